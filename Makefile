@@ -1,0 +1,104 @@
+# Every target makes the virtual environment that it needs; the second time that takes no time.
+# A machine needs Python (3.11 or later), make and git, nothing else.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+LOWEST  := $(VENV)-lowest
+BIN     := $(VENV)/bin
+PINS    := constraints/ci.txt
+OLDEST  := constraints/lowest.txt
+INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-lowest check lint types imports format docs public-names clean distclean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.package  ## Train a model on real cells and write figures to demo-output/
+	$(BIN)/cellvae demo --out demo-output $(ARGS)
+
+# One thread a worker: the tests are many and small.
+test test-lowest: export OMP_NUM_THREADS = 1
+test test-lowest: export MKL_NUM_THREADS = 1
+
+test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default \
+	  $(wildcard tests/data tests/model) $(ARGS)
+
+check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
+
+lint: $(VENV)/.dev  ## Check style and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: $(VENV)/.dev  ## Check types
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## Check who imports whom
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev  ## Put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs  ## Build the documentation in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+public-names: $(VENV)/.dev  ## Write anew the list of public names that the tests compare with
+	$(BIN)/python tests/architecture/surface.py > tests/architecture/public_names.txt
+
+clean:  ## Remove what was built, but no virtual environment
+	rm -rf build dist demo-output docs/_build docs/tutorials/*.ipynb coverage.xml .coverage \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove the virtual environments too
+	rm -rf $(VENV) $(LOWEST)
+
+# --- Virtual environments: each stamp is older than the pins, or there is nothing to do ---
+
+define make-environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  echo "Expected Python 3.11 or later as '$(PYTHON)'; got: $$($(PYTHON) --version 2>&1)." \
+       "Name another one: make PYTHON=python3.12" >&2; exit 1; }
+$(PYTHON) -m venv $(@D)
+$(@D)/bin/python $(INSTALL) --upgrade pip
+@touch $@
+endef
+
+$(VENV)/.made:
+	$(make-environment)
+
+$(LOWEST)/.made:
+	$(make-environment)
+
+# torch goes first and by its exact version, so that pip never weighs other builds of it.
+$(VENV)/.package: pyproject.toml $(PINS) | $(VENV)/.made
+	$(BIN)/python $(INSTALL) "$$(grep '^torch==' $(PINS))"
+	$(BIN)/python $(INSTALL) -c $(PINS) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(BIN)/python $(INSTALL) -c $(PINS) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(BIN)/python $(INSTALL) -c $(PINS) -e '.[docs]'
+	@touch $@
+
+$(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
+	$(LOWEST)/bin/python $(INSTALL) "$$(grep '^torch==' $(OLDEST))"
+	$(LOWEST)/bin/python $(INSTALL) -c $(OLDEST) -e '.[test]'
+	@touch $@
+
+$(OLDEST):
+	@echo "There is no $@: the oldest supported versions are not pinned." >&2; exit 1

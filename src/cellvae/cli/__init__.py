@@ -1,0 +1,1 @@
+"""Command-line program over the public API."""

@@ -1,0 +1,66 @@
+"""The program `cellvae`: its commands, and how they fail."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from cellvae.cli.demo import demo
+from cellvae.cli.train import train
+from cellvae.errors import CellvaeError, TrainingError
+from cellvae.version import __version__
+
+BAD_INPUT, FAILED = 2, 1
+
+app = typer.Typer(
+    name="cellvae",
+    help="Train variational autoencoders on single-cell data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        typer.echo(f"cellvae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cellvae(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=print_version, is_eager=True),
+) -> None:
+    """Train variational autoencoders on single-cell data."""
+
+
+app.command("train", no_args_is_help=True)(train)
+app.command("demo")(demo)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Context in which what a user caused becomes one line and an exit code."""
+    try:
+        yield
+    except TrainingError as error:
+        print(f"cellvae: training failed: {first_line(error)}", file=sys.stderr)
+        sys.exit(FAILED)
+    except (CellvaeError, OSError) as error:
+        print(f"cellvae: {first_line(error)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def first_line(error: BaseException) -> str:
+    """Text of an error in one line."""
+    return " ".join(str(error).split())
+
+
+def run() -> None:
+    """Entry point of the program."""
+    with one_line_errors():
+        app()

@@ -1,0 +1,95 @@
+"""What a model is made of: rows of cells, blocks of steps, a latent, a loss, a module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal
+
+B = TypeVar("B", bound=tuple)
+B_co = TypeVar("B_co", bound=tuple, covariant=True)
+
+
+class Rows(Protocol[B_co]):
+    """Cells that are kept somewhere (memory, disk, device) and can be taken by number."""
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        ...
+
+    def take(self, cells: Int[Tensor, " cells"]) -> B_co:
+        """Batch of the cells with these numbers, in this order; numbers may repeat."""
+        ...
+
+
+class Block(NamedTuple):
+    """What Lightning sees as one batch: rows, and which of them make up each optimizer step."""
+
+    rows: Rows[Any]
+    steps: Int[Tensor, "steps cells"]
+
+
+class Latent(NamedTuple):
+    """Posterior of the latent variables of a batch of cells, and one draw from it."""
+
+    posterior: Normal
+    """q(z | x), [cells, latent]."""
+    sample: Float[Tensor, "*samples cells latent"]
+    """Draw in the space that the decoder reads."""
+    library: Float[Tensor, "*samples cells 1"]
+    """Natural logarithm of the size of each cell."""
+    library_posterior: Normal | None = None
+    """q(library | x), [cells, 1]; None where the library is observed."""
+
+
+class Loss(NamedTuple):
+    """Loss of a batch: what the optimizer minimises, and the parts that people read."""
+
+    objective: Float[Tensor, ""]
+    """Mean per cell, with weighted KL; nats per cell."""
+    reconstruction: Float[Tensor, " cells"]
+    """Negative log-likelihood of the counts; nats."""
+    kl: Float[Tensor, " cells"]
+    """Divergence of the local latent variables from their priors, not weighted; nats."""
+    kl_global: Float[Tensor, ""]
+    """Divergence of variables shared by all cells; nats."""
+    extra: tuple[Float[Tensor, ""], ...] = ()
+    """Further means, named by the module's `extra_names`."""
+
+
+class Module(nn.Module, ABC, Generic[B]):
+    """The mathematics of one model: tensors in, distributions and a loss out."""
+
+    extra_names: tuple[str, ...] = ()
+    """Names of the further means that a loss carries."""
+    latent_is_normal: bool = True
+    """Whether the decoder reads the latent as it is drawn from the normal posterior."""
+
+    @abstractmethod
+    def encode(self, batch: B) -> Latent:
+        """Posterior of the latent variables, and a draw from it."""
+
+    @abstractmethod
+    def decode(self, latent: Latent, batch: B) -> Distribution:
+        """Distribution of the counts, [*samples, cells, genes]."""
+
+    @abstractmethod
+    def loss(self, batch: B, kl_weight: Float[Tensor, ""]) -> Loss:
+        """Loss of a batch with the KL terms weighted."""
+
+    def transform(self, z: Float[Tensor, "*samples cells latent"]) -> Float[Tensor, "*samples cells latent"]:
+        """Draw of the normal posterior in the space that the decoder reads."""
+        return z
+
+    def prepare(self, batch: B) -> None:  # noqa: B027
+        """Make parameters that are created at first use; most modules have none."""
+
+
+def to_device(batch: B, device: torch.device) -> B:
+    """Batch with every tensor on a device; nothing is copied that is there already."""
+    moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch)
+    return type(batch)(*moved)

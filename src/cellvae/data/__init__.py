@@ -1,0 +1,21 @@
+"""AnnData in, blocks of batches out; and small data sets."""
+
+from __future__ import annotations
+
+from cellvae.data.cells import cell_numbers
+from cellvae.data.datasets import pbmc68k_reduced
+from cellvae.data.keys import CountKeys, Keys
+from cellvae.data.registration import Registration
+from cellvae.data.split import Split, split_cells
+from cellvae.data.synthetic import synthetic_iid
+
+__all__ = [
+    "CountKeys",
+    "Keys",
+    "Registration",
+    "Split",
+    "cell_numbers",
+    "pbmc68k_reduced",
+    "split_cells",
+    "synthetic_iid",
+]

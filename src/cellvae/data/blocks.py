@@ -1,0 +1,179 @@
+"""Blocks of whole optimizer steps, cut from the order of the cells in an epoch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Generic, final
+
+import numpy as np
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.contracts import B, Block, Rows
+from cellvae.data.orders import as_numbers, epoch_order
+from cellvae.data.rows.taken import taken
+from cellvae.errors import InvalidDataError, InvalidOptionError
+
+if TYPE_CHECKING:
+    from cellvae.shapes import CellNumbers
+
+SMALLEST = 3
+"""Least number of cells of a batch: batch normalisation needs 2, and 2 are very noisy."""
+
+
+def cut(
+    order: CellNumbers,
+    batch_size: int,
+    *,
+    steps_per_block: int = 1,
+    drop_last: bool = False,
+    smallest: int = SMALLEST,
+) -> list[Int[Tensor, "steps cells"]]:
+    """Cells of each block, [steps, cells]: full batches, then the rest as a block of its own.
+
+    The batches are the same for any number of steps per block.
+
+    Parameters
+    ----------
+    order
+        Cells in the order of the epoch.
+    batch_size
+        Cells of a batch.
+    steps_per_block
+        Batches of a block; the last block of full batches may have fewer.
+    drop_last
+        Whether the rest is left out.
+    smallest
+        A rest of fewer cells joins the last full batch, so no cell is left out and no batch is
+        too small for batch normalisation; 1 where nothing is normalised.
+
+    Raises
+    ------
+    InvalidDataError
+        If there are no cells, or one cell and `smallest` is above 1.
+    InvalidOptionError
+        If a number is too small, or `drop_last` leaves no batch.
+    """
+    n_cells = len(order)
+    check_sizes(n_cells, batch_size, steps_per_block, smallest)
+    n_full, n_rest = divmod(n_cells, batch_size)
+    if drop_last:
+        if not n_full:
+            raise InvalidOptionError(
+                f"Expected at least one full batch of {batch_size} cells with drop_last; got "
+                f"{n_cells} cells. Lower batch_size or leave out drop_last."
+            )
+        order, n_rest = order[: n_full * batch_size], 0
+    elif n_full and 0 < n_rest < smallest:
+        n_full, n_rest = n_full - 1, n_rest + batch_size
+    full = order[: n_full * batch_size].view(n_full, batch_size)
+    blocks = list(full.split(steps_per_block)) if n_full else []
+    return [*blocks, order[n_full * batch_size :].view(1, n_rest)] if n_rest else blocks
+
+
+def check_sizes(n_cells: int, batch_size: int, steps_per_block: int, smallest: int) -> None:
+    """Refuse numbers that no batch can be cut with."""
+    needed = min(2, smallest)
+    if n_cells < max(1, needed):
+        raise InvalidDataError(
+            f"Expected at least {max(1, needed)} cells in an epoch; got {n_cells}."
+        )
+    if batch_size < max(1, needed):
+        raise InvalidOptionError(
+            f"Expected a batch_size of at least {max(1, needed)}; got {batch_size}."
+        )
+    if steps_per_block < 1:
+        raise InvalidOptionError(f"Expected at least 1 step per block; got {steps_per_block}.")
+
+
+@final
+class EpochBlocks(Generic[B]):
+    """Blocks of one epoch after another, for a loop that calls `set_epoch` in between.
+
+    Parameters
+    ----------
+    rows
+        Where the cells are.
+    cells
+        Numbers of the cells to go through.
+    batch_size, steps_per_block, drop_last, smallest
+        As `cut` takes them.
+    seed
+        Seed of the run, which the order of every epoch follows from.
+    shuffle
+        Whether the order changes from epoch to epoch.
+    prefetch
+        Number of blocks whose cells are taken ahead by a thread; 0 for none. The batches are
+        the same.
+    """
+
+    def __init__(
+        self,
+        rows: Rows[B],
+        cells: CellNumbers | NDArray[np.int64],
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        steps_per_block: int = 1,
+        drop_last: bool = False,
+        smallest: int = SMALLEST,
+        prefetch: int = 0,
+    ) -> None:
+        if prefetch < 0:
+            raise InvalidOptionError(f"Expected prefetch of at least 0; got {prefetch}.")
+        self.rows = rows
+        self.cells = as_numbers(cells)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.steps_per_block = steps_per_block
+        self.drop_last = drop_last
+        self.smallest = smallest
+        self.prefetch = prefetch
+        self.epoch = 0
+        sizes = [len(steps) for steps in self.cut(self.cells)]
+        self.n_blocks = len(sizes)
+        self.n_steps = sum(sizes)
+
+    def cut(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block for an order of the cells."""
+        return cut(
+            order,
+            self.batch_size,
+            steps_per_block=self.steps_per_block,
+            drop_last=self.drop_last,
+            smallest=self.smallest,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose blocks come next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Count the blocks of an epoch."""
+        return self.n_blocks
+
+    def __iter__(self) -> Iterator[Block]:
+        """Go through the blocks of the epoch that is chosen when the first is asked for."""
+        order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
+        blocks = (Block(self.rows, steps) for steps in self.cut(order))
+        yield from ahead(blocks, self.prefetch) if self.prefetch else blocks
+
+
+def ahead(blocks: Iterable[Block], n_ahead: int) -> Iterator[Block]:
+    """Blocks whose cells have been taken, `n_ahead` of them while the caller is at work."""
+    waiting: deque[Future[Block]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-blocks")
+    try:
+        for block in blocks:
+            waiting.append(pool.submit(taken, block))
+            if len(waiting) > n_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,117 @@
+"""Numbers of the cells that a user points at: positions, a mask, a slice, names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cellvae.errors import (
+    InvalidDataError,
+    InvalidOptionError,
+    UnknownKeyError,
+    did_you_mean,
+    named,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Cells: TypeAlias = "ArrayLike | Sequence[str] | slice | pd.Series | pd.Index | Tensor | None"
+"""What a user can point at cells with."""
+
+
+def cell_numbers(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
+    """Positions of cells from 0, in the order pointed at; a cell may come more than once.
+
+    Parameters
+    ----------
+    indices
+        None for all cells; whole numbers, where -1 is the last cell; a slice; truths, one for
+        each cell; or names of cells, if `data` is an AnnData.
+    data
+        AnnData, or its number of cells.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a number is out of range, a mask has another length, or the values are of another type.
+    UnknownKeyError
+        If a name is not that of a cell.
+    InvalidDataError
+        If names are given and the AnnData has cells of the same name.
+    """
+    n_cells = data if isinstance(data, int) else int(data.n_obs)
+    if indices is None or isinstance(indices, slice):
+        return np.arange(n_cells, dtype=np.int64)[slice(None) if indices is None else indices]
+    values = np.atleast_1d(np.asarray(indices))
+    if values.ndim != 1:
+        raise InvalidOptionError(f"Expected cells as a list; got an array of shape {values.shape}.")
+    if values.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    kind = pd.api.types.infer_dtype(values, skipna=False)
+    if kind == "boolean":
+        return positions_of_mask(indices, values.astype(bool), data, n_cells)
+    if kind == "integer":
+        return positions_of_numbers(values, n_cells)
+    if kind == "string":
+        return positions_of_names(values, data)
+    raise InvalidOptionError(
+        "Expected cells as whole numbers, truths or names; got values of type "
+        f"{values.dtype}, first {values[0]!r}."
+    )
+
+
+def positions_of_mask(
+    indices: object, mask: NDArray[np.bool_], data: AnnData | int, n_cells: int
+) -> NDArray[np.int64]:
+    """Positions that are true; a pandas mask of the same cells in another order is matched."""
+    if len(mask) != n_cells:
+        raise InvalidOptionError(
+            f"Expected one truth for each of the {n_cells:,} cells; got {len(mask):,}."
+        )
+    if isinstance(indices, pd.Series) and not isinstance(data, int):
+        names = data.obs_names
+        labelled = indices.index
+        if labelled.is_unique and not labelled.equals(names) and names.isin(labelled).all():
+            mask = mask[labelled.get_indexer(names)]
+    return np.flatnonzero(mask).astype(np.int64)
+
+
+def positions_of_numbers(values: NDArray[np.integer], n_cells: int) -> NDArray[np.int64]:
+    """Positions from whole numbers, negative ones counted from the end."""
+    numbers = values.astype(np.int64)
+    outside = (numbers < -n_cells) | (numbers >= n_cells)
+    if outside.any():
+        raise InvalidOptionError(
+            f"Expected numbers of cells from 0 to {n_cells - 1:,}; got {outside.sum():,} others: "
+            f"{named([*numbers[outside]])}."
+        )
+    return np.where(numbers < 0, numbers + n_cells, numbers)
+
+
+def positions_of_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray[np.int64]:
+    """Positions from names of cells."""
+    if isinstance(data, int):
+        raise InvalidOptionError(
+            f"Expected numbers of cells or truths; got names, first '{values[0]}'."
+        )
+    names = data.obs_names
+    if not names.is_unique:
+        raise InvalidDataError(
+            "Expected different names for all cells to find cells by name; got "
+            f"{named([*names[names.duplicated()].unique()])} more than once. Make them different "
+            "with adata.obs_names_make_unique(), or use numbers."
+        )
+    found = names.get_indexer(pd.Index(values.astype(object)))
+    if (found < 0).any():
+        unknown = [*values[found < 0]]
+        raise UnknownKeyError(
+            f"Expected names of cells; got {len(unknown):,} others: {named(unknown)}."
+            f"{did_you_mean(str(unknown[0]), map(str, names))}"
+        )
+    return found.astype(np.int64)

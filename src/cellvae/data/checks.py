@@ -1,0 +1,145 @@
+"""Checks of an AnnData before any model sees it: names, and every single count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from cellvae.data.pieces import Piece, pieces
+from cellvae.errors import DataWarning, InvalidDataError, named
+from cellvae.messages import warn
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.data.matrices import CountMatrix
+
+SHOWN = 3
+"""Places named in a message for each kind of wrong value."""
+
+
+@final
+@dataclass
+class Wrong:
+    """Wrong values of one kind: how many, and the first cells and genes."""
+
+    name: str
+    n: int = 0
+    places: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, piece: Piece, found: NDArray[np.bool_]) -> None:
+        """Count the values found in a piece, and keep the first places."""
+        n = int(np.count_nonzero(found))
+        if n and len(self.places) < SHOWN:
+            cells, genes = piece.where(found)
+            order = np.lexsort((genes, cells))[:SHOWN]
+            more = zip(cells[order].tolist(), genes[order].tolist(), strict=True)
+            self.places = sorted([*self.places, *more])[:SHOWN]
+        self.n += n
+
+    def described(self, cells: Sequence[object], genes: Sequence[object]) -> str:
+        """Number of the values and the first places by name."""
+        plural = "" if self.n == 1 else "s"
+        places = "; ".join(f"cell '{cells[i]}', gene '{genes[j]}'" for i, j in self.places)
+        return f"{self.n:,} {self.name} value{plural}, first in {places}"
+
+
+@final
+class CountFacts:
+    """What a look at every count has found.
+
+    `integers` says whether all values are whole numbers, `n_values` how many were stored,
+    `filled` which cells have any count, [cells].
+    """
+
+    def __init__(self, n_cells: int) -> None:
+        self.integers = True
+        self.n_values = 0
+        self.filled = np.zeros(n_cells, dtype=bool)
+        self.wrong = (Wrong("NaN"), Wrong("infinite"), Wrong("negative"))
+
+    def look(self, piece: Piece) -> None:
+        """Look at every value of a piece."""
+        values = piece.values
+        self.n_values += values.size
+        if not values.size:
+            return
+        kind = values.dtype.kind
+        with np.errstate(invalid="ignore"):
+            if kind == "f":
+                # One comparison each for the least and the greatest; NaN fails both.
+                if not (values.min() >= 0 and values.max() < np.inf):
+                    self.note(piece)
+                self.integers = self.integers and bool((np.rint(values) == values).all())
+            elif kind == "i" and values.min() < 0:
+                self.wrong[2].add(piece, values < 0)
+            piece.mark(self.filled)
+
+    def note(self, piece: Piece) -> None:
+        """Keep what is wrong in a piece of floating point numbers."""
+        values: NDArray[Any] = piece.values
+        found = (np.isnan(values), np.isinf(values), np.isfinite(values) & (values < 0))
+        for wrong, where in zip(self.wrong, found, strict=True):
+            wrong.add(piece, where)
+
+
+def check_names(adata: AnnData) -> None:
+    """Refuse an AnnData without cells or genes, or with two genes of one name.
+
+    Raises
+    ------
+    InvalidDataError
+        If so, naming the genes.
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise InvalidDataError(
+            f"Expected at least one cell and one gene; got {adata.n_obs:,} cells and "
+            f"{adata.n_vars:,} genes. Check the filters that the AnnData went through."
+        )
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        raise InvalidDataError(
+            f"Expected different names for all genes; got {len(twice):,} names more than once: "
+            f"{named([*twice])}. Make them different with adata.var_names_make_unique()."
+        )
+
+
+def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
+    """Look at every count of a matrix of an AnnData.
+
+    Values that are not whole numbers are recorded, not refused.
+
+    Raises
+    ------
+    InvalidDataError
+        If a count is NaN, infinite or negative, naming the first cells and genes.
+
+    Warns
+    -----
+    DataWarning
+        If cells have no counts, naming the first.
+    """
+    facts = CountFacts(adata.n_obs)
+    for piece in pieces(matrix):
+        facts.look(piece)
+    wrong = [kind for kind in facts.wrong if kind.n]
+    if wrong:
+        cells, genes = adata.obs_names, adata.var_names
+        found = "; and ".join(kind.described(cells, genes) for kind in wrong)
+        raise InvalidDataError(
+            f"Expected finite counts of 0 or more in {matrix.where}; got {found}. {matrix.advice}"
+        )
+    n_empty = int(np.count_nonzero(~facts.filled))
+    if n_empty:
+        warn(
+            f"Expected counts in every cell; got {n_empty:,} of {adata.n_obs:,} cells without "
+            f"any in {matrix.where}: {named([*adata.obs_names[~facts.filled]])}. They say nothing "
+            "and are placed by the prior alone; leave them out, e.g. with "
+            "scanpy.pp.filter_cells(adata, min_counts=1).",
+            DataWarning,
+        )
+    return facts

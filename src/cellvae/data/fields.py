@@ -1,0 +1,204 @@
+"""Kinds of column that a model can ask for: counts, one category, several, numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from cellvae.data.checks import check_counts
+from cellvae.data.matrices import CountMatrix, count_matrix
+from cellvae.data.observations import categories, codes, numbers
+from cellvae.data.records import (
+    CategoriesRecord,
+    CategoryRecord,
+    CountsRecord,
+    FieldRecord,
+    NumbersRecord,
+)
+from cellvae.data.rows.backed import BackedColumn
+from cellvae.data.rows.memory import CodeColumn, DenseColumn, NumberColumn, SparseColumn
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.data.keys import CountKeys
+    from cellvae.data.rows.column import Column
+
+
+class Field(ABC):
+    """Something that a model reads from an AnnData, under the name it has in a batch."""
+
+    name: str
+
+    @abstractmethod
+    def describe(self, adata: AnnData) -> FieldRecord:
+        """What is there, every value checked."""
+
+    @abstractmethod
+    def check(self, adata: AnnData, record: Any) -> None:
+        """Refuse data that do not fit what was described."""
+
+    @abstractmethod
+    def read(self, adata: AnnData, record: Any, genes: NDArray[np.int64] | None) -> Column | None:
+        """Column of all cells; None if the user named nothing for this field.
+
+        `genes` are the positions of the model's genes in the AnnData; None if they are the same.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Counts(Field):
+    """Counts of every gene, from `adata.X` or a layer: [cells, genes]."""
+
+    name: str = "counts"
+    layer: str | None = None
+
+    def describe(self, adata: AnnData) -> CountsRecord:
+        """What is there, every value checked."""
+        facts = check_counts(count_matrix(adata, self.layer), adata)
+        return CountsRecord(layer=self.layer, integers=facts.integers)
+
+    def check(self, adata: AnnData, record: CountsRecord) -> None:
+        """Refuse NaN, infinite and negative counts."""
+        check_counts(count_matrix(adata, self.layer), adata)
+
+    def read(self, adata: AnnData, record: CountsRecord, genes: NDArray[np.int64] | None) -> Column:
+        """Column of all cells, which keeps the matrix of the AnnData as it is."""
+        return count_column(count_matrix(adata, self.layer), genes)
+
+
+@final
+@dataclass(frozen=True)
+class Category(Field):
+    """Code of one category for every cell, [cells, 1]; all 0 without a key."""
+
+    name: str
+    key: str | None = None
+
+    def describe(self, adata: AnnData) -> CategoryRecord:
+        """Categories, in the order that pandas gives them."""
+        if self.key is None:
+            return CategoryRecord()
+        return CategoryRecord(key=self.key, categories=categories(adata, self.key))
+
+    def check(self, adata: AnnData, record: CategoryRecord) -> None:
+        """Refuse missing and unknown categories."""
+        self.codes(adata, record)
+
+    def read(
+        self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
+    ) -> Column:
+        """Column of all cells."""
+        return CodeColumn(self.codes(adata, record)[:, None])
+
+    def codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
+        """Code of each cell, [cells]."""
+        if self.key is None:
+            return np.zeros(adata.n_obs, dtype=np.int64)
+        return codes(adata, self.key, record.categories)
+
+
+@final
+@dataclass(frozen=True)
+class Categories(Field):
+    """Codes of several categories for every cell, [cells, keys]; absent without keys."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+
+    def describe(self, adata: AnnData) -> CategoriesRecord:
+        """Categories of each column, in the order that pandas gives them."""
+        found = tuple(categories(adata, key) for key in self.keys)
+        return CategoriesRecord(keys=self.keys, categories=found)
+
+    def check(self, adata: AnnData, record: CategoriesRecord) -> None:
+        """Refuse missing and unknown categories."""
+        self.codes(adata, record)
+
+    def read(
+        self, adata: AnnData, record: CategoriesRecord, genes: NDArray[np.int64] | None
+    ) -> Column | None:
+        """Column of all cells; None without keys."""
+        return CodeColumn(np.stack(self.codes(adata, record), axis=1)) if self.keys else None
+
+    def codes(self, adata: AnnData, record: CategoriesRecord) -> list[NDArray[np.int64]]:
+        """Code of each cell, a list with [cells] for each key."""
+        pairs = zip(self.keys, record.categories, strict=True)
+        return [codes(adata, key, known) for key, known in pairs]
+
+
+@final
+@dataclass(frozen=True)
+class Numbers(Field):
+    """Numbers of several columns for every cell, [cells, keys]; absent without keys.
+
+    With `positive` they have to be above 0, as size factors are.
+    """
+
+    name: str
+    keys: tuple[str, ...] = ()
+    positive: bool = False
+
+    def describe(self, adata: AnnData) -> NumbersRecord:
+        """Names of the columns, every number checked."""
+        self.values(adata)
+        return NumbersRecord(keys=self.keys, positive=self.positive)
+
+    def check(self, adata: AnnData, record: NumbersRecord) -> None:
+        """Refuse numbers that are missing or cannot be used."""
+        self.values(adata)
+
+    def read(
+        self, adata: AnnData, record: NumbersRecord, genes: NDArray[np.int64] | None
+    ) -> Column | None:
+        """Column of all cells; None without keys."""
+        return NumberColumn(np.stack(self.values(adata), axis=1)) if self.keys else None
+
+    def values(self, adata: AnnData) -> list[NDArray[np.float32]]:
+        """Number of each cell, a list with [cells] for each key."""
+        return [numbers(adata, key, positive=self.positive) for key in self.keys]
+
+
+def count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:
+    """Column of counts for the kind of matrix that it is."""
+    if matrix.on_disk:
+        chosen = matrix.genes if genes is None else genes
+        if genes is not None and matrix.genes is not None:
+            chosen = matrix.genes[genes]
+        return BackedColumn(dataclasses.replace(matrix, genes=chosen))
+    if isinstance(matrix.values, np.ndarray):
+        return DenseColumn(matrix.values, genes)
+    return SparseColumn(matrix.values, genes)
+
+
+def count_fields(keys: CountKeys) -> tuple[Field, ...]:
+    """Fields of the models of counts: what `CountKeys` can name, in a fixed order."""
+    return (
+        Counts("counts", keys.layer),
+        Category("batch", keys.batch_key),
+        Category("labels", keys.labels_key),
+        Numbers("size_factor", (keys.size_factor_key,) if keys.size_factor_key else (), True),
+        Categories("categorical", keys.categorical_covariate_keys),
+        Numbers("continuous", keys.continuous_covariate_keys),
+    )
+
+
+def field_of(name: str, record: FieldRecord) -> Field:
+    """Field that a record describes."""
+    match record:
+        case CountsRecord():
+            return Counts(name, record.layer)
+        case CategoryRecord():
+            return Category(name, record.key)
+        case CategoriesRecord():
+            return Categories(name, record.keys)
+        case NumbersRecord():
+            return Numbers(name, record.keys, record.positive)
+        case _:
+            raise TypeError(f"Expected a record of a known kind; got {type(record).__name__}.")

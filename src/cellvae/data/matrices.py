@@ -1,0 +1,102 @@
+"""Where the counts of an AnnData are: its matrix, and which rows and columns are meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountMatrix:
+    """Matrix of counts of an AnnData, [cells, genes], in memory or on disk.
+
+    `cells` and `genes` choose rows and columns of `values`; None means all, in order. Only a
+    view of an AnnData in backed mode chooses cells: any other view has a matrix of its own.
+    """
+
+    values: Any
+    where: str
+    advice: str
+    cells: NDArray[np.int64] | None = None
+    genes: NDArray[np.int64] | None = None
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the values are read from a file when asked for."""
+        return not isinstance(self.values, np.ndarray) and not sparse.issparse(self.values)
+
+
+def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
+    """Matrix of `adata.X` or of a layer.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there is no such layer.
+    InvalidDataError
+        If the matrix is of a kind that cells cannot be read from.
+    """
+    layers = [str(name) for name in adata.layers]
+    where = "adata.X" if layer is None else f"adata.layers['{layer}']"
+    advice = "The models need raw counts. Name the layer that holds them with layer=..."
+    advice += f" (layers here: {named(layers)})." if layers else " or put them into adata.X."
+    if layer is not None and layer not in layers:
+        raise UnknownKeyError(
+            f"Expected a layer of the AnnData; got '{layer}'.{did_you_mean(layer, layers)} "
+            f"The layers are {named(layers, most=10) or 'none'}."
+        )
+    cells = genes = None
+    if layer is None and adata.isbacked and adata.is_view:
+        # A view in backed mode would load its whole matrix; its parent reads only cells asked for.
+        whole = adata._adata_ref
+        cells = np.arange(whole.n_obs)[adata._oidx]
+        genes = np.arange(whole.n_vars)[adata._vidx]
+        values = whole.X
+    else:
+        values = adata.X if layer is None else adata.layers[layer]
+    matrix = CountMatrix(values=values, where=where, advice=advice, cells=cells, genes=genes)
+    refuse_unreadable(matrix)
+    return matrix
+
+
+def refuse_unreadable(matrix: CountMatrix) -> None:
+    """Raise unless cells can be read from the matrix: dense or CSR or CSC, of real numbers."""
+    import h5py
+    from anndata.abc import CSCDataset, CSRDataset
+
+    values, where = matrix.values, matrix.where
+    if values is None:
+        raise InvalidDataError(f"Expected counts in {where}; got nothing there. {matrix.advice}")
+    if isinstance(values, np.ma.MaskedArray):
+        raise InvalidDataError(
+            f"Expected an ordinary matrix in {where}; got a masked array. "
+            f"Fill it: {where} = {where}.filled(0)."
+        )
+    if isinstance(values, CSCDataset):
+        raise InvalidDataError(
+            f"Expected rows on disk that can be read one by one (dense or CSR) in {where}; got "
+            "CSC. Load it with adata.to_memory(), or write the file again with "
+            "adata.X = adata.X.tocsr()."
+        )
+    compressed = sparse.issparse(values) and values.format in ("csr", "csc")
+    if not compressed and not isinstance(values, (np.ndarray, h5py.Dataset, CSRDataset)):
+        kind = f"{type(values).__module__}.{type(values).__name__}"
+        raise InvalidDataError(
+            f"Expected a numpy array or a CSR or CSC matrix in {where}; got {kind}. Convert it, "
+            "e.g. with adata.to_memory(), numpy.asarray or scipy.sparse.csr_matrix."
+        )
+    if np.dtype(values.dtype).kind not in "buif":
+        raise InvalidDataError(
+            f"Expected real numbers in {where}; got values of type {values.dtype}. "
+            f"Convert them: {where} = {where}.astype('float32')."
+        )

@@ -1,0 +1,164 @@
+"""Columns of `adata.obs`: found, complete, and as codes or numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellvae.errors import (
+    DataMismatchError,
+    InvalidDataError,
+    UnknownKeyError,
+    did_you_mean,
+    named,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.data.entries import Scalar
+
+
+def column(adata: AnnData, key: str) -> pd.Series:
+    """Column of `adata.obs`.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there is none of this name.
+    InvalidDataError
+        If there are several of this name.
+    """
+    columns = [str(name) for name in adata.obs.columns]
+    if key not in columns:
+        raise UnknownKeyError(
+            f"Expected a column of adata.obs; got '{key}'.{did_you_mean(key, columns)} "
+            f"The columns are {named(columns, most=10) or 'none'}."
+        )
+    if columns.count(key) > 1:
+        raise InvalidDataError(
+            f"Expected one column '{key}' in adata.obs; got {columns.count(key)} of this name. "
+            "Rename or drop all but one."
+        )
+    return adata.obs[key]
+
+
+def plain(value: object) -> Scalar:
+    """Category as text, whole number, number or truth; anything else becomes text."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)) and math.isfinite(value):
+        return float(value)
+    return str(value)
+
+
+def as_categories(adata: AnnData, key: str) -> pd.Series:
+    """Column as pandas categories; the order of existing categories is kept.
+
+    Raises
+    ------
+    InvalidDataError
+        If the value of a cell is missing.
+    """
+    values = column(adata, key).astype("category")
+    refuse_missing(adata, key, values.isna().to_numpy())
+    return values
+
+
+def categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
+    """Categories of a column, in the order that pandas gives them, unused ones too."""
+    return tuple(plain(value) for value in as_categories(adata, key).cat.categories)
+
+
+def codes(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> NDArray[np.int64]:
+    """Position of each cell's category among the known ones, [cells].
+
+    Categories are compared by value, whatever their order in this AnnData.
+
+    Raises
+    ------
+    DataMismatchError
+        If a cell has a category that is not known.
+    """
+    values = as_categories(adata, key)
+    position = {value: code for code, value in enumerate(known)}
+    own = [plain(value) for value in values.cat.categories]
+    translated = np.array([position.get(value, -1) for value in own], dtype=np.int64)
+    own_codes = values.cat.codes.to_numpy()
+    found = translated[own_codes]
+    if (found < 0).any():
+        used = np.bincount(own_codes, minlength=len(own))
+        unknown = [value for value, code in zip(own, translated, strict=True) if code < 0]
+        counts = used[translated < 0]
+        unknown = [value for value, n in zip(unknown, counts, strict=True) if n]
+        raise DataMismatchError(
+            f"Expected categories that the model knows in adata.obs['{key}'] "
+            f"({named_with_type(known, unknown)}); got {named_with_type(unknown, known)} in "
+            f"{int(counts.sum()):,} cells.{did_you_mean(str(unknown[0]), map(str, known))} "
+            "Leave these cells out, correct the column, or map the data as a query if they are "
+            "new batches."
+        )
+    return found
+
+
+def named_with_type(values: Sequence[Scalar], others: Sequence[Scalar]) -> str:
+    """Values quoted for a message, with their type where text alone would look the same."""
+    alike = set(map(str, values)) & set(map(str, others))
+    return f"{named(values)} as {type(values[0]).__name__}" if alike else named(values)
+
+
+def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.float32]:
+    """Number of each cell, [cells].
+
+    Raises
+    ------
+    InvalidDataError
+        If the column does not hold numbers, or a number is missing, infinite, too large for
+        single precision, or not above 0 where it has to be.
+    """
+    values = column(adata, key)
+    kind = values.dtype
+    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
+        raise InvalidDataError(
+            f"Expected numbers in adata.obs['{key}']; got values of type {kind}, first "
+            f"{values.iloc[0]!r} in cell '{adata.obs_names[0]}'. Convert them with "
+            f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
+        )
+    refuse_missing(adata, key, values.isna().to_numpy())
+    with np.errstate(over="ignore"):
+        found = values.to_numpy(dtype=np.float64).astype(np.float32)
+    wrong = ~np.isfinite(found)
+    refuse(adata, key, wrong, found, "finite numbers")
+    if positive:
+        refuse(adata, key, found <= 0, found, "numbers above 0")
+    return found
+
+
+def refuse(
+    adata: AnnData, key: str, wrong: NDArray[np.bool_], found: NDArray[np.float32], expected: str
+) -> None:
+    """Raise if any number of a column is wrong, naming the first cells."""
+    if wrong.any():
+        values = ", ".join(f"{value:g}" for value in found[wrong][:3])
+        raise InvalidDataError(
+            f"Expected {expected} in adata.obs['{key}']; got {int(wrong.sum()):,} others "
+            f"({values}) in cells {named([*adata.obs_names[wrong]])}. Correct them or leave "
+            "these cells out."
+        )
+
+
+def refuse_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> None:
+    """Raise if any value of a column is missing, naming the first cells."""
+    if missing.any():
+        raise InvalidDataError(
+            f"Expected a value for every cell in adata.obs['{key}']; got {int(missing.sum()):,} "
+            f"missing, in cells {named([*adata.obs_names[missing]])}. Fill them, or leave these "
+            f"cells out: adata[adata.obs['{key}'].notna()].copy()."
+        )

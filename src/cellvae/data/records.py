@@ -1,0 +1,147 @@
+"""What was found in an AnnData for each field of a model, as values that JSON holds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from cellvae.data.entries import Entries, Scalar, scalars
+from cellvae.errors import FileFormatError, did_you_mean, named
+
+
+class FieldRecord(ABC):
+    """What was found for one field; a subclass for each kind of field."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def to_json(self) -> dict[str, object]:
+        """Values for JSON, with the kind of the record."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, entries: Entries) -> FieldRecord:
+        """Record from the entries of a JSON object, its kind already taken."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CountsRecord(FieldRecord):
+    """Where the counts were, and whether all of them were whole numbers."""
+
+    kind: ClassVar[str] = "counts"
+    layer: str | None = None
+    integers: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Values for JSON, with the kind of the record."""
+        return {"kind": self.kind, "layer": self.layer, "integers": self.integers}
+
+    @classmethod
+    def read(cls, entries: Entries) -> CountsRecord:
+        """Record from the entries of a JSON object."""
+        return cls(layer=entries.optional_text("layer"), integers=entries.flag("integers"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CategoryRecord(FieldRecord):
+    """Categories of one column, in the order of their codes; one category where there is none."""
+
+    kind: ClassVar[str] = "category"
+    key: str | None = None
+    categories: tuple[Scalar, ...] = (0,)
+
+    def to_json(self) -> dict[str, object]:
+        """Values for JSON, with the kind of the record."""
+        return {"kind": self.kind, "key": self.key, "categories": list(self.categories)}
+
+    @classmethod
+    def read(cls, entries: Entries) -> CategoryRecord:
+        """Record from the entries of a JSON object."""
+        return cls(
+            key=entries.optional_text("key"),
+            categories=scalars(entries.listed("categories"), f"{entries.where}.categories"),
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CategoriesRecord(FieldRecord):
+    """Categories of several columns, for each in the order of their codes."""
+
+    kind: ClassVar[str] = "categories"
+    keys: tuple[str, ...] = ()
+    categories: tuple[tuple[Scalar, ...], ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Values for JSON, with the kind of the record."""
+        return {
+            "kind": self.kind,
+            "keys": list(self.keys),
+            "categories": [list(values) for values in self.categories],
+        }
+
+    @classmethod
+    def read(cls, entries: Entries) -> CategoriesRecord:
+        """Record from the entries of a JSON object."""
+        where = f"{entries.where}.categories"
+        keys = entries.texts("keys")
+        lists = entries.listed("categories")
+        if len(lists) != len(keys) or not all(
+            isinstance(values, (list, tuple)) for values in lists
+        ):
+            raise entries.refusal(f"{len(keys)} lists", lists, "categories")
+        found = (scalars([*values], where) for values in lists if isinstance(values, (list, tuple)))
+        return cls(keys=keys, categories=tuple(found))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NumbersRecord(FieldRecord):
+    """Columns of numbers that were found complete."""
+
+    kind: ClassVar[str] = "numbers"
+    keys: tuple[str, ...] = ()
+    positive: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Values for JSON, with the kind of the record."""
+        return {"kind": self.kind, "keys": list(self.keys), "positive": self.positive}
+
+    @classmethod
+    def read(cls, entries: Entries) -> NumbersRecord:
+        """Record from the entries of a JSON object."""
+        return cls(keys=entries.texts("keys"), positive=entries.flag("positive"))
+
+
+KINDS: tuple[type[FieldRecord], ...] = (
+    CountsRecord,
+    CategoryRecord,
+    CategoriesRecord,
+    NumbersRecord,
+)
+"""Every kind of record that a file can hold."""
+
+
+def record_from_json(values: object, where: str) -> FieldRecord:
+    """Record of a field from the values of its JSON object.
+
+    Raises
+    ------
+    FileFormatError
+        If an entry is unknown, missing or of another type than it should be.
+    """
+    entries = Entries(values, where)
+    kind = entries.text("kind")
+    kinds: Mapping[str, type[FieldRecord]] = {record.kind: record for record in KINDS}
+    if kind not in kinds:
+        raise FileFormatError(
+            f"Expected {where}.kind to be one of {named([*kinds])}; got '{kind}'."
+            f"{did_you_mean(kind, kinds)}"
+        )
+    record = kinds[kind].read(entries)
+    entries.end()
+    return record

@@ -1,0 +1,1 @@
+"""Cells that are kept somewhere, taken by number: in memory, or on disk."""

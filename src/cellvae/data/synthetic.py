@@ -1,0 +1,178 @@
+"""Synthetic counts without structure, for tests and first tries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from cellvae.errors import InvalidOptionError, did_you_mean, named
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+SparseFormat = Literal["csr_matrix", "csc_matrix", "csr_array", "csc_array"]
+
+
+def synthetic_iid(
+    batch_size: int = 200,
+    n_genes: int = 100,
+    n_proteins: int = 100,
+    n_regions: int = 100,
+    n_batches: int = 2,
+    n_labels: int = 3,
+    dropout_ratio: float = 0.7,
+    sparse_format: SparseFormat | None = None,
+    generate_coordinates: bool = False,
+    return_mudata: bool = False,
+    *,
+    seed: int = 0,
+) -> Any:
+    """Counts drawn alike for every cell: no cell types, no batch effect, nothing to find.
+
+    Genes and regions are negative binomial (5 failures, probability 0.3: mean 11.67) with some
+    values set to 0, proteins are plain negative binomial. The same arguments give the same
+    data: random numbers come from `seed` alone, and no global generator is touched.
+
+    Parameters
+    ----------
+    batch_size
+        Cells of each batch.
+    n_genes, n_proteins, n_regions
+        Features of each kind; proteins and regions are left out if 0.
+    n_batches
+        Number of batches: `obs["batch"]` is `batch_0`, `batch_1`, ...
+    n_labels
+        Number of labels: `obs["labels"]` is `label_0`, ... at random; left out if 0.
+    dropout_ratio
+        Share of the genes' and regions' values that are **kept**, as in scvi-tools.
+    sparse_format
+        Class of `scipy.sparse` that holds the matrices; dense if not given.
+    generate_coordinates
+        Whether to add places, `obsm["coordinates"]`, [cells, 2].
+    return_mudata
+        Whether to return a MuData with `rna`, `accessibility` and `protein_expression` instead.
+    seed
+        Seed of the numbers.
+
+    Returns
+    -------
+    AnnData
+        Counts of genes in `X`, single precision, [cells, genes]; regions and proteins in
+        `obsm["accessibility"]` and `obsm["protein_expression"]`, names of the proteins in
+        `uns["protein_names"]`. Or a MuData with the same.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a number is out of range or `sparse_format` is unknown.
+    ImportError
+        If a MuData is asked for and the package mudata is not installed.
+    """
+    check_arguments(batch_size, n_genes, n_batches, dropout_ratio, sparse_format)
+    from anndata import AnnData
+
+    random = np.random.default_rng(seed)
+    n_cells = batch_size * n_batches
+    obs = pd.DataFrame(index=[str(cell) for cell in range(n_cells)])
+    names = np.array([f"batch_{batch}" for batch in range(n_batches)])
+    obs["batch"] = pd.Categorical(np.repeat(names, batch_size))
+    genes = drawn(random, n_cells, n_genes, dropout_ratio, sparse_format)
+    proteins = drawn(random, n_cells, n_proteins, None, sparse_format)
+    regions = drawn(random, n_cells, n_regions, dropout_ratio, sparse_format)
+    if n_labels:
+        codes = random.integers(0, n_labels, n_cells)
+        obs["labels"] = pd.Categorical([f"label_{code}" for code in codes])
+    places = random.normal(size=(n_cells, 2)) if generate_coordinates else None
+
+    adata = AnnData(genes, obs=obs, var=features("gene", n_genes))
+    if return_mudata:
+        kinds = {
+            "accessibility": (regions, features("region", n_regions)),
+            "protein_expression": (proteins, features("protein", n_proteins)),
+        }
+        return as_mudata(adata, kinds, places)
+    if n_regions:
+        adata.obsm["accessibility"] = regions
+    if n_proteins:
+        adata.obsm["protein_expression"] = proteins
+        adata.uns["protein_names"] = features("protein", n_proteins).index.to_numpy()
+    if places is not None:
+        adata.obsm["coordinates"] = places
+    return adata
+
+
+def check_arguments(
+    batch_size: int,
+    n_genes: int,
+    n_batches: int,
+    dropout_ratio: float,
+    sparse_format: str | None,
+) -> None:
+    """Refuse arguments that no data can be made with."""
+    least = {"batch_size": batch_size, "n_genes": n_genes, "n_batches": n_batches}
+    for name, value in least.items():
+        if value < 1:
+            raise InvalidOptionError(f"Expected {name} of at least 1; got {value}.")
+    if not 0 <= dropout_ratio <= 1:
+        raise InvalidOptionError(f"Expected a dropout_ratio from 0 to 1; got {dropout_ratio}.")
+    formats = get_args(SparseFormat)
+    if sparse_format is not None and sparse_format not in formats:
+        raise InvalidOptionError(
+            f"Expected sparse_format to be one of {named(formats)}, or None; got "
+            f"'{sparse_format}'.{did_you_mean(sparse_format, formats)}"
+        )
+
+
+def drawn(
+    random: np.random.Generator,
+    n_cells: int,
+    n_features: int,
+    kept: float | None,
+    sparse_format: str | None,
+) -> Any:
+    """Negative binomial counts, [cells, features], of which a share is kept."""
+    counts: NDArray[np.float32] = random.negative_binomial(5, 0.3, (n_cells, n_features)).astype(
+        np.float32
+    )
+    if kept is not None:
+        counts *= random.random(counts.shape) < kept
+    makers = {name: getattr(sparse, name) for name in get_args(SparseFormat)}
+    return counts if sparse_format is None else makers[sparse_format](counts)
+
+
+def features(kind: str, n: int) -> pd.DataFrame:
+    """Features without annotation, named `gene_0`, `gene_1`, ..."""
+    return pd.DataFrame(index=[f"{kind}_{number}" for number in range(n)])
+
+
+def as_mudata(
+    genes: AnnData,
+    kinds: dict[str, tuple[Any, pd.DataFrame]],
+    places: NDArray[np.float64] | None,
+) -> Any:
+    """MuData of the genes and every other kind of feature that there is."""
+    try:
+        from mudata import MuData
+    except ImportError as error:
+        raise ImportError(
+            "Expected the package mudata for return_mudata=True; it is not installed. "
+            "Install it with: pip install mudata"
+        ) from error
+    from anndata import AnnData
+
+    obs = genes.obs
+    bare = pd.DataFrame(index=obs.index)
+    modalities = {"rna": AnnData(genes.X, obs=bare, var=genes.var)}
+    for name, (counts, var) in kinds.items():
+        if len(var):
+            modalities[name] = AnnData(counts, obs=bare, var=var)
+    mudata = MuData(modalities)
+    for column in obs.columns:
+        mudata.obs[column] = obs[column]
+    if places is not None:
+        mudata.obsm["coordinates"] = places
+    return mudata

@@ -1,0 +1,15 @@
+"""Distributions of the values that a cell was measured to have."""
+
+from cellvae.distributions.mixture import NegativeBinomialMixture
+from cellvae.distributions.negative_binomial import NegativeBinomial
+from cellvae.distributions.normal import Normal
+from cellvae.distributions.poisson import Poisson
+from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
+
+__all__ = [
+    "NegativeBinomial",
+    "NegativeBinomialMixture",
+    "Normal",
+    "Poisson",
+    "ZeroInflatedNegativeBinomial",
+]

@@ -1,0 +1,154 @@
+"""Negative binomial distribution of counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+from torch.distributions import Distribution, Gamma, constraints
+
+from cellvae.distributions.density import LEAST, MOST, NegativeBinomialDensity
+from cellvae.distributions.normalized import choose_normalized
+from cellvae.errors import InvalidOptionError
+
+HIGHEST_RATE = 1e8
+"""Largest rate of the Poisson draw in a sample: 32-bit counts have holes before that."""
+
+
+class NegativeBinomial(Distribution):
+    r"""Negative binomial distribution: counts with variance :math:`\mu + \mu^2 / \theta`.
+
+    Given by its mean and inverse dispersion, or as the number of successes before `total_count`
+    failures, for which :math:`\theta` is `total_count` and :math:`\mu / \theta` the odds of
+    success, as in `torch.distributions.NegativeBinomial`.
+
+    Parameters may have any shapes that broadcast. An inverse dispersion per gene is best given
+    with the shape [genes]: functions of it alone are then computed once per gene.
+
+    Parameters
+    ----------
+    total_count
+        Number of failures, a positive real number.
+    probs
+        Probability of success, below 1.
+    logits
+        Log-odds of success.
+    mu
+        Mean, in counts.
+    theta
+        Inverse dispersion: large values approach the Poisson distribution.
+    scale
+        Normalized mean, for example the fraction of the counts of a cell that a gene has. It is
+        kept for users and takes no part in any computation.
+    validate_args
+        Whether to check parameters and counts, which on a GPU waits for it.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the parameters belong to neither way of giving the distribution, or to both.
+
+    Examples
+    --------
+    >>> import torch
+    >>> counts = NegativeBinomial(mu=torch.tensor([1.0, 10.0]), theta=torch.tensor(2.0))
+    >>> counts.variance
+    tensor([ 1.5000, 60.0000])
+    >>> counts.log_prob(torch.zeros(2)).exp()
+    tensor([0.4444, 0.0278])
+    """
+
+    arg_constraints = {"mu": constraints.nonnegative, "theta": constraints.positive}
+    support = constraints.nonnegative_integer
+
+    def __init__(
+        self,
+        total_count: Float[Tensor, "*#batch"] | None = None,
+        probs: Float[Tensor, "*#batch"] | None = None,
+        logits: Float[Tensor, "*#batch"] | None = None,
+        mu: Float[Tensor, "*#batch"] | None = None,
+        theta: Float[Tensor, "*#batch"] | None = None,
+        scale: Float[Tensor, "*#batch"] | None = None,
+        validate_args: bool | None = False,
+    ) -> None:
+        mu, theta = mean_and_dispersion(total_count, probs, logits, mu, theta)
+        shape = torch.broadcast_shapes(mu.shape, theta.shape)
+        self.mu, self.theta, self.scale = mu.expand(shape), theta.expand(shape), scale
+        self._narrow_theta = theta
+        super().__init__(shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+        """Same distribution with its parameters broadcast to a larger shape."""
+        shape = torch.Size(batch_shape)
+        new = self._get_checked_instance(NegativeBinomial, _instance)
+        new.mu, new.theta = self.mu.expand(shape), self.theta.expand(shape)
+        new.scale = None if self.scale is None else self.scale.expand(shape)
+        new._narrow_theta = self._narrow_theta
+        Distribution.__init__(new, shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch"]:
+        """Mean, in counts."""
+        return self.mu
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch"]:
+        """Variance, in squared counts."""
+        return self.mu + self.mu.square() / self.theta
+
+    @property
+    def mode(self) -> Float[Tensor, "*batch"]:
+        """Most probable count."""
+        return (self.mu * (1 - self.theta.reciprocal())).floor().clamp(min=0)
+
+    def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
+        """Mean of the counts for "mu", normalized mean for "scale"."""
+        return choose_normalized(key, self.mu, self.scale)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
+        """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
+        size = torch.Size(sample_shape)
+        theta = self.theta.clamp(LEAST, MOST)
+        rate = Gamma(theta, theta / self.mu, validate_args=False).sample(size)
+        return torch.poisson(rate.clamp(max=HIGHEST_RATE))
+
+    def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
+        """Log-probability of counts, in nats, in 32 bits at least."""
+        if self._validate_args:
+            self._validate_sample(value)
+        mu, theta = self.mu, self._narrow_theta
+        dtype = torch.promote_types(torch.result_type(mu, theta), torch.float32)
+        density: Tensor = NegativeBinomialDensity.apply(
+            value.to(dtype), mu.to(dtype), theta.to(dtype)
+        )
+        return density
+
+
+def mean_and_dispersion(
+    total_count: Tensor | None,
+    probs: Tensor | None,
+    logits: Tensor | None,
+    mu: Tensor | None,
+    theta: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and inverse dispersion from whichever pair of parameters is given."""
+    if probs is None and logits is None and total_count is None:
+        if mu is not None and theta is not None:
+            return mu, theta
+    elif mu is None and theta is None and total_count is not None:
+        if probs is None and logits is not None:
+            return total_count * logits.exp(), total_count
+        if logits is None and probs is not None:
+            return total_count * probs / (1 - probs), total_count
+    given = {"total_count": total_count, "probs": probs, "logits": logits, "mu": mu, "theta": theta}
+    names = ", ".join(f"`{name}`" for name, tensor in given.items() if tensor is not None)
+    raise InvalidOptionError(
+        "Expected either `mu` and `theta`, or `total_count` and one of `probs` and `logits`; "
+        f"got {names or 'none of them'}."
+    )

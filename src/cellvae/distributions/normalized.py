@@ -1,0 +1,31 @@
+"""The two means that every distribution of counts can be asked for by name."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError, did_you_mean
+
+
+def choose_normalized(
+    key: str, mu: Float[Tensor, "*batch"], scale: Float[Tensor, "*#batch"] | None
+) -> Float[Tensor, "*#batch"]:
+    """Mean called "mu" or normalized mean called "scale".
+
+    Raises
+    ------
+    InvalidOptionError
+        If the key is another word, or the distribution was made without what it names.
+    """
+    if key == "mu":
+        return mu
+    if key != "scale":
+        hint = did_you_mean(key, ("mu", "scale"))
+        raise InvalidOptionError(f"Expected the key 'mu' or 'scale'; got {key!r}.{hint}")
+    if scale is None:
+        raise InvalidOptionError(
+            "Expected a distribution that knows its normalized mean; this one was made without. "
+            "Pass the normalized mean to its constructor, or ask for 'mu'."
+        )
+    return scale

@@ -1,0 +1,61 @@
+"""Poisson distribution of counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from cellvae.distributions.density import PoissonDensity
+from cellvae.distributions.normalized import choose_normalized
+
+
+class Poisson(torch.distributions.Poisson):
+    """Poisson distribution which keeps a normalized mean, and its digits at large counts.
+
+    Parameters
+    ----------
+    rate
+        Mean and variance, in counts.
+    scale
+        Normalized mean, for example the fraction of the counts of a cell that a gene has. It is
+        kept for users and takes no part in any computation.
+    validate_args
+        Whether to check parameters and counts, which on a GPU waits for it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Poisson(torch.tensor(2.0)).log_prob(torch.tensor(0.0))
+    tensor(-2.)
+    """
+
+    def __init__(
+        self,
+        rate: Float[Tensor, "*batch"],
+        scale: Float[Tensor, "*#batch"] | None = None,
+        validate_args: bool | None = False,
+    ) -> None:
+        super().__init__(rate, validate_args=validate_args)
+        self.scale = scale
+
+    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+        """Same distribution with its parameters broadcast to a larger shape."""
+        new = self._get_checked_instance(Poisson, _instance)
+        new.scale = None if self.scale is None else self.scale.expand(torch.Size(batch_shape))
+        return super().expand(torch.Size(batch_shape), new)
+
+    def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
+        """Mean of the counts for "mu", normalized mean for "scale"."""
+        return choose_normalized(key, self.rate, self.scale)
+
+    def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
+        """Log-probability of counts, in nats, in 32 bits at least."""
+        if self._validate_args:
+            self._validate_sample(value)
+        dtype = torch.promote_types(self.rate.dtype, torch.float32)
+        density: Tensor = PoissonDensity.apply(value.to(dtype), self.rate.to(dtype))
+        return density

@@ -1,0 +1,123 @@
+"""Negative binomial distribution of counts of which some were replaced by zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from cellvae.distributions.density import ZeroInflatedDensity
+from cellvae.distributions.negative_binomial import NegativeBinomial
+from cellvae.errors import InvalidOptionError
+
+
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    r"""Zero-inflated negative binomial distribution.
+
+    A count is zero with the probability :math:`\pi` and otherwise drawn from the negative binomial
+    distribution with mean :math:`\mu` and inverse dispersion :math:`\theta`, so that its own mean
+    is :math:`(1 - \pi) \mu`.
+
+    Parameters
+    ----------
+    total_count
+        Number of failures, a positive real number.
+    probs
+        Probability of success, below 1.
+    logits
+        Log-odds of success.
+    mu
+        Mean without zero inflation, in counts.
+    theta
+        Inverse dispersion.
+    zi_logits
+        Log-odds of a count being replaced by zero.
+    scale
+        Normalized mean, kept for users.
+    validate_args
+        Whether to check parameters and counts, which on a GPU waits for it.
+
+    Raises
+    ------
+    InvalidOptionError
+        If `zi_logits` is missing, or the other parameters are not one of the two pairs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one = torch.tensor(1.0)
+    >>> counts = ZeroInflatedNegativeBinomial(mu=one, theta=one, zi_logits=torch.tensor(0.0))
+    >>> counts.mean, counts.log_prob(torch.tensor(0.0)).exp()
+    (tensor(0.5000), tensor(0.7500))
+    """
+
+    arg_constraints = {**NegativeBinomial.arg_constraints, "zi_logits": constraints.real}
+
+    def __init__(
+        self,
+        total_count: Float[Tensor, "*#batch"] | None = None,
+        probs: Float[Tensor, "*#batch"] | None = None,
+        logits: Float[Tensor, "*#batch"] | None = None,
+        mu: Float[Tensor, "*#batch"] | None = None,
+        theta: Float[Tensor, "*#batch"] | None = None,
+        zi_logits: Float[Tensor, "*#batch"] | None = None,
+        scale: Float[Tensor, "*#batch"] | None = None,
+        validate_args: bool | None = False,
+    ) -> None:
+        if zi_logits is None:
+            raise InvalidOptionError(
+                "Expected `zi_logits`, the log-odds of a count being replaced by zero; got None. "
+                "Use `NegativeBinomial` for counts without zero inflation."
+            )
+        super().__init__(total_count, probs, logits, mu, theta, scale, validate_args=False)
+        shape = torch.broadcast_shapes(self.batch_shape, zi_logits.shape)
+        self.mu, self.theta = self.mu.expand(shape), self.theta.expand(shape)
+        self.zi_logits = zi_logits.expand(shape)
+        Distribution.__init__(self, shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+        """Same distribution with its parameters broadcast to a larger shape."""
+        new = self._get_checked_instance(ZeroInflatedNegativeBinomial, _instance)
+        new.zi_logits = self.zi_logits.expand(torch.Size(batch_shape))
+        return super().expand(batch_shape, new)
+
+    @property
+    def zi_probs(self) -> Float[Tensor, "*batch"]:
+        """Probability of a count being replaced by zero."""
+        return self.zi_logits.sigmoid()
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch"]:
+        """Mean with zero inflation, in counts."""
+        return (-self.zi_logits).sigmoid() * self.mu
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch"]:
+        """Variance with zero inflation, in squared counts."""
+        return self.mean * (1 + self.mu * (self.zi_probs + self.theta.reciprocal()))
+
+    @property
+    def mode(self) -> Float[Tensor, "*batch"]:
+        """Most probable count: zero, or the mode without zero inflation."""
+        other = super().mode
+        zero = torch.zeros_like(other)
+        return torch.where(self.log_prob(zero) >= self.log_prob(other), zero, other)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
+        """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
+        counts = super().sample(sample_shape)
+        kept = torch.bernoulli((-self.zi_logits).sigmoid().expand(counts.shape))
+        return counts * kept
+
+    def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
+        """Log-probability of counts, in nats."""
+        without = super().log_prob(value)
+        density: Tensor = ZeroInflatedDensity.apply(
+            value.to(without.dtype), without, self.zi_logits.to(without.dtype)
+        )
+        return density

@@ -1,0 +1,131 @@
+"""Evidence lower bound and reconstruction error of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+import torch
+from torch import Tensor
+
+from cellvae.inference.pass_over import batches_of, evaluating
+from cellvae.inference.protocols import HasEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@overload
+def get_elbo(
+    model: HasEncoder,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    batch_size: int | None = ...,
+    return_mean: Literal[True] = ...,
+) -> float: ...
+
+
+@overload
+def get_elbo(
+    model: HasEncoder,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    batch_size: int | None = ...,
+    *,
+    return_mean: Literal[False],
+) -> np.ndarray: ...
+
+
+def get_elbo(
+    model: HasEncoder,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> float | np.ndarray:
+    """Evidence lower bound of cells, from one draw of the latent; higher is better.
+
+    The sign is that of scvi-tools: `history["elbo_validation"]` has the opposite one.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the mean over cells is given; otherwise one value a cell.
+
+    Returns
+    -------
+    Nats per cell: one number, or an array [cells] in the order asked for.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    reconstruction, kl = losses(model, adata, indices, batch_size)
+    elbo = -(reconstruction + kl)
+    return float(elbo.mean()) if return_mean else elbo.numpy()
+
+
+def get_reconstruction_error(
+    model: HasEncoder,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> dict[str, float] | dict[str, np.ndarray]:
+    """Negative log-likelihood of the counts given one draw of the latent; lower is better.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the mean over cells is given; otherwise one value a cell.
+
+    Returns
+    -------
+    `{"reconstruction_loss": nats per cell}`.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    reconstruction, _ = losses(model, adata, indices, batch_size)
+    if return_mean:
+        return {"reconstruction_loss": float(reconstruction.mean())}
+    return {"reconstruction_loss": reconstruction.numpy()}
+
+
+def losses(
+    model: HasEncoder, adata: AnnData | None, indices: CellChoice, batch_size: int | None
+) -> tuple[Tensor, Tensor]:
+    """Reconstruction loss and KL of each cell, [cells] each, in double precision."""
+    reconstruction, kl = [], []
+    with evaluating(model):
+        one = torch.ones((), device=model.device)
+        for batch in batches_of(model, adata, indices, batch_size):
+            loss = model.module.loss(batch, one)
+            reconstruction.append(loss.reconstruction.double().cpu())
+            kl.append(loss.kl.double().cpu())
+    return torch.cat(reconstruction), torch.cat(kl)

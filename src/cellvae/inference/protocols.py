@@ -1,0 +1,36 @@
+"""What each function of inference needs from a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.contracts import Module, Rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    CellChoice = Sequence[int] | Sequence[bool] | Sequence[str] | np.ndarray | slice | None
+
+
+class HasEncoder(Protocol):
+    """A trained model whose module gives a posterior of the latent of a cell."""
+
+    module: Module[Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        ...
+
+    def trained_rows(self, adata: AnnData | None) -> Rows[Any]:
+        """Cells to answer for: the model's own, or those of another AnnData once it was checked."""
+        ...
+
+    def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
+        """Numbers of the cells asked for, in the order asked."""
+        ...

@@ -1,0 +1,35 @@
+"""What the package tells people while it works: one logger, quiet where the user set up logging."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+
+logger = logging.getLogger("cellvae")
+
+
+class PlainHandler(logging.StreamHandler):
+    """Prints messages as they are, unless the program has set up logging of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        if not logging.getLogger().handlers:
+            super().emit(record)
+
+
+def show_messages() -> None:
+    """Show messages of level INFO and above on standard error."""
+    if not any(isinstance(handler, PlainHandler) for handler in logger.handlers):
+        handler = PlainHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's own code that called into the package."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "cellvae":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

@@ -1,0 +1,464 @@
+"""Model: assembles data, network, training and files; what users hold in their hands."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.contracts import Module, Rows
+from cellvae.data import Registration, Split, cell_numbers, split_cells
+from cellvae.data.fields import Field
+from cellvae.data.keys import store_keys, stored_keys
+from cellvae.errors import (
+    CellvaeError,
+    DataMismatchError,
+    DataWarning,
+    FileFormatError,
+    InvalidOptionError,
+    NotSetUpError,
+    NotTrainedError,
+)
+from cellvae.messages import warn
+from cellvae.model.files import ModelFolder, read_model
+from cellvae.model.overview import setup_tables, summary
+from cellvae.options import from_words
+from cellvae.seeds import draw_seed
+from cellvae.settings import settings
+from cellvae.train.history import History
+from cellvae.train.report import TrainingReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from lightning.pytorch import Callback
+
+    from cellvae.inference.protocols import CellChoice
+
+
+class Model(ABC):
+    """Base of all models: an estimator on cells of an AnnData.
+
+    A subclass gives its options (`Config`), the words of its set-up (`Keys`), its kind of batch
+    (`Batch`), its columns (:meth:`fields`) and its network (:meth:`build`), and lists its abilities.
+    """
+
+    Config: ClassVar[type]
+    Keys: ClassVar[type]
+    Batch: ClassVar[type]
+
+    config: Any
+    registration: Registration
+    module: Module[Any]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Editors and `help` show the options of the model, which its Config alone declares.
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        options = [
+            inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in fields_of(cls.Config)
+        ]
+        data = inspect.Parameter("adata", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__signature__ = inspect.Signature([data, *options])  # type: ignore[attr-defined]
+
+    def __init__(self, adata: AnnData, **config: Any) -> None:
+        chosen = from_words(type(self).Config, config, f"{type(self).__name__}()")
+        keys = stored_keys(adata, type(self).__name__, type(self).Keys)
+        if keys is None:
+            raise NotSetUpError(
+                f"Expected an AnnData that was set up for {type(self).__name__}; this one was not. "
+                f"Call {type(self).__name__}.setup_anndata(adata, ...) first."
+            )
+        registration = Registration.of(adata, keys, self.fields(keys))
+        if self.expects_counts(chosen) and not registration.integers:
+            warn(
+                "Expected raw counts; got values that are not whole numbers. If the counts are in a layer, "
+                f"name it: {type(self).__name__}.setup_anndata(adata, layer=...).",
+                DataWarning,
+            )
+        self.assemble(registration, chosen, self.build(registration, chosen))
+        self.attach(adata, new=False)
+        assert self.rows is not None
+        self.learn_constants(self.module, self.rows)
+
+    def assemble(self, registration: Registration, config: Any, module: Module[Any]) -> None:
+        """Put together a model that has no cells yet."""
+        self.registration = registration
+        self.config = config
+        self.module = module.eval()
+        self.adata: AnnData | None = None
+        self.rows: Rows[Any] | None = None
+        self.split: Split | None = None
+        self.history = History()
+        self.training_report: TrainingReport | None = None
+        self.is_trained = False
+
+    def attach(self, adata: AnnData, *, new: bool) -> None:
+        """Make the cells of an AnnData the model's own.
+
+        Raises
+        ------
+        DataMismatchError
+            If its genes or categories are not those of the model.
+        """
+        self.rows = self.read(adata, new=new)
+        self.adata = adata
+
+    @classmethod
+    def register(cls, adata: AnnData, keys: Any) -> None:
+        """Check the data that keys point to, and store the keys in the AnnData."""
+        Registration.of(adata, keys, cls.fields(keys))
+        store_keys(adata, cls.__name__, keys)
+
+    @staticmethod
+    @abstractmethod
+    def fields(keys: Any) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+
+    @staticmethod
+    @abstractmethod
+    def build(registration: Registration, config: Any) -> Module[Any]:
+        """Network for these data and options."""
+
+    @staticmethod
+    def expects_counts(config: Any) -> bool:
+        """Whether the likelihood is one of whole numbers."""
+        return True
+
+    @staticmethod
+    def learn_constants(module: Any, rows: Any) -> None:
+        """Take constants of the network from the data; most models have none."""
+
+    # Cells
+
+    def read(self, adata: AnnData, *, new: bool) -> Rows[Any]:
+        """Rows of an AnnData, its genes and categories matched by name."""
+        return self.registration.read(
+            adata, self.fields(self.registration.keys), type(self).Batch, check_counts=new
+        )
+
+    def trained_rows(self, adata: AnnData | None) -> Rows[Any]:
+        """Cells to answer for, once the model has been trained.
+
+        Raises
+        ------
+        NotTrainedError
+            If it has not.
+        DataMismatchError
+            If genes or categories of `adata` are not those of the model, or no cells are given.
+        """
+        if not self.is_trained:
+            raise NotTrainedError(f"Expected a trained model; this {type(self).__name__} is not. Call train() first.")
+        if adata is None or adata is self.adata:
+            if self.rows is None:
+                raise DataMismatchError("The model was loaded without cells. Give adata.")
+            return self.rows
+        return self.read(adata, new=True)
+
+    def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
+        """Numbers of the cells asked for, in the order asked."""
+        whole = self.adata if adata is None else adata
+        assert whole is not None
+        return torch.from_numpy(cell_numbers(indices, whole))
+
+    # Training
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        accelerator: str = "auto",
+        devices: int | str | list[int] = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        load_sparse_tensor: bool = False,
+        batch_size: int = 128,
+        early_stopping: bool | str | Callback | None = None,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        plan_config: Any = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        datamodule: None = None,
+        trainer_config: Any = None,
+        *,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        seed: int | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model; a second call goes on from where the first ended.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; by default 400, fewer above 20,000 cells.
+        accelerator, devices
+            Where to train, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
+        train_size, validation_size
+            Shares of the cells; by default 0.9 and the rest. What is left over is for testing.
+        shuffle_set_split
+            Whether cells are shuffled before they are divided.
+        load_sparse_tensor
+            Accepted for scvi-tools' sake: sparse counts are never made dense as a whole here.
+        batch_size
+            Cells per optimizer step.
+        early_stopping
+            Whether training stops when `early_stopping_monitor` (`"elbo_validation"`) has not
+            improved by `early_stopping_min_delta` (0) for `early_stopping_patience` (45) checks,
+            after `early_stopping_warmup_epochs` (0). The best weights are brought back unless
+            `early_stopping_restore_best=False`. A metric's name or a callback work as well.
+        datasplitter_kwargs
+            `external_indexing=[train, validation, test]`, `drop_last`, `shuffle`, `num_workers`.
+        plan_config, trainer_config
+            Defaults for `plan_kwargs` and for the words of this call, as dictionary or dataclass.
+        plan_kwargs
+            `optimizer`, `optimizer_creator`, `lr`, `weight_decay`, `eps`, `update_only_decoder`,
+            `n_epochs_kl_warmup`, `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`,
+            `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`, `lr_threshold`,
+            `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
+        datamodule
+            Not supported yet.
+        callbacks
+            Lightning callbacks, such as :class:`~cellvae.train.SaveCheckpoint`.
+        seed
+            Seed of split, order and noise; by default `settings.seed`, or one that is drawn.
+        **trainer_kwargs
+            `check_val_every_n_epoch`, `enable_checkpointing`, `checkpointing_monitor`,
+            `learning_rate_monitor`, `enable_progress_bar`, `progress_bar_refresh_rate`,
+            `simple_progress_bar`, `logger`, and any argument of `lightning.Trainer`.
+
+        Raises
+        ------
+        UnknownOptionError
+            If a keyword is misspelt, at any depth; before any data are read.
+        InvalidOptionError
+            If a value is not one that a keyword can take, or nothing measures what is monitored.
+        """
+        from cellvae.train.arguments import parse
+
+        if datamodule is not None:
+            raise InvalidOptionError("datamodule is not supported yet: give the cells as an AnnData.")
+        given = {
+            "max_epochs": max_epochs,
+            "accelerator": accelerator,
+            "devices": devices,
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "load_sparse_tensor": load_sparse_tensor,
+            "batch_size": batch_size,
+            "early_stopping": early_stopping,
+            "datasplitter_kwargs": datasplitter_kwargs,
+            "plan_config": plan_config,
+            "plan_kwargs": plan_kwargs,
+            "trainer_config": trainer_config,
+            "callbacks": callbacks,
+            "seed": seed,
+        }
+        signature = inspect.signature(Model.train).parameters
+        words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
+        self.run(parse(words, progress_default=settings.progress_bar))
+
+    def run(self, parsed: Any) -> None:
+        """Train as asked, and keep what the run leaves behind, whatever ended it."""
+        from cellvae.train.fit import fit
+
+        if self.rows is None:
+            raise DataMismatchError("The model was loaded without cells. Load it with adata=... to train it.")
+        options = parsed.options
+        seed = options.seed if options.seed is not None else settings.seed
+        seed = draw_seed() if seed is None else seed
+        split = self.split_for(options, seed)
+        outcome = fit(
+            self.module,
+            self.rows,
+            split,
+            options,
+            seed=seed,
+            callbacks=parsed.callbacks,
+            history=self.history,
+            files=ModelFolder(self, split),
+        )
+        self.training_report = outcome.report
+        if outcome.kept:
+            self.history, self.split, self.is_trained = outcome.history, split, True
+        if outcome.error is not None:
+            raise outcome.error
+
+    def split_for(self, options: Any, seed: int) -> Split:
+        """Split of a run: that of the first run, unless another is asked for."""
+        asked = options.split
+        default = type(asked)()
+        assert self.rows is not None
+        if self.split is not None and asked == default and self.split.reaches <= len(self.rows):
+            return self.split
+        return split_cells(
+            len(self.rows),
+            train_size=asked.train_size,
+            validation_size=asked.validation_size,
+            shuffle=asked.shuffle_set_split,
+            seed=seed,
+            batch_size=options.loader.batch_size,
+            drop_last=options.loader.drop_last,
+            external_indexing=asked.external_indexing,
+        )
+
+    @property
+    def train_indices(self) -> np.ndarray | None:
+        """Positions of the training cells; None before training."""
+        return None if self.split is None else self.split.train
+
+    @property
+    def validation_indices(self) -> np.ndarray | None:
+        """Positions of the validation cells; None before training."""
+        return None if self.split is None else self.split.validation
+
+    @property
+    def test_indices(self) -> np.ndarray | None:
+        """Positions of the test cells; None before training."""
+        return None if self.split is None else self.split.test
+
+    # Device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.module.parameters()).device
+
+    def to_device(self, device: str | int | torch.device) -> None:
+        """Move the network to a device."""
+        self.module.to(torch.device(device))
+
+    # Files
+
+    def save(
+        self,
+        dir_path: str | Path,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Save the model into a folder of JSON and safetensors files; nothing in them can run.
+
+        Parameters
+        ----------
+        dir_path
+            Folder, made if it is not there.
+        prefix
+            Beginning of the names of the files, for several models in one folder.
+        overwrite
+            Whether a model that is there is replaced, in one go.
+        save_anndata
+            Whether the cells are saved too.
+        **anndata_write_kwargs
+            Arguments of `AnnData.write_h5ad`.
+
+        Raises
+        ------
+        InvalidOptionError
+            If there is a model already and `overwrite` is False.
+        """
+        if save_anndata and self.adata is None:
+            raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
+        adata = self.adata if save_anndata else None
+        ModelFolder(self, self.split).write(
+            dir_path, self.history, prefix=prefix or "", overwrite=overwrite, adata=adata, **anndata_write_kwargs
+        )
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+    ) -> Self:
+        """Model from a folder.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that :meth:`save` or a checkpoint wrote.
+        adata
+            Cells for the model; genes are matched by name. None for those saved with it, if any.
+        accelerator, device
+            Where the network is put; `"auto"` is a CUDA device if there is one.
+        prefix
+            Beginning of the names of the files.
+
+        Raises
+        ------
+        FileFormatError
+            If files are missing, damaged, or of another model or version.
+        DataMismatchError
+            If genes or categories of `adata` are not those of the model.
+        """
+        saved = read_model(dir_path, prefix or "")
+        if saved.name != cls.__name__:
+            raise FileFormatError(
+                f"Expected a saved {cls.__name__} in {dir_path}; got a {saved.name}. "
+                f"Use {saved.name}.load or cellvae.load."
+            )
+        config = saved.config(cls.Config)
+        registration = saved.registration(cls.Keys)
+        model = cls.__new__(cls)
+        try:
+            with torch.device("meta"):
+                module = cls.build(registration, config)
+        except (CellvaeError, ValueError, KeyError, RuntimeError) as error:
+            raise FileFormatError(f"The network that {dir_path} describes cannot be built: {error}") from error
+        model.assemble(registration, config, saved.filled(module))
+        model.history, model.split, model.training_report = saved.history(), saved.split(), saved.report()
+        model.is_trained = saved.is_trained
+        model.to_device(pick_device(accelerator, device))
+        cells = saved.adata() if adata is None else adata
+        if cells is not None:
+            model.attach(cells, new=True)
+        return model
+
+    # What it is
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
+        """Print what the model reads from its AnnData, and the categories that it knows.
+
+        Parameters
+        ----------
+        adata
+            Another AnnData to check against the model first.
+        hide_state_registries
+            Whether the tables of categories are left out.
+        """
+        if adata is not None:
+            self.registration.check(adata)
+        setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
+
+
+def pick_device(accelerator: str, device: int | str) -> torch.device:
+    """Device for a network that is loaded.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such device.
+    """
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = {"gpu": "cuda"}.get(accelerator, accelerator)
+    try:
+        found = torch.device(kind) if device == "auto" or kind == "cpu" else torch.device(kind, int(device))
+        torch.empty(0, device=found)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InvalidOptionError(
+            f"Expected a device of this machine; got accelerator={accelerator!r}, device={device!r}: {error}"
+        ) from error
+    return found

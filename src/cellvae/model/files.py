@@ -1,0 +1,182 @@
+"""A model as files: what goes into its folder, and what comes out."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.contracts import Module
+from cellvae.data import Registration, Split
+from cellvae.errors import CellvaeError, FileFormatError
+from cellvae.options import from_words
+from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
+from cellvae.train.history import History
+from cellvae.train.report import TrainingReport
+from cellvae.version import __version__
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.model.base import Model
+
+
+class ModelFolder:
+    """Writes a model as it is at the moment, and reads weights back.
+
+    Parameters
+    ----------
+    model
+        The model.
+    split
+        Cells of the run that goes on.
+    """
+
+    def __init__(self, model: Model, split: Split | None) -> None:
+        self.model = model
+        self.split = split
+
+    def save(self, folder: Path, history: History, training: dict[str, Any]) -> None:
+        """Write a checkpoint of a run: a model that counts as trained."""
+        self.write(folder, history, overwrite=True, checkpoint=training)
+
+    def weights(self, folder: Path) -> dict[str, Tensor]:
+        """Weights of a saved model, checked against its record."""
+        return open_saved(folder).tensors()
+
+    def write(
+        self,
+        folder: str | Path,
+        history: History,
+        *,
+        prefix: str = "",
+        overwrite: bool = False,
+        adata: AnnData | None = None,
+        checkpoint: Mapping[str, Any] | None = None,
+        **anndata_write_kwargs: Any,
+    ) -> None:
+        """Write all files of the model."""
+        model = self.model
+        report = model.training_report if checkpoint is None else None
+        record = Record(
+            model=type(model).__name__,
+            library_version=__version__,
+            config={f.name: getattr(model.config, f.name) for f in fields(model.config)},
+            registration=model.registration.to_json(),
+            history=history.to_json(),
+            training={
+                "is_trained": model.is_trained or checkpoint is not None,
+                "report": report.to_json() if report else None,
+                "checkpoint": dict(checkpoint) if checkpoint is not None else None,
+            },
+            versions={"python": platform.python_version()}
+            | {name: metadata.version(name) for name in ("torch", "lightning", "anndata", "numpy")},
+        )
+        cells = {name: torch.from_numpy(part) for name, part in parts_of(self.split).items()}
+        weights = {name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()}
+        save(
+            folder,
+            record,
+            weights,
+            cells,
+            prefix=prefix,
+            overwrite=overwrite,
+            write_adata=None if adata is None else lambda path: adata.write_h5ad(path, **anndata_write_kwargs),
+        )
+
+
+def parts_of(split: Split | None) -> dict[str, np.ndarray]:
+    """Positions of each part of a split; nothing before training."""
+    if split is None:
+        return {}
+    return {"train": split.train, "validation": split.validation, "test": split.test}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """A saved model, its record read and its files checked; each part in the type it has in a model."""
+
+    saved: Saved
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.saved.record.model
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model had been trained."""
+        return self.saved.record.training.get("is_trained") is True
+
+    def config(self, cls: type[Any]) -> Any:
+        """Options of the model.
+
+        Raises
+        ------
+        FileFormatError
+            If they are not those of such a model.
+        """
+        try:
+            return from_words(cls, self.saved.record.config, "config")
+        except CellvaeError as error:
+            raise FileFormatError(f"Expected the options of a {self.name} in model.json: {error}") from error
+
+    def registration(self, keys: type[Any]) -> Registration:
+        """What was found in the data."""
+        return Registration.from_json(self.saved.record.registration, keys)
+
+    def history(self) -> History:
+        """Metrics of every epoch."""
+        return History.from_json(self.saved.record.history)
+
+    def report(self) -> TrainingReport | None:
+        """Report of the last run."""
+        values = self.saved.record.training.get("report")
+        if values is None:
+            return None
+        try:
+            return from_words(TrainingReport, values, "report")
+        except (CellvaeError, TypeError) as error:
+            raise FileFormatError(f"Expected a training report in model.json: {error}") from error
+
+    def split(self) -> Split | None:
+        """Cells of training, validation and test."""
+        cells = self.saved.cells()
+        if not cells:
+            return None
+        empty = torch.empty(0, dtype=torch.int64)
+        parts = {name: cells.get(name, empty).numpy() for name in ("train", "validation", "test")}
+        return Split(**parts)
+
+    def adata(self) -> AnnData | None:
+        """Cells saved with the model."""
+        path = self.saved.adata_path()
+        if path is None:
+            return None
+        from cellvae.data.reading import read_h5ad
+
+        return read_h5ad(path)
+
+    def filled(self, module: Module[Any]) -> Module[Any]:
+        """Network on no device with the weights of the file, compared with it before they are read.
+
+        Raises
+        ------
+        FileFormatError
+            If names, shapes or types differ.
+        """
+        check_tensors(self.saved.header(), specs(module.state_dict()))
+        module.load_state_dict(self.saved.tensors(), strict=True, assign=True)
+        return module
+
+
+def read_model(folder: str | Path, prefix: str = "") -> SavedModel:
+    """Saved model in a folder, its files compared with their checksums."""
+    return SavedModel(saved=open_saved(folder, prefix))

@@ -1,0 +1,428 @@
+"""scVI: a variational autoencoder of counts that removes batch effects (Lopez et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, kl_divergence
+from torch.nn import functional
+
+from cellvae.contracts import Latent, Loss, Module
+from cellvae.data import CountKeys, Registration
+from cellvae.data.fields import Field, count_fields
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from cellvae.distributions import Normal as NormalOfCounts
+from cellvae.errors import InvalidOptionError, UnknownOptionError
+from cellvae.inference import (
+    get_elbo,
+    get_latent_representation,
+    get_reconstruction_error,
+)
+from cellvae.model.base import Model
+from cellvae.model.library import library_by_batch
+from cellvae.nn import DecoderSCVI, Encoder
+from cellvae.nn.covariates import beside, one_hot
+from cellvae.nn.encoder import VarActivation
+from cellvae.options import Options, option
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Where = Literal["encoder", "decoder", "none", "both"]
+
+# Least size of a cell without counts, so that its logarithm is finite.
+LEAST_LIBRARY = 1e-8
+
+
+class CountBatch(NamedTuple):
+    """Counts of a batch of cells and what is known of the cells."""
+
+    counts: Float[Tensor, "cells genes"]
+    batch: Int[Tensor, "cells 1"]
+    labels: Int[Tensor, "cells 1"]
+    size_factor: Float[Tensor, "cells 1"] | None = None
+    categorical: Int[Tensor, "cells categorical"] | None = None
+    continuous: Float[Tensor, "cells continuous"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCVIConfig(Options):
+    """What the user chose when the model was made.
+
+    Parameters
+    ----------
+    n_hidden
+        Width of the hidden layers.
+    n_latent
+        Dimensions of the latent space.
+    n_layers
+        Hidden layers of encoder and of decoder.
+    dropout_rate
+        Probability that a feature is dropped in the encoder.
+    dispersion
+        What the inverse dispersion differs by: `"gene"`, `"gene-batch"`, `"gene-label"` or
+        `"gene-cell"` (decoded).
+    gene_likelihood
+        Distribution of the counts.
+    latent_distribution
+        `"normal"`, or `"ln"` for a logistic normal latent (shares that sum to one).
+    use_observed_lib_size
+        Whether the size of a cell is the sum of its counts; otherwise it is a latent variable.
+    log_variational
+        Whether the encoder reads log(1 + counts).
+    encode_covariates
+        Whether the encoder reads batch and covariates too.
+    deeply_inject_covariates
+        Whether every layer reads the covariates; otherwise only the first does.
+    batch_representation
+        Batches as indicator columns, or as vectors that are learned.
+    batch_embedding_kwargs
+        `{"embedding_dim": 5}`: length of the learned vectors.
+    use_batch_norm, use_layer_norm
+        Where layers are normalised over the batch and over features.
+    use_size_factor_key
+        Whether cell sizes come from the size factors set up; None where they were set up.
+    var_activation
+        Function that makes the variance of the posterior positive.
+    """
+
+    n_hidden: int = option(128, at_least=1, at_most=65_536)
+    n_latent: int = option(10, at_least=1, at_most=65_536)
+    n_layers: int = option(1, at_least=1, at_most=128)
+    dropout_rate: float = option(0.1, at_least=0, at_most=0.999)
+    dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene"
+    gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "zinb"
+    latent_distribution: Literal["normal", "ln"] = "normal"
+    use_observed_lib_size: bool = True
+    log_variational: bool = True
+    encode_covariates: bool = False
+    deeply_inject_covariates: bool = True
+    batch_representation: Literal["one-hot", "embedding"] = "one-hot"
+    batch_embedding_kwargs: Mapping[str, Any] | None = None
+    use_batch_norm: Where = "both"
+    use_layer_norm: Where = "none"
+    use_size_factor_key: bool | None = None
+    var_activation: VarActivation = "exp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for word, value in (self.batch_embedding_kwargs or {}).items():
+            if word != "embedding_dim":
+                raise UnknownOptionError(
+                    f"batch_embedding_kwargs has no option '{word}'. It has: embedding_dim."
+                )
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
+                raise InvalidOptionError(
+                    f"Expected embedding_dim to be a whole number of at least 1; got {value!r}."
+                )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of the learned vector of a batch."""
+        return (self.batch_embedding_kwargs or {}).get("embedding_dim", 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCVISizes:
+    """What the data gave: the sizes that the network is built for."""
+
+    n_genes: int
+    n_batch: int = 1
+    n_labels: int = 1
+    n_cats_per_cov: tuple[int, ...] = ()
+    n_continuous: int = 0
+    size_factor: bool = False
+
+
+@final
+class SCVIModule(Module[CountBatch]):
+    """The mathematics of scVI.
+
+    Names of parameters are those of scvi-tools' VAE, so that weights can be exchanged. Networks
+    that the options do not use are not made.
+    """
+
+    def __init__(self, sizes: SCVISizes, config: SCVIConfig) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.config = config
+        embedded = config.batch_representation == "embedding"
+        self.batch_embedding = nn.Embedding(sizes.n_batch, config.embedding_dim) if embedded else None
+        n_dense = sizes.n_continuous + (config.embedding_dim if embedded else 0)
+        n_cat_list = sizes.n_cats_per_cov if embedded else (sizes.n_batch, *sizes.n_cats_per_cov)
+
+        def encoder(n_output: int, n_layers: int, distribution: Literal["normal", "ln"]) -> Encoder:
+            return Encoder(
+                sizes.n_genes + (n_dense if config.encode_covariates else 0),
+                n_output,
+                n_cat_list if config.encode_covariates else (),
+                n_layers=n_layers,
+                n_hidden=config.n_hidden,
+                dropout_rate=config.dropout_rate,
+                distribution=distribution,
+                var_activation=config.var_activation,
+                use_batch_norm=config.use_batch_norm in ("encoder", "both"),
+                use_layer_norm=config.use_layer_norm in ("encoder", "both"),
+                inject_covariates=config.deeply_inject_covariates,
+            )
+
+        self.z_encoder = encoder(config.n_latent, config.n_layers, config.latent_distribution)
+        self.l_encoder = None if config.use_observed_lib_size else encoder(1, 1, "normal")
+        self.decoder = DecoderSCVI(
+            config.n_latent + n_dense,
+            sizes.n_genes,
+            n_cat_list,
+            n_layers=config.n_layers,
+            n_hidden=config.n_hidden,
+            use_batch_norm=config.use_batch_norm in ("decoder", "both"),
+            use_layer_norm=config.use_layer_norm in ("decoder", "both"),
+            inject_covariates=config.deeply_inject_covariates,
+            scale_activation="softplus" if sizes.size_factor else "softmax",
+            dispersion_per_cell=self.has_dispersion and config.dispersion == "gene-cell",
+            zero_inflation=config.gene_likelihood == "zinb",
+        )
+        self.px_r = self.new_dispersion()
+        self.latent_is_normal = config.latent_distribution == "normal"
+        if not config.use_observed_lib_size:
+            self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
+            self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
+
+    @property
+    def has_dispersion(self) -> bool:
+        """Whether the likelihood has an inverse dispersion (or a standard deviation)."""
+        return self.config.gene_likelihood != "poisson"
+
+    def new_dispersion(self) -> nn.Parameter | None:
+        """Logarithm of the inverse dispersion by what it differs by; None where it is decoded."""
+        further = {"gene": (), "gene-batch": (self.sizes.n_batch,), "gene-label": (self.sizes.n_labels,)}
+        if not self.has_dispersion or self.config.dispersion == "gene-cell":
+            return None
+        return nn.Parameter(torch.randn(self.sizes.n_genes, *further[self.config.dispersion]))
+
+    def transform(self, z: Tensor) -> Tensor:
+        """Draw of the normal posterior in the space that the decoder reads."""
+        return self.z_encoder.transform(z)
+
+    def encode(self, batch: CountBatch) -> Latent:
+        """Posterior of latent and library, and a draw from each."""
+        features = torch.log1p(batch.counts) if self.config.log_variational else batch.counts
+        codes: Sequence[Tensor] = ()
+        if self.config.encode_covariates:
+            features = beside(features, self.dense_covariates(batch))
+            codes = self.category_codes(batch)
+        posterior = self.z_encoder(features, codes)
+        sample = self.transform(posterior.rsample())
+        if self.l_encoder is None:
+            size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=LEAST_LIBRARY)
+            return Latent(posterior, sample, size.log())
+        library_posterior = self.l_encoder(features, codes)
+        return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
+
+    def decode(self, latent: Latent, batch: CountBatch) -> Distribution:
+        """Distribution of the counts, [*samples, cells, genes]."""
+        features = beside(latent.sample, self.dense_covariates(batch))
+        log_size = latent.library
+        if self.sizes.size_factor:
+            assert batch.size_factor is not None
+            log_size = batch.size_factor.log()
+        decoded = self.decoder(features, log_size, self.category_codes(batch))
+        if self.config.gene_likelihood == "poisson":
+            return Poisson(rate=decoded.rate, scale=decoded.scale)
+        theta = self.log_dispersion(batch, decoded.log_dispersion).exp()
+        if self.config.gene_likelihood == "zinb":
+            return ZeroInflatedNegativeBinomial(
+                mu=decoded.rate, theta=theta, zi_logits=decoded.dropout, scale=decoded.scale
+            )
+        if self.config.gene_likelihood == "nb":
+            return NegativeBinomial(mu=decoded.rate, theta=theta, scale=decoded.scale)
+        return NormalOfCounts(decoded.rate, theta, normal_mu=decoded.scale)
+
+    def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
+        """Negative evidence lower bound, with the KL of the latent weighted (that of the library not)."""
+        latent = self.encode(batch)
+        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
+        kl_latent = kl_divergence(latent.posterior, standard).sum(dim=-1)
+        kl_library = self.kl_library(latent, batch)
+        return Loss(
+            objective=(reconstruction + kl_weight * kl_latent + kl_library).mean(),
+            reconstruction=reconstruction,
+            kl=kl_latent + kl_library,
+            kl_global=reconstruction.new_zeros(()),
+        )
+
+    def kl_library(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
+        """Divergence of the size of each cell from that of its batch; zero where it is observed."""
+        if latent.library_posterior is None:
+            return latent.library.new_zeros(latent.library.shape[-2])
+        mean, variance = (
+            functional.embedding(batch.batch.squeeze(-1), prior.T)
+            for prior in (self.library_log_means, self.library_log_vars)
+        )
+        prior = Normal(mean, variance.sqrt(), validate_args=False)
+        return kl_divergence(latent.library_posterior, prior).sum(dim=-1)
+
+    def log_dispersion(self, batch: CountBatch, decoded: Tensor | None) -> Tensor:
+        """Logarithm of the inverse dispersion of these cells, [genes] or [cells, genes]."""
+        if self.px_r is None:
+            assert decoded is not None
+            return decoded
+        if self.config.dispersion == "gene":
+            return self.px_r
+        codes, n = (
+            (batch.batch, self.sizes.n_batch)
+            if self.config.dispersion == "gene-batch"
+            else (batch.labels, self.sizes.n_labels)
+        )
+        return functional.linear(one_hot(codes, n), self.px_r)
+
+    def dense_covariates(self, batch: CountBatch) -> Tensor | None:
+        """Continuous covariates and learned batch vectors side by side, [cells, columns]."""
+        parts = [] if batch.continuous is None else [batch.continuous]
+        if self.batch_embedding is not None:
+            parts.append(self.batch_embedding(batch.batch.squeeze(-1)))
+        return torch.cat(parts, dim=-1) if parts else None
+
+    def category_codes(self, batch: CountBatch) -> list[Tensor]:
+        """Codes of batch and categorical covariates, [cells, 1] each."""
+        codes = [] if self.batch_embedding is not None else [batch.batch]
+        return codes + ([] if batch.categorical is None else list(batch.categorical.split(1, dim=-1)))
+
+
+@final
+class SCVI(Model):
+    """Variational autoencoder of single-cell counts (scVI).
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    **config
+        Options of the network: see :class:`SCVIConfig`.
+
+    Raises
+    ------
+    NotSetUpError
+        If `adata` has not been set up.
+    UnknownOptionError, InvalidOptionError
+        If an option is misspelt or has a value that it cannot take.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.model.SCVI.setup_anndata(adata, batch_key="batch")
+    >>> model = cellvae.model.SCVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.get_latent_representation().shape
+    (400, 5)
+
+    References
+    ----------
+    Lopez, Regier, Cole, Jordan, Yosef (2018): Deep generative modeling for single-cell
+    transcriptomics. Nature Methods 15, 1053.
+    """
+
+    Config: ClassVar[type[SCVIConfig]] = SCVIConfig
+    Keys: ClassVar[type[CountKeys]] = CountKeys
+    Batch: ClassVar[type[CountBatch]] = CountBatch
+    config: SCVIConfig
+    module: SCVIModule
+
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+    ) -> None:
+        """Check the counts and note where batch, labels and covariates are.
+
+        Only the words given here are kept, in `adata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        adata
+            Cells, with raw counts in `X` or in a layer.
+        layer
+            Layer that holds the raw counts; None for `X`.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        labels_key
+            Column of `adata.obs` with the label of each cell.
+        size_factor_key
+            Column of `adata.obs` with the size of each cell, used in place of the sum of its counts.
+        categorical_covariate_keys
+            Columns of `adata.obs` with further categories to correct for.
+        continuous_covariate_keys
+            Columns of `adata.obs` with numbers to correct for.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column or layer does not exist.
+        InvalidDataError
+            If counts are missing, infinite or negative, a key column has missing values, or gene
+            names repeat.
+        """
+        keys = CountKeys(
+            layer=layer,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            size_factor_key=size_factor_key,
+            categorical_covariate_keys=categorical_covariate_keys or (),
+            continuous_covariate_keys=continuous_covariate_keys or (),
+        )
+        cls.register(adata, keys)
+
+    @staticmethod
+    def fields(keys: CountKeys) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+        return count_fields(keys)
+
+    @staticmethod
+    def build(registration: Registration, config: SCVIConfig) -> SCVIModule:
+        """Network for these data and options."""
+        keys = registration.keys
+        if config.use_size_factor_key and keys.size_factor_key is None:
+            raise InvalidOptionError(
+                "use_size_factor_key=True needs size factors: call "
+                "setup_anndata(adata, size_factor_key=...) first."
+            )
+        given = keys.size_factor_key is not None
+        sizes = SCVISizes(
+            n_genes=registration.n_genes,
+            n_batch=registration.n_categories("batch"),
+            n_labels=registration.n_categories("labels"),
+            n_cats_per_cov=registration.n_categories_by_key("categorical"),
+            n_continuous=len(keys.continuous_covariate_keys),
+            size_factor=given if config.use_size_factor_key is None else config.use_size_factor_key,
+        )
+        return SCVIModule(sizes, config)
+
+    @staticmethod
+    def expects_counts(config: SCVIConfig) -> bool:
+        """Whether the likelihood is one of whole numbers."""
+        return config.gene_likelihood != "normal"
+
+    @staticmethod
+    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+        """Take the mean and variance of log sizes in each batch from the data."""
+        if module.l_encoder is not None:
+            means, variances = library_by_batch(rows, module.sizes.n_batch)
+            module.library_log_means.copy_(means)
+            module.library_log_vars.copy_(variances)

@@ -1,0 +1,85 @@
+"""Encoder: features of a cell to a normal posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn import functional
+
+from cellvae.nn.dense import FCLayers
+
+VarActivation = Literal["exp", "softplus"]
+POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "softplus": functional.softplus}
+
+
+class Encoder(nn.Module):
+    """Network that gives mean and variance of a normal posterior for each cell.
+
+    Parameters
+    ----------
+    n_input
+        Features of a cell, indicator columns not counted.
+    n_output
+        Latent dimensions.
+    n_cat_list
+        Number of categories of each categorical covariate that is read.
+    distribution
+        `"normal"`, or `"ln"` for a logistic normal latent.
+    var_eps
+        Least variance, for numerical safety.
+    var_activation
+        Function that makes the variance positive.
+    n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm, inject_covariates
+        As in :class:`FCLayers`.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output: int,
+        n_cat_list: Sequence[int] = (),
+        *,
+        n_layers: int = 1,
+        n_hidden: int = 128,
+        dropout_rate: float = 0.1,
+        distribution: Literal["normal", "ln"] = "normal",
+        var_eps: float = 1e-4,
+        var_activation: VarActivation = "exp",
+        use_batch_norm: bool = True,
+        use_layer_norm: bool = False,
+        inject_covariates: bool = True,
+    ) -> None:
+        super().__init__()
+        self.distribution = distribution
+        self.var_eps = var_eps
+        self.var_activation = var_activation
+        self.encoder = FCLayers(
+            n_input,
+            n_hidden,
+            n_cat_list,
+            n_layers=n_layers,
+            n_hidden=n_hidden,
+            dropout_rate=dropout_rate,
+            use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+            inject_covariates=inject_covariates,
+        )
+        self.mean_encoder = nn.Linear(n_hidden, n_output)
+        self.var_encoder = nn.Linear(n_hidden, n_output)
+
+    def forward(
+        self, features: Float[Tensor, "cells features"], codes: Sequence[Int[Tensor, "cells 1"]] = ()
+    ) -> Normal:
+        """Posterior of each cell, [cells, latent], before any transformation of the latent."""
+        hidden = self.encoder(features, codes)
+        variance = POSITIVE[self.var_activation](self.var_encoder(hidden)) + self.var_eps
+        return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
+
+    def transform(self, z: Float[Tensor, "*samples cells latent"]) -> Float[Tensor, "*samples cells latent"]:
+        """Draw of the posterior in the space that a decoder reads."""
+        return functional.softmax(z, dim=-1) if self.distribution == "ln" else z

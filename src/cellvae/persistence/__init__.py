@@ -1,0 +1,16 @@
+"""Model files: a record as JSON, tensors as safetensors, and nothing that can run."""
+
+from cellvae.persistence.record import FileRecord, Record
+from cellvae.persistence.store import Saved, open_saved, save
+from cellvae.persistence.weights import Spec, check_tensors, specs
+
+__all__ = [
+    "FileRecord",
+    "Record",
+    "Saved",
+    "Spec",
+    "check_tensors",
+    "open_saved",
+    "save",
+    "specs",
+]

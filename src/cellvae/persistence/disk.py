@@ -1,0 +1,68 @@
+"""Single files: ordinary ones only, written through to the disk, with their checksum."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+from cellvae.errors import FileFormatError, UnsafeFileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def ordinary_size(path: Path) -> int:
+    """Size of a file, in bytes, that is a file and no folder, pipe or device.
+
+    Links are followed: caches of downloaded models are made of them.
+
+    Raises
+    ------
+    FileFormatError
+        If there is no such file.
+    UnsafeFileError
+        If reading it could block or never end.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise FileFormatError(
+            f"Expected the file {path}; got none. Part of the model is missing: copy the whole "
+            "folder that was saved."
+        ) from None
+    if not path.is_file():
+        raise UnsafeFileError(
+            f"Expected an ordinary file at {path}; got a folder, pipe or device. "
+            "Use the folder that was saved."
+        )
+    return size
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a new file and wait until the disk has it."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file that others wrote, or the names in a folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows does not open folders
+        return
+    try:
+        # Some file systems cannot sync a folder; that is no reason to lose a model.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

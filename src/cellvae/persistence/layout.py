@@ -1,0 +1,119 @@
+"""Names of the files of a saved model, and where each is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellvae.errors import FileFormatError, InvalidOptionError, named
+
+MODEL = "model.json"
+WEIGHTS = "weights.safetensors"
+CELLS = "cells.safetensors"
+ADATA = "adata.h5ad"
+NAMES = (WEIGHTS, CELLS, ADATA, MODEL)
+"""Every file that a saved model can have; the record is put in place last."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of one model are: a folder can hold several, told apart by a prefix."""
+
+    folder: Path
+    prefix: str
+
+    @property
+    def incoming(self) -> Path:
+        """Folder with files of a saved model that are not in place yet; rarely there."""
+        return self.folder / f".{self.prefix}model.incoming"
+
+    def final(self, name: str) -> Path:
+        """Path that a file has once it is in place."""
+        return self.folder / f"{self.prefix}{name}"
+
+    def arriving(self, name: str) -> Path:
+        """Path of a file of a model that is saved but not in place yet."""
+        return self.incoming / f"{self.prefix}{name}"
+
+    def find(self, name: str) -> Path:
+        """Path of the file that counts: a file that is arriving is newer than the one in place."""
+        arriving = self.arriving(name)
+        return arriving if arriving.is_file() else self.final(name)
+
+    def taken(self, names: Iterable[str]) -> list[str]:
+        """Names of the files, prefix included, that exist already."""
+        return [self.final(name).name for name in names if os.path.lexists(self.find(name))]
+
+    def state(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Value that changes when any file of the model is moved or replaced."""
+        return tuple(identity(path(name)) for name in NAMES for path in (self.arriving, self.final))
+
+
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Which file a path leads to at the moment, None if to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def layout(folder: str | Path, prefix: str) -> Layout:
+    """Layout in a folder, with `~` written out.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the prefix would lead out of the folder.
+    """
+    if any(sign in prefix for sign in "/\\:\0"):
+        raise InvalidOptionError(
+            f"Expected the start of a file name as `prefix`; got {prefix!r}. "
+            "Give the folder as the first argument, and a prefix without '/', '\\' or ':'."
+        )
+    return Layout(Path(folder).expanduser(), prefix)
+
+
+def check_present(place: Layout) -> None:
+    """Refuse a folder that holds no model with the prefix, saying what it does hold.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    FileFormatError
+        If it holds no model, a model of scvi-tools, or models with other prefixes.
+    """
+    folder, model = place.folder, place.prefix + MODEL
+    if os.path.lexists(place.find(MODEL)):
+        return
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"Expected the folder of a saved model; there is no '{folder}'. Check the path."
+        )
+    if not folder.is_dir():
+        raise FileFormatError(
+            f"Expected the folder of a saved model; got the file '{folder}'. Give the folder that "
+            f"holds {model}."
+        )
+    names = sorted(path.name for path in folder.iterdir())
+    if f"{place.prefix}model.pt" in names:
+        raise FileFormatError(
+            f"Expected {model} in '{folder}'; got {place.prefix}model.pt, a model of scvi-tools. "
+            "It is a pickle, which can run code, and this version of cellvae does not read it; a "
+            "later one will. Until then load it with scvi-tools, or train the model again."
+        )
+    prefixes = [name.removesuffix(MODEL) for name in names if name.endswith(MODEL)]
+    prefixes = [prefix for prefix in prefixes if not prefix.startswith(".")]
+    if prefixes:
+        raise FileFormatError(
+            f"Expected {model} in '{folder}'; it holds models with the prefixes {named(prefixes)}. "
+            f"Give one of them: `prefix={prefixes[0]!r}`."
+        )
+    holds = named([name for name in names if not name.startswith(".")], 8) or "nothing"
+    raise FileFormatError(
+        f"Expected {model}, which `save` writes, in '{folder}'; the folder holds {holds}. "
+        "Check the path."
+    )

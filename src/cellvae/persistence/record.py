@@ -1,0 +1,211 @@
+"""What model.json says: which model, with which settings, on which data, in which files."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, named
+from cellvae.persistence.disk import ordinary_size
+from cellvae.persistence.document import from_text, to_text
+from cellvae.persistence.migrate import FORMAT, to_newest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LARGEST = 256 * 2**20
+"""Bytes that a record may have: far more than any model needs, few enough to read."""
+
+KEYS: Mapping[str, type] = MappingProxyType(
+    {
+        "format": int,
+        "model": str,
+        "library_version": str,
+        "config": dict,
+        "registration": dict,
+        "history": dict,
+        "training": dict,
+        "versions": dict,
+        "files": dict,
+    }
+)
+
+NAMES: Mapping[type, str] = MappingProxyType(
+    {
+        bool: "true or false",
+        dict: "an object",
+        float: "a decimal number",
+        int: "a whole number",
+        list: "a list",
+        str: "text",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """What a file must be like to be the one that was saved."""
+
+    bytes: int
+    """Size of the file."""
+    sha256: str | None = None
+    """Checksum as 64 hexadecimal digits; None for data, of which the size alone is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Everything about a saved model that is not a tensor."""
+
+    format: int = FORMAT
+    """Version of this list of fields."""
+    model: str
+    """Name of the model, such as 'SCVI'."""
+    library_version: str
+    """Version of cellvae that wrote the model."""
+    config: dict[str, Any]
+    """Settings that the model was made with."""
+    registration: dict[str, Any]
+    """Genes, categories and columns of the data that the model was made for."""
+    history: dict[str, Any]
+    """Metrics by epoch."""
+    training: dict[str, Any]
+    """Seed and report of the training."""
+    versions: dict[str, str]
+    """Versions of the libraries that were in use."""
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    """Files beside the record, by name without prefix."""
+
+    def to_json(self) -> str:
+        """JSON text of the record: the same record gives the same text.
+
+        Raises
+        ------
+        InvalidOptionError
+            If a field holds what JSON cannot, such as an array.
+        """
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["files"] = {name: dataclasses.asdict(file) for name, file in self.files.items()}
+        return to_text(fields)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "model.json") -> Record:
+        """Record from its JSON text, of this format or an older one.
+
+        Parameters
+        ----------
+        text
+            What `to_json` wrote, or a file from anywhere.
+        where
+            Name of the file, for messages.
+
+        Raises
+        ------
+        FileFormatError
+            If the text is not JSON, a key is missing, unknown or of the wrong type, or a later
+            version of cellvae wrote it.
+        UnsafeFileError
+            If it names a file outside its folder or is nested too deeply.
+        """
+        document = from_text(text, where)
+        if not isinstance(document, dict):
+            raise FileFormatError(
+                f"Expected a JSON object in {where}; got {kind(document)}. "
+                "Is this the model.json of a saved model?"
+            )
+        fields = to_newest(document, where)
+        check_keys(fields, KEYS, where)
+        for key, type_ in KEYS.items():
+            check_type(fields[key], type_, f"'{key}'", where)
+        for name, version in fields["versions"].items():
+            check_type(version, str, f"'versions.{name}'", where)
+        files = {name: file_record(name, got, where) for name, got in fields["files"].items()}
+        return cls(**{**fields, "files": files})
+
+
+def read_record(path: Path) -> Record:
+    """Record in a file, which is not read if it is too large to be one.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing or not a record; see `Record.from_json`.
+    UnsafeFileError
+        If it is larger than any record, or no ordinary file.
+    """
+    size = ordinary_size(path)
+    if size > LARGEST:
+        raise UnsafeFileError(
+            f"Expected at most {LARGEST:,} bytes in {path}; got {size:,}. "
+            "No model is saved like that: do not use this file."
+        )
+    with path.open("rb") as file:
+        content = file.read(LARGEST)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"Expected text in UTF-8 in {path}; got {error}. "
+            "The file is damaged or was re-encoded: use the file that was saved."
+        ) from error
+    return Record.from_json(text, str(path))
+
+
+def file_record(name: str, got: Any, where: str) -> FileRecord:
+    """What a record says about one file, checked."""
+    if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
+        raise UnsafeFileError(
+            f"Expected names of files in the folder of the model in {where}; got {name!r} under "
+            "'files', which may lead elsewhere. Do not use this file."
+        )
+    at = f"files.{name}"
+    check_type(got, dict, f"'{at}'", where)
+    check_keys(got, ("bytes", "sha256"), where, at=f"{at}.")
+    check_type(got["bytes"], int, f"'{at}.bytes'", where)
+    checksum = got["sha256"]
+    if got["bytes"] < 0 or not (checksum is None or is_checksum(checksum)):
+        raise FileFormatError(
+            f"Expected a size and 64 hexadecimal digits for '{at}' in {where}; got "
+            f"{got['bytes']} and {str(checksum)[:80]!r}. Use the file that was saved."
+        )
+    return FileRecord(bytes=got["bytes"], sha256=checksum)
+
+
+def is_checksum(value: Any) -> bool:
+    """Whether a value is a SHA-256 as `hexdigest` writes it."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def check_keys(fields: Mapping[str, Any], known: Iterable[str], where: str, at: str = "") -> None:
+    """Refuse an object that lacks a key or has one too many."""
+    expected = list(known)
+    unknown = [key for key in fields if key not in expected]
+    missing = [key for key in expected if key not in fields]
+    if unknown:
+        hint = did_you_mean(unknown[0], missing)
+        raise FileFormatError(
+            f"Expected the keys {named(expected, len(expected))} in {where}; got the unknown "
+            f"{named([at + key for key in unknown])}.{hint} Use the file that was saved."
+        )
+    if missing:
+        raise FileFormatError(
+            f"Expected the keys {named(expected, len(expected))} in {where}; missing "
+            f"{named([at + key for key in missing])}. Use the file that was saved."
+        )
+
+
+def check_type(value: Any, expected: type, what: str, where: str) -> None:
+    """Refuse a value that is of another JSON type."""
+    if type(value) is not expected:
+        raise FileFormatError(
+            f"Expected {NAMES[expected]} for {what} in {where}; got {kind(value)}. "
+            "Use the file that was saved."
+        )
+
+
+def kind(value: Any) -> str:
+    """JSON type of a value, in words."""
+    return NAMES.get(type(value), "null")

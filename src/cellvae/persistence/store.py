@@ -1,0 +1,263 @@
+"""A model saved to a folder, and opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cellvae.errors import (
+    CellvaeError,
+    FileFormatError,
+    InvalidOptionError,
+    UnsafeFileError,
+    named,
+)
+from cellvae.persistence.arrival import finish, put_in_place, staging
+from cellvae.persistence.disk import checksum, ordinary_size, sync, write_through
+from cellvae.persistence.header import Spec, read_header
+from cellvae.persistence.layout import ADATA, CELLS, MODEL, WEIGHTS, Layout, check_present, layout
+from cellvae.persistence.migrate import FORMAT
+from cellvae.persistence.record import LARGEST, FileRecord, Record, read_record
+from cellvae.persistence.weights import read_tensors, specs, write_tensors, wrong_checksum
+
+T = TypeVar("T")
+
+SPLIT = ("train", "validation", "test")
+MOST_CELLS = 10**9
+"""Positions that each part of a split may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A saved model whose files were found complete; tensors are read when asked for."""
+
+    record: Record
+    folder: Path
+    prefix: str
+
+    def header(self) -> dict[str, Spec]:
+        """Type and shape of each weight, without reading any."""
+        return settled(self.place, lambda: read_header(self.place.find(WEIGHTS)))
+
+    def tensors(self, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """Weights and buffers by name; compare `header` with the model first.
+
+        Raises
+        ------
+        FileFormatError
+            If they changed since the model was opened.
+        """
+        return self.read(WEIGHTS, device)
+
+    def cells(self) -> dict[str, Tensor]:
+        """Positions of the training, validation and test cells, each [cells]; {} if not saved.
+
+        Raises
+        ------
+        FileFormatError
+            If the file holds anything else.
+        """
+        if CELLS not in self.record.files:
+            return {}
+        for name, spec in settled(self.place, lambda: read_header(self.place.find(CELLS))).items():
+            check_positions(name, spec, str(self.place.find(CELLS)), FileFormatError)
+        return self.read(CELLS, "cpu")
+
+    def adata_path(self) -> Path | None:
+        """File with the data that were saved along; None if none were.
+
+        Raises
+        ------
+        FileFormatError
+            If they were, and the file is gone.
+        """
+        if ADATA not in self.record.files:
+            return None
+        path = self.place.find(ADATA)
+        ordinary_size(path)
+        return path
+
+    def read(self, name: str, device: str | torch.device) -> dict[str, Tensor]:
+        """Tensors of a file, from bytes with the checksum in the record."""
+        place, sha256 = self.place, self.record.files[name].sha256
+        return settled(place, lambda: read_tensors(place.find(name), device, sha256=sha256))
+
+    @property
+    def place(self) -> Layout:
+        """Where the files of the model are."""
+        return Layout(self.folder, self.prefix)
+
+
+def save(
+    folder: str | Path,
+    record: Record,
+    weights: Mapping[str, Tensor],
+    cells: Mapping[str, Tensor] | None = None,
+    *,
+    prefix: str = "",
+    overwrite: bool = False,
+    write_adata: Callable[[Path], None] | None = None,
+) -> Path:
+    """Save a model; a cut at any moment leaves the model that was there or the new one, complete.
+
+    Parameters
+    ----------
+    folder
+        Where to save; made with its parents if it is not there. Other files in it stay.
+    record
+        Everything that is not a tensor; its `files` are filled in here.
+    weights
+        Weights and buffers by name.
+    cells
+        Positions of the 'train', 'validation' and 'test' cells, each [cells].
+    prefix
+        Start of the names of the files, to keep several models in one folder.
+    overwrite
+        Whether files of these names may be replaced.
+    write_adata
+        Writes the data to the path it is given; nothing is kept of them otherwise.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there are such files and `overwrite` is false, or something cannot be saved.
+    OSError
+        If the folder cannot be written to, or the disk is full.
+    """
+    place = layout(folder, prefix)
+    cells = cells or {}
+    for name, spec in specs(cells).items():
+        check_positions(name, spec, "`cells`", InvalidOptionError)
+    names = [MODEL, WEIGHTS, *([CELLS] if cells else []), *([ADATA] if write_adata else [])]
+    check_free(place, names, overwrite)
+    with staging(place) as stage:
+        stage_layout = Layout(stage, prefix)
+        write_tensors(stage_layout.final(WEIGHTS), weights)
+        if cells:
+            write_tensors(stage_layout.final(CELLS), cells)
+        if write_adata is not None:
+            write_adata(stage_layout.final(ADATA))
+            sync(stage_layout.final(ADATA))
+        write_record(stage_layout, record)
+        check_free(place, names, overwrite)
+        put_in_place(place, stage)
+    return place.folder
+
+
+def write_record(place: Layout, record: Record) -> None:
+    """Write the record of the files that are in a folder."""
+    files = {}
+    for name in (WEIGHTS, CELLS, ADATA):
+        path = place.final(name)
+        if path.exists():
+            # Data can be a hundred gigabytes, and are checked by their own format.
+            sha256 = None if name == ADATA else checksum(path)
+            files[name] = FileRecord(bytes=ordinary_size(path), sha256=sha256)
+    text = dataclasses.replace(record, format=FORMAT, files=files).to_json()
+    Record.from_json(text, "what is to be saved")
+    content = text.encode()
+    if len(content) > LARGEST:
+        raise InvalidOptionError(
+            f"Expected a record of at most {LARGEST:,} bytes to save; got {len(content):,}. "
+            "Shorten the history or the report."
+        )
+    write_through(place.final(MODEL), content)
+
+
+def check_free(place: Layout, names: list[str], overwrite: bool) -> None:
+    """Refuse to replace files that nobody said may go."""
+    taken = [] if overwrite else place.taken(names)
+    if taken:
+        raise InvalidOptionError(
+            f"Expected no saved model in '{place.folder}'; got {named(taken)}. "
+            "Give `overwrite=True` to replace it, or another folder or `prefix`."
+        )
+
+
+def check_positions(name: str, spec: Spec, where: str, problem: type[CellvaeError]) -> None:
+    """Refuse what is no part of a split: a list of positions of cells."""
+    if name not in SPLIT or spec.dtype != torch.int64 or len(spec.shape) != 1:
+        raise problem(
+            f"Expected positions of {named(SPLIT)} cells in {where}, each int64 [cells]; got "
+            f"'{name[:80]}', {spec}. Give 1-D tensors of whole numbers."
+        )
+    if spec.shape[0] > MOST_CELLS:
+        raise UnsafeFileError(
+            f"Expected at most {MOST_CELLS:,} positions in {where}; got {spec.shape[0]:,} "
+            f"for '{name}'. Do not use this file."
+        )
+
+
+def open_saved(folder: str | Path, prefix: str = "") -> Saved:
+    """Open a saved model: read the record, and compare every file with it.
+
+    Parameters
+    ----------
+    folder
+        What `save` was given.
+    prefix
+        What `save` was given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    FileFormatError
+        If it holds no model, or a file is missing, cut, changed, or of a later version.
+    UnsafeFileError
+        If a file asks for more than being read.
+    """
+    place = layout(folder, prefix)
+    with contextlib.suppress(OSError):  # Others may lend a folder that only they can write to.
+        finish(place)
+    return settled(place, lambda: verified(place))
+
+
+def verified(place: Layout) -> Saved:
+    """Saved model whose files are as its record says."""
+    check_present(place)
+    where = place.find(MODEL)
+    record = read_record(where)
+    unknown = [name for name in record.files if name not in (WEIGHTS, CELLS, ADATA)]
+    if unknown or WEIGHTS not in record.files:
+        problem = f"got {named(unknown)}" if unknown else "got none"
+        raise FileFormatError(
+            f"Expected '{WEIGHTS}', and none but '{CELLS}' and '{ADATA}' beside it, under 'files' "
+            f"in {where}; {problem}. Use the file that was saved."
+        )
+    for name, file in record.files.items():
+        path = place.find(name)
+        if name == ADATA and not path.exists():
+            continue
+        size = ordinary_size(path)
+        if size != file.bytes:
+            raise FileFormatError(
+                f"Expected {file.bytes:,} bytes in {path}; got {size:,}. The file was cut or "
+                "changed: copy the folder anew."
+            )
+        if name != ADATA and checksum(path) != file.sha256:
+            raise wrong_checksum(path)
+    return Saved(record=record, folder=place.folder, prefix=place.prefix)
+
+
+def settled(place: Layout, read: Callable[[], T]) -> T:
+    """What `read` returns; asked again if it failed while another process was saving here."""
+    for _ in range(20):
+        before = place.state()
+        try:
+            return read()
+        except (FileFormatError, FileNotFoundError):
+            if place.state() == before:
+                raise
+    return read()

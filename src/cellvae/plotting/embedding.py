@@ -1,0 +1,56 @@
+"""Scatter plot of cells in two dimensions, coloured by a category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Categories that the two palettes can tell apart.
+FEW, MANY = 10, 20
+
+
+def embedding(
+    coordinates: np.ndarray, values: Sequence[object] | pd.Series, ax: Axes, title: str = "", size: float | None = None
+) -> Axes:
+    """Cells as dots, one colour a category, with a legend beside.
+
+    Parameters
+    ----------
+    coordinates
+        Positions [cells, 2].
+    values
+        Category of each cell [cells].
+    ax
+        Where to draw.
+    title
+        Title of the panel.
+    size
+        Area of a dot in points; by default smaller where there are more cells.
+    """
+    import matplotlib.pyplot as plt
+
+    categories = pd.Categorical(np.asarray(values, dtype=object))
+    names = list(categories.categories)
+    palette = plt.get_cmap("tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar")
+    area = size or float(np.clip(30_000 / max(1, len(coordinates)), 1, 20))
+    for i, name in enumerate(names):
+        mine = categories.codes == i
+        colour = palette(i) if len(names) <= MANY else palette(i / len(names))
+        ax.scatter(*coordinates[mine].T, s=area, color=colour, label=str(name), linewidths=0, rasterized=True)
+    ax.set_title(title, fontsize=11, loc="left")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_xlabel("UMAP 1", fontsize=8)
+    ax.set_ylabel("UMAP 2", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    columns = 1 + len(names) // 18
+    ax.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, markerscale=2.0, ncols=columns
+    )
+    return ax

@@ -1,0 +1,81 @@
+"""Figure of a training run: ELBO, reconstruction, KL and KL weight by epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = {
+    "elbo": "Negative ELBO (nats per cell)",
+    "reconstruction_loss": "Reconstruction (nats per cell)",
+    "kl_local": "KL (nats per cell)",
+    "kl_weight": "KL weight",
+}
+COLOURS = {"train": "#4c72b0", "validation": "#dd8452"}
+
+
+def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | None = None) -> Axes:
+    """One part of the loss by epoch, for training and validation cells.
+
+    Parameters
+    ----------
+    table
+        Metrics by epoch.
+    part
+        `"elbo"`, `"reconstruction_loss"`, `"kl_local"` or `"kl_weight"`.
+    ax
+        Where to draw.
+    best_epoch
+        Epoch that is marked.
+    """
+    names = {"train": f"{part}_train", "validation": f"{part}_validation"}
+    if part in table:
+        names = {"train": part}
+    for split, name in names.items():
+        if name in table:
+            column = table[name].dropna()
+            ax.plot(column.index, column, color=COLOURS[split], label=split, linewidth=1.5)
+            if best_epoch in column.index and (split == "validation" or names.get("validation") not in table):
+                ax.plot([best_epoch], [column.loc[best_epoch]], "o", color=COLOURS[split], markersize=6)
+    if best_epoch is not None:
+        ax.axvline(best_epoch, color="0.5", linewidth=0.8, linestyle="--", label=f"best epoch {best_epoch}")
+    ax.set_xlabel("Epoch")
+    ax.set_title(PANELS.get(part, part), fontsize=10, loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figure:
+    """Four panels of a training run, the best epoch marked.
+
+    Parameters
+    ----------
+    table
+        Metrics by epoch, as `model.history.table`.
+    best_epoch
+        Epoch that is marked.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), constrained_layout=True, sharex=True)
+    for ax, part in zip(axes.flat, PANELS, strict=True):
+        training_curve(table, part, ax, best_epoch)
+    focus(axes.flat[0], table, "elbo")
+    focus(axes.flat[1], table, "reconstruction_loss")
+    axes.flat[0].legend(frameon=False, fontsize=9)
+    return figure
+
+
+def focus(ax: Axes, table: pd.DataFrame, part: str) -> None:
+    """Let the steep first epochs leave the panel, so that the rest can be seen."""
+    columns = [table[name].dropna() for name in (f"{part}_train", f"{part}_validation") if name in table]
+    if not columns or len(columns[0]) < 20:
+        return
+    shown = pd.concat([c.iloc[max(1, len(c) // 20) :] for c in columns])
+    low, high = shown.min(), shown.max()
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -1,0 +1,46 @@
+"""Training: options, the recipe, callbacks. Lightning is loaded when the first of these is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellvae.train.callbacks import (
+        EarlyStopping,
+        EpochBar,
+        LoudEarlyStopping,
+        RecordLearningRate,
+        SaveCheckpoint,
+    )
+    from cellvae.train.history import History
+    from cellvae.train.plan import Plan
+    from cellvae.train.report import TrainingReport
+
+__all__ = [
+    "EarlyStopping",
+    "EpochBar",
+    "History",
+    "LoudEarlyStopping",
+    "Plan",
+    "RecordLearningRate",
+    "SaveCheckpoint",
+    "TrainingReport",
+]
+
+WHERE = {
+    "History": "cellvae.train.history",
+    "Plan": "cellvae.train.plan",
+    "TrainingReport": "cellvae.train.report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'cellvae.train' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(WHERE.get(name, "cellvae.train.callbacks")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,213 @@
+"""What the user typed becomes options: the only place that knows the words of `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cellvae.errors import InvalidOptionError
+from cellvae.options import check_known, from_words
+from cellvae.train.options import (
+    CompileOptions,
+    EarlyStoppingOptions,
+    LoaderOptions,
+    OptimizerOptions,
+    PlateauOptions,
+    ProgressOptions,
+    SplitOptions,
+    TrainOptions,
+    WarmupOptions,
+)
+
+# Words of plan_kwargs: those handed on by their own name, and the names of the others.
+OPTIMIZER_WORDS = ("optimizer", "optimizer_creator", "lr", "weight_decay", "eps", "update_only_decoder")
+PLATEAU_WORDS = {
+    "lr_factor": "factor",
+    "lr_patience": "patience",
+    "lr_threshold": "threshold",
+    "lr_scheduler_metric": "metric",
+    "lr_min": "minimum",
+}
+WARMUP_WORDS = {
+    "n_epochs_kl_warmup": "n_epochs",
+    "n_steps_kl_warmup": "n_steps",
+    "min_kl_weight": "minimum",
+    "max_kl_weight": "maximum",
+}
+FURTHER_PLAN_WORDS = ("reduce_lr_on_plateau", "compile", "compile_kwargs", "on_step", "on_epoch", "kl_weight")
+SPLIT_WORDS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
+LOADER_WORDS = ("batch_size", "shuffle", "drop_last", "num_workers")
+# Loader words of scvi-tools that have nothing to act on here: cells are fetched without worker processes.
+IDLE_LOADER_WORDS = ("pin_memory", "persistent_workers", "load_sparse_tensor", "drop_dataset_tail", "prefetch_factor")
+EARLY_STOPPING_WORDS = {
+    "early_stopping_monitor": "monitor",
+    "early_stopping_patience": "patience",
+    "early_stopping_min_delta": "min_delta",
+    "early_stopping_mode": "mode",
+    "early_stopping_warmup_epochs": "warmup_epochs",
+    "early_stopping_restore_best": "restore_best",
+}
+PROGRESS_WORDS = {
+    "enable_progress_bar": "enabled",
+    "progress_bar_refresh_rate": "refresh_rate",
+    "simple_progress_bar": "simple",
+}
+RUN_WORDS = ("max_epochs", "seed", "accelerator", "devices", "check_val_every_n_epoch", "learning_rate_monitor")
+FURTHER_WORDS = (
+    *("early_stopping", "enable_checkpointing", "checkpointing_monitor", "callbacks", "load_sparse_tensor"),
+    *("plan_kwargs", "plan_config", "datasplitter_kwargs", "trainer_config", "log_save_dir"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """What a call of `train` asked for."""
+
+    options: TrainOptions
+    callbacks: tuple[Any, ...]
+
+
+def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
+    """Options and callbacks from the keywords of `train`; those left out take their defaults.
+
+    A word given to `train` goes before the same word in `trainer_config` or `plan_config`.
+
+    Raises
+    ------
+    UnknownOptionError
+        If a keyword is misspelt or unknown, at any depth, with the closest name.
+    InvalidOptionError
+        If a value is not one that the keyword can take.
+    """
+    given = {**as_words(words.get("trainer_config"), "trainer_config"), **words}
+    trainer_words = lightning_words()
+    check_known(
+        given,
+        {
+            *(*SPLIT_WORDS[:3], *EARLY_STOPPING_WORDS, *PROGRESS_WORDS, *RUN_WORDS, *FURTHER_WORDS, "batch_size"),
+            *trainer_words,
+        },
+        "train()",
+    )
+    plan = {**as_words(given.get("plan_config"), "plan_config"), **as_words(given.get("plan_kwargs"), "plan_kwargs")}
+    split = as_words(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
+    check_known(
+        plan, {*OPTIMIZER_WORDS, *PLATEAU_WORDS, *WARMUP_WORDS, *FURTHER_PLAN_WORDS}, "plan_kwargs"
+    )
+    check_known(split, {*SPLIT_WORDS, *LOADER_WORDS, *IDLE_LOADER_WORDS}, "datasplitter_kwargs")
+    taken = {**given, **split}
+    checkpoint = given.get("enable_checkpointing") is True
+    options = TrainOptions(
+        **pick(given, RUN_WORDS),
+        log_steps=bool(plan.get("on_step", False)),
+        checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation") if checkpoint else None,
+        split=from_words(SplitOptions, pick(taken, SPLIT_WORDS), "train()"),
+        loader=from_words(LoaderOptions, pick(taken, LOADER_WORDS), "train()"),
+        optimizer=from_words(OptimizerOptions, pick(plan, OPTIMIZER_WORDS), "plan_kwargs"),
+        warmup=parse_warmup(plan),
+        plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS) if plan.get("reduce_lr_on_plateau") else None,
+        early_stopping=parse_early_stopping(given),
+        progress=renamed(ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_WORDS),
+        compile=CompileOptions(
+            enabled=bool(plan.get("compile", False)), arguments=plan.get("compile_kwargs") or {}
+        ),
+        trainer=parse_trainer(given, trainer_words),
+    )
+    callbacks = as_callbacks(given.get("callbacks"))
+    early = given.get("early_stopping")
+    if early is not None and not isinstance(early, bool | str):
+        callbacks = (*as_callbacks(early), *callbacks)
+    return Parsed(options=options, callbacks=callbacks)
+
+
+def pick(words: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The words of these names that were given."""
+    return {name: words[name] for name in names if name in words}
+
+
+def renamed(cls: Any, words: Mapping[str, Any], names: Mapping[str, str]) -> Any:
+    """Options of a class from words that have other names there."""
+    try:
+        return cls(**{field: words[word] for word, field in names.items() if word in words})
+    except InvalidOptionError as error:
+        text = str(error)
+        for word, field in names.items():
+            text = text.replace(f"Expected {field} to be", f"Expected {word} to be")
+        raise InvalidOptionError(text) from None
+
+
+def as_words(value: Any, name: str) -> dict[str, Any]:
+    """Words of a dictionary or of a dataclass (what is None there was not given).
+
+    Raises
+    ------
+    InvalidOptionError
+        If it is neither.
+    """
+    if value is None:
+        return {}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        values = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {k: v for k, v in values.items() if v is not None}
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise InvalidOptionError(f"Expected {name} to be a dictionary of options; got {value!r}.")
+
+
+def parse_warmup(plan: Mapping[str, Any]) -> WarmupOptions:
+    """Warm-up of the KL weight; a fixed `kl_weight` is a warm-up that has ended."""
+    if "kl_weight" in plan:
+        words = {"n_epochs_kl_warmup": None, "max_kl_weight": plan["kl_weight"]}
+        return renamed(WarmupOptions, words, WARMUP_WORDS)
+    return renamed(WarmupOptions, plan, WARMUP_WORDS)
+
+
+def parse_early_stopping(words: Mapping[str, Any]) -> EarlyStoppingOptions | None:
+    """Early stopping where it was asked for: by True, by a metric, or by any of its options."""
+    asked = words.get("early_stopping")
+    if asked is None:
+        asked = any(word in words for word in EARLY_STOPPING_WORDS)
+    if isinstance(asked, str):
+        words = {"early_stopping_monitor": asked, **words}
+    elif not isinstance(asked, bool):
+        return None
+    return renamed(EarlyStoppingOptions, words, EARLY_STOPPING_WORDS) if asked else None
+
+
+def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> dict[str, Any]:
+    """Arguments that go to Lightning's trainer as they are."""
+    ours = {*RUN_WORDS, *PROGRESS_WORDS, "enable_checkpointing", "callbacks"}
+    arguments = {k: v for k, v in words.items() if k in trainer_words and k not in ours}
+    if words.get("log_save_dir") is not None:
+        arguments.setdefault("default_root_dir", words["log_save_dir"])
+    return arguments
+
+
+def lightning_words() -> frozenset[str]:
+    """Arguments that Lightning's trainer has."""
+    import lightning.pytorch as pl
+
+    return frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+
+
+def as_callbacks(callbacks: Any) -> tuple[Any, ...]:
+    """Callbacks as a tuple of our own, from one, a sequence, or none.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one of them is no callback.
+    """
+    import lightning.pytorch as pl
+
+    if callbacks is None:
+        return ()
+    found = tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
+    for callback in found:
+        if not isinstance(callback, pl.Callback):
+            made = f" Did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
+            raise InvalidOptionError(f"Expected callbacks to be Lightning callbacks; got {callback!r}.{made}")
+    return found

@@ -1,0 +1,69 @@
+"""A metric that a callback follows: when it is fresh, which direction is better, which epoch was best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from cellvae.errors import TrainingError, did_you_mean
+from cellvae.train.metrics import Mode, better, is_validation
+
+
+class Monitored:
+    """A metric, its direction, and its best value so far.
+
+    Parameters
+    ----------
+    name
+        Name of the metric.
+    mode
+        Whether lower (`"min"`) or higher (`"max"`) is better; `"auto"` tells it from the name.
+    min_delta
+        Change that counts as an improvement must be larger than this.
+    """
+
+    def __init__(self, name: str, mode: Literal["min", "max", "auto"] = "auto", min_delta: float = 0.0) -> None:
+        self.name = name
+        self.mode: Mode = better(name, mode)
+        self.min_delta = abs(min_delta)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the best value: a new run begins."""
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+
+    def is_fresh(self, validated: bool) -> bool:
+        """Whether the metric has a new value at the end of this epoch."""
+        return validated or not is_validation(self.name)
+
+    def read(self, metrics: Mapping[str, Tensor]) -> float:
+        """Value of the metric now.
+
+        Raises
+        ------
+        TrainingError
+            If nothing has logged it.
+        """
+        if self.name not in metrics:
+            close = did_you_mean(self.name, metrics)
+            raise TrainingError(
+                f"Nothing logged '{self.name}', which is monitored.{close} Logged: {', '.join(sorted(metrics))}."
+            )
+        return float(metrics[self.name])
+
+    def improves(self, value: float) -> bool:
+        """Whether a value is better than the best so far; a value that is not finite never is."""
+        if not math.isfinite(value):
+            return False
+        if self.best is None:
+            return True
+        gain = self.best - value if self.mode == "min" else value - self.best
+        return gain > self.min_delta
+
+    def take(self, value: float, epoch: int) -> None:
+        """Make a value the best so far."""
+        self.best, self.best_epoch = value, epoch

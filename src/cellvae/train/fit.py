@@ -1,0 +1,313 @@
+"""The recipe of a training run, from options to a trained module and a report."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Timer
+from numpy.typing import NDArray
+
+from cellvae.contracts import Module, Rows
+from cellvae.data.blocks import SMALLEST, EpochBlocks
+from cellvae.data.split import Split
+from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.seeds import own_randomness
+from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
+from cellvae.train.callbacks.early_stopping import EarlyStopping
+from cellvae.train.epochs import default_epochs
+from cellvae.train.history import History
+from cellvae.train.options import LoaderOptions, TrainOptions
+from cellvae.train.plan import Best, ModelFiles, Plan
+from cellvae.train.report import Status, TrainingReport
+from cellvae.train.trainer import make_trainer
+from cellvae.train.warmup import plan_warmup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run leaves behind beside the weights of the module."""
+
+    history: History
+    report: TrainingReport
+    kept: bool
+    """Whether the module has weights of this run; otherwise those from before it are back."""
+    error: BaseException | None = None
+
+
+def fit(
+    module: Module[Any],
+    rows: Rows[Any],
+    split: Split,
+    options: TrainOptions,
+    *,
+    seed: int,
+    callbacks: Sequence[pl.Callback] = (),
+    history: History | None = None,
+    files: ModelFiles | None = None,
+) -> Outcome:
+    """Train a module on the cells of a split.
+
+    Whatever ends the run, the module is left in eval mode with the best weights where something
+    was monitored, else with the last; an exception that ended it is in the outcome, not raised.
+
+    Parameters
+    ----------
+    module
+        The mathematics of the model; changed in place.
+    rows
+        All cells.
+    split
+        Which cells are for training and validation.
+    options
+        What was asked for.
+    seed
+        Seed of the run.
+    callbacks
+        The user's own callbacks.
+    history
+        Metrics of earlier runs of this module, continued.
+    files
+        How the model is saved, for checkpoints.
+
+    Raises
+    ------
+    InvalidOptionError
+        If options contradict each other or the data, before training starts.
+    """
+    check_cells(split)
+    max_epochs = options.max_epochs or default_epochs(len(rows))
+    history = history.copy() if history is not None else History()
+    chosen = build_callbacks(options, callbacks)
+    train_blocks = blocks_of(rows, split.train, options.loader, seed, SMALLEST)
+    check_batch_norm(module, options.loader)
+    floor = last_kl_weight(history) if options.warmup.n_epochs == "auto" else 0.0
+    plan = Plan(
+        module,
+        seed=seed,
+        warmup=plan_warmup(options.warmup, max_epochs, len(train_blocks), floor),
+        optimizer=options.optimizer,
+        plateau=options.plateau,
+        compiling=options.compile,
+        history=history,
+        log_steps=options.log_steps,
+        files=files,
+    )
+    needed = check_monitors(
+        monitored_by(chosen, options),
+        plan.known_metrics,
+        chosen,
+        n_validation=len(split.validation),
+        n_train_from_validation=f"{len(split.train):,} cells are for training",
+    )
+    validate_every = options.check_val_every_n_epoch or (1 if needed else None)
+    validation_blocks = None
+    if validate_every and len(split.validation):
+        loader = LoaderOptions(batch_size=options.loader.batch_size, shuffle=False)
+        validation_blocks = blocks_of(rows, split.validation, loader, seed, 1)
+    with quiet_lightning():
+        trainer = make_trainer(
+            options,
+            chosen,
+            max_epochs=max_epochs,
+            n_batches=len(train_blocks),
+            validate_every=validate_every if validation_blocks is not None else None,
+        )
+    before = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    module.train()
+    started = time.monotonic()
+    error = run(trainer, plan, train_blocks, validation_blocks, seed)
+    module.to(trainer.strategy.root_device).eval()
+    seconds = time.monotonic() - started
+    kept = error is None or usable(module, plan)
+    if not kept:
+        module.load_state_dict(before)
+    report = make_report(trainer, plan, max_epochs, seconds, seed, chosen, error)
+    return Outcome(history=history, report=report, kept=kept, error=None if is_interrupt(error) else error)
+
+
+def run(
+    trainer: pl.Trainer,
+    plan: Plan,
+    train_blocks: EpochBlocks,
+    validation_blocks: EpochBlocks | None,
+    seed: int,
+) -> BaseException | None:
+    """Run Lightning's loop with its own random numbers; what ended it, if anything did."""
+    with quiet_lightning(), sigint_kept(), own_randomness(seed, "training"):
+        try:
+            trainer.fit(plan, train_blocks, validation_blocks)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Lightning turns Ctrl-C into SystemExit, with the interrupt as its context.
+            return error.__context__ if is_interrupt(error.__context__) else error
+    return None
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether a run was ended by Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt)
+
+
+def usable(module: Module[Any], plan: Plan) -> bool:
+    """Whether weights of a run that was cut off are worth keeping.
+
+    They are if the best were brought back, or if they are finite after at least one whole epoch of
+    a first run or of one stopped by hand.
+    """
+    if any(best.restored for best in plan.best.values()):
+        return True
+    finite = all(bool(torch.isfinite(p).all()) for p in module.parameters())
+    return finite and plan.n_epochs_done > 0 and plan.first_epoch == 0
+
+
+def blocks_of(
+    rows: Rows[Any], cells: NDArray[np.int64], loader: LoaderOptions, seed: int, smallest: int
+) -> EpochBlocks[Any]:
+    """Cells of one split, cut into blocks anew every epoch."""
+    return EpochBlocks(
+        rows,
+        cells,
+        batch_size=loader.batch_size,
+        seed=seed,
+        shuffle=loader.shuffle,
+        drop_last=loader.drop_last,
+        smallest=smallest,
+        prefetch=loader.num_workers,
+    )
+
+
+def check_batch_norm(module: Module[Any], loader: LoaderOptions) -> None:
+    """Check that batches are large enough for the network.
+
+    Raises
+    ------
+    InvalidOptionError
+        If every batch would be one cell and the network normalises over batches.
+    """
+    normalised = any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules())
+    if normalised and loader.batch_size < 2:
+        raise InvalidOptionError(
+            "Expected batch_size to be at least 2, since the network normalises over the cells of a batch; "
+            f"got {loader.batch_size}. Or make the model with use_batch_norm='none'."
+        )
+
+
+def last_kl_weight(history: History) -> float:
+    """KL weight that an earlier run had reached."""
+    weights = [row["kl_weight"] for row in history.rows if "kl_weight" in row]
+    return weights[-1] if weights else 0.0
+
+
+def make_report(
+    trainer: pl.Trainer,
+    plan: Plan,
+    max_epochs: int,
+    seconds: float,
+    seed: int,
+    callbacks: Sequence[pl.Callback],
+    error: BaseException | None,
+) -> TrainingReport:
+    """Report of a run that has ended."""
+    status, reason = ending(trainer, plan, max_epochs, callbacks, error)
+    best = chief(plan, callbacks)
+    return TrainingReport(
+        status=status,
+        reason=reason,
+        epochs=plan.n_epochs_done,
+        max_epochs=max_epochs,
+        monitor=best.monitor if best else None,
+        best_epoch=best.epoch if best else None,
+        best_score=best.score if best else None,
+        best_path=best.path if best else None,
+        restored_epoch=best.epoch if best and best.restored else None,
+        seconds=seconds,
+        cells_per_second=plan.n_cells_seen / seconds if seconds else 0.0,
+        seed=seed,
+        kl_weight=last_kl_weight(plan.history),
+    )
+
+
+def chief(plan: Plan, callbacks: Sequence[pl.Callback]) -> Best | None:
+    """What the report calls best: what was brought back last, else what was found last."""
+    found = list(plan.best.values())
+    restored = [best for best in found if best.restored]
+    return (restored or found or [None])[-1]
+
+
+def ending(
+    trainer: pl.Trainer,
+    plan: Plan,
+    max_epochs: int,
+    callbacks: Sequence[pl.Callback],
+    error: BaseException | None,
+) -> tuple[Status, str]:
+    """Why a run ended, as a status and as a sentence."""
+    if is_interrupt(error):
+        return "interrupted", f"interrupted by hand in epoch {plan.epoch}"
+    if error is not None:
+        return "failed", f"{type(error).__name__} in epoch {plan.epoch}: {error}"
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.reason is not None:
+            return "stopped_early", f"stopped early: {callback.reason}"
+    if plan.n_epochs_done >= max_epochs:
+        return "completed", "all epochs done"
+    if any(isinstance(c, Timer) and (c.time_remaining() or 0) <= 0 for c in trainer.callbacks):  # type: ignore[attr-defined]
+        return "time_limit", "the time limit was reached"
+    return "stopped_early", "stopped early by a callback or a limit of the trainer"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Context in which Lightning says only what needs saying."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [each.level for each in loggers]
+    with warnings.catch_warnings():
+        for text in (
+            r".*defined a `validation_step` but have no `val_dataloader`",
+            r".*You have overridden `transfer_batch_to_device`",
+            r".*isinstance\(treespec, LeafSpec\)` is deprecated",
+            r".*`training_step` returned `None`",
+        ):
+            warnings.filterwarnings("ignore", text)
+        for each in loggers:
+            each.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, levels, strict=True):
+                each.setLevel(level)
+
+
+@contextmanager
+def sigint_kept() -> Iterator[None]:
+    """Context that puts the handler of Ctrl-C back, which Lightning turns off after an interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def check_cells(split: Split) -> None:
+    """Check that there are cells to train on.
+
+    Raises
+    ------
+    InvalidDataError
+        If there are fewer than two.
+    """
+    if len(split.train) < 2:
+        raise InvalidDataError(f"Expected at least 2 cells to train on; got {len(split.train)}.")

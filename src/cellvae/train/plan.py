@@ -1,0 +1,220 @@
+"""The one LightningModule: steps over blocks of cells, metrics read once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cellvae.contracts import Block, Loss, Module, to_device
+from cellvae.data.blocks import EpochBlocks
+from cellvae.errors import TrainingError
+from cellvae.seeds import derive, own_randomness
+from cellvae.train.history import History
+from cellvae.train.metrics import is_validation, metric_names
+from cellvae.train.optimizers import make_optimizer, make_plateau
+from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
+from cellvae.train.tally import Tally
+from cellvae.train.warmup import KLWarmup
+
+
+class ModelFiles(Protocol):
+    """How a model is written to and read from a folder; the model hands this to its run."""
+
+    def save(self, folder: Path, history: History, training: dict[str, Any]) -> None:
+        """Write the model as it is now, complete enough to be loaded by itself."""
+        ...
+
+    def weights(self, folder: Path) -> dict[str, Tensor]:
+        """Read the weights of a saved model."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch that a callback found best."""
+
+    monitor: str
+    epoch: int
+    score: float
+    path: str | None = None
+    restored: bool = False
+
+
+class Plan(pl.LightningModule):
+    """Training of one module: loss, optimizer, KL weight and metrics, for any Lightning trainer.
+
+    Each Lightning batch is a :class:`~cellvae.contracts.Block` of one optimizer step. All random
+    numbers of an epoch are a function of the seed and the number of the epoch; those of validation
+    are the same in every epoch, so that two epochs compare weights and not draws.
+
+    Parameters
+    ----------
+    module
+        The mathematics of the model.
+    seed
+        Seed of the run.
+    optimizer, plateau, warmup, compiling
+        What was asked for.
+    history
+        Metrics of earlier runs, continued here.
+    log_steps
+        Whether loss and KL weight of every step go to the logger.
+    files
+        How the model is saved; None where it cannot be.
+    """
+
+    def __init__(
+        self,
+        module: Module[Any],
+        *,
+        seed: int,
+        warmup: KLWarmup,
+        optimizer: OptimizerOptions | None = None,
+        plateau: PlateauOptions | None = None,
+        compiling: CompileOptions | None = None,
+        history: History | None = None,
+        log_steps: bool = False,
+        files: ModelFiles | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.seed = seed
+        self.warmup = warmup
+        self.optimizer_options = optimizer or OptimizerOptions()
+        self.plateau_options = plateau
+        self.history = History() if history is None else history
+        self.first_epoch = self.history.next_epoch
+        self.log_steps = log_steps
+        self.files = files
+        self.best: dict[str, Best] = {}
+        self.n_cells_seen = 0
+        self.n_epochs_done = 0
+        self.validated = False
+        self.train_tally = Tally("train", module.extra_names)
+        self.validation_tally = Tally("validation", module.extra_names)
+        self.validation_noise = ExitStack()
+        self.loss: Callable[[Any, Tensor], Loss] = module.loss
+        if compiling is not None and compiling.enabled:
+            self.loss = torch.compile(module.loss, **compiling.arguments)
+        self.register_buffer("kl_weight", torch.tensor(warmup.at(self.first_epoch, 0)), persistent=False)
+        self.kl_weight: Float[Tensor, ""]
+
+    @property
+    def epoch(self) -> int:
+        """Number of the current epoch, counted over all runs of the model."""
+        return self.first_epoch + self.current_epoch
+
+    @property
+    def known_metrics(self) -> list[str]:
+        """Names of all metrics that the plan measures."""
+        extra = self.module.extra_names
+        return [*metric_names("train", extra), *metric_names("validation", extra), "kl_weight"]
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, and the schedule where one was asked for."""
+        optimizer = make_optimizer(self.module, self.optimizer_options)
+        if self.plateau_options is None:
+            return optimizer
+        schedule = make_plateau(optimizer, self.plateau_options)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "monitor": self.plateau_options.metric},
+        }
+
+    def transfer_batch_to_device(self, batch: Block, device: torch.device, dataloader_idx: int) -> Block:
+        """Leave the block where its rows are; what is taken from it is moved."""
+        return batch
+
+    def loss_of(self, block: Block) -> Loss:
+        """Loss of the one step of a block."""
+        if block.steps.shape[0] != 1:
+            raise TrainingError(
+                f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
+            )
+        batch = to_device(block.rows.take(block.steps[0]), self.device)
+        return self.loss(batch, self.kl_weight)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's own stream of random numbers and set its KL weight."""
+        torch.manual_seed(derive(self.seed, "epoch", self.epoch))
+        self.train_tally.clear()
+        self.validated = False
+        self.kl_weight.fill_(self.warmup.at(self.epoch, self.global_step))
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, EpochBlocks):
+            loader.set_epoch(self.epoch)
+
+    def training_step(self, batch: Block, batch_idx: int) -> Tensor:
+        """Loss of one step, to be minimised."""
+        if self.warmup.by_step:
+            self.kl_weight.fill_(self.warmup.at(self.epoch, self.global_step))
+        loss = self.loss_of(batch)
+        self.train_tally.add(loss)
+        if self.log_steps:
+            n = loss.reconstruction.shape[0]
+            self.log("train_loss_step", loss.objective.detach(), on_step=True, on_epoch=False, batch_size=n)
+            self.log("kl_weight_step", self.kl_weight, on_step=True, on_epoch=False, batch_size=n)
+        if self.trainer.is_last_batch:
+            self.log_tally(self.train_tally)
+            self.log("kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1)
+        return loss.objective
+
+    def on_validation_epoch_start(self) -> None:
+        """Draw the same noise for validation as in every other epoch."""
+        self.validation_tally.clear()
+        self.validation_noise.enter_context(own_randomness(self.seed, "validation"))
+
+    def validation_step(self, batch: Block, batch_idx: int) -> None:
+        """Add one batch to the validation metrics."""
+        self.validation_tally.add(self.loss_of(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self.validation_noise.close()
+        if self.validation_tally.n_cells:
+            self.log_tally(self.validation_tally)
+            self.validated = not self.trainer.sanity_checking
+
+    def log_tally(self, tally: Tally) -> None:
+        """Log the means of an epoch, still on the device."""
+        self.log_dict({k: v.float() for k, v in tally.means().items()}, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Read the metrics of the epoch, all at once, into the history."""
+        self.n_cells_seen += self.train_tally.n_cells
+        self.n_epochs_done = self.current_epoch + 1
+        metrics = self.trainer.callback_metrics
+        if self.train_tally.n_cells and "train_loss" not in metrics:
+            # The epoch was cut short (max_steps, a time limit): its last batch was not known as such.
+            self.log_tally(self.train_tally)
+            metrics = self.trainer.callback_metrics
+        fresh = {k: v for k, v in metrics.items() if self.validated or not is_validation(k)}
+        values = torch.stack([torch.as_tensor(v).detach().double().cpu().reshape(()) for v in fresh.values()])
+        self.history.add(self.epoch, dict(zip(fresh, values.tolist(), strict=True)))
+
+    def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:
+        """Write the model as it is now into a folder that can be loaded by itself.
+
+        Raises
+        ------
+        TrainingError
+            If the run does not know how its model is saved.
+        """
+        if self.files is None:
+            raise TrainingError(
+                "This plan does not know how its model is saved. Train through model.train(), "
+                "or give Plan(files=...)."
+            )
+        self.files.save(folder, self.history, training or {})
+
+    def note_best(self, best: Best) -> None:
+        """Keep what a callback found best, for the report."""
+        self.best[best.monitor] = best

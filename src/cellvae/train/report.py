@@ -1,0 +1,78 @@
+"""What a training run did, and why it ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["completed", "stopped_early", "time_limit", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """Summary of one call of `train`.
+
+    Parameters
+    ----------
+    status
+        How the run ended.
+    reason
+        The same as a sentence.
+    epochs, max_epochs
+        Epochs completed and asked for.
+    monitor, best_epoch, best_score
+        Metric that chose the best epoch, that epoch, and the score there; None if none was monitored.
+    best_path
+        Folder of the best model that was saved.
+    restored_epoch
+        Epoch whose weights the model has; None for those of the last step.
+    seconds
+        Wall time of training and validation.
+    cells_per_second
+        Training cells seen per second.
+    seed
+        Seed of the run.
+    kl_weight
+        KL weight at the end.
+    """
+
+    status: Status
+    reason: str
+    epochs: int
+    max_epochs: int
+    monitor: str | None = None
+    best_epoch: int | None = None
+    best_score: float | None = None
+    best_path: str | None = None
+    restored_epoch: int | None = None
+    seconds: float = 0.0
+    cells_per_second: float = 0.0
+    seed: int = 0
+    kl_weight: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for a file."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Names and values for a person to read."""
+        shown = [
+            ("epochs", f"{self.epochs} of {self.max_epochs}"),
+            ("ended", self.reason),
+        ]
+        if self.best_epoch is not None and self.best_score is not None:
+            shown.append(("best", f"epoch {self.best_epoch}, {self.monitor} {self.best_score:.3f}"))
+        shown.append(
+            (
+                "weights",
+                "of the last step"
+                if self.restored_epoch is None
+                else f"of epoch {self.restored_epoch}, brought back",
+            )
+        )
+        shown.append(("time", f"{self.seconds:.1f} s, {self.cells_per_second:,.0f} cells per second"))
+        shown.append(("seed", str(self.seed)))
+        return shown
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<8} {value}" for name, value in self.lines())

@@ -1,0 +1,78 @@
+"""A Lightning trainer from options, every argument named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+
+from cellvae.errors import InvalidOptionError
+from cellvae.train.options import TrainOptions
+
+# Steps between two entries of the logger; runs with fewer steps an epoch log each.
+LOG_EVERY = 10
+
+
+def make_trainer(
+    options: TrainOptions,
+    callbacks: Sequence[pl.Callback],
+    *,
+    max_epochs: int,
+    n_batches: int,
+    validate_every: int | None,
+) -> pl.Trainer:
+    """Trainer of a run, quiet by default; further arguments of the user's come last.
+
+    Raises
+    ------
+    InvalidOptionError
+        If Lightning refuses an argument.
+    """
+    arguments: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "accelerator": pick_accelerator(options.accelerator),
+        "devices": pick_devices(options.devices),
+        "callbacks": list(callbacks),
+        "check_val_every_n_epoch": validate_every or max_epochs + 1,
+        "limit_val_batches": None if validate_every else 0,
+        "logger": False,
+        "log_every_n_steps": min(LOG_EVERY, n_batches),
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        **options.trainer,
+    }
+    if arguments["logger"] is None:
+        arguments["logger"] = False
+    try:
+        return pl.Trainer(**arguments)
+    except (ValueError, TypeError, RuntimeError) as failure:
+        raise InvalidOptionError(f"Lightning's Trainer refused an argument: {failure}") from failure
+
+
+def pick_accelerator(accelerator: str) -> str:
+    """Accelerator for Lightning; `"auto"` is a CUDA device if there is one, else the CPU."""
+    if accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return accelerator
+
+
+def pick_devices(devices: int | str | Sequence[int]) -> Any:
+    """Devices for Lightning; `"auto"` is one.
+
+    Raises
+    ------
+    InvalidOptionError
+        If more than one is asked for.
+    """
+    wanted = list(devices) if isinstance(devices, tuple) else devices
+    if wanted in ("auto", 1, "1"):
+        return 1
+    several = wanted == -1 or isinstance(wanted, int) or (isinstance(wanted, list) and len(wanted) != 1)
+    if several or (isinstance(wanted, str) and wanted.strip() in ("-1",) or "," in str(wanted).strip("[], ")):
+        raise InvalidOptionError(f"Expected one device; got devices={devices!r}. Several are not supported yet.")
+    return wanted

@@ -1,0 +1,96 @@
+"""Who imports whom, and what `import cellvae` costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "cellvae"
+
+# Heavy packages that every module may use are loaded once; each module is then imported in a
+# fork of its own, so that no module lives on what another one imported.
+IMPORT_EACH_ALONE = """
+import importlib, json, os, sys, traceback
+import torch, lightning.pytorch, anndata
+
+failed = {}
+for name in json.loads(sys.argv[1]):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            os.write(writing, traceback.format_exc()[-2000:].encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        if text := pipe.read():
+            failed[name] = text
+    os.waitpid(child, 0)
+print(json.dumps(failed))
+"""
+
+
+def run_python(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def module_names() -> list[str]:
+    paths = (path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+
+
+def test_the_import_contracts_of_pyproject_hold() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    if not lint.exists():
+        pytest.skip("import-linter is not installed: it comes with the dev extra")
+    done = subprocess.run(
+        [lint, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_every_module_imports_alone() -> None:
+    names = module_names()
+    assert "cellvae.errors" in names
+    assert json.loads(run_python(IMPORT_EACH_ALONE, json.dumps(names))) == {}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    loaded = run_python("import cellvae, sys; print(*sys.modules)").split()
+    heavy = {"anndata", "lightning", "matplotlib", "pyro", "pytorch_lightning", "scanpy", "sklearn"}
+    assert heavy.isdisjoint(loaded), heavy.intersection(loaded)
+
+
+def test_options_without_names_stay_in_the_two_files_that_translate_what_users_type() -> None:
+    allowed = {"train/arguments.py", "model/base.py"}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.arguments) and node.kwarg is not None
+    }
+    assert found <= allowed, found - allowed
+
+
+def test_files_are_named_for_what_they_hold() -> None:
+    vague = {"base", "common", "core", "helpers", "misc", "util", "utils"}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.stem in vague or (path.stem.startswith("_") and path.stem != "__init__")
+    }
+    assert found <= {"model/base.py", "__main__.py"}

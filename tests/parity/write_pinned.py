@@ -1,0 +1,351 @@
+"""Numbers of scvi-tools, written to `pinned/` for the tests of parity.
+
+Run by hand, in an environment with scvi-tools==1.4.2, when a case is added:
+
+    python tests/parity/write_pinned.py
+
+Small networks of every kind get the same weights, cells and noise; what they say of the cells,
+their gradients, and twenty steps of training are stored. A weight is found in `weights.npz` by
+name and shape. Vectors hold tensors one after the other, in the order of the names in `about`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import scvi
+import torch
+from scvi.module import VAE
+from scvi.train import TrainingPlan
+from scvi.train._trainingplans import _compute_kl_weight
+from torch import Tensor
+from torch.distributions import Normal
+
+FOLDER = Path(__file__).parent / "pinned"
+N_GENES, N_HIDDEN, N_LATENT = 16, 12, 4
+N_CELLS = 24
+KL_WEIGHT = 0.7
+N_STEPS, CELLS_PER_STEP = 20, 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One kind of network: options of the model, and what the data has."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    n_batch: int = 3
+    n_labels: int = 2
+    n_cats_per_cov: tuple[int, ...] = ()
+    n_continuous: int = 0
+    size_factor: bool = False
+    n_cells: int = N_CELLS
+
+
+LIKELIHOODS = {
+    f"{likelihood}-{dispersion}": Case(
+        config={"gene_likelihood": likelihood, "dispersion": dispersion}
+    )
+    for likelihood in ("zinb", "nb", "normal")
+    for dispersion in ("gene", "gene-batch", "gene-label", "gene-cell")
+}
+ALL = {"n_cats_per_cov": (2, 4), "n_continuous": 1}
+LATENT_LIBRARY = {"use_observed_lib_size": False}
+EMBEDDED = {"batch_representation": "embedding"}
+READ = {"encode_covariates": True}
+SHALLOW = {"deeply_inject_covariates": False, "n_layers": 2}
+
+CASES = LIKELIHOODS | {
+    "poisson-gene": Case(config={"gene_likelihood": "poisson"}),
+    "poisson-gene-cell": Case(config={"gene_likelihood": "poisson", "dispersion": "gene-cell"}),
+    "logistic-normal": Case(config={"latent_distribution": "ln"}),
+    "logistic-normal-library": Case(config={"latent_distribution": "ln", **LATENT_LIBRARY}),
+    "library": Case(config=LATENT_LIBRARY),
+    "library-encoded": Case(config={**LATENT_LIBRARY, **READ, "n_layers": 2}, **ALL),
+    "library-softplus": Case(config={**LATENT_LIBRARY, "var_activation": "softplus"}),
+    "covariates": Case(**ALL),
+    "covariates-encoded": Case(config=READ, **ALL),
+    "covariates-deep": Case(config={**READ, "n_layers": 2}, **ALL),
+    "covariates-shallow": Case(config={**READ, **SHALLOW}, **ALL),
+    "covariates-of-one-value": Case(config=READ, n_cats_per_cov=(1, 4)),
+    "shallow": Case(config=SHALLOW),
+    "layers": Case(config={"n_layers": 2}),
+    "one-batch": Case(n_batch=1),
+    "one-batch-encoded": Case(config={**READ, "dispersion": "gene-batch"}, n_batch=1, n_labels=1),
+    "size-factor": Case(size_factor=True),
+    "size-factor-library": Case(config=LATENT_LIBRARY, size_factor=True),
+    "embedding": Case(config=EMBEDDED),
+    "embedding-short": Case(config={**EMBEDDED, "batch_embedding_kwargs": {"embedding_dim": 2}}),
+    "embedding-covariates": Case(config={**EMBEDDED, "dispersion": "gene-batch"}, **ALL),
+    "embedding-encoded": Case(config={**EMBEDDED, **READ}, **ALL),
+    "embedding-library": Case(config={**EMBEDDED, **LATENT_LIBRARY, **READ, **SHALLOW}, **ALL),
+    "batch-norm-none": Case(config={"use_batch_norm": "none"}),
+    "batch-norm-encoder": Case(config={"use_batch_norm": "encoder"}),
+    "batch-norm-decoder": Case(config={"use_batch_norm": "decoder"}),
+    "layer-norm-both": Case(config={"use_layer_norm": "both", "n_layers": 2}),
+    "layer-norm-only": Case(config={"use_layer_norm": "both", "use_batch_norm": "none"}),
+    "layer-norm-decoder": Case(config={"use_layer_norm": "decoder"}),
+    "raw-counts": Case(config={"log_variational": False, "use_layer_norm": "encoder"}),
+    "softplus": Case(config={"var_activation": "softplus"}),
+    "empty-cell": Case(n_cells=N_CELLS + 1),
+    "empty-cell-nb": Case(config={"gene_likelihood": "nb"}, n_cells=N_CELLS + 1),
+}
+RUNS = {
+    "plain": Case(),
+    "everything": Case(
+        config={**EMBEDDED, **LATENT_LIBRARY, **READ, "dispersion": "gene-cell", "n_layers": 2},
+        **ALL,
+    ),
+}
+
+
+def new_inputs(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Cells with many zeros and a few large counts, the last without any; and standard noise."""
+    n = N_CELLS + 1
+    means = rng.gamma(0.6, 6.0, N_GENES) * rng.uniform(0.3, 3.0, (n, 1))
+    counts = rng.poisson(means * rng.gamma(1.5, 1 / 1.5, (n, N_GENES))).astype(np.float32)
+    counts[rng.random(counts.shape) < 0.2] = 0
+    counts[[0, 3, 9, 17], [5, 0, 11, 5]] = [850, 1234, 300, 4000]
+    counts[counts.sum(axis=1) == 0, 0] = 1
+    counts[-1] = 0
+    return {
+        "counts": counts,
+        "batch": rng.permutation(np.arange(n) % 3)[:, None],
+        "labels": rng.permutation(np.arange(n) % 2)[:, None],
+        "size_factor": rng.uniform(0.2, 5.0, (n, 1)).astype(np.float32),
+        "codes": rng.permutation(np.arange(n) % 4)[:, None],
+        "continuous": rng.normal(size=(n, 1)).astype(np.float32),
+        "noise_z": rng.normal(size=(n, N_LATENT)).astype(np.float32),
+        "noise_library": rng.normal(size=(n, 1)).astype(np.float32),
+    }
+
+
+def library_prior(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean and variance of log sizes by batch, as scvi-tools takes them from the cells."""
+    adata = anndata.AnnData(inputs["counts"])
+    adata.obs["batch"] = inputs["batch"][:, 0]
+    scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
+    module = scvi.model.SCVI(adata, use_observed_lib_size=False).module
+    names = ("library_log_means", "library_log_vars")
+    return {name: getattr(module, name).numpy() for name in names}
+
+
+def new_weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Values that no part of a network leaves without effect."""
+    if name.endswith(("running_var", "0.1.weight", "1.1.weight")):
+        return rng.uniform(0.5, 1.5, shape)
+    if name == "l_encoder.mean_encoder.bias":
+        return np.full(shape, 4.0)  # cells of about 50 counts
+    if name.endswith((".bias", "running_mean")):
+        return rng.normal(0, 0.3, shape)
+    if len(shape) == 2 and name.endswith(".weight") and "embedding" not in name:
+        return rng.normal(0, shape[1] ** -0.5, shape)
+    return rng.normal(0, 1, shape)
+
+
+class Weights:
+    """Table of weights by name and shape, which the networks of all cases share."""
+
+    def __init__(self, prior: Mapping[str, np.ndarray], rng: np.random.Generator) -> None:
+        self.prior = prior
+        self.rng = rng
+        self.table: dict[str, np.ndarray] = {}
+
+    def give_to(self, module: VAE) -> None:
+        state = module.state_dict()
+        for name, tensor in state.items():
+            if not name.endswith("num_batches_tracked"):
+                tensor.copy_(torch.from_numpy(self.of(name, tuple(tensor.shape))))
+        module.load_state_dict(state)
+
+    def of(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        key = f"{name} {list(shape)}"
+        if key not in self.table:
+            value = self.prior.get(name)
+            value = new_weight(name, shape, self.rng) if value is None else value
+            self.table[key] = value.astype(np.float32)
+        return self.table[key]
+
+
+def build(case: Case, weights: Weights, dropout_rate: float) -> VAE:
+    config = dict(case.config)
+    if "var_activation" in config:
+        config["var_activation"] = getattr(torch.nn.functional, config["var_activation"])
+    latent = not config.get("use_observed_lib_size", True)
+    module = VAE(
+        N_GENES,
+        n_batch=case.n_batch,
+        n_labels=case.n_labels,
+        n_hidden=N_HIDDEN,
+        n_latent=N_LATENT,
+        n_continuous_cov=case.n_continuous,
+        n_cats_per_cov=list(case.n_cats_per_cov) or None,
+        dropout_rate=dropout_rate,
+        use_size_factor_key=case.size_factor,
+        library_log_means=weights.prior["library_log_means"] if latent else None,
+        library_log_vars=weights.prior["library_log_vars"] if latent else None,
+        **config,
+    )
+    weights.give_to(module)
+    return module
+
+
+def tensors_of(
+    case: Case, inputs: Mapping[str, np.ndarray], cells: np.ndarray
+) -> dict[str, Tensor]:
+    """Cells of a case; codes of a category are those of the inputs, up to its number of values."""
+    keys = scvi.REGISTRY_KEYS
+    taken = {name: torch.from_numpy(values[cells]) for name, values in inputs.items()}
+    tensors = {
+        keys.X_KEY: taken["counts"],
+        keys.BATCH_KEY: taken["batch"] % case.n_batch,
+        keys.LABELS_KEY: taken["labels"] % case.n_labels,
+    }
+    if case.size_factor:
+        tensors[keys.SIZE_FACTOR_KEY] = taken["size_factor"]
+    if case.n_cats_per_cov:
+        codes = [taken["codes"] % n for n in case.n_cats_per_cov]
+        tensors[keys.CAT_COVS_KEY] = torch.cat(codes, dim=1)
+    if case.n_continuous:
+        tensors[keys.CONT_COVS_KEY] = taken["continuous"]
+    return tensors
+
+
+@contextmanager
+def given_noise(z: np.ndarray, library: np.ndarray) -> Iterator[None]:
+    """Draws of normal posteriors made from this noise, told apart by their width."""
+    noise = {n.shape[-1]: torch.from_numpy(n) for n in (z, library)}
+    kept: Callable[..., Tensor] = Normal.rsample
+    Normal.rsample = lambda self: self.loc + self.scale * noise[self.loc.shape[-1]]
+    try:
+        yield
+    finally:
+        Normal.rsample = kept
+
+
+def forward(module: VAE, tensors: dict[str, Tensor], kl_weight: float) -> tuple[Any, Any, Any]:
+    return module(tensors, loss_kwargs={"kl_weight": kl_weight})
+
+
+def evaluated(module: VAE, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a network in evaluation mode says of the cells."""
+    module.eval()
+    with torch.no_grad():
+        inference, generative, losses = forward(module, tensors, KL_WEIGHT)
+    values = {
+        "mean": inference["qz"].loc,
+        "variance": inference["qz"].scale.square(),
+        "z": inference["z"],
+        "library": inference["library"],
+        "scale": generative["px"].get_normalized("scale"),
+        "rate": generative["px"].get_normalized("mu"),
+        "reconstruction": losses.reconstruction_loss["reconstruction_loss"],
+        "kl_z": losses.kl_local["kl_divergence_z"],
+        "kl_library": losses.kl_local["kl_divergence_l"],
+        "loss": losses.loss,
+    }
+    if inference["ql"] is not None:
+        values["library_mean"] = inference["ql"].loc
+        values["library_variance"] = inference["ql"].scale.square()
+    return values
+
+
+def packed(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def floating_state(module: VAE) -> dict[str, Tensor]:
+    return {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+
+
+def description(module: VAE, case: Case) -> dict[str, Any]:
+    """Case and its tensors, in the order of the packed vectors."""
+    trained = {name for name, p in module.named_parameters() if p.grad is not None}
+    return {
+        "case": asdict(case),
+        "shapes": {name: list(t.shape) for name, t in floating_state(module).items()},
+        "parameters": [name for name, _ in module.named_parameters()],
+        "trained": [name for name, _ in module.named_parameters() if name in trained],
+    }
+
+
+def write(name: str, about: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    arrays = {key: np.asarray(value) for key, value in values.items()}
+    np.savez_compressed(FOLDER / f"{name}.npz", about=json.dumps(about), **arrays)
+
+
+def write_case(name: str, case: Case, weights: Weights, inputs: dict[str, np.ndarray]) -> None:
+    """Values in evaluation mode; loss, gradients and running statistics in training mode."""
+    tensors = tensors_of(case, inputs, np.arange(case.n_cells))
+    noise = (inputs[key][: case.n_cells] for key in ("noise_z", "noise_library"))
+    with given_noise(*noise):
+        values = evaluated(build(case, weights, dropout_rate=0.1), tensors)
+        module = build(case, weights, dropout_rate=0.0).train()
+        _, _, losses = forward(module, tensors, KL_WEIGHT)
+    losses.loss.backward()
+    buffers = {k: v for k, v in module.named_buffers() if "running" in k}
+    values["training_loss"] = losses.loss.detach()
+    values["gradients"] = packed([p.grad for p in module.parameters() if p.grad is not None])
+    values["running"] = packed(list(buffers.values())) if buffers else torch.zeros(0)
+    about = {**description(module, case), "running": list(buffers), "kl_weight": KL_WEIGHT}
+    write(f"case-{name}", about, values)
+
+
+def write_run(name: str, case: Case, weights: Weights, inputs: dict[str, np.ndarray]) -> None:
+    """Losses of twenty steps with the optimizer of scvi-tools, and the weights they end with."""
+    rng = np.random.default_rng(1)
+    module = build(case, weights, dropout_rate=0.0).train()
+    plan = TrainingPlan(module, n_epochs_kl_warmup=None, n_steps_kl_warmup=N_STEPS)
+    optimizer = plan.configure_optimizers()["optimizer"]
+    draw = rng.standard_normal
+    cells = np.stack([rng.permutation(N_CELLS)[:CELLS_PER_STEP] for _ in range(N_STEPS)])
+    noise_z = draw((N_STEPS, CELLS_PER_STEP, N_LATENT), dtype=np.float32)
+    noise_library = draw((N_STEPS, CELLS_PER_STEP, 1), dtype=np.float32)
+    kl_weights = [_compute_kl_weight(0, step, None, N_STEPS) for step in range(N_STEPS)]
+    losses = []
+    for step in range(N_STEPS):
+        tensors = tensors_of(case, inputs, cells[step])
+        with given_noise(noise_z[step], noise_library[step]):
+            loss = forward(module, tensors, kl_weights[step])[2].loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    values = {
+        "cells": cells,
+        "noise_z": noise_z,
+        "noise_library": noise_library,
+        "kl_weights": np.array(kl_weights),
+        "losses": torch.stack(losses),
+        "state": packed(list(floating_state(module).values())),
+    }
+    write(f"run-{name}", description(module, case), values)
+
+
+def main() -> None:
+    if scvi.__version__ != "1.4.2":
+        raise SystemExit(f"Expected scvi-tools 1.4.2; got {scvi.__version__}.")
+    torch.set_num_threads(1)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    rng = np.random.default_rng(0)
+    inputs = new_inputs(rng)
+    weights = Weights(library_prior(inputs), rng)
+    for name, case in CASES.items():
+        write_case(name, case, weights, inputs)
+    for name, case in RUNS.items():
+        write_run(name, case, weights, inputs)
+    np.savez_compressed(FOLDER / "inputs.npz", **inputs)
+    values = np.concatenate([value.ravel() for value in weights.table.values()])
+    write("weights", {key: value.size for key, value in weights.table.items()}, {"values": values})
+
+
+if __name__ == "__main__":
+    main()
