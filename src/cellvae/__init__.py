@@ -11,7 +11,17 @@ from cellvae.messages import show_messages
 from cellvae.version import __version__
 
 if TYPE_CHECKING:
-    from cellvae import data, distributions, errors, inference, model, nn, persistence, plotting, train
+    from cellvae import (
+        data,
+        distributions,
+        errors,
+        inference,
+        model,
+        nn,
+        persistence,
+        plotting,
+        train,
+    )
     from cellvae.model.loading import load
     from cellvae.settings import settings
 

@@ -81,11 +81,13 @@ class Module(nn.Module, ABC, Generic[B]):
     def loss(self, batch: B, kl_weight: Float[Tensor, ""]) -> Loss:
         """Loss of a batch with the KL terms weighted."""
 
-    def transform(self, z: Float[Tensor, "*samples cells latent"]) -> Float[Tensor, "*samples cells latent"]:
+    def transform(
+        self, z: Float[Tensor, "*samples cells latent"]
+    ) -> Float[Tensor, "*samples cells latent"]:
         """Draw of the normal posterior in the space that the decoder reads."""
         return z
 
-    def prepare(self, batch: B) -> None:  # noqa: B027
+    def prepare(self, batch: B) -> None:
         """Make parameters that are created at first use; most modules have none."""
 
 

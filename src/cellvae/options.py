@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 import numbers
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 T = TypeVar("T")
+
+KINDS: Mapping[object, str] = types.MappingProxyType(
+    {
+        type(None): "None",
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        tuple: "a tuple",
+        Mapping: "a dictionary",
+        Callable: "a function",
+    }
+)
+"""What a type is called in a message."""
 
 
 def option(
@@ -24,7 +41,9 @@ def option(
 ) -> Any:
     """Field of an options dataclass with a default and the range its numbers may have."""
     bounds = {"at_least": at_least, "at_most": at_most, "above": above}
-    return dataclasses.field(default=default, metadata={k: v for k, v in bounds.items() if v is not None})
+    return dataclasses.field(
+        default=default, metadata={k: v for k, v in bounds.items() if v is not None}
+    )
 
 
 class Options:
@@ -37,16 +56,12 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        hints = type_hints(type(self))
+        hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = checked(field.name, getattr(self, field.name), hints[field.name], field.metadata)
+            value = checked(
+                field.name, getattr(self, field.name), hints[field.name], field.metadata
+            )
             object.__setattr__(self, field.name, value)
-
-
-@functools.cache
-def type_hints(cls: type) -> dict[str, Any]:
-    """Resolved annotations of a class."""
-    return typing.get_type_hints(cls)
 
 
 def from_words(cls: type[T], words: Mapping[str, Any], caller: str) -> T:
@@ -76,7 +91,9 @@ def check_known(words: Collection[str], known: Collection[str], caller: str) -> 
             raise UnknownOptionError(f"{caller} has no option '{word}'.{close}{listed}")
 
 
-def checked(name: str, value: Any, hint: Any, bounds: Mapping[str, float] = types.MappingProxyType({})) -> Any:
+def checked(
+    name: str, value: Any, hint: Any, bounds: Mapping[str, float] = types.MappingProxyType({})
+) -> Any:
     """Value in the type its annotation names (a NumPy integer becomes an int).
 
     Raises
@@ -89,7 +106,9 @@ def checked(name: str, value: Any, hint: Any, bounds: Mapping[str, float] = type
         if fits:
             check_range(name, converted, bounds)
             return converted
-    raise InvalidOptionError(f"Expected {name} to be {described(hint)}; got {value!r}.{suggestion(value, hint)}")
+    raise InvalidOptionError(
+        f"Expected {name} to be {described(hint)}; got {value!r:.100}.{suggestion(value, hint)}"
+    )
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -102,18 +121,18 @@ def members(hint: Any) -> tuple[Any, ...]:
 def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     """Whether a value fits one annotation, and the value in that type."""
     origin = typing.get_origin(hint)
+    truth = isinstance(value, bool | np.bool_)
     if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint)), value
+        return as_choice(value, typing.get_args(hint))
     if hint is None or hint is type(None):
         return value is None, None
     if hint is bool:
-        return isinstance(value, bool), value
+        return truth, bool(value) if truth else value
     if hint is int:
-        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        fits = isinstance(value, numbers.Integral) and not truth
         return fits, int(value) if fits else value
     if hint is float:
-        fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return fits, float(value) if fits else value
+        return as_float(value)
     if origin is tuple:
         fits = isinstance(value, list | tuple)
         return fits, tuple(value) if fits else value
@@ -124,38 +143,61 @@ def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     return isinstance(value, hint), value
 
 
+def as_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Whether a value is one of the choices, and that choice (NumPy's text becomes text)."""
+    for choice in choices:
+        if isinstance(value, type(choice)) and value == choice:
+            return True, choice
+    return False, value
+
+
+def as_float(value: Any) -> tuple[bool, Any]:
+    """Whether a value is a real number that a float can hold, and that float."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False, value
+    try:
+        return True, float(value)
+    except OverflowError:
+        return False, value
+
+
 def check_range(name: str, value: Any, bounds: Mapping[str, float]) -> None:
-    """Check a number against the range of its field."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    """Check a number against the range of its field; where there is one, it has to be finite."""
+    if not bounds or isinstance(value, bool) or not isinstance(value, int | float):
         return
     low, high, above = bounds.get("at_least"), bounds.get("at_most"), bounds.get("above")
-    inside = value == value  # false for NaN alone
-    if (low is not None and not value >= low) or (above is not None and not value > above):
-        inside = False
-    if high is not None and not value <= high:
-        inside = False
-    if bounds and not inside:
-        wanted = [f"at least {low:g}"] if low is not None else []
-        wanted += [f"above {above:g}"] if above is not None else []
-        wanted += [f"at most {high:g}"] if high is not None else []
-        raise InvalidOptionError(f"Expected {name} to be {' and '.join(wanted)}; got {value!r}.")
+    inside = (
+        (isinstance(value, int) or math.isfinite(value))
+        and (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+    )
+    if not inside:
+        wanted = [f"at least {low}"] if low is not None else []
+        wanted += [f"above {above}"] if above is not None else []
+        wanted += [f"at most {high}"] if high is not None else []
+        expected = " and ".join(wanted) + (
+            "" if value == value and abs(value) != math.inf else ", and finite"
+        )
+        raise InvalidOptionError(f"Expected {name} to be {expected}; got {value!r:.100}.")
 
 
 def described(hint: Any) -> str:
     """Words for what an annotation allows."""
-    words = []
+    words: list[str] = []
     for candidate in members(hint):
-        if typing.get_origin(candidate) is Literal:
+        kind = typing.get_origin(candidate) or candidate
+        if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
-        elif candidate is type(None):
-            words.append("None")
         else:
-            names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-            words.append(names.get(candidate) or getattr(candidate, "__name__", str(candidate)))
+            words.append(KINDS.get(kind) or getattr(kind, "__name__", str(kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def suggestion(value: Any, hint: Any) -> str:
     """Sentence naming the choice closest to a mistyped one."""
-    choices = [c for h in members(hint) if typing.get_origin(h) is Literal for c in typing.get_args(h)]
-    return did_you_mean(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    literals = [h for h in members(hint) if typing.get_origin(h) is Literal]
+    choices = [choice for h in literals for choice in typing.get_args(h)]
+    return did_you_mean(value, [choice for choice in choices if isinstance(choice, str)])

@@ -9,10 +9,19 @@ import numpy as np
 import torch
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
+from cellvae.options import checked
 
 
 class Settings:
-    """Settings that hold for every model of a process, until they are changed."""
+    """Settings that hold for every model of a process, until they are changed.
+
+    Raises
+    ------
+    UnknownOptionError
+        If a setting is set that does not exist.
+    InvalidOptionError
+        If one is set to a value that it cannot have.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, object] = {"seed": None, "batch_size": 128, "progress_bar": True}
@@ -27,15 +36,14 @@ class Settings:
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        if seed is None:
-            self.values["seed"] = None
-            return
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-            raise InvalidOptionError(f"Expected seed to be None or a whole number from 0 to 2**32 - 1; got {seed!r}.")
-        self.values["seed"] = int(seed)
-        random.seed(int(seed))
-        np.random.seed(int(seed))  # noqa: NPY002
-        torch.manual_seed(int(seed))
+        number: int | None = checked(
+            "seed", seed, int | None, {"at_least": 0, "at_most": 2**32 - 1}
+        )
+        self.values["seed"] = number
+        if number is not None:
+            random.seed(number)
+            np.random.seed(number)
+            torch.manual_seed(number)
 
     @property
     def batch_size(self) -> int:
@@ -44,9 +52,7 @@ class Settings:
 
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise InvalidOptionError(f"Expected batch_size to be a whole number of cells; got {batch_size!r}.")
-        self.values["batch_size"] = int(batch_size)
+        self.values["batch_size"] = checked("batch_size", batch_size, int, {"at_least": 1})
 
     @property
     def progress_bar(self) -> bool:
@@ -55,7 +61,7 @@ class Settings:
 
     @progress_bar.setter
     def progress_bar(self, shown: bool) -> None:
-        self.values["progress_bar"] = bool(shown)
+        self.values["progress_bar"] = checked("progress_bar", shown, bool)
 
     @property
     def verbosity(self) -> int:
@@ -64,7 +70,14 @@ class Settings:
 
     @verbosity.setter
     def verbosity(self, level: int | str) -> None:
-        logging.getLogger("cellvae").setLevel(level)
+        known = logging.getLevelNamesMapping()
+        name = level.upper() if isinstance(level, str) else level
+        if isinstance(name, str) and name not in known:
+            raise InvalidOptionError(
+                f"Expected verbosity to be a level of logging ({', '.join(known)}); got {level!r}."
+                f"{did_you_mean(name, known)}"
+            )
+        logging.getLogger("cellvae").setLevel(checked("verbosity", name, int | str))
 
     @property
     def num_threads(self) -> int:
@@ -73,7 +86,7 @@ class Settings:
 
     @num_threads.setter
     def num_threads(self, number: int) -> None:
-        torch.set_num_threads(number)
+        torch.set_num_threads(checked("num_threads", number, int, {"at_least": 1}))
 
     def __setattr__(self, name: str, value: object) -> None:
         known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads"]
@@ -84,7 +97,8 @@ class Settings:
     def __repr__(self) -> str:
         return (
             f"cellvae settings: seed={self.seed}, batch_size={self.batch_size}, "
-            f"progress_bar={self.progress_bar}, verbosity={self.verbosity}, num_threads={self.num_threads}"
+            f"progress_bar={self.progress_bar}, verbosity={self.verbosity}, "
+            f"num_threads={self.num_threads}"
         )
 
 

@@ -258,7 +258,7 @@ def evaluated(module: VAE, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def packed(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+    return torch.cat([torch.zeros(0), *(tensor.detach().flatten() for tensor in tensors)])
 
 
 def floating_state(module: VAE) -> dict[str, Tensor]:
@@ -267,12 +267,16 @@ def floating_state(module: VAE) -> dict[str, Tensor]:
 
 def description(module: VAE, case: Case) -> dict[str, Any]:
     """Case and its tensors, in the order of the packed vectors."""
-    trained = {name for name, p in module.named_parameters() if p.grad is not None}
+    sizes = {"n_genes": N_GENES, **asdict(case)}
+    config = {"n_hidden": N_HIDDEN, "n_latent": N_LATENT, **sizes.pop("config")}
     return {
-        "case": asdict(case),
+        "config": config,
+        "n_cells": sizes.pop("n_cells"),
+        "sizes": sizes,
         "shapes": {name: list(t.shape) for name, t in floating_state(module).items()},
         "parameters": [name for name, _ in module.named_parameters()],
-        "trained": [name for name, _ in module.named_parameters() if name in trained],
+        "trained": [name for name, p in module.named_parameters() if p.grad is not None],
+        "running": [name for name, _ in module.named_buffers() if "running" in name],
     }
 
 
@@ -290,11 +294,11 @@ def write_case(name: str, case: Case, weights: Weights, inputs: dict[str, np.nda
         module = build(case, weights, dropout_rate=0.0).train()
         _, _, losses = forward(module, tensors, KL_WEIGHT)
     losses.loss.backward()
-    buffers = {k: v for k, v in module.named_buffers() if "running" in k}
+    about = {**description(module, case), "kl_weight": KL_WEIGHT}
+    buffers = dict(module.named_buffers())
     values["training_loss"] = losses.loss.detach()
     values["gradients"] = packed([p.grad for p in module.parameters() if p.grad is not None])
-    values["running"] = packed(list(buffers.values())) if buffers else torch.zeros(0)
-    about = {**description(module, case), "running": list(buffers), "kl_weight": KL_WEIGHT}
+    values["running"] = packed([buffers[buffer] for buffer in about["running"]])
     write(f"case-{name}", about, values)
 
 

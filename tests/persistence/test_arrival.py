@@ -76,12 +76,15 @@ def store(record: Record) -> Callable[..., Path]:
     """Save a model that has the number k in every file of it."""
 
     def run(folder: Path, k: int, **options: Any) -> Path:
+        def write_adata(path: Path) -> None:
+            path.write_text(f"data {k}")
+
         return save(
             folder,
             dataclasses.replace(record, config={"k": k}),
             {"w": torch.full((50,), float(k)), "b": torch.full((k + 1,), float(k))},
             {"train": torch.full((5,), k)},
-            write_adata=lambda path: None if path.write_text(f"data {k}") else None,
+            write_adata=write_adata,
             **options,
         )
 

@@ -65,7 +65,15 @@ def test_objects_that_look_like_the_mark_of_a_number_stay_objects(value: Any) ->
 
 
 def test_plain_values_survive_with_their_types_and_order() -> None:
-    value = {"z": 1, "a": 1.0, "t": True, "n": None, "big": 2**70, "s": 'é\n"\u2028😀', "": [[]]}
+    value: dict[str, Any] = {
+        "z": 1,
+        "a": 1.0,
+        "t": True,
+        "n": None,
+        "big": 2**70,
+        "s": 'é\n"\u2028😀',
+        "": [[]],
+    }
     got = back(value)
     assert got == value
     assert list(got) == list(value)

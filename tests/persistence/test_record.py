@@ -62,8 +62,8 @@ def test_an_unknown_key_is_refused(edited: Callable[..., str]) -> None:
 
 
 def test_a_misspelt_key_is_recognised(edited: Callable[..., str]) -> None:
-    text = edited(history=..., histroy={})
-    with pytest.raises(FileFormatError, match="unknown 'histroy'. Did you mean 'history'?"):
+    text = edited(history=..., historic={})
+    with pytest.raises(FileFormatError, match="unknown 'historic'. Did you mean 'history'?"):
         Record.from_json(text, "m.json")
 
 
@@ -73,6 +73,7 @@ def test_a_misspelt_key_is_recognised(edited: Callable[..., str]) -> None:
 def test_a_missing_key_and_a_wrong_type_are_named(edited: Callable[..., str], key: str) -> None:
     with pytest.raises(FileFormatError, match=f"in m.json; missing '{key}'"):
         Record.from_json(edited(**{key: ...}), "m.json")
+    wrong: Any
     for wrong in (None, 1.5, [], True):
         with pytest.raises(FileFormatError, match=f"for '{key}' in m.json; got "):
             Record.from_json(edited(**{key: wrong}), "m.json")
@@ -121,9 +122,7 @@ def test_names_of_files_that_lead_elsewhere_are_unsafe(
         ({"bytes": 1, "sha256": 5}, "64 hexadecimal"),
     ],
 )
-def test_entries_of_files_are_checked(
-    edited: Callable[..., str], entry: Any, message: str
-) -> None:
+def test_entries_of_files_are_checked(edited: Callable[..., str], entry: Any, message: str) -> None:
     with pytest.raises(FileFormatError, match=message):
         Record.from_json(edited(files={"w": entry}), "m.json")
 

@@ -39,9 +39,7 @@ def replace_tensors(folder: Path, name: str, tensors: dict[str, Tensor]) -> None
     write_tensors(path, tensors)
     files = json.loads((folder / "model.json").read_text())["files"]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    change_record(
-        folder, files={**files, name: {"bytes": path.stat().st_size, "sha256": sha256}}
-    )
+    change_record(folder, files={**files, name: {"bytes": path.stat().st_size, "sha256": sha256}})
 
 
 def test_a_saved_model_comes_back_bit_by_bit(
@@ -169,10 +167,11 @@ def test_files_of_others_with_the_same_names_are_not_overwritten_unless_asked(
     assert open_saved(tmp_path).adata_path() is None
 
 
-def test_data_are_written_by_the_caller_and_checked_by_size(
-    tmp_path: Path, record: Record
-) -> None:
-    folder = save(tmp_path, record, {}, write_adata=lambda path: path.write_text("cells") and None)
+def test_data_are_written_by_the_caller_and_checked_by_size(tmp_path: Path, record: Record) -> None:
+    def write_adata(path: Path) -> None:
+        path.write_text("cells")
+
+    folder = save(tmp_path, record, {}, write_adata=write_adata)
     path = open_saved(folder).adata_path()
     assert path == tmp_path / "adata.h5ad"
     assert path.read_text() == "cells"
@@ -195,7 +194,7 @@ def test_data_that_were_not_written_are_an_error(tmp_path: Path, record: Record)
 @pytest.mark.parametrize(
     "cells",
     [
-        {"trian": torch.arange(3)},
+        {"training": torch.arange(3)},
         {"train": torch.zeros(3)},
         {"train": torch.zeros(3, dtype=torch.bool)},
         {"train": torch.tensor(3)},
@@ -218,6 +217,24 @@ def test_a_record_of_the_wrong_kind_is_not_saved(tmp_path: Path, record: Record)
     with pytest.raises(FileFormatError, match="'versions.torch' in what is to be saved"):
         save(tmp_path / "m", odd, {})
     assert not (tmp_path / "m").exists()
+
+
+def test_a_record_too_large_to_be_read_is_not_saved(
+    tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellvae.persistence.store.LARGEST", 1000)
+    odd = dataclasses.replace(record, history={"elbo": [0.5] * 1000})
+    with pytest.raises(InvalidOptionError, match="at most 1,000 bytes to save; got"):
+        save(tmp_path / "m", odd, {})
+    assert not (tmp_path / "m").exists()
+
+
+def test_more_positions_than_any_data_have_are_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellvae.persistence.store.MOST_CELLS", 7)
+    with pytest.raises(UnsafeFileError, match="at most 7 positions .* got 8 for 'train'"):
+        open_saved(folder).cells()
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error_of_the_system(
@@ -321,9 +338,7 @@ def test_hostile_weights_with_a_right_checksum_are_refused_before_any_memory_is_
     content = raw_file({"w": entry}, b"\0" * 64).read_bytes()
     (folder / "weights.safetensors").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    change_record(
-        folder, files={"weights.safetensors": {"bytes": len(content), "sha256": sha256}}
-    )
+    change_record(folder, files={"weights.safetensors": {"bytes": len(content), "sha256": sha256}})
     saved = open_saved(folder)
     tracemalloc.start()
     for read in (saved.header, saved.tensors):

@@ -103,6 +103,7 @@ def test_tensors_read_have_memory_of_their_own_and_can_be_changed(path: Path) ->
     write_tensors(path, {"a": torch.ones(3), "b": torch.ones(3)})
     got = read_tensors(path)
     got["a"] += 1
+    assert {tensor.data_ptr() % 64 for tensor in got.values()} == {0}
     assert got["b"].tolist() == [1, 1, 1]
     assert read_tensors(path)["a"].tolist() == [1, 1, 1]
 

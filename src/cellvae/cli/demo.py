@@ -26,7 +26,9 @@ JOB = Job(
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Train SCVI on 700 real blood cells (10x PBMC 68k, reduced) with early stopping.
 
@@ -38,6 +40,8 @@ def demo(
         raise InvalidOptionError(f"'{out}' holds other files. Give another --out.")
     shutil.rmtree(out, ignore_errors=True)
     adata = pbmc68k_reduced()
-    typer.echo(f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced")
+    typer.echo(
+        f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced"
+    )
     model = run_job(adata, JOB, out)
     print_summary(model, out)

@@ -63,7 +63,9 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise InvalidOptionError(f"Expected a folder for --out; '{out}' is a file.")
     if (out / MODEL_FOLDER).exists() and not overwrite:
-        raise InvalidOptionError(f"'{out}' holds a model already. Give --overwrite, or another --out.")
+        raise InvalidOptionError(
+            f"'{out}' holds a model already. Give --overwrite, or another --out."
+        )
 
 
 def run_job(adata: AnnData, job: Job, out: Path) -> Model:

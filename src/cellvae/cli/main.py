@@ -33,7 +33,9 @@ def print_version(asked: bool) -> None:
 
 @app.callback()
 def cellvae(
-    version: bool = typer.Option(False, "--version", help="Print the version.", callback=print_version, is_eager=True),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=print_version, is_eager=True
+    ),
 ) -> None:
     """Train variational autoencoders on single-cell data."""
 

@@ -11,7 +11,13 @@ from cellvae.cli.job import Job, check_out, run_job
 from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError
 
-DATA, NETWORK, TRAINING, STOPPING, OUTPUT = "Data", "Network", "Training", "Early stopping", "Output"
+DATA, NETWORK, TRAINING, STOPPING, OUTPUT = (
+    "Data",
+    "Network",
+    "Training",
+    "Early stopping",
+    "Output",
+)
 
 
 def flag(help_text: str, panel: str, *names: str) -> Any:
@@ -19,7 +25,7 @@ def flag(help_text: str, panel: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=panel, show_default=False)
 
 
-def train(  # noqa: PLR0913
+def train(
     counts: Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
     out: Annotated[Path, flag("Folder for the results.", OUTPUT)],
     model: Annotated[str, flag("Model to train (SCVI).", NETWORK)] = "SCVI",
@@ -37,7 +43,9 @@ def train(  # noqa: PLR0913
     n_hidden: Annotated[int | None, flag("Width of hidden layers (128).", NETWORK)] = None,
     n_layers: Annotated[int | None, flag("Hidden layers (1).", NETWORK)] = None,
     dropout_rate: Annotated[float | None, flag("Dropout in the encoder (0.1).", NETWORK)] = None,
-    gene_likelihood: Annotated[str | None, flag("zinb, nb, poisson or normal (zinb).", NETWORK)] = None,
+    gene_likelihood: Annotated[
+        str | None, flag("zinb, nb, poisson or normal (zinb).", NETWORK)
+    ] = None,
     dispersion: Annotated[
         str | None, flag("gene, gene-batch, gene-label or gene-cell (gene).", NETWORK)
     ] = None,
@@ -45,17 +53,29 @@ def train(  # noqa: PLR0913
     use_observed_lib_size: Annotated[
         bool | None, flag("Take cell sizes from the counts, or learn them.", NETWORK)
     ] = None,
-    encode_covariates: Annotated[bool | None, flag("Let the encoder read the covariates.", NETWORK)] = None,
+    encode_covariates: Annotated[
+        bool | None, flag("Let the encoder read the covariates.", NETWORK)
+    ] = None,
     deeply_inject_covariates: Annotated[
         bool | None, flag("Let every layer read the covariates.", NETWORK)
     ] = None,
-    batch_representation: Annotated[str | None, flag("one-hot or embedding (one-hot).", NETWORK)] = None,
-    use_batch_norm: Annotated[str | None, flag("encoder, decoder, none or both (both).", NETWORK)] = None,
-    use_layer_norm: Annotated[str | None, flag("encoder, decoder, none or both (none).", NETWORK)] = None,
-    max_epochs: Annotated[int | None, flag("Epochs (400; fewer above 20,000 cells).", TRAINING)] = None,
+    batch_representation: Annotated[
+        str | None, flag("one-hot or embedding (one-hot).", NETWORK)
+    ] = None,
+    use_batch_norm: Annotated[
+        str | None, flag("encoder, decoder, none or both (both).", NETWORK)
+    ] = None,
+    use_layer_norm: Annotated[
+        str | None, flag("encoder, decoder, none or both (none).", NETWORK)
+    ] = None,
+    max_epochs: Annotated[
+        int | None, flag("Epochs (400; fewer above 20,000 cells).", TRAINING)
+    ] = None,
     batch_size: Annotated[int | None, flag("Cells per step (128).", TRAINING)] = None,
     train_size: Annotated[float | None, flag("Share of training cells (0.9).", TRAINING)] = None,
-    validation_size: Annotated[float | None, flag("Share of validation cells (the rest).", TRAINING)] = None,
+    validation_size: Annotated[
+        float | None, flag("Share of validation cells (the rest).", TRAINING)
+    ] = None,
     lr: Annotated[float | None, flag("Learning rate (0.001).", TRAINING)] = None,
     weight_decay: Annotated[float | None, flag("Weight decay (1e-6).", TRAINING)] = None,
     n_epochs_kl_warmup: Annotated[
@@ -66,17 +86,29 @@ def train(  # noqa: PLR0913
     ] = None,
     accelerator: Annotated[str | None, flag("auto, cpu or gpu (auto).", TRAINING)] = None,
     devices: Annotated[str | None, flag("Which device (auto).", TRAINING)] = None,
-    check_val_every_n_epoch: Annotated[int | None, flag("Epochs between validations.", TRAINING)] = None,
+    check_val_every_n_epoch: Annotated[
+        int | None, flag("Epochs between validations.", TRAINING)
+    ] = None,
     early_stopping: Annotated[
         bool, flag("Stop when validation no longer improves; keep the best model.", STOPPING)
     ] = False,
-    early_stopping_monitor: Annotated[str | None, flag("Metric to follow (elbo_validation).", STOPPING)] = None,
-    early_stopping_patience: Annotated[int | None, flag("Checks without improvement (45).", STOPPING)] = None,
-    early_stopping_min_delta: Annotated[float | None, flag("Least improvement (0).", STOPPING)] = None,
+    early_stopping_monitor: Annotated[
+        str | None, flag("Metric to follow (elbo_validation).", STOPPING)
+    ] = None,
+    early_stopping_patience: Annotated[
+        int | None, flag("Checks without improvement (45).", STOPPING)
+    ] = None,
+    early_stopping_min_delta: Annotated[
+        float | None, flag("Least improvement (0).", STOPPING)
+    ] = None,
     early_stopping_mode: Annotated[str | None, flag("min, max or auto (auto).", STOPPING)] = None,
-    early_stopping_warmup_epochs: Annotated[int | None, flag("First epochs not counted (0).", STOPPING)] = None,
+    early_stopping_warmup_epochs: Annotated[
+        int | None, flag("First epochs not counted (0).", STOPPING)
+    ] = None,
     seed: Annotated[int, flag("Seed of weights, split and noise (0).", TRAINING)] = 0,
-    color: Annotated[list[str] | None, flag("Column of obs to colour the UMAP by; repeatable.", OUTPUT)] = None,
+    color: Annotated[
+        list[str] | None, flag("Column of obs to colour the UMAP by; repeatable.", OUTPUT)
+    ] = None,
     umap: Annotated[bool, flag("Draw a UMAP of the latent.", OUTPUT)] = True,
     overwrite: Annotated[bool, flag("Replace results in --out.", OUTPUT)] = False,
     enable_progress_bar: Annotated[bool | None, flag("Show a progress bar.", OUTPUT)] = None,
@@ -136,8 +168,18 @@ def train(  # noqa: PLR0913
     )
     check_counts_file(counts)
     check_out(out, overwrite=overwrite)
-    colors = list(dict.fromkeys([*(color or []), *([labels_key] if labels_key else []), *([batch_key] if batch_key else [])]))
-    job = Job(model=model, setup=setup, config=config, train=words, colors=colors, umap=umap, seed=seed)
+    colors = list(
+        dict.fromkeys(
+            [
+                *(color or []),
+                *([labels_key] if labels_key else []),
+                *([batch_key] if batch_key else []),
+            ]
+        )
+    )
+    job = Job(
+        model=model, setup=setup, config=config, train=words, colors=colors, umap=umap, seed=seed
+    )
     from cellvae.data.reading import read_h5ad
 
     trained = run_job(read_h5ad(counts), job, out)

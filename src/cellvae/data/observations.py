@@ -128,7 +128,7 @@ def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.f
     if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
         raise InvalidDataError(
             f"Expected numbers in adata.obs['{key}']; got values of type {kind}, first "
-            f"{values.iloc[0]!r} in cell '{adata.obs_names[0]}'. Convert them with "
+            f"{plain(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them with "
             f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
         )
     refuse_missing(adata, key, values.isna().to_numpy())

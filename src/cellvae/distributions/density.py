@@ -48,7 +48,7 @@ class NegativeBinomialDensity(torch.autograd.Function):
     ) -> Float[Tensor, "*#draws"]:
         """Log-probability, in nats."""
         theta = theta.clamp(LEAST, MOST)
-        wide = value.expand(torch.broadcast_shapes(value.shape, mu.shape, theta.shape))
+        wide, _, _ = torch.broadcast_tensors(value, mu, theta)
         total = wide + theta
         stirling = stirling_for(total.dtype)
         shift = stirling.shift
@@ -105,7 +105,7 @@ class PoissonDensity(torch.autograd.Function):
     ) -> Float[Tensor, "*#draws"]:
         """Log-probability, in nats."""
         ctx.save_for_backward(value, rate)
-        error = value.expand(torch.broadcast_shapes(value.shape, rate.shape)) - rate
+        error = value - rate
         stirling = stirling_for(error.dtype)
         inverse = (value + stirling.shift).reciprocal_()
         small = descent(inverse, stirling).mul_(inverse.sqrt()).log_()

@@ -61,7 +61,7 @@ class NegativeBinomialMixture(Distribution):
     ) -> None:
         first = NegativeBinomial(mu=mu1, theta=theta1)
         second = NegativeBinomial(mu=mu2, theta=theta1 if theta2 is None else theta2)
-        shape = torch.broadcast_shapes(first.batch_shape, second.batch_shape, mixture_logits.shape)
+        shape = torch.broadcast_tensors(first.mu, second.mu, mixture_logits)[0].shape
         self._set(first.expand(shape), second.expand(shape), mixture_logits.expand(shape))
         super().__init__(shape, validate_args=validate_args)
 

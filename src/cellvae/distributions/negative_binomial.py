@@ -75,10 +75,9 @@ class NegativeBinomial(Distribution):
         validate_args: bool | None = False,
     ) -> None:
         mu, theta = mean_and_dispersion(total_count, probs, logits, mu, theta)
-        shape = torch.broadcast_shapes(mu.shape, theta.shape)
-        self.mu, self.theta, self.scale = mu.expand(shape), theta.expand(shape), scale
-        self._narrow_theta = theta
-        super().__init__(shape, validate_args=validate_args)
+        self.mu, self.theta = torch.broadcast_tensors(mu, theta)
+        self._narrow_theta, self.scale = theta, scale
+        super().__init__(self.mu.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
         """Same distribution with its parameters broadcast to a larger shape."""
@@ -123,7 +122,8 @@ class NegativeBinomial(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         mu, theta = self.mu, self._narrow_theta
-        dtype = torch.promote_types(torch.result_type(mu, theta), torch.float32)
+        given = torch.promote_types(mu.dtype, theta.dtype)
+        dtype = torch.promote_types(given, torch.float32)
         density: Tensor = NegativeBinomialDensity.apply(
             value.to(dtype), mu.to(dtype), theta.to(dtype)
         )

@@ -74,10 +74,10 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
                 "Use `NegativeBinomial` for counts without zero inflation."
             )
         super().__init__(total_count, probs, logits, mu, theta, scale, validate_args=False)
-        shape = torch.broadcast_shapes(self.batch_shape, zi_logits.shape)
-        self.mu, self.theta = self.mu.expand(shape), self.theta.expand(shape)
-        self.zi_logits = zi_logits.expand(shape)
-        Distribution.__init__(self, shape, validate_args=validate_args)
+        self.mu, self.theta, self.zi_logits = torch.broadcast_tensors(
+            self.mu, self.theta, zi_logits
+        )
+        Distribution.__init__(self, self.mu.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
         """Same distribution with its parameters broadcast to a larger shape."""

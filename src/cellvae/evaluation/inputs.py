@@ -57,7 +57,8 @@ def check_complete(codes: NDArray[np.int64], what: str, remedy: str) -> None:
     missing = np.flatnonzero(codes < 0)
     if len(missing):
         raise InvalidOptionError(
-            f"Expected {what} for every cell; {len(missing):,} of {len(codes):,} have none. {remedy}"
+            f"Expected {what} for every cell; {len(missing):,} of {len(codes):,} have none. "
+            f"{remedy}"
         )
 
 

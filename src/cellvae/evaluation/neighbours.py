@@ -156,15 +156,23 @@ def entropy_of_chance(sizes: NDArray[np.int64], k: int) -> float:
     The number of cells of one batch among those drawn is hypergeometric; the expectation is
     exact, averaged over the cell that is left out.
     """
-    from scipy.stats import hypergeom
-
-    n_cells = int(sizes.sum())
-    drawn = np.arange(1, k + 1)
+    n_others = int(sizes.sum()) - 1
+    drawn = np.arange(1, k + 1)[:, None]
 
     def expected(size: NDArray[np.int64]) -> NDArray[np.float64]:
-        chance = hypergeom.pmf(drawn[:, None], n_cells - 1, size, k)
-        return (chance * (drawn * np.log(drawn))[:, None]).sum(axis=0)
+        ways = log_choose(size, drawn) + log_choose(n_others - size, k - drawn)
+        chance = np.exp(ways - log_choose(np.array(n_others), np.array(k)))
+        return (chance * drawn * np.log(drawn)).sum(axis=0)
 
     whole, reduced = expected(sizes), expected(sizes - 1)
-    mean = whole.sum() + np.sum(sizes / n_cells * (reduced - whole))
+    mean = whole.sum() + np.sum(sizes / sizes.sum() * (reduced - whole))
     return float(np.log(k) - mean / k)
+
+
+def log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logarithm of the number of ways to choose `k` of `n`, minus infinity where there is none."""
+    from scipy.special import gammaln
+
+    possible = (k >= 0) & (k <= n)
+    left = np.where(possible, n - k, 0)
+    return np.where(possible, gammaln(n + 1) - gammaln(k + 1) - gammaln(left + 1), -np.inf)

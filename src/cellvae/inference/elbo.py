@@ -122,9 +122,10 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction loss and KL of each cell, [cells] each, in double precision."""
     reconstruction, kl = [], []
+    batches = batches_of(model, adata, indices, batch_size)
     with evaluating(model):
         one = torch.ones((), device=model.device)
-        for batch in batches_of(model, adata, indices, batch_size):
+        for batch in batches:
             loss = model.module.loss(batch, one)
             reconstruction.append(loss.reconstruction.double().cpu())
             kl.append(loss.kl.double().cpu())

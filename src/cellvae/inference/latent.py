@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.errors import InvalidOptionError
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasEncoder
 
@@ -80,11 +81,16 @@ def get_latent_representation(
         If the model has not been trained.
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `mc_samples` or `batch_size` is below 1.
     """
+    if mc_samples < 1:
+        raise InvalidOptionError(f"Expected mc_samples to be at least 1; got {mc_samples}.")
     means: list[Tensor] = []
     variances: list[Tensor] = []
+    batches = batches_of(model, adata, indices, batch_size)
     with evaluating(model):
-        for batch in batches_of(model, adata, indices, batch_size):
+        for batch in batches:
             latent = model.module.encode(batch)
             if return_dist:
                 means.append(latent.posterior.loc.cpu())
@@ -98,7 +104,9 @@ def get_latent_representation(
     return torch.cat(means).numpy()
 
 
-def posterior_mean(model: HasEncoder, posterior: torch.distributions.Normal, mc_samples: int) -> Tensor:
+def posterior_mean(
+    model: HasEncoder, posterior: torch.distributions.Normal, mc_samples: int
+) -> Tensor:
     """Mean of the latent that the decoder reads; estimated where the latent is transformed."""
     if model.module.latent_is_normal:
         return posterior.loc

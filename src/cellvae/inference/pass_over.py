@@ -10,6 +10,7 @@ import torch
 
 from cellvae.contracts import to_device
 from cellvae.data.passes import in_batches
+from cellvae.errors import InvalidOptionError
 from cellvae.inference.protocols import HasEncoder
 from cellvae.settings import settings
 
@@ -22,11 +23,21 @@ if TYPE_CHECKING:
 def batches_of(
     model: HasEncoder, adata: AnnData | None, indices: CellChoice, batch_size: int | None
 ) -> Iterator[Any]:
-    """Batches of the cells asked for, in order, on the device of the model."""
+    """Batches of the cells asked for, in order, on the device of the model.
+
+    Raises
+    ------
+    NotTrainedError, DataMismatchError
+        At once, as `trained_rows` does.
+    InvalidOptionError
+        If no cells are asked for, or `batch_size` is below 1.
+    """
     rows = model.trained_rows(adata)
     cells = model.cells_of(adata, indices)
-    for _, batch in in_batches(rows, cells, batch_size or settings.batch_size):
-        yield to_device(batch, model.device)
+    if not len(cells):
+        raise InvalidOptionError("Expected indices of at least one cell; got none.")
+    size = settings.batch_size if batch_size is None else batch_size
+    return (to_device(batch, model.device) for _, batch in in_batches(rows, cells, size))
 
 
 @contextmanager

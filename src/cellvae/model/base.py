@@ -47,7 +47,8 @@ class Model(ABC):
     """Base of all models: an estimator on cells of an AnnData.
 
     A subclass gives its options (`Config`), the words of its set-up (`Keys`), its kind of batch
-    (`Batch`), its columns (:meth:`fields`) and its network (:meth:`build`), and lists its abilities.
+    (`Batch`), its columns (:meth:`fields`) and its network (:meth:`build`), and lists its
+    abilities.
     """
 
     Config: ClassVar[type]
@@ -63,30 +64,31 @@ class Model(ABC):
         # Editors and `help` show the options of the model, which its Config alone declares.
         keyword = inspect.Parameter.KEYWORD_ONLY
         options = [
-            inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in fields_of(cls.Config)
+            inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
+            for f in fields_of(cls.Config)
         ]
         data = inspect.Parameter("adata", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls.__signature__ = inspect.Signature([data, *options])  # type: ignore[attr-defined]
 
     def __init__(self, adata: AnnData, **config: Any) -> None:
-        chosen = from_words(type(self).Config, config, f"{type(self).__name__}()")
-        keys = stored_keys(adata, type(self).__name__, type(self).Keys)
+        name = type(self).__name__
+        chosen: Any = from_words(type(self).Config, config, f"{name}()")
+        keys = stored_keys(adata, name, type(self).Keys)
         if keys is None:
             raise NotSetUpError(
-                f"Expected an AnnData that was set up for {type(self).__name__}; this one was not. "
-                f"Call {type(self).__name__}.setup_anndata(adata, ...) first."
+                f"Expected an AnnData that was set up for {name}; this one was not. "
+                f"Call {name}.setup_anndata(adata, ...) first."
             )
         registration = Registration.of(adata, keys, self.fields(keys))
         if self.expects_counts(chosen) and not registration.integers:
             warn(
-                "Expected raw counts; got values that are not whole numbers. If the counts are in a layer, "
-                f"name it: {type(self).__name__}.setup_anndata(adata, layer=...).",
+                "Expected raw counts; got values that are not whole numbers. If the counts are in "
+                f"a layer, name it: {name}.setup_anndata(adata, layer=...).",
                 DataWarning,
             )
         self.assemble(registration, chosen, self.build(registration, chosen))
         self.attach(adata, new=False)
-        assert self.rows is not None
-        self.learn_constants(self.module, self.rows)
+        self.learn_constants(self.module, self.own_rows())
 
     def assemble(self, registration: Registration, config: Any, module: Module[Any]) -> None:
         """Put together a model that has no cells yet."""
@@ -95,6 +97,7 @@ class Model(ABC):
         self.module = module.eval()
         self.adata: AnnData | None = None
         self.rows: Rows[Any] | None = None
+        self.cell_names: Any = None
         self.split: Split | None = None
         self.history = History()
         self.training_report: TrainingReport | None = None
@@ -109,7 +112,7 @@ class Model(ABC):
             If its genes or categories are not those of the model.
         """
         self.rows = self.read(adata, new=new)
-        self.adata = adata
+        self.adata, self.cell_names = adata, adata.obs_names
 
     @classmethod
     def register(cls, adata: AnnData, keys: Any) -> None:
@@ -133,7 +136,7 @@ class Model(ABC):
         return True
 
     @staticmethod
-    def learn_constants(module: Any, rows: Any) -> None:
+    def learn_constants(module: Any, rows: Any) -> None:  # noqa: B027
         """Take constants of the network from the data; most models have none."""
 
     # Cells
@@ -155,12 +158,24 @@ class Model(ABC):
             If genes or categories of `adata` are not those of the model, or no cells are given.
         """
         if not self.is_trained:
-            raise NotTrainedError(f"Expected a trained model; this {type(self).__name__} is not. Call train() first.")
-        if adata is None or adata is self.adata:
-            if self.rows is None:
-                raise DataMismatchError("The model was loaded without cells. Give adata.")
-            return self.rows
-        return self.read(adata, new=True)
+            raise NotTrainedError(
+                f"Expected a trained model; this {type(self).__name__} is not. Call train() first."
+            )
+        return self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
+
+    def own_rows(self) -> Rows[Any]:
+        """Cells that the model holds, read anew if the AnnData has other cells than it had.
+
+        Raises
+        ------
+        DataMismatchError
+            If it holds none, or those that are there now do not fit the model.
+        """
+        if self.rows is None or self.adata is None:
+            raise DataMismatchError("The model was loaded without cells. Give adata.")
+        if not self.adata.obs_names.equals(self.cell_names):
+            self.attach(self.adata, new=True)
+        return self.rows
 
     def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
         """Numbers of the cells asked for, in the order asked."""
@@ -242,7 +257,9 @@ class Model(ABC):
         from cellvae.train.arguments import parse
 
         if datamodule is not None:
-            raise InvalidOptionError("datamodule is not supported yet: give the cells as an AnnData.")
+            raise InvalidOptionError(
+                "datamodule is not supported yet: give the cells as an AnnData."
+            )
         given = {
             "max_epochs": max_epochs,
             "accelerator": accelerator,
@@ -269,14 +286,17 @@ class Model(ABC):
         from cellvae.train.fit import fit
 
         if self.rows is None:
-            raise DataMismatchError("The model was loaded without cells. Load it with adata=... to train it.")
+            raise DataMismatchError(
+                "The model was loaded without cells. Load it with adata=... to train it."
+            )
+        rows = self.own_rows()
         options = parsed.options
         seed = options.seed if options.seed is not None else settings.seed
         seed = draw_seed() if seed is None else seed
-        split = self.split_for(options, seed)
+        split = self.split_for(options, len(rows), seed)
         outcome = fit(
             self.module,
-            self.rows,
+            rows,
             split,
             options,
             seed=seed,
@@ -290,15 +310,14 @@ class Model(ABC):
         if outcome.error is not None:
             raise outcome.error
 
-    def split_for(self, options: Any, seed: int) -> Split:
-        """Split of a run: that of the first run, unless another is asked for."""
+    def split_for(self, options: Any, n_cells: int, seed: int) -> Split:
+        """Split of a run: that of the first run, unless another is asked for or cells are others."""
         asked = options.split
-        default = type(asked)()
-        assert self.rows is not None
-        if self.split is not None and asked == default and self.split.reaches <= len(self.rows):
+        another = asked.external_indexing is not None or asked != type(asked)()
+        if self.split is not None and not another and n_cells == self.registration.n_cells:
             return self.split
         return split_cells(
-            len(self.rows),
+            n_cells,
             train_size=asked.train_size,
             validation_size=asked.validation_size,
             shuffle=asked.shuffle_set_split,
@@ -368,7 +387,12 @@ class Model(ABC):
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
         adata = self.adata if save_anndata else None
         ModelFolder(self, self.split).write(
-            dir_path, self.history, prefix=prefix or "", overwrite=overwrite, adata=adata, **anndata_write_kwargs
+            dir_path,
+            self.history,
+            prefix=prefix or "",
+            overwrite=overwrite,
+            adata=adata,
+            **anndata_write_kwargs,
         )
 
     @classmethod
@@ -413,9 +437,15 @@ class Model(ABC):
             with torch.device("meta"):
                 module = cls.build(registration, config)
         except (CellvaeError, ValueError, KeyError, RuntimeError) as error:
-            raise FileFormatError(f"The network that {dir_path} describes cannot be built: {error}") from error
+            raise FileFormatError(
+                f"The network that {dir_path} describes cannot be built: {error}"
+            ) from error
         model.assemble(registration, config, saved.filled(module))
-        model.history, model.split, model.training_report = saved.history(), saved.split(), saved.report()
+        model.history, model.split, model.training_report = (
+            saved.history(),
+            saved.split(),
+            saved.report(),
+        )
         model.is_trained = saved.is_trained
         model.to_device(pick_device(accelerator, device))
         cells = saved.adata() if adata is None else adata
@@ -428,7 +458,9 @@ class Model(ABC):
     def __repr__(self) -> str:
         return summary(self)
 
-    def view_anndata_setup(self, adata: AnnData | None = None, hide_state_registries: bool = False) -> None:
+    def view_anndata_setup(
+        self, adata: AnnData | None = None, hide_state_registries: bool = False
+    ) -> None:
         """Print what the model reads from its AnnData, and the categories that it knows.
 
         Parameters
@@ -455,7 +487,11 @@ def pick_device(accelerator: str, device: int | str) -> torch.device:
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     kind = {"gpu": "cuda"}.get(accelerator, accelerator)
     try:
-        found = torch.device(kind) if device == "auto" or kind == "cpu" else torch.device(kind, int(device))
+        found = (
+            torch.device(kind)
+            if device == "auto" or kind == "cpu"
+            else torch.device(kind, int(device))
+        )
         torch.empty(0, device=found)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InvalidOptionError(

@@ -80,7 +80,9 @@ class ModelFolder:
             | {name: metadata.version(name) for name in ("torch", "lightning", "anndata", "numpy")},
         )
         cells = {name: torch.from_numpy(part) for name, part in parts_of(self.split).items()}
-        weights = {name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()}
+        weights = {
+            name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()
+        }
         save(
             folder,
             record,
@@ -88,7 +90,9 @@ class ModelFolder:
             cells,
             prefix=prefix,
             overwrite=overwrite,
-            write_adata=None if adata is None else lambda path: adata.write_h5ad(path, **anndata_write_kwargs),
+            write_adata=None
+            if adata is None
+            else lambda path: adata.write_h5ad(path, **anndata_write_kwargs),
         )
 
 
@@ -126,7 +130,9 @@ class SavedModel:
         try:
             return from_words(cls, self.saved.record.config, "config")
         except CellvaeError as error:
-            raise FileFormatError(f"Expected the options of a {self.name} in model.json: {error}") from error
+            raise FileFormatError(
+                f"Expected the options of a {self.name} in model.json: {error}"
+            ) from error
 
     def registration(self, keys: type[Any]) -> Registration:
         """What was found in the data."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from cellvae.data.records import CategoriesRecord, CategoryRecord, CountsRecord, FieldRecord, NumbersRecord
+from cellvae.data.records import (
+    CategoriesRecord,
+    CategoryRecord,
+    CountsRecord,
+    FieldRecord,
+    NumbersRecord,
+)
 
 if TYPE_CHECKING:
     from cellvae.data import Registration
@@ -55,13 +61,17 @@ def setup_tables(name: str, registration: Registration, *, categories: bool) -> 
     from rich.table import Table
 
     console = Console()
-    console.print(f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False)
+    console.print(
+        f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False
+    )
     words = Table("setup_anndata", "value", title="What was given", title_justify="left")
     for word, value in registration.keys.given().items():
         words.add_row(word, str(value))
     if words.row_count:
         console.print(words)
-    columns = Table("column", "read from", "what was found", title="What is read", title_justify="left")
+    columns = Table(
+        "column", "read from", "what was found", title="What is read", title_justify="left"
+    )
     for column, record in registration.fields.items():
         columns.add_row(column, *described(record))
     console.print(columns)
@@ -82,7 +92,9 @@ def described(record: FieldRecord) -> tuple[str, str]:
             kind = "whole numbers" if record.integers else "numbers that are not all whole"
             return f"layers['{record.layer}']" if record.layer else "X", kind
         case CategoryRecord():
-            return obs(record.key), f"{len(record.categories):,} categories" if record.key else "one category"
+            return obs(
+                record.key
+            ), f"{len(record.categories):,} categories" if record.key else "one category"
         case CategoriesRecord():
             counts = ", ".join(f"{len(values):,} categories" for values in record.categories)
             return ", ".join(map(obs, record.keys)) or "nothing", counts
@@ -101,5 +113,7 @@ def categories_of(column: str, record: FieldRecord) -> list[tuple[str, tuple[obj
     if isinstance(record, CategoryRecord) and record.key:
         return [(f"{column}: {obs(record.key)}", record.categories)]
     if isinstance(record, CategoriesRecord):
-        return [(obs(key), values) for key, values in zip(record.keys, record.categories, strict=True)]
+        return [
+            (obs(key), values) for key, values in zip(record.keys, record.categories, strict=True)
+        ]
     return []

@@ -74,6 +74,7 @@ class SCVIConfig(Options):
         `"normal"`, or `"ln"` for a logistic normal latent (shares that sum to one).
     use_observed_lib_size
         Whether the size of a cell is the sum of its counts; otherwise it is a latent variable.
+        Size factors, where they are used, come before either.
     log_variational
         Whether the encoder reads log(1 + counts).
     encode_covariates
@@ -153,7 +154,9 @@ class SCVIModule(Module[CountBatch]):
         self.sizes = sizes
         self.config = config
         embedded = config.batch_representation == "embedding"
-        self.batch_embedding = nn.Embedding(sizes.n_batch, config.embedding_dim) if embedded else None
+        self.batch_embedding = (
+            nn.Embedding(sizes.n_batch, config.embedding_dim) if embedded else None
+        )
         n_dense = sizes.n_continuous + (config.embedding_dim if embedded else 0)
         n_cat_list = sizes.n_cats_per_cov if embedded else (sizes.n_batch, *sizes.n_cats_per_cov)
 
@@ -173,7 +176,8 @@ class SCVIModule(Module[CountBatch]):
             )
 
         self.z_encoder = encoder(config.n_latent, config.n_layers, config.latent_distribution)
-        self.l_encoder = None if config.use_observed_lib_size else encoder(1, 1, "normal")
+        latent_library = not (config.use_observed_lib_size or sizes.size_factor)
+        self.l_encoder = encoder(1, 1, "normal") if latent_library else None
         self.decoder = DecoderSCVI(
             config.n_latent + n_dense,
             sizes.n_genes,
@@ -189,7 +193,7 @@ class SCVIModule(Module[CountBatch]):
         )
         self.px_r = self.new_dispersion()
         self.latent_is_normal = config.latent_distribution == "normal"
-        if not config.use_observed_lib_size:
+        if latent_library:
             self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
             self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
 
@@ -200,7 +204,11 @@ class SCVIModule(Module[CountBatch]):
 
     def new_dispersion(self) -> nn.Parameter | None:
         """Logarithm of the inverse dispersion by what it differs by; None where it is decoded."""
-        further = {"gene": (), "gene-batch": (self.sizes.n_batch,), "gene-label": (self.sizes.n_labels,)}
+        further = {
+            "gene": (),
+            "gene-batch": (self.sizes.n_batch,),
+            "gene-label": (self.sizes.n_labels,),
+        }
         if not self.has_dispersion or self.config.dispersion == "gene-cell":
             return None
         return nn.Parameter(torch.randn(self.sizes.n_genes, *further[self.config.dispersion]))
@@ -292,7 +300,9 @@ class SCVIModule(Module[CountBatch]):
     def category_codes(self, batch: CountBatch) -> list[Tensor]:
         """Codes of batch and categorical covariates, [cells, 1] each."""
         codes = [] if self.batch_embedding is not None else [batch.batch]
-        return codes + ([] if batch.categorical is None else list(batch.categorical.split(1, dim=-1)))
+        return codes + (
+            [] if batch.categorical is None else list(batch.categorical.split(1, dim=-1))
+        )
 
 
 @final

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def one_hot(codes: Int[Tensor, "*cells 1"], n_categories: int) -> Float[Tensor, "*cells categories"]:
+def one_hot(
+    codes: Int[Tensor, "*cells 1"], n_categories: int
+) -> Float[Tensor, "*cells categories"]:
     """Indicator columns of one category per cell."""
     return functional.one_hot(codes.squeeze(-1), n_categories).float()
 

@@ -68,7 +68,9 @@ class FCLayers(nn.Module):
                 nn.BatchNorm1d(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
-                nn.LayerNorm(n_given, elementwise_affine=False) if use_layer_norm else nn.Identity(),
+                nn.LayerNorm(n_given, elementwise_affine=False)
+                if use_layer_norm
+                else nn.Identity(),
                 nn.ReLU(),
                 nn.Dropout(dropout_rate) if dropout_rate > 0 else nn.Identity(),
             )

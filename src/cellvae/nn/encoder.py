@@ -14,7 +14,10 @@ from torch.nn import functional
 from cellvae.nn.dense import FCLayers
 
 VarActivation = Literal["exp", "softplus"]
-POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {"exp": torch.exp, "softplus": functional.softplus}
+POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": torch.exp,
+    "softplus": functional.softplus,
+}
 
 
 class Encoder(nn.Module):
@@ -73,13 +76,17 @@ class Encoder(nn.Module):
         self.var_encoder = nn.Linear(n_hidden, n_output)
 
     def forward(
-        self, features: Float[Tensor, "cells features"], codes: Sequence[Int[Tensor, "cells 1"]] = ()
+        self,
+        features: Float[Tensor, "cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Normal:
         """Posterior of each cell, [cells, latent], before any transformation of the latent."""
         hidden = self.encoder(features, codes)
         variance = POSITIVE[self.var_activation](self.var_encoder(hidden)) + self.var_eps
         return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
 
-    def transform(self, z: Float[Tensor, "*samples cells latent"]) -> Float[Tensor, "*samples cells latent"]:
+    def transform(
+        self, z: Float[Tensor, "*samples cells latent"]
+    ) -> Float[Tensor, "*samples cells latent"]:
         """Draw of the posterior in the space that a decoder reads."""
         return functional.softmax(z, dim=-1) if self.distribution == "ln" else z

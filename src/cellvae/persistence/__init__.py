@@ -1,8 +1,9 @@
 """Model files: a record as JSON, tensors as safetensors, and nothing that can run."""
 
+from cellvae.persistence.header import Spec
 from cellvae.persistence.record import FileRecord, Record
 from cellvae.persistence.store import Saved, open_saved, save
-from cellvae.persistence.weights import Spec, check_tensors, specs
+from cellvae.persistence.weights import check_tensors, specs
 
 __all__ = [
     "FileRecord",

@@ -71,13 +71,13 @@ def put_in_place(place: Layout, stage: Path) -> None:
     """Make the files of a complete model the ones that count, and move them to their places."""
     sync(stage)
     finish(place)
-    for left in reversed(range(5)):
+    for left in reversed(range(100)):
         try:
             stage.rename(place.incoming)
             break
         except OSError as error:
             # Another process saved here at the same moment, and its files go first.
-            if left == 0 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
+            if left == 0 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             finish(place)
     try:

@@ -44,6 +44,11 @@ class Spec(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the values take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')} {list(self.shape)}"
 
@@ -78,7 +83,7 @@ def read_header(path: Path) -> dict[str, Spec]:
 
 
 def header_of(file: BinaryIO, path: Path) -> dict[str, Spec]:
-    """Header of an open file, of which the path is named in messages."""
+    """Header of an open file, which is left where the values start, without gaps between them."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
         raise damaged(path, f"its {size} bytes are fewer than the 8 that every file starts with")
@@ -114,10 +119,11 @@ def span(name: str, entry: Any, path: Path) -> Span:
     if len(shape) > 32 or math.prod(max(size, 1) for size in shape) >= 2**60:
         raise unsafe(path, f"more numbers or dimensions in {quoted} than can be addressed")
     spec = Spec(DTYPES[code], tuple(shape))
-    n_bytes = math.prod(shape) * spec.dtype.itemsize
-    if offsets[1] - offsets[0] != n_bytes:
+    if offsets[1] - offsets[0] != spec.n_bytes:
         found = f"the bytes {offsets[0]:,} to {offsets[1]:,}"
-        raise unsafe(path, f"{quoted} to be {spec}, or {n_bytes:,} bytes, and to lie in {found}")
+        raise unsafe(
+            path, f"{quoted} to be {spec}, or {spec.n_bytes:,} bytes, and to lie in {found}"
+        )
     return Span(spec, *offsets)
 
 

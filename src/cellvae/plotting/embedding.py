@@ -16,7 +16,11 @@ FEW, MANY = 10, 20
 
 
 def embedding(
-    coordinates: np.ndarray, values: Sequence[object] | pd.Series, ax: Axes, title: str = "", size: float | None = None
+    coordinates: np.ndarray,
+    values: Sequence[object] | pd.Series,
+    ax: Axes,
+    title: str = "",
+    size: float | None = None,
 ) -> Axes:
     """Cells as dots, one colour a category, with a legend beside.
 
@@ -37,12 +41,22 @@ def embedding(
 
     categories = pd.Categorical(np.asarray(values, dtype=object))
     names = list(categories.categories)
-    palette = plt.get_cmap("tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar")
+    palette = plt.get_cmap(
+        "tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar"
+    )
     area = size or float(np.clip(30_000 / max(1, len(coordinates)), 1, 20))
     for i, name in enumerate(names):
         mine = categories.codes == i
         colour = palette(i) if len(names) <= MANY else palette(i / len(names))
-        ax.scatter(*coordinates[mine].T, s=area, color=colour, label=str(name), linewidths=0, rasterized=True)
+        ax.scatter(
+            coordinates[mine, 0],
+            coordinates[mine, 1],
+            s=area,
+            color=colour,
+            label=str(name),
+            linewidths=0,
+            rasterized=True,
+        )
     ax.set_title(title, fontsize=11, loc="left")
     ax.set_xticks([])
     ax.set_yticks([])
@@ -51,6 +65,11 @@ def embedding(
     ax.spines[["top", "right"]].set_visible(False)
     columns = 1 + len(names) // 18
     ax.legend(
-        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, markerscale=2.0, ncols=columns
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        fontsize=8,
+        markerscale=2.0,
+        ncols=columns,
     )
     return ax

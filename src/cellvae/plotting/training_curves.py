@@ -40,10 +40,18 @@ def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | N
         if name in table:
             column = table[name].dropna()
             ax.plot(column.index, column, color=COLOURS[split], label=split, linewidth=1.5)
-            if best_epoch in column.index and (split == "validation" or names.get("validation") not in table):
-                ax.plot([best_epoch], [column.loc[best_epoch]], "o", color=COLOURS[split], markersize=6)
+            if (
+                best_epoch is not None
+                and best_epoch in column.index
+                and (split == "validation" or names.get("validation") not in table)
+            ):
+                ax.plot(
+                    [best_epoch], [column.loc[best_epoch]], "o", color=COLOURS[split], markersize=6
+                )
     if best_epoch is not None:
-        ax.axvline(best_epoch, color="0.5", linewidth=0.8, linestyle="--", label=f"best epoch {best_epoch}")
+        ax.axvline(
+            best_epoch, color="0.5", linewidth=0.8, linestyle="--", label=f"best epoch {best_epoch}"
+        )
     ax.set_xlabel("Epoch")
     ax.set_title(PANELS.get(part, part), fontsize=10, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
@@ -73,7 +81,9 @@ def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figur
 
 def focus(ax: Axes, table: pd.DataFrame, part: str) -> None:
     """Let the steep first epochs leave the panel, so that the rest can be seen."""
-    columns = [table[name].dropna() for name in (f"{part}_train", f"{part}_validation") if name in table]
+    columns = [
+        table[name].dropna() for name in (f"{part}_train", f"{part}_validation") if name in table
+    ]
     if not columns or len(columns[0]) < 20:
         return
     shown = pd.concat([c.iloc[max(1, len(c) // 20) :] for c in columns])

@@ -23,7 +23,14 @@ from cellvae.train.options import (
 )
 
 # Words of plan_kwargs: those handed on by their own name, and the names of the others.
-OPTIMIZER_WORDS = ("optimizer", "optimizer_creator", "lr", "weight_decay", "eps", "update_only_decoder")
+OPTIMIZER_WORDS = (
+    "optimizer",
+    "optimizer_creator",
+    "lr",
+    "weight_decay",
+    "eps",
+    "update_only_decoder",
+)
 PLATEAU_WORDS = {
     "lr_factor": "factor",
     "lr_patience": "patience",
@@ -37,11 +44,24 @@ WARMUP_WORDS = {
     "min_kl_weight": "minimum",
     "max_kl_weight": "maximum",
 }
-FURTHER_PLAN_WORDS = ("reduce_lr_on_plateau", "compile", "compile_kwargs", "on_step", "on_epoch", "kl_weight")
+FURTHER_PLAN_WORDS = (
+    "reduce_lr_on_plateau",
+    "compile",
+    "compile_kwargs",
+    "on_step",
+    "on_epoch",
+    "kl_weight",
+)
 SPLIT_WORDS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
 LOADER_WORDS = ("batch_size", "shuffle", "drop_last", "num_workers")
-# Loader words of scvi-tools that have nothing to act on here: cells are fetched without worker processes.
-IDLE_LOADER_WORDS = ("pin_memory", "persistent_workers", "load_sparse_tensor", "drop_dataset_tail", "prefetch_factor")
+# Loader words of scvi-tools with nothing to act on here: there are no worker processes.
+IDLE_LOADER_WORDS = (
+    "pin_memory",
+    "persistent_workers",
+    "load_sparse_tensor",
+    "drop_dataset_tail",
+    "prefetch_factor",
+)
 EARLY_STOPPING_WORDS = {
     "early_stopping_monitor": "monitor",
     "early_stopping_patience": "patience",
@@ -55,9 +75,22 @@ PROGRESS_WORDS = {
     "progress_bar_refresh_rate": "refresh_rate",
     "simple_progress_bar": "simple",
 }
-RUN_WORDS = ("max_epochs", "seed", "accelerator", "devices", "check_val_every_n_epoch", "learning_rate_monitor")
+RUN_WORDS = (
+    "max_epochs",
+    "seed",
+    "accelerator",
+    "devices",
+    "check_val_every_n_epoch",
+    "learning_rate_monitor",
+)
 FURTHER_WORDS = (
-    *("early_stopping", "enable_checkpointing", "checkpointing_monitor", "callbacks", "load_sparse_tensor"),
+    *(
+        "early_stopping",
+        "enable_checkpointing",
+        "checkpointing_monitor",
+        "callbacks",
+        "load_sparse_tensor",
+    ),
     *("plan_kwargs", "plan_config", "datasplitter_kwargs", "trainer_config", "log_save_dir"),
 )
 
@@ -87,12 +120,22 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
     check_known(
         given,
         {
-            *(*SPLIT_WORDS[:3], *EARLY_STOPPING_WORDS, *PROGRESS_WORDS, *RUN_WORDS, *FURTHER_WORDS, "batch_size"),
+            *(
+                *SPLIT_WORDS[:3],
+                *EARLY_STOPPING_WORDS,
+                *PROGRESS_WORDS,
+                *RUN_WORDS,
+                *FURTHER_WORDS,
+                "batch_size",
+            ),
             *trainer_words,
         },
         "train()",
     )
-    plan = {**as_words(given.get("plan_config"), "plan_config"), **as_words(given.get("plan_kwargs"), "plan_kwargs")}
+    plan = {
+        **as_words(given.get("plan_config"), "plan_config"),
+        **as_words(given.get("plan_kwargs"), "plan_kwargs"),
+    }
     split = as_words(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
     check_known(
         plan, {*OPTIMIZER_WORDS, *PLATEAU_WORDS, *WARMUP_WORDS, *FURTHER_PLAN_WORDS}, "plan_kwargs"
@@ -103,14 +146,20 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
     options = TrainOptions(
         **pick(given, RUN_WORDS),
         log_steps=bool(plan.get("on_step", False)),
-        checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation") if checkpoint else None,
+        checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation")
+        if checkpoint
+        else None,
         split=from_words(SplitOptions, pick(taken, SPLIT_WORDS), "train()"),
         loader=from_words(LoaderOptions, pick(taken, LOADER_WORDS), "train()"),
         optimizer=from_words(OptimizerOptions, pick(plan, OPTIMIZER_WORDS), "plan_kwargs"),
         warmup=parse_warmup(plan),
-        plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS) if plan.get("reduce_lr_on_plateau") else None,
+        plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS)
+        if plan.get("reduce_lr_on_plateau")
+        else None,
         early_stopping=parse_early_stopping(given),
-        progress=renamed(ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_WORDS),
+        progress=renamed(
+            ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_WORDS
+        ),
         compile=CompileOptions(
             enabled=bool(plan.get("compile", False)), arguments=plan.get("compile_kwargs") or {}
         ),
@@ -209,5 +258,7 @@ def as_callbacks(callbacks: Any) -> tuple[Any, ...]:
     for callback in found:
         if not isinstance(callback, pl.Callback):
             made = f" Did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
-            raise InvalidOptionError(f"Expected callbacks to be Lightning callbacks; got {callback!r}.{made}")
+            raise InvalidOptionError(
+                f"Expected callbacks to be Lightning callbacks; got {callback!r}.{made}"
+            )
     return found

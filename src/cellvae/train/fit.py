@@ -108,7 +108,7 @@ def fit(
         plan.known_metrics,
         chosen,
         n_validation=len(split.validation),
-        n_train_from_validation=f"{len(split.train):,} cells are for training",
+        n_train=len(split.train),
     )
     validate_every = options.check_val_every_n_epoch or (1 if needed else None)
     validation_blocks = None
@@ -133,7 +133,9 @@ def fit(
     if not kept:
         module.load_state_dict(before)
     report = make_report(trainer, plan, max_epochs, seconds, seed, chosen, error)
-    return Outcome(history=history, report=report, kept=kept, error=None if is_interrupt(error) else error)
+    return Outcome(
+        history=history, report=report, kept=kept, error=None if is_interrupt(error) else error
+    )
 
 
 def run(
@@ -197,8 +199,8 @@ def check_batch_norm(module: Module[Any], loader: LoaderOptions) -> None:
     normalised = any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules())
     if normalised and loader.batch_size < 2:
         raise InvalidOptionError(
-            "Expected batch_size to be at least 2, since the network normalises over the cells of a batch; "
-            f"got {loader.batch_size}. Or make the model with use_batch_norm='none'."
+            "Expected batch_size to be at least 2, since the network normalises over the cells of "
+            f"a batch; got {loader.batch_size}. Or make the model with use_batch_norm='none'."
         )
 
 
@@ -241,7 +243,7 @@ def chief(plan: Plan, callbacks: Sequence[pl.Callback]) -> Best | None:
     """What the report calls best: what was brought back last, else what was found last."""
     found = list(plan.best.values())
     restored = [best for best in found if best.restored]
-    return (restored or found or [None])[-1]
+    return restored[-1] if restored else found[-1] if found else None
 
 
 def ending(
@@ -290,7 +292,7 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def sigint_kept() -> Iterator[None]:
-    """Context that puts the handler of Ctrl-C back, which Lightning turns off after an interrupt."""
+    """Context that puts the handler of Ctrl-C back; Lightning turns it off after an interrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -96,5 +96,7 @@ class History(Mapping[str, pd.DataFrame]):
         if any(not isinstance(c, list) or len(c) != len(epochs) for c in metrics.values()):
             raise FileFormatError(f"Expected {len(epochs)} values of each metric of the history.")
         for i, epoch in enumerate(epochs):
-            history.add(int(epoch), {k: float(c[i]) for k, c in metrics.items() if c[i] is not None})
+            history.add(
+                int(epoch), {k: float(c[i]) for k, c in metrics.items() if c[i] is not None}
+            )
         return history

@@ -11,7 +11,17 @@ Split = Literal["train", "validation"]
 Mode = Literal["min", "max"]
 
 PARTS = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
-LOWER_IS_BETTER = ("loss", "elbo", "kl", "reconstruction", "perplexity", "error", "mmd", "mse", "mae")
+LOWER_IS_BETTER = (
+    "loss",
+    "elbo",
+    "kl",
+    "reconstruction",
+    "perplexity",
+    "error",
+    "mmd",
+    "mse",
+    "mae",
+)
 HIGHER_IS_BETTER = (
     *("accuracy", "acc", "f1", "auroc", "asw", "lisi", "nmi", "ari", "recall", "precision"),
     *("ndcg", "hit", "map", "mrr", "likelihood", "r2", "score", "conn", "pcr"),
@@ -20,7 +30,11 @@ HIGHER_IS_BETTER = (
 
 def metric_names(split: Split, extra: Collection[str] = ()) -> list[str]:
     """Names of everything that a plan measures on one split."""
-    return [*(f"{part}_{split}" for part in PARTS), f"{split}_loss", *(f"{name}_{split}" for name in extra)]
+    return [
+        *(f"{part}_{split}" for part in PARTS),
+        f"{split}_loss",
+        *(f"{name}_{split}" for name in extra),
+    ]
 
 
 def is_validation(name: str) -> bool:
@@ -45,7 +59,8 @@ def better(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
     if any(word.startswith(HIGHER_IS_BETTER) for word in words):
         return "max"
     raise InvalidOptionError(
-        f"Whether a higher or a lower '{name}' is better is not known here. Give mode='min' or mode='max'."
+        f"Whether a higher or a lower '{name}' is better is not known here. "
+        "Give mode='min' or mode='max'."
     )
 
 
@@ -61,5 +76,6 @@ def check_monitor(name: str, known: Collection[str], *, more_may_come: bool = Fa
         return
     close = did_you_mean(name, known)
     raise InvalidOptionError(
-        f"Nothing measures '{name}', which is to be monitored.{close} Measured are: {', '.join(known)}."
+        f"Nothing measures '{name}', which is to be monitored.{close} "
+        f"Measured are: {', '.join(known)}."
     )

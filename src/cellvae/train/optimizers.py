@@ -23,7 +23,9 @@ def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.
     if options.update_only_decoder:
         children = dict(module.named_children())
         if "decoder" not in children:
-            raise InvalidOptionError("update_only_decoder=True needs a network with a part named 'decoder'.")
+            raise InvalidOptionError(
+                "update_only_decoder=True needs a network with a part named 'decoder'."
+            )
         chosen = children["decoder"]
     parameters = [p for p in chosen.parameters() if p.requires_grad]
     if not parameters:
@@ -31,9 +33,11 @@ def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.
     if options.optimizer_creator is not None:
         return options.optimizer_creator(parameters)
     kind = torch.optim.Adam if options.optimizer == "Adam" else torch.optim.AdamW
-    # The fused kernel needs floating-point parameters on a device that has it; None lets torch choose.
+    # One kernel for all parameters, where the device has it; None lets torch choose.
     fused = True if all(p.device.type in ("cpu", "cuda") for p in parameters) else None
-    return kind(parameters, lr=options.lr, weight_decay=options.weight_decay, eps=options.eps, fused=fused)
+    return kind(
+        parameters, lr=options.lr, weight_decay=options.weight_decay, eps=options.eps, fused=fused
+    )
 
 
 def make_plateau(optimizer: torch.optim.Optimizer, options: PlateauOptions) -> ReduceLROnPlateau:

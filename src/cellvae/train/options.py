@@ -49,8 +49,9 @@ class OptimizerOptions(Options):
         super().__post_init__()
         if (self.optimizer == "Custom") != (self.optimizer_creator is not None):
             raise InvalidOptionError(
-                "Expected optimizer='Custom' together with optimizer_creator=<function of the parameters>; "
-                f"got optimizer={self.optimizer!r} and optimizer_creator={self.optimizer_creator!r}."
+                "Expected optimizer='Custom' together with optimizer_creator=<function of the "
+                f"parameters>; got optimizer={self.optimizer!r} and "
+                f"optimizer_creator={self.optimizer_creator!r}."
             )
 
 

@@ -97,14 +97,16 @@ class Plan(pl.LightningModule):
         self.best: dict[str, Best] = {}
         self.n_cells_seen = 0
         self.n_epochs_done = 0
-        self.validated = False
+        self.validated = self.train_logged = False
         self.train_tally = Tally("train", module.extra_names)
         self.validation_tally = Tally("validation", module.extra_names)
         self.validation_noise = ExitStack()
         self.loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:
             self.loss = torch.compile(module.loss, **compiling.arguments)
-        self.register_buffer("kl_weight", torch.tensor(warmup.at(self.first_epoch, 0)), persistent=False)
+        self.register_buffer(
+            "kl_weight", torch.tensor(warmup.at(self.first_epoch, 0)), persistent=False
+        )
         self.kl_weight: Float[Tensor, ""]
 
     @property
@@ -129,7 +131,9 @@ class Plan(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "monitor": self.plateau_options.metric},
         }
 
-    def transfer_batch_to_device(self, batch: Block, device: torch.device, dataloader_idx: int) -> Block:
+    def transfer_batch_to_device(
+        self, batch: Block, device: torch.device, dataloader_idx: int
+    ) -> Block:
         """Leave the block where its rows are; what is taken from it is moved."""
         return batch
 
@@ -146,7 +150,7 @@ class Plan(pl.LightningModule):
         """Start the epoch's own stream of random numbers and set its KL weight."""
         torch.manual_seed(derive(self.seed, "epoch", self.epoch))
         self.train_tally.clear()
-        self.validated = False
+        self.validated = self.train_logged = False
         self.kl_weight.fill_(self.warmup.at(self.epoch, self.global_step))
         loader = self.trainer.train_dataloader
         if isinstance(loader, EpochBlocks):
@@ -160,11 +164,20 @@ class Plan(pl.LightningModule):
         self.train_tally.add(loss)
         if self.log_steps:
             n = loss.reconstruction.shape[0]
-            self.log("train_loss_step", loss.objective.detach(), on_step=True, on_epoch=False, batch_size=n)
+            self.log(
+                "train_loss_step",
+                loss.objective.detach(),
+                on_step=True,
+                on_epoch=False,
+                batch_size=n,
+            )
             self.log("kl_weight_step", self.kl_weight, on_step=True, on_epoch=False, batch_size=n)
         if self.trainer.is_last_batch:
+            self.train_logged = True
             self.log_tally(self.train_tally)
-            self.log("kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1)
+            self.log(
+                "kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1
+            )
         return loss.objective
 
     def on_validation_epoch_start(self) -> None:
@@ -185,19 +198,26 @@ class Plan(pl.LightningModule):
 
     def log_tally(self, tally: Tally) -> None:
         """Log the means of an epoch, still on the device."""
-        self.log_dict({k: v.float() for k, v in tally.means().items()}, on_step=False, on_epoch=True, batch_size=1)
+        self.log_dict(
+            {k: v.float() for k, v in tally.means().items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+        )
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch, all at once, into the history."""
         self.n_cells_seen += self.train_tally.n_cells
         self.n_epochs_done = self.current_epoch + 1
         metrics = self.trainer.callback_metrics
-        if self.train_tally.n_cells and "train_loss" not in metrics:
-            # The epoch was cut short (max_steps, a time limit): its last batch was not known as such.
+        if not self.train_logged and self.train_tally.n_cells:
+            # The epoch was cut short (max_steps, a time limit): no batch was known as its last.
             self.log_tally(self.train_tally)
             metrics = self.trainer.callback_metrics
         fresh = {k: v for k, v in metrics.items() if self.validated or not is_validation(k)}
-        values = torch.stack([torch.as_tensor(v).detach().double().cpu().reshape(()) for v in fresh.values()])
+        values = torch.stack(
+            [torch.as_tensor(v).detach().double().cpu().reshape(()) for v in fresh.values()]
+        )
         self.history.add(self.epoch, dict(zip(fresh, values.tolist(), strict=True)))
 
     def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:

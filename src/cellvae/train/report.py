@@ -21,7 +21,7 @@ class TrainingReport:
     epochs, max_epochs
         Epochs completed and asked for.
     monitor, best_epoch, best_score
-        Metric that chose the best epoch, that epoch, and the score there; None if none was monitored.
+        Metric that chose the best epoch, that epoch, and its score; None if none was monitored.
     best_path
         Folder of the best model that was saved.
     restored_epoch
@@ -70,7 +70,9 @@ class TrainingReport:
                 else f"of epoch {self.restored_epoch}, brought back",
             )
         )
-        shown.append(("time", f"{self.seconds:.1f} s, {self.cells_per_second:,.0f} cells per second"))
+        shown.append(
+            ("time", f"{self.seconds:.1f} s, {self.cells_per_second:,.0f} cells per second")
+        )
         shown.append(("seed", str(self.seed)))
         return shown
 

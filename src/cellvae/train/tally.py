@@ -45,7 +45,7 @@ class Tally:
         self.n_batches += 1
 
     def means(self) -> dict[str, Tensor]:
-        """Metrics of the epoch, on the device: losses in nats per cell, the ELBO with KL unweighted.
+        """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
 
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
@@ -60,7 +60,9 @@ class Tally:
             f"kl_global_{self.split}": kl_global,
         }
         further = self.sums[4:] / self.n_cells
-        return means | {f"{name}_{self.split}": further[i] for i, name in enumerate(self.extra_names)}
+        return means | {
+            f"{name}_{self.split}": further[i] for i, name in enumerate(self.extra_names)
+        }
 
     def clear(self) -> None:
         """Start a new epoch."""

@@ -36,8 +36,8 @@ def make_trainer(
         "accelerator": pick_accelerator(options.accelerator),
         "devices": pick_devices(options.devices),
         "callbacks": list(callbacks),
-        "check_val_every_n_epoch": validate_every or max_epochs + 1,
-        "limit_val_batches": None if validate_every else 0,
+        # Without validation cells 1 means never, and lets stock callbacks look at train metrics.
+        "check_val_every_n_epoch": validate_every or 1,
         "logger": False,
         "log_every_n_steps": min(LOG_EVERY, n_batches),
         "num_sanity_val_steps": 0,
@@ -72,7 +72,13 @@ def pick_devices(devices: int | str | Sequence[int]) -> Any:
     wanted = list(devices) if isinstance(devices, tuple) else devices
     if wanted in ("auto", 1, "1"):
         return 1
-    several = wanted == -1 or isinstance(wanted, int) or (isinstance(wanted, list) and len(wanted) != 1)
-    if several or (isinstance(wanted, str) and wanted.strip() in ("-1",) or "," in str(wanted).strip("[], ")):
-        raise InvalidOptionError(f"Expected one device; got devices={devices!r}. Several are not supported yet.")
+    several = (
+        wanted == -1 or isinstance(wanted, int) or (isinstance(wanted, list) and len(wanted) != 1)
+    )
+    if several or (
+        isinstance(wanted, str) and wanted.strip() in ("-1",) or "," in str(wanted).strip("[], ")
+    ):
+        raise InvalidOptionError(
+            f"Expected one device; got devices={devices!r}. Several are not supported yet."
+        )
     return wanted

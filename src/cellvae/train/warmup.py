@@ -43,7 +43,9 @@ class KLWarmup:
         return self.n_epochs is None and bool(self.n_steps)
 
 
-def plan_warmup(options: WarmupOptions, max_epochs: int, steps_per_epoch: int, floor: float = 0.0) -> KLWarmup:
+def plan_warmup(
+    options: WarmupOptions, max_epochs: int, steps_per_epoch: int, floor: float = 0.0
+) -> KLWarmup:
     """Warm-up of a run; tells the user if the weight will not reach its maximum.
 
     A step count without an epoch count is used as it is, as in scvi-tools.
@@ -52,16 +54,23 @@ def plan_warmup(options: WarmupOptions, max_epochs: int, steps_per_epoch: int, f
     if n_epochs == "auto":
         n_epochs = None if options.n_steps is not None else min(AUTO_EPOCHS, max(max_epochs - 1, 0))
     warmup = KLWarmup(
-        n_epochs=n_epochs, n_steps=options.n_steps, minimum=options.minimum, maximum=options.maximum, floor=floor
+        n_epochs=n_epochs,
+        n_steps=options.n_steps,
+        minimum=options.minimum,
+        maximum=options.maximum,
+        floor=floor,
     )
     last = warmup.at(max_epochs - 1, max_epochs * steps_per_epoch - 1)
     asked = f"n_epochs_kl_warmup={n_epochs}" if n_epochs else f"n_steps_kl_warmup={options.n_steps}"
     # A last weight of 399/400 is what 400 epochs of warm-up in 400 epochs mean.
-    short = n_epochs > max_epochs if n_epochs else max_epochs * steps_per_epoch < (options.n_steps or 0)
+    short = (
+        n_epochs > max_epochs if n_epochs else max_epochs * steps_per_epoch < (options.n_steps or 0)
+    )
     if last < options.maximum and short:
         warn(
-            f"The KL weight will only reach {last:.3g} of {options.maximum:g}: {asked} is longer than the run "
-            f"({max_epochs} epochs of {steps_per_epoch} steps). Leave it out to warm up within the run.",
+            f"The KL weight will only reach {last:.3g} of {options.maximum:g}: {asked} is longer "
+            f"than the run ({max_epochs} epochs of {steps_per_epoch} steps). Leave it out to warm "
+            "up within the run.",
             TrainingWarning,
         )
     return warmup

@@ -104,21 +104,30 @@ class SparseReader(Reader):
 
     def read_rows(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
         """Rows of the file, given in increasing order, none twice."""
-        parts = [self.read_run(run) for run in self.runs(rows) if len(run)]
-        if not parts:
-            parts = [sparse.csr_matrix((0, self.n_columns), dtype=self.data.dtype)]
-        taken = sparse.vstack(parts, format="csr") if len(parts) > 1 else parts[0]
-        return taken if self.genes is None else taken[:, self.genes]
-
-    def read_run(self, run: NDArray[np.int64]) -> sparse.csr_matrix:
-        """Rows of the file that lie close to each other."""
-        first, last = int(run[0]), int(run[-1]) + 1
-        begin, end = int(self.starts[first]), int(self.starts[last])
-        stretch = sparse.csr_matrix(
-            (self.data[begin:end], self.indices[begin:end], self.starts[first : last + 1] - begin),
-            shape=(last - first, self.n_columns),
+        runs = [(int(run[0]), int(run[-1]) + 1) for run in self.runs(rows) if len(run)]
+        spans = [slice(int(self.starts[first]), int(self.starts[last])) for first, last in runs]
+        got = np.concatenate([np.zeros(0, np.int64), *(np.arange(*run) for run in runs)])
+        ends = np.cumsum([0, *(self.starts[got + 1] - self.starts[got])])
+        matrix = sparse.csr_matrix(
+            (joined(self.data, spans), joined(self.indices, spans), ends),
+            shape=(len(got), self.n_columns),
         )
-        return stretch if len(run) == last - first else stretch[run - first]
+        if len(got) > len(rows):
+            matrix = matrix[np.searchsorted(got, rows)]
+        return matrix if self.genes is None else matrix[:, self.genes]
+
+
+def joined(dataset: Any, spans: list[slice]) -> NDArray[Any]:
+    """Stretches of a dataset one after the other."""
+    if len(spans) == 1:
+        return np.asarray(dataset[spans[0]])
+    whole = np.empty(sum(span.stop - span.start for span in spans), dtype=dataset.dtype)
+    filled = 0
+    for span in spans:
+        part = dataset[span]
+        whole[filled : filled + len(part)] = part
+        filled += len(part)
+    return whole
 
 
 def reader(matrix: CountMatrix) -> Reader:

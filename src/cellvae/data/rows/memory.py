@@ -42,7 +42,7 @@ class DenseColumn:
             )
             values = np.ascontiguousarray(values)
         self.values = values
-        self.genes = genes
+        self.genes = None if genes is None else torch.from_numpy(genes)
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -50,10 +50,9 @@ class DenseColumn:
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""
-        taken = self.values[numbers_within(cells, len(self))]
-        if self.genes is not None:
-            taken = taken[:, self.genes]
-        return torch.from_numpy(taken.astype(np.float32, order="C", copy=False))
+        taken = self.values[numbers_within(cells, len(self))].astype(np.float32, copy=False)
+        dense = torch.from_numpy(taken)
+        return dense if self.genes is None else dense.index_select(1, self.genes)
 
 
 @final

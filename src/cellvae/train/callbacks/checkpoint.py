@@ -67,9 +67,13 @@ class SaveCheckpoint(Checkpoint):
     ) -> None:
         super().__init__()
         if save_top_k < -1 or save_top_k == 0:
-            raise InvalidOptionError(f"Expected save_top_k to be -1 or at least 1; got {save_top_k}.")
+            raise InvalidOptionError(
+                f"Expected save_top_k to be -1 or at least 1; got {save_top_k}."
+            )
         if every_n_epochs < 1:
-            raise InvalidOptionError(f"Expected every_n_epochs to be at least 1; got {every_n_epochs}.")
+            raise InvalidOptionError(
+                f"Expected every_n_epochs to be at least 1; got {every_n_epochs}."
+            )
         self.monitor = monitor
         self.monitored = Monitored(monitor, mode)
         self.dirpath = None if dirpath is None else Path(dirpath).expanduser()
@@ -115,7 +119,9 @@ class SaveCheckpoint(Checkpoint):
         self.monitored.clear()
         self.kept, self.best_path = {}, None
         self.validated, self.not_finite = False, None
-        self.folder = self.dirpath or new_folder(Path(trainer.default_root_dir) / "checkpoints", self.monitor)
+        self.folder = self.dirpath or new_folder(
+            Path(trainer.default_root_dir) / "checkpoints", self.monitor
+        )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that validation metrics are new."""
@@ -126,7 +132,8 @@ class SaveCheckpoint(Checkpoint):
         self.raise_if_not_finite(trainer)
         fresh = self.monitored.is_fresh(self.validated)
         self.validated = False
-        if not fresh or trainer.fast_dev_run or (trainer.current_epoch + 1) % self.every_n_epochs:
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not fresh or not due or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         value = self.monitored.read(trainer.callback_metrics)
         if self.is_among_best(value):
@@ -144,7 +151,9 @@ class SaveCheckpoint(Checkpoint):
     def save(self, value: float, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the model as it is, then delete the worst if too many are kept."""
         if not isinstance(pl_module, Plan):
-            raise TrainingError("SaveCheckpoint saves models trained by a cellvae Plan; got another module.")
+            raise TrainingError(
+                "SaveCheckpoint saves models trained by a cellvae Plan; got another module."
+            )
         assert self.folder is not None
         epoch = numbered(trainer, pl_module)
         path = self.folder / self.name_of(epoch, value, trainer)
@@ -184,9 +193,11 @@ class SaveCheckpoint(Checkpoint):
                 return f"{self.monitor.replace('/', '_')}={value:{form or '.4f'}}"
             if name not in known:
                 raise InvalidOptionError(
-                    f"Expected filename to name a metric in braces; got '{{{name}}}'. Known: {', '.join(known)}."
+                    f"Expected filename to name a metric in braces; got '{{{name}}}'. "
+                    f"Known: {', '.join(known)}."
                 )
-            return f"{name.replace('/', '_')}={known[name]:{form or ('d' if name in ('epoch', 'step') else '.4f')}}"
+            plain = "d" if name in ("epoch", "step") else ".4f"
+            return f"{name.replace('/', '_')}={known[name]:{form or plain}}"
 
         return re.sub(r"\{([^{}:]+)(?::([^{}]*))?\}", filled, self.filename)
 
@@ -196,7 +207,12 @@ class SaveCheckpoint(Checkpoint):
         """Look for a gradient that is not finite, before it reaches the weights."""
         if not self.check_nan_gradients:
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         norms = torch.stack(torch._foreach_norm(gradients))
         found = ~torch.isfinite(norms).all()
         self.not_finite = found if self.not_finite is None else self.not_finite | found
@@ -207,8 +223,9 @@ class SaveCheckpoint(Checkpoint):
         """Stop training by an error if a gradient was not finite."""
         if self.not_finite is not None and bool(self.not_finite):
             raise TrainingError(
-                f"A gradient was not finite in epoch {trainer.current_epoch} (step {trainer.global_step}). "
-                "Check the data for outliers, or lower plan_kwargs={'lr': ...}."
+                f"A gradient was not finite in epoch {trainer.current_epoch} "
+                f"(step {trainer.global_step}). Check the data for outliers, or lower the "
+                "learning rate: plan_kwargs={'lr': ...}."
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -219,7 +236,7 @@ class SaveCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Bring the best weights back; whatever goes wrong here, the first exception is what is raised."""
+        """Bring the best weights back; the exception that is on its way is the one raised."""
         if not self.load_best_on_end:
             return
         try:

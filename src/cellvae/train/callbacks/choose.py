@@ -28,7 +28,11 @@ def build_callbacks(options: TrainOptions, extra: Sequence[pl.Callback] = ()) ->
     if options.learning_rate_monitor or options.plateau is not None:
         chosen.append(RecordLearningRate())
     if options.progress.enabled and not any(isinstance(c, ProgressBar) for c in extra):
-        chosen.append(EpochBar(options.progress.refresh_rate) if options.progress.simple else TQDMProgressBar())
+        chosen.append(
+            EpochBar(options.progress.refresh_rate)
+            if options.progress.simple
+            else TQDMProgressBar()
+        )
     if options.early_stopping is not None:
         stop = options.early_stopping
         chosen.append(
@@ -51,7 +55,8 @@ def monitored_by(callbacks: Sequence[pl.Callback], options: TrainOptions) -> lis
     names = [
         c.monitor
         for c in callbacks
-        if isinstance(c, LightningEarlyStopping | SaveCheckpoint | ModelCheckpoint) and c.monitor is not None
+        if isinstance(c, LightningEarlyStopping | SaveCheckpoint | ModelCheckpoint)
+        and c.monitor is not None
     ]
     return names + ([options.plateau.metric] if options.plateau is not None else [])
 
@@ -62,7 +67,7 @@ def check_monitors(
     callbacks: Sequence[pl.Callback],
     *,
     n_validation: int,
-    n_train_from_validation: str,
+    n_train: int,
 ) -> bool:
     """Check what is monitored before training; tell whether validation is needed for it.
 
@@ -73,13 +78,15 @@ def check_monitors(
     """
     own = type(EpochBar()).__module__.rpartition(".")[0]
     more_may_come = any(
-        not type(c).__module__.startswith((own, "lightning.", "pytorch_lightning.")) for c in callbacks
+        not type(c).__module__.startswith((own, "lightning.", "pytorch_lightning."))
+        for c in callbacks
     )
     for name in monitored:
         check_monitor(name, known, more_may_come=more_may_come)
         if is_validation(name) and n_validation == 0:
             raise InvalidOptionError(
-                f"'{name}' is monitored but there are no validation cells ({n_train_from_validation}). "
-                "Leave some with train_size or validation_size, or monitor 'elbo_train'."
+                f"'{name}' is monitored but there are no validation cells "
+                f"({n_train:,} cells are for training). Leave some with train_size or "
+                "validation_size, or monitor 'elbo_train'."
             )
     return any(is_validation(name) for name in monitored)

@@ -96,11 +96,13 @@ class EarlyStopping(LightningEarlyStopping):
         """Compare the metric with its best, and stop if it is time."""
         fresh = self.monitored.is_fresh(self.validated)
         self.validated = False
-        if not fresh or trainer.fast_dev_run:
+        if not fresh or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         value = self.monitored.read(trainer.callback_metrics)
         epoch = numbered(trainer, pl_module)
-        self.reason = self.judge(value, epoch, trainer.current_epoch < self.warmup_epochs, network(pl_module))
+        self.reason = self.judge(
+            value, epoch, trainer.current_epoch < self.warmup_epochs, network(pl_module)
+        )
         if isinstance(pl_module, Plan) and self.monitored.best is not None:
             pl_module.note_best(self.best(restored=False))
         if self.reason is not None:
@@ -117,8 +119,12 @@ class EarlyStopping(LightningEarlyStopping):
         if self.stopping_threshold is not None and self.is_past(value, self.stopping_threshold):
             self.keep(value, epoch, module)
             return f"{name} reached {value:.4f}, past the threshold of {self.stopping_threshold:g}"
-        if self.divergence_threshold is not None and self.is_past(-value, -self.divergence_threshold):
-            return f"{name} reached {value:.4f}, beyond the threshold of {self.divergence_threshold:g}"
+        if self.divergence_threshold is not None and self.is_past(
+            -value, -self.divergence_threshold
+        ):
+            return (
+                f"{name} reached {value:.4f}, beyond the threshold of {self.divergence_threshold:g}"
+            )
         if self.monitored.improves(value):
             if self.verbose:
                 logger.info("Epoch %d: %s improved to %.4f.", epoch, name, value)

@@ -1,4 +1,4 @@
-"""A metric that a callback follows: when it is fresh, which direction is better, which epoch was best."""
+"""A metric that a callback follows: its direction, and its best value so far."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class Monitored:
         Change that counts as an improvement must be larger than this.
     """
 
-    def __init__(self, name: str, mode: Literal["min", "max", "auto"] = "auto", min_delta: float = 0.0) -> None:
+    def __init__(
+        self, name: str, mode: Literal["min", "max", "auto"] = "auto", min_delta: float = 0.0
+    ) -> None:
         self.name = name
         self.mode: Mode = better(name, mode)
         self.min_delta = abs(min_delta)
@@ -51,7 +53,8 @@ class Monitored:
         if self.name not in metrics:
             close = did_you_mean(self.name, metrics)
             raise TrainingError(
-                f"Nothing logged '{self.name}', which is monitored.{close} Logged: {', '.join(sorted(metrics))}."
+                f"Nothing logged '{self.name}', which is monitored.{close} "
+                f"Logged: {', '.join(sorted(metrics))}."
             )
         return float(metrics[self.name])
 

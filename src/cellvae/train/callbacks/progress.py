@@ -51,11 +51,18 @@ class EpochBar(ProgressBar):
         self.drawn = time.monotonic()
         if self.enabled and is_interactive():
             layout = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
-            self.bar = tqdm(total=trainer.max_epochs, bar_format=layout, dynamic_ncols=True, leave=True)
+            self.bar = tqdm(
+                total=trainer.max_epochs, bar_format=layout, dynamic_ncols=True, leave=True
+            )
             self.bar.set_description_str(f"Epoch 1/{trainer.max_epochs}")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Move the bar within an epoch."""
         if self.bar is None or time.monotonic() - self.drawn < REDRAW_SECONDS:
@@ -101,7 +108,9 @@ def metrics_shown(trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
     """Train and validation ELBO for one line."""
     metrics = trainer.callback_metrics
     names = {"elbo_train": "ELBO train", "elbo_validation": "validation"}
-    return ", ".join(f"{text} {float(metrics[name]):.2f}" for name, text in names.items() if name in metrics)
+    return ", ".join(
+        f"{text} {float(metrics[name]):.2f}" for name, text in names.items() if name in metrics
+    )
 
 
 def is_interactive() -> bool:

@@ -1,0 +1,276 @@
+"""A run from beginning to end, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from cellvae.data import Split
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.model.scvi import SCVIModule
+from cellvae.seeds import own_randomness
+from cellvae.train.arguments import parse
+from cellvae.train.fit import Outcome, fit
+
+
+def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
+    history, seed = words.pop("history", None), words.pop("seed", 1)
+    parsed = parse({"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words})
+    return fit(
+        module, rows, split, parsed.options, seed=seed, callbacks=parsed.callbacks, history=history
+    )
+
+
+class Raise(pl.Callback):
+    def __init__(self, error: BaseException, epoch: int) -> None:
+        self.error, self.epoch = error, epoch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise self.error
+
+
+def weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.state_dict().values()]).double()
+
+
+def test_a_run_records_every_metric_of_every_epoch(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    outcome = train(module, rows, split, check_val_every_n_epoch=1)
+    table = outcome.history.table
+    parts = ["elbo", "reconstruction_loss", "kl_local", "kl_global"]
+    names = {f"{part}_{name}" for part in parts for name in ("train", "validation")}
+    assert set(table.columns) == names | {"train_loss", "validation_loss", "kl_weight"}
+    assert table.index.tolist() == [0, 1, 2]
+    assert np.isfinite(table.to_numpy()).all()
+    assert table["kl_weight"].tolist() == [0.0, 0.5, 1.0]
+    assert outcome.report.status == "completed"
+    assert outcome.report.epochs == 3
+    assert not module.training
+
+
+def test_the_validation_elbo_is_that_of_the_weights_of_the_epoch(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    outcome = train(module, rows, split, check_val_every_n_epoch=1, seed=7)
+    losses = []
+    with own_randomness(7, "validation"), torch.inference_mode():
+        for first in range(0, len(split.validation), 16):
+            cells = torch.from_numpy(split.validation[first : first + 16])
+            losses.append(module.loss(rows.take(cells), torch.tensor(1.0)))
+    by_hand = torch.cat([loss.reconstruction + loss.kl for loss in losses]).mean()
+    assert outcome.history["elbo_validation"].iloc[-1, 0] == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_validation_noise_is_the_same_in_every_epoch(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    # With so small a learning rate the weights stay, so that only the noise could differ.
+    words = {"plan_kwargs": {"lr": 1e-30, "kl_weight": 1.0}, "check_val_every_n_epoch": 1}
+    module.requires_grad_(requires_grad=False)
+    module.px_r.requires_grad_(requires_grad=True)  # type: ignore[union-attr]
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm1d):
+            part.momentum = 0.0
+    values = train(module, rows, split, **words).history["elbo_validation"]["elbo_validation"]
+    assert values.nunique() == 1
+
+
+def test_validation_is_off_unless_something_needs_it(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    assert "elbo_validation" not in train(module, rows, split).history
+    assert "elbo_validation" in train(module, rows, split, early_stopping=True).history
+
+
+def test_validation_every_second_epoch_leaves_gaps(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    history = train(module, rows, split, max_epochs=4, check_val_every_n_epoch=2).history
+    assert history["elbo_validation"].index.tolist() == [1, 3]
+    assert history["elbo_train"].index.tolist() == [0, 1, 2, 3]
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(
+    rows: ColumnRows, split: Split, module: SCVIModule
+) -> None:
+    start = {k: v.clone() for k, v in module.state_dict().items()}
+    found = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        module.load_state_dict(start)
+        before = torch.random.get_rng_state()
+        train(module, rows, split, seed=3)
+        assert torch.equal(before, torch.random.get_rng_state())
+        found.append(weights(module))
+    assert torch.equal(found[0], found[1])
+    module.load_state_dict(start)
+    train(module, rows, split, seed=4)
+    assert not torch.equal(found[0], weights(module))
+
+
+def test_fetching_ahead_gives_the_same_weights(
+    rows: ColumnRows, split: Split, module: SCVIModule
+) -> None:
+    start = {k: v.clone() for k, v in module.state_dict().items()}
+    train(module, rows, split)
+    alone = weights(module)
+    module.load_state_dict(start)
+    train(module, rows, split, datasplitter_kwargs={"num_workers": 2})
+    assert torch.equal(alone, weights(module))
+
+
+@pytest.mark.parametrize("n_train", [2, 3, 17, 18, 33, 49])
+def test_no_batch_is_too_small_for_batch_norm(
+    module: SCVIModule, rows: ColumnRows, split: Split, n_train: int
+) -> None:
+    few = Split(train=split.train[:n_train], validation=split.validation[:1], test=split.test)
+    outcome = train(module, rows, few, check_val_every_n_epoch=1)
+    assert outcome.error is None
+    assert outcome.history["elbo_validation"].shape == (3, 1)
+
+
+def test_one_cell_and_batches_of_one_are_refused(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    one = Split(train=split.train[:1], validation=split.validation, test=split.test)
+    with pytest.raises(InvalidDataError, match="at least 2 cells to train on; got 1"):
+        train(module, rows, one)
+    with pytest.raises(InvalidOptionError, match="batch_size"):
+        train(module, rows, split, batch_size=1)
+
+
+def test_an_exception_in_the_first_epoch_leaves_the_weights_as_they_were(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    before = weights(module)
+    error = RuntimeError("disk full")
+    outcome = train(module, rows, split, callbacks=Raise(error, 0))
+    assert outcome.error is error
+    assert not outcome.kept
+    assert torch.equal(before, weights(module))
+    assert outcome.report.status == "failed"
+    assert "disk full" in outcome.report.reason
+
+
+def test_an_exception_later_keeps_what_was_learned(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    before = weights(module)
+    outcome = train(module, rows, split, callbacks=[Raise(ValueError("no"), 2)])
+    assert outcome.kept
+    assert outcome.history.epochs == [0, 1]
+    assert not torch.equal(before, weights(module))
+    assert not module.training
+
+
+def test_an_exception_in_a_further_run_leaves_the_model_as_it_was(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    first = train(module, rows, split)
+    before = weights(module)
+    outcome = train(
+        module, rows, split, history=first.history, callbacks=[Raise(ValueError("no"), 1)]
+    )
+    assert not outcome.kept
+    assert torch.equal(before, weights(module))
+    assert first.history.epochs == [0, 1, 2]
+
+
+def test_ctrl_c_ends_the_run_and_returns(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    class CtrlC(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    outcome = train(module, rows, split, callbacks=[CtrlC()])
+    assert outcome.report.status == "interrupted"
+    assert outcome.error is None
+    assert outcome.kept
+    assert outcome.history.epochs == [0]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_further_run_goes_on_with_epochs_and_kl_weight(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    first = train(module, rows, split)
+    second = train(
+        module, rows, split, history=first.history, max_epochs=2, check_val_every_n_epoch=1
+    )
+    assert second.history.epochs == [0, 1, 2, 3, 4]
+    assert second.history["elbo_validation"].index.tolist() == [3, 4]
+    assert second.history["kl_weight"]["kl_weight"].tolist() == [0.0, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_limits_of_the_trainer_are_reported(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    outcome = train(module, rows, split, max_steps=2)
+    assert outcome.report.status == "stopped_early"
+    assert outcome.history["elbo_train"].shape == (1, 1)
+    outcome = train(module, rows, split, max_epochs=10_000, max_time={"seconds": 0})
+    assert outcome.report.status == "time_limit"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"accumulate_grad_batches": 2},
+        {"gradient_clip_val": 1.0},
+        {"callbacks": [pl.callbacks.GradientAccumulationScheduler({0: 2})]},
+        {"callbacks": [pl.callbacks.StochasticWeightAveraging(1e-3, swa_epoch_start=1)]},
+        {"callbacks": [pl.callbacks.Timer("00:00:10:00")]},
+        {"detect_anomaly": True},
+        {"limit_train_batches": 2},
+        {"precision": "bf16-mixed"},
+    ],
+)
+def test_what_lightning_offers_works(
+    module: SCVIModule, rows: ColumnRows, split: Split, words: dict[str, Any]
+) -> None:
+    outcome = train(module, rows, split, check_val_every_n_epoch=1, **words)
+    assert outcome.error is None
+    assert np.isfinite(outcome.history["elbo_validation"]).all(axis=None)
+
+
+def test_an_argument_that_lightning_refuses_says_so(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    with pytest.raises(InvalidOptionError, match="Lightning's Trainer refused"):
+        train(module, rows, split, accelerator="abacus")
+    with pytest.raises(InvalidOptionError, match="one device"):
+        train(module, rows, split, devices=2)
+
+
+def test_the_logger_gets_steps_when_asked(
+    module: SCVIModule, rows: ColumnRows, split: Split, tmp_path: Any
+) -> None:
+    logger = pl.loggers.CSVLogger(tmp_path)
+    outcome = train(
+        module, rows, split, logger=logger, plan_kwargs={"on_step": True}, log_every_n_steps=1
+    )
+    assert outcome.error is None
+    text = next(tmp_path.rglob("metrics.csv")).read_text()
+    assert "train_loss_step" in text
+    assert "elbo_train" in text
+
+
+def test_the_learning_rate_is_a_metric_and_falls_on_a_plateau(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    plan = {"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1e6, "lr_factor": 0.5}
+    history = train(module, rows, split, plan_kwargs=plan, max_epochs=4).history
+    assert history["lr-Adam"]["lr-Adam"].tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
+    assert "elbo_validation" in history

@@ -1,0 +1,55 @@
+"""Sums of the loss over an epoch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cellvae.contracts import Loss
+from cellvae.train.tally import Tally
+
+
+def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reconstruction = torch.rand(10, generator=generator) * 100
+    kl = torch.rand(10, generator=generator)
+    tally = Tally("validation", ("accuracy",))
+    for cells in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        objective = (reconstruction[cells] + 0.3 * kl[cells]).mean()
+        tally.add(
+            Loss(
+                objective,
+                reconstruction[cells],
+                kl[cells],
+                torch.tensor(6.0),
+                (reconstruction[cells].mean(),),
+            )
+        )
+    means = {name: float(value) for name, value in tally.means().items()}
+    assert means["reconstruction_loss_validation"] == pytest.approx(float(reconstruction.mean()))
+    assert means["kl_local_validation"] == pytest.approx(float(kl.mean()))
+    assert means["kl_global_validation"] == pytest.approx(6.0)
+    assert means["elbo_validation"] == pytest.approx(float((reconstruction + kl).mean()) + 6.0 / 10)
+    assert means["validation_loss"] == pytest.approx(float((reconstruction + 0.3 * kl).mean()))
+    assert means["accuracy_validation"] == pytest.approx(float(reconstruction.mean()))
+
+
+def test_many_batches_lose_no_precision() -> None:
+    tally = Tally("train")
+    one = Loss(
+        torch.tensor(1000.1),
+        torch.full((128,), 1000.1),
+        torch.full((128,), 0.01),
+        torch.tensor(0.0),
+    )
+    for _ in range(20_000):
+        tally.add(one)
+    assert float(tally.means()["reconstruction_loss_train"]) == pytest.approx(1000.1, rel=1e-7)
+
+
+def test_clearing_starts_anew() -> None:
+    tally = Tally("train")
+    tally.add(Loss(torch.tensor(1.0), torch.ones(2), torch.ones(2), torch.tensor(0.0)))
+    tally.clear()
+    tally.add(Loss(torch.tensor(3.0), torch.full((1,), 3.0), torch.zeros(1), torch.tensor(0.0)))
+    assert float(tally.means()["elbo_train"]) == 3.0
