@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,9 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.peer_python is None and arguments.only != OURS:
         parser.error("name the Python that has scvi-tools: --peer-python or CELLVAE_PEER_PYTHON")
+    for python in (arguments.peer_python, arguments.own_python):
+        if python is not None and shutil.which(python) is None:
+            parser.error(f"there is no Python at {python}")
     if arguments.batch_key not in anndata.read_h5ad(arguments.data, backed="r").obs:
         arguments.batch_key = None
     return arguments
@@ -203,9 +207,8 @@ def main() -> None:
                 arguments.out.parent.mkdir(parents=True, exist_ok=True)
                 arguments.out.write_text(json.dumps(report, indent=2) + "\n")
         batches = "no batches" if truth.batch is None else f"{len(pd.unique(truth.batch))} batches"
-        print(
-            f"\n### {arguments.data.stem}, {truth.n_cells:,} cells, {batches}, {threads} threads\n"
-        )
+        cells = f"{arguments.data.stem}, {truth.n_cells:,} cells, {batches}"
+        print(f"\n### {cells}, torch threads: {threads}\n")
         print(markdown(mine), flush=True)
 
 

@@ -74,8 +74,8 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def ratio(ours: float | None, peer: float | None) -> float | None:
-    """Ours over the peer's; None where one is missing or the peer's is zero."""
-    return None if ours is None or not peer else ours / peer
+    """Ours over the peer's; None where one is missing or not above zero."""
+    return ours / peer if ours and peer and ours > 0 and peer > 0 else None
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "data",
     "distributions",
     "errors",
+    "evaluation",
     "inference",
     "load",
     "model",

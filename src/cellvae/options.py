@@ -190,7 +190,7 @@ def described(hint: Any) -> str:
         if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
         else:
-            words.append(KINDS.get(kind) or getattr(kind, "__name__", str(kind)))
+            words.append(KINDS.get(kind) or str(getattr(kind, "__name__", kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 

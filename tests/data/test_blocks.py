@@ -134,6 +134,7 @@ def test_blocks_read_ahead_hold_the_same_batches(
     other = EpochBlocks(rows, cells, 8, seed=5, steps_per_block=steps, prefetch=prefetch)
     for epoch in (0, 1, 0):
         assert_same(epoch_of(other, epoch), epoch_of(plain, epoch))
+    assert all(len(block.rows) >= block.steps.numel() for block in other)
     assert len(list(other)) == len(other) == -(-13 // steps)
     assert other.n_steps == plain.n_steps == len(plain) == 13
 

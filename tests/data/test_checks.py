@@ -129,6 +129,20 @@ def test_values_stored_twice_are_added_before_they_are_judged() -> None:
         check(adata)
 
 
+def test_a_view_with_values_stored_twice_is_judged_by_their_sums(
+    counts: np.ndarray, make: Make
+) -> None:
+    adata = make(counts, "fragmented")
+    cells = np.arange(59, -1, -1)
+    assert check(adata[cells]).filled.all()
+    counts[7, 2] = -1
+    view = make(counts, "fragmented")[cells]
+    with pytest.raises(
+        InvalidDataError, match="1 negative value, first in cell 'cell-7', gene 'gene-2'"
+    ):
+        check(view)
+
+
 def test_a_sparse_matrix_with_positions_outside_is_refused() -> None:
     for kind in (sparse.csr_matrix, sparse.csc_matrix):
         matrix = kind(np.eye(4, dtype=np.float32))

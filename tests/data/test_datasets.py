@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -26,3 +28,9 @@ def test_the_counts_are_whole_and_give_the_shipped_values_back() -> None:
     assert adata.obs["bulk_labels"].tolist() == shipped.obs["bulk_labels"].tolist()
     assert adata.obs.columns.tolist() == ["bulk_labels", "louvain"]
     assert not adata.obsm and not adata.uns and adata.raw is None
+
+
+def test_without_scanpy_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scanpy", None)
+    with pytest.raises(ImportError, match="Expected the package scanpy.*pip install scanpy"):
+        pbmc68k_reduced()

@@ -202,6 +202,11 @@ def test_two_columns_of_one_name_are_refused() -> None:
         Category("batch", "a").describe(adata)
 
 
+def test_a_record_of_an_unknown_kind_makes_no_field() -> None:
+    with pytest.raises(TypeError, match="record of a known kind; got object"):
+        field_of("batch", object())  # type: ignore[arg-type]
+
+
 def test_a_field_is_made_again_from_its_record() -> None:
     adata = with_columns({"a": list("xyxyxy"), "n": np.arange(1, 7)})
     fields = count_fields(

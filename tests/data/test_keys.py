@@ -39,8 +39,15 @@ def adata() -> AnnData:
     return AnnData(np.ones((3, 2), np.float32), obs=obs, uns={"mine": 1})
 
 
-@pytest.mark.parametrize("keys", [CountKeys(), CountKeys(batch_key="batch"), EVERY_WORD])
-@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+@pytest.mark.parametrize(
+    ("keys", "suffix"),
+    [
+        (CountKeys(), "h5ad"),
+        (CountKeys(batch_key="batch"), "h5ad"),
+        (EVERY_WORD, "h5ad"),
+        (EVERY_WORD, "zarr"),
+    ],
+)
 def test_keys_come_back_from_a_file(
     adata: AnnData, keys: CountKeys, suffix: str, tmp_path: Path
 ) -> None:

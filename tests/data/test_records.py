@@ -43,6 +43,7 @@ def test_a_record_comes_back_from_json_with_every_type(record: FieldRecord) -> N
     [
         (None, "Expected an object in it; got None"),
         ({"layer": None, "integers": True}, "Expected an entry 'kind' in it"),
+        ({"kind": 3}, r"text in it\.kind; got 3"),
         ({"kind": "count", "integers": True}, r"it\.kind .*got 'count'\. Did you mean 'counts'\?"),
         ({"kind": "counts", "layer": None}, "Expected an entry 'integers' in it"),
         ({"kind": "counts", "layer": 3, "integers": True}, r"text or null in it\.layer; got 3"),

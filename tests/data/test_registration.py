@@ -62,15 +62,14 @@ def make_cells(n_cells: int = 12, n_genes: int = 5) -> AnnData:
         index=[f"c{i}" for i in numbers],
     )
     counts = np.random.default_rng(1).poisson(3, (n_cells, n_genes)) + np.eye(n_cells, n_genes)
+    counts[:, 0] += 1  # No cell is empty.
     var = pd.DataFrame(index=[f"g{i}" for i in range(n_genes)])
     return AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
 
 
 @pytest.fixture
 def cells() -> AnnData:
-    adata = make_cells()
-    adata.X[:, 0] += 1  # No cell is empty.
-    return adata
+    return make_cells()
 
 
 @pytest.fixture
@@ -147,10 +146,9 @@ def test_genes_are_matched_by_name_and_others_left_out(
     registration.check(other)
     rows = registration.read(other, FIELDS, Batch)
     assert_same(rows.take(torch.arange(12)), expected)
-    assert_same(
-        registration.read(other[3:9, 1:], FIELDS, Batch).take(torch.tensor([5, 0])),
-        Batch(*(x[[8, 3]] for x in expected)),
-    ) if not dense else None
+    part = registration.read(other[3:9, ["g4", "g1", "g0", "g3", "g2"]], FIELDS, Batch)
+    chosen = [x[[8, 3]] for x in expected if x is not None]
+    assert_same(part.take(torch.tensor([5, 0])), Batch(*chosen))
     if backed:
         other.file.close()
 
@@ -184,7 +182,9 @@ def test_missing_genes_are_refused_naming_them(cells: AnnData) -> None:
 def test_a_gene_that_is_there_twice_is_refused_only_if_the_model_needs_it(
     cells: AnnData, registration: Registration[CountKeys]
 ) -> None:
-    double = cells[:, [0, 1, 2, 3, 4, 4, 0]].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        double = cells[:, [0, 1, 2, 3, 4, 4, 0]].copy()
     with pytest.raises(InvalidDataError, match=r"got 'g4', 'g0' more than once|got 'g0', 'g4'"):
         registration.gene_order(double)
     with warnings.catch_warnings():

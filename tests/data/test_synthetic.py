@@ -91,7 +91,7 @@ def test_parts_can_be_left_out_or_added() -> None:
         ({"batch_size": 0}, "batch_size of at least 1; got 0"),
         ({"n_genes": 0}, "n_genes of at least 1; got 0"),
         ({"dropout_ratio": 1.5}, "dropout_ratio from 0 to 1; got 1.5"),
-        ({"sparse_format": "csr"}, r"got 'csr'\. Did you mean 'csr_"),
+        ({"sparse_format": "csr_matrx"}, r"got 'csr_matrx'\. Did you mean 'csr_matrix'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(words: dict[str, Any], message: str) -> None:

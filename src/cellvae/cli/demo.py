@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cellvae.cli.job import MODEL_FOLDER, Job, run_job
+from cellvae.cli.job import RESULTS, Job, check_out, run_job
 from cellvae.cli.summary import print_summary
-from cellvae.errors import InvalidOptionError
+from cellvae.errors import InvalidOptionError, named
 
 JOB = Job(
     model="SCVI",
@@ -32,13 +31,14 @@ def demo(
 ) -> None:
     """Train SCVI on 700 real blood cells (10x PBMC 68k, reduced) with early stopping.
 
-    Writes the trained model, the cells with X_scVI, training curves and a UMAP; takes about a minute.
+    Writes the trained model, the cells with X_scVI, training curves and a UMAP. Takes a minute.
     """
     from cellvae.data import pbmc68k_reduced
 
-    if out.exists() and any(out.iterdir()) and not (out / MODEL_FOLDER).exists():
-        raise InvalidOptionError(f"'{out}' holds other files. Give another --out.")
-    shutil.rmtree(out, ignore_errors=True)
+    check_out(out, overwrite=True)
+    others = sorted(path.name for path in out.glob("*") if path.name not in RESULTS)
+    if others:
+        raise InvalidOptionError(f"'{out}' holds other files: {named(others)}. Give another --out.")
     adata = pbmc68k_reduced()
     typer.echo(
         f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean
+from cellvae.errors import (
+    InvalidOptionError,
+    TrainingError,
+    UnknownKeyError,
+    did_you_mean,
+    named,
+)
 from cellvae.messages import logger
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ UMAP_FILE = "umap.png"
 REPORT_FILE = "report.json"
 MODEL_FOLDER = "model"
 CHECKPOINT_FOLDER = "checkpoints"
+RESULTS = (MODEL_FOLDER, CHECKPOINT_FOLDER, LATENT_FILE, CURVES_FILE, UMAP_FILE, REPORT_FILE)
+"""Everything that a job writes into its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +81,6 @@ def run_job(adata: AnnData, job: Job, out: Path) -> Model:
     from cellvae.settings import settings
     from cellvae.train import SaveCheckpoint
 
-    for color in job.colors:
-        if color not in adata.obs:
-            raise UnknownKeyError(
-                f"Expected --color to be a column of obs; got '{color}'.{did_you_mean(color, list(adata.obs))}"
-            )
     if job.model not in MODELS:
         raise InvalidOptionError(
             f"Expected --model to be one of {', '.join(MODELS)}; got '{job.model}'."
@@ -87,15 +89,35 @@ def run_job(adata: AnnData, job: Job, out: Path) -> Model:
     kind: Any = MODELS[job.model]
     settings.seed = job.seed
     kind.setup_anndata(adata, **job.setup)
+    check_colors(job.colors, adata)
     model = kind(adata, **job.config)
     out.mkdir(parents=True, exist_ok=True)
     words = dict(job.train)
-    if words.get("early_stopping") and "callbacks" not in words:
+    if words.get("early_stopping", any(word.startswith("early_stopping_") for word in words)):
         monitor = words.get("early_stopping_monitor", "elbo_validation")
         words["callbacks"] = [SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=monitor)]
     model.train(**words)
+    if not model.is_trained:
+        raise TrainingError(model.training_report.reason)
     write_results(model, adata, job, out)
     return model
+
+
+def check_colors(colors: Sequence[str], adata: AnnData) -> None:
+    """Check that the UMAP can be coloured as asked.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a column is not there.
+    """
+    columns = [str(name) for name in adata.obs]
+    for color in colors:
+        if color not in columns:
+            raise UnknownKeyError(
+                f"Expected --color to be a column of obs; got '{color}'."
+                f"{did_you_mean(color, columns)} The columns are {named(columns, 10) or 'none'}."
+            )
 
 
 def write_results(model: Any, adata: AnnData, job: Job, out: Path) -> None:
@@ -127,7 +149,7 @@ def replace(path: Path, adata: AnnData) -> None:
     """Write an AnnData so that an older file stays whole until the new one is."""
     staged = path.with_name(f".{path.name}.part")
     adata.write_h5ad(staged)
-    os.replace(staged, path)
+    staged.replace(path)
 
 
 def draw_umap(adata: AnnData, key: str, colors: list[str], path: Path, seed: int) -> None:

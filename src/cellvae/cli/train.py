@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,8 +91,8 @@ def train(
         int | None, flag("Epochs between validations.", TRAINING)
     ] = None,
     early_stopping: Annotated[
-        bool, flag("Stop when validation no longer improves; keep the best model.", STOPPING)
-    ] = False,
+        bool | None, flag("Stop when validation no longer improves; keep the best model.", STOPPING)
+    ] = None,
     early_stopping_monitor: Annotated[
         str | None, flag("Metric to follow (elbo_validation).", STOPPING)
     ] = None,
@@ -121,62 +122,63 @@ def train(
     Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
     """
     setup = given(
-        layer=layer,
-        batch_key=batch_key,
-        labels_key=labels_key,
-        size_factor_key=size_factor_key,
-        categorical_covariate_keys=categorical_covariate_keys,
-        continuous_covariate_keys=continuous_covariate_keys,
+        {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
     )
     config = given(
-        n_latent=n_latent,
-        n_hidden=n_hidden,
-        n_layers=n_layers,
-        dropout_rate=dropout_rate,
-        gene_likelihood=gene_likelihood,
-        dispersion=dispersion,
-        latent_distribution=latent_distribution,
-        use_observed_lib_size=use_observed_lib_size,
-        encode_covariates=encode_covariates,
-        deeply_inject_covariates=deeply_inject_covariates,
-        batch_representation=batch_representation,
-        use_batch_norm=use_batch_norm,
-        use_layer_norm=use_layer_norm,
+        {
+            "n_latent": n_latent,
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "dropout_rate": dropout_rate,
+            "gene_likelihood": gene_likelihood,
+            "dispersion": dispersion,
+            "latent_distribution": latent_distribution,
+            "use_observed_lib_size": use_observed_lib_size,
+            "encode_covariates": encode_covariates,
+            "deeply_inject_covariates": deeply_inject_covariates,
+            "batch_representation": batch_representation,
+            "use_batch_norm": use_batch_norm,
+            "use_layer_norm": use_layer_norm,
+        }
     )
     plan = given(
-        lr=lr,
-        weight_decay=weight_decay,
-        n_epochs_kl_warmup=n_epochs_kl_warmup,
-        reduce_lr_on_plateau=reduce_lr_on_plateau,
+        {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "n_epochs_kl_warmup": n_epochs_kl_warmup,
+            "reduce_lr_on_plateau": reduce_lr_on_plateau,
+        }
     )
     words = given(
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        train_size=train_size,
-        validation_size=validation_size,
-        accelerator=accelerator,
-        devices=devices,
-        check_val_every_n_epoch=check_val_every_n_epoch,
-        early_stopping=early_stopping,
-        early_stopping_monitor=early_stopping_monitor,
-        early_stopping_patience=early_stopping_patience,
-        early_stopping_min_delta=early_stopping_min_delta,
-        early_stopping_mode=early_stopping_mode,
-        early_stopping_warmup_epochs=early_stopping_warmup_epochs,
-        enable_progress_bar=enable_progress_bar,
-        plan_kwargs=plan or None,
+        {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "accelerator": accelerator,
+            "devices": devices,
+            "check_val_every_n_epoch": check_val_every_n_epoch,
+            "early_stopping": early_stopping,
+            "early_stopping_monitor": early_stopping_monitor,
+            "early_stopping_patience": early_stopping_patience,
+            "early_stopping_min_delta": early_stopping_min_delta,
+            "early_stopping_mode": early_stopping_mode,
+            "early_stopping_warmup_epochs": early_stopping_warmup_epochs,
+            "enable_progress_bar": enable_progress_bar,
+            "plan_kwargs": plan or None,
+        }
     )
     check_counts_file(counts)
     check_out(out, overwrite=overwrite)
-    colors = list(
-        dict.fromkeys(
-            [
-                *(color or []),
-                *([labels_key] if labels_key else []),
-                *([batch_key] if batch_key else []),
-            ]
-        )
-    )
+    columns = [*(color or []), labels_key, batch_key]
+    colors = tuple(dict.fromkeys(column for column in columns if column is not None))
     job = Job(
         model=model, setup=setup, config=config, train=words, colors=colors, umap=umap, seed=seed
     )
@@ -186,7 +188,7 @@ def train(
     print_summary(trained, out)
 
 
-def given(**words: Any) -> dict[str, Any]:
+def given(words: Mapping[str, Any]) -> dict[str, Any]:
     """The words that have a value."""
     return {name: value for name, value in words.items() if value is not None}
 

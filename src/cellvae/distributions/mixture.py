@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Num
@@ -70,10 +69,14 @@ class NegativeBinomialMixture(Distribution):
         self.mu1, self.theta1 = first.mu, first.theta
         self.mu2, self.theta2 = second.mu, second.theta
 
-    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: Distribution | None = None
+    ) -> NegativeBinomialMixture:
         """Same distribution with its parameters broadcast to a larger shape."""
         shape = torch.Size(batch_shape)
-        new = self._get_checked_instance(NegativeBinomialMixture, _instance)
+        new: NegativeBinomialMixture = self._get_checked_instance(
+            NegativeBinomialMixture, _instance
+        )
         new._set(
             self._first.expand(shape), self._second.expand(shape), self.mixture_logits.expand(shape)
         )

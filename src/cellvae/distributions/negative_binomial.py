@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Num
@@ -79,10 +78,12 @@ class NegativeBinomial(Distribution):
         self._narrow_theta, self.scale = theta, scale
         super().__init__(self.mu.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: Distribution | None = None
+    ) -> NegativeBinomial:
         """Same distribution with its parameters broadcast to a larger shape."""
         shape = torch.Size(batch_shape)
-        new = self._get_checked_instance(NegativeBinomial, _instance)
+        new: NegativeBinomial = self._get_checked_instance(NegativeBinomial, _instance)
         new.mu, new.theta = self.mu.expand(shape), self.theta.expand(shape)
         new.scale = None if self.scale is None else self.scale.expand(shape)
         new._narrow_theta = self._narrow_theta

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cellvae.distributions.normalized import choose_normalized
 
@@ -17,14 +17,14 @@ class Normal(torch.distributions.Normal):
 
     Parameters
     ----------
-    loc
+    mu
         Mean.
     scale
         Standard deviation.
-    normal_mu
-        Normalized mean, kept for users; it takes no part in any computation.
     validate_args
         Whether to check parameters and values, which on a GPU waits for it.
+    normal_mu
+        Normalized mean, kept for users; it takes no part in any computation.
 
     Examples
     --------
@@ -36,20 +36,21 @@ class Normal(torch.distributions.Normal):
 
     def __init__(
         self,
-        loc: Float[Tensor, "*#batch"],
+        mu: Float[Tensor, "*#batch"],
         scale: Float[Tensor, "*#batch"],
-        normal_mu: Float[Tensor, "*#batch"] | None = None,
         validate_args: bool | None = False,
+        normal_mu: Float[Tensor, "*#batch"] | None = None,
     ) -> None:
-        super().__init__(loc, scale, validate_args=validate_args)
+        super().__init__(mu, scale, validate_args=validate_args)
         self.normal_mu = normal_mu
 
-    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Normal:
         """Same distribution with its parameters broadcast to a larger shape."""
         shape = torch.Size(batch_shape)
-        new = self._get_checked_instance(Normal, _instance)
+        new: Normal = self._get_checked_instance(Normal, _instance)
         new.normal_mu = None if self.normal_mu is None else self.normal_mu.expand(shape)
-        return super().expand(shape, new)
+        super().expand(shape, new)
+        return new
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean for "mu", normalized mean (not the standard deviation) for "scale"."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
+from torch.distributions import Distribution
 
 from cellvae.distributions.density import PoissonDensity
 from cellvae.distributions.normalized import choose_normalized
@@ -20,11 +20,11 @@ class Poisson(torch.distributions.Poisson):
     ----------
     rate
         Mean and variance, in counts.
+    validate_args
+        Whether to check parameters and counts, which on a GPU waits for it.
     scale
         Normalized mean, for example the fraction of the counts of a cell that a gene has. It is
         kept for users and takes no part in any computation.
-    validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
 
     Examples
     --------
@@ -36,17 +36,18 @@ class Poisson(torch.distributions.Poisson):
     def __init__(
         self,
         rate: Float[Tensor, "*batch"],
-        scale: Float[Tensor, "*#batch"] | None = None,
         validate_args: bool | None = False,
+        scale: Float[Tensor, "*#batch"] | None = None,
     ) -> None:
         super().__init__(rate, validate_args=validate_args)
         self.scale = scale
 
-    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> Poisson:
         """Same distribution with its parameters broadcast to a larger shape."""
-        new = self._get_checked_instance(Poisson, _instance)
+        new: Poisson = self._get_checked_instance(Poisson, _instance)
         new.scale = None if self.scale is None else self.scale.expand(torch.Size(batch_shape))
-        return super().expand(torch.Size(batch_shape), new)
+        super().expand(torch.Size(batch_shape), new)
+        return new
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu", normalized mean for "scale"."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Num
@@ -79,11 +78,16 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         )
         Distribution.__init__(self, self.mu.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Self | None = None) -> Self:
+    def expand(
+        self, batch_shape: Sequence[int], _instance: Distribution | None = None
+    ) -> ZeroInflatedNegativeBinomial:
         """Same distribution with its parameters broadcast to a larger shape."""
-        new = self._get_checked_instance(ZeroInflatedNegativeBinomial, _instance)
+        new: ZeroInflatedNegativeBinomial = self._get_checked_instance(
+            ZeroInflatedNegativeBinomial, _instance
+        )
         new.zi_logits = self.zi_logits.expand(torch.Size(batch_shape))
-        return super().expand(batch_shape, new)
+        super().expand(batch_shape, new)
+        return new
 
     @property
     def zi_probs(self) -> Float[Tensor, "*batch"]:

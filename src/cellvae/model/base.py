@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from cellvae.contracts import Module, Rows
 from cellvae.data import Registration, Split, cell_numbers, split_cells
 from cellvae.data.fields import Field
 from cellvae.data.keys import store_keys, stored_keys
+from cellvae.data.orders import as_numbers
 from cellvae.errors import (
     CellvaeError,
     DataMismatchError,
@@ -26,9 +28,10 @@ from cellvae.errors import (
     NotTrainedError,
 )
 from cellvae.messages import warn
+from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
 from cellvae.model.overview import setup_tables, summary
-from cellvae.options import from_words
+from cellvae.options import check_known, from_words
 from cellvae.seeds import draw_seed
 from cellvae.settings import settings
 from cellvae.train.history import History
@@ -41,6 +44,14 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from cellvae.inference.protocols import CellChoice
+
+ANNDATA_WRITE_WORDS = (
+    "as_dense",
+    "compression",
+    "compression_opts",
+    "convert_strings_to_categoricals",
+)
+"""Arguments of `AnnData.write_h5ad` that `save` hands on."""
 
 
 class Model(ABC):
@@ -135,8 +146,8 @@ class Model(ABC):
         """Whether the likelihood is one of whole numbers."""
         return True
 
-    @staticmethod
-    def learn_constants(module: Any, rows: Any) -> None:  # noqa: B027
+    @staticmethod  # noqa: B027
+    def learn_constants(module: Any, rows: Any) -> None:
         """Take constants of the network from the data; most models have none."""
 
     # Cells
@@ -161,7 +172,9 @@ class Model(ABC):
             raise NotTrainedError(
                 f"Expected a trained model; this {type(self).__name__} is not. Call train() first."
             )
-        return self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
+        return (
+            self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
+        )
 
     def own_rows(self) -> Rows[Any]:
         """Cells that the model holds, read anew if the AnnData has other cells than it had.
@@ -181,7 +194,7 @@ class Model(ABC):
         """Numbers of the cells asked for, in the order asked."""
         whole = self.adata if adata is None else adata
         assert whole is not None
-        return torch.from_numpy(cell_numbers(indices, whole))
+        return as_numbers(cell_numbers(indices, whole))
 
     # Training
 
@@ -302,16 +315,17 @@ class Model(ABC):
             seed=seed,
             callbacks=parsed.callbacks,
             history=self.history,
-            files=ModelFolder(self, split),
+            files=ModelFolder(self, split, len(rows)),
         )
         self.training_report = outcome.report
         if outcome.kept:
             self.history, self.split, self.is_trained = outcome.history, split, True
+            self.registration = replace(self.registration, n_cells=len(rows))
         if outcome.error is not None:
             raise outcome.error
 
     def split_for(self, options: Any, n_cells: int, seed: int) -> Split:
-        """Split of a run: that of the first run, unless another is asked for or cells are others."""
+        """Split of a run: that of the first run, unless another is asked for or cells differ."""
         asked = options.split
         another = asked.external_indexing is not None or asked != type(asked)()
         if self.split is not None and not another and n_cells == self.registration.n_cells:
@@ -376,24 +390,31 @@ class Model(ABC):
         save_anndata
             Whether the cells are saved too.
         **anndata_write_kwargs
-            Arguments of `AnnData.write_h5ad`.
+            Arguments of `AnnData.write_h5ad`, except for cells in backed mode.
 
         Raises
         ------
         InvalidOptionError
-            If there is a model already and `overwrite` is False.
+            If there is a model already and `overwrite` is False, or there are no cells to save.
+        UnknownOptionError
+            If a keyword is misspelt.
         """
+        known = ("prefix", "overwrite", "save_anndata", *ANNDATA_WRITE_WORDS)
+        check_known(anndata_write_kwargs, known, "save()")
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
         adata = self.adata if save_anndata else None
-        ModelFolder(self, self.split).write(
+        ModelFolder(self, self.split, self.registration.n_cells).write(
             dir_path,
             self.history,
             prefix=prefix or "",
             overwrite=overwrite,
             adata=adata,
-            **anndata_write_kwargs,
+            anndata_words=anndata_write_kwargs,
         )
+        if adata is not None and adata.isbacked:
+            # Writing it closed its file, and the rows held on to that.
+            self.attach(adata, new=False)
 
     @classmethod
     def load(
@@ -431,7 +452,7 @@ class Model(ABC):
                 f"Use {saved.name}.load or cellvae.load."
             )
         config = saved.config(cls.Config)
-        registration = saved.registration(cls.Keys)
+        registration = saved.registration(cls.Keys, cls.fields)
         model = cls.__new__(cls)
         try:
             with torch.device("meta"):
@@ -443,7 +464,7 @@ class Model(ABC):
         model.assemble(registration, config, saved.filled(module))
         model.history, model.split, model.training_report = (
             saved.history(),
-            saved.split(),
+            saved.split(registration.n_cells),
             saved.report(),
         )
         model.is_trained = saved.is_trained
@@ -473,28 +494,3 @@ class Model(ABC):
         if adata is not None:
             self.registration.check(adata)
         setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
-
-
-def pick_device(accelerator: str, device: int | str) -> torch.device:
-    """Device for a network that is loaded.
-
-    Raises
-    ------
-    InvalidOptionError
-        If there is no such device.
-    """
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = {"gpu": "cuda"}.get(accelerator, accelerator)
-    try:
-        found = (
-            torch.device(kind)
-            if device == "auto" or kind == "cpu"
-            else torch.device(kind, int(device))
-        )
-        torch.empty(0, device=found)
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise InvalidOptionError(
-            f"Expected a device of this machine; got accelerator={accelerator!r}, device={device!r}: {error}"
-        ) from error
-    return found

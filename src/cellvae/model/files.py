@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cellvae.contracts import Module
 from cellvae.data import Registration, Split
-from cellvae.errors import CellvaeError, FileFormatError
+from cellvae.data.fields import Field, field_of
+from cellvae.errors import CellvaeError, FileFormatError, named
 from cellvae.options import from_words
 from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
 from cellvae.train.history import History
@@ -23,6 +24,8 @@ from cellvae.train.report import TrainingReport
 from cellvae.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from cellvae.model.base import Model
@@ -37,11 +40,14 @@ class ModelFolder:
         The model.
     split
         Cells of the run that goes on.
+    n_cells
+        Number of the cells that it divides.
     """
 
-    def __init__(self, model: Model, split: Split | None) -> None:
+    def __init__(self, model: Model, split: Split | None, n_cells: int) -> None:
         self.model = model
         self.split = split
+        self.n_cells = n_cells
 
     def save(self, folder: Path, history: History, training: dict[str, Any]) -> None:
         """Write a checkpoint of a run: a model that counts as trained."""
@@ -59,8 +65,8 @@ class ModelFolder:
         prefix: str = "",
         overwrite: bool = False,
         adata: AnnData | None = None,
+        anndata_words: Mapping[str, Any] = MappingProxyType({}),
         checkpoint: Mapping[str, Any] | None = None,
-        **anndata_write_kwargs: Any,
     ) -> None:
         """Write all files of the model."""
         model = self.model
@@ -69,7 +75,7 @@ class ModelFolder:
             model=type(model).__name__,
             library_version=__version__,
             config={f.name: getattr(model.config, f.name) for f in fields(model.config)},
-            registration=model.registration.to_json(),
+            registration=replace(model.registration, n_cells=self.n_cells).to_json(),
             history=history.to_json(),
             training={
                 "is_trained": model.is_trained or checkpoint is not None,
@@ -92,7 +98,7 @@ class ModelFolder:
             overwrite=overwrite,
             write_adata=None
             if adata is None
-            else lambda path: adata.write_h5ad(path, **anndata_write_kwargs),
+            else lambda path: write_cells(adata, path, anndata_words),
         )
 
 
@@ -103,9 +109,19 @@ def parts_of(split: Split | None) -> dict[str, np.ndarray]:
     return {"train": split.train, "validation": split.validation, "test": split.test}
 
 
+def write_cells(adata: AnnData, path: Path, words: Mapping[str, Any]) -> None:
+    """Write cells to a file and leave the AnnData as it is."""
+    if adata.isbacked:
+        # write_h5ad would make it read from the new file from then on.
+        adata.copy(path).file.close()
+    else:
+        # AnnData's default turns columns of text into categories, in the user's object too.
+        adata.write_h5ad(path, **{"convert_strings_to_categoricals": False, **words})
+
+
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A saved model, its record read and its files checked; each part in the type it has in a model."""
+    """A saved model, its files checked; each part in the type that it has in a model."""
 
     saved: Saved
 
@@ -134,9 +150,26 @@ class SavedModel:
                 f"Expected the options of a {self.name} in model.json: {error}"
             ) from error
 
-    def registration(self, keys: type[Any]) -> Registration:
-        """What was found in the data."""
-        return Registration.from_json(self.saved.record.registration, keys)
+    def registration(
+        self, keys: type[Any], fields_of: Callable[[Any], tuple[Field, ...]]
+    ) -> Registration[Any]:
+        """What was found in the data.
+
+        Raises
+        ------
+        FileFormatError
+            If it is not what a model with these keys reads.
+        """
+        registration = Registration.from_json(self.saved.record.registration, keys)
+        wanted = {field.name: field for field in fields_of(registration.keys)}
+        found = {name: field_of(name, record) for name, record in registration.fields.items()}
+        if found != wanted:
+            wrong = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+            raise FileFormatError(
+                "Expected registration.fields of model.json to be what registration.keys name; "
+                f"got others for {named(wrong)}. Use the file that was saved."
+            )
+        return registration
 
     def history(self) -> History:
         """Metrics of every epoch."""
@@ -148,17 +181,34 @@ class SavedModel:
         if values is None:
             return None
         try:
-            return from_words(TrainingReport, values, "report")
-        except (CellvaeError, TypeError) as error:
+            return from_words(TrainingReport, dict(values), "report")
+        except (CellvaeError, TypeError, ValueError) as error:
             raise FileFormatError(f"Expected a training report in model.json: {error}") from error
 
-    def split(self) -> Split | None:
-        """Cells of training, validation and test."""
+    def split(self, n_cells: int) -> Split | None:
+        """Cells of training, validation and test.
+
+        Raises
+        ------
+        FileFormatError
+            If they are not distinct cells among those that the model was trained on.
+        """
         cells = self.saved.cells()
         if not cells:
             return None
         empty = torch.empty(0, dtype=torch.int64)
         parts = {name: cells.get(name, empty).numpy() for name in ("train", "validation", "test")}
+        every = np.concatenate([*parts.values()])
+        if not len(parts["train"]) or every.min() < 0 or every.max() >= n_cells:
+            raise FileFormatError(
+                f"Expected positions of training cells below {n_cells:,} in cells.safetensors; "
+                "got others. Use the file that was saved."
+            )
+        if len(np.unique(every)) < len(every):
+            raise FileFormatError(
+                "Expected each cell once in cells.safetensors; got some twice. "
+                "Use the file that was saved."
+            )
         return Split(**parts)
 
     def adata(self) -> AnnData | None:

@@ -43,7 +43,7 @@ def load(
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise FileFormatError(
-            f"Expected a model of a kind that this version knows ({known}); got '{name}' in {dir_path}."
-            f"{did_you_mean(name, MODELS)}"
+            f"Expected a model of a kind that this version knows ({known}); got '{name[:80]}' in "
+            f"{dir_path}.{did_you_mean(name[:80], MODELS)}"
         )
     return MODELS[name].load(dir_path, adata, accelerator, device, prefix)

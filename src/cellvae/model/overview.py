@@ -30,8 +30,9 @@ def summary(model: Model) -> str:
         for f in fields(model.config)
         if f.name in SHOWN or getattr(model.config, f.name) != f.default
     }
+    size = f"{registration.n_cells:,} cells x {registration.n_genes:,} genes"
     lines = [
-        f"{type(model).__name__} model of {registration.n_cells:,} cells x {registration.n_genes:,} genes",
+        f"{type(model).__name__} model of {size}",
         f"  options: {joined(options)}",
         f"  set up:  {joined(given) if given else 'counts in X'}",
         f"  trained: {training(model)}",

@@ -15,6 +15,7 @@ from torch.nn import functional
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys, Registration
 from cellvae.data.fields import Field, count_fields
+from cellvae.data.keys import keys_from_words
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from cellvae.distributions import Normal as NormalOfCounts
@@ -149,6 +150,9 @@ class SCVIModule(Module[CountBatch]):
     that the options do not use are not made.
     """
 
+    library_log_means: Tensor
+    library_log_vars: Tensor
+
     def __init__(self, sizes: SCVISizes, config: SCVIConfig) -> None:
         super().__init__()
         self.sizes = sizes
@@ -252,7 +256,7 @@ class SCVIModule(Module[CountBatch]):
         return NormalOfCounts(decoded.rate, theta, normal_mu=decoded.scale)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
-        """Negative evidence lower bound, with the KL of the latent weighted (that of the library not)."""
+        """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
         latent = self.encode(batch)
         reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
         standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
@@ -375,7 +379,7 @@ class SCVI(Model):
         labels_key
             Column of `adata.obs` with the label of each cell.
         size_factor_key
-            Column of `adata.obs` with the size of each cell, used in place of the sum of its counts.
+            Column of `adata.obs` with the size of each cell, in place of the sum of its counts.
         categorical_covariate_keys
             Columns of `adata.obs` with further categories to correct for.
         continuous_covariate_keys
@@ -389,15 +393,15 @@ class SCVI(Model):
             If counts are missing, infinite or negative, a key column has missing values, or gene
             names repeat.
         """
-        keys = CountKeys(
-            layer=layer,
-            batch_key=batch_key,
-            labels_key=labels_key,
-            size_factor_key=size_factor_key,
-            categorical_covariate_keys=categorical_covariate_keys or (),
-            continuous_covariate_keys=continuous_covariate_keys or (),
-        )
-        cls.register(adata, keys)
+        words = {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        cls.register(adata, keys_from_words(words, CountKeys))
 
     @staticmethod
     def fields(keys: CountKeys) -> tuple[Field, ...]:

@@ -39,7 +39,12 @@ def embedding(
     """
     import matplotlib.pyplot as plt
 
-    categories = pd.Categorical(np.asarray(values, dtype=object))
+    # A category of the user's keeps its order: '2' before '10'.
+    column = pd.Series(values)
+    known = isinstance(column.dtype, pd.CategoricalDtype)
+    categories = pd.Categorical(column if known else column.astype(object))
+    if known:
+        categories = categories.remove_unused_categories()
     names = list(categories.categories)
     palette = plt.get_cmap(
         "tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar"

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Timer
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
@@ -24,12 +18,13 @@ from cellvae.data.split import Split
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
-from cellvae.train.callbacks.early_stopping import EarlyStopping
+from cellvae.train.ending import is_interrupt, make_report
 from cellvae.train.epochs import default_epochs
 from cellvae.train.history import History
 from cellvae.train.options import LoaderOptions, TrainOptions
-from cellvae.train.plan import Best, ModelFiles, Plan
-from cellvae.train.report import Status, TrainingReport
+from cellvae.train.plan import ModelFiles, Plan
+from cellvae.train.quiet import quiet_lightning, sigint_kept
+from cellvae.train.report import TrainingReport
 from cellvae.train.trainer import make_trainer
 from cellvae.train.warmup import plan_warmup
 
@@ -91,11 +86,11 @@ def fit(
     chosen = build_callbacks(options, callbacks)
     train_blocks = blocks_of(rows, split.train, options.loader, seed, SMALLEST)
     check_batch_norm(module, options.loader)
-    floor = last_kl_weight(history) if options.warmup.n_epochs == "auto" else 0.0
+    floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
     plan = Plan(
         module,
         seed=seed,
-        warmup=plan_warmup(options.warmup, max_epochs, len(train_blocks), floor),
+        warmup=plan_warmup(options.warmup, max_epochs, len(train_blocks), floor or 0.0),
         optimizer=options.optimizer,
         plateau=options.plateau,
         compiling=options.compile,
@@ -129,7 +124,7 @@ def fit(
     error = run(trainer, plan, train_blocks, validation_blocks, seed)
     module.to(trainer.strategy.root_device).eval()
     seconds = time.monotonic() - started
-    kept = error is None or usable(module, plan)
+    kept = error is None or usable(module, plan, error)
     if not kept:
         module.load_state_dict(before)
     report = make_report(trainer, plan, max_epochs, seconds, seed, chosen, error)
@@ -155,21 +150,17 @@ def run(
     return None
 
 
-def is_interrupt(error: BaseException | None) -> bool:
-    """Whether a run was ended by Ctrl-C."""
-    return isinstance(error, KeyboardInterrupt)
-
-
-def usable(module: Module[Any], plan: Plan) -> bool:
+def usable(module: Module[Any], plan: Plan, error: BaseException) -> bool:
     """Whether weights of a run that was cut off are worth keeping.
 
-    They are if the best were brought back, or if they are finite after at least one whole epoch of
-    a first run or of one stopped by hand.
+    They are if the best were brought back, if they are finite after Ctrl-C, or if they are finite
+    after at least one whole epoch of a first run; a further run that failed is undone.
     """
     if any(best.restored for best in plan.best.values()):
         return True
     finite = all(bool(torch.isfinite(p).all()) for p in module.parameters())
-    return finite and plan.n_epochs_done > 0 and plan.first_epoch == 0
+    learned = plan.n_epochs_done > 0 and plan.first_epoch == 0
+    return finite and (learned or is_interrupt(error))
 
 
 def blocks_of(
@@ -202,105 +193,6 @@ def check_batch_norm(module: Module[Any], loader: LoaderOptions) -> None:
             "Expected batch_size to be at least 2, since the network normalises over the cells of "
             f"a batch; got {loader.batch_size}. Or make the model with use_batch_norm='none'."
         )
-
-
-def last_kl_weight(history: History) -> float:
-    """KL weight that an earlier run had reached."""
-    weights = [row["kl_weight"] for row in history.rows if "kl_weight" in row]
-    return weights[-1] if weights else 0.0
-
-
-def make_report(
-    trainer: pl.Trainer,
-    plan: Plan,
-    max_epochs: int,
-    seconds: float,
-    seed: int,
-    callbacks: Sequence[pl.Callback],
-    error: BaseException | None,
-) -> TrainingReport:
-    """Report of a run that has ended."""
-    status, reason = ending(trainer, plan, max_epochs, callbacks, error)
-    best = chief(plan, callbacks)
-    return TrainingReport(
-        status=status,
-        reason=reason,
-        epochs=plan.n_epochs_done,
-        max_epochs=max_epochs,
-        monitor=best.monitor if best else None,
-        best_epoch=best.epoch if best else None,
-        best_score=best.score if best else None,
-        best_path=best.path if best else None,
-        restored_epoch=best.epoch if best and best.restored else None,
-        seconds=seconds,
-        cells_per_second=plan.n_cells_seen / seconds if seconds else 0.0,
-        seed=seed,
-        kl_weight=last_kl_weight(plan.history),
-    )
-
-
-def chief(plan: Plan, callbacks: Sequence[pl.Callback]) -> Best | None:
-    """What the report calls best: what was brought back last, else what was found last."""
-    found = list(plan.best.values())
-    restored = [best for best in found if best.restored]
-    return restored[-1] if restored else found[-1] if found else None
-
-
-def ending(
-    trainer: pl.Trainer,
-    plan: Plan,
-    max_epochs: int,
-    callbacks: Sequence[pl.Callback],
-    error: BaseException | None,
-) -> tuple[Status, str]:
-    """Why a run ended, as a status and as a sentence."""
-    if is_interrupt(error):
-        return "interrupted", f"interrupted by hand in epoch {plan.epoch}"
-    if error is not None:
-        return "failed", f"{type(error).__name__} in epoch {plan.epoch}: {error}"
-    for callback in callbacks:
-        if isinstance(callback, EarlyStopping) and callback.reason is not None:
-            return "stopped_early", f"stopped early: {callback.reason}"
-    if plan.n_epochs_done >= max_epochs:
-        return "completed", "all epochs done"
-    if any(isinstance(c, Timer) and (c.time_remaining() or 0) <= 0 for c in trainer.callbacks):  # type: ignore[attr-defined]
-        return "time_limit", "the time limit was reached"
-    return "stopped_early", "stopped early by a callback or a limit of the trainer"
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Context in which Lightning says only what needs saying."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        for text in (
-            r".*defined a `validation_step` but have no `val_dataloader`",
-            r".*You have overridden `transfer_batch_to_device`",
-            r".*isinstance\(treespec, LeafSpec\)` is deprecated",
-            r".*`training_step` returned `None`",
-        ):
-            warnings.filterwarnings("ignore", text)
-        for each in loggers:
-            each.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels, strict=True):
-                each.setLevel(level)
-
-
-@contextmanager
-def sigint_kept() -> Iterator[None]:
-    """Context that puts the handler of Ctrl-C back; Lightning turns it off after an interrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def check_cells(split: Split) -> None:

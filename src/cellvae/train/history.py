@@ -48,6 +48,10 @@ class History(Mapping[str, pd.DataFrame]):
         """Names of the metrics, in the order they first came."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
+    def last(self, name: str) -> float | None:
+        """Last value of a metric; None if it was never measured."""
+        return next((row[name] for row in reversed(self.rows) if name in row), None)
+
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self.names:
             raise KeyError(f"No metric '{name}' was recorded.{did_you_mean(name, self.names)}")

@@ -100,6 +100,16 @@ def test_64_bit_positions_give_the_same_rows(counts: np.ndarray) -> None:
         np.testing.assert_array_equal(column.take(torch.arange(60)).numpy(), counts)
 
 
+@pytest.mark.parametrize("letter", [">f4", ">i2", "g"])
+def test_values_that_scipy_is_slow_with_are_converted_once(counts: np.ndarray, letter: str) -> None:
+    matrix = sparse.csr_matrix(counts)
+    matrix.data = matrix.data.astype(letter)
+    column = SparseColumn(matrix)
+    assert column.data.dtype == np.float32 and column.data.dtype.isnative
+    np.testing.assert_array_equal(column.take(torch.arange(60)).numpy(), counts)
+    assert matrix.data.dtype == np.dtype(letter)
+
+
 def test_dense_rows_are_those_of_scipy_for_every_type_of_value() -> None:
     random = np.random.default_rng(0)
     rows = random.integers(0, 50, 200)

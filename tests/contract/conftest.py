@@ -1,0 +1,103 @@
+"""How each model of the table is set up on synthetic cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from cellvae.model import MODELS, Model
+
+N_CELLS, N_GENES = 96, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model in a small size, on cells that have what it reads."""
+
+    name: str
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arguments of abilities that cannot be called without."""
+
+    @property
+    def kind(self) -> Any:
+        return MODELS[self.name]
+
+    def prepared(self) -> AnnData:
+        """Cells that are set up."""
+        adata = synthetic()
+        self.kind.setup_anndata(adata, **self.setup)
+        return adata
+
+    def made(self, adata: AnnData | None = None) -> Any:
+        """Model with the same weights every time."""
+        torch.manual_seed(0)
+        return self.kind(self.prepared() if adata is None else adata, **self.config)
+
+
+CASES = (
+    Case(
+        name="SCVI",
+        setup={
+            "batch_key": "batch",
+            "labels_key": "label",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        config={"n_hidden": 8, "n_latent": 3, "n_layers": 2, "use_observed_lib_size": False},
+    ),
+)
+
+
+def synthetic() -> AnnData:
+    """Counts of two kinds of cells that differ strongly, so that there is something to learn."""
+    random = np.random.default_rng(0)
+    kind = np.arange(N_CELLS) % 2
+    means = random.gamma(2.0, 5.0, (2, N_GENES))
+    obs = pd.DataFrame(
+        {
+            "batch": pd.Categorical(random.choice(["b0", "b1", "b2"], N_CELLS)),
+            "label": pd.Categorical(np.array(["x", "y"])[kind]),
+            "donor": random.choice(["d0", "d1"], N_CELLS),
+            "age": random.normal(size=N_CELLS),
+        },
+        index=[f"cell{i}" for i in range(N_CELLS)],
+    )
+    var = pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)])
+    return AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def cases() -> tuple[Case, ...]:
+    return CASES
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., None]:
+    """Train quickly and without a word."""
+
+    def run(model: Model, **words: Any) -> None:
+        given = {"max_epochs": 2, "batch_size": 32, "accelerator": "cpu", "seed": 0} | words
+        model.train(enable_progress_bar=False, **given)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(case: Case, train: Callable[..., None]) -> Any:
+    """Trained model that tests only read."""
+    model = case.made()
+    train(model, max_epochs=8, plan_kwargs={"lr": 0.01}, check_val_every_n_epoch=1)
+    return model

@@ -1,0 +1,25 @@
+"""Reading: cells from a file, and what is said of files that hold none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from cellvae.data.reading import read_h5ad
+from cellvae.errors import InvalidDataError
+
+
+def test_cells_come_back_from_their_file(tmp_path: Path) -> None:
+    AnnData(np.eye(3, 2, dtype=np.float32)).write_h5ad(tmp_path / "cells.h5ad")
+    np.testing.assert_array_equal(read_h5ad(tmp_path / "cells.h5ad").X, np.eye(3, 2))
+
+
+def test_files_that_hold_no_cells_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.h5ad").write_text("no cells here")
+    with pytest.raises(InvalidDataError, match=r"Expected an AnnData .*text.h5ad'; it cannot"):
+        read_h5ad(tmp_path / "text.h5ad")
+    with pytest.raises(FileNotFoundError):
+        read_h5ad(tmp_path / "absent.h5ad")
