@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cellvae.messages import show_messages
+
+# Not loaded at first use: the module of this name would then stand here in place of the object.
+from cellvae.settings import settings
 from cellvae.version import __version__
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
         train,
     )
     from cellvae.model.loading import load
-    from cellvae.settings import settings
 
 __all__ = [
     "__version__",
@@ -47,8 +49,6 @@ show_messages()
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "settings":
-        return import_module("cellvae.settings").settings
     if name == "load":
         return import_module("cellvae.model.loading").load
     if name in __all__:

@@ -176,10 +176,8 @@ def check_range(name: str, value: Any, bounds: Mapping[str, float]) -> None:
         wanted = [f"at least {low}"] if low is not None else []
         wanted += [f"above {above}"] if above is not None else []
         wanted += [f"at most {high}"] if high is not None else []
-        expected = " and ".join(wanted) + (
-            "" if value == value and abs(value) != math.inf else ", and finite"
-        )
-        raise InvalidOptionError(f"Expected {name} to be {expected}; got {value!r:.100}.")
+        wanted += ["finite"] if isinstance(value, float) and not math.isfinite(value) else []
+        raise InvalidOptionError(f"Expected {name} to be {' and '.join(wanted)}; got {value!r}.")
 
 
 def described(hint: Any) -> str:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 import random
 
-import numpy as np
-import torch
-
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.options import checked
 
@@ -41,6 +38,9 @@ class Settings:
         )
         self.values["seed"] = number
         if number is not None:
+            import numpy as np
+            import torch
+
             random.seed(number)
             np.random.seed(number)
             torch.manual_seed(number)
@@ -82,10 +82,14 @@ class Settings:
     @property
     def num_threads(self) -> int:
         """Threads that torch uses on a CPU."""
+        import torch
+
         return torch.get_num_threads()
 
     @num_threads.setter
     def num_threads(self, number: int) -> None:
+        import torch
+
         torch.set_num_threads(checked("num_threads", number, int, {"at_least": 1}))
 
     def __setattr__(self, name: str, value: object) -> None:

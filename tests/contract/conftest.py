@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+
 from cellvae.model import MODELS, Model
 
 N_CELLS, N_GENES = 96, 16

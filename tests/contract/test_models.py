@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from cellvae.data.passes import in_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
 from cellvae.model import MODELS
@@ -168,9 +169,7 @@ def test_a_second_training_goes_on_where_the_first_ended(
     assert np.array_equal(parts[1], model.validation_indices)
 
 
-def test_a_run_that_fails_leaves_the_model_as_it_was(
-    case: Any, train: Callable[..., None]
-) -> None:
+def test_a_run_that_fails_leaves_the_model_as_it_was(case: Any, train: Callable[..., None]) -> None:
     from lightning.pytorch import Callback
 
     class Broken(Callback):
@@ -236,9 +235,7 @@ def test_a_loaded_model_knows_all_that_the_saved_one_did(
     assert repr(again) == repr(trained)
 
 
-def test_saving_changes_nothing(
-    case: Any, train: Callable[..., None], tmp_path: Path
-) -> None:
+def test_saving_changes_nothing(case: Any, train: Callable[..., None], tmp_path: Path) -> None:
     model = case.made()
     train(model)
     obs = model.adata.obs.copy()

@@ -168,7 +168,7 @@ def test_missing_genes_are_refused_naming_them(cells: AnnData) -> None:
     few = wide[:, :1998].copy()
     expected = (
         r"Expected the 2,000 genes the model was trained on; got 1,998: missing 'CD3E', 'GNLY'\. "
-        r".*map the data as a query"
+        r".*train a model on the genes that both have"
     )
     for act in (registration.gene_order, registration.check):
         with pytest.raises(DataMismatchError, match=expected):

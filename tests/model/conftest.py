@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+
 from cellvae.model import SCVI
 from cellvae.settings import settings
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
+from scipy import stats
+
 from cellvae.data.passes import in_batches
 from cellvae.model import SCVI
-from scipy import stats
 
 
 def kl_of(means: np.ndarray, variances: np.ndarray) -> np.ndarray:

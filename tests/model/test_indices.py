@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy import sparse
+
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.model import SCVI
 from cellvae.settings import settings
-from scipy import sparse
 
 WANTED = [40, 3, 69, 3, 0]
 
@@ -45,7 +46,9 @@ def test_a_mask_gives_its_cells(trained: SCVI) -> None:
     whole = trained.get_latent_representation()
     close(trained.get_latent_representation(indices=mask), whole[mask])
     close(trained.get_latent_representation(indices=list(mask)), whole[mask])
-    close(trained.get_latent_representation(indices=trained.adata.obs["batch"] == "b1"), whole[mask])
+    close(
+        trained.get_latent_representation(indices=trained.adata.obs["batch"] == "b1"), whole[mask]
+    )
 
 
 def test_a_slice_gives_its_cells(trained: SCVI) -> None:
@@ -105,7 +108,9 @@ def test_the_size_of_batches_is_that_of_the_settings(
 ) -> None:
     taken = []
     take = trained.rows.take
-    monkeypatch.setattr(trained.rows, "take", lambda cells: (taken.append(len(cells)), take(cells))[1])
+    monkeypatch.setattr(
+        trained.rows, "take", lambda cells: (taken.append(len(cells)), take(cells))[1]
+    )
     settings.batch_size = 30
     trained.get_latent_representation()
     trained.get_elbo(batch_size=64)

@@ -9,9 +9,10 @@ import anndata
 import numpy as np
 import pytest
 from anndata import AnnData
+from scipy import sparse
+
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 from cellvae.model import SCVI
-from scipy import sparse
 
 
 def backed(adata: AnnData, folder: Path) -> AnnData:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
+
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 

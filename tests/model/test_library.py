@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+
 from cellvae.data.passes import in_batches
 from cellvae.errors import DataWarning
 from cellvae.model import SCVI
@@ -54,7 +55,9 @@ def test_learned_sizes_are_saved_with_the_weights(
 ) -> None:
     names = set(make(adata, use_observed_lib_size=False).module.state_dict())
     assert {"library_log_means", "library_log_vars", "l_encoder.mean_encoder.weight"} <= names
-    assert not any(name.startswith(("l_encoder", "library")) for name in make(adata).module.state_dict())
+    assert not any(
+        name.startswith(("l_encoder", "library")) for name in make(adata).module.state_dict()
+    )
 
 
 def test_expected_counts_grow_with_the_size_factor(

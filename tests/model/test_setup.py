@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
+
 from cellvae.errors import (
     DataWarning,
     InvalidDataError,
@@ -117,12 +118,14 @@ def test_a_text_where_a_list_belongs_is_refused(adata: AnnData) -> None:
         SCVI.setup_anndata(adata, categorical_covariate_keys="donor")
 
 
-@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "infinite"), (-1, "negative")])
-def test_wrong_counts_are_refused_with_their_place(
-    adata: AnnData, value: float, name: str
-) -> None:
+@pytest.mark.parametrize(
+    ("value", "name"), [(np.nan, "NaN"), (np.inf, "infinite"), (-1, "negative")]
+)
+def test_wrong_counts_are_refused_with_their_place(adata: AnnData, value: float, name: str) -> None:
     adata.X[3, 5] = value
-    with pytest.raises(InvalidDataError, match=rf"1 {name} value, first in cell 'cell3', gene 'gene5'"):
+    with pytest.raises(
+        InvalidDataError, match=rf"1 {name} value, first in cell 'cell3', gene 'gene5'"
+    ):
         SCVI.setup_anndata(adata)
 
 
@@ -160,7 +163,7 @@ def test_unknown_options_are_refused_with_the_closest(
     [
         (
             {"gene_likelihood": "nbb"},
-            "gene_likelihood to be 'zinb', 'nb', 'poisson' or 'normal'; got 'nbb'. Did you mean 'nb'",
+            "to be 'zinb', 'nb', 'poisson' or 'normal'; got 'nbb'. Did you mean 'nb'",
         ),
         ({"dispersion": "genes"}, "'gene', 'gene-batch', 'gene-label' or 'gene-cell'; got 'genes'"),
         ({"latent_distribution": "log"}, "'normal' or 'ln'; got 'log'"),
@@ -198,7 +201,12 @@ def test_options_may_be_numpy_values(adata: AnnData) -> None:
         encode_covariates=flag,
     )
     config = model.config
-    values = (config.gene_likelihood, config.n_hidden, config.dropout_rate, config.encode_covariates)
+    values = (
+        config.gene_likelihood,
+        config.n_hidden,
+        config.dropout_rate,
+        config.encode_covariates,
+    )
     assert values == ("nb", 8, 0.25, True)
     assert list(map(type, values)) == [str, int, float, bool]
 

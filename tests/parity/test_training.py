@@ -34,6 +34,14 @@ def trained(run: Any, draw_from: Draw) -> tuple[SCVIModule, Tensor]:
     return module, torch.stack(losses)
 
 
+def test_optimizer_is_that_of_scvi_tools(training_run: Any) -> None:
+    optimizer = make_optimizer(training_run.module(), OptimizerOptions())
+    kind, theirs = training_run.about["optimizer"]
+    assert type(optimizer).__name__ == kind
+    ours = {**optimizer.defaults, "betas": list(optimizer.defaults["betas"])}
+    assert {option: ours[option] for option in theirs} == theirs
+
+
 def test_losses_of_all_steps_are_those_of_scvi_tools(training_run: Any, draw_from: Draw) -> None:
     _, losses = trained(training_run, draw_from)
     assert_allclose(losses.numpy(), training_run.values["losses"].numpy(), rtol=1e-3)
@@ -47,7 +55,9 @@ def test_weights_after_the_last_step_are_those_of_scvi_tools(
     theirs = training_run.unpack("state", "shapes")
     idle = training_run.without_effect()
     for name in theirs.keys() - idle:
-        assert_allclose(ours[name].numpy(), theirs[name].numpy(), rtol=1e-4, atol=1e-5)
+        # Before a normalisation of the batch, what moves a bias is rounding.
+        atol = 1e-3 if name.endswith("0.bias") and "fc_layers" in name else 1e-5
+        assert_allclose(ours[name].numpy(), theirs[name].numpy(), 1e-4, atol, err_msg=name)
         assert name.startswith("library_log") or not torch.equal(theirs[name], before[name])
     assert all(torch.equal(theirs[name], before[name]) for name in idle if "running" not in name)
 

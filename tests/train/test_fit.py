@@ -51,7 +51,8 @@ def test_a_run_records_every_metric_of_every_epoch(
     assert set(table.columns) == names | {"train_loss", "validation_loss", "kl_weight"}
     assert table.index.tolist() == [0, 1, 2]
     assert np.isfinite(table.to_numpy()).all()
-    assert table["kl_weight"].tolist() == [0.0, 0.5, 1.0]
+    # Four steps an epoch: the last step of the first epoch is number 3 of a warm-up of 6.
+    assert table["kl_weight"].tolist() == [0.5, 1.0, 1.0]
     assert outcome.report.status == "completed"
     assert outcome.report.epochs == 3
     assert not module.training
@@ -211,7 +212,7 @@ def test_a_further_run_goes_on_with_epochs_and_kl_weight(
     )
     assert second.history.epochs == [0, 1, 2, 3, 4]
     assert second.history["elbo_validation"].index.tolist() == [3, 4]
-    assert second.history["kl_weight"]["kl_weight"].tolist() == [0.0, 0.5, 1.0, 1.0, 1.0]
+    assert second.history["kl_weight"]["kl_weight"].tolist() == [0.5, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_limits_of_the_trainer_are_reported(

@@ -12,14 +12,18 @@ from cellvae.train.warmup import plan_warmup
 @pytest.mark.parametrize("max_epochs", [1, 2, 7, 30, 399, 400, 401, 800])
 def test_the_default_reaches_its_maximum_within_the_run(max_epochs: int) -> None:
     warmup = plan_warmup(WarmupOptions(), max_epochs, 10)
-    weights = [warmup.at(epoch, 0) for epoch in range(max_epochs)]
-    assert weights[-1] == 1.0
+    weights = [warmup.at(step // 10, step) for step in range(10 * max_epochs)]
+    assert weights[0] == 0.0
     assert weights == sorted(weights)
-    if max_epochs > 1:
-        assert weights[0] == 0.0
-    if max_epochs > 400:
-        assert weights[200] == 0.5
-        assert weights[399] == 399 / 400
+    half = len(weights) // 2
+    assert 0.39 < weights[half // 2] < 0.61
+    assert set(weights[half + 10 :]) <= {1.0}
+    assert weights[-1] == 1.0
+
+
+def test_the_default_takes_400_epochs_at_most() -> None:
+    warmup = plan_warmup(WarmupOptions(), 2000, 10)
+    assert (warmup.at(399, 0), warmup.at(400, 0)) == (399 / 400, 1.0)
 
 
 def test_epochs_that_are_given_are_those_of_scvi_tools() -> None:
@@ -62,4 +66,4 @@ def test_a_warmup_as_long_as_the_run_is_not_told() -> None:
 
 def test_the_weight_never_falls_below_what_an_earlier_run_reached() -> None:
     warmup = plan_warmup(WarmupOptions(), 11, 10, floor=0.5)
-    assert [warmup.at(epoch, 0) for epoch in (0, 5, 7, 10)] == [0.5, 0.5, 0.7, 1.0]
+    assert [warmup.at(epoch, 0) for epoch in (0, 5, 7, 10)] == [0.5, 1.0, 1.0, 1.0]

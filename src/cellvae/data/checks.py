@@ -137,8 +137,8 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
     if n_empty:
         warn(
             f"Expected counts in every cell; got {n_empty:,} of {adata.n_obs:,} cells without "
-            f"any in {matrix.where}: {named([*adata.obs_names[~facts.filled]])}. They say nothing "
-            "and are placed by the prior alone; leave them out, e.g. with "
+            f"any in {matrix.where}: {named([*adata.obs_names[~facts.filled]])}. They tell "
+            "the model nothing; leave them out, e.g. with "
             "scanpy.pp.filter_cells(adata, min_counts=1).",
             DataWarning,
         )

@@ -102,8 +102,7 @@ def codes(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> NDArray[np.int
             f"Expected categories that the model knows in adata.obs['{key}'] "
             f"({named_with_type(known, unknown)}); got {named_with_type(unknown, known)} in "
             f"{int(counts.sum()):,} cells.{did_you_mean(str(unknown[0]), map(str, known))} "
-            "Leave these cells out, correct the column, or map the data as a query if they are "
-            "new batches."
+            "Leave these cells out, or correct the column."
         )
     return found
 

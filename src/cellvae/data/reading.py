@@ -24,7 +24,7 @@ def read_h5ad(path: Path) -> AnnData:
 
     try:
         return anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise InvalidDataError(

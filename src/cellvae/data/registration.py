@@ -156,8 +156,7 @@ class Registration(Generic[K]):
         return (
             f"Expected the {self.n_genes:,} genes the model was trained on; got "
             f"{self.n_genes - len(missing):,}: missing {named(missing)}.{close} Rename the genes "
-            "if they are there under other names; to use the model without them, map the data "
-            "as a query, which fills them with zeros."
+            "if they are there under other names, or train a model on the genes that both have."
         )
 
     def check(self, adata: AnnData) -> None:

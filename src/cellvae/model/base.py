@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
@@ -90,7 +91,10 @@ class Model(ABC):
                 f"Expected an AnnData that was set up for {name}; this one was not. "
                 f"Call {name}.setup_anndata(adata, ...) first."
             )
-        registration = Registration.of(adata, keys, self.fields(keys))
+        with warnings.catch_warnings():
+            # What is odd but allowed was told when the data were set up.
+            warnings.simplefilter("ignore", DataWarning)
+            registration = Registration.of(adata, keys, self.fields(keys))
         if self.expects_counts(chosen) and not registration.integers:
             warn(
                 "Expected raw counts; got values that are not whole numbers. If the counts are in "
@@ -246,7 +250,7 @@ class Model(ABC):
             Defaults for `plan_kwargs` and for the words of this call, as dictionary or dataclass.
         plan_kwargs
             `optimizer`, `optimizer_creator`, `lr`, `weight_decay`, `eps`, `update_only_decoder`,
-            `n_epochs_kl_warmup`, `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`,
+            `n_epochs_kl_warmup` (half of the run, at most 400), `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`,
             `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`, `lr_threshold`,
             `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
         datamodule

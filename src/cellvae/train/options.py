@@ -70,8 +70,8 @@ class PlateauOptions(Options):
 class WarmupOptions(Options):
     """How the weight of the KL term grows: by epochs, or by steps where epochs is None.
 
-    `n_epochs="auto"` takes `AUTO_EPOCHS`, or fewer where the run is shorter, so that the weight
-    always reaches its maximum.
+    `n_epochs="auto"` takes half of the run and at most 400 epochs, so that the weight reaches its
+    maximum within the run.
     """
 
     n_epochs: int | Literal["auto"] | None = option("auto", at_least=0)

@@ -10,6 +10,10 @@ from cellvae.train.options import WarmupOptions
 
 # Epochs over which scVI's KL weight grows where the run is long enough.
 AUTO_EPOCHS = 400
+# Share of a shorter run over which it grows: docs/decisions/0002.
+AUTO_SHARE = 0.5
+# Runs of fewer epochs grow it by steps.
+FEW_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +54,16 @@ def plan_warmup(
 
     A step count without an epoch count is used as it is, as in scvi-tools.
     """
-    n_epochs = options.n_epochs
+    n_epochs, n_steps = options.n_epochs, options.n_steps
     if n_epochs == "auto":
-        n_epochs = None if options.n_steps is not None else min(AUTO_EPOCHS, max(max_epochs - 1, 0))
+        n_epochs = None
+        if n_steps is None and max_epochs < FEW_EPOCHS:
+            n_steps = int(AUTO_SHARE * max_epochs * steps_per_epoch)
+        elif n_steps is None:
+            n_epochs = min(AUTO_EPOCHS, int(AUTO_SHARE * max_epochs))
     warmup = KLWarmup(
         n_epochs=n_epochs,
-        n_steps=options.n_steps,
+        n_steps=n_steps,
         minimum=options.minimum,
         maximum=options.maximum,
         floor=floor,
