@@ -29,7 +29,7 @@ test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default \
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  $(wildcard tests/data tests/model) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests

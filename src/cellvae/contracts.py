@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ B = TypeVar("B", bound=tuple)
 B_co = TypeVar("B_co", bound=tuple, covariant=True)
 
 
+@runtime_checkable
 class Rows(Protocol[B_co]):
     """Cells that are kept somewhere (memory, disk, device) and can be taken by number."""
 

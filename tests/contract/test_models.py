@@ -46,7 +46,8 @@ def global_state() -> tuple[Any, ...]:
         torch.get_rng_state().tolist(),
         np.random.get_state()[1].tolist(),
         np.random.get_state()[2:],
-        random.getstate(),
+        # Checks of types at run time, where they are turned on, draw from this one themselves.
+        None if "beartype" in sys.modules else random.getstate(),
         torch.is_grad_enabled(),
         torch.get_num_threads(),
         torch.get_default_dtype(),

@@ -37,7 +37,6 @@ def test_empty_cells_and_batches_and_equal_sizes_give_finite_numbers(adata: AnnD
     adata.X[40] = 0
     with pytest.warns(DataWarning, match="'cell40'"):
         SCVI.setup_anndata(adata, batch_key="batch")
-    with pytest.warns(DataWarning, match="'cell40'"):
         model = SCVI(adata, n_hidden=8, use_observed_lib_size=False)
     sizes = adata.X[35:].sum(axis=1).astype(np.float64)
     logs = np.log(np.where(sizes > 0, sizes, 1))

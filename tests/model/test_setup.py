@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ def test_set_up_and_making_a_model_leave_the_cells_alone(
     assert np.array_equal(adata.X, before.X)
 
 
+@pytest.mark.skipif("beartype" in sys.modules, reason="checks of types draw numbers themselves")
 def test_set_up_draws_no_global_random_numbers(adata: AnnData) -> None:
     states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
     SCVI.setup_anndata(adata, batch_key="batch", labels_key="label", layer=None)

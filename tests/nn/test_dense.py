@@ -47,9 +47,9 @@ def test_covariates_widen_the_layers_that_read_them() -> None:
 
 def test_a_covariate_of_one_category_adds_no_column(codes: list[Tensor]) -> None:
     torch.manual_seed(0)
-    layers = FCLayers(4, 5, SIZES, dropout_rate=0).eval()
+    layers = FCLayers(4, 5, SIZES, dropout_rate=0.0).eval()
     torch.manual_seed(0)
-    without = FCLayers(4, 5, (3, 2), dropout_rate=0).eval()
+    without = FCLayers(4, 5, (3, 2), dropout_rate=0.0).eval()
     features = torch.randn(9, 4)
     assert layers.fc_layers[0][0].in_features == 4 + 3 + 2
     assert torch.equal(layers(features, codes), without(features, [codes[0], codes[2]]))

@@ -18,7 +18,7 @@ JOB = Job(
         "max_epochs": 400,
         "early_stopping": True,
         "early_stopping_patience": 30,
-        "check_val_every_n_epoch": 1,
+        "plan_kwargs": {"n_epochs_kl_warmup": 50},
     },
     colors=("bulk_labels", "louvain"),
 )

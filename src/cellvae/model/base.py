@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from cellvae.inference.protocols import CellChoice
+
+M = TypeVar("M", bound="Model")
 
 ANNDATA_WRITE_WORDS = (
     "as_dense",
@@ -216,7 +218,7 @@ class Model(ABC):
         datasplitter_kwargs: Mapping[str, Any] | None = None,
         plan_config: Any = None,
         plan_kwargs: Mapping[str, Any] | None = None,
-        datamodule: None = None,
+        datamodule: Any = None,
         trainer_config: Any = None,
         *,
         callbacks: Callback | Sequence[Callback] | None = None,
@@ -250,9 +252,9 @@ class Model(ABC):
             Defaults for `plan_kwargs` and for the words of this call, as dictionary or dataclass.
         plan_kwargs
             `optimizer`, `optimizer_creator`, `lr`, `weight_decay`, `eps`, `update_only_decoder`,
-            `n_epochs_kl_warmup` (half of the run, at most 400), `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`,
-            `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`, `lr_threshold`,
-            `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
+            `n_epochs_kl_warmup` (half of the run, at most 400), `n_steps_kl_warmup`,
+            `min_kl_weight`, `max_kl_weight`, `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`,
+            `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
         datamodule
             Not supported yet.
         callbacks
@@ -422,13 +424,13 @@ class Model(ABC):
 
     @classmethod
     def load(
-        cls,
+        cls: type[M],
         dir_path: str | Path,
         adata: AnnData | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
         prefix: str | None = None,
-    ) -> Self:
+    ) -> M:
         """Model from a folder.
 
         Parameters

@@ -109,6 +109,16 @@ def test_warmup_epochs_are_neither_compared_nor_restored(
     assert torch.equal(flat(module), script.seen[2])
 
 
+def test_small_improvements_do_not_count_but_their_weights_are_kept(
+    module: Any, rows: Any, split: Split
+) -> None:
+    values = [3, 2.9, 2.8, 2.7, 2.6]
+    outcome, script, _ = run(module, rows, split, values, patience=2, min_delta=0.25)
+    assert (outcome.report.epochs, outcome.report.best_epoch) == (3, 2)
+    assert "by more than 0.25 for 2 checks" in outcome.report.reason
+    assert torch.equal(flat(module), script.seen[2])
+
+
 def test_it_starts_anew_in_every_run(module: Any, rows: Any, split: Split) -> None:
     _, _, early = run(module, rows, split, [5, 1, 9, 9], patience=2)
     script = Script([50.0, 40.0, 30.0])

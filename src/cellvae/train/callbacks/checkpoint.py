@@ -157,7 +157,7 @@ class SaveCheckpoint(Checkpoint):
         assert self.folder is not None
         epoch = numbered(trainer, pl_module)
         path = self.folder / self.name_of(epoch, value, trainer)
-        if self.monitored.improves(value):
+        if self.monitored.is_best(value):
             self.monitored.take(value, epoch)
             self.best_path = path
         pl_module.save_model(path, {"epoch": epoch, "monitor": self.monitor, "score": value})

@@ -125,15 +125,17 @@ class EarlyStopping(LightningEarlyStopping):
             return (
                 f"{name} reached {value:.4f}, beyond the threshold of {self.divergence_threshold:g}"
             )
-        if self.monitored.improves(value):
+        if self.monitored.is_best(value):
+            self.keep(value, epoch, module)
+        if self.monitored.counts_as_improvement(value):
             if self.verbose:
                 logger.info("Epoch %d: %s improved to %.4f.", epoch, name, value)
-            self.keep(value, epoch, module)
             self.wait_count = 0
             return None
         self.wait_count += 1
         if self.wait_count >= self.patience:
-            return f"{name} had not improved for {self.wait_count} checks"
+            by = f" by more than {self.monitored.min_delta:g}" if self.monitored.min_delta else ""
+            return f"{name} had not improved{by} for {self.wait_count} checks"
         return None
 
     def is_past(self, value: float, threshold: float) -> bool:
@@ -192,6 +194,7 @@ class EarlyStopping(LightningEarlyStopping):
             "stopped_epoch": self.stopped_epoch,
             "best_score": self.monitored.best,
             "best_epoch": self.monitored.best_epoch,
+            "reference": self.monitored.reference,
             "best_weights": self.best_weights,
         }
 
@@ -201,6 +204,7 @@ class EarlyStopping(LightningEarlyStopping):
         self.stopped_epoch = state_dict["stopped_epoch"]
         self.monitored.best = state_dict["best_score"]
         self.monitored.best_epoch = state_dict["best_epoch"]
+        self.monitored.reference = state_dict["reference"]
         self.best_weights = state_dict["best_weights"]
 
 

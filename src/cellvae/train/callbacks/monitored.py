@@ -36,6 +36,7 @@ class Monitored:
     def clear(self) -> None:
         """Forget the best value: a new run begins."""
         self.best: float | None = None
+        self.reference: float | None = None
         self.best_epoch: int | None = None
 
     def is_fresh(self, validated: bool) -> bool:
@@ -58,15 +59,25 @@ class Monitored:
             )
         return float(metrics[self.name])
 
-    def improves(self, value: float) -> bool:
-        """Whether a value is better than the best so far; a value that is not finite never is."""
+    def gain(self, value: float, other: float | None) -> float:
+        """How much better a value is than another; a value that is not finite never is."""
         if not math.isfinite(value):
-            return False
-        if self.best is None:
-            return True
-        gain = self.best - value if self.mode == "min" else value - self.best
-        return gain > self.min_delta
+            return -math.inf
+        if other is None:
+            return math.inf
+        return other - value if self.mode == "min" else value - other
+
+    def is_best(self, value: float) -> bool:
+        """Whether a value is better than all before, by however little."""
+        return self.gain(value, self.best) > 0
 
     def take(self, value: float, epoch: int) -> None:
         """Make a value the best so far."""
         self.best, self.best_epoch = value, epoch
+
+    def counts_as_improvement(self, value: float) -> bool:
+        """Whether a value is better by more than `min_delta` than the last one that was."""
+        if self.gain(value, self.reference) > self.min_delta:
+            self.reference = value
+            return True
+        return False

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from cellvae.messages import logger
-from cellvae.train.callbacks.early_stopping import numbered
 
 # Seconds between two redraws within an epoch.
 REDRAW_SECONDS = 0.2
@@ -76,19 +75,20 @@ class EpochBar(ProgressBar):
         done, last = trainer.current_epoch + 1, trainer.max_epochs
         if not self.enabled or (done % self.refresh_rate and done != last):
             return
-        shown = metrics_shown(trainer, pl_module)
+        now = time.monotonic()
         if self.bar is not None:
-            self.bar.n = done
-            self.bar.set_description_str(f"Epoch {done}/{last}", refresh=False)
-            self.bar.set_postfix_str(shown, refresh=False)
-            self.bar.refresh()
-            self.drawn = time.monotonic()
-        elif time.monotonic() - self.drawn > LINE_SECONDS:
-            self.drawn = time.monotonic()
-            logger.info("Epoch %d/%s %s", numbered(trainer, pl_module) + 1, last, shown)
+            if now - self.drawn < REDRAW_SECONDS and done > 1 and done != last:
+                return
+            self.draw(trainer, done)
+            self.drawn = now
+        elif now - self.drawn > LINE_SECONDS:
+            self.drawn = now
+            logger.info("Epoch %d/%s %s", done, last, metrics_shown(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
+        """Show the last epoch and close the bar."""
+        if self.bar is not None:
+            self.draw(trainer, trainer.current_epoch)
         self.close()
 
     def on_exception(
@@ -97,6 +97,14 @@ class EpochBar(ProgressBar):
         """Close the bar before the error is shown."""
         self.close()
 
+    def draw(self, trainer: pl.Trainer, done: int) -> None:
+        """Draw the bar after a number of epochs."""
+        assert self.bar is not None
+        self.bar.n = done
+        self.bar.set_description_str(f"Epoch {done}/{trainer.max_epochs}", refresh=False)
+        self.bar.set_postfix_str(metrics_shown(trainer), refresh=False)
+        self.bar.refresh()
+
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
         if self.bar is not None:
@@ -104,7 +112,7 @@ class EpochBar(ProgressBar):
             self.bar = None
 
 
-def metrics_shown(trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+def metrics_shown(trainer: pl.Trainer) -> str:
     """Train and validation ELBO for one line."""
     metrics = trainer.callback_metrics
     names = {"elbo_train": "ELBO train", "elbo_validation": "validation"}
