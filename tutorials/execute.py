@@ -1,4 +1,4 @@
-"""Run tutorials from top to bottom and keep their outputs: `python tutorials/execute.py [FILE ...]`."""
+"""Run tutorials from top to bottom and keep their outputs: `execute.py [FILE ...]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def execute(path: Path, timeout: int = 600) -> nbformat.NotebookNode:
     """Notebook with the outputs of a fresh run; an error in a cell is raised."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": HERE}}
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": HERE}},
     )
     client.execute()
     for cell in notebook.cells:

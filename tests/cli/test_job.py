@@ -32,7 +32,7 @@ def stub_scanpy(monkeypatch: pytest.MonkeyPatch, calls: list[tuple[str, object]]
     monkeypatch.setitem(sys.modules, "scanpy", stub)
 
 
-@pytest.mark.parametrize("colors", [[], ["batch"], ["batch", "age"]])
+@pytest.mark.parametrize("colors", [[], ["batch", "age"]])
 def test_a_umap_has_a_panel_for_each_color(
     colors: list[str], counts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
@@ -46,32 +47,37 @@ def check_gradients(module: SCVIModule, cells: CountBatch) -> None:
             assert parameter.grad.abs().max() > 0, name
 
 
+# Observed sizes, batches as, covariates in the encoder, size factors: every pair of values.
+WAYS = (
+    (True, "one-hot", False, False),
+    (True, "embedding", True, True),
+    (False, "one-hot", True, False),
+    (False, "embedding", False, False),
+    (True, "one-hot", True, True),
+)
+
+
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "normal"])
 @pytest.mark.parametrize("dispersion", ["gene", "gene-batch", "gene-label", "gene-cell"])
 def test_every_likelihood_and_dispersion_trains_every_parameter(
     likelihood: str, dispersion: str
 ) -> None:
-    for observed, representation, encoded, size_factor in product(
-        (True, False), ("one-hot", "embedding"), (True, False), (True, False)
-    ):
-        sizes = SCVISizes(
-            n_genes=6, n_batch=3, n_labels=2, n_cats_per_cov=(2, 1), n_continuous=1,
-            size_factor=size_factor,
-        )  # fmt: skip
+    for observed, representation, encoded, size_factor in WAYS:
         module = network(
-            sizes,
+            replace(SIZES, size_factor=size_factor),
             gene_likelihood=likelihood,
             dispersion=dispersion,
-            use_observed_lib_size=observed or size_factor,
+            use_observed_lib_size=observed,
             batch_representation=representation,
             encode_covariates=encoded,
         )
         check_gradients(module, batch(size_factor))
 
 
-@pytest.mark.parametrize("latent", ["normal", "ln"])
-@pytest.mark.parametrize("deeply", [True, False])
-@pytest.mark.parametrize("activation", ["exp", "softplus"])
+@pytest.mark.parametrize(
+    ("latent", "deeply", "activation"),
+    [("normal", True, "softplus"), ("normal", False, "exp"), ("ln", True, "exp")],
+)
 def test_every_shape_of_the_network_trains_every_parameter(
     latent: str, deeply: bool, activation: str
 ) -> None:

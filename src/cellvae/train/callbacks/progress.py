@@ -35,7 +35,7 @@ class EpochBar(ProgressBar):
         self.enabled = refresh_rate > 0
         self.bar: tqdm[Any] | None = None
         self.drawn = 0.0
-        self.best = ""
+        self.told = 0.0
 
     def enable(self) -> None:
         """Show the bar."""
@@ -47,7 +47,7 @@ class EpochBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
-        self.drawn = time.monotonic()
+        self.drawn = self.told = time.monotonic()
         if self.enabled and is_interactive():
             layout = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
             self.bar = tqdm(
@@ -77,12 +77,12 @@ class EpochBar(ProgressBar):
             return
         now = time.monotonic()
         if self.bar is not None:
-            if now - self.drawn < REDRAW_SECONDS and done > 1 and done != last:
+            if now - self.told < REDRAW_SECONDS and done != last:
                 return
             self.draw(trainer, done)
-            self.drawn = now
-        elif now - self.drawn > LINE_SECONDS:
-            self.drawn = now
+            self.drawn = self.told = now
+        elif now - self.told > LINE_SECONDS:
+            self.told = now
             logger.info("Epoch %d/%s %s", done, last, metrics_shown(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
