@@ -10,8 +10,6 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 T = TypeVar("T")
@@ -121,7 +119,7 @@ def members(hint: Any) -> tuple[Any, ...]:
 def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     """Whether a value fits one annotation, and the value in that type."""
     origin = typing.get_origin(hint)
-    truth = isinstance(value, bool | np.bool_)
+    truth = is_truth(value)
     if origin is Literal:
         return as_choice(value, typing.get_args(hint))
     if hint is None or hint is type(None):
@@ -141,6 +139,12 @@ def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin is not None and isinstance(origin, type):
         return isinstance(value, origin), value
     return isinstance(value, hint), value
+
+
+def is_truth(value: Any) -> bool:
+    """Whether a value is True or False, of Python or of NumPy (which is not loaded for this)."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
 def as_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:

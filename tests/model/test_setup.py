@@ -26,6 +26,14 @@ from cellvae.errors import (
 from cellvae.model import SCVI
 
 
+@pytest.mark.parametrize("wrong", ["x", None, np.ones((3, 3))])
+def test_what_is_no_anndata_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidDataError, match=f"Expected an AnnData; got {type(wrong).__name__}"):
+        SCVI.setup_anndata(wrong)
+    with pytest.raises(InvalidDataError, match="Expected an AnnData"):
+        SCVI(wrong)
+
+
 def test_only_the_words_given_are_kept_and_nothing_else_changes(adata: AnnData) -> None:
     before = adata.copy()
     SCVI.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])

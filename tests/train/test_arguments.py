@@ -70,6 +70,12 @@ def test_a_typo_names_the_right_word(words: dict, wrong: str, right: str) -> Non
             {"early_stopping": True, "early_stopping_mode": "low"},
             "early_stopping_mode to be 'min', 'max' or 'auto'",
         ),
+        ({"plan_kwargs": {"compile": "no"}}, "compile to be True or False or None; got 'no'"),
+        (
+            {"plan_kwargs": {"reduce_lr_on_plateau": "yes"}},
+            "reduce_lr_on_plateau to be True or False",
+        ),
+        ({"enable_checkpointing": "yes"}, "enable_checkpointing to be True or False"),
         ({"callbacks": "checkpoint"}, "callbacks to be Lightning callbacks"),
         ({"callbacks": [EarlyStopping]}, r"Did you mean EarlyStopping\(\)"),
     ],

@@ -13,7 +13,7 @@ import torch
 
 from cellvae.data import Split
 from cellvae.data.rows.memory import ColumnRows
-from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model.scvi import SCVIModule
 from cellvae.seeds import own_randomness
 from cellvae.train.arguments import parse
@@ -201,6 +201,36 @@ def test_ctrl_c_ends_the_run_and_returns(
     assert outcome.kept
     assert outcome.history.epochs == [0]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_weights_as_they_were(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    before = weights(module)
+    outcome = train(module, rows, split, plan_kwargs={"lr": 1e30})
+    assert isinstance(outcome.error, TrainingError)
+    assert "the training loss was nan in epoch" in str(outcome.error)
+    assert outcome.report.status == "not_finite"
+    assert not outcome.kept
+    assert torch.equal(before, weights(module))
+
+
+def test_a_loss_that_is_not_finite_brings_the_best_weights_back(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    class Poison(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 2:
+                next(pl_module.parameters()).data.fill_(float("nan"))
+
+    with pytest.warns(TrainingWarning, match="The best weights are back"):
+        outcome = train(
+            module, rows, split, max_epochs=5, early_stopping=True, callbacks=[Poison()]
+        )
+    assert outcome.error is None
+    assert (outcome.report.status, outcome.report.epochs) == ("not_finite", 3)
+    assert outcome.report.restored_epoch in (0, 1)
+    assert bool(torch.isfinite(weights(module)).all())
 
 
 def test_a_further_run_goes_on_with_epochs_and_kl_weight(

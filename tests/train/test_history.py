@@ -49,7 +49,15 @@ def test_json_gives_the_same_history(history: History) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"epochs": [0], "metrics": {"a": [1.0, 2.0]}}, {"epochs": 1, "metrics": {}}]
+    "values",
+    [
+        {},
+        {"epochs": [0], "metrics": {"a": [1.0, 2.0]}},
+        {"epochs": 1, "metrics": {}},
+        {"epochs": [None], "metrics": {}},
+        {"epochs": [1, 0], "metrics": {}},
+        {"epochs": [0], "metrics": {"a": ["x"]}},
+    ],
 )
 def test_values_of_another_kind_are_refused(values: dict) -> None:
     with pytest.raises(FileFormatError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from cellvae.data.keys import check_is_anndata
 from cellvae.data.pieces import Piece, pieces
 from cellvae.errors import DataWarning, InvalidDataError, named
 from cellvae.messages import warn
@@ -95,6 +96,7 @@ def check_names(adata: AnnData) -> None:
     InvalidDataError
         If so, naming the genes.
     """
+    check_is_anndata(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InvalidDataError(
             f"Expected at least one cell and one gene; got {adata.n_obs:,} cells and "

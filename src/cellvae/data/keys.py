@@ -138,6 +138,20 @@ def keys_from_words(words: Mapping[str, object], keys_type: type[K]) -> K:
     return keys_type(**dict(words))
 
 
+def check_is_anndata(adata: object) -> None:
+    """Refuse what is no AnnData.
+
+    Raises
+    ------
+    InvalidDataError
+        If so, naming its type.
+    """
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise InvalidDataError(f"Expected an AnnData; got {type(adata).__name__}.")
+
+
 def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
     """Write down in `adata.uns` what the user said, and nothing else.
 
@@ -149,10 +163,9 @@ def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
     InvalidDataError
         If `adata` is not an AnnData, or is a view of one opened in backed mode.
     """
-    from anndata import AnnData, ImplicitModificationWarning
+    from anndata import ImplicitModificationWarning
 
-    if not isinstance(adata, AnnData):
-        raise InvalidDataError(f"Expected an AnnData; got {type(adata).__name__}.")
+    check_is_anndata(adata)
     if adata.is_view and adata.isbacked:
         raise InvalidDataError(
             "Expected an AnnData that can be written to; got a view of one opened in backed "
@@ -179,6 +192,7 @@ def stored_keys(adata: AnnData, model: str, keys_type: type[K]) -> K | None:
     NotSetUpError
         If what is stored there is not what this version of the model understands.
     """
+    check_is_anndata(adata)
     stored = adata.uns.get(PLACE)
     words = stored.get(model) if isinstance(stored, Mapping) else None
     if words is None:

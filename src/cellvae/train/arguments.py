@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellvae.errors import InvalidOptionError
-from cellvae.options import check_known, from_words
+from cellvae.options import check_known, checked, from_words
 from cellvae.train.options import (
     CompileOptions,
     EarlyStoppingOptions,
@@ -142,10 +142,10 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
     )
     check_known(split, {*SPLIT_WORDS, *LOADER_WORDS, *IDLE_LOADER_WORDS}, "datasplitter_kwargs")
     taken = {**given, **split}
-    checkpoint = given.get("enable_checkpointing") is True
+    checkpoint = flag(given, "enable_checkpointing", default="checkpointing_monitor" in given)
     options = TrainOptions(
         **pick(given, RUN_WORDS),
-        log_steps=bool(plan.get("on_step", False)),
+        log_steps=flag(plan, "on_step"),
         checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation")
         if checkpoint
         else None,
@@ -154,14 +154,14 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
         optimizer=from_words(OptimizerOptions, pick(plan, OPTIMIZER_WORDS), "plan_kwargs"),
         warmup=parse_warmup(plan),
         plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS)
-        if plan.get("reduce_lr_on_plateau")
+        if flag(plan, "reduce_lr_on_plateau")
         else None,
         early_stopping=parse_early_stopping(given),
         progress=renamed(
             ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_WORDS
         ),
         compile=CompileOptions(
-            enabled=bool(plan.get("compile", False)), arguments=plan.get("compile_kwargs") or {}
+            enabled=flag(plan, "compile"), arguments=plan.get("compile_kwargs") or {}
         ),
         trainer=parse_trainer(given, trainer_words),
     )
@@ -175,6 +175,11 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
 def pick(words: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The words of these names that were given."""
     return {name: words[name] for name in names if name in words}
+
+
+def flag(words: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A word that is True or False."""
+    return bool(checked(name, words.get(name, default), bool | None))
 
 
 def renamed(cls: Any, words: Mapping[str, Any], names: Mapping[str, str]) -> Any:

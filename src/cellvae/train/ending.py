@@ -63,6 +63,8 @@ def ending(
     """Why a run ended, as a status and as a sentence."""
     if is_interrupt(error):
         return "interrupted", f"interrupted by hand in epoch {plan.epoch}"
+    if plan.not_finite is not None:
+        return "not_finite", plan.not_finite
     if error is not None:
         return "failed", f"{type(error).__name__} in epoch {plan.epoch}: {error}"
     for callback in callbacks:

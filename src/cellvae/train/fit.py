@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
 from cellvae.data.split import Split
-from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
+from cellvae.messages import warn
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
 from cellvae.train.ending import is_interrupt, make_report
@@ -123,6 +124,8 @@ def fit(
     started = time.monotonic()
     error = run(trainer, plan, train_blocks, validation_blocks, seed)
     module.to(trainer.strategy.root_device).eval()
+    if error is None and plan.not_finite is not None:
+        error = told_or_raised(plan)
     seconds = time.monotonic() - started
     kept = error is None or usable(module, plan, error)
     if not kept:
@@ -147,6 +150,17 @@ def run(
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             # Lightning turns Ctrl-C into SystemExit, with the interrupt as its context.
             return error.__context__ if is_interrupt(error.__context__) else error
+    return None
+
+
+def told_or_raised(plan: Plan) -> TrainingError | None:
+    """Error of a run whose loss was not finite; None where the best are back."""
+    advice = "Check the counts for outliers, or lower the learning rate: plan_kwargs={'lr': ...}."
+    if not any(best.restored for best in plan.best.values()):
+        return TrainingError(f"Training stopped: {plan.not_finite}. {advice}")
+    warn(
+        f"Training stopped: {plan.not_finite}. The best weights are back. {advice}", TrainingWarning
+    )
     return None
 
 

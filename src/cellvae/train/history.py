@@ -99,8 +99,13 @@ class History(Mapping[str, pd.DataFrame]):
             raise FileFormatError("Expected a history to have 'epochs' and 'metrics'.")
         if any(not isinstance(c, list) or len(c) != len(epochs) for c in metrics.values()):
             raise FileFormatError(f"Expected {len(epochs)} values of each metric of the history.")
-        for i, epoch in enumerate(epochs):
-            history.add(
-                int(epoch), {k: float(c[i]) for k, c in metrics.items() if c[i] is not None}
-            )
+        try:
+            numbers = [int(epoch) for epoch in epochs]
+            for i, epoch in enumerate(numbers):
+                row = {k: float(c[i]) for k, c in metrics.items() if c[i] is not None}
+                history.add(epoch, row)
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"Expected numbers in the history: {error}") from error
+        if numbers != sorted(set(numbers)):
+            raise FileFormatError("Expected the epochs of the history to go up, each once.")
         return history

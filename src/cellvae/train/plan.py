@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Plan(pl.LightningModule):
         self.log_steps = log_steps
         self.files = files
         self.best: dict[str, Best] = {}
+        self.not_finite: str | None = None
         self.n_cells_seen = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
@@ -218,7 +220,11 @@ class Plan(pl.LightningModule):
         values = torch.stack(
             [torch.as_tensor(v).detach().double().cpu().reshape(()) for v in fresh.values()]
         )
-        self.history.add(self.epoch, dict(zip(fresh, values.tolist(), strict=True)))
+        read = dict(zip(fresh, values.tolist(), strict=True))
+        self.history.add(self.epoch, read)
+        if not math.isfinite(read.get("train_loss", 0.0)):
+            self.not_finite = f"the training loss was {read['train_loss']} in epoch {self.epoch}"
+            self.trainer.should_stop = True
 
     def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:
         """Write the model as it is now into a folder that can be loaded by itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Status = Literal["completed", "stopped_early", "time_limit", "interrupted", "failed"]
+Status = Literal["completed", "stopped_early", "time_limit", "interrupted", "not_finite", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
