@@ -182,7 +182,7 @@ def train(
     job = Job(
         model=model, setup=setup, config=config, train=words, colors=colors, umap=umap, seed=seed
     )
-    from cellvae.data.reading import read_h5ad
+    from cellvae.data.h5ad import read_h5ad
 
     trained = run_job(read_h5ad(counts), job, out)
     print_summary(trained, out)

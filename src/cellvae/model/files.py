@@ -16,6 +16,7 @@ from torch import Tensor
 from cellvae.contracts import Module
 from cellvae.data import Registration, Split
 from cellvae.data.fields import Field, field_of
+from cellvae.data.h5ad import read_h5ad, write_h5ad
 from cellvae.errors import CellvaeError, FileFormatError, named
 from cellvae.options import from_words
 from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
@@ -98,7 +99,7 @@ class ModelFolder:
             overwrite=overwrite,
             write_adata=None
             if adata is None
-            else lambda path: write_cells(adata, path, anndata_words),
+            else lambda path: write_h5ad(adata, path, anndata_words),
         )
 
 
@@ -107,16 +108,6 @@ def parts_of(split: Split | None) -> dict[str, np.ndarray]:
     if split is None:
         return {}
     return {"train": split.train, "validation": split.validation, "test": split.test}
-
-
-def write_cells(adata: AnnData, path: Path, words: Mapping[str, Any]) -> None:
-    """Write cells to a file and leave the AnnData as it is."""
-    if adata.isbacked:
-        # write_h5ad would make it read from the new file from then on.
-        adata.copy(path).file.close()
-    else:
-        # AnnData's default turns columns of text into categories, in the user's object too.
-        adata.write_h5ad(path, **{"convert_strings_to_categoricals": False, **words})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +207,6 @@ class SavedModel:
         path = self.saved.adata_path()
         if path is None:
             return None
-        from cellvae.data.reading import read_h5ad
-
         return read_h5ad(path)
 
     def filled(self, module: Module[Any]) -> Module[Any]:

@@ -160,7 +160,8 @@ class SaveCheckpoint(Checkpoint):
         if self.monitored.is_best(value):
             self.monitored.take(value, epoch)
             self.best_path = path
-        pl_module.save_model(path, {"epoch": epoch, "monitor": self.monitor, "score": value})
+        found = {"epoch": epoch, "monitor": self.monitor, "score": value, "seed": pl_module.seed}
+        pl_module.save_model(path, found)
         self.kept[path] = value
         if self.verbose:
             logger.info("Epoch %d: %s = %.4f, saved in %s.", epoch, self.monitor, value, path)

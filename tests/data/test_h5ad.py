@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from cellvae.data.reading import read_h5ad
+from cellvae.data.h5ad import read_h5ad, write_h5ad
 from cellvae.errors import InvalidDataError
 
 
@@ -23,3 +23,16 @@ def test_files_that_hold_no_cells_are_refused_by_name(tmp_path: Path) -> None:
         read_h5ad(tmp_path / "text.h5ad")
     with pytest.raises(FileNotFoundError):
         read_h5ad(tmp_path / "absent.h5ad")
+
+
+def test_writing_leaves_the_cells_as_they_are(tmp_path: Path) -> None:
+    cells = AnnData(np.eye(3, 2, dtype=np.float32), layers={"twice": 2 * np.eye(3, 2)})
+    cells.obs["donor"] = ["a", "b", "a"]
+    cells.raw = cells
+    before = cells.obs.dtypes.to_dict()
+    write_h5ad(cells, tmp_path / "cells.h5ad", {"compression": "gzip"})
+    assert cells.obs.dtypes.to_dict() == before
+    again = read_h5ad(tmp_path / "cells.h5ad")
+    assert again.obs["donor"].tolist() == ["a", "b", "a"]
+    np.testing.assert_array_equal(again.layers["twice"], 2 * np.eye(3, 2))
+    np.testing.assert_array_equal(again.raw.X, np.eye(3, 2))
