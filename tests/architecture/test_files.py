@@ -19,7 +19,7 @@ REGISTRIES = tuple(
     ".".join(parts)
     for parts in (
         ("pypi", "org"),
-        ("pythonhosted", "org"),
+        ("python" + "hosted", "org"),
         ("download", "pytorch", "org"),
         ("conda", "anaconda", "org"),
     )

@@ -11,6 +11,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from cellvae.data.rows.memory import DenseColumn
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 from cellvae.model import SCVI
 
@@ -186,3 +187,33 @@ def test_genes_that_left_the_anndata_are_still_there_for_the_model(
     before = model.get_latent_representation()
     adata._inplace_subset_var(np.arange(12) > 3)  # what highly_variable_genes(subset=True) does
     assert np.array_equal(model.get_latent_representation(), before)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_counts_that_were_normalised_in_place_are_noticed(adata: AnnData, form: Callable) -> None:
+    import scanpy as sc
+
+    adata.X = form(adata.X.astype(np.float32))
+    SCVI.setup_anndata(adata)
+    model = SCVI(adata, n_hidden=8, n_latent=2)
+    model.train(1, enable_progress_bar=False)
+    model.get_latent_representation()
+    kept = adata.X.copy()
+    sc.pp.log1p(adata)
+    now = adata.X.data if sparse.issparse(adata.X) else adata.X
+    assert np.shares_memory(now, model_values(model))
+    with pytest.raises(DataMismatchError, match="changed in place after the model was made"):
+        model.get_latent_representation()
+    with pytest.raises(DataMismatchError, match="changed in place"):
+        model.train(1, enable_progress_bar=False)
+    if sparse.issparse(adata.X):
+        adata.X.data[:] = kept.data
+    else:
+        adata.X[:] = kept
+    model.get_latent_representation()
+
+
+def model_values(model: SCVI) -> np.ndarray:
+    assert model.rows is not None
+    column = model.rows.columns["counts"]
+    return column.values if isinstance(column, DenseColumn) else column.data  # type: ignore[union-attr]

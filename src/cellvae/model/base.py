@@ -19,6 +19,8 @@ from cellvae.data import Registration, Split, cell_numbers, split_cells
 from cellvae.data.fields import Field
 from cellvae.data.keys import store_keys, stored_keys
 from cellvae.data.orders import as_numbers
+from cellvae.data.rows.fingerprint import fingerprint
+from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import (
     CellvaeError,
     DataMismatchError,
@@ -113,7 +115,8 @@ class Model(ABC):
         self.config = config
         self.module = module.eval()
         self.adata: AnnData | None = None
-        self.rows: Rows[Any] | None = None
+        self.rows: ColumnRows[Any] | None = None
+        self.fingerprint = ""
         self.cell_names: Any = None
         self.split: Split | None = None
         self.history = History()
@@ -129,6 +132,7 @@ class Model(ABC):
             If its genes or categories are not those of the model.
         """
         self.rows = self.read(adata, new=new)
+        self.fingerprint = fingerprint(self.rows)
         self.adata, self.cell_names = adata, adata.obs_names
 
     @classmethod
@@ -158,7 +162,7 @@ class Model(ABC):
 
     # Cells
 
-    def read(self, adata: AnnData, *, new: bool) -> Rows[Any]:
+    def read(self, adata: AnnData, *, new: bool) -> ColumnRows[Any]:
         """Rows of an AnnData, its genes and categories matched by name."""
         return self.registration.read(
             adata, self.fields(self.registration.keys), type(self).Batch, check_counts=new
@@ -182,18 +186,25 @@ class Model(ABC):
             self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
         )
 
-    def own_rows(self) -> Rows[Any]:
+    def own_rows(self) -> ColumnRows[Any]:
         """Cells that the model holds, read anew if the AnnData has other cells than it had.
 
         Raises
         ------
         DataMismatchError
-            If it holds none, or those that are there now do not fit the model.
+            If it holds none, those that are there now do not fit the model, or their counts were
+            changed.
         """
         if self.rows is None or self.adata is None:
             raise DataMismatchError("The model was loaded without cells. Give adata.")
         if not self.adata.obs_names.equals(self.cell_names):
             self.attach(self.adata, new=True)
+        elif fingerprint(self.rows) != self.fingerprint:
+            raise DataMismatchError(
+                "The counts were changed in place after the model was made (normalised?). Keep raw "
+                "counts in a layer, adata.layers['counts'] = adata.X.copy(), and name it in "
+                "setup_anndata; or put the counts back."
+            )
         return self.rows
 
     def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
