@@ -215,3 +215,15 @@ def test_it_works_in_any_lightning_trainer(tmp_path: Any) -> None:
     trainer.fit(line, [torch.zeros(1, 1)])
     assert trainer.current_epoch == 6
     assert float(line.weight.detach()) == pytest.approx(1 - 0.8**4)
+
+
+def test_a_metric_that_nobody_logs_is_an_error_unless_told_otherwise(
+    module: Any, rows: Any, split: Split
+) -> None:
+    words = {"max_epochs": 2, "enable_progress_bar": False}
+    for strict in (True, False):
+        early = EarlyStopping("wombats", mode="min", strict=strict)
+        parsed = parse({**words, "callbacks": [Script([1.0, 2.0]), early]})
+        outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
+        assert (outcome.error is None) is not strict
+    assert outcome.report.epochs == 2

@@ -35,6 +35,8 @@ class EarlyStopping(LightningEarlyStopping):
     restore_best
         Whether the weights of the best epoch are brought back at the end, however it comes;
         otherwise the last ones stay.
+    strict
+        Whether it is an error if nothing logs the metric; otherwise the epoch is passed over.
     check_finite
         Whether training stops when the metric is not a finite number.
     stopping_threshold
@@ -60,6 +62,7 @@ class EarlyStopping(LightningEarlyStopping):
         *,
         warmup_epochs: int = 0,
         restore_best: bool = True,
+        strict: bool = True,
         check_finite: bool = True,
         stopping_threshold: float | None = None,
         divergence_threshold: float | None = None,
@@ -71,6 +74,7 @@ class EarlyStopping(LightningEarlyStopping):
             patience=patience,
             verbose=verbose,
             mode=self.monitored.mode,
+            strict=strict,
             check_finite=check_finite,
             stopping_threshold=stopping_threshold,
             divergence_threshold=divergence_threshold,
@@ -97,6 +101,8 @@ class EarlyStopping(LightningEarlyStopping):
         fresh = self.monitored.is_fresh(self.validated)
         self.validated = False
         if not fresh or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not self.strict and self.monitor not in trainer.callback_metrics:
             return
         value = self.monitored.read(trainer.callback_metrics)
         epoch = numbered(trainer, pl_module)
