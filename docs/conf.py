@@ -61,6 +61,7 @@ html_theme_options = {
     "home_page_in_toc": True,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],
 }
 
 # Pages that end with a list of the pages beside them, and how those are named.

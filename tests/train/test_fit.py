@@ -266,6 +266,12 @@ def test_limits_of_the_trainer_are_reported(
         {"detect_anomaly": True},
         {"limit_train_batches": 2},
         {"precision": "bf16-mixed"},
+        {"precision": "64-true"},
+        {"num_sanity_val_steps": 2},
+        {"overfit_batches": 1},
+        {"val_check_interval": 2},
+        {"reload_dataloaders_every_n_epochs": 1},
+        {"inference_mode": False},
     ],
 )
 def test_what_lightning_offers_works(
@@ -274,6 +280,22 @@ def test_what_lightning_offers_works(
     outcome = train(module, rows, split, check_val_every_n_epoch=1, **words)
     assert outcome.error is None
     assert np.isfinite(outcome.history["elbo_validation"]).all(axis=None)
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+# torch 2.13 looks at hand-written gradients in a way that it warns of itself.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_compiled_loss_gives_the_same_weights(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    start = {k: v.clone() for k, v in module.state_dict().items()}
+    train(module, rows, split)
+    plain = weights(module)
+    module.load_state_dict(start)
+    plan = {"compile": True, "compile_kwargs": {"backend": "eager"}}
+    outcome = train(module, rows, split, plan_kwargs=plan)
+    assert outcome.error is None
+    torch.testing.assert_close(weights(module), plain, rtol=1e-5, atol=1e-6)
 
 
 def test_an_argument_that_lightning_refuses_says_so(

@@ -16,7 +16,7 @@ from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
 from cellvae.data.split import Split
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
-from cellvae.messages import warn
+from cellvae.messages import logger, warn
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
 from cellvae.train.ending import is_interrupt, make_report
@@ -120,16 +120,19 @@ def fit(
             validate_every=validate_every if validation_blocks is not None else None,
         )
     before = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    dtype = next(module.parameters()).dtype
     module.train()
     started = time.monotonic()
     error = run(trainer, plan, train_blocks, validation_blocks, seed)
-    module.to(trainer.strategy.root_device).eval()
+    module.to(trainer.strategy.root_device, dtype).eval()
     if error is None and plan.not_finite is not None:
         error = told_or_raised(plan)
     seconds = time.monotonic() - started
     kept = error is None or usable(module, plan, error)
     if not kept:
         module.load_state_dict(before)
+    if is_interrupt(error):
+        logger.info("Training was interrupted; the model can be used and trained further.")
     report = make_report(trainer, plan, max_epochs, seconds, seed, chosen, error)
     return Outcome(
         history=history, report=report, kept=kept, error=None if is_interrupt(error) else error

@@ -26,6 +26,10 @@ from cellvae.train.tally import Tally
 from cellvae.train.warmup import KLWarmup
 
 
+# Precisions of Lightning in which weights and cells are of another type than usual.
+OTHER_TYPES = ("64-true", "16-true", "bf16-true")
+
+
 class ModelFiles(Protocol):
     """How a model is written to and read from a folder; the model hands this to its run."""
 
@@ -146,6 +150,8 @@ class Plan(pl.LightningModule):
                 f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
             )
         batch = to_device(block.rows.take(block.steps[0]), self.device)
+        if str(self.trainer.precision) in OTHER_TYPES:
+            batch = self.trainer.precision_plugin.convert_input(batch)
         return self.loss(batch, self.kl_weight)
 
     def on_train_epoch_start(self) -> None:
