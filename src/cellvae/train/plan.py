@@ -25,7 +25,6 @@ from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptio
 from cellvae.train.tally import Tally
 from cellvae.train.warmup import KLWarmup
 
-
 # Precisions of Lightning in which weights and cells are of another type than usual.
 OTHER_TYPES = ("64-true", "16-true", "bf16-true")
 
