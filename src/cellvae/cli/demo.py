@@ -34,7 +34,11 @@ def demo(
     Writes the trained model, the cells with X_scVI, training curves and a UMAP. Takes a minute.
     """
     from cellvae.data import pbmc68k_reduced
+    from cellvae.settings import settings
 
+    # Steps of 128 cells x 765 genes gain nothing from a second thread, and wait for it on a busy
+    # machine.
+    settings.num_threads = 1
     check_out(out, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULTS)
     if others:

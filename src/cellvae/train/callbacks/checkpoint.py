@@ -206,7 +206,8 @@ class SaveCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Look for a gradient that is not finite, before it reaches the weights."""
-        if not self.check_nan_gradients:
+        # In half precision the scaler meets infinite gradients by leaving a step out.
+        if not self.check_nan_gradients or str(trainer.precision) == "16-mixed":
             return
         gradients = [
             p.grad
