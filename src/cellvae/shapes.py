@@ -6,9 +6,4 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Counts = Float[Tensor, "cells genes"]
-Codes = Int[Tensor, "cells 1"]
-PerCell = Float[Tensor, "cells"]
-PerCellColumn = Float[Tensor, "cells 1"]
-Scalar = Float[Tensor, ""]
 CellNumbers = Int[Tensor, "cells"]
-LatentSample = Float[Tensor, "*samples cells latent"]

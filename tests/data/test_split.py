@@ -186,11 +186,6 @@ def test_shares_and_seeds_out_of_range_are_refused(words: dict[str, Any], messag
         split_cells(100, **{"seed": 0, **words})
 
 
-def test_a_split_knows_how_many_cells_it_needs() -> None:
-    assert split_cells(143, seed=3).reaches == 143
-    assert split_cells(10, seed=0, external_indexing=[[1, 6], [2]]).reaches == 7
-
-
 def test_no_cells_cannot_be_split() -> None:
     with pytest.raises(InvalidDataError, match="at least one cell to split; got 0"):
         split_cells(0, seed=0)

@@ -29,7 +29,7 @@ FORMS: dict[str, Any] = {
 }
 
 
-def close(first: np.ndarray, second: np.ndarray) -> None:
+def assert_alike(first: np.ndarray, second: np.ndarray) -> None:
     """Equal but for rounding, which depends on what else is in a batch."""
     assert first.shape == second.shape
     np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
@@ -38,22 +38,22 @@ def close(first: np.ndarray, second: np.ndarray) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_cells_come_in_the_order_asked_for(form: str, trained: SCVI) -> None:
     whole = trained.get_latent_representation()
-    close(trained.get_latent_representation(indices=FORMS[form]), whole[WANTED])
+    assert_alike(trained.get_latent_representation(indices=FORMS[form]), whole[WANTED])
 
 
 def test_a_mask_gives_its_cells(trained: SCVI) -> None:
     mask = (trained.adata.obs["batch"] == "b1").to_numpy()
     whole = trained.get_latent_representation()
-    close(trained.get_latent_representation(indices=mask), whole[mask])
-    close(trained.get_latent_representation(indices=list(mask)), whole[mask])
-    close(
+    assert_alike(trained.get_latent_representation(indices=mask), whole[mask])
+    assert_alike(trained.get_latent_representation(indices=list(mask)), whole[mask])
+    assert_alike(
         trained.get_latent_representation(indices=trained.adata.obs["batch"] == "b1"), whole[mask]
     )
 
 
 def test_a_slice_gives_its_cells(trained: SCVI) -> None:
     whole = trained.get_latent_representation()
-    close(trained.get_latent_representation(indices=slice(60, 2, -7)), whole[60:2:-7])
+    assert_alike(trained.get_latent_representation(indices=slice(60, 2, -7)), whole[60:2:-7])
 
 
 def test_indices_count_the_cells_that_are_given(
@@ -61,8 +61,8 @@ def test_indices_count_the_cells_that_are_given(
 ) -> None:
     other = cells()[::-1].copy()
     whole = trained.get_latent_representation()
-    close(trained.get_latent_representation(other, indices=[0, 1]), whole[[69, 68]])
-    close(trained.get_latent_representation(other, indices=["cell5"]), whole[[5]])
+    assert_alike(trained.get_latent_representation(other, indices=[0, 1]), whole[[69, 68]])
+    assert_alike(trained.get_latent_representation(other, indices=["cell5"]), whole[[5]])
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
@@ -74,9 +74,9 @@ def test_cells_on_disk_come_in_the_order_asked_for(
     other.write_h5ad(tmp_path / "cells.h5ad")
     on_disk = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     whole = trained.get_latent_representation()
-    close(trained.get_latent_representation(on_disk, indices=WANTED), whole[WANTED])
+    assert_alike(trained.get_latent_representation(on_disk, indices=WANTED), whole[WANTED])
     view = on_disk[[9, 2, 33]]
-    close(trained.get_latent_representation(view, indices=[2, 0]), whole[[33, 9]])
+    assert_alike(trained.get_latent_representation(view, indices=[2, 0]), whole[[33, 9]])
 
 
 def test_values_of_each_cell_come_in_the_order_asked_for(
@@ -99,7 +99,7 @@ def test_values_of_each_cell_come_in_the_order_asked_for(
 def test_the_size_of_batches_changes_nothing_but_rounding(trained: SCVI) -> None:
     whole = trained.get_latent_representation()
     for batch_size in (1, 7, 69, 1000):
-        close(trained.get_latent_representation(batch_size=batch_size), whole)
+        assert_alike(trained.get_latent_representation(batch_size=batch_size), whole)
 
 
 @pytest.mark.usefixtures("settings_put_back")

@@ -29,12 +29,6 @@ class Split:
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
 
-    @property
-    def reaches(self) -> int:
-        """Number of cells that a data set must have at least for this split."""
-        parts = (self.train, self.validation, self.test)
-        return max(int(part.max()) + 1 for part in parts if len(part))
-
 
 def split_cells(
     n_cells: int,

@@ -54,8 +54,9 @@ def fit(
 ) -> Outcome:
     """Train a module on the cells of a split.
 
-    Whatever ends the run, the module is left in eval mode with the best weights where something
-    was monitored, else with the last; an exception that ended it is in the outcome, not raised.
+    Whatever ends the run, the module is left in eval mode: with the best weights where something
+    was monitored, else with the last, or with those from before the run where it failed and left
+    none worth keeping. An exception that ended it is in the outcome, not raised.
 
     Parameters
     ----------
