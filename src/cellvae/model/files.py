@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.contracts import Module
+from cellvae.contracts import Module, Rows
 from cellvae.data import Registration, Split
 from cellvae.data.fields import Field, field_of
 from cellvae.data.h5ad import read_h5ad, write_h5ad
-from cellvae.errors import CellvaeError, FileFormatError, named
+from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, named
 from cellvae.options import from_words
 from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
 from cellvae.train.history import History
@@ -57,6 +57,30 @@ class ModelFolder:
     def weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of a saved model, checked against its record."""
         return open_saved(folder).tensors()
+
+    def column(self, key: str, adata: AnnData | None = None) -> np.ndarray:
+        """Value of a column of `obs` for each cell.
+
+        Raises
+        ------
+        UnknownKeyError
+            If there is no such column.
+        """
+        chosen = self.model.adata if adata is None else adata
+        assert chosen is not None
+        if key not in chosen.obs:
+            raise UnknownKeyError(
+                f"Expected a column of adata.obs; got '{key}'.{did_you_mean(key, chosen.obs)}"
+            )
+        return np.asarray(chosen.obs[key])
+
+    def names(self, cells: np.ndarray) -> list[str]:
+        """Names of cells of the model, by number."""
+        return [str(name) for name in self.model.cell_names[cells]]
+
+    def read(self, adata: AnnData) -> Rows[Any]:
+        """Rows of other cells, genes and categories matched by name."""
+        return self.model.read(adata, new=True)
 
     def write(
         self,

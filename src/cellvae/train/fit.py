@@ -99,6 +99,8 @@ def fit(
         history=history,
         log_steps=options.log_steps,
         files=files,
+        rows=rows,
+        split=split,
     )
     needed = check_monitors(
         monitored_by(chosen, options),

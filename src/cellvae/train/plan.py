@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import Block, Loss, Module, to_device
+from cellvae.contracts import Block, Loss, Module, Rows, to_device
 from cellvae.data.blocks import EpochBlocks
+from cellvae.data.split import Split
 from cellvae.errors import TrainingError
 from cellvae.seeds import derive, own_randomness
 from cellvae.train.history import History
@@ -38,6 +41,18 @@ class ModelFiles(Protocol):
 
     def weights(self, folder: Path) -> dict[str, Tensor]:
         """Read the weights of a saved model."""
+        ...
+
+    def column(self, key: str, adata: Any = None) -> NDArray[Any]:
+        """Read what `adata.obs[key]` says of each cell; of the model's own cells by default."""
+        ...
+
+    def names(self, cells: NDArray[np.int64]) -> list[str]:
+        """Read the names of cells of the model."""
+        ...
+
+    def read(self, adata: Any) -> Rows[Any]:
+        """Read other cells, their genes and categories matched by name."""
         ...
 
 
@@ -73,6 +88,9 @@ class Plan(pl.LightningModule):
         Whether loss and KL weight of every step go to the logger.
     files
         How the model is saved; None where it cannot be.
+    rows, split
+        All cells, and which of them are for training and validation; for callbacks that look at
+        cells.
     """
 
     def __init__(
@@ -87,9 +105,13 @@ class Plan(pl.LightningModule):
         history: History | None = None,
         log_steps: bool = False,
         files: ModelFiles | None = None,
+        rows: Rows[Any] | None = None,
+        split: Split | None = None,
     ) -> None:
         super().__init__()
         self.module = module
+        self.rows = rows
+        self.split = split
         self.seed = seed
         self.warmup = warmup
         self.optimizer_options = optimizer or OptimizerOptions()
@@ -245,6 +267,17 @@ class Plan(pl.LightningModule):
                 "or give Plan(files=...)."
             )
         self.files.save(folder, self.history, training or {})
+
+    def emit(self, event: str, /, **payload: Any) -> None:
+        """Call the method of this name of every callback that has one, with the trainer and this.
+
+        Events of the package: `on_epoch_complete()` after training and validation of an epoch,
+        `on_stop(reason)` once when a run ends. Callbacks may emit events of their own.
+        """
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            method = getattr(callback, event, None)
+            if callable(method):
+                method(self.trainer, self, **payload)
 
     def note_best(self, best: Best) -> None:
         """Keep what a callback found best, for the report."""

@@ -1,0 +1,51 @@
+"""What the callbacks of a run may tell about themselves: their place, what they log and follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Protocol, runtime_checkable
+
+
+class Group(IntEnum):
+    """Place of a callback in a run; within a group the order of the user stays."""
+
+    STATE = 0
+    """Saves the state that a run goes on from, before anything of the next epoch happens."""
+    MUTATOR = 1
+    """Changes weights, gradients or which of them are trained."""
+    PRODUCER = 2
+    """Logs metrics; a callback of the user's own belongs here."""
+    GUARD = 3
+    """Looks for numbers that are not finite."""
+    RECORDER = 4
+    """Reads what was logged: tables, files, bars."""
+    STOPPER = 5
+    """Follows a metric and ends the run."""
+    CHECKPOINT = 6
+    """Follows a metric and saves models."""
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A callback that knows its place."""
+
+    group: Group
+
+
+@runtime_checkable
+class Produces(Protocol):
+    """A callback that logs metrics, which others may then follow."""
+
+    def produced_metrics(self) -> Sequence[str]:
+        """Names of the metrics that it logs."""
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A callback that follows metrics; validation is switched on where one needs it."""
+
+    def followed_metrics(self) -> Sequence[str]:
+        """Names of the metrics that it reads at the end of an epoch."""
+        ...
