@@ -45,6 +45,17 @@ class TrainingError(CellvaeError, RuntimeError):
     """A training run that cannot go on."""
 
 
+class ResumeError(CellvaeError, ValueError):
+    """A run that cannot go on with the model, data or options that were given."""
+
+
+class StopTraining(CellvaeError):
+    """Raised in a callback to end a run in good order: `raise StopTraining("why")`.
+
+    All callbacks finish the hook, the hooks of the end run, and `train` returns.
+    """
+
+
 class FileFormatError(CellvaeError, ValueError):
     """A model file that is damaged, incomplete, or of an unknown version."""
 

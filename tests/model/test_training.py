@@ -135,7 +135,9 @@ def test_progress_is_shown_unless_the_settings_say_no(
 ) -> None:
     shown = []
     model = make(adata)
-    monkeypatch.setattr(model, "run", lambda parsed: shown.append(parsed.options.progress.enabled))
+    monkeypatch.setattr(
+        "cellvae.model.base.train", lambda _, parsed: shown.append(parsed.options.progress.enabled)
+    )
     model.train()
     settings.progress_bar = False
     model.train()

@@ -17,14 +17,21 @@ from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, 
 from cellvae.model.scvi import SCVIModule
 from cellvae.seeds import own_randomness
 from cellvae.train.arguments import parse
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import Outcome, Start, fit
+from cellvae.train.history import History
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
     history, seed = words.pop("history", None), words.pop("seed", 1)
     parsed = parse({"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words})
     return fit(
-        module, rows, split, parsed.options, seed=seed, callbacks=parsed.callbacks, history=history
+        module,
+        rows,
+        split,
+        parsed.options,
+        seed=seed,
+        callbacks=parsed.callbacks,
+        start=Start(history=history or History()),
     )
 
 
@@ -199,7 +206,7 @@ def test_ctrl_c_ends_the_run_and_returns(
     assert outcome.report.status == "interrupted"
     assert outcome.error is None
     assert outcome.kept
-    assert outcome.history.epochs == [0]
+    assert outcome.history.epochs == [0, 1]
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -209,7 +216,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_weights_as_they_we
     before = weights(module)
     outcome = train(module, rows, split, plan_kwargs={"lr": 1e30})
     assert isinstance(outcome.error, TrainingError)
-    assert "the training loss was nan in epoch" in str(outcome.error)
+    assert "the training loss was not finite in epoch 0 (batch" in str(outcome.error)
     assert outcome.report.status == "not_finite"
     assert not outcome.kept
     assert torch.equal(before, weights(module))

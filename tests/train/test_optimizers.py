@@ -19,11 +19,15 @@ def test_the_default_is_adam_as_scvi_tools_sets_it(module: SCVIModule) -> None:
     assert len(group["params"]) == len(list(module.parameters()))
 
 
-def test_frozen_parameters_are_left_out(module: SCVIModule) -> None:
+def test_frozen_parameters_wait_in_the_optimizer(module: SCVIModule) -> None:
     module.z_encoder.requires_grad_(requires_grad=False)
-    chosen = make_optimizer(module, OptimizerOptions()).param_groups[0]["params"]
-    frozen = {id(p) for p in module.z_encoder.parameters()}
-    assert not frozen & {id(p) for p in chosen}
+    optimizer = make_optimizer(module, OptimizerOptions(weight_decay=0.1))
+    chosen = optimizer.param_groups[0]["params"]
+    assert {id(p) for p in module.parameters()} == {id(p) for p in chosen}
+    before = [p.clone() for p in module.z_encoder.parameters()]
+    sum(p.sum() for p in module.parameters() if p.requires_grad).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    assert all(map(torch.equal, before, module.z_encoder.parameters()))
     module.requires_grad_(requires_grad=False)
     with pytest.raises(InvalidOptionError, match="all are frozen"):
         make_optimizer(module, OptimizerOptions())

@@ -7,15 +7,15 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.data import Registration, Split, cell_numbers, split_cells
+from cellvae.data import Registration, Split, cell_numbers
 from cellvae.data.fields import Field
 from cellvae.data.keys import store_keys, stored_keys
 from cellvae.data.orders import as_numbers
@@ -34,19 +34,18 @@ from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
 from cellvae.model.overview import setup_tables, summary
+from cellvae.model.run import state_folder, train
 from cellvae.options import check_known, from_words
-from cellvae.seeds import draw_seed
 from cellvae.settings import settings
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
     from lightning.pytorch import Callback
 
     from cellvae.inference.protocols import CellChoice
+    from cellvae.train.carried import Carried
 
 M = TypeVar("M", bound="Model")
 
@@ -121,6 +120,7 @@ class Model(ABC):
         self.split: Split | None = None
         self.history = History()
         self.training_report: TrainingReport | None = None
+        self.carried: Carried | None = None
         self.is_trained = False
 
     def attach(self, adata: AnnData, *, new: bool) -> None:
@@ -232,11 +232,20 @@ class Model(ABC):
         datamodule: Any = None,
         trainer_config: Any = None,
         *,
-        callbacks: Callback | Sequence[Callback] | None = None,
+        callbacks: Callback | Sequence[Callback] | Mapping[str, Any] | None = None,
         seed: int | None = None,
+        resume: bool | str | Path | None = None,
+        run_dir: str | Path | None = None,
+        reset: bool = False,
+        on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore",
+        on_interrupt: Literal["stop", "raise"] = "stop",
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model; a second call goes on from where the first ended.
+
+        Whatever ends the run, an error or Ctrl-C too, the model can be used afterwards: with the
+        best weights where something was monitored, else with the last finite ones; a further run
+        that fails leaves the model as it was. `training_report` says what happened.
 
         Parameters
         ----------
@@ -269,9 +278,25 @@ class Model(ABC):
         datamodule
             Not supported yet.
         callbacks
-            Lightning callbacks, such as :class:`~cellvae.train.SaveCheckpoint`.
+            Lightning callbacks, such as :class:`~cellvae.train.SaveCheckpoint`; one, several, or a
+            dictionary, in which `{"nan_guard": None}` leaves out a default one.
         seed
-            Seed of split, order and noise; by default `settings.seed`, or one that is drawn.
+            Seed of split, order and noise; by default `settings.seed`, or that of the run before,
+            or one that is drawn.
+        resume
+            `"auto"` goes on with an interrupted run if there is one, else starts anew, and keeps
+            the state of the run on disk after every epoch. A path goes on with that state.
+        run_dir
+            Folder for everything that the run writes: state, checkpoints, logs.
+        reset
+            Whether earlier training is forgotten: new weights, split, optimizer and history.
+        on_nan
+            What happens where a loss or gradient is not finite; it never reaches the weights.
+            `"stop_restore"` ends the run with the best or last finite weights and a warning,
+            `"raise"` with an error; `"skip_batch"` leaves the step out; `"ignore"` looks away.
+        on_interrupt
+            Whether a run that Ctrl-C has ended (after its batch) returns, or raises
+            KeyboardInterrupt. A second Ctrl-C aborts at once.
         **trainer_kwargs
             `check_val_every_n_epoch`, `enable_checkpointing`, `checkpointing_monitor`,
             `learning_rate_monitor`, `enable_progress_bar`, `progress_bar_refresh_rate`,
@@ -283,6 +308,10 @@ class Model(ABC):
             If a keyword is misspelt, at any depth; before any data are read.
         InvalidOptionError
             If a value is not one that a keyword can take, or nothing measures what is monitored.
+        ResumeError
+            If the run to go on with had other cells, genes, categories or hyperparameters.
+        TrainingError
+            If the loss was not finite before anything was learned, or with `on_nan="raise"`.
         """
         from cellvae.train.arguments import parse
 
@@ -306,56 +335,37 @@ class Model(ABC):
             "trainer_config": trainer_config,
             "callbacks": callbacks,
             "seed": seed,
+            "resume": resume,
+            "run_dir": run_dir,
+            "reset": reset,
+            "on_nan": on_nan,
+            "on_interrupt": on_interrupt,
         }
         signature = inspect.signature(Model.train).parameters
         words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
-        self.run(parse(words, progress_default=settings.progress_bar))
+        train(self, parse(words, progress_default=settings.progress_bar))
 
-    def run(self, parsed: Any) -> None:
-        """Train as asked, and keep what the run leaves behind, whatever ended it."""
-        from cellvae.train.fit import fit
+    def default_callbacks(self, **train_words: Any) -> dict[str, Callback]:
+        """Callbacks that `train` adds by itself, by the names by which they can be left out.
 
-        if self.rows is None:
-            raise DataMismatchError(
-                "The model was loaded without cells. Load it with adata=... to train it."
-            )
-        rows = self.own_rows()
-        options = parsed.options
-        seed = options.seed if options.seed is not None else settings.seed
-        seed = draw_seed() if seed is None else seed
-        split = self.split_for(options, len(rows), seed)
-        outcome = fit(
-            self.module,
-            rows,
-            split,
-            options,
-            seed=seed,
-            callbacks=parsed.callbacks,
-            history=self.history,
-            files=ModelFolder(self, split, len(rows)),
-        )
-        self.training_report = outcome.report
-        if outcome.kept:
-            self.history, self.split, self.is_trained = outcome.history, split, True
-            self.registration = replace(self.registration, n_cells=len(rows))
-        if outcome.error is not None:
-            raise outcome.error
+        An instance given in `callbacks` replaces the default of its kind;
+        `callbacks={"nan_guard": None, "mine": MyCallback()}` leaves one out.
 
-    def split_for(self, options: Any, n_cells: int, seed: int) -> Split:
-        """Split of a run: that of the first run, unless another is asked for or cells differ."""
-        asked = options.split
-        another = asked.external_indexing is not None or asked != type(asked)()
-        if self.split is not None and not another and n_cells == self.registration.n_cells:
-            return self.split
-        return split_cells(
-            n_cells,
-            train_size=asked.train_size,
-            validation_size=asked.validation_size,
-            shuffle=asked.shuffle_set_split,
-            seed=seed,
-            batch_size=options.loader.batch_size,
-            drop_last=options.loader.drop_last,
-            external_indexing=asked.external_indexing,
+        Parameters
+        ----------
+        **train_words
+            Words of `train`, such as `early_stopping=True`.
+        """
+        from cellvae.train.arguments import parse
+        from cellvae.train.callbacks.choose import default_callbacks
+
+        parsed = parse(train_words, progress_default=settings.progress_bar)
+        run_dir = parsed.options.run_dir
+        return default_callbacks(
+            parsed.options,
+            parsed.callbacks,
+            state_dir=state_folder(self, parsed, None if run_dir is None else Path(run_dir)),
+            run_dir=None if run_dir is None else Path(run_dir),
         )
 
     @property

@@ -20,6 +20,7 @@ from cellvae.data.h5ad import read_h5ad, write_h5ad
 from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, named
 from cellvae.options import from_words
 from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
+from cellvae.persistence.training_state import write_state
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
 from cellvae.version import __version__
@@ -57,6 +58,10 @@ class ModelFolder:
     def weights(self, folder: Path) -> dict[str, Tensor]:
         """Weights of a saved model, checked against its record."""
         return open_saved(folder).tensors()
+
+    def write_state(self, path: Path, values: dict[str, Any]) -> None:
+        """Write the state of a run that can go on."""
+        write_state(path, values)
 
     def column(self, key: str, adata: AnnData | None = None) -> np.ndarray:
         """Value of a column of `obs` for each cell.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellvae.errors import InvalidOptionError
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.options import check_known, checked, from_words
 from cellvae.train.options import (
     CompileOptions,
@@ -82,6 +82,11 @@ RUN_WORDS = (
     "devices",
     "check_val_every_n_epoch",
     "learning_rate_monitor",
+    "on_nan",
+    "on_interrupt",
+    "resume",
+    "run_dir",
+    "reset",
 )
 FURTHER_WORDS = (
     *(
@@ -93,6 +98,10 @@ FURTHER_WORDS = (
     ),
     *("plan_kwargs", "plan_config", "datasplitter_kwargs", "trainer_config", "log_save_dir"),
 )
+
+
+# Callbacks of a run that nobody asked for, by the names by which they can be left out.
+DEFAULTS = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "run_logger")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +174,8 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
         ),
         trainer=parse_trainer(given, trainer_words),
     )
-    callbacks = as_callbacks(given.get("callbacks"))
+    callbacks, without = named_callbacks(given.get("callbacks"))
+    options = dataclasses.replace(options, without=without)
     early = given.get("early_stopping")
     if early is not None and not isinstance(early, bool | str):
         callbacks = (*as_callbacks(early), *callbacks)
@@ -245,6 +255,26 @@ def lightning_words() -> frozenset[str]:
     import lightning.pytorch as pl
 
     return frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+
+
+def named_callbacks(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Callbacks, and names of default callbacks that a dictionary sets to None or False.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a name is not that of a default callback, or a value is no callback.
+    """
+    if not isinstance(callbacks, Mapping):
+        return as_callbacks(callbacks), ()
+    without = tuple(name for name, c in callbacks.items() if c is None or c is False)
+    for name in without:
+        if name not in DEFAULTS:
+            raise InvalidOptionError(
+                f"Expected the name of a default callback to leave out; got '{name}'."
+                f"{did_you_mean(name, DEFAULTS)} They are: {', '.join(DEFAULTS)}."
+            )
+    return as_callbacks([c for name, c in callbacks.items() if name not in without]), without
 
 
 def as_callbacks(callbacks: Any) -> tuple[Any, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import secrets
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,17 +18,33 @@ from numpy.typing import NDArray
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
 from cellvae.data.split import Split
-from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
+from cellvae.errors import (
+    InvalidDataError,
+    InvalidOptionError,
+    StopTraining,
+    TrainingError,
+    TrainingWarning,
+)
 from cellvae.messages import logger, warn
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
-from cellvae.train.ending import is_interrupt, make_report
+from cellvae.train.callbacks.nan_guard import ADVICE, is_finite
+from cellvae.train.carried import Carried, carry
+from cellvae.train.ending import is_interrupt, is_terminated, make_report
 from cellvae.train.epochs import default_epochs
 from cellvae.train.history import History
 from cellvae.train.options import LoaderOptions, TrainOptions
 from cellvae.train.plan import ModelFiles, Plan
 from cellvae.train.quiet import quiet_lightning, sigint_kept
 from cellvae.train.report import TrainingReport
+from cellvae.train.state import (
+    TrainingState,
+    advance_loops,
+    check_identity,
+    put_callbacks_back,
+    put_optimizers_back,
+)
+from cellvae.train.stopping import Interrupts, stoppable
 from cellvae.train.trainer import make_trainer
 from cellvae.train.warmup import plan_warmup
 
@@ -38,7 +57,35 @@ class Outcome:
     report: TrainingReport
     kept: bool
     """Whether the module has weights of this run; otherwise those from before it are back."""
+    carried: Carried | None = None
+    """What a further run goes on with."""
     error: BaseException | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a run begins, beside the weights of the module.
+
+    Parameters
+    ----------
+    history
+        Metrics of earlier runs of the module.
+    carried
+        Optimizers of the run before.
+    state
+        Interrupted run that this one goes on with; None for a new one.
+    identity
+        What the run is made of, as plain values; a run that goes on must agree with it.
+    state_dir, run_dir
+        Where the state of the run is kept, and everything else that it writes.
+    """
+
+    history: History = field(default_factory=History)
+    carried: Carried | None = None
+    state: TrainingState | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    state_dir: Path | None = None
+    run_dir: Path | None = None
 
 
 def fit(
@@ -49,14 +96,14 @@ def fit(
     *,
     seed: int,
     callbacks: Sequence[pl.Callback] = (),
-    history: History | None = None,
+    start: Start | None = None,
     files: ModelFiles | None = None,
 ) -> Outcome:
     """Train a module on the cells of a split.
 
     Whatever ends the run, the module is left in eval mode: with the best weights where something
-    was monitored, else with the last, or with those from before the run where it failed and left
-    none worth keeping. An exception that ended it is in the outcome, not raised.
+    was monitored, else with the last finite ones, or with those from before the run where it
+    failed and left none worth keeping. An exception that ended it is in the outcome, not raised.
 
     Parameters
     ----------
@@ -72,8 +119,8 @@ def fit(
         Seed of the run.
     callbacks
         The user's own callbacks.
-    history
-        Metrics of earlier runs of this module, continued.
+    start
+        Where the run begins; None for a first run.
     files
         How the model is saved, for checkpoints.
 
@@ -81,18 +128,27 @@ def fit(
     ------
     InvalidOptionError
         If options contradict each other or the data, before training starts.
+    ResumeError
+        If the run to go on with was made of other things.
     """
+    start = start or Start()
+    state, carried = start.state, start.carried
     check_cells(split)
     max_epochs = options.max_epochs or default_epochs(len(rows))
-    history = history.copy() if history is not None else History()
-    chosen = build_callbacks(options, callbacks)
+    history = (state.history if state else start.history).copy()
+    chosen = build_callbacks(options, callbacks, state_dir=start.state_dir, run_dir=start.run_dir)
     train_blocks = blocks_of(rows, split.train, options.loader, seed, SMALLEST)
     check_batch_norm(module, options.loader)
     floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
+    warmup = plan_warmup(options.warmup, max_epochs, len(train_blocks), floor or 0.0)
+    identity = {**start.identity, "training": described(options)}
+    if state is not None:
+        check_identity(state.identity, identity)
+        warmup = state.warmup
     plan = Plan(
         module,
         seed=seed,
-        warmup=plan_warmup(options.warmup, max_epochs, len(train_blocks), floor or 0.0),
+        warmup=warmup,
         optimizer=options.optimizer,
         plateau=options.plateau,
         compiling=options.compile,
@@ -101,6 +157,12 @@ def fit(
         files=files,
         rows=rows,
         split=split,
+        first_epoch=state.first_epoch if state else None,
+        first_step=carried.n_steps if carried else 0,
+        batch_size=options.loader.batch_size,
+        run_id=state.run_id if state else secrets.token_hex(6),
+        identity=identity,
+        run_config=configuration(options, seed, max_epochs),
     )
     needed = check_monitors(
         monitored_by(chosen, options),
@@ -121,25 +183,61 @@ def fit(
             max_epochs=max_epochs,
             n_batches=len(train_blocks),
             validate_every=validate_every if validation_blocks is not None else None,
+            root=start.run_dir,
         )
     before = {k: v.detach().clone() for k, v in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
+    plan.on_start = starting(plan, trainer, state, carried)
+    if state is not None:
+        module.load_state_dict(state.module)
     module.train()
-    started = time.monotonic()
-    error = run(trainer, plan, train_blocks, validation_blocks, seed)
+    error = run(trainer, plan, train_blocks, validation_blocks, chosen, options.on_interrupt)
     module.to(trainer.strategy.root_device, dtype).eval()
     if error is None and plan.not_finite is not None:
         error = told_or_raised(plan)
-    seconds = time.monotonic() - started
-    kept = error is None or usable(module, plan, error)
+    kept = worth_keeping(trainer, plan, error)
     if not kept:
         module.load_state_dict(before)
-    if is_interrupt(error):
-        logger.info("Training was interrupted; the model can be used and trained further.")
-    report = make_report(trainer, plan, max_epochs, seconds, seed, chosen, error)
-    return Outcome(
-        history=history, report=report, kept=kept, error=None if is_interrupt(error) else error
+    report = make_report(
+        trainer,
+        plan,
+        max_epochs,
+        plan.seconds,
+        seed,
+        chosen,
+        error,
+        resumed_epoch=state.first_epoch + state.n_epochs if state else None,
+        run_dir=start.run_dir,
     )
+    plan.status = report.status
+    tell_end(plan, report.reason)
+    if report.status == "interrupted":
+        logger.info("Training was interrupted; the model can be used and trained further.")
+    return Outcome(
+        history=history,
+        report=report,
+        kept=kept,
+        carried=carry(trainer, plan, options) if kept and error is None else None,
+        error=error,
+    )
+
+
+def starting(
+    plan: Plan, trainer: pl.Trainer, state: TrainingState | None, carried: Carried | None
+) -> Callable[[], None] | None:
+    """What a plan does once its optimizers are there; None for a first run."""
+    if state is not None:
+        plan.n_cells_seen, plan.earlier_seconds = state.n_cells_seen, state.seconds
+        plan.n_epochs_done = state.n_epochs
+        plan.best = {best.monitor: best for best in state.best}
+        advance_loops(trainer, state.n_epochs, state.n_steps)
+
+        def go_on() -> None:
+            put_callbacks_back(trainer, state)
+            put_optimizers_back(trainer, state)
+
+        return go_on
+    return None if carried is None else lambda: carried.put_back(trainer)
 
 
 def run(
@@ -147,40 +245,109 @@ def run(
     plan: Plan,
     train_blocks: EpochBlocks,
     validation_blocks: EpochBlocks | None,
-    seed: int,
+    callbacks: Sequence[pl.Callback],
+    on_interrupt: str,
 ) -> BaseException | None:
-    """Run Lightning's loop with its own random numbers; what ended it, if anything did."""
-    with quiet_lightning(), sigint_kept(), own_randomness(seed, "training"):
+    """Run Lightning's loop with its own random numbers; what ended it, if it is to be raised."""
+    error: BaseException | None = None
+    keyboard = Interrupts(plan, trainer)
+    with (
+        quiet_lightning(),
+        sigint_kept(),
+        stoppable(plan, callbacks),
+        keyboard,
+        own_randomness(plan.seed, "training"),
+    ):
         try:
             trainer.fit(plan, train_blocks, validation_blocks)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if not plan.started:
+                # A run that was complete already: its callbacks still bring back the best.
+                for callback in callbacks:
+                    callback.on_train_end(trainer, plan)
+        except StopTraining as stop:
+            plan.stop_reason = str(stop)
+        except (Exception, KeyboardInterrupt, SystemExit) as failure:
             # Lightning turns Ctrl-C into SystemExit, with the interrupt as its context.
-            return error.__context__ if is_interrupt(error.__context__) else error
-    return None
+            error = failure.__context__ if is_interrupt(failure.__context__) else failure
+    if is_interrupt(error):
+        plan.interrupted = True
+    if plan.interrupted and (error is None or is_interrupt(error)):
+        aborted = keyboard.n_pressed > 1 or on_interrupt == "raise"
+        return (error or KeyboardInterrupt()) if aborted else None
+    if is_terminated(error, trainer):
+        # The exit code that a shell gives to a process ended by SIGTERM.
+        return SystemExit(128 + signal.SIGTERM)
+    return error
+
+
+def tell_end(plan: Plan, reason: str) -> None:
+    """Tell callbacks that the run has ended and its weights are final; none may spoil that."""
+    try:
+        plan.emit("on_stop", reason=reason)
+    except Exception as failure:
+        logger.warning("A callback failed after training: %s: %s", type(failure).__name__, failure)
 
 
 def told_or_raised(plan: Plan) -> TrainingError | None:
-    """Error of a run whose loss was not finite; None where the best are back."""
-    advice = "Check the counts for outliers, or lower the learning rate: plan_kwargs={'lr': ...}."
-    if not any(best.restored for best in plan.best.values()):
-        return TrainingError(f"Training stopped: {plan.not_finite}. {advice}")
+    """Error of a run in which something was not finite; None where it left weights to keep."""
+    restored = any(best.restored for best in plan.best.values())
+    if not restored and (plan.n_epochs_done < 2 or not is_finite(plan.module)):
+        return TrainingError(f"Training stopped: {plan.not_finite}. {ADVICE}")
+    which = "best" if restored else "last finite"
     warn(
-        f"Training stopped: {plan.not_finite}. The best weights are back. {advice}", TrainingWarning
+        f"Training stopped: {plan.not_finite}. The {which} weights are back. {ADVICE}",
+        TrainingWarning,
     )
     return None
 
 
-def usable(module: Module[Any], plan: Plan, error: BaseException) -> bool:
-    """Whether weights of a run that was cut off are worth keeping.
+def worth_keeping(trainer: pl.Trainer, plan: Plan, error: BaseException | None) -> bool:
+    """Whether the weights that a run left are worth keeping.
 
-    They are if the best were brought back, if they are finite after Ctrl-C, or if they are finite
-    after at least one whole epoch of a first run; a further run that failed is undone.
+    They are not where nothing was trained. After an error they are if the best were brought back,
+    if they are finite after Ctrl-C or a signal, or if they are finite after at least one whole
+    epoch of a first run; a further run that failed is undone.
     """
+    if trainer.fast_dev_run or plan.n_steps == 0:  # type: ignore[attr-defined]
+        return False
+    if error is None and not plan.interrupted:
+        return True
     if any(best.restored for best in plan.best.values()):
         return True
-    finite = all(bool(torch.isfinite(p).all()) for p in module.parameters())
+    cut_off = plan.interrupted or is_terminated(error, trainer)
     learned = plan.n_epochs_done > 0 and plan.first_epoch == 0
-    return finite and (learned or is_interrupt(error))
+    return is_finite(plan.module) and (learned or cut_off)
+
+
+def described(options: TrainOptions) -> dict[str, Any]:
+    """Options that a run cannot change when it goes on, as plain values."""
+    loader = dataclasses.asdict(options.loader)
+    # Blocks that are taken ahead are the same blocks.
+    loader.pop("num_workers")
+    return {
+        "optimizer": as_plain(dataclasses.asdict(options.optimizer)),
+        "loader": as_plain(loader),
+        "kl_warmup": as_plain(dataclasses.asdict(options.warmup)),
+        "plateau": as_plain(dataclasses.asdict(options.plateau)) if options.plateau else None,
+        "precision": str(options.trainer.get("precision", "32-true")),
+    }
+
+
+def configuration(options: TrainOptions, seed: int, max_epochs: int) -> dict[str, Any]:
+    """All options of a run, as plain values for people to read."""
+    values = as_plain(dataclasses.asdict(options))
+    return values | {"seed": seed, "max_epochs": max_epochs}
+
+
+def as_plain(value: Any) -> Any:
+    """Value as what JSON can hold; what it cannot hold by the name it has in the program."""
+    if isinstance(value, Mapping):
+        return {str(k): as_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__qualname__", None) or type(value).__name__
 
 
 def blocks_of(

@@ -12,7 +12,7 @@ from cellvae.train.options import OptimizerOptions, PlateauOptions
 
 
 def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
-    """Optimizer of the parameters that can be trained.
+    """Optimizer of all parameters; those that are frozen stay until they are set free.
 
     Raises
     ------
@@ -27,8 +27,9 @@ def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.
                 "update_only_decoder=True needs a network with a part named 'decoder'."
             )
         chosen = children["decoder"]
-    parameters = [p for p in chosen.parameters() if p.requires_grad]
-    if not parameters:
+    # Frozen parameters too: a callback may set them free later.
+    parameters = list(chosen.parameters())
+    if not any(p.requires_grad for p in parameters):
         raise InvalidOptionError("No parameter of the model can be trained: all are frozen.")
     if options.optimizer_creator is not None:
         return options.optimizer_creator(parameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -127,7 +128,14 @@ class TrainOptions(Options):
     devices: int | str | list[int] | tuple[int] = "auto"
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
-    learning_rate_monitor: bool = False
+    learning_rate_monitor: bool | None = None
+    on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore"
+    on_interrupt: Literal["stop", "raise"] = "stop"
+    resume: bool | str | Path | None = None
+    run_dir: str | Path | None = None
+    reset: bool = False
+    without: tuple[str, ...] = ()
+    """Default callbacks that the user does not want."""
     checkpoint_monitor: str | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class ModelFiles(Protocol):
 
     def weights(self, folder: Path) -> dict[str, Tensor]:
         """Read the weights of a saved model."""
+        ...
+
+    def write_state(self, path: Path, values: dict[str, Any]) -> None:
+        """Write the state of a run that can go on."""
         ...
 
     def column(self, key: str, adata: Any = None) -> NDArray[Any]:
@@ -91,6 +96,13 @@ class Plan(pl.LightningModule):
     rows, split
         All cells, and which of them are for training and validation; for callbacks that look at
         cells.
+    first_epoch, first_step
+        Epochs and optimizer steps of earlier runs; None for what the history says.
+    batch_size
+        Cells of a batch.
+    run_id, identity, run_config
+        Name of the run; what it is made of (which a run that goes on must agree with); and all its
+        options, as plain values.
     """
 
     def __init__(
@@ -107,6 +119,12 @@ class Plan(pl.LightningModule):
         files: ModelFiles | None = None,
         rows: Rows[Any] | None = None,
         split: Split | None = None,
+        first_epoch: int | None = None,
+        first_step: int = 0,
+        batch_size: int = 128,
+        run_id: str = "",
+        identity: Mapping[str, Any] | None = None,
+        run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -117,11 +135,25 @@ class Plan(pl.LightningModule):
         self.optimizer_options = optimizer or OptimizerOptions()
         self.plateau_options = plateau
         self.history = History() if history is None else history
-        self.first_epoch = self.history.next_epoch
+        self.first_epoch = self.history.next_epoch if first_epoch is None else first_epoch
+        self.first_step = first_step
+        self.batch_size = batch_size
         self.log_steps = log_steps
         self.files = files
         self.best: dict[str, Best] = {}
+        self.run_id = run_id
+        self.identity = dict(identity or {})
+        self.run_config = dict(run_config or {})
         self.not_finite: str | None = None
+        self.stop_reason: str | None = None
+        self.status: str = "running"
+        self.interrupted = False
+        self.stops_at_nan = False
+        self.started = False
+        self.began = time.monotonic()
+        self.earlier_seconds = 0.0
+        self.on_start: Callable[[], None] | None = None
+        self.logged_in: dict[str, int] = {}
         self.n_cells_seen = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
@@ -132,7 +164,7 @@ class Plan(pl.LightningModule):
         if compiling is not None and compiling.enabled:
             self.loss = torch.compile(module.loss, **compiling.arguments)
         self.register_buffer(
-            "kl_weight", torch.tensor(warmup.at(self.first_epoch, 0)), persistent=False
+            "kl_weight", torch.tensor(warmup.at(self.first_epoch, first_step)), persistent=False
         )
         self.kl_weight: Float[Tensor, ""]
 
@@ -140,6 +172,16 @@ class Plan(pl.LightningModule):
     def epoch(self) -> int:
         """Number of the current epoch, counted over all runs of the model."""
         return self.first_epoch + self.current_epoch
+
+    @property
+    def n_steps(self) -> int:
+        """Optimizer steps made in this run."""
+        return self.global_step
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, before an interruption too."""
+        return self.earlier_seconds + time.monotonic() - self.began
 
     @property
     def known_metrics(self) -> list[str]:
@@ -175,20 +217,45 @@ class Plan(pl.LightningModule):
             batch = self.trainer.precision_plugin.convert_input(batch)
         return self.loss(batch, self.kl_weight)
 
+    def on_fit_start(self) -> None:
+        """Take up the optimizers of an earlier run."""
+        if self.on_start is not None:
+            self.on_start()
+
+    def on_train_start(self) -> None:
+        """Note that there is something to train."""
+        self.started = True
+        self.trainer.should_stop = self.trainer.should_stop or self.interrupted
+
+    def log(self, name: str, value: Any, *arguments: Any, **words: Any) -> None:
+        """Log a metric as Lightning does, and note that its value is new."""
+        self.logged_in[name] = self.epoch
+        super().log(name, value, *arguments, **words)
+
+    def is_fresh(self, name: str) -> bool:
+        """Whether a metric has a value of this epoch; None of an earlier one is taken for new."""
+        if name in self.logged_in:
+            return self.logged_in[name] == self.epoch
+        return self.validated or not is_validation(name)
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's own stream of random numbers and set its KL weight."""
         torch.manual_seed(derive(self.seed, "epoch", self.epoch))
         self.train_tally.clear()
         self.validated = self.train_logged = False
-        self.kl_weight.fill_(self.warmup.at(self.epoch, self.global_step))
+        self.set_kl_weight()
         loader = self.trainer.train_dataloader
         if isinstance(loader, EpochBlocks):
             loader.set_epoch(self.epoch)
 
+    def set_kl_weight(self) -> None:
+        """Give the KL term its weight for this epoch and step, counted over all runs."""
+        self.kl_weight.fill_(self.warmup.at(self.epoch, self.first_step + self.global_step))
+
     def training_step(self, batch: Block, batch_idx: int) -> Tensor:
         """Loss of one step, to be minimised."""
         if self.warmup.by_step:
-            self.kl_weight.fill_(self.warmup.at(self.epoch, self.global_step))
+            self.set_kl_weight()
         loss = self.loss_of(batch)
         self.train_tally.add(loss)
         if self.log_steps:
@@ -236,22 +303,29 @@ class Plan(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch, all at once, into the history."""
-        self.n_cells_seen += self.train_tally.n_cells
+        self.n_cells_seen += self.train_tally.n_cells * self.trainer.world_size
         self.n_epochs_done = self.current_epoch + 1
-        metrics = self.trainer.callback_metrics
         if not self.train_logged and self.train_tally.n_cells:
             # The epoch was cut short (max_steps, a time limit): no batch was known as its last.
             self.log_tally(self.train_tally)
-            metrics = self.trainer.callback_metrics
-        fresh = {k: v for k, v in metrics.items() if self.validated or not is_validation(k)}
+        metrics = self.trainer.callback_metrics
+        names = [name for name in metrics if self.is_fresh(name)]
         values = torch.stack(
-            [torch.as_tensor(v).detach().double().cpu().reshape(()) for v in fresh.values()]
+            [torch.as_tensor(metrics[n]).detach().double().cpu().reshape(()) for n in names]
         )
-        read = dict(zip(fresh, values.tolist(), strict=True))
+        read = dict(zip(names, values.tolist(), strict=True))
         self.history.add(self.epoch, read)
-        if not math.isfinite(read.get("train_loss", 0.0)):
-            self.not_finite = f"the training loss was {read['train_loss']} in epoch {self.epoch}"
-            self.trainer.should_stop = True
+        self.look_at_losses(read)
+        self.emit("on_epoch_complete")
+
+    def look_at_losses(self, read: Mapping[str, float]) -> None:
+        """End the run where a loss of the epoch is not finite."""
+        for what, name in (("training", "train_loss"), ("validation", "validation_loss")):
+            if not math.isfinite(read.get(name, 0.0)) and self.stops_at_nan:
+                self.not_finite = (
+                    self.not_finite or f"the {what} loss was {read[name]} in epoch {self.epoch}"
+                )
+                self.trainer.should_stop = True
 
     def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:
         """Write the model as it is now into a folder that can be loaded by itself.

@@ -21,6 +21,7 @@ def quiet_lightning() -> Iterator[None]:
             r".*You have overridden `transfer_batch_to_device`",
             r".*isinstance\(treespec, LeafSpec\)` is deprecated",
             r".*`training_step` returned `None`",
+            r"Found .* module\(s\) in eval mode at the start of training",
         ):
             warnings.filterwarnings("ignore", text)
         for each in loggers:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Status = Literal["completed", "stopped_early", "time_limit", "interrupted", "not_finite", "failed"]
+Status = Literal[
+    "completed",
+    "stopped_early",
+    "time_limit",
+    "interrupted",
+    "terminated",
+    "not_finite",
+    "failed",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,15 @@ class TrainingReport:
         Seed of the run.
     kl_weight
         KL weight at the end.
+    first_epoch, resumed_epoch
+        Number of the first epoch, counted over all runs of the model; and of the epoch that a
+        resumed run went on with.
+    n_skipped, nan
+        Optimizer steps left out because something was not finite, and what that was.
+    peak_memory_mib, peak_gpu_memory_mib
+        Most memory that the process, and tensors on the device, have taken.
+    run_dir
+        Folder of the run.
     """
 
     status: Status
@@ -49,6 +66,13 @@ class TrainingReport:
     cells_per_second: float = 0.0
     seed: int = 0
     kl_weight: float | None = None
+    first_epoch: int = 0
+    resumed_epoch: int | None = None
+    n_skipped: int = 0
+    nan: dict[str, Any] | None = None
+    peak_memory_mib: float | None = None
+    peak_gpu_memory_mib: float | None = None
+    run_dir: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Values for a file."""
@@ -73,6 +97,12 @@ class TrainingReport:
         shown.append(
             ("time", f"{self.seconds:.1f} s, {self.cells_per_second:,.0f} cells per second")
         )
+        if self.peak_memory_mib is not None:
+            gpu = self.peak_gpu_memory_mib
+            text = f"{self.peak_memory_mib:,.0f} MiB at most"
+            shown.append(("memory", text + (f", {gpu:,.0f} MiB on the GPU" if gpu else "")))
+        if self.n_skipped:
+            shown.append(("skipped", f"{self.n_skipped:,} steps that were not finite"))
         shown.append(("seed", str(self.seed)))
         return shown
 

@@ -27,6 +27,8 @@ class Tally:
         self.n_cells = 0
         self.n_batches = 0
         self.sums: Float[Tensor, " parts"] | None = None
+        self.only_finite = False
+        """Whether batches that are not finite are left out."""
 
     def add(self, loss: Loss) -> None:
         """Add a batch; nothing is read back from the device."""
@@ -37,9 +39,13 @@ class Tally:
                 loss.reconstruction.detach().sum(),
                 loss.kl.detach().sum(),
                 loss.kl_global.detach(),
+                torch.full_like(loss.objective, n, requires_grad=False),
+                torch.ones_like(loss.objective, requires_grad=False),
                 *(value.detach() * n for value in loss.extra),
             ]
         ).double()
+        if self.only_finite:
+            parts = torch.where(torch.isfinite(parts).all(), parts, 0.0)
         self.sums = parts if self.sums is None else self.sums.add_(parts)
         self.n_cells += n
         self.n_batches += 1
@@ -50,16 +56,17 @@ class Tally:
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
         assert self.sums is not None
-        objective, reconstruction, kl = self.sums[:3] / self.n_cells
-        kl_global = self.sums[3] / self.n_batches
+        n_cells, n_batches = self.sums[4:6]
+        objective, reconstruction, kl = self.sums[:3] / n_cells
+        kl_global = self.sums[3] / n_batches
         means = {
             f"{self.split}_loss": objective,
-            f"elbo_{self.split}": reconstruction + kl + kl_global / self.n_cells,
+            f"elbo_{self.split}": reconstruction + kl + kl_global / n_cells,
             f"reconstruction_loss_{self.split}": reconstruction,
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
-        further = self.sums[4:] / self.n_cells
+        further = self.sums[6:] / n_cells
         return means | {
             f"{name}_{self.split}": further[i] for i, name in enumerate(self.extra_names)
         }

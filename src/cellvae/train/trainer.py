@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +16,8 @@ from cellvae.train.options import TrainOptions
 
 # Steps between two entries of the logger; runs with fewer steps an epoch log each.
 LOG_EVERY = 10
+LIMIT = "CELLVAE_LIMIT_BATCHES"
+"""Name of the environment variable with the most batches of an epoch, to try a script quickly."""
 
 
 def make_trainer(
@@ -23,6 +27,7 @@ def make_trainer(
     max_epochs: int,
     n_batches: int,
     validate_every: int | None,
+    root: Path | None = None,
 ) -> pl.Trainer:
     """Trainer of a run, quiet by default; further arguments of the user's come last.
 
@@ -46,6 +51,11 @@ def make_trainer(
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         **options.trainer,
     }
+    if root is not None:
+        arguments.setdefault("default_root_dir", root)
+    if (limit := os.environ.get(LIMIT)) is not None:
+        arguments.setdefault("limit_train_batches", int(limit))
+        arguments.setdefault("limit_val_batches", int(limit))
     if arguments["logger"] is None:
         arguments["logger"] = False
     try:

@@ -1,12 +1,14 @@
-"""Which callbacks a run gets, and whether what they monitor will be measured."""
+"""Which callbacks a run gets, in which order, and whether what they follow will be measured."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import (
     Checkpoint,
+    LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
     TQDMProgressBar,
@@ -15,50 +17,138 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.checkpoint import SaveCheckpoint
+from cellvae.train.callbacks.contract import Follows, Group, Ordered, Produces
 from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.learning_rate import RecordLearningRate
+from cellvae.train.callbacks.nan_guard import NaNGuard
 from cellvae.train.callbacks.progress import EpochBar
+from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
 from cellvae.train.metrics import check_monitor, is_validation
 from cellvae.train.options import TrainOptions
 
 
-def build_callbacks(options: TrainOptions, extra: Sequence[pl.Callback] = ()) -> list[pl.Callback]:
-    """Callbacks of a run: those asked for by options, then the user's own."""
-    chosen: list[pl.Callback] = []
-    if options.learning_rate_monitor or options.plateau is not None:
-        chosen.append(RecordLearningRate())
-    if options.progress.enabled and not any(isinstance(c, ProgressBar) for c in extra):
-        chosen.append(
-            EpochBar(options.progress.refresh_rate)
-            if options.progress.simple
-            else TQDMProgressBar()
-        )
-    if options.early_stopping is not None:
-        stop = options.early_stopping
-        chosen.append(
-            EarlyStopping(
-                stop.monitor,
-                min_delta=stop.min_delta,
-                patience=stop.patience,
-                mode=stop.mode,
-                warmup_epochs=stop.warmup_epochs,
-                restore_best=stop.restore_best,
-            )
+def build_callbacks(
+    options: TrainOptions,
+    extra: Sequence[pl.Callback] = (),
+    *,
+    state_dir: Path | None = None,
+    run_dir: Path | None = None,
+) -> list[pl.Callback]:
+    """Callbacks of a run: the defaults and the user's own, each in its place.
+
+    Parameters
+    ----------
+    options
+        What was asked for.
+    extra
+        The user's own callbacks; the sequence stays as it is.
+    state_dir
+        Where the state of the run is kept; None where it is not.
+    run_dir
+        Folder of the run; None where it has none.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one callback comes twice.
+    """
+    check_different(extra)
+    chosen = default_callbacks(options, extra, state_dir=state_dir, run_dir=run_dir)
+    return sorted([*chosen.values(), *extra], key=group_of)
+
+
+def default_callbacks(
+    options: TrainOptions,
+    extra: Sequence[pl.Callback] = (),
+    *,
+    state_dir: Path | None = None,
+    run_dir: Path | None = None,
+) -> dict[str, pl.Callback]:
+    """Callbacks that options ask for, by name; one of the user's own replaces one of its kind."""
+
+    def wanted(name: str, *kinds: type) -> bool:
+        return name not in options.without and not any(isinstance(c, kinds) for c in extra)
+
+    chosen: dict[str, pl.Callback] = {}
+    if state_dir is not None and wanted("training_checkpoint", TrainingCheckpoint):
+        chosen["training_checkpoint"] = TrainingCheckpoint(state_dir)
+    if options.on_nan != "ignore" and wanted("nan_guard", NaNGuard):
+        chosen["nan_guard"] = NaNGuard(options.on_nan)
+    scheduled = options.plateau is not None or any(type(c).__name__ in SCHEDULERS for c in extra)
+    recorded = scheduled if options.learning_rate_monitor is None else options.learning_rate_monitor
+    if (recorded or options.plateau is not None) and wanted(
+        "learning_rate", RecordLearningRate, LearningRateMonitor
+    ):
+        chosen["learning_rate"] = RecordLearningRate()
+    if options.progress.enabled and wanted("progress", ProgressBar):
+        rate = options.progress.refresh_rate
+        chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
+    stop = options.early_stopping
+    if stop is not None and not any(
+        isinstance(c, EarlyStopping) and stop.monitor in followed_by(c) for c in extra
+    ):
+        chosen["early_stopping"] = EarlyStopping(
+            stop.monitor,
+            min_delta=stop.min_delta,
+            patience=stop.patience,
+            mode=stop.mode,
+            warmup_epochs=stop.warmup_epochs,
+            restore_best=stop.restore_best,
         )
     if options.checkpoint_monitor is not None and not any(isinstance(c, Checkpoint) for c in extra):
-        chosen.append(SaveCheckpoint(monitor=options.checkpoint_monitor))
-    return [*chosen, *extra]
+        chosen["checkpoint"] = SaveCheckpoint(monitor=options.checkpoint_monitor)
+    return chosen
+
+
+SCHEDULERS = ("LRSchedulerCallback", "Stages")
+"""Callbacks that change the learning rate."""
+
+
+def group_of(callback: pl.Callback) -> Group:
+    """Place of a callback in a run; those that do not say belong to the producers of metrics."""
+    if isinstance(callback, Ordered):
+        return callback.group
+    if isinstance(callback, LightningEarlyStopping):
+        return Group.STOPPER
+    if isinstance(callback, Checkpoint):
+        return Group.CHECKPOINT
+    return Group.RECORDER if isinstance(callback, ProgressBar) else Group.PRODUCER
+
+
+def check_different(callbacks: Sequence[pl.Callback]) -> None:
+    """Check that no callback comes twice.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one does.
+    """
+    for i, callback in enumerate(callbacks):
+        if any(callback is other for other in callbacks[:i]):
+            raise InvalidOptionError(
+                f"Expected different callbacks; got the same {type(callback).__name__} twice."
+            )
+
+
+def followed_by(callback: pl.Callback) -> list[str]:
+    """Names of the metrics that a callback follows."""
+    if isinstance(callback, Follows):
+        return list(callback.followed_metrics())
+    if isinstance(callback, LightningEarlyStopping | SaveCheckpoint | ModelCheckpoint):
+        return [callback.monitor] if callback.monitor is not None else []
+    monitor = vars(callback).get("monitor")
+    return [monitor] if isinstance(monitor, str) else []
 
 
 def monitored_by(callbacks: Sequence[pl.Callback], options: TrainOptions) -> list[str]:
     """Names of all metrics that somebody follows."""
-    names = [
-        c.monitor
-        for c in callbacks
-        if isinstance(c, LightningEarlyStopping | SaveCheckpoint | ModelCheckpoint)
-        and c.monitor is not None
-    ]
+    names = [name for callback in callbacks for name in followed_by(callback)]
     return names + ([options.plateau.metric] if options.plateau is not None else [])
+
+
+def produced_by(callbacks: Sequence[pl.Callback]) -> list[str]:
+    """Names of all metrics that callbacks say they log."""
+    return [name for c in callbacks if isinstance(c, Produces) for name in c.produced_metrics()]
 
 
 def check_monitors(
@@ -69,24 +159,29 @@ def check_monitors(
     n_validation: int,
     n_train: int,
 ) -> bool:
-    """Check what is monitored before training; tell whether validation is needed for it.
+    """Check what is monitored before training; tell whether validation is needed.
+
+    It is where a metric of validation cells is followed, or logged by a callback.
 
     Raises
     ------
     InvalidOptionError
         If nothing will measure a metric, or there are no validation cells for it.
     """
-    own = type(EpochBar()).__module__.rpartition(".")[0]
+    own = __name__.rpartition(".")[0]
     more_may_come = any(
         not type(c).__module__.startswith((own, "lightning.", "pytorch_lightning."))
+        and not isinstance(c, Produces)
         for c in callbacks
     )
+    produced = produced_by(callbacks)
     for name in monitored:
-        check_monitor(name, known, more_may_come=more_may_come)
-        if is_validation(name) and n_validation == 0:
-            raise InvalidOptionError(
-                f"'{name}' is monitored but there are no validation cells "
-                f"({n_train:,} cells are for training). Leave some with train_size or "
-                "validation_size, or monitor 'elbo_train'."
-            )
-    return any(is_validation(name) for name in monitored)
+        check_monitor(name, [*known, *produced], more_may_come=more_may_come)
+    needed = [name for name in (*monitored, *produced) if is_validation(name)]
+    if needed and n_validation == 0:
+        raise InvalidOptionError(
+            f"'{needed[0]}' is monitored but there are no validation cells "
+            f"({n_train:,} cells are for training). Leave some with train_size or "
+            "validation_size, or monitor 'elbo_train'."
+        )
+    return bool(needed)

@@ -1,0 +1,240 @@
+"""One training run of a model: where it begins, what it must agree with, what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellvae.data import Split, split_cells
+from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
+from cellvae.model.files import ModelFolder
+from cellvae.persistence.training_state import read_state
+from cellvae.seeds import draw_seed
+from cellvae.settings import settings
+from cellvae.train.history import History
+
+if TYPE_CHECKING:
+    from cellvae.model.base import Model
+    from cellvae.train.arguments import Parsed
+    from cellvae.train.options import TrainOptions
+    from cellvae.train.state import TrainingState
+
+SEED = "CELLVAE_RUN_SEED"
+"""Environment variable by which the processes of one run share a seed that was drawn."""
+
+
+def train(model: Model, parsed: Parsed) -> None:
+    """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
+    from cellvae.train.fit import Start, fit
+
+    if model.rows is None:
+        raise DataMismatchError(
+            "The model was loaded without cells. Load it with adata=... to train it."
+        )
+    rows = model.own_rows()
+    options = parsed.options
+    run_dir = None if options.run_dir is None else Path(options.run_dir).expanduser()
+    state_dir = state_folder(model, parsed, run_dir)
+    state = interrupted_run(options, state_dir)
+    anew = options.reset and state is None
+    carried = None if anew or state is not None else model.carried
+    seed = seed_for(options, state, carried)
+    split = split_for(model, options, len(rows), seed, state)
+    old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
+    if anew:
+        start_anew(model, rows, seed)
+    outcome = fit(
+        model.module,
+        rows,
+        split,
+        options,
+        seed=seed,
+        callbacks=parsed.callbacks,
+        start=Start(
+            history=History() if anew else model.history,
+            carried=carried,
+            state=state,
+            identity=identity_of(model, split),
+            state_dir=state_dir,
+            run_dir=run_dir,
+        ),
+        files=ModelFolder(model, split, len(rows)),
+    )
+    if outcome.kept:
+        model.history, model.split, model.is_trained = outcome.history, split, True
+        model.carried = outcome.carried
+        model.registration = replace(model.registration, n_cells=len(rows))
+    elif old is not None:
+        model.module.load_state_dict(old)
+    model.training_report = outcome.report
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def state_folder(model: Model, parsed: Parsed, run_dir: Path | None) -> Path | None:
+    """Where the state of a run is kept; None where it is not."""
+    from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
+
+    for callback in parsed.callbacks:
+        if isinstance(callback, TrainingCheckpoint) and callback.dirpath is not None:
+            return callback.dirpath
+    resume = parsed.options.resume
+    if run_dir is not None:
+        return run_dir / "state"
+    if isinstance(resume, str | Path) and resume != "auto":
+        path = Path(resume).expanduser()
+        return path if path.is_dir() else path.parent
+    if resume or any(isinstance(c, TrainingCheckpoint) for c in parsed.callbacks):
+        root = parsed.options.trainer.get("default_root_dir") or "."
+        return Path(root) / "training-state" / type(model).__name__
+    return None
+
+
+def interrupted_run(options: TrainOptions, state_dir: Path | None) -> TrainingState | None:
+    """Run to go on with; None if there is none, which only `resume="auto"` allows.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a path was given and no state is there.
+    FileFormatError
+        If the state is damaged.
+    """
+    from cellvae.train.callbacks.training_checkpoint import newest_state
+    from cellvae.train.state import TrainingState
+
+    resume = options.resume
+    if not resume:
+        return None
+    if resume is True or resume == "auto":
+        path = newest_state(state_dir) if state_dir is not None else None
+        return None if path is None else TrainingState.from_values(read_state(path))
+    given = Path(resume).expanduser()
+    path = newest_state(given) if given.is_dir() else given
+    if path is None or not path.is_file():
+        raise InvalidOptionError(
+            f"Expected resume to be the state of a run, or a folder with one; got '{given}', "
+            f"{'which has none' if given.is_dir() else 'which is not there'}. "
+            "Give resume='auto' to start anew where there is none."
+        )
+    return TrainingState.from_values(read_state(path))
+
+
+def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -> int:
+    """Seed of a run: the one asked for, that of the run it goes on from, or one that is drawn.
+
+    Raises
+    ------
+    ResumeError
+        If a resumed run is given another seed than it had.
+    """
+    asked = options.seed if options.seed is not None else settings.seed
+    if state is not None:
+        if options.seed is not None and options.seed != state.seed:
+            raise ResumeError(
+                f"Expected the seed of the run to be resumed, {state.seed}; got {options.seed}."
+            )
+        return state.seed
+    if asked is not None:
+        return asked
+    if carried is not None:
+        return int(carried.seed)
+    if os.environ.get("LOCAL_RANK", "0") != "0" and SEED in os.environ:
+        return int(os.environ[SEED])
+    seed = draw_seed()
+    if options.devices not in ("auto", 1, "1"):
+        os.environ[SEED] = str(seed)
+    return seed
+
+
+def split_for(
+    model: Model, options: TrainOptions, n_cells: int, seed: int, state: TrainingState | None
+) -> Split:
+    """Split of a run: that of the run before, unless another is asked for or cells differ.
+
+    Raises
+    ------
+    ResumeError
+        If a resumed run is asked for another split.
+    """
+    asked = options.split
+    another = asked.external_indexing is not None or asked != type(asked)()
+    if state is not None and not another:
+        return state.split
+    known = model.split if state is None and not options.reset else None
+    if known is not None and not another and n_cells == model.registration.n_cells:
+        return known
+    split = split_cells(
+        n_cells,
+        train_size=asked.train_size,
+        validation_size=asked.validation_size,
+        shuffle=asked.shuffle_set_split,
+        seed=seed,
+        batch_size=options.loader.batch_size,
+        drop_last=options.loader.drop_last,
+        external_indexing=asked.external_indexing,
+    )
+    if state is not None and any(
+        not np.array_equal(getattr(split, part), getattr(state.split, part))
+        for part in ("train", "validation", "test")
+    ):
+        raise ResumeError(
+            "Expected the split of the run to be resumed; another one was asked for. Leave out "
+            "train_size, validation_size, shuffle_set_split and external_indexing."
+        )
+    return split
+
+
+def start_anew(model: Model, rows: Any, seed: int) -> None:
+    """Give the network the weights of a new one, drawn from the seed."""
+    from cellvae.seeds import own_randomness
+
+    device = model.device
+    with own_randomness(seed, "weights"):
+        fresh = model.build(model.registration, model.config)
+    model.learn_constants(fresh, rows)
+    model.module.load_state_dict(fresh.to(device).state_dict())
+
+
+def identity_of(model: Model, split: Split) -> dict[str, Any]:
+    """Model, data and split of a run, as plain values that a run that goes on must agree with."""
+    registration: dict[str, Any] = model.registration.to_json()
+    config = {f.name: plain(getattr(model.config, f.name)) for f in fields(model.config)}
+    names = "\n".join(map(str, model.cell_names))
+    cells = np.concatenate([split.train, split.validation, split.test])
+    return {
+        "model": type(model).__name__,
+        "config": config,
+        "genes": registration.pop("genes"),
+        "data": plain({k: v for k, v in registration.items() if k != "n_cells"}),
+        "cells": {
+            "number": len(model.cell_names),
+            "names": digest(names.encode()),
+            "counts": model.fingerprint,
+            "split": digest(np.ascontiguousarray(cells).tobytes()),
+        },
+        "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def digest(content: bytes) -> str:
+    """Short digest of bytes."""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Value with dictionaries and lists in place of what only looks like them."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return value
