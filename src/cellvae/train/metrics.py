@@ -24,7 +24,7 @@ HIGHER_IS_BETTER = (
     *("correlation", "pearson", "spearman"),
 )
 DIRECTIONS: MappingProxyType[str, Mode] = MappingProxyType(
-    dict.fromkeys(LOWER_IS_BETTER, "min") | dict.fromkeys(HIGHER_IS_BETTER, "max")
+    {**dict.fromkeys(LOWER_IS_BETTER, "min"), **dict.fromkeys(HIGHER_IS_BETTER, "max")}
 )
 """Direction in which a metric improves, by a word of its name."""
 

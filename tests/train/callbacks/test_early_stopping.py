@@ -55,10 +55,8 @@ def test_it_stops_after_its_patience_and_brings_the_best_weights_back(
     assert (report.status, report.epochs) == ("stopped_early", 6)
     assert (report.best_epoch, report.best_score, report.restored_epoch) == (2, 3.0, 2)
     assert torch.equal(flat(module), script.seen[2])
-    assert (
-        "script_loss had not improved for 3 checks. Best: 3.0000 in epoch 2; its weights are back"
-        in caplog.text
-    )
+    assert "Stopped after epoch 5: script_loss had not improved for 3 checks." in caplog.messages
+    assert "Restored best epoch 2 (script_loss=3)." in caplog.messages
 
 
 def test_the_best_weights_come_back_when_all_epochs_ran(

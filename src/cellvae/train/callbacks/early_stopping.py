@@ -3,226 +3,307 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
-from torch import Tensor, nn
+from torch import nn
 
 from cellvae.messages import logger
+from cellvae.train.callbacks.best_weights import BestWeights, network
+from cellvae.train.callbacks.contract import Group, Produces
+from cellvae.train.callbacks.criteria import check_choices, criteria_of, each
+from cellvae.train.callbacks.first_epochs import FirstEpochs, n_before, numbered
+from cellvae.train.callbacks.judge import Judge, StopReason, Verdict, together
 from cellvae.train.callbacks.monitored import Monitored
-from cellvae.train.plan import Best, Plan
+from cellvae.train.metrics import canonical
+
+Direction = Literal["min", "max", "auto"]
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Stops training when a metric no longer improves, and brings the best weights back.
+    """Stops training when metrics no longer improve, and brings the best weights back.
 
-    Can be given to any Lightning trainer.
+    Can be given to any Lightning trainer. With several metrics, all that is said of one of them
+    can be a sequence with one value for each. A metric is looked at in the epochs in which it was
+    logged, wherever that is. Where several processes train, they decide by their mean.
 
     Parameters
     ----------
     monitor
-        Metric that is followed.
+        Metric that is followed, or several.
     min_delta
         Change that counts as an improvement must be larger than this.
     patience
-        Checks without improvement after which training stops.
+        Checks without improvement after which training stops. A metric of validation cells is
+        checked in the epochs that have validation.
     mode
         Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+    combine
+        Whether `"any"` of the metrics is enough to stop, or `"all"` must speak for it at once. The
+        last check of a metric counts until its next.
     warmup_epochs
-        First epochs, which are neither compared nor counted.
+        First epochs of a run (not checks), which are neither compared nor counted; `"kl"` for those
+        before the KL weight has its maximum. A metric that is not finite stops in them too.
     restore_best
         Whether the weights of the best epoch are brought back at the end, however it comes;
-        otherwise the last ones stay.
+        otherwise the last ones stay. The first metric decides which is best, or the one named here.
     strict
         Whether it is an error if nothing logs the metric; otherwise the epoch is passed over.
     check_finite
-        Whether training stops when the metric is not a finite number.
+        Whether training stops when the metric is not a finite number; otherwise that counts as no
+        improvement.
+    baseline
+        Value that must be beaten at every check; one that does not counts as no improvement, and
+        one that does as an improvement, whatever was reached before. (In Keras the baseline is
+        only the first value to beat, and moves as soon as it is.)
+    baseline_epochs
+        First epochs of a run, in which the baseline need not be beaten.
     stopping_threshold
         Value that is good enough: training stops when the metric is better.
     divergence_threshold
         Value that is hopeless: training stops when the metric is worse.
+    patience_epochs
+        Epochs without improvement after which training stops, in place of `patience`.
+    reset_on_train
+        Whether each run starts anew; otherwise a run of the same network counts on from the last.
     verbose
-        Whether every improvement is told.
+        Whether every improvement, and every check without one, is told.
 
     Raises
     ------
     InvalidOptionError
-        If the mode is `"auto"` and the name of the metric does not tell the direction.
+        If the mode is `"auto"` and the name of a metric does not tell the direction, or if
+        arguments contradict each other.
     """
+
+    group: Group = Group.STOPPER
 
     def __init__(
         self,
-        monitor: str = "elbo_validation",
-        min_delta: float = 0.0,
-        patience: int = 45,
+        monitor: str | Sequence[str] = "elbo_validation",
+        min_delta: float | Sequence[float] = 0.0,
+        patience: int | Sequence[int] = 45,
         verbose: bool = False,
-        mode: Literal["min", "max", "auto"] = "auto",
+        mode: Direction | Sequence[Direction] = "auto",
         *,
-        warmup_epochs: int = 0,
-        restore_best: bool = True,
+        combine: Literal["any", "all"] = "any",
+        warmup_epochs: int | Literal["kl"] = 0,
+        restore_best: bool | str = True,
         strict: bool = True,
-        check_finite: bool = True,
-        stopping_threshold: float | None = None,
-        divergence_threshold: float | None = None,
+        check_finite: bool | Sequence[bool] = True,
+        baseline: float | None | Sequence[float | None] = None,
+        baseline_epochs: int | Sequence[int] = 0,
+        stopping_threshold: float | None | Sequence[float | None] = None,
+        divergence_threshold: float | None | Sequence[float | None] = None,
+        patience_epochs: int | None | Sequence[int | None] = None,
+        reset_on_train: bool = True,
     ) -> None:
-        self.monitored = Monitored(monitor, mode, min_delta)
-        super().__init__(
-            monitor=monitor,
-            min_delta=min_delta,
+        names = [monitor] if isinstance(monitor, str) else list(monitor)
+        check_choices(names, combine, warmup_epochs, restore_best)
+        criteria = criteria_of(
+            names,
             patience=patience,
-            verbose=verbose,
-            mode=self.monitored.mode,
-            strict=strict,
+            patience_epochs=patience_epochs,
             check_finite=check_finite,
+            baseline=baseline,
+            baseline_epochs=baseline_epochs,
             stopping_threshold=stopping_threshold,
             divergence_threshold=divergence_threshold,
         )
+        self.judges = [
+            Judge(Monitored(name, direction, delta), criterion, verbose=verbose)
+            for name, direction, delta, criterion in zip(
+                names,
+                each("mode", cast("Any", mode), names),
+                each("min_delta", min_delta, names),
+                criteria,
+                strict=True,
+            )
+        ]
+        modes = [judge.monitored.mode for judge in self.judges]
+        super().__init__(names[0], mode=modes[0], strict=strict, verbose=verbose)
+        # Lightning's class knows one value of each, and turns the sign of min_delta.
+        self.monitor = monitor  # type: ignore[assignment]
+        self.mode = modes[0] if isinstance(monitor, str) else modes  # type: ignore[assignment]
+        self.min_delta = min_delta  # type: ignore[assignment]
+        self.patience = patience  # type: ignore[assignment]
+        self.check_finite = check_finite  # type: ignore[assignment]
+        self.stopping_threshold = stopping_threshold  # type: ignore[assignment]
+        self.divergence_threshold = divergence_threshold  # type: ignore[assignment]
+        self.combine = combine
         self.warmup_epochs = warmup_epochs
         self.restore_best = restore_best
-        self.reason: str | None = None
-        self.best_weights: dict[str, Tensor] | None = None
+        self.baseline = baseline
+        self.baseline_epochs = baseline_epochs
+        self.patience_epochs = patience_epochs
+        self.reset_on_train = reset_on_train
+        self.chief = self.judges[names.index(restore_best) if isinstance(restore_best, str) else 0]
+        self.best_weights = BestWeights(self.chief.monitored, wanted=bool(restore_best))
+        self.first_epochs = FirstEpochs(warmup_epochs)
+        self.trained: nn.Module | None = None
         self.validated = False
+        self.clear()
+
+    @property
+    def state_key(self) -> str:
+        """Name of its state in a checkpoint: what it follows, and not how."""
+        names = self.monitor if isinstance(self.monitor, str) else self.followed_metrics()
+        return self._generate_state_key(monitor=names, mode=self.mode)
+
+    def followed_metrics(self) -> list[str]:
+        """Names of the metrics that it reads."""
+        return [judge.monitored.name for judge in self.judges]
+
+    def clear(self) -> None:
+        """Forget all checks."""
+        for judge in self.judges:
+            judge.clear()
+        self.wait_count, self.last_epoch = 0, -1
+        self.best_weights.values = None
+        self.best_score = torch.tensor(
+            math.inf if self.chief.monitored.mode == "min" else -math.inf
+        )
+        self.conclude(None)
+
+    def conclude(self, verdict: Verdict | None, epoch: int = 0) -> None:
+        """Note why and when the run is stopped, or that it is not."""
+        self.stopped_epoch = epoch
+        self.reason = None if verdict is None else verdict.text
+        self.stopping_reason_message = self.reason
+        self.stopping_reason = StopReason.NOT_STOPPED if verdict is None else verdict.reason  # type: ignore[assignment]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget an earlier run."""
-        self.monitored.clear()
-        self.wait_count, self.stopped_epoch, self.reason = 0, 0, None
-        self.best_weights = None
+        """Forget an earlier run, or only how it ended.
+
+        Raises
+        ------
+        InvalidOptionError
+            If a KL weight is to be waited for where there is none.
+        """
+        if stage != "fit":
+            return
+        self.first_epochs.check(pl_module)
+        if self.reset_on_train or self.trained is not network(pl_module):
+            self.clear()
+        self.conclude(None)
         self.validated = False
+        for judge in self.judges:
+            judge.monitored.seen = judge.verdict = None
+            judge.verbose = self.verbose and trainer.is_global_zero
+        # Of another network neither counters nor weights may be kept.
+        self.trained = None if self.reset_on_train else network(pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Warn if a KL weight is waited for that never comes."""
+        self.first_epochs.warn_if_endless(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that validation metrics are new."""
-        self.validated = not trainer.sanity_checking
+        """Note that all metrics of validation are there; they are looked at after the epoch."""
+        self.validated = self.validated or not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the metric with its best, and stop if it is time."""
-        fresh = self.monitored.is_fresh(self.validated)
-        self.validated = False
-        if not fresh or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Compare the metrics with their best, and stop if it is time."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if not self.strict and self.monitor not in trainer.callback_metrics:
-            return
-        value = self.monitored.read(trainer.callback_metrics)
-        epoch = numbered(trainer, pl_module)
-        self.reason = self.judge(
-            value, epoch, trainer.current_epoch < self.warmup_epochs, network(pl_module)
-        )
-        if isinstance(pl_module, Plan) and self.monitored.best is not None:
-            pl_module.note_best(self.best(restored=False))
-        if self.reason is not None:
-            self.stopped_epoch = epoch
+        epoch, looked = numbered(trainer, pl_module), False
+        self.last_epoch = epoch
+        for judge in self.judges:
+            if not self.is_due(judge.monitored, trainer):
+                continue
+            looked = True
+            is_best = judge.look(
+                agreed(judge.monitored.read(trainer.callback_metrics), trainer),
+                epoch,
+                n_before=n_before(trainer, pl_module),
+                warming_up=self.first_epochs.last(trainer, pl_module),
+            )
+            if is_best and judge is self.chief:
+                self.best_weights.keep(pl_module)
+        if looked:
+            self.best_weights.note(pl_module, restored=False)
+            self.tell(together(self.judges, self.combine), epoch, trainer)
+
+    def tell(self, verdict: Verdict | None, epoch: int, trainer: pl.Trainer) -> None:
+        """Make the trainer of this and of all other processes stop, if that is the verdict."""
+        self.note_score()
+        if verdict is not None:
+            self.conclude(verdict, epoch)
+        if trainer.strategy.reduce_boolean_decision(verdict is not None, all=False):
             trainer.should_stop = True
 
-    def judge(self, value: float, epoch: int, warming_up: bool, module: nn.Module) -> str | None:
-        """Reason to stop, or None; keeps the weights of an epoch that is the best so far."""
-        name = self.monitored.name
-        if not math.isfinite(value):
-            return f"{name} was {value} in epoch {epoch}" if self.check_finite else None
-        if warming_up:
-            return None
-        if self.stopping_threshold is not None and self.is_past(value, self.stopping_threshold):
-            self.keep(value, epoch, module)
-            return f"{name} reached {value:.4f}, past the threshold of {self.stopping_threshold:g}"
-        if self.divergence_threshold is not None and self.is_past(
-            -value, -self.divergence_threshold
-        ):
-            return (
-                f"{name} reached {value:.4f}, beyond the threshold of {self.divergence_threshold:g}"
-            )
-        if self.monitored.is_best(value):
-            self.keep(value, epoch, module)
-        if self.monitored.counts_as_improvement(value):
-            if self.verbose:
-                logger.info("Epoch %d: %s improved to %.4f.", epoch, name, value)
-            self.wait_count = 0
-            return None
-        self.wait_count += 1
-        if self.wait_count >= self.patience:
-            by = f" by more than {self.monitored.min_delta:g}" if self.monitored.min_delta else ""
-            return f"{name} had not improved{by} for {self.wait_count} checks"
-        return None
+    def note_score(self) -> None:
+        """Show counter and best value under the names that Lightning has for them."""
+        self.wait_count = self.judges[0].wait_count
+        if self.chief.monitored.best is not None:
+            self.best_score = torch.tensor(self.chief.monitored.best)
 
-    def is_past(self, value: float, threshold: float) -> bool:
-        """Whether a value is better than a threshold."""
-        return value < threshold if self.monitored.mode == "min" else value > threshold
+    def is_due(self, monitored: Monitored, trainer: pl.Trainer) -> bool:
+        """Whether a metric has a value that was not looked at yet.
 
-    def keep(self, value: float, epoch: int, module: nn.Module) -> None:
-        """Make an epoch the best so far."""
-        self.monitored.take(value, epoch)
-        self.best_score = torch.tensor(value)
-        if self.restore_best:
-            self.best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
-
-    def best(self, *, restored: bool) -> Best:
-        """The best epoch so far."""
-        assert self.monitored.best is not None
-        assert self.monitored.best_epoch is not None
-        return Best(
-            monitor=self.monitored.name,
-            epoch=self.monitored.best_epoch,
-            score=self.monitored.best,
-            restored=restored,
-        )
+        One that may still be logged, by the first validation or by a callback that says so, is
+        waited for; of another, reading it tells that nothing logs it.
+        """
+        metrics = trainer.callback_metrics
+        if monitored.is_logged(metrics):
+            return monitored.is_refreshed(metrics)
+        callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        promised = [n for c in callbacks if isinstance(c, Produces) for n in c.produced_metrics()]
+        awaited = trainer.enable_validation and not self.validated
+        return self.strict and not awaited and canonical(monitored.name, promised) not in promised
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the best weights back and say so."""
-        self.restore(pl_module)
+        """Say why training stopped, bring the best weights back and say so."""
+        restored = self.best_weights.put_back(pl_module)
+        if not trainer.is_global_zero:
+            return
         if self.reason is not None:
-            best = self.monitored.best
-            found = (
-                f" Best: {best:.4f} in epoch {self.monitored.best_epoch}"
-                + ("; its weights are back." if self.best_weights is not None else ".")
-                if best is not None
-                else ""
-            )
-            logger.info("Stopped after epoch %d: %s.%s", self.stopped_epoch, self.reason, found)
+            logger.info("Stopped after epoch %d: %s.", self.stopped_epoch, self.reason)
+        best = self.chief.monitored
+        if restored and best.best_epoch != self.last_epoch:
+            logger.info("Restored best epoch %d (%s=%.6g).", best.best_epoch, best.name, best.best)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Bring the best weights back when training is cut off."""
-        self.restore(pl_module)
-
-    def restore(self, pl_module: pl.LightningModule) -> None:
-        """Put the weights of the best epoch into the network."""
-        if self.best_weights is None:
-            return
-        network(pl_module).load_state_dict(self.best_weights)
-        if isinstance(pl_module, Plan):
-            pl_module.note_best(self.best(restored=True))
+        """Bring the best weights back; the exception that is on its way is the one raised."""
+        try:
+            self.best_weights.put_back(pl_module)
+        except Exception as failure:  # the error that is on its way must not be masked
+            logger.warning("The best weights could not be brought back: %s", failure)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, as plain numbers."""
+        """Counters and the best weights, as plain numbers and tensors."""
         return {
-            "wait_count": self.wait_count,
-            "stopped_epoch": self.stopped_epoch,
-            "best_score": self.monitored.best,
-            "best_epoch": self.monitored.best_epoch,
-            "reference": self.monitored.reference,
-            "best_weights": self.best_weights,
+            "metrics": {judge.monitored.name: judge.state_dict() for judge in self.judges},
+            "stopped": self.reason is not None,
+            "last_epoch": self.last_epoch,
+            "best_weights": self.best_weights.values,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the counters of a checkpoint; what the user chose now stays."""
-        self.wait_count = state_dict["wait_count"]
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self.monitored.best = state_dict["best_score"]
-        self.monitored.best_epoch = state_dict["best_epoch"]
-        self.monitored.reference = state_dict["reference"]
-        self.best_weights = state_dict["best_weights"]
+        """Take the counters of a checkpoint; what the user chose now stays.
+
+        After a run that it had stopped, counting begins again.
+        """
+        for judge in self.judges:
+            judge.load_state_dict(state_dict["metrics"][judge.monitored.name])
+            if state_dict["stopped"]:
+                judge.restart()
+        self.last_epoch = state_dict["last_epoch"]
+        self.best_weights.values = state_dict["best_weights"]
+        self.note_score()
 
 
 LoudEarlyStopping = EarlyStopping
 """The name that scvi-tools gives it."""
 
 
-def network(pl_module: pl.LightningModule) -> nn.Module:
-    """The network whose weights are kept: the module of a plan, else the LightningModule itself."""
-    return pl_module.module if isinstance(pl_module, Plan) else pl_module
-
-
-def numbered(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """Number of the epoch as the history counts it."""
-    return pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
+def agreed(value: float, trainer: pl.Trainer) -> float:
+    """The mean of what all processes found."""
+    if trainer.world_size == 1:
+        return value
+    found = torch.tensor(value, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(found, reduce_op="mean"))

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from cellvae.errors import TrainingError, did_you_mean
-from cellvae.train.metrics import Mode, better, is_validation
+from cellvae.train.metrics import Mode, better, canonical, is_validation
 
 
 class Monitored:
@@ -18,7 +18,7 @@ class Monitored:
     Parameters
     ----------
     name
-        Name of the metric.
+        Name of the metric; `validation_elbo` finds `elbo_validation`, and the other way round.
     mode
         Whether lower (`"min"`) or higher (`"max"`) is better; `"auto"` tells it from the name.
     min_delta
@@ -38,10 +38,25 @@ class Monitored:
         self.best: float | None = None
         self.reference: float | None = None
         self.best_epoch: int | None = None
+        self.seen: Tensor | None = None
 
     def is_fresh(self, validated: bool) -> bool:
-        """Whether the metric has a new value at the end of this epoch."""
+        """Whether the metric has a new value at the end of this epoch, by its name."""
         return validated or not is_validation(self.name)
+
+    def is_logged(self, metrics: Mapping[str, Tensor]) -> bool:
+        """Whether the metric has a value, be it a new one or not."""
+        return canonical(self.name, metrics) in metrics
+
+    def is_refreshed(self, metrics: Mapping[str, Tensor]) -> bool:
+        """Whether the metric was logged since this was last asked, wherever it is logged.
+
+        Lightning shows the last value of a metric until there is another, which has memory of its
+        own: as long as the last is held here, a new one cannot lie where it lies.
+        """
+        now = metrics.get(canonical(self.name, metrics))
+        before, self.seen = self.seen, now
+        return now is not None and (before is None or now.data_ptr() != before.data_ptr())
 
     def read(self, metrics: Mapping[str, Tensor]) -> float:
         """Value of the metric now.
@@ -51,13 +66,14 @@ class Monitored:
         TrainingError
             If nothing has logged it.
         """
-        if self.name not in metrics:
-            close = did_you_mean(self.name, metrics)
+        name = canonical(self.name, metrics)
+        if name not in metrics:
+            close = did_you_mean(name, metrics)
             raise TrainingError(
-                f"Nothing logged '{self.name}', which is monitored.{close} "
+                f"Nothing logged '{name}', which is monitored.{close} "
                 f"Logged: {', '.join(sorted(metrics))}."
             )
-        return float(metrics[self.name])
+        return float(metrics[name])
 
     def gain(self, value: float, other: float | None) -> float:
         """How much better a value is than another; a value that is not finite never is."""
@@ -75,9 +91,13 @@ class Monitored:
         """Make a value the best so far."""
         self.best, self.best_epoch = value, epoch
 
-    def counts_as_improvement(self, value: float) -> bool:
-        """Whether a value is better by more than `min_delta` than the last one that was."""
-        if self.gain(value, self.reference) > self.min_delta:
+    def counts_as_improvement(self, value: float, baseline: float | None = None) -> bool:
+        """Whether a value is better by more than `min_delta` than the last one that was.
+
+        With a baseline, it is compared with that instead, which never moves.
+        """
+        against = self.reference if baseline is None else baseline
+        if self.gain(value, against) > self.min_delta:
             self.reference = value
             return True
         return False

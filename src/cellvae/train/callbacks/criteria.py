@@ -1,0 +1,123 @@
+"""When a metric speaks for stopping: checked once, for one metric or for each of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from cellvae.errors import InvalidOptionError, did_you_mean, named
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criteria:
+    """When one metric speaks for stopping.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a count is negative, or a baseline is missing.
+    """
+
+    patience: int = 45
+    patience_epochs: int | None = None
+    check_finite: bool = True
+    baseline: float | None = None
+    baseline_epochs: int = 0
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, count in (
+            ("patience", self.patience),
+            ("patience_epochs", self.patience_epochs or 0),
+            ("baseline_epochs", self.baseline_epochs),
+        ):
+            if count < 0:
+                raise InvalidOptionError(f"Expected {name} to be at least 0; got {count}.")
+        if self.baseline_epochs and self.baseline is None:
+            raise InvalidOptionError(
+                f"Expected a baseline for baseline_epochs={self.baseline_epochs}; got none. "
+                "Give baseline=<value that must be beaten>."
+            )
+
+
+def criteria_of(
+    metrics: Sequence[str],
+    *,
+    patience: int | Sequence[int],
+    patience_epochs: int | None | Sequence[int | None],
+    check_finite: bool | Sequence[bool],
+    baseline: float | None | Sequence[float | None],
+    baseline_epochs: int | Sequence[int],
+    stopping_threshold: float | None | Sequence[float | None],
+    divergence_threshold: float | None | Sequence[float | None],
+) -> list[Criteria]:
+    """Criteria of each metric."""
+    columns = zip(
+        each("patience", patience, metrics),
+        each("patience_epochs", patience_epochs, metrics),
+        each("check_finite", check_finite, metrics),
+        each("baseline", baseline, metrics),
+        each("baseline_epochs", baseline_epochs, metrics),
+        each("stopping_threshold", stopping_threshold, metrics),
+        each("divergence_threshold", divergence_threshold, metrics),
+        strict=True,
+    )
+    return [
+        Criteria(
+            patience=checks,
+            patience_epochs=epochs,
+            check_finite=finite,
+            baseline=to_beat,
+            baseline_epochs=grace,
+            stopping_threshold=good,
+            divergence_threshold=bad,
+        )
+        for checks, epochs, finite, to_beat, grace, good, bad in columns
+    ]
+
+
+def each(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
+    """One value for each monitored metric: a single one is used for all.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there are several, but not as many as metrics.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * len(metrics)
+    if len(value) != len(metrics):
+        raise InvalidOptionError(
+            f"Expected {word} to be one value, or {len(metrics)} for the {len(metrics)} monitored "
+            f"metrics ({named(metrics)}); got {len(value)}."
+        )
+    return list(value)
+
+
+def check_choices(
+    names: Sequence[str], combine: str, warmup_epochs: int | str, restore_best: bool | str
+) -> None:
+    """Check what does not depend on a single metric.
+
+    Raises
+    ------
+    InvalidOptionError
+        If something is not one of its choices.
+    """
+    if not names or len(set(names)) < len(names):
+        raise InvalidOptionError(f"Expected different metrics to monitor; got {list(names)}.")
+    if combine not in ("any", "all"):
+        raise InvalidOptionError(f"Expected combine to be 'any' or 'all'; got {combine!r}.")
+    if warmup_epochs != "kl" and (isinstance(warmup_epochs, str) or warmup_epochs < 0):
+        raise InvalidOptionError(
+            f"Expected warmup_epochs to be a number of epochs or 'kl'; got {warmup_epochs!r}."
+        )
+    if isinstance(restore_best, str) and restore_best not in names:
+        raise InvalidOptionError(
+            f"Expected restore_best to be True, False or a monitored metric ({named(names)}); "
+            f"got {restore_best!r}.{did_you_mean(restore_best, names)}"
+        )
