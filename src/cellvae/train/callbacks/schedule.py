@@ -1,0 +1,237 @@
+"""Learning-rate schedules of torch, driven by epochs, steps or a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.options import checked
+from cellvae.train.callbacks.contract import Group
+from cellvae.train.callbacks.monitored import Monitored
+from cellvae.train.callbacks.rates import Rates
+from cellvae.train.callbacks.schedules import (
+    Interval,
+    SchedulerFactory,
+    check_schedule,
+    named_schedule,
+    usual_interval,
+)
+from cellvae.train.metrics import canonical, is_validation
+from cellvae.train.plan import Plan
+
+
+class LRSchedulerCallback(pl.Callback):
+    """Drives a learning-rate schedule of torch.
+
+    A schedule of epochs moves after each epoch, one of steps after each step of the optimizer, and
+    one of a metric after each epoch in which the metric was measured. When the run ends, the
+    optimizer has the settings that it had before.
+
+    Parameters
+    ----------
+    scheduler
+        Function that makes a schedule for an optimizer, such as
+        `lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.95**epoch)`; or a name: `"plateau"`,
+        `"cosine"` (down to `eta_min` at the end of the run), `"step"`, `"exponential"` or
+        `"onecycle"` (over all steps of the run, up to `max_lr`, by default the rate of the
+        optimizer).
+    interval
+        What drives it: `"epoch"`, `"step"` or `"metric"`. By default that of the name; for a
+        function the metric if there is a `monitor`, else the epoch.
+    monitor
+        Metric that drives it.
+    optimizer
+        Number or class name of the optimizer, where there are several.
+    arguments
+        Arguments of a schedule that has a name, such as `{"gamma": 0.95}`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a value is not one that the argument can take, a schedule of a metric has no `monitor`,
+        or there is no such optimizer.
+    UnknownOptionError
+        If `arguments` has a name that the schedule does not have.
+
+    Examples
+    --------
+    >>> from cellvae.train.callbacks.schedule import LRSchedulerCallback
+    >>> LRSchedulerCallback("exponential", arguments={"gamma": 0.95}).driven_by
+    'epoch'
+    """
+
+    # After the callbacks that log the metrics of an epoch.
+    group = Group.RECORDER
+
+    def __init__(
+        self,
+        scheduler: str | SchedulerFactory,
+        *,
+        interval: Interval | None = None,
+        monitor: str | None = None,
+        optimizer: int | str = 0,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.scheduler = scheduler
+        self.interval = checked("interval", interval, Interval | None)
+        self.monitor = monitor
+        self.optimizer = checked("optimizer", optimizer, int | str)
+        self.arguments = None if arguments is None else dict(arguments)
+        self.driven_by: Interval = self.interval or usual_interval(scheduler, monitor)
+        check_schedule(scheduler, self.driven_by, monitor, self.arguments)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        self.schedule: LRScheduler | None = None
+        self.target: torch.optim.Optimizer | None = None
+        self.before: Rates | None = None
+        self.loaded: dict[str, Any] | None = None
+        self.n_steps = 0
+        self.validated = False
+
+    def followed_metrics(self) -> Sequence[str]:
+        """Metric that drives the schedule, if one does."""
+        return [self.monitor] if self.monitor is not None and self.driven_by == "metric" else []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget an earlier run."""
+        self.clear()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the schedule, now that the optimizer has what it goes on from."""
+        target = self.target = chosen_optimizer(trainer.optimizers, self.optimizer)
+        self.n_steps = trainer.global_step
+        now = Rates.of(target)
+        if self.loaded is not None:
+            self.before = Rates(self.loaded["before"])
+            # As at the start of the run, since a schedule takes its first rate from there.
+            self.before.put_back(target)
+            self.schedule = self.made(target, trainer)
+            self.schedule.load_state_dict(self.loaded["schedule"])
+            now.put_back(target)
+            self.loaded = None
+        else:
+            self.before = now
+            self.schedule = self.made(target, trainer)
+
+    def made(self, optimizer: torch.optim.Optimizer, trainer: pl.Trainer) -> LRScheduler:
+        """Schedule for an optimizer.
+
+        Raises
+        ------
+        InvalidOptionError
+            If the function made something else, or the length of the run is not known.
+        """
+        if isinstance(self.scheduler, str):
+            return named_schedule(
+                self.scheduler,
+                optimizer,
+                trainer,
+                driven_by=self.driven_by,
+                monitor=self.monitor,
+                arguments=self.arguments or {},
+            )
+        schedule = self.scheduler(optimizer)
+        if not isinstance(schedule, LRScheduler):
+            raise InvalidOptionError(
+                "Expected scheduler to be a function of an optimizer that returns a schedule of "
+                f"torch.optim.lr_scheduler; it returned {schedule!r:.100}."
+            )
+        return schedule
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move a schedule of steps if the optimizer made one."""
+        if self.driven_by == "step" and trainer.global_step > self.n_steps:
+            assert self.schedule is not None
+            self.n_steps = trainer.global_step
+            self.schedule.step()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that validation metrics are new."""
+        self.validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move a schedule of epochs, or one of a metric that was measured in this epoch."""
+        assert self.schedule is not None
+        if self.driven_by == "epoch":
+            self.schedule.step()
+        elif self.driven_by == "metric" and self.is_fresh(trainer, pl_module):
+            assert self.monitor is not None
+            value = Monitored(self.monitor, "min").read(trainer.callback_metrics)
+            self.schedule.step(value)  # type: ignore[arg-type]
+        self.validated = False
+
+    def is_fresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Whether the metric has a value of this epoch."""
+        assert self.monitor is not None
+        if isinstance(pl_module, Plan):
+            return pl_module.is_fresh(canonical(self.monitor, trainer.callback_metrics))
+        return self.validated or not is_validation(self.monitor)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the optimizer the settings that it had before the run."""
+        self.put_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the optimizer the settings that it had before the run."""
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Give the optimizer the settings that it had before the run."""
+        if self.target is not None and self.before is not None:
+            self.before.put_back(self.target)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the schedule, and the settings of the optimizer before the run."""
+        if self.schedule is None or self.before is None:
+            return {}
+        kept = {k: v for k, v in self.schedule.state_dict().items() if not callable(v)}
+        return {"schedule": kept, "before": self.before.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a schedule once the run starts."""
+        self.loaded = dict(state_dict)
+
+
+def chosen_optimizer(
+    optimizers: Sequence[torch.optim.Optimizer], which: int | str
+) -> torch.optim.Optimizer:
+    """Optimizer with a number or of a class.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is none, or several of the class.
+    """
+    names = [type(optimizer).__name__ for optimizer in optimizers]
+    listed = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
+    if isinstance(which, str):
+        if names.count(which) == 1:
+            return optimizers[names.index(which)]
+        many = "several" if which in names else "none"
+        raise InvalidOptionError(
+            f"Expected optimizer to name one optimizer; got '{which}', of which there are {many}."
+            f"{did_you_mean(which, set(names) - {which})} There are: {listed}."
+        )
+    if not 0 <= which < len(optimizers):
+        raise InvalidOptionError(
+            f"Expected optimizer to be the number of an optimizer; got {which}. "
+            f"There are: {listed}."
+        )
+    return optimizers[which]
