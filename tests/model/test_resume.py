@@ -207,9 +207,7 @@ def test_the_state_loads_with_weights_only(
     adata: AnnData, make: Callable[..., SCVI], tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="disk full"):
-        make(adata).train(
-            **WORDS, run_dir=tmp_path, callbacks=[Crash(4)], early_stopping=True
-        )
+        make(adata).train(**WORDS, run_dir=tmp_path, callbacks=[Crash(4)], early_stopping=True)
     (path,) = (tmp_path / "state").iterdir()
     assert path.name == "epoch=000004.state"
     state = torch.load(path, weights_only=True)

@@ -310,8 +310,8 @@ def test_an_argument_that_lightning_refuses_says_so(
 ) -> None:
     with pytest.raises(InvalidOptionError, match="Lightning's Trainer refused"):
         train(module, rows, split, accelerator="abacus")
-    with pytest.raises(InvalidOptionError, match="one device"):
-        train(module, rows, split, devices=2)
+    with pytest.raises(InvalidOptionError, match="Expected strategy='ddp'"):
+        train(module, rows, split, devices=2, strategy="ddp_notebook")
 
 
 def test_the_logger_gets_steps_when_asked(

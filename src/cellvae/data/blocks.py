@@ -135,9 +135,40 @@ class EpochBlocks(Generic[B]):
         self.smallest = smallest
         self.prefetch = prefetch
         self.epoch = 0
-        sizes = [len(steps) for steps in self.cut(self.cells)]
+        self.shard(0, 1)
+
+    def shard(self, rank: int, n_shares: int) -> None:
+        """Go through one share of the cells of every epoch, where several processes take one each.
+
+        All shares have the same number of blocks. Shuffled cells are dealt anew every epoch, and
+        the few that do not divide are left out of it; without shuffling none is left out.
+
+        Raises
+        ------
+        InvalidDataError
+            If there are too few cells for so many shares.
+        """
+        if len(self.cells) < n_shares:
+            raise InvalidDataError(
+                f"Expected at least one cell for each of {n_shares} processes; got "
+                f"{len(self.cells)}. Use fewer devices."
+            )
+        self.rank, self.n_shares = rank, n_shares
+        sizes = [len(steps) for steps in self.blocks_of(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
+
+    def blocks_of(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block of this share, for an order of all cells."""
+        if self.n_shares == 1:
+            return self.cut(order)
+        if self.shuffle:
+            own = len(order) // self.n_shares
+            return self.cut(order[self.rank * own : (self.rank + 1) * own])
+        share = order.tensor_split(self.n_shares)[self.rank]
+        largest = -(-len(order) // self.n_shares)
+        n_batches = min(-(-largest // self.batch_size), len(order) // self.n_shares)
+        return [part.view(1, -1) for part in share.tensor_split(n_batches)]
 
     def cut(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block for an order of the cells."""
@@ -160,7 +191,7 @@ class EpochBlocks(Generic[B]):
     def __iter__(self) -> Iterator[Block]:
         """Go through the blocks of the epoch that is chosen when the first is asked for."""
         order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
-        blocks = (Block(self.rows, steps) for steps in self.cut(order))
+        blocks = (Block(self.rows, steps) for steps in self.blocks_of(order))
         yield from ahead(blocks, self.prefetch) if self.prefetch else blocks
 
 

@@ -149,6 +149,10 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -
     if os.environ.get("LOCAL_RANK", "0") != "0" and SEED in os.environ:
         return int(os.environ[SEED])
     seed = draw_seed()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = [seed]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
     if options.devices not in ("auto", 1, "1"):
         os.environ[SEED] = str(seed)
     return seed

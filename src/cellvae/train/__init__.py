@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellvae.errors import StopTraining
     from cellvae.train.callbacks import (
         EarlyStopping,
         EpochBar,
         LoudEarlyStopping,
+        NaNGuard,
         RecordLearningRate,
         SaveCheckpoint,
+        TrainingCheckpoint,
     )
     from cellvae.train.history import History
     from cellvae.train.plan import Plan
@@ -21,15 +24,19 @@ __all__ = [
     "EpochBar",
     "History",
     "LoudEarlyStopping",
+    "NaNGuard",
     "Plan",
     "RecordLearningRate",
     "SaveCheckpoint",
+    "StopTraining",
+    "TrainingCheckpoint",
     "TrainingReport",
 ]
 
 WHERE = {
     "History": "cellvae.train.history",
     "Plan": "cellvae.train.plan",
+    "StopTraining": "cellvae.errors",
     "TrainingReport": "cellvae.train.report",
 }
 

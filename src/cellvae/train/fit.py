@@ -185,6 +185,7 @@ def fit(
             validate_every=validate_every if validation_blocks is not None else None,
             root=start.run_dir,
         )
+    plan.blocks = tuple(b for b in (train_blocks, validation_blocks) if b is not None)
     before = {k: v.detach().clone() for k, v in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
     plan.on_start = starting(plan, trainer, state, carried)
@@ -314,6 +315,8 @@ def worth_keeping(trainer: pl.Trainer, plan: Plan, error: BaseException | None) 
         return True
     if any(best.restored for best in plan.best.values()):
         return True
+    if plan.not_finite is not None:
+        return False
     cut_off = plan.interrupted or is_terminated(error, trainer)
     learned = plan.n_epochs_done > 0 and plan.first_epoch == 0
     return is_finite(plan.module) and (learned or cut_off)

@@ -91,7 +91,7 @@ def culprits(plan: Plan, loader: Any, batch: int) -> tuple[tuple[str, ...], str 
     if not isinstance(loader, EpochBlocks):
         return (), None
     order = epoch_order(loader.cells, loader.seed, loader.epoch, loader.shuffle)
-    blocks = loader.cut(order)
+    blocks = loader.blocks_of(order)
     if batch >= len(blocks):
         return (), None
     numbers = blocks[batch].reshape(-1)

@@ -150,6 +150,7 @@ class Plan(pl.LightningModule):
         self.interrupted = False
         self.stops_at_nan = False
         self.started = False
+        self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.began = time.monotonic()
         self.earlier_seconds = 0.0
         self.on_start: Callable[[], None] | None = None
@@ -217,6 +218,16 @@ class Plan(pl.LightningModule):
             batch = self.trainer.precision_plugin.convert_input(batch)
         return self.loss(batch, self.kl_weight)
 
+    def setup(self, stage: str) -> None:
+        """Take this process's share of the cells."""
+        for blocks in self.blocks:
+            blocks.shard(self.global_rank, self.trainer.world_size)
+
+    @property
+    def own_stream(self) -> tuple[int, ...]:
+        """What the random numbers of this process follow from, beside seed and epoch."""
+        return (self.global_rank,) if self.trainer.world_size > 1 else ()
+
     def on_fit_start(self) -> None:
         """Take up the optimizers of an earlier run."""
         if self.on_start is not None:
@@ -240,7 +251,7 @@ class Plan(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's own stream of random numbers and set its KL weight."""
-        torch.manual_seed(derive(self.seed, "epoch", self.epoch))
+        torch.manual_seed(derive(self.seed, "epoch", self.epoch, *self.own_stream))
         self.train_tally.clear()
         self.validated = self.train_logged = False
         self.set_kl_weight()
@@ -279,7 +290,9 @@ class Plan(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Draw the same noise for validation as in every other epoch."""
         self.validation_tally.clear()
-        self.validation_noise.enter_context(own_randomness(self.seed, "validation"))
+        self.validation_noise.enter_context(
+            own_randomness(self.seed, "validation", *self.own_stream)
+        )
 
     def validation_step(self, batch: Block, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
@@ -293,7 +306,9 @@ class Plan(pl.LightningModule):
             self.validated = not self.trainer.sanity_checking
 
     def log_tally(self, tally: Tally) -> None:
-        """Log the means of an epoch, still on the device."""
+        """Log the means of an epoch over all processes, still on the device."""
+        if self.trainer.world_size > 1 and tally.sums is not None:
+            tally.sums = self.trainer.strategy.reduce(tally.sums, reduce_op="sum")
         self.log_dict(
             {k: v.float() for k, v in tally.means().items()},
             on_step=False,
@@ -303,9 +318,11 @@ class Plan(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch, all at once, into the history."""
+        if not self.train_tally.n_cells:
+            return  # stopped before the first batch
         self.n_cells_seen += self.train_tally.n_cells * self.trainer.world_size
         self.n_epochs_done = self.current_epoch + 1
-        if not self.train_logged and self.train_tally.n_cells:
+        if not self.train_logged:
             # The epoch was cut short (max_steps, a time limit): no batch was known as its last.
             self.log_tally(self.train_tally)
         metrics = self.trainer.callback_metrics
@@ -316,6 +333,11 @@ class Plan(pl.LightningModule):
         read = dict(zip(names, values.tolist(), strict=True))
         self.history.add(self.epoch, read)
         self.look_at_losses(read)
+        if self.trainer.world_size > 1:
+            stop = self.trainer.strategy.reduce_boolean_decision(
+                self.trainer.should_stop, all=False
+            )
+            self.trainer.should_stop = stop
         self.emit("on_epoch_complete")
 
     def look_at_losses(self, read: Mapping[str, float]) -> None:

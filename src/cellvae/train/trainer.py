@@ -51,6 +51,7 @@ def make_trainer(
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         **options.trainer,
     }
+    arguments["strategy"] = pick_strategy(arguments.get("strategy", "auto"), arguments["devices"])
     if root is not None:
         arguments.setdefault("default_root_dir", root)
     if (limit := os.environ.get(LIMIT)) is not None:
@@ -72,23 +73,27 @@ def pick_accelerator(accelerator: str) -> str:
 
 
 def pick_devices(devices: int | str | Sequence[int]) -> Any:
-    """Devices for Lightning; `"auto"` is one.
+    """Devices for Lightning; `"auto"` is one."""
+    wanted = list(devices) if isinstance(devices, tuple) else devices
+    return 1 if wanted == "auto" else wanted
+
+
+def pick_strategy(strategy: Any, devices: Any) -> Any:
+    """How several devices work together; one process each, of which all keep the same weights.
+
+    Parts of a network that a loss does not use (the library encoder where sizes are observed) must
+    not hold the others up.
 
     Raises
     ------
     InvalidOptionError
-        If more than one is asked for.
+        If the strategy trains in processes that leave this one without its results.
     """
-    wanted = list(devices) if isinstance(devices, tuple) else devices
-    if wanted in ("auto", 1, "1"):
-        return 1
-    several = (
-        wanted == -1 or isinstance(wanted, int) or (isinstance(wanted, list) and len(wanted) != 1)
-    )
-    if several or (
-        isinstance(wanted, str) and wanted.strip() in ("-1",) or "," in str(wanted).strip("[], ")
-    ):
+    if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
         raise InvalidOptionError(
-            f"Expected one device; got devices={devices!r}. Several are not supported yet."
+            f"Expected strategy='ddp' for several devices, in a script; got {strategy!r}. It "
+            "trains in processes of its own, and history and report would be lost with them."
         )
-    return wanted
+    if strategy in ("auto", "ddp") and devices not in (1, "1", [0], (0,)):
+        return "ddp_find_unused_parameters_true"
+    return strategy

@@ -81,6 +81,7 @@ class NaNGuard(pl.Callback):
     def clear_epoch(self) -> None:
         """Forget the steps of an earlier epoch."""
         self.block: Block | None = None
+        self.n_before = self.n_skipped
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
@@ -243,7 +244,6 @@ class NaNGuard(pl.Callback):
         """Read what was found on a device; keep the weights if they are finite."""
         if self.on_nan == "ignore" or not isinstance(pl_module, Plan):
             return
-        before = self.n_skipped
         if self.count is not None and int(self.count):
             self.n_skipped += int(self.count)
             if self.event is None:
@@ -257,7 +257,7 @@ class NaNGuard(pl.Callback):
                 )
             self.act(trainer, pl_module, self.event)
         steps = max(1, trainer.num_training_batches)
-        if self.n_skipped - before > self.most_skipped * steps and self.event is not None:
+        if self.n_skipped - self.n_before > self.most_skipped * steps and self.event is not None:
             stop_for(trainer, pl_module, self.event)
         if is_finite(pl_module.module):
             self.last_good = {k: v.detach().clone() for k, v in state_of(pl_module).items()}

@@ -1,0 +1,111 @@
+"""Two processes train one model: the same decisions, files written once, history complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cellvae.data.blocks import EpochBlocks
+from cellvae.errors import InvalidDataError
+
+SCRIPT = textwrap.dedent("""
+    import json, os, sys
+    import anndata, torch, cellvae
+    from cellvae.train import SaveCheckpoint
+    torch.set_num_threads(1)
+    data, out, resume = sys.argv[1:4]
+    rank = os.environ.get("LOCAL_RANK", "0")
+    adata = anndata.read_h5ad(data)
+    cellvae.model.SCVI.setup_anndata(adata, batch_key="batch")
+    torch.manual_seed(0)
+    model = cellvae.model.SCVI(adata, n_hidden=16, n_latent=4)
+    saver = SaveCheckpoint(out + "/best", monitor="elbo_validation", save_top_k=2)
+    model.train(
+        30, batch_size=64, accelerator="cpu", devices=2, enable_progress_bar=False,
+        early_stopping=True, early_stopping_patience=1, early_stopping_min_delta=4.0,
+        callbacks=[saver], run_dir=out, plan_kwargs={"lr": 0.01},
+    )
+    torch.manual_seed(1)
+    flat = torch.cat([p.detach().flatten() for p in model.module.parameters()])
+    report = model.training_report
+    seen = {
+        "epochs": model.history.epochs,
+        "elbo": model.history["elbo_validation"]["elbo_validation"].tolist(),
+        "train": model.history["elbo_train"]["elbo_train"].tolist(),
+        "status": report.status, "best": report.best_epoch, "restored": report.restored_epoch,
+        "weights": flat.double().sum().item(),
+        "buffers": sum(b.double().sum().item() for b in model.module.buffers()),
+        "path": saver.best_model_path,
+        "seed": report.seed, "split": model.train_indices[:20].tolist(),
+        "elbo_of_best": -float(model.get_elbo(indices=model.validation_indices)),
+    }
+    with open(f"{out}/rank{rank}.json", "w") as file:
+        json.dump(seen, file)
+""")
+
+
+def test_early_stopping_checkpoints_and_history_of_two_processes(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    import anndata
+
+    cells = anndata.read_h5ad(shared_data / "kang_ctrl_8donors.h5ad")
+    cells[:: len(cells) // 400].copy().write_h5ad(tmp_path / "cells.h5ad")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "cells.h5ad"), str(tmp_path), "no"],
+        capture_output=True, text=True, check=False, timeout=240, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
+    assert first == second
+    assert first["status"] == "stopped_early"
+    assert first["epochs"] == [*range(len(first["elbo"]))]
+    assert len(first["train"]) == len(first["epochs"]) < 30
+    # The rule of early stopping, by hand.
+    reference, waited = first["elbo"][0], []
+    for value in first["elbo"][1:]:
+        waited.append(reference - value <= 4.0)
+        reference = value if not waited[-1] else reference
+    assert waited.index(True) == len(waited) - 1
+    assert first["best"] == int(np.argmin(first["elbo"])) == first["restored"]
+    kept = [p for p in (tmp_path / "best").iterdir() if p.is_dir()]
+    assert len(kept) == 2
+    assert Path(first["path"]) in kept
+    # Validation over two shares is validation of all cells, up to the noise of one draw.
+    assert first["elbo_of_best"] == pytest.approx(min(first["elbo"]), rel=0.01)
+
+
+@pytest.mark.parametrize("n_cells", [7, 64, 65, 129, 130])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_shares_are_equal_in_blocks_and_cover_the_cells(n_cells: int, shuffle: bool) -> None:
+    shares = []
+    for rank in range(2):
+        blocks: Any = EpochBlocks(
+            range(n_cells), np.arange(n_cells), 32, seed=1, shuffle=shuffle, smallest=1
+        )  # type: ignore[arg-type]
+        blocks.shard(rank, 2)
+        assert len(blocks) == len([*blocks])
+        shares.append([block.steps for block in blocks])
+    assert len(shares[0]) == len(shares[1])
+    cells = torch.cat([steps.flatten() for share in shares for steps in share])
+    assert len(cells.unique()) == len(cells)
+    assert len(cells) == (n_cells - n_cells % 2 if shuffle else n_cells)
+    assert max(steps.shape[1] for share in shares for steps in share) <= 32
+
+
+def test_more_processes_than_cells_are_refused() -> None:
+    blocks: Any = EpochBlocks(range(3), np.arange(3), 2, seed=1, smallest=1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidDataError, match="one cell for each of 4"):
+        blocks.shard(0, 4)
