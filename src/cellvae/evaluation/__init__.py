@@ -1,6 +1,26 @@
 """Scores of a latent space, from plain arrays."""
 
+from cellvae.evaluation.clusters import ClusterAgreement, cluster_agreement
+from cellvae.evaluation.connectivity import graph_connectivity
+from cellvae.evaluation.lisi import clisi, ilisi
 from cellvae.evaluation.neighbours import batch_mixing, knn_accuracy
-from cellvae.evaluation.silhouette import silhouette
+from cellvae.evaluation.panel import integration_scores
+from cellvae.evaluation.regression import pcr
+from cellvae.evaluation.silhouette import asw_batch, asw_label, silhouette
+from cellvae.evaluation.transfer import knn_f1
 
-__all__ = ["batch_mixing", "knn_accuracy", "silhouette"]
+__all__ = [
+    "ClusterAgreement",
+    "asw_batch",
+    "asw_label",
+    "batch_mixing",
+    "clisi",
+    "cluster_agreement",
+    "graph_connectivity",
+    "ilisi",
+    "integration_scores",
+    "knn_accuracy",
+    "knn_f1",
+    "pcr",
+    "silhouette",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +15,15 @@ from cellvae.evaluation.inputs import (
     points_of,
     positions_of,
 )
+
+
+class Neighbours(NamedTuple):
+    """Nearest cells of each cell, the nearest first."""
+
+    cells: NDArray[np.int64]
+    """Their numbers, [cells, k]."""
+    distances: NDArray[np.float64]
+    """Their Euclidean distances, [cells, k]."""
 
 
 def knn_accuracy(
@@ -116,6 +127,19 @@ def nearest(
 ) -> NDArray[np.int64]:
     """Numbers of the `k` nearest source cells of each scored cell other than itself, [scored, k].
 
+    Raises
+    ------
+    InvalidOptionError
+        If there are fewer than `k` of them.
+    """
+    return neighbours_of(points, k, sources, scored).cells
+
+
+def neighbours_of(
+    points: NDArray[np.float64], k: int, sources: NDArray[np.int64], scored: NDArray[np.int64]
+) -> Neighbours:
+    """Nearest `k` source cells of each scored cell other than itself.
+
     Which of several cells at exactly the same distance are taken is not defined.
 
     Raises
@@ -133,13 +157,15 @@ def nearest(
             f"got {k!r}."
         )
     search = NearestNeighbors(n_neighbors=int(k) + shared).fit(points[sources])
-    found = sources[search.kneighbors(points[scored], return_distance=False)]
+    distances, positions = search.kneighbors(points[scored])
+    found = sources[positions]
     if not shared:
-        return found
+        return Neighbours(found, distances)
     # The cell itself goes; the farthest goes where the cell is not found among its duplicates.
     drop = found == scored[:, None]
     drop[~drop.any(axis=1), -1] = True
-    return found[~drop].reshape(len(scored), int(k))
+    shape = (len(scored), int(k))
+    return Neighbours(found[~drop].reshape(shape), distances[~drop].reshape(shape))
 
 
 def votes_for(around: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,204 @@
+"""All scores of one latent space, from one search for neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.evaluation.clusters import agreement, clusters
+from cellvae.evaluation.connectivity import connectivity_of
+from cellvae.evaluation.inputs import (
+    check_complete,
+    check_several,
+    codes_of,
+    points_of,
+    positions_of,
+)
+from cellvae.evaluation.lisi import N_NEIGHBOURS, lisi_of, mixed
+from cellvae.evaluation.neighbours import Neighbours, nearest, neighbours_of
+from cellvae.evaluation.regression import unexplained
+from cellvae.evaluation.scib import SCIB_METRICS, scib_scores
+from cellvae.evaluation.silhouette import overlap, widths
+from cellvae.evaluation.transfer import label_transfer
+
+PANEL = (
+    *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "asw_label", "nmi", "ari"),
+    *("graph_connectivity", "pcr"),
+)
+"""Scores that are given by default."""
+NEEDS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
+    dict.fromkeys(("ilisi", "asw_batch", "pcr"), frozenset({"batch"}))
+    | dict.fromkeys(
+        ("knn_label_accuracy", "knn_label_f1", "asw_label", "nmi", "ari", "clisi"),
+        frozenset({"labels"}),
+    )
+    | {"graph_connectivity": frozenset({"labels"}), "scib": frozenset({"batch", "labels"})}
+)
+"""What each score is made of beside the latent space."""
+
+
+def scores_of_panel(metrics: Sequence[str]) -> list[str]:
+    """Names of the scores that come out: `"scib"` is a panel of its own.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such score.
+    """
+    for name in metrics:
+        if name not in NEEDS:
+            raise InvalidOptionError(
+                f"Expected metrics among {', '.join(NEEDS)}; got '{name}'."
+                f"{did_you_mean(str(name), NEEDS)}"
+            )
+    scib = [f"scib_{name}" for name in SCIB_METRICS]
+    return [n for name in metrics for n in (scib if name == "scib" else [name])]
+
+
+def integration_scores(
+    latent: ArrayLike,
+    batch: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    k: int = 15,
+    train: ArrayLike | None = None,
+    test: ArrayLike | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of how well a latent space mixes batches and keeps labels apart.
+
+    Parameters
+    ----------
+    latent
+        Positions of the cells [cells, latent]; distances are Euclidean.
+    batch, labels
+        Batch and label of each cell [cells]; None where there are none.
+    metrics
+        Names of scores; None for those of :data:`PANEL` that batch and labels allow.
+    k
+        Neighbours for label transfer and the graph; LISI looks at 90.
+    train, test
+        Cells that labels are taken from, and that they are predicted for; None for all, each left
+        out in turn.
+    seed
+        Seed of the clusters.
+
+    Returns
+    -------
+    Scores by name; higher is better for all.
+
+    Raises
+    ------
+    InvalidOptionError
+        If arrays do not fit each other or a score, or if there is no such score.
+    """
+    given = {name for name, x in (("batch", batch), ("labels", labels)) if x is not None}
+    chosen = [m for m in PANEL if given >= NEEDS[m]] if metrics is None else list(metrics)
+    names = scores_of_panel(chosen)
+    for name in chosen:
+        if not given >= NEEDS[name]:
+            raise InvalidOptionError(
+                f"Expected {' and '.join(sorted(NEEDS[name]))} for '{name}'; got none. "
+                "Give it, or leave the score out."
+            )
+    points = points_of(latent)
+    codes = {}
+    for what, values in (("batch", batch), ("labels", labels)):
+        if values is not None:
+            codes[what] = codes_of(values, len(points), what)
+            check_complete(codes[what], f"a value of {what}", "Leave the others out.")
+            if any(what in NEEDS[name] for name in chosen):
+                check_several(codes[what], what)
+    found = Scores(points, codes.get("batch"), codes.get("labels"), k, seed).of(
+        chosen,
+        None if train is None else positions_of(train, len(points), "train"),
+        None if test is None else positions_of(test, len(points), "test"),
+    )
+    return {name: found[name] for name in names}
+
+
+class Scores:
+    """Scores of checked arrays that share a search for neighbours.
+
+    Parameters
+    ----------
+    points
+        Positions of the cells [cells, latent].
+    batch, labels
+        Numbers of batch and label of each cell [cells].
+    k
+        Neighbours for label transfer and the graph.
+    seed
+        Seed of the clusters.
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float64],
+        batch: NDArray[np.int64] | None,
+        labels: NDArray[np.int64] | None,
+        k: int,
+        seed: int,
+    ) -> None:
+        self.points = points
+        self.batch = np.zeros(len(points), dtype=np.int64) if batch is None else batch
+        self.labels = np.zeros(len(points), dtype=np.int64) if labels is None else labels
+        self.k = k
+        self.seed = seed
+        self.found: Neighbours | None = None
+
+    def around(self, k: int) -> Neighbours:
+        """Nearest `k` other cells of every cell, searched once for all scores."""
+        if self.found is None:
+            every = np.arange(len(self.points))
+            most = max(self.k, min(N_NEIGHBOURS, len(self.points) - 1))
+            self.found = neighbours_of(self.points, most, every, every)
+        return Neighbours(self.found.cells[:, :k], self.found.distances[:, :k])
+
+    def of(
+        self,
+        metrics: Sequence[str],
+        train: NDArray[np.int64] | None,
+        test: NDArray[np.int64] | None,
+    ) -> dict[str, float]:
+        """Scores by name, also of those that come with one asked for."""
+        asked = set(metrics)
+        found: dict[str, float] = {}
+        if asked & {"knn_label_accuracy", "knn_label_f1"}:
+            found["knn_label_accuracy"], found["knn_label_f1"] = self.transfer(train, test)
+        for name, codes in (("ilisi", self.batch), ("clisi", self.labels)):
+            if name in asked:
+                around = self.around(N_NEIGHBOURS)
+                median = np.median(lisi_of(around.distances, codes[around.cells]))
+                score = mixed(float(median), int(codes.max()) + 1)
+                found[name] = score if name == "ilisi" else 1 - score
+        if "asw_batch" in asked:
+            found["asw_batch"] = overlap(self.points, self.batch, self.labels)
+        if "asw_label" in asked:
+            found["asw_label"] = float((widths(self.points, self.labels).mean() + 1) / 2)
+        if asked & {"nmi", "ari"}:
+            groups = clusters(self.points, int(self.labels.max()) + 1, self.seed)
+            found["nmi"], found["ari"] = agreement(self.labels, groups)
+        if "graph_connectivity" in asked:
+            found["graph_connectivity"] = connectivity_of(self.around(self.k).cells, self.labels)
+        if "pcr" in asked:
+            found["pcr"] = unexplained(self.points, self.batch)
+        if "scib" in asked:
+            found |= scib_scores(self.points, self.batch, self.labels, self.around(N_NEIGHBOURS))
+        return found
+
+    def transfer(
+        self, train: NDArray[np.int64] | None, test: NDArray[np.int64] | None
+    ) -> tuple[float, float]:
+        """Accuracy and F1 of labels taken from the nearest cells."""
+        if train is None and test is None:
+            return label_transfer(self.labels[self.around(self.k).cells], self.labels)
+        every = np.arange(len(self.points))
+        sources, scored = (every if cells is None else cells for cells in (train, test))
+        around = nearest(self.points, self.k, sources, scored)
+        return label_transfer(self.labels[around], self.labels[scored])

@@ -1,0 +1,231 @@
+"""Retrieval: whether the cells nearest to a cell are of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.errors import InvalidOptionError, did_you_mean
+
+Distance = Literal["cosine", "euclidean"]
+CHUNK = 2**22
+"""Pairs of a query and an indexed cell that are held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """Nearest indexed cells of each query, and which of them are relevant.
+
+    All arrays but the counts by query are [queries, k]; where a query has fewer than k candidates,
+    the rest are not relevant and have the number -1.
+    """
+
+    cells: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    """Cosine, or minus the Euclidean distance."""
+    relevant: NDArray[np.bool_]
+    n_relevant: NDArray[np.int64]
+    """Relevant candidates of each query, found or not."""
+    first_rank: NDArray[np.int64]
+    """Rank from 1 of the first relevant candidate among all; 0 where there is none."""
+    n_in_first: NDArray[np.int64]
+    """Relevant ones among as many first candidates as there are relevant ones."""
+
+
+def match(
+    query: NDArray[np.floating],
+    index: NDArray[np.floating],
+    query_labels: NDArray[np.int64],
+    index_labels: NDArray[np.int64],
+    *,
+    k: int = 20,
+    metric: Distance = "cosine",
+    exclude: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]] = (),
+) -> Matches:
+    """Find the nearest indexed cells of each query; memory does not grow with the queries.
+
+    Parameters
+    ----------
+    query, index
+        Positions [queries, latent] and [indexed, latent].
+    query_labels, index_labels
+        Number of the label of each cell; a candidate of the query's label is relevant.
+    k
+        Matches of a query.
+    metric
+        What is near.
+    exclude
+        Pairs of numbers [queries] and [indexed]: an indexed cell with the number of the query is
+        no candidate for it.
+    """
+    targets = unit(index) if metric == "cosine" else index.astype(np.float64)
+    parts = []
+    n_rows = max(1, CHUNK // len(index))
+    for rows in chunks(len(query), n_rows):
+        near = similarities(query[rows], targets, metric)
+        relevant = query_labels[rows, None] == index_labels
+        for of_query, of_index in exclude:
+            out = of_query[rows, None] == of_index
+            near[out] = -np.inf
+            relevant &= ~out
+        if k > len(index):
+            beyond = ((0, 0), (0, k - len(index)))
+            near = np.pad(near, beyond, constant_values=-np.inf)
+            relevant = np.pad(relevant, beyond)
+        parts.append(matched(near, relevant, k))
+    names = ("cells", "similarity", "relevant", "n_relevant", "first_rank", "n_in_first")
+    joined = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Matches(**dict(zip(names, joined, strict=True)))
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `n`."""
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+def unit(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Points at distance 1 from the origin in the same direction; the origin stays."""
+    lengths = np.linalg.norm(points.astype(np.float64), axis=1, keepdims=True)
+    return points / np.where(lengths > 0, lengths, 1.0)
+
+
+def similarities(
+    query: NDArray[np.floating], targets: NDArray[np.float64], metric: Distance
+) -> NDArray[np.float64]:
+    """Similarity of each query to each target, [queries, indexed]."""
+    if metric == "cosine":
+        return unit(query) @ targets.T
+    from scipy.spatial.distance import cdist
+
+    return -cdist(query.astype(np.float64), targets)
+
+
+def matched(
+    near: NDArray[np.float64], relevant: NDArray[np.bool_], k: int
+) -> tuple[NDArray[Any], ...]:
+    """Fields of :class:`Matches` for some queries, from all their candidates."""
+    top = np.argpartition(-near, k - 1, axis=1)[:, :k]
+    order = np.lexsort((top, -np.take_along_axis(near, top, axis=1)), axis=1)
+    top = np.take_along_axis(top, order, axis=1)
+    similarity = np.take_along_axis(near, top, axis=1)
+    n_relevant = relevant.sum(axis=1)
+    best = np.where(relevant, near, -np.inf).max(axis=1)
+    first_rank = np.where(n_relevant > 0, (near > best[:, None]).sum(axis=1) + 1, 0)
+    n_in_first = np.zeros(len(near), dtype=np.int64)
+    for n in np.unique(n_relevant[n_relevant > 0]):
+        rows = np.flatnonzero(n_relevant == n)
+        first = np.argpartition(-near[rows], n - 1, axis=1)[:, :n]
+        n_in_first[rows] = np.take_along_axis(relevant[rows], first, axis=1).sum(axis=1)
+    found = np.take_along_axis(relevant, top, axis=1)
+    cells = np.where(np.isfinite(similarity), top, -1)
+    return cells, similarity, found, n_relevant, first_rank, n_in_first
+
+
+def precision(found: Matches) -> NDArray[np.float64]:
+    """Share of the k matches that are relevant."""
+    return found.relevant.mean(axis=1)
+
+
+def recall(found: Matches) -> NDArray[np.float64]:
+    """Share of the relevant candidates that are among the k matches."""
+    return found.relevant.sum(axis=1) / found.n_relevant
+
+
+def f1(found: Matches) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall among the k matches."""
+    hits, k = found.relevant.sum(axis=1), found.relevant.shape[1]
+    return 2 * hits / (k + found.n_relevant)
+
+
+def average_precision(found: Matches) -> NDArray[np.float64]:
+    """Mean of the precision at each relevant match, out of as many as could be among k."""
+    ranks = np.arange(1, found.relevant.shape[1] + 1)
+    at_rank = np.cumsum(found.relevant, axis=1) / ranks
+    possible = np.minimum(found.n_relevant, found.relevant.shape[1])
+    return (at_rank * found.relevant).sum(axis=1) / possible
+
+
+def dcg(found: Matches) -> NDArray[np.float64]:
+    """Relevant matches, each discounted by the binary logarithm of its rank plus one."""
+    gains = found.relevant * discounts(found.relevant.shape[1])
+    return np.asarray(gains.sum(axis=1))
+
+
+def ndcg(found: Matches) -> NDArray[np.float64]:
+    """Discounted gain next to that of the best possible order."""
+    k = found.relevant.shape[1]
+    ideal = np.cumsum(discounts(k))[np.minimum(found.n_relevant, k) - 1]
+    gains: NDArray[np.float64] = dcg(found) / ideal
+    return gains
+
+
+def discounts(k: int) -> NDArray[np.float64]:
+    """What a relevant match counts at each rank."""
+    return np.asarray(1 / np.log2(np.arange(2.0, k + 2)))
+
+
+def hit(found: Matches) -> NDArray[np.float64]:
+    """Whether any of the k matches is relevant."""
+    return np.asarray(found.relevant.any(axis=1), dtype=np.float64)
+
+
+def reciprocal_rank(found: Matches) -> NDArray[np.float64]:
+    """One over the rank of the first relevant candidate, however far."""
+    return np.asarray(1 / found.first_rank)
+
+
+def r_precision(found: Matches) -> NDArray[np.float64]:
+    """Precision among as many first candidates as there are relevant ones."""
+    return found.n_in_first / found.n_relevant
+
+
+AT_K: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
+    {
+        "precision": precision,
+        "recall": recall,
+        "map": average_precision,
+        "ndcg": ndcg,
+        "hit": hit,
+        "f1": f1,
+        "dcg": dcg,
+    }
+)
+"""Scores of the first k matches, by name."""
+OF_ALL: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
+    {"mrr": reciprocal_rank, "r_precision": r_precision}
+)
+"""Scores of the order of all candidates, by name."""
+
+
+def score_names(metrics: Sequence[str], k: int) -> list[str]:
+    """Names of the scores as they are logged: `precision@20`, `mrr`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such score.
+    """
+    known = {**AT_K, **OF_ALL}
+    for name in metrics:
+        if name not in known:
+            raise InvalidOptionError(
+                f"Expected metrics among {', '.join(known)}; got '{name}'."
+                f"{did_you_mean(str(name), known)}"
+            )
+    return [f"{name}@{k}" if name in AT_K else name for name in metrics]
+
+
+def retrieval_scores(found: Matches, metrics: Sequence[str], k: int) -> dict[str, float]:
+    """Means of scores over the queries that have something relevant to find; NaN if none has."""
+    some = found.n_relevant > 0
+    kept = Matches(**{name: values[some] for name, values in vars(found).items()})
+    functions = {**AT_K, **OF_ALL}
+    return {
+        shown: float(functions[name](kept).mean()) if some.any() else float("nan")
+        for name, shown in zip(metrics, score_names(metrics, k), strict=True)
+    }

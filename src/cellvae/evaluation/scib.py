@@ -1,0 +1,93 @@
+"""The panel of the package scib-metrics, where it is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.errors import InvalidOptionError
+
+SCIB_METRICS = (
+    *("isolated_labels", "nmi", "ari", "silhouette_label", "clisi"),
+    *("silhouette_batch", "ilisi", "kbet", "graph_connectivity"),
+)
+"""Names of the scores of the panel, without the prefix `scib_`."""
+N_NEIGHBOURS = (15, 50, 90)
+
+
+def load_scib() -> Any:
+    """The package scib-metrics.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it is not installed.
+    """
+    try:
+        import scib_metrics  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise InvalidOptionError(
+            "Expected the package scib-metrics for the panel 'scib'; it is not installed. "
+            'Install it with: pip install "cellvae[scib]". Or name metrics that need nothing more, '
+            "such as 'ilisi'."
+        ) from error
+    return scib_metrics
+
+
+def scib_scores(
+    points: NDArray[np.float64],
+    batch: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    neighbours: tuple[NDArray[np.int64], NDArray[np.float64]],
+) -> dict[str, float]:
+    """Scores of scib-metrics by name, `scib_nmi` and so on.
+
+    Parameters
+    ----------
+    points
+        Positions of the cells [cells, latent].
+    batch, labels
+        Batch and label of each cell [cells].
+    neighbours
+        Numbers and distances of the nearest other cells [cells, k].
+
+    Raises
+    ------
+    InvalidOptionError
+        If the package is not installed.
+    """
+    scib = load_scib()
+    from scib_metrics.nearest_neighbors import (  # type: ignore[import-not-found, unused-ignore]
+        NeighborsResults,
+    )
+
+    # There a cell is the first of its own neighbours.
+    itself = np.arange(len(points))[:, None]
+    cells = np.concatenate([itself, neighbours[0]], axis=1)
+    distances = np.concatenate([np.zeros(itself.shape), neighbours[1]], axis=1)
+    few, some, many = (
+        NeighborsResults(indices=cells[:, :n], distances=distances[:, :n]) for n in N_NEIGHBOURS
+    )
+    agreement = scib.nmi_ari_cluster_labels_kmeans(points, labels)
+    # Later versions have the silhouette of batches under another name.
+    named = vars(scib)
+    of_batch = named["bras"] if "bras" in named else named["silhouette_batch"]
+    found = {
+        "isolated_labels": scib.isolated_labels(points, labels, batch),
+        "nmi": agreement["nmi"],
+        "ari": agreement["ari"],
+        "silhouette_label": scib.silhouette_label(points, labels),
+        "clisi": scib.clisi_knn(many, labels),
+        "silhouette_batch": of_batch(points, labels, batch),
+        "ilisi": scib.ilisi_knn(many, batch),
+        "kbet": kbet_of(scib.kbet_per_label(some, batch, labels)),
+        "graph_connectivity": scib.graph_connectivity(few, labels),
+    }
+    return {f"scib_{name}": float(found[name]) for name in SCIB_METRICS}
+
+
+def kbet_of(result: Any) -> float:
+    """Score of kBET; with details of each label it comes first."""
+    return float(result[0] if isinstance(result, tuple) else result)
