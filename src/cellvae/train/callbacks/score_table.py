@@ -1,0 +1,93 @@
+"""Scores that a callback computes in some of the epochs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+
+from cellvae.errors import InvalidOptionError
+from cellvae.train.plan import Plan
+
+Scores = dict[str, float]
+
+
+class ScoreTable:
+    """Scores before the first epoch and after some of the others.
+
+    Parameters
+    ----------
+    prefix
+        What the names of logged scores start with, before a slash.
+    every_n_epochs
+        Epochs from one to the next; the last epoch of a run always has scores.
+    """
+
+    def __init__(self, prefix: str, every_n_epochs: int) -> None:
+        self.prefix = prefix
+        self.every_n_epochs = every_n_epochs
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        self.baseline: Scores = {}
+        self.rows: list[dict[str, Any]] = []
+        self.last_epoch: int | None = None
+
+    def logged(self, name: str) -> str:
+        """Name under which a score is logged."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether this epoch has scores."""
+        n_done = trainer.current_epoch + 1
+        return n_done % self.every_n_epochs == 0 or n_done == trainer.max_epochs
+
+    def at_epoch_end(
+        self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]
+    ) -> None:
+        """Compute and log the scores of this epoch, if it has any."""
+        self.last_epoch = plan.epoch
+        if not self.is_due(trainer):
+            return
+        scores = compute(plan)
+        self.rows.append({"epoch": plan.epoch, **scores})
+        for name, value in scores.items():
+            plan.log(self.logged(name), value, on_step=False, on_epoch=True, batch_size=1)
+
+    def at_end(self, plan: Plan, compute: Callable[[Plan], Scores]) -> None:
+        """Add the scores of an epoch that nobody knew to be the last, to the history too."""
+        scored = self.rows[-1]["epoch"] if self.rows else None
+        if self.last_epoch is None or scored == self.last_epoch:
+            return
+        scores = compute(plan)
+        self.rows.append({"epoch": self.last_epoch, **scores})
+        plan.history.add(self.last_epoch, {self.logged(k): v for k, v in scores.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scores so far, as plain numbers."""
+        return {
+            "baseline": dict(self.baseline),
+            "rows": [dict(row) for row in self.rows],
+            "last_epoch": self.last_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the scores of a run that goes on."""
+        self.baseline = dict(state["baseline"])
+        self.rows = [dict(row) for row in state["rows"]]
+        self.last_epoch = state["last_epoch"]
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """Check that options are numbers from 1 on, or None.
+
+    Raises
+    ------
+    InvalidOptionError
+        For the first that is not.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InvalidOptionError(f"Expected {name} to be at least 1; got {count}.")
