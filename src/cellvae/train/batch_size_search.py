@@ -91,7 +91,8 @@ def find_batch_size(
             fit = steps_fit(
                 module, rows, cells, size, steps_per_trial, options, seed=seed, device=device
             )
-        free_memory()
+        if not fit:
+            free_memory()
         return fit
 
     found, too_large, n_trials = doubled(fits, start, min(max_val, len(cells)), max_trials)
@@ -170,7 +171,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what a trial has left."""
+    """Give back what a trial that failed has left."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
