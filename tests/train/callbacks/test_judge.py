@@ -1,0 +1,183 @@
+"""What one metric says about stopping, against Lightning's class and against counting by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+
+from cellvae.errors import InvalidOptionError
+from cellvae.train.callbacks.criteria import Criteria, each
+from cellvae.train.callbacks.judge import Judge, StopReason, together
+from cellvae.train.callbacks.monitored import Monitored
+
+
+def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> Judge:
+    return Judge(
+        Monitored("script", mode, min_delta),  # type: ignore[arg-type]
+        Criteria(**criteria),  # type: ignore[arg-type]
+    )
+
+
+def stops_at(judge: Judge, values: list[float], epochs: list[int] | None = None) -> int | None:
+    """Position of the first value that ends the run."""
+    for i, (epoch, value) in enumerate(zip(epochs or itertools.count(), values, strict=False)):
+        judge.look(value, epoch, n_before=epoch, warming_up=False)
+        if judge.verdict is not None:
+            return i
+    return None
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_it_stops_where_lightnings_class_does_and_for_the_same_reason(mode: str) -> None:
+    random = np.random.default_rng(0)
+    reasons = set()
+    for _ in range(300):
+        values = random.normal(size=12).round(1).tolist()
+        if random.random() < 0.2:
+            values[random.integers(12)] = random.choice([math.nan, math.inf, -math.inf])
+        criteria = {
+            "patience": int(random.integers(1, 5)),
+            "check_finite": bool(random.random() < 0.9),
+            "stopping_threshold": random.choice([None, -1.8 if mode == "min" else 1.8]),
+            "divergence_threshold": random.choice([None, 1.8 if mode == "min" else -1.8]),
+        }
+        min_delta = float(random.choice([0.0, 0.25]))
+        ours = judge_of(mode, min_delta, **criteria)
+        theirs = LightningEarlyStopping("script", min_delta=min_delta, mode=mode, **criteria)
+        if not criteria["check_finite"]:
+            # An infinite best is none in ours: no later value could be better.
+            values = [value if math.isfinite(value) else math.nan for value in values]
+        stopped = stops_at(ours, values)
+        answers = [
+            theirs._evaluate_stopping_criteria(torch.tensor(value, dtype=torch.float64))[0]
+            for value in values[: 12 if stopped is None else stopped + 1]
+        ]
+        assert answers == [False] * (len(answers) - 1) + [stopped is not None]
+        if stopped is not None and "stopping_reason" in vars(theirs):
+            assert ours.verdict is not None
+            assert theirs.stopping_reason.name == ours.verdict.reason.name
+            reasons.add(ours.verdict.reason)
+    assert len(reasons) in (0, 4)
+
+
+def test_patience_in_epochs_counts_those_without_checks_too() -> None:
+    values, epochs = [3.0, 4.0, 4.0, 4.0, 4.0], [9, 19, 29, 39, 49]
+    assert stops_at(judge_of(patience=3), values, epochs) == 3
+    assert stops_at(judge_of(patience=1, patience_epochs=20), values, epochs) == 2
+    assert stops_at(judge_of(patience=1, patience_epochs=21), values, epochs) == 3
+
+
+def test_patience_in_epochs_is_patience_in_checks_where_every_epoch_has_one() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        values = random.normal(size=10).round(1).tolist()
+        patience = int(random.integers(1, 5))
+        found = stops_at(judge_of(patience_epochs=patience), values)
+        assert found == stops_at(judge_of(patience=patience), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "criteria", "stop"),
+    [
+        # Each of the last three is worse than 4.5, though the first was better.
+        ([4.0, 5.0, 5.0, 5.0], {"baseline": 4.5, "patience": 3}, 3),
+        # All beat the baseline: none counts, though none is better than the first.
+        ([3.0, 4.0, 4.4, 4.0, 4.4, 4.2], {"baseline": 4.5, "patience": 2}, None),
+        # None ever does.
+        ([9.0, 8.0, 7.0, 6.0], {"baseline": 4.5, "patience": 3}, 2),
+        # During the grace an ordinary improvement is enough.
+        ([9.0, 8.0, 7.0, 6.0, 5.0], {"baseline": 4.5, "patience": 2, "baseline_epochs": 3}, 4),
+        ([9.0, 8.0, 4.0, 4.2, 4.4], {"baseline": 4.5, "patience": 2, "baseline_epochs": 2}, None),
+    ],
+)
+def test_a_baseline_must_be_beaten_at_every_check(
+    values: list[float], criteria: dict[str, float], stop: int | None
+) -> None:
+    assert stops_at(judge_of(**criteria), values) == stop
+
+
+def test_thresholds_are_told_with_their_signs() -> None:
+    texts = []
+    for mode, value in (("min", 9.0), ("max", -9.0)):
+        for bound in ("divergence_threshold", "stopping_threshold"):
+            judge = judge_of(mode, **{bound: 0.5})
+            sign = 1 if bound == "divergence_threshold" else -1
+            assert stops_at(judge, [sign * value]) == 0
+            assert judge.verdict is not None
+            texts.append(judge.verdict.text)
+    assert texts == [
+        "script is beyond the divergence threshold: 9.0000 > 0.5",
+        "script reached the stopping threshold: -9.0000 < 0.5",
+        "script is beyond the divergence threshold: -9.0000 < 0.5",
+        "script reached the stopping threshold: 9.0000 > 0.5",
+    ]
+
+
+def test_what_is_not_finite_stops_in_the_first_epochs_too_or_is_no_improvement() -> None:
+    judge = judge_of()
+    judge.look(math.nan, 0, n_before=0, warming_up=True)
+    assert judge.verdict is not None
+    assert judge.verdict.reason == StopReason.NON_FINITE_METRIC
+    judge = judge_of(check_finite=False, patience=2)
+    assert stops_at(judge, [5.0, math.nan, math.inf, 4.0]) == 2
+    assert judge.monitored.best == 5.0
+
+
+@pytest.mark.parametrize("patience_epochs", [None, 4])
+def test_counting_goes_on_after_any_check(patience_epochs: int | None) -> None:
+    random = np.random.default_rng(2)
+    values, epochs = random.normal(size=9).round(1).tolist(), list(range(1, 19, 2))
+    criteria = {"patience": 9, "patience_epochs": patience_epochs, "baseline": 0.5}
+    whole = judge_of(**criteria)
+    stops_at(whole, values, epochs)
+    for cut in range(9):
+        first, second = judge_of(**criteria), judge_of(**criteria)
+        stops_at(first, values[:cut], epochs[:cut])
+        second.load_state_dict(first.state_dict())
+        if first.verdict is None:
+            stops_at(second, values[cut:], epochs[cut:])
+        assert second.state_dict() == whole.state_dict() or first.verdict is not None
+
+
+def test_any_is_the_first_verdict_and_all_is_that_of_all_at_once() -> None:
+    one, two = judge_of(patience=1), judge_of(patience=1)
+    for judge in (one, two):
+        judge.look(1.0, 0, n_before=0, warming_up=False)
+    one.look(2.0, 1, n_before=1, warming_up=False)
+    assert together([one, two], "any") == one.verdict
+    assert together([one, two], "all") is None
+    two.look(2.0, 1, n_before=1, warming_up=False)
+    both = together([one, two], "all")
+    assert both is not None
+    assert both.reason == StopReason.ALL_METRICS
+    assert both.text.count("had not improved for 1 check;") == 1
+    one.look(0.0, 2, n_before=2, warming_up=False)
+    assert together([one, two], "all") is None
+
+
+def test_one_value_is_used_for_all_metrics_and_several_must_be_as_many() -> None:
+    assert each("patience", 3, ["a", "b"]) == [3, 3]
+    assert each("mode", "min", ["a", "b", "c"]) == ["min", "min", "min"]
+    assert each("patience", (3, 4), ["a", "b"]) == [3, 4]
+    with pytest.raises(
+        InvalidOptionError, match=r"patience to be one value, or 2 for the 2.*'a', 'b'.*; got 3"
+    ):
+        each("patience", [1, 2, 3], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("criteria", "message"),
+    [
+        ({"patience": -1}, "patience to be at least 0; got -1"),
+        ({"patience_epochs": -2}, "patience_epochs to be at least 0; got -2"),
+        ({"baseline_epochs": 3}, "baseline for baseline_epochs=3; got none"),
+    ],
+)
+def test_criteria_that_make_no_sense_are_refused(criteria: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidOptionError, match=message):
+        Criteria(**criteria)  # type: ignore[arg-type]
