@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError, did_you_mean
+
+
+class CountDistribution(Protocol):
+    """What every distribution of this folder can be asked for."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, with zero inflation if there is some."""
+        ...
+
+    def get_normalized(self, key: str) -> Tensor:
+        """Mean of the counts for "mu", normalized mean for "scale"."""
+        ...
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Counts drawn at random."""
+        ...
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of counts, in nats."""
+        ...
 
 
 def choose_normalized(

@@ -1,0 +1,89 @@
+"""Draws of the latent of a batch of cells, and what the decoder makes of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cellvae.contracts import Latent, Module
+from cellvae.distributions.normalized import CountDistribution
+
+
+class Draws(NamedTuple):
+    """Draws of the latent of a batch of cells, and the counts that each of them stands for."""
+
+    latent: Latent
+    """Posterior, and draws from it, [samples, cells, latent]."""
+    counts: CountDistribution
+    """Distribution of the counts, [samples, cells, genes]."""
+
+    @property
+    def scales(self) -> Float[Tensor, "samples cells genes"]:
+        """Normalized expression: shares of a cell, or, with size factors, per unit of size."""
+        return self.counts.get_normalized("scale")
+
+    @property
+    def rates(self) -> Float[Tensor, "samples cells genes"]:
+        """Mean of the counts of a cell of that size, before zero inflation."""
+        return self.counts.get_normalized("mu")
+
+
+def draw(
+    module: Module[Any], batch: Any, n_samples: int = 1, transform_batch: int | None = None
+) -> Draws:
+    """Draws of the latent of cells, decoded as if the cells came from a batch.
+
+    Random numbers come from torch's global generator. Use it within
+    :func:`~cellvae.inference.pass_over.evaluating`.
+
+    Parameters
+    ----------
+    module
+        Network of a trained model, in eval mode.
+    batch
+        Cells, on its device.
+    n_samples
+        Draws for each cell.
+    transform_batch
+        Code of the batch that the decoder is told; None for that of each cell. The encoder always
+        reads that of each cell.
+
+    Examples
+    --------
+    >>> draw(model.module, batch, n_samples=25, transform_batch=1).scales  # doctest: +SKIP
+    """
+    latent = draw_latent(module, batch, n_samples)
+    return Draws(latent, decode(module, latent, batch, transform_batch))
+
+
+def draw_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent:
+    """Posterior of cells with draws of latent and size, [samples, cells, ...]."""
+    latent = module.encode(batch)
+    if n_samples == 1:
+        return latent._replace(
+            sample=latent.sample.unsqueeze(0), library=latent.library.unsqueeze(0)
+        )
+    samples = torch.Size([n_samples])
+    library = latent.library_posterior
+    return latent._replace(
+        sample=module.transform(latent.posterior.sample(samples)),
+        library=latent.library.expand(*samples, *latent.library.shape)
+        if library is None
+        else library.sample(samples),
+    )
+
+
+def decode(
+    module: Module[Any], latent: Latent, batch: Any, transform_batch: int | None = None
+) -> CountDistribution:
+    """Distribution of the counts of these draws if the cells came from a batch.
+
+    Several batches are decoded from the same draws by several calls.
+    """
+    if transform_batch is not None:
+        batch = batch._replace(batch=torch.full_like(batch.batch, transform_batch))
+    counts: Any = module.decode(latent, batch)
+    return counts
