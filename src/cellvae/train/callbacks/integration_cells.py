@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.errors import InvalidDataError, InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidDataError, InvalidOptionError, named
 from cellvae.evaluation.inputs import check_several, codes_of
 from cellvae.evaluation.panel import NEEDS
 from cellvae.train.callbacks.latents import ChosenCells, draw
@@ -146,6 +146,6 @@ def of_reference(batch: NDArray[np.object_], keys: IntegrationKeys) -> NDArray[n
     if absent:
         raise InvalidOptionError(
             f"Expected reference to name values of '{keys.batch}'; got {named(absent)}."
-            f"{did_you_mean(absent[0], np.unique(values).tolist())}"
+            f" There are {named(np.unique(values).tolist())}."
         )
     return np.isin(values, wanted)

@@ -120,7 +120,7 @@ class MetricCallback(pl.Callback):
                     metric.update(*values)
                 self.n_updates += 1
 
-    def log(self, pl_module: pl.LightningModule) -> None:
+    def log_values(self, pl_module: pl.LightningModule) -> None:
         """Log the metrics of the epoch, still on the device, and start anew."""
         if self.n_updates:
             for name, metric in self.metrics.items():
@@ -158,7 +158,7 @@ class MetricCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of cells that were trained on."""
         if self.on == "train":
-            self.log(pl_module)
+            self.log_values(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -176,7 +176,7 @@ class MetricCallback(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics of validation cells."""
         if self.on == "validation" and not trainer.sanity_checking:
-            self.log(pl_module)
+            self.log_values(pl_module)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the metrics back from the device."""
