@@ -9,11 +9,12 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from anndata import read_h5ad
+from anndata import AnnData, read_h5ad
 
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
+from cellvae.train import SaveCheckpoint
 from cellvae.train.arguments import parse
 from cellvae.train.callbacks.freeze import Freeze, Held
 from cellvae.train.fit import Outcome, fit
@@ -212,3 +213,25 @@ def test_the_encoder_of_real_cells_is_kept(shared_data: Path) -> None:
     assert np.array_equal(before, model.get_latent_representation())
     model.train(max_epochs=2, **words)
     assert not np.array_equal(before, model.get_latent_representation())
+
+
+def test_saving_models_on_the_way_does_not_set_a_part_free(tmp_path: Path) -> None:
+    adata = AnnData(np.random.default_rng(0).poisson(3.0, (60, 10)).astype(np.float32))
+    adata.obs_names = [f"cell{i}" for i in range(60)]
+    SCVI.setup_anndata(adata)
+    model, watch = SCVI(adata, n_hidden=8, n_latent=2), Watch()
+    saver = SaveCheckpoint(tmp_path, monitor="elbo_train", save_top_k=-1)
+    words = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 4}
+    model.train(callbacks=[Freeze("z_encoder"), saver, watch], batch_size=16, **words)
+    assert len(saver.best_k_models) == 4
+    assert not any(watch.moved(i) & within(model.module, "z_encoder") for i in range(4))
+
+
+def test_a_module_left_in_eval_mode_is_trained_in_train_mode(
+    module: Any, rows: Any, split: Split
+) -> None:
+    module.eval()
+    watch = Watch()
+    run(module, rows, split, watch)
+    assert all(all(modes.values()) for modes in watch.modes)
+    assert not any(m.training for m in module.modules())
