@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.options import check_known, checked, from_words
 from cellvae.train.options import (
     CompileOptions,
@@ -104,6 +104,15 @@ FURTHER_WORDS = (
 DEFAULTS = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "run_logger")
 
 
+# Words of scvi-tools and Lightning with another name here.
+MOVED = {
+    "ckpt_path": "Use resume='auto', or resume=<state of a run>.",
+    "use_gpu": "Use accelerator='gpu' or accelerator='cpu'.",
+    "check_nan_gradients": "Every run looks for them: see on_nan.",
+    "save_checkpoint": "Use enable_checkpointing=True, or callbacks=[SaveCheckpoint(...)].",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parsed:
     """What a call of `train` asked for."""
@@ -125,6 +134,9 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
         If a value is not one that the keyword can take.
     """
     given = {**as_words(words.get("trainer_config"), "trainer_config"), **words}
+    for word, instead in MOVED.items():
+        if word in given:
+            raise UnknownOptionError(f"train() has no option '{word}'. {instead}")
     trainer_words = lightning_words()
     check_known(
         given,

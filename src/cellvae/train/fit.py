@@ -211,6 +211,8 @@ def fit(
         run_dir=start.run_dir,
     )
     plan.status = report.status
+    if report.status == "interrupted":
+        plan.emit("on_interrupt")
     tell_end(plan, report.reason)
     if report.status == "interrupted":
         logger.info("Training was interrupted; the model can be used and trained further.")

@@ -207,6 +207,47 @@ def test_wrong_words_are_refused(words: dict[str, Any]) -> None:
         NaNGuard(**words)
 
 
+class AsOnGPU(NaNGuard):
+    """Reads nothing before the epoch ends, as on a GPU."""
+
+    def looks_at_once(self, device: torch.device) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("optimizer", ["fused", "plain"])
+def test_without_a_look_a_skipped_step_changes_nothing_either(model: SCVI, optimizer: str) -> None:
+    plan: dict[str, Any] = {}
+    if optimizer == "plain":
+        plan = {"optimizer": "Custom", "optimizer_creator": lambda p: torch.optim.SGD(p, lr=1e-3)}
+    results = []
+    for guard in (AsOnGPU("skip_batch"), NaNGuard("skip_batch")):
+        torch.manual_seed(0)
+        other, bad = SCVI(model.adata, n_hidden=8, n_latent=2), BadGradient((1, 1), (2, 0))
+        other.train(4, seed=0, callbacks=[bad, guard], plan_kwargs=plan, **WORDS)
+        report = other.training_report
+        assert report is not None and report.nan is not None
+        assert torch.equal(bad.after[1, 0], bad.after[1, 1])
+        assert torch.equal(bad.after[1, 3], bad.after[2, 0])
+        results.append((flat(other), other.history.table, report.nan, report.n_skipped))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1].equals(results[1][1])
+    assert results[0][2:] == results[1][2:]
+    assert results[0][3] == 2
+
+
+def test_without_a_look_the_rest_of_the_epoch_is_left_out_and_the_run_ends(model: SCVI) -> None:
+    poison(model, 7)
+    words = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
+    guard, seen = AsOnGPU(), BadGradient()
+    with pytest.raises(TrainingError, match=r"loss was not finite in epoch 0.*'cell7'"):
+        model.train(3, seed=0, callbacks=[guard, seen], **words)
+    assert guard.event is not None
+    first = guard.event.batch
+    after = [seen.after[0, i] for i in range(first, 3)]
+    assert all(torch.equal(after[0], each) for each in after)
+    assert bool(torch.isfinite(after[0]).all())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("word", ["stop_restore", "skip_batch"])
 def test_on_a_gpu_the_step_is_left_out_without_a_look_at_it(model: SCVI, word: str) -> None:

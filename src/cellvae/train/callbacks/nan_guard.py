@@ -90,6 +90,10 @@ class NaNGuard(pl.Callback):
         self.first_loss: Tensor | None = None
         self.first_gradients: Tensor | None = None
 
+    def looks_at_once(self, device: torch.device) -> bool:
+        """Whether results are read at every step, which a device other than the CPU waits for."""
+        return device.type == "cpu"
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run."""
         self.clear()
@@ -149,7 +153,7 @@ class NaNGuard(pl.Callback):
         bad_gradients = ~torch.isfinite(norms)
         bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
         self.bad = bad_loss | bad_gradients.any()
-        if self.bad.device.type == "cpu":
+        if self.looks_at_once(self.bad.device):
             if bool(self.bad):
                 self.found_on_host(trainer, pl_module, [n for n, _ in mine], bad_gradients)
                 for _, p in mine:
@@ -161,6 +165,7 @@ class NaNGuard(pl.Callback):
             assert self.count is not None
             self.bad = self.count > 0
         leave_out(optimizer, mine, self.bad)
+        self.put_buffers_back(self.bad)
 
     def note_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
         """Count the step, and keep where the first one was; nothing is read back."""
@@ -230,7 +235,7 @@ class NaNGuard(pl.Callback):
         """Put back the buffers of a step that was left out."""
         if self.bad is None:
             return
-        if self.bad.device.type != "cpu":
+        if not self.looks_at_once(self.bad.device):
             self.put_buffers_back(self.bad)
         elif bool(self.bad):
             self.put_buffers_back()
