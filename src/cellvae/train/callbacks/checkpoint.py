@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import re
-import shutil
+import math
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -15,84 +15,186 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.messages import logger
-from cellvae.train.callbacks.early_stopping import numbered
+from cellvae.train.callbacks.checkpoint_index import SavedModel
+from cellvae.train.callbacks.checkpoint_name import EXCEPTION, LAST, CheckpointName
+from cellvae.train.callbacks.checkpoint_store import BEST, SavedModels
+from cellvae.train.callbacks.checkpoint_trigger import Epochs, Trigger, minutes_of
+from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.monitored import Monitored
+from cellvae.train.callbacks.nan_guard import is_finite
+from cellvae.train.metrics import canonical
 from cellvae.train.plan import Best, Plan
+
+if TYPE_CHECKING:
+    import datetime
 
 
 class SaveCheckpoint(Checkpoint):
-    """Saves the best models of a run as folders that load by themselves, and brings the best back.
+    """Saves models of a run as folders that load by themselves, and brings the best back.
+
+    Every checkpoint is a whole model: weights, options, names of genes and cells, how cells were
+    divided, and the history so far. Beside them lies `checkpoints.json`, which says of each why it
+    was saved, when, and with which metrics. Weights that are not finite are never saved. Only
+    checkpoints of the run itself are ever deleted or written over.
 
     Parameters
     ----------
     dirpath
-        Folder for the checkpoints; by default a new one under `checkpoints/` of the run's root.
+        Folder for the checkpoints; by default a new one under `checkpoints/` of the run's root. Of
+        several savers that are given the same, each but the first takes a folder beside it.
     filename
         Name of a checkpoint, with `{epoch}`, `{step}`, `{monitor}` or any metric in braces, such as
-        `"{epoch}-{elbo_validation:.2f}"`.
+        `"{epoch}-{elbo_validation:.2f}"`. Epochs count from 0 here, as in the history.
     monitor
-        Metric that decides which model is best.
+        Metric that decides which model is best; None for no metric, and so no best.
+    load_best_on_end
+        Whether the best weights are brought back when training ends, however it does.
+    check_nan_gradients
+        Taken so that calls for scvi-tools work, and without effect: every run looks for gradients
+        that are not finite, see :class:`NaNGuard`.
     mode
         Whether lower or higher is better; `"auto"` tells it from the name of the metric.
-    load_best_on_end
-        Whether the best weights are brought back when training ends, or is cut off by an exception.
-    check_nan_gradients
-        Whether training is stopped by an error at the first loss or gradient that is not finite,
-        before it reaches the weights (on a CPU; on other devices at the end of the epoch).
     save_top_k
-        How many of the best are kept; -1 for all.
-    every_n_epochs
-        Epochs between two saves.
+        How many of the best are kept; -1 for all, 0 for none.
+    epochs
+        Epochs of the run, the first being 1, whose models are saved and kept whatever the metric
+        says, such as `range(10, 101, 10)`; or a function that says of an epoch whether it is one.
+    every_n_epochs, every_n_minutes
+        How often the metric is looked at; every epoch by default. Given both, either is enough.
+        Without a metric, how often a model is saved; all of them are kept.
+    save_last
+        Whether the model after the last completed epoch is kept in the folder `last`, which is
+        replaced at the end of every epoch, so that it is there whatever ends the run.
+    save_on_exception
+        Whether the model at an exception is saved in the folder `exception`.
     verbose
         Whether every save is told.
+    auto_insert_metric_name
+        Whether `{epoch}` becomes `epoch=3` in a name; otherwise `3`.
+    enable_version_counter
+        Whether a name that is taken gets a counter; otherwise what has it is replaced.
+    save_on_train_epoch_end
+        Taken so that calls for Lightning work, and without effect: models are saved at the end of
+        an epoch, when all its metrics are known.
+    save_weights_only
+        Taken for the same reason; only False is refused, since optimizers are not saved here.
+    train_time_interval
+        Lightning's word for `every_n_minutes`.
 
     Raises
     ------
     InvalidOptionError
-        If an argument has a value that it cannot take.
+        If an argument has a value that it cannot take, or nothing would ever be saved.
+
+    Examples
+    --------
+    >>> from cellvae.train import SaveCheckpoint
+    >>> SaveCheckpoint(monitor="ilisi_validation", save_top_k=3, save_last=True).mode
+    'max'
     """
+
+    group: Group = Group.CHECKPOINT
 
     def __init__(
         self,
         dirpath: str | Path | None = None,
         filename: str | None = None,
-        monitor: str = "elbo_validation",
+        monitor: str | None = "elbo_validation",
         load_best_on_end: bool = True,
         check_nan_gradients: bool = True,
         *,
         mode: Literal["min", "max", "auto"] = "auto",
         save_top_k: int = 1,
-        every_n_epochs: int = 1,
+        epochs: Epochs | None = None,
+        every_n_epochs: int | None = None,
+        every_n_minutes: float | None = None,
+        save_last: bool = False,
+        save_on_exception: bool = True,
         verbose: bool = False,
+        auto_insert_metric_name: bool = True,
+        enable_version_counter: bool = True,
+        save_on_train_epoch_end: bool | None = None,
+        save_weights_only: bool | None = None,
+        train_time_interval: datetime.timedelta | None = None,
     ) -> None:
         super().__init__()
-        if save_top_k < -1 or save_top_k == 0:
+        if save_top_k < -1:
+            raise InvalidOptionError(f"Expected save_top_k to be at least -1; got {save_top_k}.")
+        if save_weights_only is False:
             raise InvalidOptionError(
-                f"Expected save_top_k to be -1 or at least 1; got {save_top_k}."
+                "Expected save_weights_only to be left out; got False. SaveCheckpoint saves models "
+                "for use, without optimizers. For runs that go on, train(run_dir=...) keeps a "
+                "TrainingCheckpoint."
             )
-        if every_n_epochs < 1:
+        minutes = minutes_of(every_n_minutes, train_time_interval)
+        self.trigger = Trigger(epochs, every_n_epochs, minutes)
+        if monitor is None and epochs is None and not (self.trigger.is_periodic or save_last):
             raise InvalidOptionError(
-                f"Expected every_n_epochs to be at least 1; got {every_n_epochs}."
+                "Expected something that tells when to save; got monitor=None alone. Give a "
+                "metric, epochs, every_n_epochs, every_n_minutes or save_last=True."
             )
         self.monitor = monitor
-        self.monitored = Monitored(monitor, mode)
+        self.monitored = None if monitor is None else Monitored(monitor, mode)
+        self.mode = mode if self.monitored is None else self.monitored.mode
         self.dirpath = None if dirpath is None else Path(dirpath).expanduser()
-        self.filename = filename or "{epoch}-{monitor}"
+        self.filename = filename
+        self.naming = CheckpointName(filename, monitor, insert_names=auto_insert_metric_name)
         self.load_best_on_end = load_best_on_end
         self.check_nan_gradients = check_nan_gradients
         self.save_top_k = save_top_k
+        self.epochs = epochs
         self.every_n_epochs = every_n_epochs
+        self.every_n_minutes = every_n_minutes
+        self.save_last = save_last
+        self.save_on_exception = save_on_exception
         self.verbose = verbose
-        self.validated = False
-        self.not_finite: Tensor | None = None
-        self.folder: Path | None = None
-        self.kept: dict[Path, float] = {}
-        self.best_path: Path | None = None
+        self.auto_insert_metric_name = auto_insert_metric_name
+        self.enable_version_counter = enable_version_counter
+        self.save_on_train_epoch_end = save_on_train_epoch_end
+        self.save_weights_only = save_weights_only
+        self.train_time_interval = train_time_interval
+        self.models = SavedModels(self.mode, save_top_k, counted=enable_version_counter)
 
     @property
-    def mode(self) -> str:
-        """Direction in which the metric improves."""
-        return self.monitored.mode
+    def folder(self) -> Path | None:
+        """Folder of the checkpoints of this run; None until it is chosen."""
+        return self.models.folder
+
+    @property
+    def state_key(self) -> str:
+        """Name under which a state keeps this callback; another for other settings."""
+        settings = {
+            "dirpath": None if self.dirpath is None else str(self.dirpath),
+            "filename": self.filename,
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "save_top_k": self.save_top_k,
+            "epochs": self.trigger.describe(),
+            "every_n_epochs": self.every_n_epochs,
+            "every_n_minutes": self.trigger.every_n_minutes,
+            "save_last": self.save_last,
+        }
+        return f"{type(self).__qualname__}{settings}"
+
+    @property
+    def top_k(self) -> list[SavedModel]:
+        """The best models that are kept, with path, epoch and score; the best first."""
+        return self.models.ranked
+
+    @property
+    def best_path(self) -> Path | None:
+        """Folder of the best model so far."""
+        return self.top_k[0].path if self.top_k else None
+
+    @property
+    def best_score(self) -> float | None:
+        """Value of the metric for the best model."""
+        return self.top_k[0].score if self.top_k else None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the best model, as the history counts it."""
+        return self.top_k[0].epoch if self.top_k else None
 
     @property
     def best_model_path(self) -> str:
@@ -102,160 +204,214 @@ class SaveCheckpoint(Checkpoint):
     @property
     def best_model_score(self) -> Tensor | None:
         """Value of the metric for the best model."""
-        return None if self.monitored.best is None else torch.tensor(self.monitored.best)
-
-    @property
-    def best_epoch(self) -> int | None:
-        """Epoch of the best model."""
-        return self.monitored.best_epoch
+        return None if self.best_score is None else torch.tensor(self.best_score)
 
     @property
     def best_k_models(self) -> dict[str, Tensor]:
-        """Folders of the models that are kept, and their scores."""
-        return {str(path): torch.tensor(score) for path, score in self.kept.items()}
+        """Folders of the best models that are kept, and their scores."""
+        return {str(model.path): torch.tensor(model.score) for model in self.top_k}
+
+    @property
+    def last_model_path(self) -> str:
+        """Folder of the model after the last completed epoch; empty if it is not kept."""
+        return next((str(model.path) for model in self.models.saved if LAST in model.why), "")
+
+    def followed_metrics(self) -> Sequence[str]:
+        """The metric that decides which model is best."""
+        return [] if self.monitor is None else [self.monitor]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run and choose the folder of this one."""
-        self.monitored.clear()
-        self.kept, self.best_path = {}, None
-        self.validated, self.not_finite = False, None
-        self.folder = self.dirpath or new_folder(
-            Path(trainer.default_root_dir) / "checkpoints", self.monitor
-        )
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that validation metrics are new."""
-        self.validated = not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the model if it is among the best."""
-        self.raise_if_not_finite(trainer)
-        fresh = self.monitored.is_fresh(self.validated)
-        self.validated = False
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        if not fresh or not due or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if stage != "fit":
             return
-        value = self.monitored.read(trainer.callback_metrics)
-        if self.is_among_best(value):
-            self.save(value, trainer, pl_module)
-
-    def is_among_best(self, value: float) -> bool:
-        """Whether a value is good enough to be kept; one that is not finite never is."""
-        if value != value or value in (float("inf"), float("-inf")):
-            return False
-        if self.save_top_k == -1 or len(self.kept) < self.save_top_k:
-            return True
-        worst = max(self.kept.values()) if self.mode == "min" else min(self.kept.values())
-        return value < worst if self.mode == "min" else value > worst
-
-    def save(self, value: float, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the model as it is, then delete the worst if too many are kept."""
         if not isinstance(pl_module, Plan):
             raise TrainingError(
-                "SaveCheckpoint saves models trained by a cellvae Plan; got another module."
+                "SaveCheckpoint saves models trained by a cellvae Plan; got another module. Use "
+                "lightning.pytorch.callbacks.ModelCheckpoint for it."
             )
-        assert self.folder is not None
-        epoch = numbered(trainer, pl_module)
-        path = self.folder / self.name_of(epoch, value, trainer)
-        if self.monitored.is_best(value):
-            self.monitored.take(value, epoch)
-            self.best_path = path
-        found = {"epoch": epoch, "monitor": self.monitor, "score": value, "seed": pl_module.seed}
-        pl_module.save_model(path, found)
-        self.kept[path] = value
-        if self.verbose:
-            logger.info("Epoch %d: %s = %.4f, saved in %s.", epoch, self.monitor, value, path)
-        if self.save_top_k != -1 and len(self.kept) > self.save_top_k:
-            order = sorted(self.kept, key=self.kept.__getitem__, reverse=self.mode == "min")
-            self.kept.pop(order[0])
-            shutil.rmtree(order[0], ignore_errors=True)
-        pl_module.note_best(self.best(restored=False))
-
-    def best(self, *, restored: bool) -> Best:
-        """The best model so far."""
-        assert self.monitored.best is not None
-        assert self.monitored.best_epoch is not None
-        return Best(
-            monitor=self.monitor,
-            epoch=self.monitored.best_epoch,
-            score=self.monitored.best,
-            path=self.best_model_path,
-            restored=restored,
+        self.trigger.start()
+        folder = self.dirpath
+        if folder is not None:
+            others = [c for c in trainer.callbacks if isinstance(c, SaveCheckpoint)]  # type: ignore[attr-defined]
+            before = others[: others.index(self)] if self in others else []
+            taken = {c.folder for c in before}
+            beside = (folder.with_name(f"{folder.name}_{i}") for i in range(2, 1000))
+            folder = next(path for path in (folder, *beside) if path not in taken)
+        self.models.begin(
+            pl_module.run_id or secrets.token_hex(6),
+            folder,
+            Path(trainer.default_root_dir) / "checkpoints",
         )
 
-    def name_of(self, epoch: int, value: float, trainer: pl.Trainer) -> str:
-        """Name of the folder of a checkpoint."""
-        known: dict[str, Any] = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        known |= {"epoch": epoch, "step": trainer.global_step}
-
-        def filled(match: re.Match[str]) -> str:
-            name, form = match.group(1), match.group(2)
-            if name == "monitor":
-                return f"{self.monitor.replace('/', '_')}={value:{form or '.4f'}}"
-            if name not in known:
-                raise InvalidOptionError(
-                    f"Expected filename to name a metric in braces; got '{{{name}}}'. "
-                    f"Known: {', '.join(known)}."
-                )
-            plain = "d" if name in ("epoch", "step") else ".4f"
-            return f"{name.replace('/', '_')}={known[name]:{form or plain}}"
-
-        return re.sub(r"\{([^{}:]+)(?::([^{}]*))?\}", filled, self.filename)
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Look for a gradient that is not finite, before it reaches the weights."""
-        # In half precision the scaler meets infinite gradients by leaving a step out.
-        if not self.check_nan_gradients or str(trainer.precision) == "16-mixed":
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the model if it is due, and among the best where a metric decides."""
+        if trainer.fast_dev_run or not isinstance(pl_module, Plan):  # type: ignore[attr-defined]
             return
-        gradients = [
-            p.grad
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        found = ~torch.isfinite(norms).all()
-        self.not_finite = found if self.not_finite is None else self.not_finite | found
-        if found.device.type == "cpu":
-            self.raise_if_not_finite(trainer)
+        again = self.models.take_out(pl_module.epoch)
+        score = self.score_of(trainer, pl_module)
+        why = self.reasons(trainer, pl_module, score)
+        if why:
+            best = self.best_score
+            saved = self.save(trainer, pl_module, why, score, mine=[m.name for m in again])
+            if saved is not None and self.verbose:
+                self.tell(saved, best)
+        if trainer.is_global_zero:
+            self.models.delete(again)
+        if self.save_last:
+            self.save(trainer, pl_module, (LAST,), score, name=LAST)
 
-    def raise_if_not_finite(self, trainer: pl.Trainer) -> None:
-        """Stop training by an error if a gradient was not finite."""
-        if self.not_finite is not None and bool(self.not_finite):
-            raise TrainingError(
-                f"A gradient was not finite in epoch {trainer.current_epoch} "
-                f"(step {trainer.global_step}). Check the data for outliers, or lower the "
-                "learning rate: plan_kwargs={'lr': ...}."
+    def score_of(self, trainer: pl.Trainer, plan: Plan) -> float | None:
+        """Value of the metric if it has one of this epoch."""
+        if self.monitored is None:
+            return None
+        metrics = trainer.callback_metrics
+        name = canonical(self.monitored.name, metrics)
+        if name not in metrics or not plan.is_fresh(name):
+            return None
+        known = metrics_of(plan)
+        return known[name] if name in known else self.monitored.read(metrics)
+
+    def reasons(self, trainer: pl.Trainer, plan: Plan, score: float | None) -> tuple[str, ...]:
+        """Why the model of this epoch is saved; empty if it is not."""
+        n = plan.epoch - plan.first_epoch + 1
+        why = ["epochs"] if self.trigger.chosen(n) else []
+        # Clocks of processes differ: that of the first one counts.
+        over = trainer.strategy.broadcast(self.trigger.periods(n))
+        if self.monitored is None:
+            return (*why, *over)
+        looked_at = bool(over) or not self.trigger.is_periodic
+        if looked_at and score is not None and self.models.is_among_best(score):
+            why.append(BEST)
+        return tuple(why)
+
+    def save(
+        self,
+        trainer: pl.Trainer,
+        plan: Plan,
+        why: tuple[str, ...],
+        score: float | None,
+        *,
+        name: str | None = None,
+        mine: Sequence[str] = (),
+        error: str | None = None,
+    ) -> SavedModel | None:
+        """Save the model as it is, then delete what is too much; None if it cannot be saved."""
+        if not is_finite(plan.module):
+            logger.warning(
+                "Epoch %d: no checkpoint is saved, since the weights are not finite.", plan.epoch
             )
+            return None
+        metrics, step = metrics_of(plan), trainer.global_step
+        if name is None:
+            wanted = self.naming.fill(epoch=plan.epoch, step=step, score=score, metrics=metrics)
+        else:
+            wanted, mine = name, [m.name for m in self.models.saved if name in m.why]
+        chosen = None
+        if trainer.is_global_zero:
+            chosen = str(self.models.path_for(wanted, mine, self.monitor or "epochs"))
+        # At an exception the other processes may never come here.
+        together = name != EXCEPTION
+        path = Path((trainer.strategy.broadcast(chosen) if together else chosen) or wanted)
+        made = SavedModel(
+            path=path,
+            epoch=plan.epoch,
+            step=step,
+            why=why,
+            score=score if score is not None and math.isfinite(score) else None,
+            metrics=metrics,
+            run_id=self.models.run_id,
+        )
+        done = False
+        if trainer.is_global_zero:
+            more = {"monitor": self.monitor, "seed": plan.seed, "error": error}
+            done = self.models.write(plan, made, more)
+        if not (trainer.strategy.broadcast(done) if together else done):
+            return None
+        self.models.add(made, writes=trainer.is_global_zero)
+        if BEST in why:
+            self.note(plan, self.top_k[0], restored=False)
+        return made
+
+    def tell(self, saved: SavedModel, before: float | None) -> None:
+        """Say what was saved, and why."""
+        text = f"saved ({', '.join(saved.why)})"
+        if BEST in saved.why and saved.score is not None:
+            better = saved.path == self.best_path
+            text = (
+                f"{self.monitor} is {saved.score:.6g}"
+                if before is None
+                else f"{self.monitor} improved from {before:.6g} to {saved.score:.6g}"
+                if better
+                else f"{self.monitor} is {saved.score:.6g}, among the best {self.save_top_k}"
+            ) + ", saved"
+        logger.info("Epoch %d: %s in %s", saved.epoch, text, saved.path)
+
+    def note(self, plan: Plan, model: SavedModel, *, restored: bool) -> None:
+        """Tell the plan which model is best."""
+        assert self.monitor is not None and model.score is not None
+        plan.note_best(
+            Best(
+                monitor=self.monitor,
+                epoch=model.epoch,
+                score=model.score,
+                path=str(model.path),
+                restored=restored,
+            )
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the best weights back."""
-        if self.load_best_on_end:
+        if self.load_best_on_end and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.restore(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Bring the best weights back; the exception that is on its way is the one raised."""
-        if not self.load_best_on_end:
-            return
+        """Save the model and bring the best weights back; only the exception itself is raised."""
+        wanted = self.save_on_exception and trainer.global_step and not trainer.fast_dev_run  # type: ignore[attr-defined]
         try:
-            self.restore(pl_module)
-        except Exception as failure:  # the error that is on its way must not be masked
-            logger.warning("The best checkpoint could not be read: %s", failure)
+            if wanted and isinstance(pl_module, Plan) and pl_module.files is not None:
+                error = f"{type(exception).__name__}: {exception}"
+                self.save(trainer, pl_module, (EXCEPTION,), None, name=EXCEPTION, error=error)
+        except Exception as failure:
+            logger.warning("The model at the exception could not be saved: %s", failure)
+        try:
+            if self.load_best_on_end:
+                self.restore(pl_module)
+        except Exception as failure:
+            logger.warning("The best checkpoint could not be brought back: %s", failure)
 
     def restore(self, pl_module: pl.LightningModule) -> None:
-        """Put the weights of the best checkpoint into the network."""
-        if self.best_path is None or not isinstance(pl_module, Plan) or pl_module.files is None:
+        """Put the weights of the best checkpoint that can be read into the network."""
+        if not isinstance(pl_module, Plan) or pl_module.files is None or self.monitor is None:
             return
-        pl_module.module.load_state_dict(pl_module.files.weights(self.best_path))
-        pl_module.note_best(self.best(restored=True))
+        for model in self.top_k:
+            try:
+                weights = pl_module.files.weights(model.path)
+            except Exception as failure:
+                logger.warning("The checkpoint %s could not be read: %s", model.path, failure)
+                continue
+            pl_module.module.load_state_dict(weights)
+            self.note(pl_module, model, restored=True)
+            if self.verbose:
+                logger.info(
+                    "Restored the best epoch, %d (%s=%.6g).",
+                    *(model.epoch, self.monitor, model.score),
+                )
+            return
+        if self.save_top_k:
+            logger.warning("No model was saved as the best by '%s'; none comes back.", self.monitor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this run has saved, and where."""
+        return self.models.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what the run has saved; what it saved after this state counts too."""
+        self.models.load_state_dict(state_dict, chosen=self.dirpath is not None)
 
 
-def new_folder(parent: Path, monitor: str) -> Path:
-    """Folder under a parent that no other run has, named by the time."""
-    stem = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{monitor.replace('/', '_')}"
-    candidates = [parent / stem, *(parent / f"{stem}_{i}" for i in range(2, 1000))]
-    return next(path for path in candidates if not path.exists())
+def metrics_of(plan: Plan) -> dict[str, float]:
+    """All metrics of the epoch, as the history has them."""
+    history = plan.history
+    return dict(history.rows[-1]) if history.epochs and history.epochs[-1] == plan.epoch else {}

@@ -1,0 +1,109 @@
+"""The index beside the checkpoints of a run: what each is, and why it was kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellvae.messages import logger
+
+INDEX = "checkpoints.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """One checkpoint of a run.
+
+    Parameters
+    ----------
+    path
+        Folder of the model.
+    epoch, step
+        Epoch, as the history counts it, and optimizer steps made in the run.
+    why
+        What asked for it: `"best"`, `"epochs"`, `"every_n_epochs"`, `"every_n_minutes"`, `"last"`,
+        `"exception"`.
+    score
+        Value of the metric that decides which is best, if it has one.
+    metrics
+        All metrics of the epoch.
+    run_id
+        Name of the run.
+    """
+
+    path: Path
+    epoch: int
+    step: int
+    why: tuple[str, ...]
+    score: float | None
+    metrics: Mapping[str, float]
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.path.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for a file; a number that is not finite is left empty."""
+        return {
+            "name": self.name,
+            "epoch": self.epoch,
+            "step": self.step,
+            "why": list(self.why),
+            "score": self.score,
+            "metrics": {k: v if math.isfinite(v) else None for k, v in self.metrics.items()},
+            "run_id": self.run_id,
+        }
+
+    @classmethod
+    def from_json(cls, folder: Path, values: Mapping[str, Any]) -> SavedModel:
+        """Checkpoint in a folder, from the values of a file."""
+        name = str(values["name"])
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise ValueError(f"'{name}' is no name of a folder")
+        score = values["score"]
+        return cls(
+            path=folder / name,
+            epoch=int(values["epoch"]),
+            step=int(values["step"]),
+            why=tuple(str(reason) for reason in values["why"]),
+            score=None if score is None else float(score),
+            metrics={
+                str(k): math.nan if v is None else float(v) for k, v in values["metrics"].items()
+            },
+            run_id=str(values["run_id"]),
+        )
+
+
+def read_index(folder: Path) -> list[SavedModel]:
+    """Checkpoints that the index of a folder names and that are there."""
+    path = folder / INDEX
+    if not path.is_file():
+        return []
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = [SavedModel.from_json(folder, each) for each in values["checkpoints"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("The index %s cannot be read: %s. It is written anew.", path, error)
+        return []
+    return [saved for saved in found if saved.path.is_dir()]
+
+
+def write_index(folder: Path, checkpoints: Sequence[SavedModel], run_id: str) -> None:
+    """Write the index of a folder: what other runs have there, and the checkpoints of this one."""
+    others = [saved for saved in read_index(folder) if saved.run_id != run_id]
+    names = {saved.name for saved in checkpoints}
+    listed = [saved for saved in others if saved.name not in names]
+    listed += [saved for saved in checkpoints if saved.path.is_dir()]
+    values = {"version": VERSION, "checkpoints": [saved.to_json() for saved in listed]}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{INDEX}.{os.getpid()}.part"
+    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, folder / INDEX)  # noqa: PTH105
