@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anndata
@@ -13,12 +16,16 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
+from cellvae.data.blocks import EpochBlocks
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, UnknownKeyError
 from cellvae.evaluation import integration_scores
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
+from cellvae.train.plan import Plan
+from cellvae.train.warmup import KLWarmup
 
 N_CELLS = 150
 
@@ -304,3 +311,74 @@ def test_real_cells_have_scores_within_bounds_that_can_be_monitored(shared_data:
     assert last["ilisi"] > 0.4
     best = max(evaluation.scores, key=lambda row: row["knn_label_accuracy"])
     assert model.training_report.best_epoch == best["epoch"]
+
+
+class Spoil(pl.Callback):
+    """Makes a weight not finite at the end of the first epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        with torch.no_grad():
+            next(pl_module.module.z_encoder.parameters()).fill_(float("nan"))
+
+
+def test_latents_that_are_not_finite_have_no_score_and_do_not_end_the_run(cells: AnnData) -> None:
+    evaluation = IntegrationEvaluation("batch", every_n_epochs=1)
+    model = model_of(cells)
+    train(model, Spoil(), evaluation, max_epochs=1, on_nan="ignore")
+    assert np.isfinite([*evaluation.baseline_scores.values()]).all()
+    assert {k for k, v in evaluation.scores[0].items() if np.isnan(v)} == {
+        *("ilisi", "asw_batch", "pcr")
+    }
+
+
+def test_it_works_in_double_precision(cells: AnnData) -> None:
+    evaluation = IntegrationEvaluation("batch", "kind")
+    train(model_of(cells), evaluation, max_epochs=1, precision="64-true")
+    single = IntegrationEvaluation("batch", "kind")
+    train(model_of(cells), single, max_epochs=1)
+    assert evaluation.baseline_scores == pytest.approx(single.baseline_scores, abs=0.02)
+
+
+def test_the_panel_of_another_package_is_asked_for_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "scib_metrics", None)
+    with pytest.raises(InvalidOptionError, match=r'pip install "cellvae\[scib\]"'):
+        IntegrationEvaluation("batch", "kind", metrics="scib")
+    monkeypatch.setitem(sys.modules, "scib_metrics", ModuleType("scib_metrics"))
+    produced = IntegrationEvaluation("batch", "kind", metrics="scib").produced_metrics()
+    assert produced[:3] == ["eval/scib_isolated_labels", "eval/scib_nmi", "eval/scib_ari"]
+
+
+class Columns:
+    """What a plan of the user's own knows of its cells."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def column(self, key: str, adata: Any = None) -> np.ndarray:
+        assert (key, adata) == ("batch", None)
+        return self.values
+
+
+def test_it_works_in_a_trainer_of_the_users_own(module: Any, rows: Any, split: Any) -> None:
+    evaluation = IntegrationEvaluation("batch", every_n_epochs=1, indices="train")
+    files: Any = Columns(np.repeat(["a", "b"], 30))
+    warmup = KLWarmup(n_epochs=1, n_steps=None, minimum=0.0, maximum=1.0)
+    plan = Plan(module, seed=0, warmup=warmup, rows=rows, split=split, files=files)
+    trainer = pl.Trainer(
+        max_epochs=2,
+        callbacks=[evaluation],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        trainer.fit(plan, EpochBlocks(rows, split.train, batch_size=16, seed=0))
+    module.eval()
+    latent = module.encode(rows.take(torch.from_numpy(split.train))).posterior.mean
+    expected = integration_scores(latent.detach().numpy(), files.values[split.train])
+    assert evaluation.scores[-1] == pytest.approx({"epoch": 1, **expected}, abs=1e-6)

@@ -190,8 +190,8 @@ class IntegrationEvaluation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the weights from before the first epoch."""
-        if self.baseline and not self.table.baseline:
-            self.table.baseline = self.compute(plan_of(pl_module, self))
+        if self.baseline:
+            self.table.at_start(trainer, plan_of(pl_module, self), self.compute)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the epoch, if it is one of those that are."""
@@ -200,7 +200,7 @@ class IntegrationEvaluation(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the last epoch of a run that ended early."""
         if self.cells is not None:
-            self.table.at_end(plan_of(pl_module, self), self.compute)
+            self.table.at_end(trainer, plan_of(pl_module, self), self.compute)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the cells; the scores stay."""

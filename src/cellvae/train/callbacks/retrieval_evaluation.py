@@ -216,8 +216,8 @@ class RetrievalEvaluation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the weights from before the first epoch."""
-        if self.baseline and not self.table.baseline:
-            self.table.baseline = self.compute(plan_of(pl_module, self))
+        plan = plan_of(pl_module, self)
+        if self.baseline and self.table.at_start(trainer, plan, self.compute):
             self.baseline_examples, self.examples = self.examples, []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -227,7 +227,7 @@ class RetrievalEvaluation(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the last epoch of a run that ended early."""
         if self.sides is not None:
-            self.table.at_end(plan_of(pl_module, self), self.compute)
+            self.table.at_end(trainer, plan_of(pl_module, self), self.compute)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the cells; scores and examples stay."""

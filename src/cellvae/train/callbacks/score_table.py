@@ -44,6 +44,13 @@ class ScoreTable:
         n_done = trainer.current_epoch + 1
         return n_done % self.every_n_epochs == 0 or n_done == trainer.max_epochs
 
+    def at_start(self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> bool:
+        """Compute the scores before the first epoch; a run that goes on has them already."""
+        if self.baseline:
+            return False
+        self.baseline = once(trainer, plan, compute)
+        return True
+
     def at_epoch_end(
         self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]
     ) -> None:
@@ -51,17 +58,17 @@ class ScoreTable:
         self.last_epoch = plan.epoch
         if not self.is_due(trainer):
             return
-        scores = compute(plan)
+        scores = once(trainer, plan, compute)
         self.rows.append({"epoch": plan.epoch, **scores})
         for name, value in scores.items():
             plan.log(self.logged(name), value, on_step=False, on_epoch=True, batch_size=1)
 
-    def at_end(self, plan: Plan, compute: Callable[[Plan], Scores]) -> None:
+    def at_end(self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> None:
         """Add the scores of an epoch that nobody knew to be the last, to the history too."""
         scored = self.rows[-1]["epoch"] if self.rows else None
         if self.last_epoch is None or scored == self.last_epoch:
             return
-        scores = compute(plan)
+        scores = once(trainer, plan, compute)
         self.rows.append({"epoch": self.last_epoch, **scores})
         plan.history.add(self.last_epoch, {self.logged(k): v for k, v in scores.items()})
 
@@ -78,6 +85,12 @@ class ScoreTable:
         self.baseline = dict(state["baseline"])
         self.rows = [dict(row) for row in state["rows"]]
         self.last_epoch = state["last_epoch"]
+
+
+def once(trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> Scores:
+    """Scores computed by the first process, and handed to the others: all see the same."""
+    scores: Scores = compute(plan) if trainer.is_global_zero else {}
+    return dict(trainer.strategy.broadcast(scores))
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:
