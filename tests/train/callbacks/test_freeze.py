@@ -235,3 +235,35 @@ def test_a_module_left_in_eval_mode_is_trained_in_train_mode(
     run(module, rows, split, watch)
     assert all(all(modes.values()) for modes in watch.modes)
     assert not any(m.training for m in module.modules())
+
+
+class Crash(pl.Callback):
+    """Raises in the second batch of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.current_epoch == self.epoch and rest[-1] == 1:
+            raise OSError("disk full")
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_run_that_was_cut_off_goes_on_bit_by_bit(tmp_path: Path, epoch: int) -> None:
+    def made() -> SCVI:
+        adata = AnnData(np.random.default_rng(0).poisson(3.0, (60, 10)).astype(np.float32))
+        adata.obs_names = [f"cell{i}" for i in range(60)]
+        SCVI.setup_anndata(adata)
+        torch.manual_seed(0)
+        return SCVI(adata, n_hidden=8, n_latent=2)
+
+    words: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 5}
+    words |= {"batch_size": 16, "seed": 3}
+    whole, broken, again = made(), made(), made()
+    whole.train(callbacks=Freeze("z_encoder", until_epoch=2), **words)
+    words |= {"resume": "auto", "run_dir": tmp_path}
+    with pytest.raises(OSError, match="disk full"):
+        broken.train(callbacks=[Freeze("z_encoder", until_epoch=2), Crash(epoch)], **words)
+    again.train(callbacks=Freeze("z_encoder", until_epoch=2), **words)
+    state = again.module.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in whole.module.state_dict().items())

@@ -15,6 +15,7 @@ from anndata import AnnData, read_h5ad
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
+from cellvae.train import SaveCheckpoint
 from cellvae.train.arguments import parse
 from cellvae.train.callbacks.stages import Stage, Stages
 from cellvae.train.fit import Outcome, fit
@@ -182,6 +183,18 @@ def test_one_instance_serves_two_runs() -> None:
         watch = Watch()
         train(model, twice, watch, max_epochs=2, plan_kwargs={"lr": LR})
         assert watch.rates == pytest.approx([LR, LR / 10])
+
+
+def test_models_can_be_kept_at_the_end_of_each_stage(tmp_path: Path) -> None:
+    model, watch = small_model(), Watch()
+    staged = stages()
+    saver = SaveCheckpoint(tmp_path, monitor=None, epochs=staged.ends_at)
+    train(model, staged, saver, watch)
+    assert [n for n in range(10) if staged.ends_at(n)] == [2, 4, 6]
+    folders = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert len(folders) == 3
+    saved = SCVI.load(folders[1], model.adata).module.z_encoder.state_dict().values()
+    assert torch.equal(torch.cat([v.double().flatten() for v in saved]), watch.encoders[4])
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,13 @@ class Stages(pl.Callback):
         """Number of the stage in an epoch of the run, both counted from 0."""
         return max(i for i, first in enumerate(self.first_epochs) if first <= epoch)
 
+    def ends_at(self, n: int) -> bool:
+        """Whether a stage but the last ends with the n-th epoch of the run, counted from 1.
+
+        `SaveCheckpoint(monitor=None, epochs=stages.ends_at)` keeps the model at the end of each.
+        """
+        return n in self.first_epochs[1:]
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the parts of all stages, so that a wrong name is told before training."""
         self.clear()
