@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from cellvae.contracts import to_device
+from cellvae.contracts import Rows, to_device
 from cellvae.data.passes import in_batches
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import HasEncoder
 from cellvae.settings import settings
 
@@ -18,6 +20,52 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
+
+
+class Pass(NamedTuple):
+    """Cells to go over once, in an order and in batches."""
+
+    rows: Rows[Any]
+    cells: Tensor
+    """Numbers of the cells, [cells]; they may repeat."""
+    batch_size: int
+    device: torch.device
+    silent: bool = False
+    """Whether no progress is shown."""
+
+    def batches(self) -> Iterator[tuple[slice, Any]]:
+        """Batches on the device of the model, each with its positions in the pass."""
+        n_cells = len(self.cells)
+        steps = in_batches(self.rows, self.cells, self.batch_size)
+        for positions, batch in with_progress(steps, n_cells, silent=self.silent):
+            yield positions, to_device(batch, self.device)
+
+
+def pass_over(
+    model: HasEncoder,
+    adata: AnnData | None,
+    indices: CellChoice,
+    batch_size: int | None,
+    *,
+    silent: bool = False,
+) -> Pass:
+    """Pass over the cells asked for.
+
+    Raises
+    ------
+    NotTrainedError, DataMismatchError
+        At once, as `trained_rows` does.
+    InvalidOptionError
+        If no cells are asked for, or `batch_size` is below 1.
+    """
+    rows = model.trained_rows(adata)
+    cells = model.cells_of(adata, indices)
+    if not len(cells):
+        raise InvalidOptionError("Expected indices of at least one cell; got none.")
+    size = settings.batch_size if batch_size is None else batch_size
+    if size < 1:
+        raise InvalidOptionError(f"Expected a batch_size of at least 1; got {size}.")
+    return Pass(rows, cells, size, model.device, silent)
 
 
 def batches_of(
@@ -32,12 +80,8 @@ def batches_of(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    rows = model.trained_rows(adata)
-    cells = model.cells_of(adata, indices)
-    if not len(cells):
-        raise InvalidOptionError("Expected indices of at least one cell; got none.")
-    size = settings.batch_size if batch_size is None else batch_size
-    return (to_device(batch, model.device) for _, batch in in_batches(rows, cells, size))
+    asked = pass_over(model, adata, indices, batch_size)
+    return (batch for _, batch in asked.batches())
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
+from cellvae.data.registration import Registration
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,3 +35,12 @@ class HasEncoder(Protocol):
     def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
         """Numbers of the cells asked for, in the order asked."""
         ...
+
+
+class HasDecoder(HasEncoder, Protocol):
+    """A trained model of genes whose module decodes a latent into a distribution of counts."""
+
+    registration: Registration[Any]
+    """Genes and categories that it was made for."""
+    adata: AnnData | None
+    """Its own cells."""
