@@ -136,6 +136,7 @@ class MetricCallback(pl.Callback):
                     on_step=False,
                     on_epoch=True,
                     batch_size=1,
+                    sync_dist=pl_module.trainer.world_size > 1,
                 )
         self.reset()
 

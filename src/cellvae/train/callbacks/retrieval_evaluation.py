@@ -74,7 +74,8 @@ class RetrievalEvaluation(pl.Callback):
     baseline_scores
         Metrics before the first epoch of the run.
     examples, baseline_examples
-        Matches of the first queries after the last evaluation and before the first epoch.
+        Matches of the first queries after the last evaluation and before the first epoch; in the
+        first process of a run.
 
     Raises
     ------

@@ -60,8 +60,16 @@ class ScoreTable:
             return
         scores = once(trainer, plan, compute)
         self.rows.append({"epoch": plan.epoch, **scores})
+        several = trainer.world_size > 1
         for name, value in scores.items():
-            plan.log(self.logged(name), value, on_step=False, on_epoch=True, batch_size=1)
+            plan.log(
+                self.logged(name),
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=1,
+                sync_dist=several,
+            )
 
     def at_end(self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> None:
         """Add the scores of an epoch that nobody knew to be the last, to the history too."""
