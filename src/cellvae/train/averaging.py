@@ -1,0 +1,78 @@
+"""Means of weights: over the steps of a run, and between two networks of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError, named
+
+
+@torch.no_grad()
+def move_towards(average: Sequence[Tensor], values: Sequence[Tensor], fraction: float) -> None:
+    """Move an average towards new values by a fraction of the way, in place and on the device."""
+    torch._foreach_lerp_(list(average), list(values), fraction)
+
+
+@torch.no_grad()
+def copy_into(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy values into tensors that others hold, bit by bit."""
+    torch._foreach_copy_(list(targets), list(values))
+
+
+def interpolate_with(
+    weights: Mapping[str, Tensor], others: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Weights on the straight line between two networks of the same kind.
+
+    Between a network and what it was tuned to (WiSE-FT), it keeps some of what either knows.
+
+    Parameters
+    ----------
+    weights
+        State of the network at `alpha=0`, such as the one before it was tuned.
+    others
+        State of the network at `alpha=1`.
+    alpha
+        How far to go, from 0 to 1. Both ends are exact.
+
+    Returns
+    -------
+    dict
+        New tensors by name. What is no fraction, such as counts, is that of the nearer network.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the networks have other names or shapes, or `alpha` is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ends = {"w": torch.tensor([0.0, 4.0])}, {"w": torch.tensor([1.0, 8.0])}
+    >>> interpolate_with(*ends, alpha=0.25)["w"].tolist()
+    [0.25, 5.0]
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise InvalidOptionError(f"Expected alpha to be from 0 to 1; got {alpha}.")
+    if different := sorted(set(weights) ^ set(others)):
+        raise InvalidOptionError(
+            "Expected two networks with the same names of weights; only one of them has "
+            f"{named(different)}. Give two states of one kind of network."
+        )
+    for name, value in weights.items():
+        if value.shape != others[name].shape:
+            raise InvalidOptionError(
+                f"Expected '{name}' to have the same shape in both networks; got "
+                f"{tuple(value.shape)} and {tuple(others[name].shape)}. Give two states of one "
+                "kind of network, made with the same options."
+            )
+    nearer = others if alpha > 0.5 else weights
+    return {
+        name: torch.lerp(value.detach(), others[name].detach().to(value), alpha)
+        if value.is_floating_point()
+        else nearer[name].detach().clone()
+        for name, value in weights.items()
+    }
