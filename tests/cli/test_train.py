@@ -101,7 +101,7 @@ def test_early_stopping_keeps_checkpoints_and_the_best_model(
     assert ended.code == 0, ended.err
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["monitor"] == "elbo_validation"
-    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    (checkpoint,) = (p for p in (tmp_path / "checkpoints").iterdir() if p.is_dir())
     assert Path(report["best_path"]) == checkpoint
     best = cellvae.load(checkpoint)
     assert len(best.history.epochs) == report["best_epoch"] + 1

@@ -63,12 +63,7 @@ IDLE_LOADER_WORDS = (
     "prefetch_factor",
 )
 EARLY_STOPPING_WORDS = {
-    "early_stopping_monitor": "monitor",
-    "early_stopping_patience": "patience",
-    "early_stopping_min_delta": "min_delta",
-    "early_stopping_mode": "mode",
-    "early_stopping_warmup_epochs": "warmup_epochs",
-    "early_stopping_restore_best": "restore_best",
+    f"early_stopping_{field.name}": field.name for field in dataclasses.fields(EarlyStoppingOptions)
 }
 PROGRESS_WORDS = {
     "enable_progress_bar": "enabled",

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from cellvae.train.options import OptimizerOptions, PlateauOptions, TrainOptions
+from cellvae.train.options import OptimizerOptions, PlateauOptions
 from cellvae.train.plan import Plan
 
 
@@ -62,15 +62,15 @@ class Carried:
                 config.scheduler.load_state_dict(schedule)
 
 
-def carry(trainer: pl.Trainer, plan: Plan, options: TrainOptions) -> Carried | None:
+def carry(trainer: pl.Trainer, plan: Plan) -> Carried | None:
     """What a run hands to the next; None where something was not finite."""
     if plan.not_finite is not None:
         return None
     return Carried(
         seed=plan.seed,
         n_steps=plan.first_step + plan.n_steps,
-        optimizer=options.optimizer,
-        plateau=options.plateau,
+        optimizer=plan.optimizer_options,
+        plateau=plan.plateau_options,
         optimizers=[copy.deepcopy(o.state_dict()) for o in trainer.optimizers],
         schedules=[copy.deepcopy(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
     )

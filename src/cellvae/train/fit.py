@@ -33,7 +33,8 @@ from cellvae.train.carried import Carried, carry
 from cellvae.train.ending import is_interrupt, is_terminated, make_report
 from cellvae.train.epochs import default_epochs
 from cellvae.train.history import History
-from cellvae.train.options import LoaderOptions, TrainOptions
+from cellvae.train.metrics import canonical, metric_names
+from cellvae.train.options import LoaderOptions, PlateauOptions, TrainOptions
 from cellvae.train.plan import ModelFiles, Plan
 from cellvae.train.quiet import quiet_lightning, sigint_kept
 from cellvae.train.report import TrainingReport
@@ -150,7 +151,7 @@ def fit(
         seed=seed,
         warmup=warmup,
         optimizer=options.optimizer,
-        plateau=options.plateau,
+        plateau=known_plateau(options.plateau, module),
         compiling=options.compile,
         history=history,
         log_steps=options.log_steps,
@@ -165,7 +166,7 @@ def fit(
         run_config=configuration(options, seed, max_epochs),
     )
     needed = check_monitors(
-        monitored_by(chosen, options),
+        monitored_by(chosen, options, plan.known_metrics),
         plan.known_metrics,
         chosen,
         n_validation=len(split.validation),
@@ -220,9 +221,20 @@ def fit(
         history=history,
         report=report,
         kept=kept,
-        carried=carry(trainer, plan, options) if kept and error is None else None,
+        carried=carry(trainer, plan) if kept and error is None else None,
         error=error,
     )
+
+
+def known_plateau(options: PlateauOptions | None, module: Module[Any]) -> PlateauOptions | None:
+    """Schedule with its metric as it is called here."""
+    if options is None:
+        return None
+    known = [
+        *metric_names("train", module.extra_names),
+        *metric_names("validation", module.extra_names),
+    ]
+    return dataclasses.replace(options, metric=canonical(options.metric, known))
 
 
 def starting(

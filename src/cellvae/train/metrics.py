@@ -20,8 +20,8 @@ LOWER_IS_BETTER = (
 HIGHER_IS_BETTER = (
     *("accuracy", "acc", "f1", "auc", "auroc", "auprc", "recall", "precision", "mcc", "jaccard"),
     *("asw", "silhouette", "lisi", "ilisi", "clisi", "kbet", "nmi", "ari", "purity"),
-    *("conn", "connectivity", "pcr", "map", "mrr", "ndcg", "hit", "likelihood", "r2"),
-    *("correlation", "pearson", "spearman"),
+    *("conn", "connectivity", "pcr", "map", "mrr", "ndcg", "dcg", "hit", "likelihood", "r2"),
+    *("correlation", "pearson", "spearman", "isolated"),
 )
 DIRECTIONS: MappingProxyType[str, Mode] = MappingProxyType(
     {**dict.fromkeys(LOWER_IS_BETTER, "min"), **dict.fromkeys(HIGHER_IS_BETTER, "max")}

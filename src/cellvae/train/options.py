@@ -93,12 +93,25 @@ class WarmupOptions(Options):
 class EarlyStoppingOptions(Options):
     """When training stops before its last epoch."""
 
-    monitor: str = "elbo_validation"
+    monitor: str | list[str] | tuple[str, ...] = "elbo_validation"
     patience: int = option(45, at_least=0)
     min_delta: float = option(0.0, at_least=0)
     mode: Literal["min", "max", "auto"] = "auto"
-    warmup_epochs: int = option(0, at_least=0)
-    restore_best: bool = True
+    warmup_epochs: int | Literal["kl"] = option(0, at_least=0)
+    restore_best: bool | str = True
+    combine: Literal["any", "all"] = "any"
+    patience_epochs: int | None = option(None, at_least=1)
+    baseline: float | None = None
+    baseline_epochs: int = option(0, at_least=0)
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
+    check_finite: bool = True
+    verbose: bool = False
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """Names of the metrics."""
+        return (self.monitor,) if isinstance(self.monitor, str) else tuple(self.monitor)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from cellvae.train.callbacks.learning_rate import RecordLearningRate
 from cellvae.train.callbacks.nan_guard import NaNGuard
 from cellvae.train.callbacks.progress import EpochBar
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
-from cellvae.train.metrics import check_monitor, is_validation
+from cellvae.train.metrics import canonical, check_monitor, is_validation
 from cellvae.train.options import TrainOptions
 
 
@@ -85,15 +85,23 @@ def default_callbacks(
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
     stop = options.early_stopping
     if stop is not None and not any(
-        isinstance(c, EarlyStopping) and stop.monitor in followed_by(c) for c in extra
+        isinstance(c, EarlyStopping) and {*stop.monitors} <= {*followed_by(c)} for c in extra
     ):
         chosen["early_stopping"] = EarlyStopping(
             stop.monitor,
             min_delta=stop.min_delta,
             patience=stop.patience,
+            verbose=stop.verbose,
             mode=stop.mode,
+            combine=stop.combine,
             warmup_epochs=stop.warmup_epochs,
             restore_best=stop.restore_best,
+            check_finite=stop.check_finite,
+            baseline=stop.baseline,
+            baseline_epochs=stop.baseline_epochs,
+            stopping_threshold=stop.stopping_threshold,
+            divergence_threshold=stop.divergence_threshold,
+            patience_epochs=stop.patience_epochs,
         )
     if options.checkpoint_monitor is not None and not any(isinstance(c, Checkpoint) for c in extra):
         chosen["checkpoint"] = SaveCheckpoint(monitor=options.checkpoint_monitor)
@@ -140,10 +148,21 @@ def followed_by(callback: pl.Callback) -> list[str]:
     return [monitor] if isinstance(monitor, str) else []
 
 
-def monitored_by(callbacks: Sequence[pl.Callback], options: TrainOptions) -> list[str]:
-    """Names of all metrics that somebody follows."""
-    names = [name for callback in callbacks for name in followed_by(callback)]
-    return names + ([options.plateau.metric] if options.plateau is not None else [])
+def monitored_by(
+    callbacks: Sequence[pl.Callback], options: TrainOptions, known: Collection[str]
+) -> list[str]:
+    """Names of all metrics that somebody follows; those of our callbacks as they are known here.
+
+    Others look a metric up by the very name that they were given.
+    """
+    known = [*known, *produced_by(callbacks)]
+    names = [
+        canonical(name, known) if isinstance(callback, Follows) else name
+        for callback in callbacks
+        for name in followed_by(callback)
+    ]
+    plateau = options.plateau
+    return names + ([canonical(plateau.metric, known)] if plateau is not None else [])
 
 
 def produced_by(callbacks: Sequence[pl.Callback]) -> list[str]:
@@ -175,6 +194,12 @@ def check_monitors(
         for c in callbacks
     )
     produced = produced_by(callbacks)
+    twice = sorted({name for name in produced if produced.count(name) > 1})
+    if twice:
+        raise InvalidOptionError(
+            f"Expected each metric from one callback; got '{twice[0]}' from two. "
+            "Give one of them another prefix."
+        )
     for name in monitored:
         check_monitor(name, [*known, *produced], more_may_come=more_may_come)
     needed = [name for name in (*monitored, *produced) if is_validation(name)]

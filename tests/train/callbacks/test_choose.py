@@ -1,0 +1,170 @@
+"""Which callbacks a run gets, in which order, and what they make it measure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+
+from cellvae.data import Split
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.errors import InvalidOptionError
+from cellvae.model.scvi import SCVIModule
+from cellvae.train.arguments import parse
+from cellvae.train.callbacks.checkpoint import SaveCheckpoint
+from cellvae.train.callbacks.choose import build_callbacks, default_callbacks, group_of
+from cellvae.train.callbacks.contract import Group
+from cellvae.train.callbacks.early_stopping import EarlyStopping
+from cellvae.train.callbacks.learning_rate import LRMonitor
+from cellvae.train.callbacks.nan_guard import NaNGuard
+from cellvae.train.callbacks.progress import EpochBar
+from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
+from cellvae.train.fit import Outcome, fit
+
+
+class Producer(pl.Callback):
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def produced_metrics(self) -> tuple[str, ...]:
+        return self.names
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name in self.names:
+            pl_module.log(name, float(trainer.current_epoch), batch_size=1)
+
+
+def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
+    parsed = parse({"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words})
+    return fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
+
+
+def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_path: Any) -> None:
+    first, second = Producer("a"), pl.Callback()
+    saver, stop = SaveCheckpoint(tmp_path), pl.callbacks.EarlyStopping("train_loss")
+    extra = [saver, stop, first, second]
+    options = parse({"enable_progress_bar": True, "learning_rate_monitor": True}).options
+    made = build_callbacks(options, extra, state_dir=tmp_path)
+    assert [type(c) for c in made] == [
+        TrainingCheckpoint,
+        Producer,
+        pl.Callback,
+        NaNGuard,
+        *sorted([LRMonitor, EpochBar], key=lambda kind: group_of(kind())),
+        pl.callbacks.EarlyStopping,
+        SaveCheckpoint,
+    ]
+    assert extra == [saver, stop, first, second]
+    assert group_of(ModelCheckpoint()) is Group.CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("words", "mine", "name"),
+    [
+        ({}, NaNGuard("raise"), "nan_guard"),
+        ({"enable_progress_bar": True}, TQDMProgressBar(), "progress"),
+        ({"learning_rate_monitor": True}, LearningRateMonitor(), "learning_rate"),
+        ({"early_stopping": True}, EarlyStopping(patience=3), "early_stopping"),
+        ({"enable_checkpointing": True}, SaveCheckpoint(), "checkpoint"),
+        ({"enable_checkpointing": True}, ModelCheckpoint(), "checkpoint"),
+    ],
+)
+def test_an_instance_replaces_the_default_of_its_kind(
+    words: dict[str, Any], mine: pl.Callback, name: str
+) -> None:
+    options = parse(words).options
+    assert name in default_callbacks(options)
+    assert name not in default_callbacks(options, [mine])
+
+
+def test_early_stopping_of_another_metric_replaces_nothing() -> None:
+    options = parse({"early_stopping": True}).options
+    assert "early_stopping" in default_callbacks(options, [EarlyStopping("elbo_train")])
+
+
+def test_every_word_of_early_stopping_reaches_the_callback() -> None:
+    words = {
+        "monitor": ["elbo_validation", "train_loss"],
+        "patience": 7,
+        "min_delta": 0.5,
+        "mode": "min",
+        "warmup_epochs": "kl",
+        "restore_best": "train_loss",
+        "combine": "all",
+        "patience_epochs": 9,
+        "baseline": 300.0,
+        "baseline_epochs": 4,
+        "stopping_threshold": 1.0,
+        "divergence_threshold": 1e6,
+        "check_finite": False,
+        "verbose": True,
+    }
+    options = parse({f"early_stopping_{name}": value for name, value in words.items()}).options
+    made = default_callbacks(options)["early_stopping"]
+    kept = vars(made) | {"mode": "min"}
+    for name, value in words.items():
+        assert kept[name] == value or [*kept[name]] == [value] * 2, name
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        EarlyStopping(),
+        pl.callbacks.EarlyStopping("elbo_validation"),
+        SaveCheckpoint(),
+        ModelCheckpoint(monitor="validation_loss"),
+        Producer("mine_validation"),
+        EarlyStopping("validation_elbo"),
+    ],
+    ids=lambda c: f"{type(c).__module__.partition('.')[0]}-{type(c).__name__}",
+)
+def test_validation_is_switched_on_by_whatever_needs_it(
+    module: SCVIModule, rows: ColumnRows, split: Split, callback: pl.Callback, tmp_path: Any
+) -> None:
+    words = {"default_root_dir": tmp_path}
+    assert "elbo_validation" not in train(module, rows, split, **words).history
+    history = train(module, rows, split, callbacks=callback, **words).history
+    assert len(history["elbo_validation"]) >= 1  # nothing can be saved without a model
+    no_validation = Split(train=split.train, validation=split.test, test=split.test)
+    with pytest.raises(InvalidOptionError, match="no validation cells"):
+        train(module, rows, no_validation, callbacks=callback, **words)
+
+
+def test_a_plateau_may_be_asked_for_by_another_spelling(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    plan = {"reduce_lr_on_plateau": True, "lr_scheduler_metric": "validation_elbo",
+            "lr_patience": 0, "lr_threshold": 1e6}  # fmt: skip
+    history = train(module, rows, split, plan_kwargs=plan, max_epochs=4).history
+    assert history["lr-Adam"]["lr-Adam"].tolist() == pytest.approx([1e-3, 1e-3, 6e-4, 3.6e-4])
+
+
+def test_a_stock_callback_looks_for_the_very_name(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    with pytest.raises(InvalidOptionError, match="Did you mean 'elbo_validation'"):
+        train(module, rows, split, callbacks=pl.callbacks.EarlyStopping("validation_elbo"))
+
+
+def test_two_callbacks_with_one_metric_are_refused(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    with pytest.raises(InvalidOptionError, match="got 'mine' from two"):
+        train(module, rows, split, callbacks=[Producer("mine"), Producer("yours", "mine")])
+
+
+def test_a_metric_that_is_promised_can_be_followed_and_a_misspelt_one_cannot(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    callbacks = [EarlyStopping("my_score", patience=1, mode="min"), Producer("my_score")]
+    outcome = train(module, rows, split, callbacks=callbacks, max_epochs=9)
+    assert outcome.history.epochs == [0, 1]  # it grows, and lower is better
+    with pytest.raises(InvalidOptionError, match="Did you mean 'my_score'"):
+        train(
+            module,
+            rows,
+            split,
+            callbacks=[EarlyStopping("my_scroe", mode="min"), Producer("my_score")],
+        )
