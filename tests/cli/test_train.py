@@ -24,7 +24,7 @@ from cellvae.train.arguments import parse
 from cellvae.train.options import EarlyStoppingOptions, LoaderOptions, OptimizerOptions
 
 # Flags that are about the program's own files, figures and messages.
-OWN = {"counts", "out", "model", "seed", "color", "umap", "overwrite"}
+OWN = {"counts", "out", "model", "seed", "color", "umap", "overwrite", "resume"}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -35,6 +35,7 @@ GOOD = {
     "train_size": 0.5,
     "validation_size": 0.25,
     "early_stopping_mode": "min",
+    "on_nan": "raise",
 }
 
 
@@ -189,7 +190,7 @@ def test_help_says_the_defaults_that_hold() -> None:
         (("--lr", "-1"), "lr to be above 0"),
         (("--train-size", "1.5"), "train_size to be above 0 and at most 1"),
         (("--seed", "-1"), "seed to be at least 0"),
-        (("--early-stopping-monitor", "elbo_valid"), "Did you mean 'elbo_validation'?"),
+        (("--early-stopping-monitor", "elbo_validatoin"), "Did you mean 'elbo_validation'?"),
         (("--accelerator", "qpu"), "qpu"),
     ],
 )
@@ -279,3 +280,35 @@ def test_flags_that_do_not_exist_are_refused_with_the_closest(
 def test_every_model_of_the_table_can_be_named() -> None:
     _, text = flags()["model"]
     assert all(name in text for name in MODELS)
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    program: Callable[..., Any],
+    counts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cellvae.train.plan import Plan
+
+    step = Plan.training_step
+
+    def failing(plan: Plan, batch: Any, batch_idx: int) -> Any:
+        if plan.epoch == 2:
+            raise OSError("no space left on device")
+        return step(plan, batch, batch_idx)
+
+    words = ("train", counts, "--max-epochs", 4, "--n-hidden", 8, "--no-umap", "--resume")
+    assert program(*words, "--out", tmp_path / "whole").code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Plan, "training_step", failing)
+        ended = program(*words, "--out", tmp_path / "cut")
+    assert ended.code != 0
+    assert "no space left" in ended.err
+    assert program(*words, "--out", tmp_path / "cut").code == 0
+    report = json.loads((tmp_path / "cut" / "report.json").read_text())
+    assert report["resumed_epoch"] == 2
+    latents = [
+        anndata.read_h5ad(tmp_path / name / "latent.h5ad").obsm["X_scVI"]
+        for name in ("whole", "cut")
+    ]
+    assert np.array_equal(*latents)

@@ -28,6 +28,7 @@ UMAP_FILE = "umap.png"
 REPORT_FILE = "report.json"
 MODEL_FOLDER = "model"
 CHECKPOINT_FOLDER = "checkpoints"
+RUN_FOLDER = "run"
 RESULTS = (MODEL_FOLDER, CHECKPOINT_FOLDER, LATENT_FILE, CURVES_FILE, UMAP_FILE, REPORT_FILE)
 """Everything that a job writes into its folder."""
 

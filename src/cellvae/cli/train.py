@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cellvae.cli.job import Job, check_out, run_job
+from cellvae.cli.job import RUN_FOLDER, Job, check_out, run_job
 from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError
 
@@ -106,6 +106,13 @@ def train(
     early_stopping_warmup_epochs: Annotated[
         int | None, flag("First epochs not counted (0).", STOPPING)
     ] = None,
+    on_nan: Annotated[
+        str | None,
+        flag("stop_restore, raise, skip_batch or ignore, at a loss that is not finite.", TRAINING),
+    ] = None,
+    resume: Annotated[
+        bool, flag("Go on with a run into --out that was cut off; keep its state.", TRAINING)
+    ] = False,
     seed: Annotated[int, flag("Seed of weights, split and noise (0).", TRAINING)] = 0,
     color: Annotated[
         list[str] | None, flag("Column of obs to colour the UMAP by; repeatable.", OUTPUT)
@@ -172,6 +179,9 @@ def train(
             "early_stopping_mode": early_stopping_mode,
             "early_stopping_warmup_epochs": early_stopping_warmup_epochs,
             "enable_progress_bar": enable_progress_bar,
+            "on_nan": on_nan,
+            "resume": "auto" if resume else None,
+            "run_dir": out / RUN_FOLDER if resume else None,
             "plan_kwargs": plan or None,
         }
     )
