@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from cellvae.data.passes import in_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
@@ -66,6 +67,8 @@ def abilities(kind: type) -> list[str]:
 
 def numbers_in(result: Any) -> np.ndarray:
     """All numbers of what an ability returned."""
+    if sparse.issparse(result):
+        result = result.toarray()
     if isinstance(result, dict):
         result = tuple(result.values())
     if isinstance(result, tuple):

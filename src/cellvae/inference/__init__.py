@@ -1,6 +1,20 @@
 """What users ask of a trained model: free functions that a model lists as its abilities."""
 
+from cellvae.inference.correlation import get_feature_correlation_matrix
 from cellvae.inference.elbo import get_elbo, get_reconstruction_error
+from cellvae.inference.expression import get_normalized_expression
 from cellvae.inference.latent import get_latent_representation
+from cellvae.inference.library_size import get_latent_library_size
+from cellvae.inference.parameters import get_likelihood_parameters
+from cellvae.inference.simulate import posterior_predictive_sample
 
-__all__ = ["get_elbo", "get_latent_representation", "get_reconstruction_error"]
+__all__ = [
+    "get_elbo",
+    "get_feature_correlation_matrix",
+    "get_latent_library_size",
+    "get_latent_representation",
+    "get_likelihood_parameters",
+    "get_normalized_expression",
+    "get_reconstruction_error",
+    "posterior_predictive_sample",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from cellvae.contracts import Latent, Module
 from cellvae.distributions.normalized import CountDistribution
+
+MOST_DECODED = 2**21
+"""Values decoded at a time, so that memory does not grow with the number of draws."""
 
 
 class Draws(NamedTuple):
@@ -87,3 +91,12 @@ def decode(
         batch = batch._replace(batch=torch.full_like(batch.batch, transform_batch))
     counts: Any = module.decode(latent, batch)
     return counts
+
+
+def in_parts(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
+    """Draws in parts, each of a size that can be decoded with little memory."""
+    n_samples, n_cells = latent.sample.shape[:2]
+    step = max(1, MOST_DECODED // (n_cells * n_genes))
+    for first in range(0, n_samples, step):
+        part = slice(first, min(first + step, n_samples))
+        yield part, latent._replace(sample=latent.sample[part], library=latent.library[part])

@@ -22,8 +22,13 @@ from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference import (
     get_elbo,
+    get_feature_correlation_matrix,
+    get_latent_library_size,
     get_latent_representation,
+    get_likelihood_parameters,
+    get_normalized_expression,
     get_reconstruction_error,
+    posterior_predictive_sample,
 )
 from cellvae.model.base import Model
 from cellvae.model.library import library_by_batch
@@ -352,6 +357,11 @@ class SCVI(Model):
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
+    get_normalized_expression = get_normalized_expression
+    posterior_predictive_sample = posterior_predictive_sample
+    get_likelihood_parameters = get_likelihood_parameters
+    get_latent_library_size = get_latent_library_size
+    get_feature_correlation_matrix = get_feature_correlation_matrix
 
     @classmethod
     def setup_anndata(
