@@ -88,6 +88,14 @@ class Module(nn.Module, ABC, Generic[B]):
         """Draw of the normal posterior in the space that the decoder reads."""
         return z
 
+    def prior(self, batch: B) -> Normal:
+        """p(z) before the transformation, in a shape that broadcasts with [cells, latent]."""
+        return Normal(0.0, 1.0, validate_args=False)
+
+    def library_prior(self, batch: B) -> Normal | None:
+        """p(library), [cells, 1]; None where the library is observed."""
+        return None
+
     def prepare(self, batch: B) -> None:
         """Make parameters that are created at first use; most modules have none."""
 

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from torch.distributions import Normal
 
+from cellvae.distributions import Poisson
 from cellvae.model import MODELS, Model
 
 N_CELLS, N_GENES = 96, 16
@@ -52,7 +54,25 @@ CASES = (
             "categorical_covariate_keys": ["donor"],
             "continuous_covariate_keys": ["age"],
         },
-        config={"n_hidden": 8, "n_latent": 3, "n_layers": 2, "use_observed_lib_size": False},
+        config={
+            "n_hidden": 8,
+            "n_latent": 3,
+            "n_layers": 2,
+            "use_observed_lib_size": False,
+            "batch_representation": "embedding",
+        },
+        arguments={
+            "get_marginal_ll": {"n_mc_samples": 5},
+            "differential_abundance": {"sample_key": "donor"},
+            "get_importance_weights": {
+                "adata": None,
+                "indices": None,
+                "qz": Normal(torch.zeros(N_CELLS, 3), torch.ones(N_CELLS, 3)),
+                "px": Poisson(rate=torch.full((4, N_GENES), 10.0)),
+                "zs": torch.zeros(4, 3),
+                "n_mc_samples": 5,
+            },
+        },
     ),
 )
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch.distributions import Distribution
 
 from cellvae.data.passes import in_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
@@ -69,6 +70,8 @@ def numbers_in(result: Any) -> np.ndarray:
     """All numbers of what an ability returned."""
     if sparse.issparse(result):
         result = result.toarray()
+    if isinstance(result, Distribution):
+        result = result.mean
     if isinstance(result, dict):
         result = tuple(result.values())
     if isinstance(result, tuple):

@@ -1,19 +1,29 @@
 """What users ask of a trained model: free functions that a model lists as its abilities."""
 
+from cellvae.inference.abundance import differential_abundance
+from cellvae.inference.aggregated import get_aggregated_posterior
+from cellvae.inference.batches import get_batch_representation
 from cellvae.inference.correlation import get_feature_correlation_matrix
 from cellvae.inference.elbo import get_elbo, get_reconstruction_error
 from cellvae.inference.expression import get_normalized_expression
+from cellvae.inference.importance import get_importance_weights
 from cellvae.inference.latent import get_latent_representation
 from cellvae.inference.library_size import get_latent_library_size
+from cellvae.inference.marginal import get_marginal_ll
 from cellvae.inference.parameters import get_likelihood_parameters
 from cellvae.inference.simulate import posterior_predictive_sample
 
 __all__ = [
+    "differential_abundance",
+    "get_aggregated_posterior",
+    "get_batch_representation",
     "get_elbo",
     "get_feature_correlation_matrix",
+    "get_importance_weights",
     "get_latent_library_size",
     "get_latent_representation",
     "get_likelihood_parameters",
+    "get_marginal_ll",
     "get_normalized_expression",
     "get_reconstruction_error",
     "posterior_predictive_sample",

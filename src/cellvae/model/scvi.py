@@ -21,11 +21,16 @@ from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativ
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference import (
+    differential_abundance,
+    get_aggregated_posterior,
+    get_batch_representation,
     get_elbo,
     get_feature_correlation_matrix,
+    get_importance_weights,
     get_latent_library_size,
     get_latent_representation,
     get_likelihood_parameters,
+    get_marginal_ll,
     get_normalized_expression,
     get_reconstruction_error,
     posterior_predictive_sample,
@@ -276,14 +281,20 @@ class SCVIModule(Module[CountBatch]):
 
     def kl_library(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Divergence of the size of each cell from that of its batch; zero where it is observed."""
-        if latent.library_posterior is None:
+        prior = self.library_prior(batch)
+        if latent.library_posterior is None or prior is None:
             return latent.library.new_zeros(latent.library.shape[-2])
+        return kl_divergence(latent.library_posterior, prior).sum(dim=-1)
+
+    def library_prior(self, batch: CountBatch) -> Normal | None:
+        """Sizes of the cells of each batch, [cells, 1]; None where they are observed."""
+        if self.l_encoder is None:
+            return None
         mean, variance = (
             functional.embedding(batch.batch.squeeze(-1), prior.T)
             for prior in (self.library_log_means, self.library_log_vars)
         )
-        prior = Normal(mean, variance.sqrt(), validate_args=False)
-        return kl_divergence(latent.library_posterior, prior).sum(dim=-1)
+        return Normal(mean, variance.sqrt(), validate_args=False)
 
     def log_dispersion(self, batch: CountBatch, decoded: Tensor | None) -> Tensor:
         """Logarithm of the inverse dispersion of these cells, [genes] or [cells, genes]."""
@@ -357,6 +368,11 @@ class SCVI(Model):
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    get_importance_weights = get_importance_weights
+    get_batch_representation = get_batch_representation
     get_normalized_expression = get_normalized_expression
     posterior_predictive_sample = posterior_predictive_sample
     get_likelihood_parameters = get_likelihood_parameters

@@ -1,0 +1,122 @@
+"""Aggregated posterior: where the cells of a population lie in the latent space."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.protocols import HasEncoder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+MOST_TERMS = 2**22
+"""Densities of single dimensions that are held in memory at a time."""
+
+
+def get_aggregated_posterior(
+    model: HasEncoder,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    dof: float | None = 3.0,
+    silent: bool = False,
+) -> MixtureSameFamily:
+    """Mixture of the posteriors of cells, each with the same weight.
+
+    It is a density over whole latent vectors, [latent], before a logistic normal latent is
+    transformed.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    dof
+        Degrees of freedom of a Student's t distribution with the mean and the scale of the
+        posterior, which has heavier tails; None for the normal posterior itself.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Distribution of torch on the CPU, with `sample` and `log_prob`. For many points,
+    :func:`log_density` needs less memory.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `dof` is not above 0.
+    """
+    check_dof(dof)
+    return mixture(*posteriors(model, adata, indices, batch_size, silent=silent), dof)
+
+
+def check_dof(dof: float | None) -> None:
+    """Refuse degrees of freedom that no distribution has."""
+    if dof is not None and not 0 < dof < math.inf:
+        raise InvalidOptionError(
+            f"Expected dof to be a finite number above 0, or None for normal components; got {dof}."
+        )
+
+
+def posteriors(
+    model: HasEncoder,
+    adata: AnnData | None,
+    indices: CellChoice,
+    batch_size: int | None,
+    *,
+    silent: bool = False,
+) -> tuple[Float[Tensor, "cells latent"], Float[Tensor, "cells latent"]]:
+    """Mean and standard deviation of the posterior of each cell, on the CPU."""
+    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    means, deviations = [], []
+    with evaluating(model):
+        for _, batch in asked.batches():
+            posterior = model.module.encode(batch).posterior
+            means.append(posterior.loc.cpu())
+            deviations.append(posterior.stddev.cpu())
+    # Tensors of inference mode could not be used in a loss.
+    return torch.cat(means).clone(), torch.cat(deviations).clone()
+
+
+def mixture(
+    means: Float[Tensor, "cells latent"],
+    deviations: Float[Tensor, "cells latent"],
+    dof: float | None,
+) -> MixtureSameFamily:
+    """Mixture of normal or Student's t distributions of equal weight."""
+    one = (
+        Normal(means, deviations, validate_args=False)
+        if dof is None
+        else StudentT(dof, means, deviations, validate_args=False)
+    )
+    equal = Categorical(logits=torch.zeros(len(means)), validate_args=False)
+    return MixtureSameFamily(equal, Independent(one, 1, validate_args=False), validate_args=False)
+
+
+def log_density(
+    mixed: MixtureSameFamily, points: Float[Tensor, "points latent"]
+) -> Float[Tensor, " points"]:
+    """Logarithm of the density of a mixture at points, a few of them at a time; nats."""
+    n_components, n_latent = mixed.mixture_distribution.logits.shape[-1], points.shape[-1]
+    step = max(1, MOST_TERMS // (n_components * n_latent))
+    return torch.cat([mixed.log_prob(few) for few in points.split(step)])

@@ -1,0 +1,162 @@
+"""Importance weights of latent codes for a population of cells."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Normal
+
+from cellvae.distributions.normalized import CountDistribution
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.marginal import check_draws, log_marginal
+from cellvae.inference.pass_over import Pass, evaluating, pass_over
+from cellvae.inference.protocols import HasEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+MOST_TERMS = 2**23
+"""Densities of single counts that are held in memory at a time."""
+
+
+def get_importance_weights(
+    model: HasEncoder,
+    adata: AnnData | None,
+    indices: CellChoice,
+    qz: Normal,
+    px: CountDistribution,
+    zs: Float[Tensor, "*samples latent"],
+    max_cells: int = 1024,
+    truncation: bool = False,
+    n_mc_samples: int = 500,
+    n_mc_samples_per_pass: int = 250,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> np.ndarray:
+    """Weights that turn draws from a mixture of posteriors into draws of the true one.
+
+    A code z has the weight p(z) sum_a p(x_a | z) / p(x_a), divided by sum_a q(z | x_a), for cells a
+    that stand for the population (Boyeau et al. 2023). Codes under which many cells are likely, and
+    which the approximate posteriors seldom give, count for more.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells of the population, by number, mask or name; None for all.
+    qz
+        Posterior of these cells, [cells, latent], in their order.
+    px
+        Distribution of the counts that the codes stand for, [*samples, genes].
+    zs
+        Codes, before a logistic normal latent is transformed.
+    max_cells
+        Cells that stand for the population, chosen at random if there are more.
+    truncation
+        Whether weights above their mean times the root of their number are set to that, which
+        bounds the variance (Ionides 2008).
+    n_mc_samples, n_mc_samples_per_pass
+        Draws for p(x) of each of the cells, as in :func:`get_marginal_ll`.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Array [*samples] that sums to 1.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model, or it holds no counts.
+    InvalidOptionError
+        If shapes do not fit each other, or a number is below 1.
+    """
+    check_draws(n_mc_samples, n_mc_samples_per_pass)
+    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    check_shapes(qz, zs, len(asked.cells), max_cells)
+    anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
+    qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)
+    asked = asked._replace(cells=asked.cells[anchors])
+    with evaluating(model):
+        logs = log_importance(model, asked, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
+        if truncation:
+            logs = truncated(logs)
+        weights: np.ndarray = logs.softmax(dim=0).reshape(zs.shape[:-1]).cpu().numpy()
+    return weights
+
+
+def check_shapes(qz: Normal, zs: Tensor, n_cells: int, max_cells: int) -> None:
+    """Refuse posteriors and codes that are not those of so many cells."""
+    if max_cells < 1:
+        raise InvalidOptionError(f"Expected max_cells to be at least 1; got {max_cells}.")
+    n_latent = zs.shape[-1]
+    if qz.loc.shape != (n_cells, n_latent):
+        raise InvalidOptionError(
+            f"Expected qz to be of the shape [cells, latent] = [{n_cells}, {n_latent}]; got "
+            f"{[*qz.loc.shape]}. Give the posterior of the cells that indices point at."
+        )
+
+
+def log_importance(
+    model: HasEncoder,
+    anchors: Pass,
+    qz: Normal,
+    px: CountDistribution,
+    zs: Tensor,
+    n_samples: int,
+    n_per_pass: int,
+) -> Float[Tensor, " codes"]:
+    """Logarithms of the weights, not normalised; nats, in double precision."""
+    codes = zs.to(model.device).reshape(-1, zs.shape[-1])
+    explained = codes.new_full(codes.shape[:1], -math.inf, dtype=torch.float64)
+    proposed = explained.clone()
+    for positions, batch in anchors.batches():
+        log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
+        given = log_likelihoods(px, batch.counts, zs.shape[:-1]) - log_px.unsqueeze(-1)
+        shape = (len(given), codes.shape[-1])
+        prior = log_densities(model.module.prior(batch).expand(shape), codes)
+        explained = torch.logaddexp(explained, (given + prior).logsumexp(dim=0))
+        near = Normal(qz.loc[positions], qz.scale[positions], validate_args=False)
+        proposed = torch.logaddexp(proposed, log_densities(near, codes).logsumexp(dim=0))
+    return explained - proposed
+
+
+def log_likelihoods(
+    px: CountDistribution, counts: Float[Tensor, "cells genes"], shape: torch.Size
+) -> Float[Tensor, "cells codes"]:
+    """Log-likelihood of the counts of each cell under each code; a few cells at a time."""
+    n_cells, n_genes = counts.shape
+    step = max(1, MOST_TERMS // (shape.numel() * n_genes))
+    wide = counts.reshape(n_cells, *(1 for _ in shape), n_genes)
+    parts = [px.log_prob(few).sum(dim=-1, dtype=torch.float64) for few in wide.split(step)]
+    return torch.cat(parts).reshape(n_cells, -1)
+
+
+def log_densities(
+    normal: Normal, codes: Float[Tensor, "codes latent"]
+) -> Float[Tensor, "cells codes"]:
+    """Log-density of each code under the normal distribution of each cell."""
+    loc, scale = (values.to(codes.device).unsqueeze(1) for values in (normal.loc, normal.scale))
+    density = Normal(loc, scale, validate_args=False).log_prob(codes)
+    return density.sum(dim=-1, dtype=torch.float64)
+
+
+def truncated(logs: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
+    """Logarithms of weights, none above their mean times the root of their number."""
+    n = len(logs)
+    most = logs.logsumexp(dim=0) - math.log(n) + math.log(n) / 2
+    return logs.clamp(max=most)
