@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -29,8 +30,8 @@ def check_new_file(path: str | Path) -> Path:
     Raises
     ------
     InvalidOptionError
-        If its name ends in another way than `.h5ad` or `.zarr`, it is there already, or its folder
-        is not.
+        If its name ends in another way than `.h5ad` or `.zarr`, it is there already, its folder is
+        not, or no package writes it.
     """
     file = Path(path)
     if file.suffix not in SUFFIXES:
@@ -39,9 +40,22 @@ def check_new_file(path: str | Path) -> Path:
         raise InvalidOptionError(
             f"Expected a file that is not there yet; '{path}' is. Remove it, or give another name."
         )
+    if file.suffix == ".zarr" and not writes_zarr():
+        raise InvalidOptionError(
+            f"Expected the package zarr, version 3 or later, for '{path}'. Install it, or give a "
+            "file that ends in .h5ad."
+        )
     if not file.parent.is_dir():
         raise InvalidOptionError(f"Expected a folder '{file.parent}' for '{path}'; there is none.")
     return file
+
+
+def writes_zarr() -> bool:
+    """Whether a package is there that writes zarr files."""
+    try:
+        return int(version("zarr").partition(".")[0]) >= 3
+    except PackageNotFoundError:
+        return False
 
 
 @final
@@ -72,33 +86,39 @@ class MatrixFile:
 
     def __enter__(self) -> MatrixFile:
         import pandas as pd
-        from anndata import AnnData
+        from anndata.io import write_elem
 
-        unique = self.cells.is_unique
-        obs = pd.DataFrame(index=self.cells.astype(str) if unique else None)
-        if not unique:
-            rows = [str(row) for row in range(len(self.cells))]
-            obs = pd.DataFrame({"cell": self.cells.astype(str).to_numpy()}, index=rows)
-        # A gene that was asked for twice is there twice.
-        names = AnnData(obs=obs, var=pd.DataFrame(index=list(self.genes)))
-        shape = (len(self.cells), len(self.genes))
-        rows_of_chunk = max(1, min(shape[0], CHUNK_BYTES // (4 * shape[1])))
-        words: Any = {"shape": shape, "dtype": "float32", "chunks": (rows_of_chunk, shape[1])}
+        names = self.cells.astype(str)
+        obs = pd.DataFrame(index=names)
+        if not names.is_unique:
+            rows = [str(row) for row in range(len(names))]
+            obs = pd.DataFrame({"cell": names.to_numpy()}, index=rows)
+        self.store = self.opened()
+        self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        write_elem(self.store, "obs", obs)
+        write_elem(self.store, "var", pd.DataFrame(index=list(self.genes)))
+        self.values = self.empty_matrix(len(names), len(self.genes))
+        self.values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        return self
+
+    def opened(self) -> Any:
+        """New store, of h5py or zarr."""
         if self.path.suffix == ".h5ad":
             import h5py
 
-            names.write_h5ad(self.partial)
-            self.store = h5py.File(self.partial, "r+")
-            self.values = without_matrix(self.store).create_dataset("X", **words)
-        else:
-            import zarr
+            return h5py.File(self.partial, "w")
+        import zarr
 
-            names.write_zarr(self.partial)
-            self.store = zarr.open_group(self.partial, mode="r+")
-            self.values = without_matrix(self.store).create_array("X", **words)
-        self.values.attrs["encoding-type"] = "array"
-        self.values.attrs["encoding-version"] = "0.2.0"
-        return self
+        # The older format is what AnnData writes, and what all of its versions read.
+        return zarr.open_group(self.partial, mode="w", zarr_format=2)
+
+    def empty_matrix(self, n_cells: int, n_genes: int) -> Any:
+        """Matrix in the store that has no values yet."""
+        rows = max(1, min(n_cells, CHUNK_BYTES // (4 * n_genes)))
+        words: Any = {"shape": (n_cells, n_genes), "dtype": "float32", "chunks": (rows, n_genes)}
+        if self.path.suffix == ".h5ad":
+            return self.store.create_dataset("X", **words)
+        return self.store.create_array("X", **words)
 
     def write(self, rows: slice, values: NDArray[np.float32]) -> None:
         """Write the rows at these positions."""
@@ -118,10 +138,3 @@ class MatrixFile:
             shutil.rmtree(self.partial, ignore_errors=True)
         else:
             self.partial.unlink(missing_ok=True)
-
-
-def without_matrix(store: Any) -> Any:
-    """Store of an AnnData in which there is no matrix any more."""
-    if "X" in store:
-        del store["X"]
-    return store
