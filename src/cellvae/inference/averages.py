@@ -10,7 +10,7 @@ from torch import Tensor
 from cellvae.contracts import Latent, Module
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.inference.draws import decode, draw_latent, in_parts
-from cellvae.inference.weighted_draws import chosen_draws, weighted_draws
+from cellvae.inference.joint import chosen_draws, weighted_draws
 
 
 class Wanted(NamedTuple):
@@ -33,9 +33,11 @@ def mean_expression(module: Module[Any], batch: Any, wanted: Wanted) -> Tensor:
     if not wanted.importance:
         latent = draw_latent(module, batch, wanted.n_samples)
     elif wanted.n_samples > 1:
-        latent, weights = weighted_draws(module, batch, wanted.n_samples)
+        encoded = module.encode(batch)
+        latent, logs = weighted_draws(module, batch, encoded, wanted.n_samples)
+        weights = logs.softmax(dim=0).to(latent.sample.dtype)
     else:
-        latent = chosen_draws(module, batch)
+        latent = chosen_draws(module, batch, module.encode(batch))
     total: Tensor | None = None
     for samples, values in decoded_parts(module, latent, batch, wanted):
         if weights is not None:

@@ -75,7 +75,8 @@ def get_normalized_expression(
     weights
         `"importance"` weights the draws of each cell by p(x, z) / q(z | x), which brings means
         closer to those of the true posterior; with `n_samples_overall`, each draw is one of 25
-        candidates, chosen by weight. The prior is taken to be standard normal.
+        candidates, chosen by weight. The memory for it does not grow with the cells, as that of
+        :func:`get_importance_weights` does, which compares all draws with all cells.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_mean
