@@ -34,7 +34,7 @@ from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
 from cellvae.model.overview import setup_tables, summary
-from cellvae.model.run import state_folder, train
+from cellvae.model.run import search_of, state_folder, train
 from cellvae.options import check_known, from_words
 from cellvae.settings import settings
 from cellvae.train.history import History
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
     from cellvae.train.carried import Carried
+    from cellvae.train.learning_rate_search import LearningRateSearch
 
 M = TypeVar("M", bound="Model")
 
@@ -298,9 +299,12 @@ class Model(ABC):
             Whether a run that Ctrl-C has ended (after its batch) returns, or raises
             KeyboardInterrupt. A second Ctrl-C aborts at once.
         **trainer_kwargs
-            `check_val_every_n_epoch`, `enable_checkpointing`, `checkpointing_monitor`,
-            `learning_rate_monitor`, `enable_progress_bar`, `progress_bar_refresh_rate`,
-            `simple_progress_bar`, `logger`, and any argument of `lightning.Trainer`.
+            Further words of early stopping (`early_stopping_mode`, `_combine`, `_baseline`,
+            `_patience_epochs`, `_stopping_threshold` ...), `lr_schedule="cosine"`,
+            `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
+            `enable_checkpointing`, `checkpointing_monitor`, `learning_rate_monitor`,
+            `enable_progress_bar`, `progress_bar_refresh_rate`, `simple_progress_bar`, `logger`,
+            and any argument of `lightning.Trainer`.
 
         Raises
         ------
@@ -344,6 +348,105 @@ class Model(ABC):
         signature = inspect.signature(Model.train).parameters
         words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
         train(self, parse(words, progress_default=settings.progress_bar))
+
+    def lr_find(
+        self,
+        min_lr: float = 1e-6,
+        max_lr: float = 1.0,
+        num_steps: int = 100,
+        mode: Literal["exponential", "linear"] = "exponential",
+        early_stop_threshold: float | None = 4.0,
+        plot: str | Path | None = None,
+        *,
+        batch_size: int = 128,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> LearningRateSearch:
+        """Search for a learning rate: the loss while the rate grows from tiny to huge.
+
+        A copy of the network is trained; the model, its history and all random numbers stay as
+        they are. After `found = model.lr_find()` comes
+        `model.train(plan_kwargs={"lr": found.suggestion})`.
+
+        Parameters
+        ----------
+        min_lr, max_lr, num_steps, mode
+            Rates that are tried: from, to, how many, and how they grow.
+        early_stop_threshold
+            The search ends when the loss is this many times the smallest; None to go on.
+        plot
+            File for a figure of loss by rate.
+        batch_size, plan_kwargs, seed
+            As `train` takes them.
+
+        Returns
+        -------
+        Rates, losses and a suggestion; `found.plot()` draws them.
+        """
+        from cellvae.train.learning_rate_search import find_learning_rate
+
+        rows, cells, optimizer, chosen = search_of(self, batch_size, plan_kwargs, seed)
+        return find_learning_rate(
+            self.module,
+            rows,
+            cells,
+            seed=chosen,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            num_steps=num_steps,
+            mode=mode,
+            early_stop_threshold=early_stop_threshold,
+            plot=plot,
+            device=self.device,
+        )
+
+    def find_batch_size(
+        self,
+        mode: Literal["power", "binsearch"] = "power",
+        start: int = 128,
+        steps_per_trial: int = 3,
+        max_trials: int = 25,
+        max_val: int = 8192,
+        margin: float = 0.05,
+        *,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> int:
+        """Search for the largest batch that fits in memory, by training copies of the network.
+
+        Parameters
+        ----------
+        mode
+            `"power"` doubles the batch until it does not fit; `"binsearch"` then halves the
+            interval in which the answer lies.
+        start, max_val
+            First and largest batch that is tried.
+        steps_per_trial, max_trials
+            Optimizer steps with each size, and how many sizes.
+        margin
+            Share that `"binsearch"` takes off where memory was the limit.
+        plan_kwargs, seed
+            As `train` takes them.
+        """
+        from cellvae.train.batch_size_search import find_batch_size
+
+        rows, cells, optimizer, chosen = search_of(self, start, plan_kwargs, seed)
+        return find_batch_size(
+            self.module,
+            rows,
+            cells,
+            seed=chosen,
+            mode=mode,
+            start=start,
+            steps_per_trial=steps_per_trial,
+            max_trials=max_trials,
+            max_val=max_val,
+            margin=margin,
+            optimizer=optimizer,
+            device=self.device,
+        )
 
     def default_callbacks(self, **train_words: Any) -> dict[str, Callback]:
         """Callbacks that `train` adds by itself, by the names by which they can be left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -89,3 +90,41 @@ def focus(ax: Axes, table: pd.DataFrame, part: str) -> None:
     shown = pd.concat([c.iloc[max(1, len(c) // 20) :] for c in columns])
     low, high = shown.min(), shown.max()
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def metric_curves(
+    table: pd.DataFrame, metrics: Sequence[str], best_epoch: int | None = None
+) -> Figure:
+    """One panel for each metric by epoch, the best epoch marked.
+
+    Parameters
+    ----------
+    table
+        Metrics by epoch, as `model.history.table`.
+    metrics
+        Names of columns.
+    best_epoch
+        Epoch that is marked.
+    """
+    import matplotlib.pyplot as plt
+
+    n_columns = min(3, len(metrics))
+    n_rows = -(-len(metrics) // n_columns)
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(4 * n_columns, 3 * n_rows),
+        constrained_layout=True,
+        squeeze=False,
+    )
+    for ax, name in zip(axes.flat, metrics, strict=False):
+        column = table[name].dropna()
+        ax.plot(column.index, column, color=COLOURS["train"], marker=".", linewidth=1.5)
+        if best_epoch is not None:
+            ax.axvline(best_epoch, color="0.5", linewidth=0.8, linestyle="--")
+        ax.set_title(name, fontsize=10, loc="left")
+        ax.set_xlabel("Epoch")
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(metrics) :]:
+        ax.set_axis_off()
+    return figure

@@ -6,38 +6,68 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining
+    from cellvae.train.averaging import interpolate_with
     from cellvae.train.callbacks import (
+        EMA,
         EarlyStopping,
         EpochBar,
+        Freeze,
+        GradNormMonitor,
+        Group,
+        IntegrationEvaluation,
         LoudEarlyStopping,
+        LRMonitor,
+        LRSchedulerCallback,
+        MetricCallback,
         NaNGuard,
         RecordLearningRate,
+        RetrievalEvaluation,
         SaveCheckpoint,
+        Stage,
+        Stages,
+        StopReason,
         TrainingCheckpoint,
     )
     from cellvae.train.history import History
+    from cellvae.train.learning_rate_search import LearningRateSearch
     from cellvae.train.plan import Plan
     from cellvae.train.report import TrainingReport
 
 __all__ = [
+    "EMA",
     "EarlyStopping",
     "EpochBar",
+    "Freeze",
+    "GradNormMonitor",
+    "Group",
     "History",
+    "IntegrationEvaluation",
+    "LRMonitor",
+    "LRSchedulerCallback",
+    "LearningRateSearch",
     "LoudEarlyStopping",
+    "MetricCallback",
     "NaNGuard",
     "Plan",
     "RecordLearningRate",
+    "RetrievalEvaluation",
     "SaveCheckpoint",
+    "Stage",
+    "Stages",
+    "StopReason",
     "StopTraining",
     "TrainingCheckpoint",
     "TrainingReport",
+    "interpolate_with",
 ]
 
 WHERE = {
     "History": "cellvae.train.history",
+    "LearningRateSearch": "cellvae.train.learning_rate_search",
     "Plan": "cellvae.train.plan",
     "StopTraining": "cellvae.errors",
     "TrainingReport": "cellvae.train.report",
+    "interpolate_with": "cellvae.train.averaging",
 }
 
 

@@ -77,6 +77,8 @@ RUN_WORDS = (
     "devices",
     "check_val_every_n_epoch",
     "learning_rate_monitor",
+    "accumulate",
+    "lr_schedule",
     "on_nan",
     "on_interrupt",
     "resume",

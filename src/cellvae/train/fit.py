@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import BatchSizeFinder
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
@@ -38,6 +39,7 @@ from cellvae.train.options import LoaderOptions, PlateauOptions, TrainOptions
 from cellvae.train.plan import ModelFiles, Plan
 from cellvae.train.quiet import quiet_lightning, sigint_kept
 from cellvae.train.report import TrainingReport
+from cellvae.train.resizable_plan import ResizablePlan
 from cellvae.train.state import (
     TrainingState,
     advance_loops,
@@ -47,7 +49,7 @@ from cellvae.train.state import (
 )
 from cellvae.train.stopping import Interrupts, stoppable
 from cellvae.train.trainer import make_trainer
-from cellvae.train.warmup import plan_warmup
+from cellvae.train.warmup import KLWarmup, plan_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,20 @@ def fit(
     check_cells(split)
     max_epochs = options.max_epochs or default_epochs(len(rows))
     history = (state.history if state else start.history).copy()
+    if state is None:
+        history.begin_run()
     chosen = build_callbacks(options, callbacks, state_dir=start.state_dir, run_dir=start.run_dir)
-    train_blocks = blocks_of(rows, split.train, options.loader, seed, SMALLEST)
+    resizable = any(isinstance(c, BatchSizeFinder) for c in chosen)
+
+    def cut(batch_size: int, validating: bool) -> tuple[EpochBlocks, EpochBlocks | None]:
+        loader = dataclasses.replace(options.loader, batch_size=batch_size)
+        train = blocks_of(rows, split.train, loader, seed, SMALLEST)
+        if not validating:
+            return train, None
+        plain = LoaderOptions(batch_size=batch_size, shuffle=False)
+        return train, blocks_of(rows, split.validation, plain, seed, 1)
+
+    train_blocks, _ = cut(options.loader.batch_size, False)
     check_batch_norm(module, options.loader)
     floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
     warmup = plan_warmup(options.warmup, max_epochs, len(train_blocks), floor or 0.0)
@@ -146,7 +160,7 @@ def fit(
     if state is not None:
         check_identity(state.identity, identity)
         warmup = state.warmup
-    plan = Plan(
+    plan = (ResizablePlan if resizable else Plan)(
         module,
         seed=seed,
         warmup=warmup,
@@ -173,10 +187,8 @@ def fit(
         n_train=len(split.train),
     )
     validate_every = options.check_val_every_n_epoch or (1 if needed else None)
-    validation_blocks = None
-    if validate_every and len(split.validation):
-        loader = LoaderOptions(batch_size=options.loader.batch_size, shuffle=False)
-        validation_blocks = blocks_of(rows, split.validation, loader, seed, 1)
+    validating = bool(validate_every and len(split.validation))
+    train_blocks, validation_blocks = cut(options.loader.batch_size, validating)
     with quiet_lightning():
         trainer = make_trainer(
             options,
@@ -187,13 +199,24 @@ def fit(
             root=start.run_dir,
         )
     plan.blocks = tuple(b for b in (train_blocks, validation_blocks) if b is not None)
+    if isinstance(plan, ResizablePlan):
+
+        def cut_anew(size: int) -> tuple[EpochBlocks, EpochBlocks | None, KLWarmup]:
+            train, validation = cut(size, validating)
+            return (
+                train,
+                validation,
+                plan_warmup(options.warmup, max_epochs, len(train), floor or 0),
+            )
+
+        plan.cut = cut_anew
     before = {k: v.detach().clone() for k, v in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
     plan.on_start = starting(plan, trainer, state, carried)
     if state is not None:
         module.load_state_dict(state.module)
     module.train()
-    error = run(trainer, plan, train_blocks, validation_blocks, chosen, options.on_interrupt)
+    error = run(trainer, plan, chosen, options.on_interrupt)
     module.to(trainer.strategy.root_device, dtype).eval()
     if error is None and plan.not_finite is not None:
         error = told_or_raised(plan)
@@ -242,7 +265,8 @@ def starting(
 ) -> Callable[[], None] | None:
     """What a plan does once its optimizers are there; None for a first run."""
     if state is not None:
-        plan.n_cells_seen, plan.earlier_seconds = state.n_cells_seen, state.seconds
+        plan.n_cells_seen = plan.n_cells_before = state.n_cells_seen
+        plan.earlier_seconds = state.seconds
         plan.n_epochs_done = state.n_epochs
         plan.best = {best.monitor: best for best in state.best}
         advance_loops(trainer, state.n_epochs, state.n_steps)
@@ -258,8 +282,6 @@ def starting(
 def run(
     trainer: pl.Trainer,
     plan: Plan,
-    train_blocks: EpochBlocks,
-    validation_blocks: EpochBlocks | None,
     callbacks: Sequence[pl.Callback],
     on_interrupt: str,
 ) -> BaseException | None:
@@ -274,7 +296,9 @@ def run(
         own_randomness(plan.seed, "training"),
     ):
         try:
-            trainer.fit(plan, train_blocks, validation_blocks)
+            # A plan that can be cut anew is asked for its blocks.
+            blocks: tuple[Any, ...] = () if isinstance(plan, ResizablePlan) else plan.blocks
+            trainer.fit(plan, *blocks)
             if not plan.started:
                 # A run that was complete already: its callbacks still bring back the best.
                 for callback in callbacks:

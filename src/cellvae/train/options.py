@@ -142,6 +142,10 @@ class TrainOptions(Options):
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
     learning_rate_monitor: bool | None = None
+    accumulate: Mapping[int, int] | None = None
+    """Batches whose gradients are added up before a step, from an epoch on."""
+    lr_schedule: str | Callable[..., Any] | None = None
+    """Name of a schedule of the learning rate, or a function from an optimizer to one."""
     on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore"
     on_interrupt: Literal["stop", "raise"] = "stop"
     resume: bool | str | Path | None = None

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,13 +149,13 @@ class Plan(pl.LightningModule):
         self.status: str = "running"
         self.interrupted = False
         self.stops_at_nan = False
-        self.started = False
+        self.started = self.is_extra = False
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.began = time.monotonic()
         self.earlier_seconds = 0.0
         self.on_start: Callable[[], None] | None = None
         self.logged_in: dict[str, int] = {}
-        self.n_cells_seen = 0
+        self.n_cells_seen = self.n_cells_before = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
         self.train_tally = Tally("train", module.extra_names)
@@ -173,6 +173,15 @@ class Plan(pl.LightningModule):
     def epoch(self) -> int:
         """Number of the current epoch, counted over all runs of the model."""
         return self.first_epoch + self.current_epoch
+
+    @property
+    def lr(self) -> float:
+        """Learning rate that the optimizer begins with, for Lightning's search of it."""
+        return self.optimizer_options.lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.optimizer_options = replace(self.optimizer_options, lr=float(rate))
 
     @property
     def n_steps(self) -> int:
@@ -234,8 +243,10 @@ class Plan(pl.LightningModule):
             self.on_start()
 
     def on_train_start(self) -> None:
-        """Note that there is something to train."""
+        """Note that there is something to train; forget what a search before it has left."""
         self.started = True
+        self.history.truncate(self.epoch)
+        self.n_cells_seen, self.n_epochs_done = self.n_cells_before, self.current_epoch
         self.trainer.should_stop = self.trainer.should_stop or self.interrupted
 
     def log(self, name: str, value: Any, *arguments: Any, **words: Any) -> None:
@@ -245,6 +256,8 @@ class Plan(pl.LightningModule):
 
     def is_fresh(self, name: str) -> bool:
         """Whether a metric has a value of this epoch; None of an earlier one is taken for new."""
+        if self.is_extra:
+            return False
         if name in self.logged_in:
             return self.logged_in[name] == self.epoch
         return self.validated or not is_validation(name)
@@ -258,6 +271,12 @@ class Plan(pl.LightningModule):
         loader = self.trainer.train_dataloader
         if isinstance(loader, EpochBlocks):
             loader.set_epoch(self.epoch)
+        # Lightning's weight averaging goes through the cells once more, for the statistics of
+        # batch normalisation alone; its flag is gone when this epoch ends.
+        self.is_extra = bool(getattr(self.trainer.fit_loop, "_skip_backward", False))
+        if self.is_extra:
+            for parameter in self.parameters():
+                parameter.grad = None
 
     def set_kl_weight(self) -> None:
         """Give the KL term its weight for this epoch and step, counted over all runs."""
@@ -318,8 +337,8 @@ class Plan(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch, all at once, into the history."""
-        if not self.train_tally.n_cells:
-            return  # stopped before the first batch
+        if self.is_extra or not self.train_tally.n_cells:
+            return  # no training: a pass for statistics, or stopped before the first batch
         self.n_cells_seen += self.train_tally.n_cells * self.trainer.world_size
         self.n_epochs_done = self.current_epoch + 1
         if not self.train_logged:

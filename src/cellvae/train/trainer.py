@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options import TrainOptions
+from cellvae.train.quiet_logger import QuietLogger, needs_logger
 
 # Steps between two entries of the logger; runs with fewer steps an epoch log each.
 LOG_EVERY = 10
@@ -57,8 +58,10 @@ def make_trainer(
     if (limit := os.environ.get(LIMIT)) is not None:
         arguments.setdefault("limit_train_batches", int(limit))
         arguments.setdefault("limit_val_batches", int(limit))
-    if arguments["logger"] is None:
-        arguments["logger"] = False
+    if arguments["logger"] in (None, False):
+        # Lightning's own trainer has a logger by default, and some of its callbacks count on it.
+        needed = any(needs_logger(callback) for callback in callbacks)
+        arguments["logger"] = QuietLogger() if needed else False
     try:
         return pl.Trainer(**arguments)
     except (ValueError, TypeError, RuntimeError) as failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 
@@ -168,3 +169,15 @@ def test_a_metric_that_is_promised_can_be_followed_and_a_misspelt_one_cannot(
             split,
             callbacks=[EarlyStopping("my_scroe", mode="min"), Producer("my_score")],
         )
+
+
+def test_accumulation_and_schedules_have_words_of_their_own(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    words: dict[str, Any] = {"lr_schedule": "cosine", "accumulate": {0: 2}, "max_epochs": 4}
+    outcome = train(module, rows, split, **words)
+    rates = outcome.history["lr-Adam"]["lr-Adam"].to_numpy()
+    expected = 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
+    assert rates == pytest.approx(expected)
+    assert outcome.carried is not None
+    assert outcome.carried.n_steps == 8  # four batches an epoch, two to a step

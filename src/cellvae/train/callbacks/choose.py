@@ -8,6 +8,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import (
     Checkpoint,
+    GradientAccumulationScheduler,
+    LambdaCallback,
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
@@ -19,9 +21,11 @@ from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.checkpoint import SaveCheckpoint
 from cellvae.train.callbacks.contract import Follows, Group, Ordered, Produces
 from cellvae.train.callbacks.early_stopping import EarlyStopping
-from cellvae.train.callbacks.learning_rate import RecordLearningRate
+from cellvae.train.callbacks.learning_rate import LRMonitor
 from cellvae.train.callbacks.nan_guard import NaNGuard
 from cellvae.train.callbacks.progress import EpochBar
+from cellvae.train.callbacks.schedule import LRSchedulerCallback
+from cellvae.train.callbacks.stages import Stages
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
 from cellvae.train.metrics import canonical, check_monitor, is_validation
 from cellvae.train.options import TrainOptions
@@ -74,12 +78,20 @@ def default_callbacks(
         chosen["training_checkpoint"] = TrainingCheckpoint(state_dir)
     if options.on_nan != "ignore" and wanted("nan_guard", NaNGuard):
         chosen["nan_guard"] = NaNGuard(options.on_nan)
-    scheduled = options.plateau is not None or any(type(c).__name__ in SCHEDULERS for c in extra)
+    scheduled = (
+        options.plateau is not None
+        or options.lr_schedule is not None
+        or any(isinstance(c, LRSchedulerCallback | Stages) for c in extra)
+    )
     recorded = scheduled if options.learning_rate_monitor is None else options.learning_rate_monitor
     if (recorded or options.plateau is not None) and wanted(
-        "learning_rate", RecordLearningRate, LearningRateMonitor
+        "learning_rate", LRMonitor, LearningRateMonitor
     ):
-        chosen["learning_rate"] = RecordLearningRate()
+        chosen["learning_rate"] = LRMonitor()
+    if options.accumulate is not None:
+        chosen["accumulate"] = GradientAccumulationScheduler(dict(options.accumulate))
+    if options.lr_schedule is not None:
+        chosen["lr_schedule"] = LRSchedulerCallback(options.lr_schedule)
     if options.progress.enabled and wanted("progress", ProgressBar):
         rate = options.progress.refresh_rate
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
@@ -106,10 +118,6 @@ def default_callbacks(
     if options.checkpoint_monitor is not None and not any(isinstance(c, Checkpoint) for c in extra):
         chosen["checkpoint"] = SaveCheckpoint(monitor=options.checkpoint_monitor)
     return chosen
-
-
-SCHEDULERS = ("LRSchedulerCallback", "Stages")
-"""Callbacks that change the learning rate."""
 
 
 def group_of(callback: pl.Callback) -> Group:
@@ -191,6 +199,7 @@ def check_monitors(
     more_may_come = any(
         not type(c).__module__.startswith((own, "lightning.", "pytorch_lightning."))
         and not isinstance(c, Produces)
+        or isinstance(c, LambdaCallback)
         for c in callbacks
     )
     produced = produced_by(callbacks)
