@@ -280,3 +280,70 @@ def test_a_failure_in_the_last_hook_spoils_nothing(
     model.train(2, callbacks=last, **WORDS)
     assert last.reason == "all epochs done"
     assert model.is_trained
+
+
+def test_events_reach_every_callback_that_has_a_method_for_them(
+    adata: AnnData, make: Callable[..., SCVI]
+) -> None:
+    seen: list[Any] = []
+
+    class Listens(pl.Callback):
+        def on_epoch_complete(self, trainer: pl.Trainer, plan: Any) -> None:
+            # Training and validation of the epoch are in the history by now.
+            seen.append(("epoch", plan.history.epochs[-1], "elbo_validation" in plan.history))
+
+        def on_my_event(self, trainer: pl.Trainer, plan: Any, value: int) -> None:
+            seen.append(("mine", value))
+
+        def on_interrupt(self, trainer: pl.Trainer, plan: Any) -> None:
+            seen.append("interrupt")
+
+    class Speaks(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+            pl_module.emit("on_my_event", value=trainer.current_epoch)
+            pl_module.emit("on_nobodys_event")
+
+    press = At(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    make(adata).train(9, callbacks=[Listens(), Speaks(), press], check_val_every_n_epoch=1, **WORDS)
+    assert seen == [
+        ("mine", 0),
+        ("epoch", 0, True),
+        ("mine", 1),
+        ("epoch", 1, True),
+        "interrupt",
+    ]
+
+
+def test_epochs_can_be_cut_short_from_outside(
+    adata: AnnData, make: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVAE_LIMIT_BATCHES", "1")
+    model = make(adata)
+    model.train(2, check_val_every_n_epoch=1, **WORDS)
+    assert model.carried is not None
+    assert model.carried.n_steps == 2
+
+
+def test_validation_within_epochs(adata: AnnData, make: Callable[..., SCVI]) -> None:
+    times: list[int] = []
+    count = pl.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: times.append(trainer.global_step)
+    )
+    model = make(adata)
+    model.train(2, val_check_interval=2, early_stopping=True, callbacks=count, **WORDS)
+    assert times == [2, 4, 6, 8]  # four steps an epoch
+    assert model.history.epochs == [0, 1]
+    assert len(model.history["elbo_validation"]) == 2
+
+
+def test_callbacks_of_the_model_come_beside_those_of_the_user(
+    adata: AnnData, make: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def noting(name: str) -> pl.Callback:
+        return pl.callbacks.LambdaCallback(on_train_epoch_start=lambda *_: seen.append(name))
+
+    monkeypatch.setattr(SCVI, "required_callbacks", lambda self: [noting("model's")])
+    make(adata).train(2, callbacks=noting("user's"), **WORDS)
+    assert seen == ["model's", "user's"] * 2

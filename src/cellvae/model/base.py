@@ -161,6 +161,10 @@ class Model(ABC):
     def learn_constants(module: Any, rows: Any) -> None:
         """Take constants of the network from the data; most models have none."""
 
+    def required_callbacks(self) -> Sequence[Callback]:
+        """Callbacks that training this model needs, whatever the user's own; most need none."""
+        return ()
+
     # Cells
 
     def read(self, adata: AnnData, *, new: bool) -> ColumnRows[Any]:

@@ -56,7 +56,7 @@ def train(model: Model, parsed: Parsed) -> None:
         split,
         options,
         seed=seed,
-        callbacks=parsed.callbacks,
+        callbacks=(*model.required_callbacks(), *parsed.callbacks),
         start=Start(
             history=History() if anew else model.history,
             carried=carried,
