@@ -1,0 +1,260 @@
+"""Where the time and the memory of a run go, epoch by epoch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError
+from cellvae.messages import logger
+from cellvae.train.callbacks.contract import Group
+from cellvae.train.callbacks.resource_rows import (
+    PHASES,
+    Row,
+    as_table,
+    derived,
+    device_name,
+    is_out_of_memory,
+    n_cells_of,
+    rss_mib,
+    spread,
+    training_seconds,
+)
+from cellvae.train.plan import Plan
+
+METRICS = (
+    "resources/seconds",
+    "resources/cells_per_second",
+    "resources/waiting_share",
+    "resources/rss_mib",
+)
+# Seconds between two times that the table is written within a run.
+WRITE_SECONDS = 10.0
+
+
+class ResourceMonitor(pl.Callback):
+    """Records once an epoch how long its parts took, how fast cells went by, and the memory.
+
+    The parts are `waiting` (from the end of a batch until the loader has the next), `forward` (the
+    training step, with taking cells that the loader did not take ahead), `backward`, `optimizer`,
+    `validation`, and `epoch_end` (all that comes between the last step and the next epoch, other
+    callbacks too). Times are those of the host: on a GPU, where work is queued, the parts of a step
+    tell when it was queued. Once an epoch the device is waited for, in `optimizer`, so that sums
+    and cells per second are right there too.
+
+    Logged are `resources/seconds` (until the metrics of the epoch are read),
+    `resources/cells_per_second` and `resources/waiting_share` (of its training, without validation
+    and end), `resources/rss_mib` (memory of the process) and on CUDA `resources/gpu_mib` (the most
+    that tensors have had so far).
+
+    Parameters
+    ----------
+    path
+        Table to be written, one row an epoch, with tabs; None for none. It is written about every
+        ten seconds, at the end, and where an error ends the run.
+
+    Raises
+    ------
+    InvalidOptionError
+        If `path` is a folder.
+
+    Examples
+    --------
+    >>> from cellvae.train.callbacks.resources import ResourceMonitor
+    >>> ResourceMonitor().summary
+    'no epochs'
+    """
+
+    group = Group.RECORDER
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        super().__init__()
+        if path is not None and Path(path).is_dir():
+            raise InvalidOptionError(
+                f"Expected a file for the table; '{path}' is a folder. "
+                f"Give '{Path(path) / 'resources.tsv'}'."
+            )
+        self.path = path
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        self.rows: list[Row] = []
+        self.devices: list[str] = []
+        self.row: Row | None = None
+        self.is_whole = False
+        self.phase = PHASES[0]
+        self.mark = 0.0
+        self.written = -WRITE_SECONDS
+
+    @property
+    def summary(self) -> str:
+        """Mean ± standard deviation [epochs] of each part in seconds, and cells per second."""
+        rows = self.whole_rows()
+        if not rows:
+            return "no epochs"
+        lines = [f"{name} {spread([row[name] for row in rows])} s" for name in PHASES]
+        n_cells = sum(row["cells"] for row in rows)
+        seconds = sum(training_seconds(row) for row in rows)
+        speed = n_cells / seconds if seconds else 0.0
+        lines.append(f"{speed:,.0f} cells per second on {' then '.join(self.devices)}")
+        return "\n".join(lines)
+
+    def produced_metrics(self) -> Sequence[str]:
+        """Names of what is logged on every device."""
+        return METRICS
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget an earlier run."""
+        self.clear()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the device; a run that goes on may have another than before."""
+        device = device_name(pl_module.device)
+        if self.devices[-1:] != [device]:
+            self.devices.append(device)
+        self.written = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the epoch before and begin the next."""
+        self.close()
+        if time.monotonic() - self.written > WRITE_SECONDS:
+            self.write(trainer)
+        epoch = pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
+        self.row = {"epoch": epoch, **dict.fromkeys(PHASES, 0.0), "cells": 0}
+        self.phase, self.mark = "waiting", time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """End the wait for a batch."""
+        self.switch("forward")
+        if self.row is not None:
+            self.row["cells"] += n_cells_of(batch) * trainer.world_size
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """End the training step."""
+        self.switch("backward")
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the backward pass."""
+        self.switch("optimizer")
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Wait for the next batch, or for the device after the last."""
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.switch("epoch_end" if trainer.is_last_batch else "waiting")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin validation."""
+        self.switch("validation")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End validation, of which there may be several in an epoch."""
+        self.switch("epoch_end" if trainer.is_last_batch else "waiting")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the epoch."""
+        self.switch("epoch_end")
+        # A pass for statistics of batch normalisation is no epoch.
+        if self.row is None or (isinstance(pl_module, Plan) and pl_module.is_extra):
+            return
+        self.is_whole = True
+        row = self.row
+        row["rss_mib"] = rss_mib()
+        if pl_module.device.type == "cuda":
+            row["gpu_mib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
+        logged = derived(row)
+        for name in ("seconds", "cells_per_second", "waiting_share", "rss_mib", "gpu_mib"):
+            if name in logged:
+                pl_module.log(
+                    f"resources/{name}", logged[name], on_step=False, on_epoch=True, batch_size=1
+                )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the table."""
+        self.close()
+        self.write(trainer)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write the table with the epoch that was cut short; tell of it where memory ran out."""
+        self.switch("epoch_end")
+        cut_short = self.row if not self.is_whole else None
+        self.close()
+        if cut_short is not None:
+            cut_short["rss_mib"] = rss_mib()
+        self.write(trainer, cut_short)
+        if is_out_of_memory(exception):
+            where = (
+                f"'{self.path}' has the memory of each epoch so far"
+                if self.path is not None
+                else "ResourceMonitor(path=...) writes the memory of each epoch into a table"
+            )
+            logger.error("Out of memory in epoch %d; %s.", trainer.current_epoch, where)
+
+    def switch(self, phase: str) -> None:
+        """Count the time since the last look for the part that ends now."""
+        if self.row is None:
+            return  # validation before the first epoch
+        now = time.perf_counter()
+        self.row[self.phase] += now - self.mark
+        self.phase, self.mark = phase, now
+
+    def close(self) -> None:
+        """Keep the row of an epoch that is complete."""
+        self.switch(self.phase)
+        if self.row is not None and self.is_whole:
+            self.rows.append(self.row)
+        self.row, self.is_whole = None, False
+
+    def whole_rows(self) -> list[Row]:
+        """Rows of all complete epochs, that of the current one as it is now."""
+        if self.row is None or not self.is_whole:
+            return list(self.rows)
+        open_row = dict(self.row)
+        open_row[self.phase] += time.perf_counter() - self.mark
+        return [*self.rows, open_row]
+
+    def write(self, trainer: pl.Trainer, cut_short: Row | None = None) -> None:
+        """Write the table, whole or not at all; a full disk is told, and ends no run."""
+        self.written = time.monotonic()
+        if self.path is None or not trainer.is_global_zero:
+            return
+        path = Path(self.path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(
+                as_table([*self.rows, *([cut_short] if cut_short else [])]), encoding="utf-8"
+            )
+            partial.replace(path)
+        except OSError as error:
+            logger.warning("The table of resources could not be written: %s", error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows of complete epochs and names of devices, as plain values."""
+        return {"rows": [dict(row) for row in self.whole_rows()], "devices": list(self.devices)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of a run that goes on."""
+        self.rows = [dict(row) for row in state_dict["rows"]]
+        self.devices = list(state_dict["devices"])
