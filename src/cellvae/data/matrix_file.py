@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +25,8 @@ CHUNK_BYTES = 2**22
 """Size of what is read and written at a time within the file."""
 
 
-def check_new_file(path: str | Path) -> Path:
-    """Path of an AnnData file that can be made.
+def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Path of an AnnData file that can be made, or replaced with `overwrite`.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def check_new_file(path: str | Path) -> Path:
     file = Path(path)
     if file.suffix not in SUFFIXES:
         raise InvalidOptionError(f"Expected a file that ends in .h5ad or .zarr; got '{path}'.")
-    if file.exists():
+    if file.exists() and not overwrite:
         raise InvalidOptionError(
             f"Expected a file that is not there yet; '{path}' is. Remove it, or give another name."
         )
@@ -67,8 +68,8 @@ class MatrixFile:
     path
         File to be made, as :func:`check_new_file` gives it.
     cells, genes
-        Names of rows and columns. Where names of cells repeat, rows are numbered and the names
-        become the column `cell`.
+        Names of rows and columns; without genes there is no `X`. Where names of cells repeat, rows
+        are numbered and the names become the column `cell`.
 
     Examples
     --------
@@ -97,13 +98,18 @@ class MatrixFile:
         self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_elem(self.store, "obs", obs)
         write_elem(self.store, "var", pd.DataFrame(index=list(self.genes)))
-        self.values = self.empty_matrix(len(names), len(self.genes))
-        self.values.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        if len(self.genes):
+            self.values = self.empty_array("X", (len(names), len(self.genes)))
         return self
+
+    @property
+    def is_h5ad(self) -> bool:
+        """Whether the file is one of HDF5; otherwise it is a folder of zarr."""
+        return self.path.suffix == ".h5ad"
 
     def opened(self) -> Any:
         """New store, of h5py or zarr."""
-        if self.path.suffix == ".h5ad":
+        if self.is_h5ad:
             import h5py
 
             return h5py.File(self.partial, "w")
@@ -112,13 +118,14 @@ class MatrixFile:
         # The older format is what AnnData writes, and what all of its versions read.
         return zarr.open_group(self.partial, mode="w", zarr_format=2)
 
-    def empty_matrix(self, n_cells: int, n_genes: int) -> Any:
-        """Matrix in the store that has no values yet."""
-        rows = max(1, min(n_cells, CHUNK_BYTES // (4 * n_genes)))
-        words: Any = {"shape": (n_cells, n_genes), "dtype": "float32", "chunks": (rows, n_genes)}
-        if self.path.suffix == ".h5ad":
-            return self.store.create_dataset("X", **words)
-        return self.store.create_array("X", **words)
+    def empty_array(self, name: str, shape: tuple[int, ...]) -> Any:
+        """Array in the store that has no values yet, with one row for each cell."""
+        rows = max(1, min(shape[0], CHUNK_BYTES // (4 * math.prod(shape[1:]))))
+        words: Any = {"shape": shape, "dtype": "float32", "chunks": (rows, *shape[1:])}
+        create = self.store.create_dataset if self.is_h5ad else self.store.create_array
+        array = create(name, **words)
+        array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        return array
 
     def write(self, rows: slice, values: NDArray[np.float32]) -> None:
         """Write the rows at these positions."""
@@ -130,10 +137,12 @@ class MatrixFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.path.suffix == ".h5ad":
+        if self.is_h5ad:
             self.store.close()
         if kind is None:
-            self.partial.rename(self.path)
+            if self.path.is_dir():
+                shutil.rmtree(self.path)  # a folder takes the place of an empty one only
+            self.partial.replace(self.path)
         elif self.partial.is_dir():
             shutil.rmtree(self.partial, ignore_errors=True)
         else:
