@@ -12,7 +12,9 @@ from scipy import stats
 
 from cellvae.distributions import NegativeBinomial
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.correlation import correlation_of, denoised, pearson, spearman
+from cellvae.inference import correlation as module_of_correlation
+from cellvae.inference.coefficients import Moments, RankedDraws
+from cellvae.inference.correlation import denoised
 from cellvae.model import SCVI
 
 
@@ -24,25 +26,48 @@ def mixed(n_draws: int = 3_000) -> np.ndarray:
     return values.astype(np.float32) + 100
 
 
-@pytest.mark.parametrize("kind", ["pearson", "spearman"])
-def test_coefficients_are_those_of_numpy_and_scipy(kind: str) -> None:
+def parts_of(values: np.ndarray) -> list[torch.Tensor]:
+    """Draws in parts."""
+    return [torch.from_numpy(part) for part in np.array_split(values, 7)]
+
+
+def test_coefficients_of_pearson_are_those_of_numpy() -> None:
+    values, moments = mixed(), Moments(5)
+    for part in parts_of(values):
+        moments.add(part)
+    expected = np.corrcoef(values.T.astype(float))
+    np.testing.assert_allclose(moments.coefficients(), expected, atol=1e-9)
+
+
+def test_ranks_are_those_of_scipy() -> None:
     values = mixed()
-
-    def draws(take: Callable[[torch.Tensor], None]) -> None:
-        for part in np.array_split(values, 7):
-            take(torch.from_numpy(part))
-
-    if kind == "pearson":
-        result, expected = pearson(draws, len(values), 5), np.corrcoef(values.T.astype(float))
-    else:
-        result, expected = spearman(draws, len(values), 5), stats.spearmanr(values).statistic
-    np.testing.assert_allclose(result, expected, atol=1e-5)
+    ranked = RankedDraws(5, len(values))
+    for part in parts_of(values):
+        ranked.add(part)
+    ranks = torch.cat([ranked.ranks(part) for part in parts_of(values)])
+    np.testing.assert_array_equal(ranks + 0.5, stats.rankdata(values, axis=0))
 
 
 def test_a_gene_that_does_not_vary_has_no_coefficient() -> None:
-    coefficients = correlation_of(np.array([[4.0, 0.0], [0.0, 0.0]]))
+    moments = Moments(2)
+    for value in (1.0, 2.5, 0.3):
+        moments.add(torch.tensor([[value, 0.1], [3.0, 0.1]]))
+    coefficients = moments.coefficients()
     assert coefficients[0, 0] == 1
-    assert np.isnan([coefficients[0, 1], coefficients[1, 1]]).all()
+    assert np.isnan([coefficients[0, 1], coefficients[1, 0], coefficients[1, 1]]).all()
+
+
+def test_ranks_among_some_draws_give_nearly_the_same(
+    trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(gene_likelihood="poisson")
+    matrices = []
+    for most in (20_000, 5_000):
+        monkeypatch.setattr(module_of_correlation, "MOST_RANKED", most)
+        torch.manual_seed(0)
+        matrices.append(model.get_feature_correlation_matrix(n_samples=300))
+    assert not np.array_equal(*matrices)
+    np.testing.assert_allclose(*matrices, atol=0.03)
 
 
 def test_expression_is_drawn_from_the_gamma_of_the_counts() -> None:

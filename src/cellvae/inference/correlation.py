@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from cellvae.distributions import NegativeBinomial
 from cellvae.distributions.density import LEAST, MOST
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.inference.coefficients import Moments, RankedDraws
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.draws import decode, draw_latent, in_parts
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-GENES_RANKED = 64
-"""Genes whose draws are ranked at a time."""
+MOST_RANKED = 20_000
+"""Draws among which others have their rank."""
 
 
 def get_feature_correlation_matrix(
@@ -46,8 +47,8 @@ def get_feature_correlation_matrix(
     gamma distribution whose Poisson counts it describes: biological noise is kept, that of counting
     is not. Under other likelihoods it is the mean.
 
-    Pearson's coefficient is summed up as the draws are made. Spearman's needs ranks, so all draws
-    are held in single precision: 4 bytes for each cell, draw and gene.
+    Coefficients are summed up as the draws are made, so memory does not grow with them. Spearman's
+    is that of ranks among all draws, or, where there are more, among 20,000 chosen at random.
 
     Parameters
     ----------
@@ -103,36 +104,63 @@ def get_feature_correlation_matrix(
         raise InvalidOptionError(
             "Expected at least two draws to correlate; got one cell with n_samples=1."
         )
-    genes = model.registration.genes
-    n_genes = len(genes)
-    total = np.zeros((n_genes, n_genes))
-    for code in codes:
-
-        def draws(take: Callable[[Tensor], None], code: int | None = code) -> None:
-            over_draws(model, asked, n_samples, float(rna_size_factor), code, take)
-
-        n_draws = len(asked.cells) * n_samples
-        total += (spearman if correlation_type == "spearman" else pearson)(draws, n_draws, n_genes)
+    of_kind = spearman if correlation_type == "spearman" else pearson
+    size = float(rna_size_factor)
+    with evaluating(model):
+        each = [of_kind(model, asked, Wanted(n_samples, size, code)) for code in codes]
     import pandas as pd
 
-    return pd.DataFrame(total / len(codes), index=list(genes), columns=list(genes))
+    genes = list(model.registration.genes)
+    return pd.DataFrame(np.mean(each, axis=0), index=genes, columns=genes)
 
 
-def over_draws(
-    model: HasDecoder,
-    asked: Pass,
-    n_samples: int,
-    size: float,
-    code: int | None,
-    take: Callable[[Tensor], None],
-) -> None:
-    """Hand on draws of expression, [draws, genes], part by part."""
-    with evaluating(model):
-        for _, batch in asked.batches():
-            latent = draw_latent(model.module, batch, n_samples)
-            for _, few in in_parts(latent, model.registration.n_genes):
-                counts = decode(model.module, few, batch, code)
-                take(denoised(counts, size).flatten(0, -2).cpu())
+class Wanted(NamedTuple):
+    """What is drawn for each cell."""
+
+    n_samples: int
+    size: float
+    """Size that all cells are scaled to."""
+    code: int | None
+    """Batch that cells are decoded for."""
+
+
+def pearson(model: HasDecoder, asked: Pass, wanted: Wanted) -> np.ndarray:
+    """Coefficients of Pearson."""
+    moments = Moments(model.registration.n_genes)
+    for part in draws(model, asked, wanted):
+        moments.add(part)
+    return moments.coefficients()
+
+
+def spearman(model: HasDecoder, asked: Pass, wanted: Wanted) -> np.ndarray:
+    """Coefficients of Spearman: those of Pearson for ranks."""
+    n_draws, n_genes = len(asked.cells) * wanted.n_samples, model.registration.n_genes
+    moments = Moments(n_genes)
+    if n_draws <= MOST_RANKED:
+        parts = [*draws(model, asked, wanted)]
+        ranked = RankedDraws(n_genes, n_draws)
+        for part in parts:
+            ranked.add(part)
+        for part in parts:
+            moments.add(ranked.ranks(part))
+        return moments.coefficients()
+    chosen = torch.randint(len(asked.cells), (MOST_RANKED,))
+    some = asked._replace(cells=asked.cells[chosen])
+    ranked = RankedDraws(n_genes, MOST_RANKED)
+    for part in draws(model, some, wanted._replace(n_samples=1)):
+        ranked.add(part)
+    for part in draws(model, asked, wanted):
+        moments.add(ranked.ranks(part))
+    return moments.coefficients()
+
+
+def draws(model: HasDecoder, asked: Pass, wanted: Wanted) -> Iterator[Tensor]:
+    """Draws of expression, [draws, genes], part by part."""
+    for _, batch in asked.batches():
+        latent = draw_latent(model.module, batch, wanted.n_samples)
+        for _, few in in_parts(latent, model.registration.n_genes):
+            counts = decode(model.module, few, batch, wanted.code)
+            yield denoised(counts, wanted.size).flatten(0, -2).cpu()
 
 
 def denoised(counts: CountDistribution, size: float) -> Tensor:
@@ -142,57 +170,3 @@ def denoised(counts: CountDistribution, size: float) -> Tensor:
         return rate
     theta = counts.theta.clamp(LEAST, MOST)
     return Gamma(theta, theta / rate, validate_args=False).sample()
-
-
-def pearson(draws: Callable[[Callable[[Tensor], None]], None], _: int, n_genes: int) -> np.ndarray:
-    """Coefficients of Pearson, from sums over the draws."""
-    sums = torch.zeros(n_genes, dtype=torch.float64)
-    products = torch.zeros(n_genes, n_genes, dtype=torch.float64)
-    origin: list[Tensor] = []
-    n_draws = 0
-
-    def take(part: Tensor) -> None:
-        nonlocal n_draws
-        part = part.double()
-        if not origin:
-            # Sums of squares lose fewer digits close to the mean.
-            origin.append(part.mean(dim=0))
-        part -= origin[0]
-        sums.add_(part.sum(dim=0))
-        products.addmm_(part.T, part)
-        n_draws += len(part)
-
-    draws(take)
-    return correlation_of((products - torch.outer(sums, sums) / n_draws).numpy())
-
-
-def spearman(
-    draws: Callable[[Callable[[Tensor], None]], None], n_draws: int, n_genes: int
-) -> np.ndarray:
-    """Coefficients of Spearman: those of Pearson for the ranks of the draws."""
-    from scipy.stats import rankdata
-
-    kept = np.empty((n_genes, n_draws), dtype=np.float32)
-    filled = 0
-
-    def take(part: Tensor) -> None:
-        nonlocal filled
-        kept[:, filled : filled + len(part)] = part.numpy().T
-        filled += len(part)
-
-    draws(take)
-    for first in range(0, n_genes, GENES_RANKED):
-        some = slice(first, first + GENES_RANKED)
-        ranks = rankdata(kept[some], axis=1) - (n_draws + 1) / 2
-        with np.errstate(invalid="ignore"):
-            kept[some] = ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
-    return correlation_of((kept @ kept.T).astype(np.float64))
-
-
-def correlation_of(covariance: np.ndarray) -> np.ndarray:
-    """Coefficients from sums of squares and products."""
-    spread = np.sqrt(np.diag(covariance))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        coefficients: np.ndarray = covariance / np.outer(spread, spread)
-    np.fill_diagonal(coefficients, np.where(spread > 0, 1.0, np.nan))
-    return coefficients.clip(-1, 1)
