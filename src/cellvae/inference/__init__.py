@@ -4,6 +4,8 @@ from cellvae.inference.abundance import differential_abundance
 from cellvae.inference.aggregated import get_aggregated_posterior
 from cellvae.inference.batches import get_batch_representation
 from cellvae.inference.correlation import get_feature_correlation_matrix
+from cellvae.inference.criticism import PosteriorPredictiveCheck
+from cellvae.inference.criticism_report import create_criticism_report
 from cellvae.inference.elbo import get_elbo, get_reconstruction_error
 from cellvae.inference.expression import get_normalized_expression
 from cellvae.inference.importance import get_importance_weights
@@ -14,6 +16,8 @@ from cellvae.inference.parameters import get_likelihood_parameters
 from cellvae.inference.simulate import posterior_predictive_sample
 
 __all__ = [
+    "PosteriorPredictiveCheck",
+    "create_criticism_report",
     "differential_abundance",
     "get_aggregated_posterior",
     "get_batch_representation",

@@ -1,0 +1,188 @@
+"""Report of posterior predictive checks of a model, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
+from cellvae.evaluation.predictive import agreement
+from cellvae.inference.criticism import RAW, PosteriorPredictiveCheck
+from cellvae.inference.protocols import HasDecoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+METRICS = ("calibration", "cv_cell", "cv_gene", "zero_fraction", "diff_exp")
+"""Parts of a report."""
+
+TITLES = {
+    "cv_gene": "Coefficient of variation of genes",
+    "cv_cell": "Coefficient of variation of cells",
+    "zero_fraction": "Share of zeros of genes",
+}
+FILE = "criticism_report.md"
+FIGURE = "criticism_report.png"
+
+
+def create_criticism_report(
+    model: HasDecoder,
+    adata: AnnData | None = None,
+    skip_metrics: Collection[str] = (),
+    n_samples: int = 5,
+    label_key: str | None = None,
+    save_folder: str | Path | None = None,
+    *,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> str:
+    """Report of how well counts drawn from a model resemble those that were measured.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    skip_metrics
+        Parts left out, of `"calibration"`, `"cv_cell"`, `"cv_gene"`, `"zero_fraction"` and
+        `"diff_exp"`.
+    n_samples
+        Draws for each cell.
+    label_key
+        Column of `adata.obs` with the groups for differential expression; None leaves it out.
+    save_folder
+        Folder, made if it is not there, for the report (`criticism_report.md`) and its figure.
+    indices
+        Cells to look at, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Text in Markdown.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    InvalidOptionError
+        If a part does not exist.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model, or there are no cells.
+    """
+    unknown = [name for name in skip_metrics if name not in METRICS]
+    if unknown:
+        raise InvalidOptionError(
+            f"Expected skip_metrics to be some of {', '.join(METRICS)}; got '{unknown[0]}'."
+            f"{did_you_mean(str(unknown[0]), METRICS)}"
+        )
+    model.trained_rows(adata)
+    cells = model.adata if adata is None else adata
+    if cells is None:
+        raise DataMismatchError("The model was loaded without cells. Give adata.")
+    name = type(model).__name__
+    check = PosteriorPredictiveCheck(
+        cells,
+        {name: model},
+        n_samples=n_samples,
+        indices=indices,
+        batch_size=batch_size,
+        silent=silent,
+    )
+    wanted = [part for part in METRICS if part not in skip_metrics]
+    lines = [
+        f"# Posterior predictive checks of {name}",
+        "",
+        f"{len(check.cells):,} cells, {len(check.genes):,} genes, {n_samples} draws for each cell.",
+    ]
+    for part in wanted:
+        lines += section(check, part, name, label_key, n_samples)
+    text = "\n".join(lines) + "\n"
+    if save_folder is not None:
+        folder = Path(save_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text(text, encoding="utf-8")
+        save_figure(check, name, folder / FIGURE)
+    return text
+
+
+def section(
+    check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None, n_samples: int
+) -> list[str]:
+    """Lines of one part of the report."""
+    import pandas as pd
+
+    if part == "calibration":
+        error = check.calibration_error()[name]
+        return [
+            "",
+            "## Calibration",
+            "",
+            "Share of the measured counts within central intervals of the model (right: the level "
+            f"itself); mean squared difference {error:.4g}.",
+            "",
+            *markdown(check.calibration([0.1, 0.25, 0.5, 0.75, 0.9]).reset_index()),
+        ]
+    if part == "diff_exp":
+        if label_key is None:
+            return []
+        table = check.differential_expression(label_key, n_samples=n_samples)
+        return [
+            "",
+            f"## Differential expression by {label_key}",
+            "",
+            "Genes that differ between a group and all other cells in measured counts, and in "
+            "drawn ones.",
+            "",
+            *markdown(table.drop(columns="model")),
+        ]
+    tables = {
+        "cv_gene": check.coefficient_of_variation,
+        "cv_cell": lambda: check.coefficient_of_variation("features"),
+        "zero_fraction": check.zero_fraction,
+    }
+    table = tables[part]()
+    scores = agreement(table[RAW].to_numpy(), table[name].to_numpy())
+    means = {"measured (mean)": table[RAW].mean(), "drawn (mean)": table[name].mean()}
+    return ["", f"## {TITLES[part]}", "", *markdown(pd.DataFrame([means | scores]))]
+
+
+def markdown(table: pd.DataFrame) -> list[str]:
+    """Lines of a table in Markdown, numbers with four digits."""
+    rows = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    head = [str(column) for column in table.columns]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
+    """Write a figure with a panel for each answer that a check has given."""
+    import matplotlib.pyplot as plt
+
+    from cellvae.plotting import calibration_curve, ppc_scatter
+
+    shown = [part for part in ("calibration", *TITLES) if part in check.metrics]
+    if not shown:
+        return
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=(4 * len(shown), 3.8), layout="constrained", squeeze=False
+    )
+    for part, ax in zip(shown, axes.flat, strict=True):
+        if part == "calibration":
+            table = check.calibration()
+            calibration_curve(table.index.to_numpy(), table[name].to_numpy(), ax, label=name)
+        else:
+            table = check.metrics[part]
+            ppc_scatter(table[RAW].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part])
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,128 @@
+"""Passes over cells in which counts are drawn from a model and summed up at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.contracts import Module
+from cellvae.data.fields import count_column
+from cellvae.data.matrices import count_matrix
+from cellvae.data.registration import Registration
+from cellvae.distributions.sparse_counts import draw_sparse
+from cellvae.evaluation.predictive import GeneMoments, GroupMoments, Ranks, variation_of_cells
+from cellvae.inference.draws import decode, draw_latent
+from cellvae.inference.pass_over import Pass, evaluating
+from cellvae.inference.protocols import HasDecoder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.data.rows.column import Column
+
+
+class Seen(NamedTuple):
+    """What one pass over the cells has found for one model."""
+
+    variation_of_genes: NDArray[np.float64]
+    variation_of_cells: NDArray[np.float64]
+    zero_fraction: NDArray[np.float64]
+    ranks: Ranks
+
+
+def raw_counts(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
+    """Column of the counts of a layer, genes in the order of the model; None without a layer."""
+    if layer is None:
+        return None
+    return count_column(count_matrix(adata, layer), registration.gene_order(adata))
+
+
+def measured_in(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
+    """Measured counts of a batch: those of the model, or of a layer; [cells, genes]."""
+    counts: Tensor = batch.counts
+    return counts if raw is None else raw.take(cells).to(counts.device)
+
+
+def predicted(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
+    """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
+    latent = draw_latent(module, batch, n_samples)
+    for i in range(n_samples):
+        one = latent._replace(sample=latent.sample[[i]], library=latent.library[[i]])
+        counts = decode(module, one, batch)
+        rates = counts.get_normalized("mu")
+        found = draw_sparse(counts)
+        dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
+        dense[found.places] = found.values.to(rates.dtype)
+        yield dense.reshape(rates.shape[-2:])
+
+
+def seen_in(
+    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int
+) -> tuple[Seen, Seen]:
+    """Statistics of the measured counts, and of those drawn from a model."""
+    n_cells, n_genes = len(cells.cells), model.registration.n_genes
+    raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
+    genes = [GeneMoments(n_genes) for _ in range(n_samples)]
+    of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
+    ranks = Ranks()
+    with evaluating(model):
+        for positions, batch in cells.batches():
+            measured = measured_in(batch, cells.cells[positions], raw)
+            raw_genes.add(measured)
+            raw_cells[positions] = variation_of_cells(measured).cpu()
+            below = torch.zeros_like(measured, dtype=torch.int32)
+            equal = torch.zeros_like(below)
+            draws = predicted(model.module, batch, n_samples)
+            for moments, counts in zip(genes, draws, strict=True):
+                moments.add(counts)
+                of_cells[positions] += with_number(variation_of_cells(counts)).cpu()
+                below += counts < measured
+                equal += counts == measured
+            ranks.add(below, equal, n_samples)
+    measured_ones = Seen(raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks)
+    drawn = Seen(
+        mean_where_seen([moments.variation() for moments in genes]),
+        (of_cells[:, 0] / of_cells[:, 1]).numpy(),
+        np.mean([moments.zero_fraction() for moments in genes], axis=0),
+        ranks,
+    )
+    return measured_ones, drawn
+
+
+def moments_of_groups(
+    model: HasDecoder,
+    cells: Pass,
+    raw: Column | None,
+    codes: Tensor,
+    n_samples: int,
+    scale: float,
+) -> tuple[GroupMoments, list[GroupMoments]]:
+    """Moments of groups of cells, by the code of each cell, in measured counts and each draw."""
+    n_groups, n_genes = int(codes.max()) + 1, model.registration.n_genes
+    true = GroupMoments(n_groups, n_genes, scale)
+    drawn = [GroupMoments(n_groups, n_genes, scale) for _ in range(n_samples)]
+    with evaluating(model):
+        for positions, batch in cells.batches():
+            mine = codes[positions].to(model.device)
+            true.add(measured_in(batch, cells.cells[positions], raw), mine)
+            draws = predicted(model.module, batch, n_samples)
+            for moments, counts in zip(drawn, draws, strict=True):
+                moments.add(counts, mine)
+    return true, drawn
+
+
+def with_number(values: Tensor) -> Tensor:
+    """Values and 1, or 0 and 0 where a value is not known, to be summed up for a mean, [n, 2]."""
+    known = values.isfinite()
+    return torch.stack([torch.where(known, values, 0), known.to(values.dtype)], dim=-1)
+
+
+def mean_where_seen(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over draws, those without any count of a gene left out; NaN where all are."""
+    total = with_number(torch.from_numpy(np.stack(values))).sum(dim=0)
+    return (total[:, 0] / total[:, 1]).numpy()
