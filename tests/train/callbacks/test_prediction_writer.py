@@ -226,3 +226,15 @@ def test_real_cells_by_name(shared_data: Path, tmp_path: Path) -> None:
     )
     elbo = table.obs["reconstruction_loss"].mean() + table.obs["kl"].mean()
     assert -elbo == pytest.approx(float(model.get_elbo()), rel=0.02)
+
+
+@pytest.mark.gpu
+def test_cells_of_a_run_on_a_gpu(module: Any, rows: Any, split: Split, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    end = PredictionWriter(tmp_path / "end.h5ad", quantities=ALL)
+    each = PredictionWriter(tmp_path / "each.h5ad", quantities=ALL, every_n_epochs=2)
+    assert outcome_of(module, rows, split, end, each, accelerator="cuda").error is None
+    final, last = read(Path(end.written[0])), read(Path(each.written[0]))
+    np.testing.assert_allclose(last.obsm["latent"], final.obsm["latent"], rtol=1e-3, atol=1e-4)
+    assert last.obs["kl"].tolist() == pytest.approx(final.obs["kl"].tolist(), rel=1e-3, abs=1e-4)

@@ -313,3 +313,15 @@ def test_real_cells_and_a_run_that_goes_on(
     assert table["cells"].tolist() == [n_train] * 4
     shown = model.history["resources/cells_per_second"].iloc[:, 0].tolist()
     assert shown == pytest.approx(table["cells_per_second"].tolist(), rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_memory_of_a_gpu(module: Any, rows: Any, split: Split, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    path = tmp_path / "resources.tsv"
+    history = outcome_of(module, rows, split, ResourceMonitor(path), accelerator="cuda").history
+    table = pd.read_csv(path, sep="\t")
+    assert (table["gpu_mib"] > 0).all()
+    shown = history.table["resources/gpu_mib"].tolist()
+    assert shown == pytest.approx(table["gpu_mib"].tolist(), rel=1e-4)

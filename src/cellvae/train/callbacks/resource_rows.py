@@ -43,6 +43,17 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {deviation:.4f} [{len(values)}]"
 
 
+def as_text(rows: Sequence[Row], devices: Sequence[str]) -> str:
+    """Lines of text: seconds of each part, and cells per second of all training."""
+    if not rows:
+        return "no epochs"
+    lines = [f"{name} {spread([row[name] for row in rows])} s" for name in PHASES]
+    n_cells = sum(row["cells"] for row in rows)
+    seconds = sum(training_seconds(row) for row in rows)
+    speed = n_cells / seconds if seconds else 0.0
+    return "\n".join([*lines, f"{speed:,.0f} cells per second on {' then '.join(devices)}"])
+
+
 def as_table(rows: Sequence[Row]) -> str:
     """Table of rows with tabs; memory of a GPU is in it where one was used."""
     whole = [derived(row) for row in rows]

@@ -19,13 +19,12 @@ from cellvae.train.callbacks.resource_rows import (
     PHASES,
     Row,
     as_table,
+    as_text,
     derived,
     device_name,
     is_out_of_memory,
     n_cells_of,
     rss_mib,
-    spread,
-    training_seconds,
 )
 from cellvae.train.plan import Plan
 
@@ -97,15 +96,7 @@ class ResourceMonitor(pl.Callback):
     @property
     def summary(self) -> str:
         """Mean ± standard deviation [epochs] of each part in seconds, and cells per second."""
-        rows = self.whole_rows()
-        if not rows:
-            return "no epochs"
-        lines = [f"{name} {spread([row[name] for row in rows])} s" for name in PHASES]
-        n_cells = sum(row["cells"] for row in rows)
-        seconds = sum(training_seconds(row) for row in rows)
-        speed = n_cells / seconds if seconds else 0.0
-        lines.append(f"{speed:,.0f} cells per second on {' then '.join(self.devices)}")
-        return "\n".join(lines)
+        return as_text(self.whole_rows(), self.devices)
 
     def produced_metrics(self) -> Sequence[str]:
         """Names of what is logged on every device."""
