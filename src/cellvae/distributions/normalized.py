@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from cellvae.errors import InvalidOptionError, did_you_mean
 
 
+@runtime_checkable
 class CountDistribution(Protocol):
     """What every distribution of this folder can be asked for."""
 

@@ -80,7 +80,7 @@ class DecoderSCVI(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "*samples cells features"],
-        log_size: Float[Tensor, "*samples cells 1"],
+        log_size: Float[Tensor, "*#samples cells 1"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
