@@ -160,6 +160,27 @@ def test_nothing_is_written_where_a_run_failed(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_that_is_interrupted_leaves_what_its_model_says(
+    module: Any, rows: Any, split: Split, tmp_path: Path, epoch: int
+) -> None:
+    class Interrupting(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+            if trainer.current_epoch == epoch:
+                raise KeyboardInterrupt
+
+    writer = PredictionWriter(tmp_path / "z.h5ad")
+    report = outcome_of(module, rows, split, writer, Interrupting()).report
+    assert report.status == "interrupted"
+    # Before the first whole epoch there is nothing to say.
+    assert len(writer.written) == epoch
+    if epoch:
+        with torch.no_grad():
+            mean = module.encode(rows.take(torch.arange(60))).posterior.mean.numpy()
+        found = read(tmp_path / "z.h5ad").obsm["latent"]
+        np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+
+
 def test_a_broken_write_leaves_nothing(
     module: Any, rows: Any, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

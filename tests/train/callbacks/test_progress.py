@@ -248,3 +248,14 @@ def test_a_bare_trainer_without_a_last_epoch(capsys: pytest.CaptureFixture[str])
     assert bar.epochs[0] == 1
     assert bar.places == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3])
     assert "Epoch 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_bar_that_is_given_is_the_only_one(
+    module: Any, rows: Any, split: Split, enabled: bool
+) -> None:
+    # Lightning refuses two bars, and one where bars are switched off.
+    bar = Shown()
+    run(module, rows, split, callbacks=[bar], enable_progress_bar=enabled)
+    assert bar.epochs == [1, 2, 3, 3]

@@ -149,6 +149,13 @@ def test_the_run_is_the_same_with_it(module: Any, rows: Any, split: Split) -> No
     assert all(torch.equal(v, weights[k]) for k, v in module.state_dict().items())
 
 
+def test_the_shortest_run_has_its_numbers(module: Any, rows: Any, split: Split) -> None:
+    words: dict[str, Any] = {"max_epochs": 1, "batch_size": 64, "log_every_n_steps": 10}
+    history = outcome_of(module, rows, split, ResourceMonitor(), **words).history.table
+    assert all(history[name][0] >= 0 for name in METRICS)
+    assert history["resources/cells_per_second"][0] > 0
+
+
 def test_one_monitor_for_two_runs(module: Any, rows: Any, split: Split) -> None:
     monitor = ResourceMonitor()
     for n_epochs in (3, 2):
