@@ -90,7 +90,8 @@ def posterior_predictive_sample(
                 for code, rows in zip(codes, of_sample, strict=True):
                     counts = decode(model.module, latent, batch, code)
                     rows.add(draw_sparse(counts), n_cells)
-    samples = [mean_of(of_sample, genes) for of_sample in drawn]
+    # Each goes as soon as its matrix is made, so that only one is held twice.
+    samples = [mean_of(drawn.pop(0), genes) for _ in range(n_samples)]
     return samples if n_samples > 1 else samples[0]
 
 
