@@ -54,7 +54,8 @@ def test_mean_variance_and_draw_of_the_latent_are_those_of_scvi_tools(case: Any)
         (latent.posterior.variance, "variance"),
         (latent.sample, "z"),
     ):
-        assert_allclose(ours.numpy(), case.values[name].numpy(), rtol=0, atol=1e-5)
+        # Variances reach 75, where single precision has steps of 8e-6.
+        assert_allclose(ours.numpy(), case.values[name].numpy(), rtol=5e-7, atol=1e-5)
 
 
 @pytest.mark.usefixtures("same_noise")
