@@ -51,7 +51,7 @@ class PredictionWriter(pl.Callback):
     batch_size
         Cells of a batch.
     overwrite
-        Whether a file of this name may be replaced.
+        Whether a file that is there before the run may be replaced.
 
     Raises
     ------
