@@ -114,6 +114,9 @@ class LinearModel:
     def trained_rows(self, adata: Any) -> LinearModel:
         return self
 
+    def counted_rows(self, adata: Any) -> LinearModel:
+        return self
+
     def cells_of(self, adata: Any, indices: Any) -> torch.Tensor:
         return torch.arange(len(self.values)) if indices is None else torch.as_tensor(indices)
 

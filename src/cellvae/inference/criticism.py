@@ -92,7 +92,7 @@ class PosteriorPredictiveCheck:
         self.n_samples = n_samples
         self.genes = next(iter(self.models.values())).registration.genes
         self.passes = {
-            name: pass_over(model, adata, indices, batch_size, silent=silent)
+            name: pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
             for name, model in self.models.items()
         }
         self.cells: Tensor = next(iter(self.passes.values())).cells

@@ -122,7 +122,7 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """Reconstruction loss and KL of each cell, [cells] each, in double precision."""
     reconstruction, kl = [], []
-    batches = batches_of(model, adata, indices, batch_size)
+    batches = batches_of(model, adata, indices, batch_size, counts=True)
     with evaluating(model):
         one = torch.ones((), device=model.device)
         for batch in batches:

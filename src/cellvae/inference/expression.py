@@ -120,7 +120,7 @@ def get_normalized_expression(
         n_decoded=model.registration.n_genes,
         importance=weights == "importance",
     )
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=wanted.importance)
     if n_samples_overall is not None:
         chosen = torch.randint(len(asked.cells), (n_samples_overall,))
         asked = asked._replace(cells=asked.cells[chosen])

@@ -86,7 +86,7 @@ def get_importance_weights(
         If shapes do not fit each other, or a number is below 1.
     """
     check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
     check_shapes(qz, zs, len(asked.cells), max_cells)
     anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
     qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)

@@ -98,7 +98,7 @@ def get_marginal_ll(
         If no cells are asked for, or a number is below 1.
     """
     check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
     values = torch.empty(len(asked.cells), dtype=torch.float64)
     with evaluating(model):
         for positions, batch in asked.batches():

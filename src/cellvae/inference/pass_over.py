@@ -48,8 +48,9 @@ def pass_over(
     batch_size: int | None,
     *,
     silent: bool = False,
+    counts: bool = False,
 ) -> Pass:
-    """Pass over the cells asked for.
+    """Pass over the cells asked for; with `counts`, their counts have to be there.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def pass_over(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    rows = model.trained_rows(adata)
+    rows = model.counted_rows(adata) if counts else model.trained_rows(adata)
     cells = model.cells_of(adata, indices)
     if not len(cells):
         raise InvalidOptionError("Expected indices of at least one cell; got none.")
@@ -69,7 +70,12 @@ def pass_over(
 
 
 def batches_of(
-    model: HasEncoder, adata: AnnData | None, indices: CellChoice, batch_size: int | None
+    model: HasEncoder,
+    adata: AnnData | None,
+    indices: CellChoice,
+    batch_size: int | None,
+    *,
+    counts: bool = False,
 ) -> Iterator[Any]:
     """Batches of the cells asked for, in order, on the device of the model.
 
@@ -80,7 +86,7 @@ def batches_of(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    asked = pass_over(model, adata, indices, batch_size)
+    asked = pass_over(model, adata, indices, batch_size, counts=counts)
     return (batch for _, batch in asked.batches())
 
 

@@ -32,6 +32,10 @@ class HasEncoder(Protocol):
         """Cells to answer for: the model's own, or those of another AnnData once it was checked."""
         ...
 
+    def counted_rows(self, adata: AnnData | None) -> Rows[Any]:
+        """Cells as `trained_rows` has them; refused where their counts were dropped."""
+        ...
+
     def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
         """Numbers of the cells asked for, in the order asked."""
         ...

@@ -18,6 +18,7 @@ from cellvae.contracts import Module, Rows
 from cellvae.data import Registration, Split, cell_numbers
 from cellvae.data.fields import Field
 from cellvae.data.keys import store_keys, stored_keys
+from cellvae.data.minified import MinifiedType, minified_record, read_minified, without_counts
 from cellvae.data.orders import as_numbers
 from cellvae.data.rows.fingerprint import fingerprint
 from cellvae.data.rows.memory import ColumnRows
@@ -33,6 +34,12 @@ from cellvae.errors import (
 from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
+from cellvae.model.minify import (
+    check_has_counts,
+    check_minified_by,
+    minify,
+    refuse_minified,
+)
 from cellvae.model.overview import setup_tables, summary
 from cellvae.model.run import search_of, state_folder, train
 from cellvae.options import check_known, from_words
@@ -95,6 +102,7 @@ class Model(ABC):
                 f"Expected an AnnData that was set up for {name}; this one was not. "
                 f"Call {name}.setup_anndata(adata, ...) first."
             )
+        refuse_minified(adata, "make a model")
         with warnings.catch_warnings():
             # What is odd but allowed was told when the data were set up.
             warnings.simplefilter("ignore", DataWarning)
@@ -139,7 +147,7 @@ class Model(ABC):
     @classmethod
     def register(cls, adata: AnnData, keys: Any) -> None:
         """Check the data that keys point to, and store the keys in the AnnData."""
-        Registration.of(adata, keys, cls.fields(keys))
+        Registration.of(adata, keys, without_counts(cls.fields(keys), minified_record(adata)))
         store_keys(adata, cls.__name__, keys)
 
     @staticmethod
@@ -169,11 +177,14 @@ class Model(ABC):
 
     def read(self, adata: AnnData, *, new: bool) -> ColumnRows[Any]:
         """Rows of an AnnData, its genes and categories matched by name."""
-        return self.registration.read(
-            adata, self.fields(self.registration.keys), type(self).Batch, check_counts=new
-        )
+        fields, batch_type = self.fields(self.registration.keys), type(self).Batch
+        record = minified_record(adata)
+        if record is None:
+            return self.registration.read(adata, fields, batch_type, check_counts=new)
+        check_minified_by(record, self.module)
+        return read_minified(self.registration, adata, record, fields, batch_type, check_counts=new)
 
-    def trained_rows(self, adata: AnnData | None) -> Rows[Any]:
+    def trained_rows(self, adata: AnnData | None) -> ColumnRows[Any]:
         """Cells to answer for, once the model has been trained.
 
         Raises
@@ -190,6 +201,18 @@ class Model(ABC):
         return (
             self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
         )
+
+    def counted_rows(self, adata: AnnData | None) -> Rows[Any]:
+        """Cells as `trained_rows` has them, with their counts.
+
+        Raises
+        ------
+        NotTrainedError, DataMismatchError
+            As `trained_rows` does, or if the counts of a minified AnnData were dropped.
+        """
+        rows = self.trained_rows(adata)
+        check_has_counts(rows)
+        return rows
 
     def own_rows(self) -> ColumnRows[Any]:
         """Cells that the model holds, read anew if the AnnData has other cells than it had.
@@ -217,6 +240,52 @@ class Model(ABC):
         whole = self.adata if adata is None else adata
         assert whole is not None
         return as_numbers(cell_numbers(indices, whole))
+
+    # Minified data
+
+    @property
+    def minified_data_type(self) -> MinifiedType | None:
+        """What the model's AnnData holds in place of counts, or beside them; None for counts."""
+        record = None if self.adata is None else minified_record(self.adata)
+        return None if record is None else record.data_type
+
+    def minify_adata(
+        self,
+        minified_data_type: MinifiedType = "latent_posterior_parameters",
+        use_latent_qzm_key: str = "X_latent_qzm",
+        use_latent_qzv_key: str = "X_latent_qzv",
+        silent: bool = False,
+    ) -> None:
+        """Keep the latent posterior of each cell, and drop the counts.
+
+        `model.adata` becomes a new AnnData, the one before stays as it is. Questions that need no
+        counts are answered from the posterior as before, also after saving and loading; others are
+        refused, and so is further training.
+
+        Parameters
+        ----------
+        minified_data_type
+            `"latent_posterior_parameters"`, or `"latent_posterior_parameters_with_counts"` to keep
+            the counts too.
+        use_latent_qzm_key, use_latent_qzv_key
+            Entries of `adata.obsm` in which mean and variance of the posterior are kept. The sum
+            of the counts is kept in `adata.obs["observed_lib_size"]`.
+        silent
+            Whether no progress is shown.
+
+        Raises
+        ------
+        NotTrainedError
+            If the model has not been trained.
+        DataMismatchError
+            If the counts were dropped already, or there are no cells.
+        InvalidOptionError
+            If the type does not exist, or both keys are the same.
+        """
+        small = minify(
+            self, minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent=silent
+        )
+        self.attach(small, new=False)
 
     # Training
 
@@ -323,6 +392,7 @@ class Model(ABC):
         """
         from cellvae.train.arguments import parse
 
+        refuse_minified(self.adata, "train a model")
         if datamodule is not None:
             raise InvalidOptionError(
                 "datamodule is not supported yet: give the cells as an AnnData."
@@ -626,5 +696,5 @@ class Model(ABC):
             Whether the tables of categories are left out.
         """
         if adata is not None:
-            self.registration.check(adata)
+            self.read(adata, new=True)
         setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)

@@ -37,6 +37,7 @@ from cellvae.inference import (
 )
 from cellvae.model.base import Model
 from cellvae.model.library import library_by_batch
+from cellvae.model.recalled import recalled
 from cellvae.nn import DecoderSCVI, Encoder
 from cellvae.nn.covariates import beside, one_hot
 from cellvae.nn.encoder import VarActivation
@@ -60,6 +61,10 @@ class CountBatch(NamedTuple):
     size_factor: Float[Tensor, "cells 1"] | None = None
     categorical: Int[Tensor, "cells categorical"] | None = None
     continuous: Float[Tensor, "cells continuous"] | None = None
+    latent_mean: Float[Tensor, "cells latent"] | None = None
+    latent_variance: Float[Tensor, "cells latent"] | None = None
+    library_mean: Float[Tensor, "cells 1"] | None = None
+    library_variance: Float[Tensor, "cells 1"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +238,9 @@ class SCVIModule(Module[CountBatch]):
 
     def encode(self, batch: CountBatch) -> Latent:
         """Posterior of latent and library, and a draw from each."""
+        stored = recalled(batch, self.transform)
+        if stored is not None:
+            return stored
         features = torch.log1p(batch.counts) if self.config.log_variational else batch.counts
         codes: Sequence[Tensor] = ()
         if self.config.encode_covariates:
