@@ -152,7 +152,8 @@ class Plan(pl.LightningModule):
         self.started = self.is_extra = False
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.began = time.monotonic()
-        self.earlier_seconds = 0.0
+        self.earlier_seconds = self.data_seconds = 0.0
+        self.kept = False
         self.on_start: Callable[[], None] | None = None
         self.logged_in: dict[str, int] = {}
         self.n_cells_seen = self.n_cells_before = 0
@@ -222,7 +223,9 @@ class Plan(pl.LightningModule):
             raise TrainingError(
                 f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
             )
+        begin = time.perf_counter()
         batch = to_device(block.rows.take(block.steps[0]), self.device)
+        self.data_seconds += time.perf_counter() - begin
         if str(self.trainer.precision) in OTHER_TYPES:
             batch = self.trainer.precision_plugin.convert_input(batch)
         return self.loss(batch, self.kl_weight)

@@ -109,6 +109,21 @@ def test_waiting_for_the_loader(
     assert table["resources/cells_per_second"][1] == pytest.approx(50 / training, rel=1e-5)
 
 
+def test_cells_that_are_taken_within_the_step_were_waited_for(
+    module: Any, rows: Any, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = type(rows).take
+
+    def slowly(self: Any, cells: Any) -> Any:
+        time.sleep(0.01)
+        return take(self, cells)
+
+    monkeypatch.setattr(type(rows), "take", slowly)
+    monitor = ResourceMonitor()
+    outcome_of(module, rows, split, monitor)
+    assert all(row["waiting"] > 0.01 * 3 for row in monitor.rows)
+
+
 def test_history_and_table_say_the_same(
     module: Any, rows: Any, split: Split, tmp_path: Path
 ) -> None:

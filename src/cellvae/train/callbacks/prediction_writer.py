@@ -111,8 +111,8 @@ class PredictionWriter(pl.Callback):
 
     def on_stop(self, trainer: pl.Trainer, plan: Plan, reason: str) -> None:
         """Write the file of a run that has left a trained model."""
-        trained = plan.n_epochs_done > 0 and plan.status != "failed"
-        if self.every_n_epochs is None and trained and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trained = plan.kept and plan.n_epochs_done > 0 and plan.status != "failed"
+        if self.every_n_epochs is None and trained:
             self.write(trainer, plan, Path(self.path))
 
     def write(self, trainer: pl.Trainer, plan: Plan, path: Path) -> None:

@@ -41,9 +41,8 @@ WRITE_SECONDS = 10.0
 class ResourceMonitor(pl.Callback):
     """Records once an epoch how long its parts took, how fast cells went by, and the memory.
 
-    The parts are `waiting` (from the end of a batch until the loader has the next), `forward` (the
-    training step, with taking cells that the loader did not take ahead), `backward`, `optimizer`,
-    `validation`, and `epoch_end` (all that comes between the last step and the next epoch, other
+    The parts are `waiting` (from the end of a batch until the cells of the next are there),
+    `forward` (the training step without taking its cells), `backward`, `optimizer`, `validation`, and `epoch_end` (all that comes between the last step and the next epoch, other
     callbacks too). Times are those of the host: on a GPU, where work is queued, the parts of a step
     tell when it was queued. Once an epoch the device is waited for, in `optimizer`, so that sums
     and cells per second are right there too.
@@ -90,7 +89,7 @@ class ResourceMonitor(pl.Callback):
         self.row: Row | None = None
         self.is_whole = False
         self.phase = PHASES[0]
-        self.mark = 0.0
+        self.mark = self.data_mark = 0.0
         self.written = -WRITE_SECONDS
 
     @property
@@ -127,14 +126,20 @@ class ResourceMonitor(pl.Callback):
     ) -> None:
         """End the wait for a batch."""
         self.switch("forward")
+        self.data_mark = data_seconds(pl_module)
         if self.row is not None:
             self.row["cells"] += n_cells_of(batch) * trainer.world_size
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """End the training step."""
+        """End the training step; cells that were taken within it were waited for."""
         self.switch("backward")
+        if self.row is not None:
+            taken = data_seconds(pl_module) - self.data_mark
+            self.row["forward"] -= taken
+            self.row["waiting"] += taken
+            self.data_mark += taken
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the backward pass."""
@@ -249,3 +254,8 @@ class ResourceMonitor(pl.Callback):
         """Take the rows of a run that goes on."""
         self.rows = [dict(row) for row in state_dict["rows"]]
         self.devices = list(state_dict["devices"])
+
+
+def data_seconds(pl_module: pl.LightningModule) -> float:
+    """Seconds that a plan has spent on taking cells; of other modules nothing is known."""
+    return pl_module.data_seconds if isinstance(pl_module, Plan) else 0.0
