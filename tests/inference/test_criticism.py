@@ -62,8 +62,11 @@ def test_calibration_is_that_of_ranks_among_kept_draws(trained: Callable[..., SC
     table = check.calibration([0.2, 0.8])
     for level in (0.2, 0.8):
         assert table.loc[level, "a"] == pytest.approx((abs(2 * u - 1) < level).mean(), abs=0.06)
-    error = check.calibration_error([0.2, 0.8])
+    error = check.calibration_error([0.1, 0.4, 0.6, 0.9])
     assert error["a"] == pytest.approx(((table["a"] - [0.2, 0.8]) ** 2).mean())
+    one_sided = check.calibration_error([0.0, 0.3])
+    assert one_sided["a"] == pytest.approx(((u < 0.3).mean() - 0.3) ** 2, abs=0.02)
+    assert check.calibration_error()["a"] >= 0
 
 
 def test_cells_and_layers_can_be_chosen(trained: Callable[..., SCVI]) -> None:
@@ -111,6 +114,9 @@ def test_what_cannot_be_checked_is_refused(trained: Callable[..., SCVI]) -> None
         check.coefficient_of_variation("cell")
     with pytest.raises(InvalidOptionError, match="above 0 and below 1"):
         check.calibration([0.5, 1.0])
+    for wrong in ([], [0.1], [0.1, 0.5, 0.9], [0.9, 0.1], [-0.1, 0.5]):
+        with pytest.raises(InvalidOptionError, match="even number of rising quantiles"):
+            check.calibration_error(wrong)
     with pytest.raises(InvalidOptionError, match="'t-test'"):
         check.differential_expression("label", de_method="wilcoxon")
     with pytest.raises(UnknownKeyError, match="Did you mean 'label'"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 N_BINS = 1000
-"""Levels of an interval that are told apart."""
+"""Ranks that are told apart."""
 
 LEAST_SHARE = 1e-5
 """Share of the counts of a cell that is added before fold changes are taken."""
@@ -55,7 +55,7 @@ def variation_of_cells(counts: Float[Tensor, "cells genes"]) -> Float[Tensor, " 
 
 @final
 class Ranks:
-    """Ranks of measured counts among draws, as a histogram of how far they are from the middle.
+    """Ranks of measured counts among draws, from 0 to 1, as a histogram.
 
     If the model is right, a measured count and the draws for it are alike, and any of them is the
     smallest, second smallest and so on with the same probability. Ties are broken at random, so
@@ -70,15 +70,19 @@ class Ranks:
         position = (below + torch.rand(below.shape, device=below.device) * (equal + 1)) / (
             n_draws + 1
         )
-        distance = (2 * position - 1).abs()
-        bins = (distance * N_BINS).long().clamp(max=N_BINS - 1).reshape(-1)
+        bins = (position * N_BINS).long().clamp(max=N_BINS - 1).reshape(-1)
         self.histogram += torch.bincount(bins, minlength=N_BINS).cpu()
+
+    def below(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of the counts below each quantile of the model."""
+        cumulative = np.concatenate([[0.0], self.histogram.cumsum(dim=0).numpy()])
+        edges = np.arange(N_BINS + 1) / N_BINS
+        return np.interp(quantiles, edges, cumulative / cumulative[-1])
 
     def coverage(self, levels: Sequence[float]) -> NDArray[np.float64]:
         """Share of the counts that are in the central interval of each level."""
-        cumulative = np.concatenate([[0.0], self.histogram.cumsum(dim=0).numpy()])
-        edges = np.arange(N_BINS + 1) / N_BINS
-        return np.interp(levels, edges, cumulative / cumulative[-1])
+        half = np.asarray(levels) / 2
+        return self.below(0.5 + half) - self.below(0.5 - half)
 
 
 @final

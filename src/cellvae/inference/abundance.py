@@ -41,12 +41,12 @@ def differential_abundance(
     model
         Trained model.
     adata
-        Cells to judge; None for those that the model was made with. The result is kept in
-        `adata.obsm["da_log_probs"]` too.
+        Cells that the densities are made from; None for those that the model was made with.
     adata_sub
-        Cells that the densities are made from; None for `adata`.
+        Cells to judge, such as a part of them; None for the same. The result is kept in its
+        `obsm["da_log_probs"]` too.
     sample_key
-        Column of `adata.obs` (of `adata_sub.obs` if it is given) with the sample of each cell.
+        Column of `adata.obs` with the sample of each cell.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     num_cells_posterior
@@ -79,10 +79,10 @@ def differential_abundance(
         raise InvalidOptionError(
             f"Expected num_cells_posterior to be at least 1; got {num_cells_posterior}."
         )
-    judged = model.adata if adata is None else adata
-    if judged is None:
+    source = model.adata if adata is None else adata
+    if source is None:
         raise DataMismatchError("The model was loaded without cells. Give adata.")
-    source = judged if adata_sub is None else adata_sub
+    judged = source if adata_sub is None else adata_sub
     if sample_key is None:
         raise InvalidOptionError(
             "Expected sample_key, the column of adata.obs with the sample of each cell; got None."
@@ -91,7 +91,7 @@ def differential_abundance(
     means, deviations = posteriors(model, adata, None, batch_size, silent=silent)
     points = means.double()
     if adata_sub is not None:
-        means, deviations = posteriors(model, adata_sub, None, batch_size, silent=silent)
+        points = posteriors(model, adata_sub, None, batch_size, silent=silent)[0].double()
     values = np.empty((len(points), len(samples.categories)))
     codes = samples.codes.to_numpy()
     for code in range(values.shape[1]):

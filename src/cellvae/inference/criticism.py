@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.data.observations import as_categories
-from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.evaluation.predictive import GroupMoments, recovery
 from cellvae.inference.pass_over import pass_over
-from cellvae.inference.predictive import Seen, moments_of_groups, raw_counts, seen_in
+from cellvae.inference.predictive import (
+    RAW,
+    Seen,
+    check_models,
+    moments_of_groups,
+    raw_counts,
+    seen_in,
+)
 from cellvae.inference.protocols import HasDecoder
 
 if TYPE_CHECKING:
@@ -23,11 +30,12 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-RAW = "Raw"
-"""Column of the measured counts."""
-
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
-"""Levels of the intervals that calibration is judged by."""
+"""Levels of the intervals that calibration is shown for."""
+
+LOWER = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
+QUANTILES = (*LOWER, *(round(1 - quantile, 3) for quantile in reversed(LOWER)))
+"""Bounds of the intervals that calibration is judged by."""
 
 
 @final
@@ -155,21 +163,36 @@ class PosteriorPredictiveCheck:
         values = {n: s.ranks.coverage(asked) for n, s in self.seen.items() if n != RAW}
         return self.kept("calibration", values, asked, index_name="level")
 
-    def calibration_error(self, confidence_intervals: Sequence[float] | None = None) -> pd.Series:
+    def calibration_error(self, confidence_intervals: Sequence[float] = QUANTILES) -> pd.Series:
         """Mean squared difference of coverage and level; 0 is best.
 
         Parameters
         ----------
         confidence_intervals
-            Levels of the central intervals; None for 0.05, 0.1 ... 0.95.
+            Quantiles that bound the intervals, rising: the first and the last bound the first one,
+            and so on inwards.
 
         Returns
         -------
         One number a model.
         """
-        levels = LEVELS if confidence_intervals is None else confidence_intervals
-        table = self.calibration(levels)
-        return table.sub(table.index.to_numpy(), axis=0).pow(2).mean().rename("calibration_error")
+        import pandas as pd
+
+        bounds = np.asarray(confidence_intervals, dtype=float)
+        n = len(bounds) // 2
+        rising = bounds.ndim == 1 and n and len(bounds) == 2 * n and (np.diff(bounds) > 0).all()
+        if not rising or bounds[0] < 0 or bounds[-1] > 1:
+            raise InvalidOptionError(
+                "Expected an even number of rising quantiles from 0 to 1 in confidence_intervals, "
+                f"such as [0.05, 0.25, 0.75, 0.95]; got {[*confidence_intervals]}."
+            )
+        self.look()
+        errors = {}
+        for name in self.models:
+            below = self.seen[name].ranks.below(bounds)
+            coverage, level = (x[::-1][:n] - x[:n] for x in (below, bounds))
+            errors[name] = float(np.mean((coverage - level) ** 2))
+        return pd.Series(errors, name="calibration_error")
 
     def differential_expression(
         self,
@@ -264,21 +287,3 @@ class PosteriorPredictiveCheck:
         table = pd.DataFrame(dict(values), index=index).rename_axis(index=index_name)
         self.metrics[name] = table
         return table
-
-
-def check_models(models: Mapping[str, HasDecoder], n_samples: int) -> None:
-    """Refuse models that cannot be compared."""
-    if not models:
-        raise InvalidOptionError("Expected at least one model in models_dict; got none.")
-    if RAW in models:
-        raise InvalidOptionError(f"Expected names of models other than '{RAW}' in models_dict.")
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
-    genes = {name: model.registration.genes for name, model in models.items()}
-    first = next(iter(genes))
-    for name, mine in genes.items():
-        if mine != genes[first]:
-            raise DataMismatchError(
-                f"Expected models of the same genes in the same order; those of '{name}' are not "
-                f"those of '{first}'. Check them one by one."
-            )

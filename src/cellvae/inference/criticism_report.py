@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.evaluation.predictive import agreement
-from cellvae.inference.criticism import RAW, PosteriorPredictiveCheck
+from cellvae.inference.criticism import PosteriorPredictiveCheck
+from cellvae.inference.predictive import RAW
 from cellvae.inference.protocols import HasDecoder
 
 if TYPE_CHECKING:

@@ -141,9 +141,9 @@ def log_likelihoods(
     """Log-likelihood of the counts of each cell under each code; a few cells at a time."""
     n_cells, n_genes = counts.shape
     step = max(1, MOST_TERMS // (shape.numel() * n_genes))
-    wide = counts.reshape(n_cells, *(1 for _ in shape), n_genes)
+    wide = counts.to(px.mean.device).reshape(n_cells, *(1 for _ in shape), n_genes)
     parts = [px.log_prob(few).sum(dim=-1, dtype=torch.float64) for few in wide.split(step)]
-    return torch.cat(parts).reshape(n_cells, -1)
+    return torch.cat(parts).reshape(n_cells, -1).to(counts.device)
 
 
 def log_densities(

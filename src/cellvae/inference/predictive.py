@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from cellvae.data.fields import count_column
 from cellvae.data.matrices import count_matrix
 from cellvae.data.registration import Registration
 from cellvae.distributions.sparse_counts import draw_sparse
+from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.predictive import GeneMoments, GroupMoments, Ranks, variation_of_cells
 from cellvae.inference.draws import decode, draw_latent
 from cellvae.inference.pass_over import Pass, evaluating
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from cellvae.data.rows.column import Column
 
 
+RAW = "Raw"
+"""Column of the measured counts."""
+
+
 class Seen(NamedTuple):
     """What one pass over the cells has found for one model."""
 
@@ -33,6 +38,24 @@ class Seen(NamedTuple):
     variation_of_cells: NDArray[np.float64]
     zero_fraction: NDArray[np.float64]
     ranks: Ranks
+
+
+def check_models(models: Mapping[str, HasDecoder], n_samples: int) -> None:
+    """Refuse models that cannot be compared."""
+    if not models:
+        raise InvalidOptionError("Expected at least one model in models_dict; got none.")
+    if RAW in models:
+        raise InvalidOptionError(f"Expected names of models other than '{RAW}' in models_dict.")
+    if n_samples < 1:
+        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    genes = {name: model.registration.genes for name, model in models.items()}
+    first = next(iter(genes))
+    for name, mine in genes.items():
+        if mine != genes[first]:
+            raise DataMismatchError(
+                f"Expected models of the same genes in the same order; those of '{name}' are not "
+                f"those of '{first}'. Check them one by one."
+            )
 
 
 def raw_counts(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
