@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.distributions import Normal
@@ -11,6 +11,7 @@ from torch.distributions import Normal
 from cellvae.contracts import Latent
 
 
+@runtime_checkable
 class HoldsLatent(Protocol):
     """A batch of cells that may hold the posterior of each of them."""
 
