@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from cellvae.errors import InvalidOptionError, UnknownKeyError
-from cellvae.inference.aggregated import log_density
+from cellvae.inference.aggregated import log_density, normal_log_density
 from cellvae.model import SCVI
 
 
@@ -60,14 +60,25 @@ def test_draws_have_the_mean_and_variance_of_the_mixture(trained: Callable[..., 
     mixed.log_prob(torch.zeros(3, requires_grad=True)).backward()
 
 
+@pytest.mark.parametrize("dof", [None, 3.0])
 def test_parts_of_points_give_the_same_density(
-    trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
+    trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch, dof: float | None
 ) -> None:
-    mixed = trained().get_aggregated_posterior()
+    mixed = trained().get_aggregated_posterior(dof=dof)
     points = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     whole = mixed.log_prob(points)
     monkeypatch.setattr("cellvae.inference.aggregated.MOST_TERMS", 400)
     torch.testing.assert_close(log_density(mixed, points), whole)
+
+
+def test_far_and_narrow_normals_keep_their_precision() -> None:
+    random = np.random.default_rng(0)
+    means = 30 + random.normal(size=(50, 10))
+    deviations = random.uniform(1e-3, 1e-2, (50, 10))
+    points = means[:20] + deviations[:20] * random.normal(size=(20, 10))
+    got = normal_log_density(*map(torch.from_numpy, (means, deviations, points)))
+    expected = brute_force(points, means, deviations**2, None)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("dof", [0, -1.0, float("inf"), float("nan")])

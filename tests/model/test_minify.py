@@ -178,6 +178,10 @@ def test_nothing_is_trained_on_minified_cells(
         model.minify_adata(data_type)
         with pytest.raises(DataMismatchError, match="not minified to train a model"):
             train(model)
+        for search in (model.lr_find, model.find_batch_size):
+            with pytest.raises(DataMismatchError, match="not minified to search a"):
+                search()
+        assert repr(model).endswith(f"minified, {data_type}")
         SCVI.setup_anndata(model.adata, batch_key="batch")
         with pytest.raises(DataMismatchError, match="not minified to make a model"):
             SCVI(model.adata)

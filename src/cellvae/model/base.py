@@ -459,6 +459,7 @@ class Model(ABC):
         """
         from cellvae.train.learning_rate_search import find_learning_rate
 
+        refuse_minified(self.adata, "search a learning rate")
         rows, cells, optimizer, chosen = search_of(self, batch_size, plan_kwargs, seed)
         return find_learning_rate(
             self.module,
@@ -506,6 +507,7 @@ class Model(ABC):
         """
         from cellvae.train.batch_size_search import find_batch_size
 
+        refuse_minified(self.adata, "search a batch size")
         rows, cells, optimizer, chosen = search_of(self, start, plan_kwargs, seed)
         return find_batch_size(
             self.module,

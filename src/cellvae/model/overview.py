@@ -37,6 +37,8 @@ def summary(model: Model) -> str:
         f"  set up:  {joined(given) if given else 'counts in X'}",
         f"  trained: {training(model)}",
     ]
+    if model.minified_data_type is not None:
+        lines.append(f"  cells:   minified, {model.minified_data_type}")
     return "\n".join(lines)
 
 
