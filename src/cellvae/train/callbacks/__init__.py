@@ -11,10 +11,15 @@ from cellvae.train.callbacks.judge import StopReason
 from cellvae.train.callbacks.learning_rate import LRMonitor, RecordLearningRate
 from cellvae.train.callbacks.metric import MetricCallback
 from cellvae.train.callbacks.nan_guard import NaNGuard
+from cellvae.train.callbacks.prediction_writer import PredictionWriter
+from cellvae.train.callbacks.print_metrics import PrintMetrics
 from cellvae.train.callbacks.progress import EpochBar
+from cellvae.train.callbacks.resources import ResourceMonitor
 from cellvae.train.callbacks.retrieval_evaluation import RetrievalEvaluation
+from cellvae.train.callbacks.run_logger import RunLogger
 from cellvae.train.callbacks.schedule import LRSchedulerCallback
 from cellvae.train.callbacks.stages import Stage, Stages
+from cellvae.train.callbacks.summary import Summary
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
 
 __all__ = [
@@ -30,11 +35,16 @@ __all__ = [
     "LoudEarlyStopping",
     "MetricCallback",
     "NaNGuard",
+    "PredictionWriter",
+    "PrintMetrics",
     "RecordLearningRate",
+    "ResourceMonitor",
     "RetrievalEvaluation",
+    "RunLogger",
     "SaveCheckpoint",
     "Stage",
     "Stages",
     "StopReason",
+    "Summary",
     "TrainingCheckpoint",
 ]

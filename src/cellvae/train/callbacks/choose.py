@@ -24,6 +24,7 @@ from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.learning_rate import LRMonitor
 from cellvae.train.callbacks.nan_guard import NaNGuard
 from cellvae.train.callbacks.progress import EpochBar
+from cellvae.train.callbacks.run_logger import RunLogger
 from cellvae.train.callbacks.schedule import LRSchedulerCallback
 from cellvae.train.callbacks.stages import Stages
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
@@ -74,6 +75,8 @@ def default_callbacks(
         return name not in options.without and not any(isinstance(c, kinds) for c in extra)
 
     chosen: dict[str, pl.Callback] = {}
+    if run_dir is not None and wanted("run_logger", RunLogger):
+        chosen["run_logger"] = RunLogger(run_dir)
     if state_dir is not None and wanted("training_checkpoint", TrainingCheckpoint):
         chosen["training_checkpoint"] = TrainingCheckpoint(state_dir)
     if options.on_nan != "ignore" and wanted("nan_guard", NaNGuard):

@@ -42,10 +42,11 @@ class ResourceMonitor(pl.Callback):
     """Records once an epoch how long its parts took, how fast cells went by, and the memory.
 
     The parts are `waiting` (from the end of a batch until the cells of the next are there),
-    `forward` (the training step without taking its cells), `backward`, `optimizer`, `validation`, and `epoch_end` (all that comes between the last step and the next epoch, other
-    callbacks too). Times are those of the host: on a GPU, where work is queued, the parts of a step
-    tell when it was queued. Once an epoch the device is waited for, in `optimizer`, so that sums
-    and cells per second are right there too.
+    `forward` (the training step without taking its cells), `backward`, `optimizer`,
+    `validation`, and `epoch_end` (all that comes between the last step and the next epoch,
+    other callbacks too). Times are those of the host: on a GPU, where work is queued, the parts
+    of a step tell when it was queued. Once an epoch the device is waited for, in `optimizer`,
+    so that sums and cells per second are right there too.
 
     Logged are `resources/seconds` (until the metrics of the epoch are read),
     `resources/cells_per_second` and `resources/waiting_share` (of its training, without validation

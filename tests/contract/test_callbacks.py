@@ -1,0 +1,155 @@
+"""Every callback runs with every model of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torchmetrics import MeanMetric
+
+import cellvae.train
+from cellvae.train import (
+    EMA,
+    EarlyStopping,
+    EpochBar,
+    Freeze,
+    GradNormMonitor,
+    IntegrationEvaluation,
+    LRMonitor,
+    LRSchedulerCallback,
+    MetricCallback,
+    NaNGuard,
+    PredictionWriter,
+    PrintMetrics,
+    ResourceMonitor,
+    RetrievalEvaluation,
+    RunLogger,
+    SaveCheckpoint,
+    Stage,
+    Stages,
+    Summary,
+    TrainingCheckpoint,
+)
+
+OURS: dict[str, Callable[[Path], pl.Callback]] = {
+    "EMA": lambda path: EMA(decay=0.9),
+    "EarlyStopping": lambda path: EarlyStopping(patience=2),
+    "EpochBar": lambda path: EpochBar(),
+    "Freeze": lambda path: Freeze(lambda name, _: "encoder" in name, until_epoch=2),
+    "GradNormMonitor": lambda path: GradNormMonitor(every_n_steps=1),
+    "IntegrationEvaluation": lambda path: IntegrationEvaluation(
+        "batch", "label", every_n_epochs=2, k=5
+    ),
+    "LRMonitor": lambda path: LRMonitor(log_momentum=True, log_weight_decay=True),
+    "LRSchedulerCallback": lambda path: LRSchedulerCallback("cosine"),
+    "MetricCallback": lambda path: MetricCallback(
+        {"size": MeanMetric()}, prediction=lambda module, batch: (batch[0].sum(dim=-1),)
+    ),
+    "NaNGuard": lambda path: NaNGuard("skip_batch"),
+    "PredictionWriter": lambda path: PredictionWriter(path / "latent.h5ad"),
+    "PrintMetrics": lambda path: PrintMetrics(),
+    "ResourceMonitor": lambda path: ResourceMonitor(path=path / "resources.tsv"),
+    "RetrievalEvaluation": lambda path: RetrievalEvaluation(np.arange(20), label_key="label", k=5),
+    "RunLogger": lambda path: RunLogger(path / "run"),
+    "SaveCheckpoint": lambda path: SaveCheckpoint(path / "best", epochs=[1, 3], save_last=True),
+    "Stages": lambda path: Stages([Stage(epochs=2), Stage(epochs=2, lr_factor=0.1)]),
+    "Summary": lambda path: Summary(),
+    "TrainingCheckpoint": lambda path: TrainingCheckpoint(path / "state"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[[str], Path]:
+    """Folder of a name, which is there."""
+
+    def made(name: str) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return tmp_path / name
+
+    return made
+
+
+def test_every_callback_of_the_package_is_in_the_list() -> None:
+    names = {
+        name
+        for name in cellvae.train.__all__
+        if isinstance(value := getattr(cellvae.train, name), type)
+        and issubclass(value, pl.Callback)
+    }
+    assert names - {"LoudEarlyStopping", "RecordLearningRate"} == set(OURS)
+
+
+def flat(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().double().flatten() for p in model.module.state_dict().values()])
+
+
+# Callbacks whose job is to change what is trained.
+CHANGING = {"EMA", "Freeze", "LRSchedulerCallback", "Stages"}
+# Callbacks that bring the best weights back, of the last epoch or another.
+RESTORING = {"EarlyStopping", "SaveCheckpoint"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_callback_runs_and_only_changes_what_it_is_there_for(
+    case: Any, train: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    words = {"max_epochs": 4, "check_val_every_n_epoch": 1}
+    plain = case.made()
+    train(plain, **words)
+    model = case.made()
+    train(model, callbacks=OURS[name](tmp_path), **words)
+    assert model.is_trained
+    assert model.history.epochs == [0, 1, 2, 3]
+    assert not any(part.training for part in model.module.modules())
+    assert all(p.requires_grad for p in model.module.parameters())
+    if name not in CHANGING | RESTORING:
+        assert torch.equal(flat(plain), flat(model))
+    if name not in CHANGING:
+        shared = [c for c in plain.history.table if c in model.history.table]
+        assert plain.history.table.equals(model.history.table[shared])
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_all_callbacks_run_together_twice(
+    case: Any, train: Callable[..., None], tmp_path: Path
+) -> None:
+    made = [make(tmp_path) for name, make in OURS.items() if name != "LRSchedulerCallback"]
+    model = case.made()
+    train(model, max_epochs=3, callbacks=made)
+    train(model, max_epochs=3, callbacks=made)
+    assert model.history.epochs == [0, 1, 2, 3, 4, 5]
+    assert model.training_report.status == "completed"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_run_with_a_callback_goes_on_bit_by_bit(
+    case: Any,
+    train: Callable[..., None],
+    tmp_path: Path,
+    folder: Callable[[str], Path],
+    name: str,
+) -> None:
+    class Crash(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+            if trainer.current_epoch == 3:
+                raise OSError("power")
+
+    words = {"max_epochs": 5, "check_val_every_n_epoch": 1}
+    whole = case.made()
+    train(whole, callbacks=OURS[name](folder("whole")), **words)
+    cut = case.made()
+    with pytest.raises(OSError, match="power"):
+        train(cut, callbacks=[OURS[name](folder("cut")), Crash()], resume="auto",
+              default_root_dir=tmp_path, **words)  # fmt: skip
+    again = case.made()
+    train(again, callbacks=OURS[name](folder("cut")), resume="auto",
+          default_root_dir=tmp_path, **words)  # fmt: skip
+    assert again.training_report.resumed_epoch == 3
+    assert torch.equal(flat(whole), flat(again))
+    left = [c for c in whole.history.table if not c.startswith("resources/")]
+    assert whole.history.table[left].equals(again.history.table[left])
