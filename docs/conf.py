@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from importlib import import_module
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -44,6 +43,7 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 napoleon_preprocess_types = False
 toc_object_entries_show_parents = "hide"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -76,7 +76,8 @@ def copy_tutorials() -> None:
         if stale.name not in notebooks:
             stale.unlink()
     for name, notebook in notebooks.items():
-        shutil.copy2(notebook, copies / name)
+        # Links lead from the folder of the notebooks to that of the pages.
+        (copies / name).write_text(notebook.read_text().replace("](../docs/", "](../"))
 
 
 def write_shapes_plainly(app: Sphinx, what: str, name: str, *rest: object) -> None:

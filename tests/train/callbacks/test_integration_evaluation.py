@@ -89,6 +89,7 @@ def test_scores_are_those_of_the_latents_of_the_epoch(cells: AnnData) -> None:
     assert logged == pytest.approx(last, rel=1e-6)
     model.module.load_state_dict(before)
     assert evaluation.baseline_scores == pytest.approx(by_hand(), abs=1e-6)
+    assert model.history.notes["eval/baseline"] == evaluation.baseline_scores
     assert evaluation.baseline_scores != pytest.approx(last, abs=1e-3)
 
 

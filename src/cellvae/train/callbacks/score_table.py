@@ -49,6 +49,7 @@ class ScoreTable:
         if self.baseline:
             return False
         self.baseline = once(trainer, plan, compute)
+        plan.history.notes[self.logged("baseline")] = dict(self.baseline)
         return True
 
     def at_epoch_end(
