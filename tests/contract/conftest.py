@@ -64,6 +64,11 @@ CASES = (
         arguments={
             "get_marginal_ll": {"n_mc_samples": 5},
             "differential_abundance": {"sample_key": "donor"},
+            "differential_expression": {
+                "idx1": "label == 'x'",
+                "mode": "vanilla",
+                "n_samples_overall": 20,
+            },
             "get_importance_weights": {
                 "adata": None,
                 "indices": None,

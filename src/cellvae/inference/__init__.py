@@ -6,6 +6,7 @@ from cellvae.inference.batches import get_batch_representation
 from cellvae.inference.correlation import get_feature_correlation_matrix
 from cellvae.inference.criticism import PosteriorPredictiveCheck
 from cellvae.inference.criticism_report import create_criticism_report
+from cellvae.inference.differential import differential_expression
 from cellvae.inference.elbo import get_elbo, get_reconstruction_error
 from cellvae.inference.expression import get_normalized_expression
 from cellvae.inference.importance import get_importance_weights
@@ -19,6 +20,7 @@ __all__ = [
     "PosteriorPredictiveCheck",
     "create_criticism_report",
     "differential_abundance",
+    "differential_expression",
     "get_aggregated_posterior",
     "get_batch_representation",
     "get_elbo",

@@ -22,6 +22,7 @@ from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference import (
     differential_abundance,
+    differential_expression,
     get_aggregated_posterior,
     get_batch_representation,
     get_elbo,
@@ -379,6 +380,7 @@ class SCVI(Model):
     get_marginal_ll = get_marginal_ll
     get_aggregated_posterior = get_aggregated_posterior
     differential_abundance = differential_abundance
+    differential_expression = differential_expression
     get_importance_weights = get_importance_weights
     get_batch_representation = get_batch_representation
     get_normalized_expression = get_normalized_expression

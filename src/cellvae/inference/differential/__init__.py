@@ -1,0 +1,5 @@
+"""Differential expression: cells to compare, draws for them, probabilities, a table."""
+
+from cellvae.inference.differential.expression import differential_expression
+
+__all__ = ["differential_expression"]

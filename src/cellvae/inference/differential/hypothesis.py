@@ -1,0 +1,113 @@
+"""Test of one comparison: from draws of two populations to columns of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.differential.bayes import (
+    UNEXPRESSED,
+    ChangeSummary,
+    bayes_factor,
+    estimated_delta,
+    estimated_pseudocount,
+    log_fold_change,
+    probability_of_change,
+    probability_of_order,
+    summary,
+)
+
+ChangeFunction: TypeAlias = Callable[[NDArray, NDArray, float], NDArray]
+"""Change of each gene, [draws, genes], from two expressions of that shape and the pseudocount."""
+
+MOST_TESTED = 2**21
+"""Draws of the change that are held at a time."""
+
+
+class Question(NamedTuple):
+    """What is asked of two sets of draws."""
+
+    mode: Literal["change", "vanilla"]
+    delta: float | None
+    test_mode: Literal["two", "three"]
+    pseudocounts: float | None
+    change_fn: ChangeFunction | None
+
+
+def tested(
+    question: Question,
+    first: Float[Tensor, "draws genes"],
+    second: Float[Tensor, "draws genes"],
+    raw_means: tuple[Tensor, Tensor] | None,
+) -> dict[str, Tensor | float]:
+    """Columns of the test, [genes] each.
+
+    Parameters
+    ----------
+    question
+        What is asked.
+    first, second
+        Normalized expression of paired draws.
+    raw_means
+        Mean counts of both populations, from which the pseudocount is estimated.
+    """
+    scales = {"scale1": first.mean(dim=0), "scale2": second.mean(dim=0)}
+    if question.mode == "vanilla":
+        above = probability_of_order(first, second)
+        return {
+            "proba_m1": above,
+            "proba_m2": 1 - above,
+            "bayes_factor": bayes_factor(above),
+            **scales,
+        }
+    pseudocount = question.pseudocounts
+    if pseudocount is None:
+        assert raw_means is not None
+        pseudocount = estimated_pseudocount(
+            (first.amax(dim=0), second.amax(dim=0)),
+            (raw_means[0] < UNEXPRESSED, raw_means[1] < UNEXPRESSED),
+        )
+    delta = question.delta
+    if delta is None:
+        means = [part.mean(dim=0) for part in changes(question, first, second, pseudocount)]
+        delta = estimated_delta(torch.cat(means).double().cpu().numpy())
+    probabilities, summaries = [], []
+    for part in changes(question, first, second, pseudocount):
+        probabilities.append(probability_of_change(part, delta, question.test_mode))
+        summaries.append(summary(part))
+    probability = torch.cat(probabilities)
+    whole = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
+    return {
+        "proba_de": probability,
+        "proba_not_de": 1 - probability,
+        "bayes_factor": bayes_factor(probability),
+        **scales,
+        "pseudocounts": pseudocount,
+        "delta": delta,
+        **{f"lfc_{name}": values for name, values in whole._asdict().items()},
+    }
+
+
+def changes(
+    question: Question, first: Tensor, second: Tensor, pseudocount: float
+) -> Iterator[Float[Tensor, "draws genes"]]:
+    """Changes of some genes at a time, so that memory stays small."""
+    step = max(1, MOST_TESTED // len(first))
+    for one, other in zip(first.split(step, dim=1), second.split(step, dim=1), strict=True):
+        if question.change_fn is None:
+            yield log_fold_change(one, other, pseudocount)
+            continue
+        values = np.asarray(question.change_fn(one.cpu().numpy(), other.cpu().numpy(), pseudocount))
+        if values.shape != one.shape:
+            raise InvalidOptionError(
+                f"Expected change_fn to give one change for each draw and gene, {[*one.shape]}; "
+                f"got an array of shape {[*values.shape]}."
+            )
+        yield torch.from_numpy(values)

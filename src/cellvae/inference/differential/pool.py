@@ -1,0 +1,141 @@
+"""Draws of the latent for all populations, from one pass; decoded population by population."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributions import Normal
+
+from cellvae.contracts import Latent, Module
+from cellvae.inference.draws import MOST_DECODED, decode
+from cellvae.inference.joint import chosen_draws
+from cellvae.inference.pass_over import Pass
+
+
+class Pool(NamedTuple):
+    """Draws for populations one after the other; nothing in it has the size of the genes."""
+
+    latent: Latent
+    """[draws, latent]."""
+    batch: Any
+    """What the decoder reads beside it, without counts."""
+    n_draws: int
+    """Draws of each population."""
+
+
+def draw_pool(
+    module: Module[Any],
+    asked: Pass,
+    populations: list[NDArray[np.int64]],
+    n_draws: int,
+    *,
+    importance: bool,
+) -> Pool:
+    """Draws of cells that are chosen at random, with replacement, before any is encoded.
+
+    A cell that was chosen several times is encoded once, unless draws are weighted.
+    """
+    drawn = torch.cat(
+        [torch.from_numpy(cells)[torch.randint(len(cells), (n_draws,))] for cells in populations]
+    )
+    ordered, order = drawn.sort(stable=True)
+    if importance:
+        cells, repeats = ordered, torch.ones_like(ordered)
+    else:
+        cells, repeats = ordered.unique_consecutive(return_counts=True)
+    parts = []
+    for positions, batch in asked._replace(cells=cells).batches():
+        many = repeats[positions].to(asked.device)
+        latent = module.encode(batch)
+        if importance:
+            kept = chosen_draws(module, batch, latent)
+            latent = latent._replace(sample=kept.sample[0], library=kept.library[0])
+        else:
+            latent = redrawn(module, latent, many)
+        parts.append((latent, repeated(batch._replace(counts=batch.counts[:, :0]), many)))
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order))
+    back = back.to(asked.device)
+    latents, batches = zip(*parts, strict=True)
+    joined = Latent(
+        joined_normals([latent.posterior for latent in latents], back),
+        torch.cat([latent.sample for latent in latents])[back],
+        torch.cat([latent.library for latent in latents])[back],
+    )
+    columns = (
+        None if values[0] is None else torch.cat(values)[back]
+        for values in zip(*batches, strict=True)
+    )
+    return Pool(joined, type(batches[0])(*columns), n_draws)
+
+
+def redrawn(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
+    """As many draws for each cell as it was chosen, [draws, latent]."""
+    posterior = Normal(
+        latent.posterior.loc.repeat_interleave(repeats, dim=0),
+        latent.posterior.scale.repeat_interleave(repeats, dim=0),
+        validate_args=False,
+    )
+    library = latent.library.repeat_interleave(repeats, dim=0)
+    return Latent(posterior, module.transform(posterior.sample()), library)
+
+
+def repeated(batch: Any, repeats: Tensor) -> Any:
+    """Batch in which each cell comes as often as it was chosen."""
+    columns = (
+        x.repeat_interleave(repeats, dim=0) if isinstance(x, Tensor) else None for x in batch
+    )
+    return type(batch)(*columns)
+
+
+def joined_normals(normals: list[Normal], order: Tensor) -> Normal:
+    """Normal distributions one after the other, then in another order."""
+    loc = torch.cat([normal.loc for normal in normals])[order]
+    return Normal(loc, torch.cat([normal.scale for normal in normals])[order], validate_args=False)
+
+
+def decoded(
+    module: Module[Any], pool: Pool, population: int, n_genes: int, codes: Tensor | None
+) -> Float[Tensor, "draws genes"]:
+    """Normalized expression of the draws of a population.
+
+    Parameters
+    ----------
+    module
+        Network of a trained model, in eval mode.
+    pool
+        Draws of all populations.
+    population
+        Its place among them.
+    n_genes
+        Genes of the model.
+    codes
+        Code of the batch that each draw is decoded as if it came from, [draws, 1]; None for that
+        of its cell.
+    """
+    first = population * pool.n_draws
+    step = max(1, MOST_DECODED // n_genes)
+    values: Tensor | None = None
+    for start in range(0, pool.n_draws, step):
+        end = min(start + step, pool.n_draws)
+        rows = slice(first + start, first + end)
+        normal = pool.latent.posterior
+        latent = Latent(
+            Normal(normal.loc[rows], normal.scale[rows], validate_args=False),
+            pool.latent.sample[rows],
+            pool.latent.library[rows],
+        )
+        batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
+        if codes is not None:
+            batch = batch._replace(batch=codes[start:end])
+        scales = decode(module, latent, batch).get_normalized("scale")
+        if values is None:
+            values = scales.new_empty((pool.n_draws, n_genes))
+        values[start:end] = scales
+    assert values is not None
+    return values
