@@ -234,7 +234,7 @@ def fit(
         resumed_epoch=state.first_epoch + state.n_epochs if state else None,
         run_dir=start.run_dir,
     )
-    plan.status, plan.kept = report.status, kept
+    plan.status, plan.kept, plan.report = report.status, kept, report
     if report.status == "interrupted":
         plan.emit("on_interrupt")
     tell_end(plan, report.reason)

@@ -26,6 +26,7 @@ from cellvae.train.history import History
 from cellvae.train.metrics import is_validation, metric_names
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
+from cellvae.train.report import TrainingReport
 from cellvae.train.tally import Tally
 from cellvae.train.warmup import KLWarmup
 
@@ -154,6 +155,7 @@ class Plan(pl.LightningModule):
         self.began = time.monotonic()
         self.earlier_seconds = self.data_seconds = 0.0
         self.kept = False
+        self.report: TrainingReport | None = None
         self.on_start: Callable[[], None] | None = None
         self.logged_in: dict[str, int] = {}
         self.n_cells_seen = self.n_cells_before = 0

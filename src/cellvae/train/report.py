@@ -102,7 +102,8 @@ class TrainingReport:
             text = f"{self.peak_memory_mib:,.0f} MiB at most"
             shown.append(("memory", text + (f", {gpu:,.0f} MiB on the GPU" if gpu else "")))
         if self.n_skipped:
-            shown.append(("skipped", f"{self.n_skipped:,} steps that were not finite"))
+            steps = "step" if self.n_skipped == 1 else "steps"
+            shown.append(("left out", f"{self.n_skipped:,} {steps}, not finite"))
         shown.append(("seed", str(self.seed)))
         return shown
 

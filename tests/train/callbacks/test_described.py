@@ -75,6 +75,7 @@ def test_what_a_file_cannot_hold_is_described_and_not_made() -> None:
         ({"class": "History"}, "class of a callback"),
         ({"class": "EMA", "arguments": {"decey": 0.5}}, "Did you mean 'decay'"),
         ({"class": "EMA", "arguments": [1]}, "as an object"),
+        ({"class": "Freeze", "arguments": {}}, "arguments that Freeze needs"),
         ({}, "got None"),
     ],
 )

@@ -25,9 +25,9 @@ def test_a_line_has_the_metrics_of_its_epoch(
     module: Any, rows: Any, split: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "cellvae")
-    names = ["elbo_validation", "elbo_train", "nothing"]
-    printer = PrintMetrics(2, names, ".2f")
-    history = train(module, rows, split, printer, check_val_every_n_epoch=1).history
+    # Validation is switched on by the name, which may be spelt in the other way too.
+    printer = PrintMetrics(2, ["validation_elbo", "elbo_train"], ".2f")
+    history = train(module, rows, split, printer).history
     expected = [
         f"Epoch {e}: elbo_validation {history.rows[e]['elbo_validation']:.2f}"
         f"  elbo_train {history.rows[e]['elbo_train']:.2f}"
@@ -69,6 +69,14 @@ def test_a_bare_trainer_is_told_too(caplog: pytest.LogCaptureFixture, tmp_path: 
         trainer.fit(Small(), torch.utils.data.DataLoader([torch.ones(1)]))
     told = [r.getMessage() for r in caplog.records if r.name == "cellvae"]
     assert told == ["Epoch 0: mine 3"]
+
+
+def test_a_misspelt_name_is_refused_and_one_name_is_no_list_of_letters(
+    module: Any, rows: Any, split: Any
+) -> None:
+    assert PrintMetrics(metrics="elbo_train").followed_metrics() == ["elbo_train"]
+    with pytest.raises(InvalidOptionError, match="Did you mean 'elbo_train'"):
+        train(module, rows, split, PrintMetrics(metrics="elbo_trian"))
 
 
 @pytest.mark.parametrize("words", [{"every_n_epochs": 0}, {"format": "nonsense"}])

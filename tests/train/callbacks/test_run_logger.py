@@ -62,7 +62,7 @@ def test_a_folder_tells_the_whole_run(model: SCVI, tmp_path: Path) -> None:
     assert set(config["versions"]) == {"torch", "lightning", "anndata", "numpy"}
     table = pd.read_csv(folder / "history.csv", index_col="epoch")
     assert table["elbo_train"].tolist() == pytest.approx(model.history.table["elbo_train"].tolist())
-    assert (folder / "report.txt").read_text().startswith("completed\n")
+    assert (folder / "report.txt").read_text() == f"completed\n{model.training_report}\n"
     assert "SCVIModule" in (folder / "model.txt").read_text()
     made = json.loads((folder / "callbacks.json").read_text())
     (stop,) = [rebuild(values) for values in made if values["class"] == "EarlyStopping"]

@@ -53,7 +53,10 @@ def rebuild(values: Mapping[str, Any]) -> pl.Callback:
                 f"The argument '{word}' of {name} is an object of a program "
                 f"({str(value['repr'])[:80]}), which a file cannot hold. Make the callback by hand."
             )
-    return known[name](**arguments)
+    try:
+        return known[name](**arguments)
+    except TypeError as error:
+        raise FileFormatError(f"Expected the arguments that {name} needs: {error}") from error
 
 
 def callbacks() -> dict[str, type[pl.Callback]]:

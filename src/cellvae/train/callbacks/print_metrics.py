@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
 from cellvae.train.callbacks.contract import Group
+from cellvae.train.metrics import canonical
 from cellvae.train.plan import Plan
 
 
@@ -21,7 +22,7 @@ class PrintMetrics(pl.Callback):
     every_n_epochs
         Epochs between two lines; the last epoch has one in any case.
     metrics
-        Names of the metrics; None for all of the epoch.
+        Names of the metrics, or one name; None for all of the epoch.
     format
         How a number is written, as in a format string.
 
@@ -34,7 +35,10 @@ class PrintMetrics(pl.Callback):
     group: ClassVar[Group] = Group.RECORDER
 
     def __init__(
-        self, every_n_epochs: int = 1, metrics: Sequence[str] | None = None, format: str = ".4g"
+        self,
+        every_n_epochs: int = 1,
+        metrics: str | Sequence[str] | None = None,
+        format: str = ".4g",
     ) -> None:
         super().__init__()
         if every_n_epochs < 1:
@@ -48,8 +52,12 @@ class PrintMetrics(pl.Callback):
                 f"Expected a format of numbers, such as '.4g'; got '{format}'."
             ) from error
         self.every_n_epochs = every_n_epochs
-        self.metrics = None if metrics is None else list(metrics)
+        self.metrics = [metrics] if isinstance(metrics, str) else metrics and list(metrics)
         self.format = format
+
+    def followed_metrics(self) -> list[str]:
+        """Names of the metrics that were asked for."""
+        return list(self.metrics or [])
 
     def on_epoch_complete(self, trainer: pl.Trainer, plan: Plan) -> None:
         """Tell the metrics of an epoch that is in the history."""
@@ -63,9 +71,11 @@ class PrintMetrics(pl.Callback):
 
     def tell(self, trainer: pl.Trainer, epoch: int, values: Mapping[str, float]) -> None:
         """Tell some of the metrics, in the order asked for."""
+        if not trainer.is_global_zero:
+            return
         done = trainer.current_epoch + 1
         if done % self.every_n_epochs and done != trainer.max_epochs and not trainer.should_stop:
             return
-        names = list(values) if self.metrics is None else [n for n in self.metrics if n in values]
-        shown = "  ".join(f"{name} {values[name]:{self.format}}" for name in names)
+        named = [canonical(name, values) for name in self.metrics or values]
+        shown = "  ".join(f"{n} {values[n]:{self.format}}" for n in named if n in values)
         logger.info("Epoch %d: %s", epoch, shown or "no metrics")

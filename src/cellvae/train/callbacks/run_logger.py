@@ -128,11 +128,13 @@ class RunLogger(pl.Callback):
         """Write history and report, and tell how long the run took."""
         if self.folder is None:
             return
-        plan.history.to_csv(self.folder / "history.csv")
-        text = f"Training ended: {reason}. It took {duration(time.monotonic() - self.began)}."
-        write(self.folder / "report.txt", f"{plan.status}\n{text}\n")
-        logger.info(text)
-        self.close()
+        try:
+            plan.history.to_csv(self.folder / "history.csv")
+            write(self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n")
+            took = duration(time.monotonic() - self.began)
+            logger.info("Training ended: %s. It took %s.", reason, took)
+        finally:
+            self.close()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -148,8 +150,8 @@ class RunLogger(pl.Callback):
             handler.handle(record)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop listening where nobody tells of the end."""
-        if not isinstance(pl_module, Plan):
+        """Stop listening where nobody will tell of the end, as `model.train` does."""
+        if not isinstance(pl_module, Plan) or not pl_module.blocks:
             self.close()
 
     def close(self) -> None:
@@ -162,7 +164,7 @@ class RunLogger(pl.Callback):
 
 def duration(seconds: float) -> str:
     """Time in words, such as `3 min 38 s`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
