@@ -49,7 +49,9 @@ class ScoreTable:
         if self.baseline:
             return False
         self.baseline = once(trainer, plan, compute)
-        plan.history.notes[self.logged("baseline")] = dict(self.baseline)
+        # Evaluations that share a prefix share the note.
+        note = plan.history.notes.setdefault(self.logged("baseline"), {})
+        note.update(self.baseline)
         return True
 
     def at_epoch_end(
