@@ -226,8 +226,8 @@ class PosteriorPredictiveCheck:
         Returns
         -------
         DataFrame with a row for each model and group: `recall`, `precision` and `f1` of the genes
-        found, `roc_auc` of the size of t for them, and `lfc_mae`, `lfc_pearson`, `lfc_spearman` of log2 fold
-        changes.
+        found, `roc_auc` of the size of t for them, and `lfc_mae`, `lfc_pearson`, `lfc_spearman`
+        of log2 fold changes.
         """
         import pandas as pd
 
