@@ -221,6 +221,10 @@ def test_a_new_run_in_the_same_folder_forgets_the_old_one(
     for epoch in (5, 2):
         with pytest.raises(OSError, match="disk full"):
             make(adata).train(**WORDS, run_dir=tmp_path, callbacks=Crash(epoch))
+        # As a process leaves it that is killed while it writes.
+        (tmp_path / "state" / ".epoch=000009.state-abcd").touch()
+    with pytest.raises(OSError, match="disk full"):
+        make(adata).train(**WORDS, run_dir=tmp_path, callbacks=Crash(2))
     assert [p.name for p in (tmp_path / "state").iterdir()] == ["epoch=000002.state"]
 
 

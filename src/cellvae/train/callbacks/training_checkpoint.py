@@ -129,6 +129,10 @@ class TrainingCheckpoint(pl.Callback):
         state = capture(trainer, pl_module)
         path = self.folder / f"epoch={n_epochs:06d}{SUFFIX}"
         pl_module.files.write_state(path, state.to_values())
+        if self.last_saved is None:
+            # What a process left that was killed while it wrote.
+            for part in self.folder.glob(f".epoch=*{SUFFIX}-*"):
+                part.unlink(missing_ok=True)
         first = self.last_saved is None and pl_module.on_start is None
         self.last_saved, self.last_epoch = time.monotonic(), n_epochs
         kept = states_in(self.folder)
