@@ -347,3 +347,33 @@ def test_callbacks_of_the_model_come_beside_those_of_the_user(
     monkeypatch.setattr(SCVI, "required_callbacks", lambda self: [noting("model's")])
     make(adata).train(2, callbacks=noting("user's"), **WORDS)
     assert seen == ["model's", "user's"] * 2
+
+
+def test_real_cells_survive_an_error_and_go_on(shared_data: Any) -> None:
+    import anndata
+
+    adata = anndata.read_h5ad(shared_data / "kang_ctrl_8donors.h5ad")[::30].copy()
+    SCVI.setup_anndata(adata, batch_key="batch")
+
+    def made() -> SCVI:
+        torch.manual_seed(0)
+        return SCVI(adata, n_hidden=16, n_latent=4)
+
+    words = WORDS | {"batch_size": 64, "check_val_every_n_epoch": 1}
+    model = made()
+    with pytest.raises(KeyError, match="mine"):
+        model.train(9, early_stopping=True, callbacks=At(3, raising(KeyError("mine"))), **words)
+    report = model.training_report
+    assert report is not None
+    assert (report.status, report.epochs) == ("failed", 3)
+    best = model.history["elbo_validation"]["elbo_validation"]
+    assert report.restored_epoch == best.idxmin()
+    assert model.get_latent_representation().shape == (adata.n_obs, 4)
+
+    plan = {"plan_kwargs": {"n_epochs_kl_warmup": 2}}
+    whole, halves = made(), made()
+    whole.train(4, **words, **plan)
+    halves.train(2, **words, **plan)
+    halves.train(2, **words, **plan)
+    assert torch.equal(flat(whole), flat(halves))
+    pd.testing.assert_frame_equal(whole.history.table, halves.history.table, check_exact=True)
