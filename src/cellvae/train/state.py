@@ -156,7 +156,7 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [v for v in (plain(v, where) for v in value) if v is not LEFT_OUT]
     if isinstance(value, int | float):  # such as an enum of numbers
-        return type(value).__mro__[-2](value) if isinstance(value, bool) else value + 0
+        return value + 0
     logger.warning("Left '%s' out of the training state: it is a %s.", where, type(value).__name__)
     return LEFT_OUT
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from cellvae.contracts import Block
 from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
 from cellvae.messages import logger
 from cellvae.train.callbacks.contract import Group
@@ -80,7 +79,6 @@ class NaNGuard(pl.Callback):
 
     def clear_epoch(self) -> None:
         """Forget the steps of an earlier epoch."""
-        self.block: Block | None = None
         self.n_before = self.n_skipped
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
@@ -123,7 +121,7 @@ class NaNGuard(pl.Callback):
         """Keep the buffers as they were before the step."""
         if self.on_nan == "ignore":
             return
-        self.block, self.batch_idx = batch, batch_idx
+        self.batch_idx = batch_idx
         self.bad_loss = self.bad = None
         for kept, buffer in zip(self.saved, self.buffers, strict=True):
             kept.copy_(buffer)
@@ -265,7 +263,9 @@ class NaNGuard(pl.Callback):
         if self.n_skipped - self.n_before > self.most_skipped * steps and self.event is not None:
             stop_for(trainer, pl_module, self.event)
         if is_finite(pl_module.module):
-            self.last_good = {k: v.detach().clone() for k, v in state_of(pl_module).items()}
+            self.last_good = {
+                k: v.detach().clone() for k, v in pl_module.module.state_dict().items()
+            }
         elif self.event is None:
             self.event = find_cause(pl_module, None, 0, from_loss=False, gradients=())
             self.act(trainer, pl_module, self.event)
@@ -323,11 +323,6 @@ def stop_for(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent
     if isinstance(pl_module, Plan):
         pl_module.not_finite = pl_module.not_finite or str(event)
     trainer.should_stop = True
-
-
-def state_of(plan: Plan) -> Mapping[str, Tensor]:
-    """Weights and buffers of the network."""
-    return plan.module.state_dict()
 
 
 def is_finite(module: nn.Module) -> bool:
