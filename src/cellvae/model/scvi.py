@@ -158,7 +158,6 @@ class SCVISizes:
     size_factor: bool = False
 
 
-@final
 class SCVIModule(Module[CountBatch]):
     """The mathematics of scVI.
 
