@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Literal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.options import checked
@@ -21,7 +22,12 @@ class Settings:
     """
 
     def __init__(self) -> None:
-        self.values: dict[str, object] = {"seed": None, "batch_size": 128, "progress_bar": True}
+        self.values: dict[str, object] = {
+            "seed": None,
+            "batch_size": 128,
+            "progress_bar": True,
+            "kernels": "auto",
+        }
 
     @property
     def seed(self) -> int | None:
@@ -80,6 +86,20 @@ class Settings:
         logging.getLogger("cellvae").setLevel(checked("verbosity", name, int | str))
 
     @property
+    def kernels(self) -> Literal["auto", "compiled", "torch"]:
+        """What computes likelihoods on a CPU in single precision.
+
+        `"compiled"` is one pass over memory, compiled by numba at first use (some seconds, kept on
+        disk); `"torch"` is many, which any device and type can do. `"auto"` compiles from 256
+        genes on. The results differ in the last digits.
+        """
+        return self.values["kernels"]  # type: ignore[return-value]
+
+    @kernels.setter
+    def kernels(self, kernels: Literal["auto", "compiled", "torch"]) -> None:
+        self.values["kernels"] = checked("kernels", kernels, Literal["auto", "compiled", "torch"])
+
+    @property
     def num_threads(self) -> int:
         """Threads that torch uses on a CPU."""
         import torch
@@ -93,7 +113,7 @@ class Settings:
         torch.set_num_threads(checked("num_threads", number, int, {"at_least": 1}))
 
     def __setattr__(self, name: str, value: object) -> None:
-        known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads"]
+        known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads", "kernels"]
         if name != "values" and name not in known:
             raise UnknownOptionError(f"settings has no '{name}'.{did_you_mean(name, known)}")
         object.__setattr__(self, name, value)
@@ -102,7 +122,7 @@ class Settings:
         return (
             f"cellvae settings: seed={self.seed}, batch_size={self.batch_size}, "
             f"progress_bar={self.progress_bar}, verbosity={self.verbosity}, "
-            f"num_threads={self.num_threads}"
+            f"num_threads={self.num_threads}, kernels={self.kernels}"
         )
 
 

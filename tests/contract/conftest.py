@@ -45,6 +45,25 @@ class Case:
         return self.kind(self.prepared() if adata is None else adata, **self.config)
 
 
+OF_COUNTS: Mapping[str, Mapping[str, Any]] = {
+    "get_marginal_ll": {"n_mc_samples": 5},
+    "differential_abundance": {"sample_key": "donor"},
+    "differential_expression": {
+        "idx1": "label == 'x'",
+        "mode": "vanilla",
+        "n_samples_overall": 20,
+    },
+    "get_importance_weights": {
+        "adata": None,
+        "indices": None,
+        "qz": Normal(torch.zeros(N_CELLS, 3), torch.ones(N_CELLS, 3)),
+        "px": Poisson(rate=torch.full((4, N_GENES), 10.0)),
+        "zs": torch.zeros(4, 3),
+        "n_mc_samples": 5,
+    },
+}
+"""Arguments of the abilities of models of counts with three latent dimensions."""
+
 CASES = (
     Case(
         name="SCVI",
@@ -61,23 +80,25 @@ CASES = (
             "use_observed_lib_size": False,
             "batch_representation": "embedding",
         },
-        arguments={
-            "get_marginal_ll": {"n_mc_samples": 5},
-            "differential_abundance": {"sample_key": "donor"},
-            "differential_expression": {
-                "idx1": "label == 'x'",
-                "mode": "vanilla",
-                "n_samples_overall": 20,
-            },
-            "get_importance_weights": {
-                "adata": None,
-                "indices": None,
-                "qz": Normal(torch.zeros(N_CELLS, 3), torch.ones(N_CELLS, 3)),
-                "px": Poisson(rate=torch.full((4, N_GENES), 10.0)),
-                "zs": torch.zeros(4, 3),
-                "n_mc_samples": 5,
-            },
+        arguments=OF_COUNTS,
+    ),
+    Case(
+        name="LinearSCVI",
+        setup={
+            "batch_key": "batch",
+            "size_factor_key": "size",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
         },
+        config={
+            "n_hidden": 8,
+            "n_latent": 3,
+            "gene_likelihood": "zinb",
+            "dispersion": "gene-cell",
+            "batch_representation": "embedding",
+            "bias": True,
+        },
+        arguments=OF_COUNTS,
     ),
 )
 
@@ -93,6 +114,7 @@ def synthetic() -> AnnData:
             "label": pd.Categorical(np.array(["x", "y"])[kind]),
             "donor": random.choice(["d0", "d1"], N_CELLS),
             "age": random.normal(size=N_CELLS),
+            "size": np.full(N_CELLS, 1.0),
         },
         index=[f"cell{i}" for i in range(N_CELLS)],
     )

@@ -12,6 +12,7 @@ from cellvae.inference.expression import get_normalized_expression
 from cellvae.inference.importance import get_importance_weights
 from cellvae.inference.latent import get_latent_representation
 from cellvae.inference.library_size import get_latent_library_size
+from cellvae.inference.loadings import get_loadings
 from cellvae.inference.marginal import get_marginal_ll
 from cellvae.inference.parameters import get_likelihood_parameters
 from cellvae.inference.simulate import posterior_predictive_sample
@@ -29,6 +30,7 @@ __all__ = [
     "get_latent_library_size",
     "get_latent_representation",
     "get_likelihood_parameters",
+    "get_loadings",
     "get_marginal_ll",
     "get_normalized_expression",
     "get_reconstruction_error",

@@ -28,6 +28,10 @@ class HasEncoder(Protocol):
         """Where the module is."""
         ...
 
+    def check_trained(self) -> None:
+        """Refuse a model that has not been trained."""
+        ...
+
     def trained_rows(self, adata: AnnData | None) -> Rows[Any]:
         """Cells to answer for: the model's own, or those of another AnnData once it was checked."""
         ...

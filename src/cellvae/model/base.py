@@ -184,6 +184,19 @@ class Model(ABC):
         check_minified_by(record, self.module)
         return read_minified(self.registration, adata, record, fields, batch_type, check_counts=new)
 
+    def check_trained(self) -> None:
+        """Refuse a model that has not been trained.
+
+        Raises
+        ------
+        NotTrainedError
+            If so.
+        """
+        if not self.is_trained:
+            raise NotTrainedError(
+                f"Expected a trained model; this {type(self).__name__} is not. Call train() first."
+            )
+
     def trained_rows(self, adata: AnnData | None) -> ColumnRows[Any]:
         """Cells to answer for, once the model has been trained.
 
@@ -194,10 +207,7 @@ class Model(ABC):
         DataMismatchError
             If genes or categories of `adata` are not those of the model, or no cells are given.
         """
-        if not self.is_trained:
-            raise NotTrainedError(
-                f"Expected a trained model; this {type(self).__name__} is not. Call train() first."
-            )
+        self.check_trained()
         return (
             self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
         )

@@ -36,11 +36,13 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
+from cellvae.kernels import compiled_for, log_likelihood
 from cellvae.model.base import Model
 from cellvae.model.library import library_by_batch
 from cellvae.model.recalled import recalled
-from cellvae.nn import DecoderSCVI, Encoder
+from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import beside, one_hot
+from cellvae.nn.dense import Activation
 from cellvae.nn.encoder import VarActivation
 from cellvae.options import Options, option
 
@@ -158,6 +160,31 @@ class SCVISizes:
     size_factor: bool = False
 
 
+def sizes_of(registration: Registration, config: SCVIConfig) -> SCVISizes:
+    """Sizes of the network for these data.
+
+    Raises
+    ------
+    InvalidOptionError
+        If size factors are asked for and none were set up.
+    """
+    keys = registration.keys
+    if config.use_size_factor_key and keys.size_factor_key is None:
+        raise InvalidOptionError(
+            "use_size_factor_key=True needs size factors: call "
+            "setup_anndata(adata, size_factor_key=...) first."
+        )
+    given = keys.size_factor_key is not None
+    return SCVISizes(
+        n_genes=registration.n_genes,
+        n_batch=registration.n_categories("batch"),
+        n_labels=registration.n_categories("labels"),
+        n_cats_per_cov=registration.n_categories_by_key("categorical"),
+        n_continuous=len(keys.continuous_covariate_keys),
+        size_factor=given if config.use_size_factor_key is None else config.use_size_factor_key,
+    )
+
+
 class SCVIModule(Module[CountBatch]):
     """The mathematics of scVI.
 
@@ -165,6 +192,8 @@ class SCVIModule(Module[CountBatch]):
     that the options do not use are not made.
     """
 
+    activation: ClassVar[Activation] = "relu"
+    """Function after each hidden layer."""
     library_log_means: Tensor
     library_log_vars: Tensor
 
@@ -192,12 +221,31 @@ class SCVIModule(Module[CountBatch]):
                 use_batch_norm=config.use_batch_norm in ("encoder", "both"),
                 use_layer_norm=config.use_layer_norm in ("encoder", "both"),
                 inject_covariates=config.deeply_inject_covariates,
+                activation=self.activation,
             )
 
         self.z_encoder = encoder(config.n_latent, config.n_layers, config.latent_distribution)
         latent_library = not (config.use_observed_lib_size or sizes.size_factor)
         self.l_encoder = encoder(1, 1, "normal") if latent_library else None
-        self.decoder = DecoderSCVI(
+        self.decoder = self.new_decoder(n_dense, n_cat_list)
+        self.px_r = self.new_dispersion()
+        self.latent_is_normal = config.latent_distribution == "normal"
+        if latent_library:
+            self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
+            self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
+
+    def new_decoder(self, n_dense: int, n_cat_list: Sequence[int]) -> DecoderSCVI | LinearDecoder:
+        """Network from the latent to :class:`~cellvae.nn.CountParameters`.
+
+        Parameters
+        ----------
+        n_dense
+            Columns of numbers that it reads beside the latent.
+        n_cat_list
+            Number of categories of each category that it reads.
+        """
+        sizes, config = self.sizes, self.config
+        return DecoderSCVI(
             config.n_latent + n_dense,
             sizes.n_genes,
             n_cat_list,
@@ -206,15 +254,11 @@ class SCVIModule(Module[CountBatch]):
             use_batch_norm=config.use_batch_norm in ("decoder", "both"),
             use_layer_norm=config.use_layer_norm in ("decoder", "both"),
             inject_covariates=config.deeply_inject_covariates,
+            activation=self.activation,
             scale_activation="softplus" if sizes.size_factor else "softmax",
             dispersion_per_cell=self.has_dispersion and config.dispersion == "gene-cell",
             zero_inflation=config.gene_likelihood == "zinb",
         )
-        self.px_r = self.new_dispersion()
-        self.latent_is_normal = config.latent_distribution == "normal"
-        if latent_library:
-            self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
-            self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
 
     @property
     def has_dispersion(self) -> bool:
@@ -273,10 +317,23 @@ class SCVIModule(Module[CountBatch]):
             return NegativeBinomial(mu=decoded.rate, theta=theta, scale=decoded.scale)
         return NormalOfCounts(decoded.rate, theta, normal_mu=decoded.scale)
 
+    def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, "*samples cells"]:
+        """Log-likelihood of the counts of each cell, in nats."""
+        counts, decoder = batch.counts, self.decoder
+        fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
+        if not (fused and decoder.gives_shares and compiled_for(counts)):
+            return self.decode(latent, batch).log_prob(counts).sum(dim=-1)
+        features = beside(latent.sample, self.dense_covariates(batch))
+        raw = decoder.raw(features, self.category_codes(batch))
+        theta = None
+        if self.has_dispersion:
+            theta = self.log_dispersion(batch, raw.log_dispersion).exp()
+        return log_likelihood(counts, raw.logits, latent.library, theta, raw.dropout)
+
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
         latent = self.encode(batch)
-        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        reconstruction = -self.log_likelihood(latent, batch)
         standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
         kl_latent = kl_divergence(latent.posterior, standard).sum(dim=-1)
         kl_library = self.kl_library(latent, batch)
@@ -446,22 +503,7 @@ class SCVI(Model):
     @staticmethod
     def build(registration: Registration, config: SCVIConfig) -> SCVIModule:
         """Network for these data and options."""
-        keys = registration.keys
-        if config.use_size_factor_key and keys.size_factor_key is None:
-            raise InvalidOptionError(
-                "use_size_factor_key=True needs size factors: call "
-                "setup_anndata(adata, size_factor_key=...) first."
-            )
-        given = keys.size_factor_key is not None
-        sizes = SCVISizes(
-            n_genes=registration.n_genes,
-            n_batch=registration.n_categories("batch"),
-            n_labels=registration.n_categories("labels"),
-            n_cats_per_cov=registration.n_categories_by_key("categorical"),
-            n_continuous=len(keys.continuous_covariate_keys),
-            size_factor=given if config.use_size_factor_key is None else config.use_size_factor_key,
-        )
-        return SCVIModule(sizes, config)
+        return SCVIModule(sizes_of(registration, config), config)
 
     @staticmethod
     def expects_counts(config: SCVIConfig) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.nn.dense import FCLayers
+from cellvae.nn.dense import Activation, FCLayers
 
 
 class CountParameters(NamedTuple):
@@ -18,6 +18,17 @@ class CountParameters(NamedTuple):
     """Expression of each gene as a share of the cell (softmax) or per unit of size (softplus)."""
     rate: Float[Tensor, "*samples cells genes"]
     """Expected counts before zero inflation."""
+    log_dispersion: Float[Tensor, "*samples cells genes"] | None
+    """Logarithm of the inverse dispersion, where it differs from cell to cell."""
+    dropout: Float[Tensor, "*samples cells genes"] | None
+    """Logits of a structural zero, where there are such."""
+
+
+class RawParameters(NamedTuple):
+    """What a decoder says of the counts before activations."""
+
+    logits: Float[Tensor, "*samples cells genes"]
+    """Expression of each gene, to be made positive."""
     log_dispersion: Float[Tensor, "*samples cells genes"] | None
     """Logarithm of the inverse dispersion, where it differs from cell to cell."""
     dropout: Float[Tensor, "*samples cells genes"] | None
@@ -41,7 +52,7 @@ class DecoderSCVI(nn.Module):
         Whether the inverse dispersion is decoded too.
     zero_inflation
         Whether logits of structural zeros are decoded too.
-    n_layers, n_hidden, use_batch_norm, use_layer_norm, inject_covariates
+    n_layers, n_hidden, use_batch_norm, use_layer_norm, inject_covariates, activation
         As in :class:`FCLayers`; there is no dropout.
     """
 
@@ -59,6 +70,7 @@ class DecoderSCVI(nn.Module):
         scale_activation: Literal["softmax", "softplus"] = "softmax",
         dispersion_per_cell: bool = False,
         zero_inflation: bool = True,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.px_decoder = FCLayers(
@@ -71,9 +83,11 @@ class DecoderSCVI(nn.Module):
             use_batch_norm=use_batch_norm,
             use_layer_norm=use_layer_norm,
             inject_covariates=inject_covariates,
+            activation=activation,
         )
-        activation = nn.Softmax(dim=-1) if scale_activation == "softmax" else nn.Softplus()
-        self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), activation)
+        self.gives_shares = scale_activation == "softmax"
+        positive = nn.Softmax(dim=-1) if self.gives_shares else nn.Softplus()
+        self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), positive)
         self.px_r_decoder = nn.Linear(n_hidden, n_output) if dispersion_per_cell else None
         self.px_dropout_decoder = nn.Linear(n_hidden, n_output) if zero_inflation else None
 
@@ -84,11 +98,19 @@ class DecoderSCVI(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
+        raw = self.raw(z, codes)
+        scale = self.px_scale_decoder[1](raw.logits)
+        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, raw.dropout)
+
+    def raw(
+        self,
+        z: Float[Tensor, "*samples cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> RawParameters:
+        """Parameters before activations, which need no sizes."""
         hidden = self.px_decoder(z, codes)
-        scale = self.px_scale_decoder(hidden)
-        return CountParameters(
-            scale=scale,
-            rate=log_size.exp() * scale,
-            log_dispersion=None if self.px_r_decoder is None else self.px_r_decoder(hidden),
-            dropout=None if self.px_dropout_decoder is None else self.px_dropout_decoder(hidden),
+        return RawParameters(
+            self.px_scale_decoder[0](hidden),
+            None if self.px_r_decoder is None else self.px_r_decoder(hidden),
+            None if self.px_dropout_decoder is None else self.px_dropout_decoder(hidden),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -12,6 +13,13 @@ from cellvae.nn.covariates import beside, indicator_columns
 # Momentum and epsilon of scVI's batch normalisation (scvi-tools since 0.1).
 BATCH_NORM_MOMENTUM = 0.01
 BATCH_NORM_EPS = 0.001
+
+Activation = Literal["relu", "leaky_relu", "none"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "none": nn.Identity,
+}
 
 
 class FCLayers(nn.Module):
@@ -39,6 +47,10 @@ class FCLayers(nn.Module):
         Whether layers are normalised over features.
     inject_covariates
         Whether every layer reads the covariates; otherwise only the first does.
+    activation
+        Function after the normalisation.
+    bias
+        Whether layers have a constant term.
     """
 
     def __init__(
@@ -53,6 +65,8 @@ class FCLayers(nn.Module):
         use_batch_norm: bool = True,
         use_layer_norm: bool = False,
         inject_covariates: bool = True,
+        activation: Activation = "relu",
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.n_cat_list = tuple(n_cat_list)
@@ -64,14 +78,14 @@ class FCLayers(nn.Module):
             n_read = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
             n_given = widths[i + 1]
             layer = nn.Sequential(
-                nn.Linear(n_read, n_given),
+                nn.Linear(n_read, n_given, bias=bias),
                 nn.BatchNorm1d(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
                 nn.LayerNorm(n_given, elementwise_affine=False)
                 if use_layer_norm
                 else nn.Identity(),
-                nn.ReLU(),
+                ACTIVATIONS[activation](),
                 nn.Dropout(dropout_rate) if dropout_rate > 0 else nn.Identity(),
             )
             self.fc_layers.add_module(f"Layer {i}", layer)

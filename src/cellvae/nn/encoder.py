@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
-from cellvae.nn.dense import FCLayers
+from cellvae.nn.dense import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
 POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         Least variance, for numerical safety.
     var_activation
         Function that makes the variance positive.
-    n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm, inject_covariates
+    n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm, inject_covariates, activation
         As in :class:`FCLayers`.
     """
 
@@ -56,6 +56,7 @@ class Encoder(nn.Module):
         use_batch_norm: bool = True,
         use_layer_norm: bool = False,
         inject_covariates: bool = True,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.distribution = distribution
@@ -71,6 +72,7 @@ class Encoder(nn.Module):
             use_batch_norm=use_batch_norm,
             use_layer_norm=use_layer_norm,
             inject_covariates=inject_covariates,
+            activation=activation,
         )
         self.mean_encoder = nn.Linear(n_hidden, n_output)
         self.var_encoder = nn.Linear(n_hidden, n_output)

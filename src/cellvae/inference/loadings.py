@@ -1,0 +1,59 @@
+"""Loadings of genes in a model whose decoder is linear."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cellvae.inference.protocols import HasDecoder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class HasLoadings(Protocol):
+    """A network whose decoder is linear in the latent."""
+
+    def loadings(self) -> Tensor:
+        """Effect of each latent dimension on each gene, [genes, latent]."""
+        ...
+
+
+class DecodesLinearly(HasDecoder, Protocol):
+    """A trained model of genes whose network has loadings."""
+
+    module: Any
+    """Network that is `HasLoadings`."""
+
+
+def get_loadings(model: DecodesLinearly) -> pd.DataFrame:
+    """Effect of each latent dimension on each gene: what the linear decoder multiplies it by.
+
+    The effect is on the logarithm of the share of a gene (but for a constant that all genes of a
+    cell have in common), batch normalisation included; the part of the batches and covariates is
+    left out.
+
+    Parameters
+    ----------
+    model
+        Trained model with a linear decoder.
+
+    Returns
+    -------
+    DataFrame [genes, latent] with the names of the genes and columns `Z_0`, `Z_1` and so on.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    """
+    import pandas as pd
+
+    model.check_trained()
+    module: HasLoadings = model.module
+    with torch.no_grad():
+        values = module.loadings().float().cpu().numpy()
+    columns = [f"Z_{i}" for i in range(values.shape[1])]
+    return pd.DataFrame(values, index=pd.Index(model.registration.genes), columns=columns)

@@ -1,0 +1,166 @@
+"""Log-likelihood of cells, and its derivatives, cell by cell, as work for a team of threads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
+
+from cellvae.kernels.elementary import EXACT, f32, f64, i32, largest, total
+from cellvae.kernels.rows import (
+    inflated_zeros,
+    inflation,
+    negative_binomial_counts,
+    negative_binomial_zeros,
+    poisson_counts,
+    poisson_zeros,
+    products,
+    scaled,
+    shares,
+    through_softmax,
+)
+
+AT_ONCE = 4
+"""Cells that a thread takes at a time."""
+LEAST = f32(1e-20)
+LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def cells(
+    start, end, counts, logits, log_size, theta, dropout,
+    value, by_logits, by_log_size, by_theta, by_dropout,
+):  # fmt: skip
+    """Log-likelihood of cells from `start` to before `end`.
+
+    Parameters
+    ----------
+    start, end
+        Range of the cells.
+    counts, logits
+        Counts, and logits of the share that each gene has of its cell, [cells, genes].
+    log_size
+        Natural logarithm of the size of each cell, [cells].
+    theta
+        Inverse dispersion, [1, genes] or [cells, genes]; [0, 0] for Poisson.
+    dropout
+        Logits of a structural zero, [cells, genes]; [0, 0] where there are none.
+    value, by_log_size
+        Log-likelihood of each cell and its derivative by the logarithm of the size, [cells].
+    by_logits, by_theta, by_dropout
+        Derivatives, [cells, genes], those by theta for each cell too.
+    """
+    n_genes = counts.shape[1]
+    dispersed = theta.shape[0] > 0
+    per_cell = theta.shape[0] > 1
+    inflated = dropout.shape[0] > 0
+    mu = np.empty(n_genes, f32)
+    by_mu = np.empty(n_genes, f32)
+    values = np.empty(n_genes, f32)
+    log_odds = np.empty(n_genes, f32)
+    rate = np.empty(n_genes, f32)
+    places = np.empty(n_genes, i32)
+    few = np.empty((7, n_genes), f64)
+    for c in range(start, end):
+        x = counts[c]
+        shares(logits[c], largest(logits[c]), mu)
+        size = f32(math.exp(log_size[c]))
+        scaled(mu, size / total(mu), LEAST)
+        t = theta[c if per_cell else 0] if dispersed else mu
+        if dispersed:
+            negative_binomial_zeros(mu, t, values, by_mu, by_theta[c])
+        else:
+            poisson_zeros(mu, values, by_mu)
+        if inflated:
+            inflation(dropout[c], log_odds, rate)
+            inflated_zeros(dropout[c], log_odds, rate, values, by_mu, by_theta[c], by_dropout[c])
+
+        n = 0
+        for j in range(n_genes):
+            if x[j] != f32(0.0):
+                places[n] = j
+                n += 1
+        for i in range(n):
+            j = places[i]
+            count = x[j]
+            few[0, i] = count
+            few[1, i] = mu[j]
+            few[2, i] = t[j]
+            whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
+            few[3, i] = LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
+        if dispersed:
+            negative_binomial_counts(
+                few[0, :n], few[1, :n], few[2, :n], few[3, :n],
+                few[4, :n], few[5, :n], few[6, :n],
+            )  # fmt: skip
+        else:
+            poisson_counts(few[0, :n], few[1, :n], few[3, :n], few[4, :n], few[5, :n])
+        for i in range(n):
+            j = places[i]
+            values[j] = few[4, i]
+            by_mu[j] = few[5, i]
+            if dispersed:
+                by_theta[c, j] = few[6, i]
+            if inflated:
+                values[j] -= log_odds[j]
+                by_dropout[c, j] = -rate[j]
+
+        value[c] = total(values)
+        products(by_mu, mu)
+        by_log_size[c] = total(by_mu)
+        through_softmax(by_mu, mu, by_log_size[c] / size, by_logits[c])
+
+
+@intrinsic
+def at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - runs in the compiler
+    """Pointer to an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def taken_from(typing_context: Any, address: Any, n: Any) -> Any:  # pragma: no cover - likewise
+    """Number at an address, to which `n` is added at the same moment for all threads."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_value_type(types.int64)
+        place = builder.inttoptr(arguments[0], kind.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@cfunc(types.void(types.voidptr), cache=True)
+def work(job):
+    """What each thread of a team does: take a few cells, until none are left.
+
+    A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
+    address of the job itself, and the addresses of the ten arrays of :func:`cells`.
+    """
+    known = carray(job, 16, types.int64)
+    n_cells, n_genes, n_theta, n_dropout = known[1], known[2], known[3], known[4]
+    whole = (n_cells, n_genes)
+    counts = carray(at(known[6]), whole, f32)
+    logits = carray(at(known[7]), whole, f32)
+    log_size = carray(at(known[8]), n_cells, f32)
+    theta = carray(at(known[9]), (n_theta, n_genes), f32)
+    dropout = carray(at(known[10]), (n_dropout, n_genes), f32)
+    value = carray(at(known[11]), n_cells, f32)
+    by_logits = carray(at(known[12]), whole, f32)
+    by_log_size = carray(at(known[13]), n_cells, f32)
+    by_theta = carray(at(known[14]), whole, f32)
+    by_dropout = carray(at(known[15]), whole, f32)
+    while True:
+        start = taken_from(known[5], AT_ONCE)
+        if start >= n_cells:
+            break
+        cells(
+            start, min(start + AT_ONCE, n_cells), counts, logits, log_size, theta, dropout,
+            value, by_logits, by_log_size, by_theta, by_dropout,
+        )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Exponentials and logarithms that a compiler can put into vector instructions.
+
+They have no branches and call no library. NaN comes out where NaN or an infinity went in, so that
+a network that is no longer finite is noticed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+EXACT = {"contract", "nsz"}
+"""What the compiler may change: multiply and add in one, and the sign of zero."""
+
+f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
+
+# The logarithm of 2 in two parts, of which the first has few digits, so that products with a
+# small whole number are exact.
+LN2_HIGH, LN2_LOW = f32(0.693359375), f32(math.log(2) - 0.693359375)
+LOG2_E = f32(1 / math.log(2))
+LOWEST, HIGHEST = f32(-87.0), f32(88.0)
+
+# (exp(r) - 1 - r) / r^2 for |r| < log(2) / 2, fitted at Chebyshev points: error 4e-9.
+EXP = tuple(
+    f32(c)
+    for c in (
+        0.5000000014294659,
+        0.16666573339419538,
+        0.041666456742946396,
+        0.00836377951282077,
+        0.0013934548326210217,
+    )
+)
+# (log(1 + f) - f + f^2 / 2) / f^3 for 1 + f between the roots of 1/2 and 2, fitted likewise.
+LOG = tuple(
+    f32(c)
+    for c in (
+        0.3333332859496789,
+        -0.25000296609241496,
+        0.20001469015784712,
+        -0.1664224411032307,
+        0.1420215727147111,
+        -0.1297226939686599,
+        0.12712465266348374,
+        -0.0810166011197343,
+    )
+)
+E0, E1, E2, E3, E4 = EXP
+L0, L1, L2, L3, L4, L5, L6, L7 = LOG
+ONE, HALF = f32(1.0), f32(0.5)
+ROOT_32, MANTISSA_32 = i32(0x3F3504F3), i32(0x7FFFFF)
+SHIFT_32 = i32(0x3F800000 - 0x3F3504F3)
+ROOT_64, MANTISSA_64 = i64(0x3FE6A09E667F3BCD), i64(0xFFFFFFFFFFFFF)
+SHIFT_64 = i64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+
+
+def bits(given: Any, wanted: Any) -> Any:
+    """Function that reads the bits of a number of one type as a number of another."""
+
+    @intrinsic
+    def cast(typing_context: Any, x: Any) -> Any:  # pragma: no cover - runs in the compiler
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(wanted))
+
+        return wanted(given), generate
+
+    return cast
+
+
+bits_of_32 = bits(types.float32, types.int32)
+from_bits_32 = bits(types.int32, types.float32)
+bits_of_64 = bits(types.float64, types.int64)
+from_bits_64 = bits(types.int64, types.float64)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def exp32(x):
+    """Exponential in single precision; 1e-38 below -87, 2e38 above 88."""
+    y = LOWEST if x < LOWEST else x
+    y = HIGHEST if y > HIGHEST else y
+    n = i32(i32(y * LOG2_E + f32(256.5)) - i32(256))
+    k = f32(n)
+    r = (y - k * LN2_HIGH) - k * LN2_LOW
+    p = (((E4 * r + E3) * r + E2) * r + E1) * r + E0
+    p = p * r * r + r + ONE + (x - x)
+    return p * from_bits_32(i32((n + i32(127)) << i32(23)))
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def log32(y):
+    """Natural logarithm in single precision of a positive number that is not denormal."""
+    i = i32(bits_of_32(y) + SHIFT_32)
+    e = f32((i >> i32(23)) - i32(127))
+    f = from_bits_32(i32((i & MANTISSA_32) + ROOT_32)) - ONE
+    q = ((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
+    square = f * f
+    return e * LN2_HIGH + (f + (square * f * q - HALF * square + e * LN2_LOW)) + (y - y)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def log1p32(x):
+    """Natural logarithm in single precision of 1 + x, exact for a small positive x too."""
+    y = ONE + x
+    return log32(y) + (x - (y - ONE)) / y
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def log64(y):
+    """Natural logarithm in double precision of a positive number that is not denormal.
+
+    It is twice the inverse hyperbolic tangent of (m - 1) / (m + 1), as a power series.
+    """
+    i = bits_of_64(y) + SHIFT_64
+    e = f64(i32((i >> i64(52)) - i64(1023)))
+    m = from_bits_64((i & MANTISSA_64) + ROOT_64)
+    s = (m - 1.0) / (m + 1.0)
+    q = s * s
+    p = ((((q / 19 + 1 / 17) * q + 1 / 15) * q + 1 / 13) * q + 1 / 11) * q + 1 / 9
+    p = (((p * q + 1 / 7) * q + 1 / 5) * q + 1 / 3) * q + 1.0
+    return e * 0.6931471805599453 + 2.0 * s * p + (y - y)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def log1p64(x):
+    """Natural logarithm in double precision of 1 + x, exact for a small positive x too."""
+    y = 1.0 + x
+    return log64(y) + (x - (y - 1.0)) / y
+
+
+@njit(error_model="numpy", fastmath=True)
+def total(values):
+    """Sum, in whatever order is fastest."""
+    s = f32(0.0)
+    for j in range(values.shape[0]):
+        s += values[j]
+    return s
+
+
+@njit(error_model="numpy", fastmath={"reassoc", "nsz"})
+def largest(values):
+    """Largest number; any of them where one is NaN."""
+    most = values[0]
+    for j in range(values.shape[0]):
+        most = values[j] if values[j] > most else most
+    return most

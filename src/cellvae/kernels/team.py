@@ -1,0 +1,55 @@
+"""Team of threads that works on one job: torch's own, where it can be asked, else one thread.
+
+Two teams on the same processors hold each other up: the threads of torch keep a processor busy for
+a while after they have nothing left to do. OpenMP's entry point lets them do our work too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+Parallel = Callable[[int, int, int, int], None]
+
+
+def run(work: int, job: int, n_threads: int) -> None:
+    """Call a compiled function with the address of its job in every thread of a team.
+
+    Parameters
+    ----------
+    work
+        Address of a C function of one pointer, which takes its part of the job until none is left.
+    job
+        Address of the job.
+    n_threads
+        Threads of the team; the calling one is of it.
+    """
+    parallel = torch_team() if n_threads > 1 else None
+    if parallel is None:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)(job)
+    else:
+        parallel(work, job, n_threads, 0)
+
+
+@cache
+def torch_team() -> Parallel | None:
+    """Entry point of the OpenMP library that torch uses; None where it is not known."""
+    if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
+        return None
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    files = {line.split()[-1] for line in lines if "libgomp" in line or "libiomp5" in line}
+    own = sorted(name for name in files if "torch" in name) or sorted(files)
+    if not own:
+        return None
+    function = getattr(ctypes.CDLL(own[0]), "GOMP_parallel", None)
+    if function is None:
+        return None
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    function.restype = None
+    entry: Parallel = function
+    return entry

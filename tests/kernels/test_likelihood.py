@@ -1,0 +1,142 @@
+"""Compiled log-likelihoods against the distributions in double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from cellvae.kernels import compiled_for, log_likelihood
+from cellvae.settings import settings
+
+N_CELLS, N_GENES = 37, 61
+KINDS = ("zinb", "nb", "poisson")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def inputs(kind: str, *, per_cell: bool = False) -> dict[str, Tensor | None]:
+    torch.manual_seed(0)
+    counts = torch.poisson(torch.distributions.Gamma(0.3, 0.1).sample((N_CELLS, N_GENES)))
+    counts[0] = 0
+    counts[1, :5] = torch.tensor([3000.0, 20_000.0, 2.5, 0.25, 1e6])
+    shape = (N_CELLS, N_GENES) if per_cell else (N_GENES,)
+    return {
+        "counts": counts,
+        "logits": 2 * torch.randn(N_CELLS, N_GENES),
+        "log_size": counts.sum(-1, keepdim=True).clamp(min=1).log() + 0.5,
+        "theta": None if kind == "poisson" else (2 * torch.randn(shape)).exp(),
+        "dropout": 3 * torch.randn(N_CELLS, N_GENES) if kind == "zinb" else None,
+    }
+
+
+def exact(given: dict[str, Tensor | None], weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-likelihood and gradients by the distributions, in double precision."""
+    wide = {k: v.double().requires_grad_(k != "counts") for k, v in given.items() if v is not None}
+    mu = wide["log_size"].exp() * wide["logits"].softmax(-1)
+    if "dropout" in wide:
+        counts = ZeroInflatedNegativeBinomial(mu=mu, theta=wide["theta"], zi_logits=wide["dropout"])
+    elif "theta" in wide:
+        counts = NegativeBinomial(mu=mu, theta=wide["theta"])
+    else:
+        counts = Poisson(rate=mu)
+    value = counts.log_prob(wide["counts"]).sum(-1)
+    (value * weight).sum().backward()
+    return value.detach(), {k: v.grad for k, v in wide.items() if v.grad is not None}
+
+
+@pytest.mark.parametrize("per_cell", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_value_and_gradient_are_those_of_the_distribution(kind: str, per_cell: bool) -> None:
+    given = inputs(kind, per_cell=per_cell)
+    weight = torch.rand(N_CELLS)
+    narrow = {
+        k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
+    }
+
+    value = log_likelihood(**narrow)
+    (value * weight).sum().backward()
+
+    expected, gradients = exact(given, weight.double())
+    torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=1e-4)
+    for name, gradient in gradients.items():
+        largest = gradient.abs().max().item()
+        torch.testing.assert_close(
+            narrow[name].grad.double(), gradient, rtol=1e-4, atol=1e-6 * largest
+        )
+
+
+@pytest.mark.parametrize("theta", [1e-30, 1e-8, 1e-3, 1.0, 1e4, 1e8, 1e14])
+def test_dispersions_far_from_one_are_as_exact(theta: float) -> None:
+    given = inputs("nb") | {"theta": torch.full((N_GENES,), theta)}
+
+    value = log_likelihood(**given)
+
+    expected, _ = exact(given, torch.ones(N_CELLS))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_a_cell_with_one_count_by_hand() -> None:
+    counts = torch.tensor([[2.0, 0.0]])
+
+    value = log_likelihood(
+        counts, torch.zeros(1, 2), torch.tensor([[math.log(6.0)]]), theta=torch.ones(2)
+    )
+
+    # Mean 3 and inverse dispersion 1: the geometric distribution with success 1/4.
+    assert value.item() == pytest.approx(math.log(0.25 * 0.75**2) + math.log(0.25), rel=1e-6)
+
+
+@pytest.mark.parametrize("part", ["logits", "log_size", "theta", "dropout"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_is_not_finite_is_not_lost(part: str, wrong: float) -> None:
+    given = inputs("zinb")
+    tensor = given[part].clone()
+    tensor.view(-1)[3] = wrong
+    if part == "theta" and wrong == math.inf:
+        pytest.skip("An infinite inverse dispersion is the Poisson distribution.")
+
+    value = log_likelihood(**given | {part: tensor})
+
+    assert not torch.isfinite(value).all()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_do_not_depend_on_the_number_of_threads(kind: str) -> None:
+    given = inputs(kind)
+    one = log_likelihood(**given)
+    for n_threads in (2, 3):
+        torch.set_num_threads(n_threads)
+        assert torch.equal(log_likelihood(**given), one)
+
+
+def test_a_second_backward_is_refused_rather_than_wrong() -> None:
+    given = inputs("nb")
+    logits = given["logits"].clone().requires_grad_()
+    value = log_likelihood(**given | {"logits": logits}).sum()
+    value.backward(retain_graph=True)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_settings_choose_where_the_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = torch.zeros(2, 16), torch.zeros(2, 256)
+    assert [compiled_for(few), compiled_for(many)] == [False, True]
+    monkeypatch.setitem(settings.values, "kernels", "compiled")
+    assert compiled_for(few)
+    assert not compiled_for(many.double())
+    assert not compiled_for(torch.zeros(3, 2, 256))
+    monkeypatch.setitem(settings.values, "kernels", "torch")
+    assert not compiled_for(many)
