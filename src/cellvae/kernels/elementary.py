@@ -140,10 +140,10 @@ def total(values):
     return s
 
 
-@njit(error_model="numpy", fastmath={"reassoc", "nsz"})
+@njit(error_model="numpy", fastmath=True)
 def largest(values):
     """Largest number; any of them where one is NaN."""
     most = values[0]
     for j in range(values.shape[0]):
-        most = values[j] if values[j] > most else most
+        most = max(most, values[j])
     return most

@@ -172,6 +172,14 @@ class Plan(pl.LightningModule):
         )
         self.kl_weight: Float[Tensor, ""]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes at every hook which one it calls, forty times a step; a module would look
+        # through all its parts for a name that is none of them.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def epoch(self) -> int:
         """Number of the current epoch, counted over all runs of the model."""
