@@ -78,6 +78,12 @@ class Module(nn.Module, ABC, Generic[B]):
     def decode(self, latent: Latent, batch: B) -> Distribution:
         """Distribution of the counts, [*samples, cells, genes]."""
 
+    def decode_scale(self, latent: Latent, batch: B) -> Float[Tensor, "*samples cells genes"]:
+        """Normalized expression alone, of what :meth:`decode` says."""
+        counts: Any = self.decode(latent, batch)
+        scale: Tensor = counts.get_normalized("scale")
+        return scale
+
     @abstractmethod
     def loss(self, batch: B, kl_weight: Float[Tensor, ""]) -> Loss:
         """Loss of a batch with the KL terms weighted."""

@@ -4,6 +4,7 @@ Numba compiles at first use and keeps what it compiled on disk; nothing is loade
 """
 
 from cellvae.kernels.choice import Kernels, compiled_for
-from cellvae.kernels.likelihood import CountKind, log_likelihood
+from cellvae.kernels.fold_changes import FoldChanges, fold_changes
+from cellvae.kernels.likelihood import log_likelihood
 
-__all__ = ["CountKind", "Kernels", "compiled_for", "log_likelihood"]
+__all__ = ["FoldChanges", "Kernels", "compiled_for", "fold_changes", "log_likelihood"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
 
 from cellvae.kernels.elementary import EXACT, f32, f64, i32, largest, total
 from cellvae.kernels.rows import (
@@ -22,6 +20,7 @@ from cellvae.kernels.rows import (
     shares,
     through_softmax,
 )
+from cellvae.kernels.shared_job import at, taken_from
 
 AT_ONCE = 4
 """Cells that a thread takes at a time."""
@@ -112,28 +111,6 @@ def cells(
         products(by_mu, mu)
         by_log_size[c] = total(by_mu)
         through_softmax(by_mu, mu, by_log_size[c] / size, by_logits[c])
-
-
-@intrinsic
-def at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - runs in the compiler
-    """Pointer to an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
-
-
-@intrinsic
-def taken_from(typing_context: Any, address: Any, n: Any) -> Any:  # pragma: no cover - likewise
-    """Number at an address, to which `n` is added at the same moment for all threads."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(types.int64)
-        place = builder.inttoptr(arguments[0], kind.as_pointer())
-        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
-
-    return types.int64(types.int64, types.int64), generate
 
 
 @cfunc(types.void(types.voidptr), cache=True)

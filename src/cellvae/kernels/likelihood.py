@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-CountKind = Literal["zinb", "nb", "poisson"]
 
 LEAST, MOST = 1e-20, 1e15
 FEWEST_CELLS = 16

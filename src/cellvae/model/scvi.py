@@ -317,6 +317,13 @@ class SCVIModule(Module[CountBatch]):
             return NegativeBinomial(mu=decoded.rate, theta=theta, scale=decoded.scale)
         return NormalOfCounts(decoded.rate, theta, normal_mu=decoded.scale)
 
+    def decode_scale(
+        self, latent: Latent, batch: CountBatch
+    ) -> Float[Tensor, "*samples cells genes"]:
+        """Normalized expression alone, without the other parameters of the counts."""
+        features = beside(latent.sample, self.dense_covariates(batch))
+        return self.decoder.scale(features, self.category_codes(batch))
+
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, "*samples cells"]:
         """Log-likelihood of the counts of each cell, in nats."""
         counts, decoder = batch.counts, self.decoder

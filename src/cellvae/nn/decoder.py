@@ -102,6 +102,15 @@ class DecoderSCVI(nn.Module):
         scale = self.px_scale_decoder[1](raw.logits)
         return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, raw.dropout)
 
+    def scale(
+        self,
+        z: Float[Tensor, "*samples cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> Float[Tensor, "*samples cells genes"]:
+        """Expression of each gene alone."""
+        scale: Tensor = self.px_scale_decoder(self.px_decoder(z, codes))
+        return scale
+
     def raw(
         self,
         z: Float[Tensor, "*samples cells features"],

@@ -77,8 +77,20 @@ class LinearDecoder(nn.Module):
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
         raw = self.raw(z, codes)
-        scale = raw.logits.softmax(dim=-1) if self.gives_shares else functional.softplus(raw.logits)
+        scale = self.positive(raw.logits)
         return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, raw.dropout)
+
+    def positive(self, logits: Tensor) -> Tensor:
+        """Expression of each gene from what the linear map gives."""
+        return logits.softmax(dim=-1) if self.gives_shares else functional.softplus(logits)
+
+    def scale(
+        self,
+        z: Float[Tensor, "*samples cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> Float[Tensor, "*samples cells genes"]:
+        """Expression of each gene alone."""
+        return self.positive(self.factor_regressor(z, codes))
 
     def raw(
         self,

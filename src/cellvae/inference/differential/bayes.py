@@ -53,6 +53,11 @@ def probability_of_change(
     """
     up = (changes >= delta).double().mean(dim=0)
     down = (changes < -delta).double().mean(dim=0)
+    return combined(up, down, test_mode)
+
+
+def combined(up: Tensor, down: Tensor, test_mode: Literal["two", "three"]) -> Tensor:
+    """Probability of a change from those of one upwards and of one downwards."""
     return up + down if test_mode == "two" else torch.maximum(up, down)
 
 

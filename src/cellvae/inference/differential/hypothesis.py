@@ -16,6 +16,7 @@ from cellvae.inference.differential.bayes import (
     UNEXPRESSED,
     ChangeSummary,
     bayes_factor,
+    combined,
     estimated_delta,
     estimated_pseudocount,
     log_fold_change,
@@ -23,6 +24,10 @@ from cellvae.inference.differential.bayes import (
     probability_of_order,
     summary,
 )
+from cellvae.kernels import compiled_for, fold_changes
+
+LEAST_COMPILED = 1e-30
+"""Pseudocount below which a sum may be zero, which compiled logarithms do not know."""
 
 ChangeFunction: TypeAlias = Callable[[NDArray, NDArray, float], NDArray]
 """Change of each gene, [draws, genes], from two expressions of that shape and the pseudocount."""
@@ -78,12 +83,7 @@ def tested(
     if delta is None:
         means = [part.mean(dim=0) for part in changes(question, first, second, pseudocount)]
         delta = estimated_delta(torch.cat(means).double().cpu().numpy())
-    probabilities, summaries = [], []
-    for part in changes(question, first, second, pseudocount):
-        probabilities.append(probability_of_change(part, delta, question.test_mode))
-        summaries.append(summary(part))
-    probability = torch.cat(probabilities)
-    whole = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
+    probability, whole = distribution(question, first, second, pseudocount, delta)
     return {
         "proba_de": probability,
         "proba_not_de": 1 - probability,
@@ -93,6 +93,24 @@ def tested(
         "delta": delta,
         **{f"lfc_{name}": values for name, values in whole._asdict().items()},
     }
+
+
+def distribution(
+    question: Question, first: Tensor, second: Tensor, pseudocount: float, delta: float
+) -> tuple[Float[Tensor, " genes"], ChangeSummary]:
+    """Probability that each gene changes, and the distribution of its change."""
+    if question.change_fn is None and pseudocount >= LEAST_COMPILED and compiled_for(first):
+        found = fold_changes(first, second, pseudocount, delta)
+        probability = combined(found.up, found.down, question.test_mode)
+        return probability, ChangeSummary(
+            *(x.to(first.dtype) for x in (found.mean, found.median, found.std, *found[-2:]))
+        )
+    probabilities, summaries = [], []
+    for part in changes(question, first, second, pseudocount):
+        probabilities.append(probability_of_change(part, delta, question.test_mode))
+        summaries.append(summary(part))
+    whole = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
+    return torch.cat(probabilities), whole
 
 
 def changes(

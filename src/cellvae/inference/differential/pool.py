@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent, Module
-from cellvae.inference.draws import MOST_DECODED, decode
+from cellvae.inference.draws import MOST_DECODED
 from cellvae.inference.joint import chosen_draws
 from cellvae.inference.pass_over import Pass
 
@@ -133,7 +133,7 @@ def decoded(
         batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
         if codes is not None:
             batch = batch._replace(batch=codes[start:end])
-        scales = decode(module, latent, batch).get_normalized("scale")
+        scales = module.decode_scale(latent, batch)
         if values is None:
             values = scales.new_empty((pool.n_draws, n_genes))
         values[start:end] = scales
