@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import typer
 
 from cellvae.cli.demo import demo
+from cellvae.cli.report import report
 from cellvae.cli.train import train
 from cellvae.errors import CellvaeError, TrainingError
 from cellvae.version import __version__
@@ -42,6 +43,7 @@ def cellvae(
 
 app.command("train", no_args_is_help=True)(train)
 app.command("demo")(demo)
+app.command("report", no_args_is_help=True)(report)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from cellvae.model.minify import (
     refuse_minified,
 )
 from cellvae.model.overview import setup_tables, summary
+from cellvae.model.reporting import write_report
 from cellvae.model.run import search_of, state_folder, train
 from cellvae.options import check_known, from_words
 from cellvae.settings import settings
@@ -691,6 +692,8 @@ class Model(ABC):
         return model
 
     # What it is
+
+    report = write_report
 
     def __repr__(self) -> str:
         return summary(self)

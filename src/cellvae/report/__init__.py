@@ -1,0 +1,16 @@
+"""A page about a run: contents in plain values, figures, and the HTML that shows them."""
+
+from cellvae.report.contents import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
+from cellvae.report.page import page, write_page
+
+__all__ = [
+    "Chart",
+    "Facts",
+    "Gallery",
+    "Grid",
+    "Note",
+    "RunSummary",
+    "Section",
+    "page",
+    "write_page",
+]

@@ -1,0 +1,91 @@
+"""Figures of a page, as SVG text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.plotting.calibration import calibration_curve
+from cellvae.plotting.embedding import embedding
+from cellvae.plotting.ppc import ppc_scatter
+from cellvae.plotting.training_curves import PANELS, focus, training_curve
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MOST_NAMES = 40
+"""Categories of a legend; more are not told apart by their colour anyway."""
+
+
+def svg_of(figure: Figure) -> str:
+    """Figure as SVG; text stays text, so that it can be searched and read aloud."""
+    import matplotlib as mpl
+
+    text = StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+    """What a function draws on a new figure that no window shows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    draw(figure)
+    return svg_of(figure)
+
+
+def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
+    """Curve of each part of the loss that was measured, by its title."""
+    svgs = {}
+    for part, title in PANELS.items():
+        if part in history or f"{part}_train" in history:
+
+            def draw(figure: Figure, part: str = part) -> None:
+                ax = training_curve(history, part, figure.subplots(), best_epoch)
+                focus(ax, history, part)
+                ax.legend(frameon=False, fontsize=8)
+
+            svgs[title] = drawn(4.2, 2.8, draw)
+    return svgs
+
+
+def embedding_svg(coordinates: NDArray[np.float32], values: pd.Series, name: str) -> str:
+    """Cells in two dimensions, coloured by a column."""
+    n_names = values.nunique()
+    if n_names > MOST_NAMES:
+        largest = values.value_counts().index[: MOST_NAMES - 1]
+        values = values.astype(object).where(values.isin(largest), "(others)")
+        n_names = MOST_NAMES
+    longest = max((len(str(v)) for v in values.unique()), default=0)
+    beside = min(3.5, 0.5 + 0.075 * longest) * (1 + n_names // 18)
+
+    def draw(figure: Figure) -> None:
+        embedding(coordinates, values, figure.subplots(), title=name)
+
+    return drawn(4.6 + beside, 4.4, draw)
+
+
+def scatter_svg(measured: NDArray[np.float64], simulated: NDArray[np.float64], title: str) -> str:
+    """A statistic of measured and of drawn counts."""
+
+    def draw(figure: Figure) -> None:
+        ppc_scatter(measured, simulated, figure.subplots(), title)
+
+    return drawn(3.4, 3.2, draw)
+
+
+def calibration_svg(coverage: pd.Series) -> str:
+    """How often intervals hold what they should, by their level."""
+    levels, shares = coverage.index.to_numpy(float), coverage.to_numpy(float)
+
+    def draw(figure: Figure) -> None:
+        calibration_curve(levels, shares, figure.subplots())
+
+    return drawn(3.4, 3.2, draw)

@@ -1,0 +1,89 @@
+"""HTML of a page: one file that needs nothing else, and no script."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from html import escape
+from pathlib import Path
+
+from cellvae.report.contents import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
+from cellvae.report.style import CSS
+
+
+def page(summary: RunSummary) -> str:
+    """Page as HTML text; everything that is not a figure is escaped."""
+    links = "".join(f'<a href="#{anchor(s.title)}">{escape(s.title)}</a>' for s in summary.sections)
+    sections = "\n".join(section(s, place) for place, s in enumerate(summary.sections))
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(summary.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<header><h1>{escape(summary.title)}</h1>\n"
+        f'<p class="subtitle">{escape(summary.subtitle)}</p></header>\n'
+        f"<nav>{links}</nav>\n{sections}\n<footer>{escape(summary.footer)}</footer>\n"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def section(given: Section, place: int) -> str:
+    """One part of the page."""
+    parts = "\n".join(part(p, f"f{place}-{i}-") for i, p in enumerate(given.parts))
+    title = escape(given.title)
+    return f'<section id="{anchor(given.title)}">\n<h2>{title}</h2>\n{parts}\n</section>'
+
+
+def part(given: Facts | Grid | Gallery | Note, prefix: str) -> str:
+    """Facts, a table, figures or a sentence."""
+    if isinstance(given, Note):
+        return f'<p class="note">{escape(given.text)}</p>'
+    if isinstance(given, Facts):
+        pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in given.values)
+        if given.folded:
+            return f"<details><summary>{escape(given.folded)}</summary><dl>{pairs}</dl></details>"
+        return f"<dl>{pairs}</dl>"
+    if isinstance(given, Grid):
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in given.header)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in given.rows
+        )
+        return (
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+    charts = "".join(chart(one, f"{prefix}{i}-") for i, one in enumerate(given.charts))
+    caption = f"<figcaption>{escape(given.caption)}</figcaption>" if given.caption else ""
+    return f'<figure><div class="gallery">{charts}</div>{caption}</figure>'
+
+
+def chart(given: Chart, prefix: str) -> str:
+    """A figure with its description."""
+    label = f'<svg role="img" aria-label="{escape(given.title)}" '
+    drawing = own_names(given.svg, prefix).replace("<svg ", label, 1)
+    return f'<div class="paper">{drawing}</div>'
+
+
+def own_names(svg: str, prefix: str) -> str:
+    """Drawing whose parts have names that no other drawing of the page has."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = re.sub(r'((?:xlink:)?href)="#', rf'\1="#{prefix}', body)
+    return re.sub(r"url\(#", f"url(#{prefix}", body)
+
+
+def anchor(title: str) -> str:
+    """Name of a heading that a link can have."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def write_page(summary: RunSummary, path: Path) -> None:
+    """Write the page; an older one is there until the new one is whole."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(page(summary), encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
