@@ -88,3 +88,8 @@ def named(values: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(repr(str(value)) for value in values[:most])
     left = len(values) - most
     return f"{shown} and {left:,} more" if left > 0 else shown
+
+
+def many(n: int, what: str) -> str:
+    """How many of something: "1 other", "2 others"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

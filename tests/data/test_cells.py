@@ -74,12 +74,12 @@ def test_without_an_anndata_numbers_and_masks_are_understood() -> None:
     ("indices", "error", "message"),
     [
         ([0, 5, 9], InvalidOptionError, "from 0 to 4; got 2 others: '5', '9'"),
-        ([-6], InvalidOptionError, "got 1 others: '-6'"),
+        ([-6], InvalidOptionError, "got 1 other: '-6'"),
         ([True, False], InvalidOptionError, "each of the 5 cells; got 2"),
         ([0.5, 1.0], InvalidOptionError, "got values of type float64, first"),
         ([[0, 1]], InvalidOptionError, r"an array of shape \(1, 2\)"),
         (pd.array([True, None] * 2 + [True], dtype="boolean"), InvalidOptionError, "type object"),
-        (["v", "xx"], UnknownKeyError, r"got 1 others: 'xx'\.$|got 1 others: 'xx'\. Did you mean"),
+        (["v", "xx"], UnknownKeyError, r"got 1 other: 'xx'\.$|got 1 other: 'xx'\. Did you mean"),
     ],
 )
 def test_what_points_at_no_cells_is_refused(

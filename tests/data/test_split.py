@@ -152,7 +152,7 @@ def test_cells_can_be_given_as_numbers_or_truths_and_stay_in_their_order() -> No
         ([[0], [4, 4]], "each validation cell once .*got 1 repeated: '4'"),
         ([[0, 1, 2], [2, 1, 3]], "got 2 both for training and validation: '2', '1'"),
         ([[0, 1], [2], [3, 2]], "got 1 both for validation and test: '2'"),
-        ([[0, 9]], "from 0 to 5; got 1 others: '9'"),
+        ([[0, 9]], "from 0 to 5; got 1 other: '9'"),
         ([[True, False]], "each of the 6 cells; got 2"),
         ([], "Expected training cells in external_indexing; got none"),
         ([[], [1]], "Expected training cells in external_indexing; got none"),

@@ -55,5 +55,5 @@ def test_genes_become_positions_in_the_order_asked() -> None:
     assert torch.equal(positions, torch.tensor([2, 0, 2]))
     assert names_at(genes, positions) == ["NKG7", "CD3D", "NKG7"]
     assert names_at(genes, None) == list(genes)
-    with pytest.raises(UnknownKeyError, match=r"got 1 others: 'CD3E'\. Did you mean 'CD3D'"):
+    with pytest.raises(UnknownKeyError, match=r"got 1 other: 'CD3E'\. Did you mean 'CD3D'"):
         gene_positions(genes, ["LYZ", "CD3E"])

@@ -55,3 +55,22 @@ def test_other_tables_are_refused() -> None:
     several = pd.concat([table(), table().assign(comparison="b vs Rest")])
     with pytest.raises(InvalidDataError, match="one comparison; got 2"):
         volcano(several)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_names_do_not_lie_on_each_other(sign: float) -> None:
+    many = pd.DataFrame(
+        {
+            "lfc_mean": sign * np.linspace(1, 1.2, 10),
+            "proba_de": np.linspace(0.999, 1.0, 10),
+            "is_de_fdr_0.05": True,
+        },
+        index=[f"GENE{i}" for i in range(10)],
+    )
+    ax = volcano(many)
+    ax.figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 10
+    assert all(low.y1 <= high.y0 + 0.5 for low, high in zip(boxes, boxes[1:], strict=False))
+    inside = ax.get_window_extent()
+    assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 + 8 for box in boxes)

@@ -15,6 +15,7 @@ from cellvae.errors import (
     InvalidOptionError,
     UnknownKeyError,
     did_you_mean,
+    many,
     named,
 )
 
@@ -88,8 +89,8 @@ def positions_of_numbers(values: NDArray[np.integer], n_cells: int) -> NDArray[n
     outside = (numbers < -n_cells) | (numbers >= n_cells)
     if outside.any():
         raise InvalidOptionError(
-            f"Expected numbers of cells from 0 to {n_cells - 1:,}; got {outside.sum():,} others: "
-            f"{named([*numbers[outside]])}."
+            f"Expected numbers of cells from 0 to {n_cells - 1:,}; "
+            f"got {many(int(outside.sum()), 'other')}: {named([*numbers[outside]])}."
         )
     return np.where(numbers < 0, numbers + n_cells, numbers)
 
@@ -111,7 +112,7 @@ def positions_of_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray
     if (found < 0).any():
         unknown = [*values[found < 0]]
         raise UnknownKeyError(
-            f"Expected names of cells; got {len(unknown):,} others: {named(unknown)}."
+            f"Expected names of cells; got {many(len(unknown), 'other')}: {named(unknown)}."
             f"{did_you_mean(str(unknown[0]), map(str, names))}"
         )
     return found.astype(np.int64)

@@ -14,6 +14,7 @@ from cellvae.errors import (
     InvalidDataError,
     UnknownKeyError,
     did_you_mean,
+    many,
     named,
 )
 
@@ -147,9 +148,9 @@ def refuse(
     if wrong.any():
         values = ", ".join(f"{value:g}" for value in found[wrong][:3])
         raise InvalidDataError(
-            f"Expected {expected} in adata.obs['{key}']; got {int(wrong.sum()):,} others "
-            f"({values}) in cells {named([*adata.obs_names[wrong]])}. Correct them or leave "
-            "these cells out."
+            f"Expected {expected} in adata.obs['{key}']; "
+            f"got {many(int(wrong.sum()), 'other')} ({values}) in cells "
+            f"{named([*adata.obs_names[wrong]])}. Correct them or leave these cells out."
         )
 
 

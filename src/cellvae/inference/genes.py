@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, many, named
 
 
 def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> Tensor | None:
@@ -37,8 +37,9 @@ def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> T
     unknown = [name for name in asked if name not in places]
     if unknown:
         raise UnknownKeyError(
-            f"Expected names of genes that the model knows; got {len(unknown):,} others: "
-            f"{named(unknown)}.{did_you_mean(str(unknown[0]), genes)}"
+            f"Expected names of genes that the model knows; "
+            f"got {many(len(unknown), 'other')}: {named(unknown)}."
+            f"{did_you_mean(str(unknown[0]), genes)}"
         )
     return torch.from_numpy(np.array([places[name] for name in asked], dtype=np.int64))
 

@@ -9,10 +9,15 @@ import numpy as np
 from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 CALLED = "is_de_fdr_"
+LINE_OF_TEXT = 0.05
+"""Height of a name, as a share of the panel."""
 
 
 def volcano(
@@ -63,15 +68,8 @@ def volcano(
             label=label,
         )
     named = np.flatnonzero(called)
-    for place in named[np.argsort(-np.abs(change[named]), kind="stable")][:n_labels]:
-        ax.annotate(
-            str(table.index[place]),
-            (change[place], chance[place]),
-            xytext=(0, 3),
-            textcoords="offset points",
-            fontsize=7,
-            ha="center",
-        )
+    named = named[np.argsort(-np.abs(change[named]), kind="stable")][:n_labels]
+    label_beside(ax, change, chance, named, [str(name) for name in table.index])
     ax.set_xlabel("Change of expression (log2)")
     ax.set_ylabel("Probability of a change")
     if title is None:
@@ -80,6 +78,53 @@ def volcano(
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def label_beside(
+    ax: Axes,
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    chosen: NDArray[np.int64],
+    names: Sequence[str],
+) -> None:
+    """Names of some dots in a column on either side, in order of height, with a line to each dot.
+
+    The most certain genes all have a probability close to 1, so names at the dots would lie on
+    each other.
+    """
+    if not len(chosen):
+        return
+    low, high = ax.get_xlim()
+    reach = max(-low, high, 1e-6)
+    ax.set_xlim(-1.75 * reach, 1.75 * reach)
+    bottom, top = ax.get_ylim()
+    step = LINE_OF_TEXT * (top - bottom)
+    for side in (-1, 1):
+        mine = [int(i) for i in chosen if (x[i] >= 0) == (side > 0)]
+        mine.sort(key=lambda i: -y[i])
+        places: list[float] = []
+        for i in mine:
+            highest = places[-1] - step if places else top
+            places.append(min(float(y[i]), highest))
+        # A column that runs out at the bottom moves up as a whole.
+        lift = max(0.0, bottom + step / 2 - places[-1]) if places else 0.0
+        for i, place in zip(mine, places, strict=True):
+            ax.annotate(
+                names[i],
+                (x[i], y[i]),
+                xytext=(side * 1.18 * reach, place + lift),
+                fontsize=7,
+                ha="left" if side > 0 else "right",
+                va="center",
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": "0.6",
+                    "linewidth": 0.4,
+                    "shrinkA": 0,
+                    "shrinkB": 2,
+                    "relpos": (0.0 if side > 0 else 1.0, 0.5),
+                },
+            )
 
 
 def check_table(table: pd.DataFrame) -> None:
