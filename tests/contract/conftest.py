@@ -100,6 +100,16 @@ CASES = (
         },
         arguments=OF_COUNTS,
     ),
+    Case(
+        name="PEAKVI",
+        setup={
+            "batch_key": "batch",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        config={"n_hidden": 8, "n_latent": 3, "encode_covariates": True},
+        arguments={"get_marginal_ll": {"n_mc_samples": 5}},
+    ),
 )
 
 

@@ -2,12 +2,14 @@
 
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
+from cellvae.model.peakvi import PEAKVI
 from cellvae.model.scvi import SCVI
 
 MODELS: dict[str, type[Model]] = {
     "SCVI": SCVI,
     "LinearSCVI": LinearSCVI,
+    "PEAKVI": PEAKVI,
 }
 """Every model by the name that files give it."""
 
-__all__ = ["MODELS", "LinearSCVI", "SCVI", "Model"]
+__all__ = ["MODELS", "PEAKVI", "LinearSCVI", "SCVI", "Model"]

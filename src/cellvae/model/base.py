@@ -174,6 +174,16 @@ class Model(ABC):
         """Callbacks that training this model needs, whatever the user's own; most need none."""
         return ()
 
+    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Words of `train` that this model has by default, before what the user gave.
+
+        Parameters
+        ----------
+        words
+            What the user gave.
+        """
+        return {}
+
     # Cells
 
     def read(self, adata: AnnData, *, new: bool) -> ColumnRows[Any]:
@@ -401,7 +411,7 @@ class Model(ABC):
         TrainingError
             If the loss was not finite before anything was learned, or with `on_nan="raise"`.
         """
-        from cellvae.train.arguments import parse
+        from cellvae.train.arguments import as_words, parse
 
         refuse_minified(self.adata, "train a model")
         if datamodule is not None:
@@ -432,6 +442,11 @@ class Model(ABC):
         }
         signature = inspect.signature(Model.train).parameters
         words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
+        own = self.train_defaults(words)
+        if own:
+            plan, further = own.pop("plan_kwargs", {}), own
+            words["plan_config"] = {**plan, **as_words(plan_config, "plan_config")}
+            words["trainer_config"] = {**further, **as_words(trainer_config, "trainer_config")}
         train(self, parse(words, progress_default=settings.progress_bar))
 
     def lr_find(

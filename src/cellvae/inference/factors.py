@@ -1,0 +1,103 @@
+"""Factors by which accessible regions are detected: of cells and of regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.protocols import HasEncoder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+class HasFactors(Protocol):
+    """A network that may have a learned factor for each region."""
+
+    region_factors: nn.Parameter | None
+
+
+class FactorsRegions(HasEncoder, Protocol):
+    """A trained model of regions."""
+
+    module: Any
+    """Network that is `HasFactors`."""
+
+
+def get_depth_factors(
+    model: HasEncoder,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> np.ndarray:
+    """Chance that an accessible region of a cell is detected, as far as it goes with the cell.
+
+    Parameters
+    ----------
+    model
+        Trained model of regions.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Array [cells] in the order asked for, between 0 and 1; all 1 with `model_depth=False`.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If regions or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `batch_size` is below 1.
+    """
+    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+    factors = torch.empty(len(asked.cells))
+    with evaluating(model):
+        for positions, batch in asked.batches():
+            factors[positions] = model.module.encode(batch).library.exp().squeeze(-1).cpu()
+    return factors.numpy()
+
+
+def get_region_factors(model: FactorsRegions) -> np.ndarray:
+    """Chance that an accessible region is detected, as far as it goes with the region.
+
+    Parameters
+    ----------
+    model
+        Trained model of regions.
+
+    Returns
+    -------
+    Array [regions] in the order of the model, between 0 and 1.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    InvalidOptionError
+        If the model was made with `region_factors=False`.
+    """
+    model.check_trained()
+    module: HasFactors = model.module
+    if module.region_factors is None:
+        raise InvalidOptionError(
+            "Expected a model with region factors; this one was made with region_factors=False."
+        )
+    factors: np.ndarray = module.region_factors.detach().sigmoid().cpu().numpy()
+    return factors

@@ -1,0 +1,318 @@
+"""PeakVI: a variational autoencoder of chromatin accessibility (Ashuach et al. 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
+
+from cellvae.contracts import Latent, Loss, Module
+from cellvae.data import Registration
+from cellvae.data.fields import Categories, Category, Counts, Field, Numbers
+from cellvae.data.keys import Keys, keys_from_words
+from cellvae.data.minified import MinifiedType
+from cellvae.distributions.detection import Detection
+from cellvae.errors import InvalidOptionError
+from cellvae.inference import (
+    get_elbo,
+    get_latent_representation,
+    get_marginal_ll,
+    get_reconstruction_error,
+)
+from cellvae.inference.factors import get_depth_factors, get_region_factors
+from cellvae.model.base import Model
+from cellvae.model.scvi import CountBatch, Where
+from cellvae.nn import Encoder
+from cellvae.nn.accessibility_decoder import AccessibilityDecoder
+from cellvae.nn.covariates import beside
+from cellvae.options import Options, option
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionKeys(Keys):
+    """Where the counts of regions are, and what is known of each cell."""
+
+    layer: str | None = None
+    batch_key: str | None = None
+    labels_key: str | None = None
+    categorical_covariate_keys: tuple[str, ...] = ()
+    continuous_covariate_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PEAKVIConfig(Options):
+    """What the user chose when the model was made.
+
+    Parameters
+    ----------
+    n_hidden
+        Width of the hidden layers; None for the root of the number of regions.
+    n_latent
+        Dimensions of the latent space; None for the root of `n_hidden`.
+    n_layers_encoder, n_layers_decoder
+        Hidden layers.
+    dropout_rate
+        Probability that a feature is dropped in the encoder.
+    model_depth
+        Whether each cell has a factor of detection.
+    region_factors
+        Whether each region has a factor of detection.
+    use_batch_norm, use_layer_norm
+        Where layers are normalised over the batch and over features.
+    latent_distribution
+        `"normal"`, or `"ln"` for a logistic normal latent (shares that sum to one).
+    deeply_inject_covariates
+        Whether every layer reads the covariates; otherwise only the first does.
+    encode_covariates
+        Whether the encoder reads batch and covariates too.
+    """
+
+    n_hidden: int | None = option(None, at_least=1, at_most=65_536)
+    n_latent: int | None = option(None, at_least=1, at_most=65_536)
+    n_layers_encoder: int = option(2, at_least=1, at_most=128)
+    n_layers_decoder: int = option(2, at_least=1, at_most=128)
+    dropout_rate: float = option(0.1, at_least=0, at_most=0.999)
+    model_depth: bool = True
+    region_factors: bool = True
+    use_batch_norm: Where = "none"
+    use_layer_norm: Where = "both"
+    latent_distribution: Literal["normal", "ln"] = "normal"
+    deeply_inject_covariates: bool = False
+    encode_covariates: bool = False
+
+
+class PEAKVIModule(Module[CountBatch]):
+    """The mathematics of PeakVI; parameter names are those of scvi-tools' PEAKVAE.
+
+    The encoder reads the values as they are, the loss whether they are above zero.
+    """
+
+    def __init__(
+        self, n_regions: int, n_cat_list: Sequence[int], n_continuous: int, config: PEAKVIConfig
+    ) -> None:
+        super().__init__()
+        self.config = config
+        n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
+        n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
+        read = config.encode_covariates
+        n_read = n_regions + (n_continuous if read else 0)
+        self.z_encoder = Encoder(
+            n_read,
+            n_latent,
+            n_cat_list if read else (),
+            n_layers=config.n_layers_encoder,
+            n_hidden=n_hidden,
+            dropout_rate=config.dropout_rate,
+            distribution=config.latent_distribution,
+            var_eps=0.0,
+            use_batch_norm=config.use_batch_norm in ("encoder", "both"),
+            use_layer_norm=config.use_layer_norm in ("encoder", "both"),
+            activation="leaky_relu",
+        )
+        self.z_decoder = AccessibilityDecoder(
+            n_latent + n_continuous,
+            n_regions,
+            n_cat_list,
+            n_layers=config.n_layers_decoder,
+            n_hidden=n_hidden,
+            use_batch_norm=config.use_batch_norm in ("decoder", "both"),
+            use_layer_norm=config.use_layer_norm in ("decoder", "both"),
+            inject_covariates=config.deeply_inject_covariates,
+        )
+        self.d_encoder = (
+            AccessibilityDecoder(
+                n_read,
+                1,
+                n_cat_list if read else (),
+                n_layers=config.n_layers_encoder,
+                n_hidden=n_hidden,
+            )
+            if config.model_depth
+            else None
+        )
+        self.region_factors = (
+            nn.Parameter(torch.zeros(n_regions)) if config.region_factors else None
+        )
+        self.latent_is_normal = config.latent_distribution == "normal"
+
+    def transform(self, z: Tensor) -> Tensor:
+        """Draw of the normal posterior in the space that the decoder reads."""
+        return self.z_encoder.transform(z)
+
+    def encode(self, batch: CountBatch) -> Latent:
+        """Posterior of the latent and a draw; the size is the logarithm of the depth factor."""
+        features, codes = batch.counts, []
+        if self.config.encode_covariates:
+            features, codes = beside(features, batch.continuous), category_codes(batch)
+        posterior = self.z_encoder(features, codes)
+        depth = features.new_zeros((len(features), 1))
+        if self.d_encoder is not None:
+            depth = functional.logsigmoid(self.d_encoder(features, codes))
+        return Latent(posterior, self.transform(posterior.rsample()), depth)
+
+    def decode(self, latent: Latent, batch: CountBatch) -> Detection:
+        """Distribution of detection, [*samples, cells, regions]."""
+        logits = self.z_decoder(beside(latent.sample, batch.continuous), category_codes(batch))
+        factor = latent.library
+        if self.region_factors is not None:
+            factor = factor + functional.logsigmoid(self.region_factors)
+        return Detection(logits, factor)
+
+    def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
+        """Negative evidence lower bound; the reconstruction of each cell counts once."""
+        latent = self.encode(batch)
+        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
+        kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
+        return Loss(
+            objective=(reconstruction + kl_weight * kl).mean(),
+            reconstruction=reconstruction,
+            kl=kl,
+            kl_global=reconstruction.new_zeros(()),
+        )
+
+
+def category_codes(batch: CountBatch) -> list[Tensor]:
+    """Codes of batch and categorical covariates, [cells, 1] each."""
+    further = [] if batch.categorical is None else batch.categorical.split(1, dim=-1)
+    return [batch.batch, *further]
+
+
+@final
+class PEAKVI(Model):
+    """Variational autoencoder of accessible regions of chromatin (PeakVI).
+
+    Values above zero count as detected; the encoder reads them as they are.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    **config
+        Options of the network: see :class:`PEAKVIConfig`.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.model.PEAKVI.setup_anndata(adata, batch_key="batch")
+    >>> model = cellvae.model.PEAKVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.get_depth_factors().shape
+    (400,)
+
+    References
+    ----------
+    Ashuach, Reidenbach, Gayoso, Yosef (2022): PeakVI: a deep generative model for single-cell
+    chromatin accessibility analysis. Cell Reports Methods 2, 100182.
+    """
+
+    Config: ClassVar[type[PEAKVIConfig]] = PEAKVIConfig
+    Keys: ClassVar[type[RegionKeys]] = RegionKeys
+    Batch: ClassVar[type[CountBatch]] = CountBatch
+    config: PEAKVIConfig
+    module: PEAKVIModule
+
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_depth_factors = get_depth_factors
+    get_region_factors = get_region_factors
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        layer: str | None = None,
+    ) -> None:
+        """Check the values and note where batch, labels and covariates are.
+
+        Parameters
+        ----------
+        adata
+            Cells, with counts or zeros and ones of regions in `X` or in a layer.
+        batch_key, labels_key
+            Columns of `adata.obs` with batch and label of each cell.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns of `adata.obs` with categories and numbers to correct for.
+        layer
+            Layer that holds the values; None for `X`.
+        """
+        words = {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        cls.register(adata, keys_from_words(words, RegionKeys))
+
+    def minify_adata(
+        self,
+        minified_data_type: MinifiedType = "latent_posterior_parameters",
+        use_latent_qzm_key: str = "X_latent_qzm",
+        use_latent_qzv_key: str = "X_latent_qzv",
+        silent: bool = False,
+    ) -> None:
+        """Refuse: the depth factor of a cell comes from its counts, and minified cells have none.
+
+        Raises
+        ------
+        InvalidOptionError
+            Always.
+        """
+        raise InvalidOptionError(
+            "PEAKVI cannot be minified: the depth factor of a cell comes from its counts. "
+            "Keep model.get_latent_representation() instead."
+        )
+
+    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """AdamW at a rate of 1e-4, 500 epochs, and a warm-up of the KL weight of 50 epochs.
+
+        In runs of fewer than 100 epochs the warm-up takes half of them.
+        """
+        plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
+        epochs = words.get("max_epochs") or 500
+        asked = words.get("plan_kwargs") or {}
+        if epochs >= 100 and "n_steps_kl_warmup" not in asked:
+            plan["n_epochs_kl_warmup"] = 50
+        if "optimizer_creator" in asked:
+            plan.pop("optimizer")
+        return {"max_epochs": 500, "plan_kwargs": plan}
+
+    @staticmethod
+    def fields(keys: RegionKeys) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+        return (
+            Counts("counts", keys.layer),
+            Category("batch", keys.batch_key),
+            Category("labels", keys.labels_key),
+            Categories("categorical", keys.categorical_covariate_keys),
+            Numbers("continuous", keys.continuous_covariate_keys),
+        )
+
+    @staticmethod
+    def build(registration: Registration, config: PEAKVIConfig) -> PEAKVIModule:
+        """Network for these data and options."""
+        categories = registration.n_categories_by_key("categorical")
+        return PEAKVIModule(
+            registration.n_genes,
+            (registration.n_categories("batch"), *categories),
+            len(registration.keys.continuous_covariate_keys),
+            config,
+        )
