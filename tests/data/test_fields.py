@@ -133,9 +133,9 @@ def test_missing_values_are_refused_naming_the_cells(values: object) -> None:
             False,
             r"finite numbers .*2 others \(inf, -inf\) in cells 'cell-2', 'cell-4'",
         ),
-        ([1e39, 2, 3, 4, 5, 6], False, r"finite numbers .*1 others \(inf\) in cells 'cell-0'"),
+        ([1e39, 2, 3, 4, 5, 6], False, r"finite numbers .*1 other \(inf\) in cells 'cell-0'"),
         ([1, 0, 3, -2, 5, 6], True, r"above 0 .*2 others \(0, -2\) in cells 'cell-1', 'cell-3'"),
-        ([1, 1e-60, 3, 2, 5, 6], True, r"above 0 .*1 others \(0\) in cells 'cell-1'"),
+        ([1, 1e-60, 3, 2, 5, 6], True, r"above 0 .*1 other \(0\) in cells 'cell-1'"),
         (
             list("abcdef"),
             False,

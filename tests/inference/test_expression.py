@@ -207,7 +207,7 @@ def test_an_interrupted_file_leaves_nothing(
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        ({"gene_list": ["gene1", "gene11"]}, UnknownKeyError, "1 others: 'gene11'. Did you mean"),
+        ({"gene_list": ["gene1", "gene11"]}, UnknownKeyError, "1 other: 'gene11'. Did you mean"),
         ({"gene_list": []}, InvalidOptionError, "at least one gene"),
         ({"transform_batch": "b3"}, UnknownKeyError, "'b0', 'b1', 'b2'; got 'b3'"),
         ({"transform_batch": []}, InvalidOptionError, "at least one batch"),

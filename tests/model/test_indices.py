@@ -120,7 +120,7 @@ def test_the_size_of_batches_is_that_of_the_settings(
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([70], "numbers of cells from 0 to 69; got 1 others: '70'"),
+        ([70], "numbers of cells from 0 to 69; got 1 other: '70'"),
         ([-71], "'-71'"),
         ([True, False], "one truth for each of the 70 cells; got 2"),
         ([0.5], "whole numbers, truths or names"),

@@ -17,6 +17,7 @@ from cellvae.errors import CellvaeError, DataMismatchError, InvalidOptionError, 
 from cellvae.inference.differential import expression
 from cellvae.inference.differential.table import COLUMNS
 from cellvae.model import SCVI
+from cellvae.settings import settings
 
 DOCS = Path(__file__).parents[3] / "docs" / "differential-expression.md"
 MARKERS = {
@@ -264,3 +265,25 @@ def test_markers_of_blood_cells_come_out(name: str, shared_data: Path) -> None:
         assert (found["lfc_mean"] > 1).all(), cells
         assert (found["proba_de"] > 0.85).all(), cells
         assert (part["lfc_mean"].rank(ascending=False)[genes] <= 60).all(), cells
+
+
+@pytest.mark.parametrize("test_mode", ["two", "three"])
+def test_compiled_and_plain_kernels_give_the_same_table(
+    model: SCVI, monkeypatch: pytest.MonkeyPatch, test_mode: str
+) -> None:
+    tables = []
+    for kernels in ("torch", "compiled"):
+        monkeypatch.setitem(settings.values, "kernels", kernels)
+        torch.manual_seed(1)
+        tables.append(
+            model.differential_expression(
+                groupby="label", group1="x", test_mode=test_mode, n_samples_overall=501
+            )
+        )
+    plain, compiled = tables[0].sort_index(), tables[1].sort_index()
+    for name in plain:
+        if plain[name].dtype.kind == "f":
+            # A draw on the border of delta may count on either side.
+            atol = 3 / 501 if name.startswith("proba") else 1e-5
+            atol = 0.1 if name == "bayes_factor" else atol
+            np.testing.assert_allclose(compiled[name], plain[name], rtol=1e-4, atol=atol)
