@@ -29,7 +29,7 @@ def flag(help_text: str, panel: str, *names: str) -> Any:
 def train(
     counts: Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
     out: Annotated[Path, flag("Folder for the results.", OUTPUT)],
-    model: Annotated[str, flag("Model to train (SCVI, LinearSCVI).", NETWORK)] = "SCVI",
+    model: Annotated[str, flag("Model to train (SCVI, LinearSCVI, PEAKVI).", NETWORK)] = "SCVI",
     layer: Annotated[str | None, flag("Layer with the raw counts (default: X).", DATA)] = None,
     batch_key: Annotated[str | None, flag("Column of obs with the batch.", DATA)] = None,
     labels_key: Annotated[str | None, flag("Column of obs with the label.", DATA)] = None,
