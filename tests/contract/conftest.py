@@ -147,7 +147,8 @@ def train() -> Callable[..., None]:
     """Train quickly and without a word."""
 
     def run(model: Model, **words: Any) -> None:
-        given = {"max_epochs": 2, "batch_size": 32, "accelerator": "cpu", "seed": 0} | words
+        given = {"max_epochs": 2, "batch_size": 32, "accelerator": "cpu", "seed": 0}
+        given |= {"early_stopping": False} | words
         model.train(enable_progress_bar=False, **given)
 
     return run

@@ -29,6 +29,7 @@ from cellvae.inference import (
 from cellvae.inference.factors import get_depth_factors, get_region_factors
 from cellvae.model.base import Model
 from cellvae.model.scvi import CountBatch, Where
+from cellvae.model.stopping import stopping_by_default
 from cellvae.nn import Encoder
 from cellvae.nn.accessibility_decoder import AccessibilityDecoder
 from cellvae.nn.covariates import beside
@@ -36,6 +37,10 @@ from cellvae.options import Options, option
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+PATIENCE = 50
+"""Checks without improvement after which training stops, where the user gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +287,7 @@ class PEAKVI(Model):
         )
 
     def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        """AdamW at a rate of 1e-4, 500 epochs, and a warm-up of the KL weight of 50 epochs.
+        """AdamW at a rate of 1e-4, 500 epochs, KL warm-up of 50, early stopping with patience 50.
 
         In runs of fewer than 100 epochs the warm-up takes half of them.
         """
@@ -293,7 +298,7 @@ class PEAKVI(Model):
             plan["n_epochs_kl_warmup"] = 50
         if "optimizer_creator" in asked:
             plan.pop("optimizer")
-        return {"max_epochs": 500, "plan_kwargs": plan}
+        return {"max_epochs": 500, "plan_kwargs": plan, **stopping_by_default(words, PATIENCE)}
 
     @staticmethod
     def fields(keys: RegionKeys) -> tuple[Field, ...]:

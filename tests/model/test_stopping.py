@@ -1,0 +1,64 @@
+"""Early stopping of a model that stops early by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from cellvae.errors import TrainingWarning
+from cellvae.model import PEAKVI
+
+
+@pytest.fixture
+def model() -> PEAKVI:
+    adata = AnnData(np.random.default_rng(0).binomial(1, 0.3, (60, 20)).astype(np.float32))
+    PEAKVI.setup_anndata(adata)
+    return PEAKVI(adata, n_hidden=4, n_latent=2)
+
+
+def train(model: PEAKVI, **words: Any) -> None:
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False, seed=0, **words)
+
+
+def test_training_is_watched_by_default(model: PEAKVI) -> None:
+    train(model)
+    assert model.training_report.monitor == "elbo_validation"
+    assert "elbo_validation" in model.history.names
+
+
+def test_it_stops_after_fifty_checks_without_improvement(model: PEAKVI) -> None:
+    from cellvae.train import EarlyStopping
+
+    words = {"early_stopping_min_delta": 1e9}
+    model.train(max_epochs=60, batch_size=64, enable_progress_bar=False, seed=0, **words)
+    assert model.training_report.status == "stopped_early"
+    # The first epoch is the best, and fifty are not better.
+    assert model.training_report.epochs == 51
+    assert isinstance(model.default_callbacks(early_stopping=True)["early_stopping"], EarlyStopping)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"train_size": 1.0},
+        {"train_size": 0.8, "validation_size": 0.0},
+        {"datasplitter_kwargs": {"external_indexing": [np.arange(60)]}},
+    ],
+)
+def test_without_validation_cells_one_warning_says_that_it_is_off(
+    model: PEAKVI, words: dict[str, Any]
+) -> None:
+    with pytest.warns(TrainingWarning, match="will not stop early") as told:
+        train(model, **words)
+    assert len(told) == 1
+    assert model.training_report.monitor is None
+
+
+def test_who_says_no_is_not_warned(model: PEAKVI) -> None:
+    train(model, train_size=1.0, early_stopping=False)
+    assert model.training_report.monitor is None
+    train(model, early_stopping=False)
+    assert model.training_report.monitor is None
