@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from cellvae.kernels import compiled_for, log_likelihood
+from cellvae.kernels import choice, compiled_for, log_likelihood
+from cellvae.kernels.choice import loads
 from cellvae.settings import settings
 
 N_CELLS, N_GENES = 37, 61
@@ -140,3 +141,21 @@ def test_settings_choose_where_the_kernels_are_used(monkeypatch: pytest.MonkeyPa
     assert not compiled_for(torch.zeros(3, 2, 256))
     monkeypatch.setitem(settings.values, "kernels", "torch")
     assert not compiled_for(many)
+
+
+def test_where_nothing_can_be_compiled_torch_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(name: str) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    loads.cache_clear()
+    monkeypatch.setattr(choice, "import_module", refused)
+    with caplog.at_level("INFO", logger="cellvae"):
+        assert not compiled_for(torch.zeros(2, 300))
+        assert not compiled_for(torch.zeros(2, 300))
+    assert [record.message for record in caplog.records] == [
+        "Kernels cannot be compiled here, torch is used instead: "
+        "cannot cache function: no locator available"
+    ]
+    loads.cache_clear()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cellvae.messages import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
+Kernel = Literal["cells", "changes"]
+"""Likelihood of cells, or distribution of fold changes."""
 
 FEWEST_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""
 
 
-def compiled_for(features: Tensor) -> bool:
+def compiled_for(features: Tensor, kernel: Kernel = "cells") -> bool:
     """Whether what follows from these features, [cells, genes], is left to compiled kernels.
 
     They are made for single precision on the CPU. `settings.kernels` is `"auto"` (from 256 genes
@@ -26,4 +31,15 @@ def compiled_for(features: Tensor) -> bool:
         return False
     if features.ndim != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    return chosen == "compiled" or features.shape[1] >= FEWEST_GENES
+    return chosen == "compiled" or (features.shape[1] >= FEWEST_GENES and loads(kernel))
+
+
+@cache
+def loads(kernel: Kernel) -> bool:
+    """Whether a kernel can be compiled here, or read from where it was kept."""
+    try:
+        import_module(f"cellvae.kernels.{kernel}")
+    except (ImportError, OSError, RuntimeError) as failure:
+        logger.info("Kernels cannot be compiled here, torch is used instead: %s", failure)
+        return False
+    return True

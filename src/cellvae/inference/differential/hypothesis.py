@@ -99,7 +99,11 @@ def distribution(
     question: Question, first: Tensor, second: Tensor, pseudocount: float, delta: float
 ) -> tuple[Float[Tensor, " genes"], ChangeSummary]:
     """Probability that each gene changes, and the distribution of its change."""
-    if question.change_fn is None and pseudocount >= LEAST_COMPILED and compiled_for(first):
+    if (
+        question.change_fn is None
+        and pseudocount >= LEAST_COMPILED
+        and compiled_for(first, "changes")
+    ):
         found = fold_changes(first, second, pseudocount, delta)
         probability = combined(found.up, found.down, question.test_mode)
         return probability, ChangeSummary(
