@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -58,15 +60,17 @@ class Loss(NamedTuple):
     """Divergence of the local latent variables from their priors, not weighted; nats."""
     kl_global: Float[Tensor, ""]
     """Divergence of variables shared by all cells; nats."""
-    extra: tuple[Float[Tensor, ""], ...] = ()
-    """Further means, named by the module's `extra_names`."""
+    extra: tuple[Tensor, ...] = ()
+    """Further sums over cells, of any shape, which the module's `measures` makes metrics of."""
 
 
 class Module(nn.Module, ABC, Generic[B]):
     """The mathematics of one model: tensors in, distributions and a loss out."""
 
     extra_names: tuple[str, ...] = ()
-    """Names of the further means that a loss carries."""
+    """Names of the metrics beside those of the loss; `train_` or `validation_` comes before."""
+    loss_weights: Mapping[str, float] = MappingProxyType({})
+    """Weights of parts of the loss that users can choose in `plan_kwargs`, and their defaults."""
     latent_is_normal: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
 
@@ -101,6 +105,10 @@ class Module(nn.Module, ABC, Generic[B]):
     def library_prior(self, batch: B) -> Normal | None:
         """p(library), [cells, 1]; None where the library is observed."""
         return None
+
+    def measures(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
+        """Metrics named in `extra_names`, of what losses carried, added up over an epoch."""
+        return {}
 
     def prepare(self, batch: B) -> None:
         """Make parameters that are created at first use; most modules have none."""

@@ -18,7 +18,7 @@ import cellvae
 from cellvae.cli import train as command
 from cellvae.cli.job import Job
 from cellvae.errors import TrainingError, UnknownOptionError
-from cellvae.model import MODELS, SCVI
+from cellvae.model import MODELS, SCANVI, SCVI
 from cellvae.settings import settings
 from cellvae.train.arguments import parse
 from cellvae.train.options import EarlyStoppingOptions, LoaderOptions, OptimizerOptions
@@ -127,7 +127,7 @@ def test_every_flag_reaches_the_python_call_that_has_the_keyword(
     train = dict(job.train)
     plan = train.pop("plan_kwargs")
     assert {**job.setup, **job.config, **train, **plan} == given
-    assert set(job.setup) == set(inspect.signature(SCVI.setup_anndata).parameters) - {"adata"}
+    assert set(job.setup) == set(inspect.signature(SCANVI.setup_anndata).parameters) - {"adata"}
     assert set(job.config) <= {field.name for field in dataclasses.fields(SCVI.Config)}
     known = set(inspect.signature(SCVI.train).parameters)
     assert {w for w in train if not w.startswith(("early_", "enable_", "check_"))} <= known
@@ -138,8 +138,9 @@ def test_every_flag_reaches_the_python_call_that_has_the_keyword(
 
 
 def test_every_set_up_word_is_a_flag() -> None:
-    setup = set(inspect.signature(SCVI.setup_anndata).parameters) - {"adata"}
-    assert setup <= set(flags())
+    for kind in MODELS.values():
+        setup = set(inspect.signature(kind.setup_anndata).parameters) - {"adata"}
+        assert setup <= set(flags()), kind
 
 
 def test_help_lists_every_flag(program: Callable[..., Any]) -> None:
@@ -192,6 +193,8 @@ def test_help_says_the_defaults_that_hold() -> None:
         (("--seed", "-1"), "seed to be at least 0"),
         (("--early-stopping-monitor", "elbo_validatoin"), "Did you mean 'elbo_validation'?"),
         (("--accelerator", "qpu"), "qpu"),
+        (("--unlabeled-category", "u"), "SCVI has no --unlabeled-category"),
+        (("--model", "SCANVI"), "SCANVI needs --labels-key and --unlabeled-category"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -275,6 +278,18 @@ def test_flags_that_do_not_exist_are_refused_with_the_closest(
     ended = program("train", counts, "--out", tmp_path, "--batch-kye", "batch")
     assert ended.code == 2
     assert "--batch-key" in ended.err
+
+
+def test_labels_are_told(
+    program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
+) -> None:
+    label = ("--labels-key", "labels", "--unlabeled-category", "label_1")
+    ended = program("train", counts, "--out", tmp_path, "--model", "SCANVI", *label, *quick)
+    assert ended.code == 0, ended.err
+    cells = anndata.read_h5ad(tmp_path / "latent.h5ad")
+    assert "X_scANVI" in cells.obsm
+    assert set(cells.obs["C_scANVI"]) <= {"label_0", "label_2"}
+    assert (cells.obs["C_scANVI"] == cellvae.load(tmp_path / "model", cells).predict()).all()
 
 
 def test_every_model_of_the_table_can_be_named() -> None:

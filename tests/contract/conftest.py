@@ -83,6 +83,25 @@ CASES = (
         arguments=OF_COUNTS,
     ),
     Case(
+        name="SCANVI",
+        setup={
+            "batch_key": "batch",
+            "labels_key": "label",
+            "unlabeled_category": "unknown",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        config={
+            "n_hidden": 8,
+            "n_latent": 3,
+            "use_observed_lib_size": False,
+            "dispersion": "gene-label",
+            "encode_covariates": True,
+            "batch_representation": "embedding",
+        },
+        arguments={**OF_COUNTS, "predict": {"soft": True}},
+    ),
+    Case(
         name="LinearSCVI",
         setup={
             "batch_key": "batch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ def run_job(adata: AnnData, job: Job, out: Path) -> Model:
         )
     kind: Any = MODELS[job.model]
     settings.seed = job.seed
+    check_setup(kind, job.setup)
     kind.setup_anndata(adata, **job.setup)
     check_colors(job.colors, adata)
     model = kind(adata, **job.config)
@@ -102,6 +104,36 @@ def run_job(adata: AnnData, job: Job, out: Path) -> Model:
         raise TrainingError(model.training_report.reason)
     write_results(model, adata, job, out)
     return model
+
+
+def check_setup(kind: Any, words: Mapping[str, Any]) -> None:
+    """Check that a model can be set up with these words.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it does not know one of them, or needs another.
+    """
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(kind.setup_anndata).parameters.items()
+        if name != "adata"
+    }
+    unknown = [word for word in words if word not in parameters]
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in words
+    ]
+    if unknown:
+        raise InvalidOptionError(f"{kind.__name__} has no {as_flag(unknown[0])}. Leave it out.")
+    if missing:
+        raise InvalidOptionError(f"{kind.__name__} needs {' and '.join(map(as_flag, missing))}.")
+
+
+def as_flag(word: str) -> str:
+    """Flag of a keyword."""
+    return f"--{word.replace('_', '-')}"
 
 
 def check_colors(colors: Sequence[str], adata: AnnData) -> None:
@@ -125,12 +157,16 @@ def write_results(model: Any, adata: AnnData, job: Job, out: Path) -> None:
     """Write everything that a trained model gives."""
     import matplotlib as mpl
 
+    from cellvae.model import SCANVI
+
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     key = latent_key(model)
     model.save(out / MODEL_FOLDER, overwrite=True)
     adata.obsm[key] = model.get_latent_representation()
+    if isinstance(model, SCANVI):
+        adata.obs["C_scANVI"] = model.predict(soft=True).idxmax(axis=1).astype("category")
     report = model.training_report
     figure = model.history.plot(best_epoch=report.best_epoch)
     figure.savefig(out / CURVES_FILE, dpi=150)
@@ -143,7 +179,8 @@ def write_results(model: Any, adata: AnnData, job: Job, out: Path) -> None:
 
 def latent_key(model: Any) -> str:
     """Name of the latent in `obsm`, as scvi-tools' tutorials have it: `X_scVI`."""
-    return {"SCVI": "X_scVI"}.get(type(model).__name__, f"X_{type(model).__name__}")
+    known = {"SCVI": "X_scVI", "SCANVI": "X_scANVI"}
+    return known.get(type(model).__name__, f"X_{type(model).__name__}")
 
 
 def replace(path: Path, adata: AnnData) -> None:

@@ -29,10 +29,15 @@ def flag(help_text: str, panel: str, *names: str) -> Any:
 def train(
     counts: Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
     out: Annotated[Path, flag("Folder for the results.", OUTPUT)],
-    model: Annotated[str, flag("Model to train (SCVI, LinearSCVI, PEAKVI).", NETWORK)] = "SCVI",
+    model: Annotated[
+        str, flag("Model to train (SCVI, SCANVI, LinearSCVI, PEAKVI).", NETWORK)
+    ] = "SCVI",
     layer: Annotated[str | None, flag("Layer with the raw counts (default: X).", DATA)] = None,
     batch_key: Annotated[str | None, flag("Column of obs with the batch.", DATA)] = None,
     labels_key: Annotated[str | None, flag("Column of obs with the label.", DATA)] = None,
+    unlabeled_category: Annotated[
+        str | None, flag("Label of cells whose label is not known, for SCANVI.", DATA)
+    ] = None,
     size_factor_key: Annotated[str | None, flag("Column of obs with cell sizes.", DATA)] = None,
     categorical_covariate_keys: Annotated[
         list[str] | None, flag("Column of obs with a further category; may be repeated.", DATA)
@@ -133,6 +138,7 @@ def train(
             "layer": layer,
             "batch_key": batch_key,
             "labels_key": labels_key,
+            "unlabeled_category": unlabeled_category,
             "size_factor_key": size_factor_key,
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellvae.data.cells import cell_numbers
 from cellvae.data.datasets import pbmc68k_reduced
-from cellvae.data.keys import CountKeys, Keys
+from cellvae.data.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.registration import Registration
 from cellvae.data.split import Split, split_cells
 from cellvae.data.synthetic import synthetic_iid
@@ -12,6 +12,7 @@ from cellvae.data.synthetic import synthetic_iid
 __all__ = [
     "CountKeys",
     "Keys",
+    "LabelKeys",
     "Registration",
     "Split",
     "cell_numbers",

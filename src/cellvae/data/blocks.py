@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, final
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.contracts import B, Block, Rows
+from cellvae.data.companions import AccompaniedRows, Companions
 from cellvae.data.orders import as_numbers, epoch_order
 from cellvae.data.rows.taken import taken
 from cellvae.errors import InvalidDataError, InvalidOptionError
@@ -108,6 +110,9 @@ class EpochBlocks(Generic[B]):
     prefetch
         Number of blocks whose cells are taken ahead by a thread; 0 for none. The batches are
         the same.
+    companions
+        Further cells that go along with each step; None for none. Where cells are not shuffled,
+        each goes along once in an epoch.
     """
 
     def __init__(
@@ -122,6 +127,7 @@ class EpochBlocks(Generic[B]):
         drop_last: bool = False,
         smallest: int = SMALLEST,
         prefetch: int = 0,
+        companions: Companions | None = None,
     ) -> None:
         if prefetch < 0:
             raise InvalidOptionError(f"Expected prefetch of at least 0; got {prefetch}.")
@@ -134,6 +140,7 @@ class EpochBlocks(Generic[B]):
         self.drop_last = drop_last
         self.smallest = smallest
         self.prefetch = prefetch
+        self.companions = companions
         self.epoch = 0
         self.shard(0, 1)
 
@@ -191,8 +198,30 @@ class EpochBlocks(Generic[B]):
     def __iter__(self) -> Iterator[Block]:
         """Go through the blocks of the epoch that is chosen when the first is asked for."""
         order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
-        blocks = (Block(self.rows, steps) for steps in self.blocks_of(order))
+        steps = self.blocks_of(order)
+        blocks = (
+            (Block(self.rows, cells) for cells in steps)
+            if self.companions is None
+            else self.accompanied(steps, self.companions)
+        )
         yield from ahead(blocks, self.prefetch) if self.prefetch else blocks
+
+    def accompanied(
+        self, blocks: list[Int[Tensor, "steps cells"]], companions: Companions
+    ) -> Iterator[Block]:
+        """Blocks whose steps have companions at their end."""
+        n_steps = sum(len(steps) for steps in blocks)
+        whole = n_steps * self.n_shares
+        every: Iterable[Tensor] = (
+            companions.of_steps(self.epoch, whole)[self.rank :: self.n_shares]
+            if self.shuffle
+            else companions.dealt(whole)[self.rank :: self.n_shares]
+        )
+        following = iter(every)
+        for steps in blocks:
+            further = [next(following) for _ in steps]
+            rows = AccompaniedRows(self.rows, len(further[0]))
+            yield Block(rows, torch.cat([steps, torch.stack(further)], dim=1))
 
 
 def ahead(blocks: Iterable[Block], n_ahead: int) -> Iterator[Block]:

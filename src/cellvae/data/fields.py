@@ -11,7 +11,7 @@ import numpy as np
 
 from cellvae.data.checks import check_counts
 from cellvae.data.matrices import CountMatrix, count_matrix
-from cellvae.data.observations import categories, codes, numbers
+from cellvae.data.observations import categories, codes, labels, numbers
 from cellvae.data.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -21,12 +21,13 @@ from cellvae.data.records import (
 )
 from cellvae.data.rows.backed import BackedColumn
 from cellvae.data.rows.memory import CodeColumn, DenseColumn, NumberColumn, SparseColumn
+from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from cellvae.data.keys import CountKeys
+    from cellvae.data.keys import CountKeys, LabelKeys
     from cellvae.data.rows.column import Column
 
 
@@ -102,6 +103,48 @@ class Category(Field):
         if self.key is None:
             return np.zeros(adata.n_obs, dtype=np.int64)
         return codes(adata, self.key, record.categories)
+
+
+@final
+@dataclass(frozen=True)
+class Labels(Field):
+    """Code of the label of every cell, [cells, 1]; the last one where it is not known.
+
+    A cell's label is not known where it is missing or the category `unlabeled`, and those of
+    further cells are not known where their AnnData has no such column.
+    """
+
+    name: str
+    key: str
+    unlabeled: str
+
+    def describe(self, adata: AnnData) -> CategoryRecord:
+        """Labels, in the order that pandas gives them but for the unlabelled category."""
+        found = labels(adata, self.key, self.unlabeled)
+        if len(found) < 2:
+            raise InvalidDataError(
+                f"Expected labels in adata.obs['{self.key}']; got no other value than "
+                f"'{self.unlabeled}', the unlabeled_category. Give a column in which some cells "
+                "have a label."
+            )
+        return CategoryRecord(key=self.key, categories=found, unlabeled=found[-1])
+
+    def check(self, adata: AnnData, record: CategoryRecord) -> None:
+        """Refuse unknown labels."""
+        self.codes(adata, record)
+
+    def read(
+        self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
+    ) -> Column:
+        """Column of all cells."""
+        return CodeColumn(self.codes(adata, record)[:, None])
+
+    def codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
+        """Code of each cell, [cells]."""
+        last = len(record.categories) - 1
+        if self.key not in adata.obs:
+            return np.full(adata.n_obs, last, dtype=np.int64)
+        return codes(adata, self.key, record.categories, missing=last)
 
 
 @final
@@ -189,11 +232,24 @@ def count_fields(keys: CountKeys) -> tuple[Field, ...]:
     )
 
 
+def label_fields(keys: LabelKeys) -> tuple[Field, ...]:
+    """Fields of the models of counts and labels: what `LabelKeys` can name, in a fixed order."""
+    labels = labels_field(keys)
+    return tuple(labels if field.name == labels.name else field for field in count_fields(keys))
+
+
+def labels_field(keys: LabelKeys) -> Labels:
+    """Field of the labels of cells, some of which are not known."""
+    return Labels("labels", keys.labels_key, keys.unlabeled_category)
+
+
 def field_of(name: str, record: FieldRecord) -> Field:
     """Field that a record describes."""
     match record:
         case CountsRecord():
             return Counts(name, record.layer)
+        case CategoryRecord(key=str() as key, unlabeled=unlabeled) if unlabeled is not None:
+            return Labels(name, key, str(unlabeled))
         case CategoryRecord():
             return Category(name, record.key)
         case CategoriesRecord():

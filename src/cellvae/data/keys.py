@@ -81,6 +81,29 @@ class CountKeys(Keys):
     continuous_covariate_keys: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelKeys(CountKeys):
+    """Where the counts of a model are, and the labels of some of the cells.
+
+    Parameters
+    ----------
+    labels_key
+        Column of `adata.obs` with the label of each cell, as far as it is known.
+    unlabeled_category
+        Value of that column for cells whose label is not known.
+    layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+        As in :class:`CountKeys`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a name is not text, or several names are one text or hold a repeated name.
+    """
+
+    labels_key: str = dataclasses.field()
+    unlabeled_category: str
+
+
 def one_name(value: object, word: str, *, required: bool = False) -> str | None:
     """One name of a column or layer, or None where it may be left out."""
     if isinstance(value, str):

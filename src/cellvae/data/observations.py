@@ -60,8 +60,10 @@ def plain(value: object) -> Scalar:
     return str(value)
 
 
-def as_categories(adata: AnnData, key: str) -> pd.Series:
+def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Series:
     """Column as pandas categories; the order of existing categories is kept.
+
+    With `complete`, every cell has to have one.
 
     Raises
     ------
@@ -69,7 +71,8 @@ def as_categories(adata: AnnData, key: str) -> pd.Series:
         If the value of a cell is missing.
     """
     values = column(adata, key).astype("category")
-    refuse_missing(adata, key, values.isna().to_numpy())
+    if complete:
+        refuse_missing(adata, key, values.isna().to_numpy())
     return values
 
 
@@ -78,24 +81,44 @@ def categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
     return tuple(plain(value) for value in as_categories(adata, key).cat.categories)
 
 
-def codes(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> NDArray[np.int64]:
+def labels(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
+    """Labels of a column, that of cells without one last.
+
+    It changes places with the last of the others, as in scvi-tools, so that weights can be
+    exchanged; where no cell has it, it is added.
+    """
+    values = as_categories(adata, key, complete=False)
+    found = [plain(value) for value in values.cat.categories]
+    texts = [str(value) for value in found]
+    if unlabeled not in texts:
+        return (*found, unlabeled)
+    place = texts.index(unlabeled)
+    found[place], found[-1] = found[-1], found[place]
+    return tuple(found)
+
+
+def codes(
+    adata: AnnData, key: str, known: tuple[Scalar, ...], *, missing: int | None = None
+) -> NDArray[np.int64]:
     """Position of each cell's category among the known ones, [cells].
 
-    Categories are compared by value, whatever their order in this AnnData.
+    Categories are compared by value, whatever their order in this AnnData. Cells whose value is
+    missing have the position `missing`; where it is None, there may be none.
 
     Raises
     ------
     DataMismatchError
         If a cell has a category that is not known.
     """
-    values = as_categories(adata, key)
+    values = as_categories(adata, key, complete=missing is None)
     position = {value: code for code, value in enumerate(known)}
     own = [plain(value) for value in values.cat.categories]
     translated = np.array([position.get(value, -1) for value in own], dtype=np.int64)
     own_codes = values.cat.codes.to_numpy()
-    found = translated[own_codes]
+    # Pandas gives missing values the code -1, which is the last place here.
+    found = np.append(translated, -1 if missing is None else missing)[own_codes]
     if (found < 0).any():
-        used = np.bincount(own_codes, minlength=len(own))
+        used = np.bincount(own_codes[own_codes >= 0], minlength=len(own))
         unknown = [value for value, code in zip(own, translated, strict=True) if code < 0]
         counts = used[translated < 0]
         unknown = [value for value, n in zip(unknown, counts, strict=True) if n]

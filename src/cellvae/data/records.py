@@ -48,23 +48,37 @@ class CountsRecord(FieldRecord):
 @final
 @dataclass(frozen=True, kw_only=True)
 class CategoryRecord(FieldRecord):
-    """Categories of one column, in the order of their codes; one category where there is none."""
+    """Categories of one column, in the order of their codes; one category where there is none.
+
+    `unlabeled` is the category of cells whose label is not known, the last one, where there may be
+    such cells.
+    """
 
     kind: ClassVar[str] = "category"
     key: str | None = None
     categories: tuple[Scalar, ...] = (0,)
+    unlabeled: Scalar | None = None
 
     def to_json(self) -> dict[str, object]:
         """Values for JSON, with the kind of the record."""
-        return {"kind": self.kind, "key": self.key, "categories": list(self.categories)}
+        values: dict[str, object] = {
+            "kind": self.kind,
+            "key": self.key,
+            "categories": list(self.categories),
+        }
+        return values if self.unlabeled is None else values | {"unlabeled": self.unlabeled}
 
     @classmethod
     def read(cls, entries: Entries) -> CategoryRecord:
         """Record from the entries of a JSON object."""
-        return cls(
-            key=entries.optional_text("key"),
-            categories=scalars(entries.listed("categories"), f"{entries.where}.categories"),
-        )
+        key = entries.optional_text("key")
+        found = scalars(entries.listed("categories"), f"{entries.where}.categories")
+        if "unlabeled" not in entries.left:
+            return cls(key=key, categories=found)
+        unlabeled = entries.take("unlabeled")
+        if not found or unlabeled != found[-1]:
+            raise entries.refusal("the last category", unlabeled, "unlabeled")
+        return cls(key=key, categories=found, unlabeled=found[-1])
 
 
 @final

@@ -10,6 +10,7 @@ from cellvae.inference.differential import differential_expression
 from cellvae.inference.elbo import get_elbo, get_reconstruction_error
 from cellvae.inference.expression import get_normalized_expression
 from cellvae.inference.importance import get_importance_weights
+from cellvae.inference.labels import predict
 from cellvae.inference.latent import get_latent_representation
 from cellvae.inference.library_size import get_latent_library_size
 from cellvae.inference.loadings import get_loadings
@@ -35,4 +36,5 @@ __all__ = [
     "get_normalized_expression",
     "get_reconstruction_error",
     "posterior_predictive_sample",
+    "predict",
 ]

@@ -3,13 +3,15 @@
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
+from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 
 MODELS: dict[str, type[Model]] = {
     "SCVI": SCVI,
+    "SCANVI": SCANVI,
     "LinearSCVI": LinearSCVI,
     "PEAKVI": PEAKVI,
 }
 """Every model by the name that files give it."""
 
-__all__ = ["MODELS", "PEAKVI", "LinearSCVI", "SCVI", "Model"]
+__all__ = ["SCANVI", "MODELS", "PEAKVI", "LinearSCVI", "SCVI", "Model"]

@@ -51,8 +51,10 @@ from cellvae.train.report import TrainingReport
 if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch import Callback
+    from numpy.typing import NDArray
 
     from cellvae.inference.protocols import CellChoice
+    from cellvae.train.arguments import Parsed
     from cellvae.train.carried import Carried
     from cellvae.train.learning_rate_search import LearningRateSearch
 
@@ -183,6 +185,10 @@ class Model(ABC):
             What the user gave.
         """
         return {}
+
+    def labels_to_learn(self) -> NDArray[np.int64] | None:
+        """Label of each of the model's cells, -1 where unknown; None for a model without labels."""
+        return None
 
     # Cells
 
@@ -411,7 +417,7 @@ class Model(ABC):
         TrainingError
             If the loss was not finite before anything was learned, or with `on_nan="raise"`.
         """
-        from cellvae.train.arguments import as_words, parse
+        from cellvae.train.arguments import as_words
 
         refuse_minified(self.adata, "train a model")
         if datamodule is not None:
@@ -447,7 +453,18 @@ class Model(ABC):
             plan, further = own.pop("plan_kwargs", {}), own
             words["plan_config"] = {**plan, **as_words(plan_config, "plan_config")}
             words["trainer_config"] = {**further, **as_words(trainer_config, "trainer_config")}
-        train(self, parse(words, progress_default=settings.progress_bar))
+        train(self, self.parsed(words))
+
+    def parsed(self, words: Mapping[str, Any]) -> Parsed:
+        """What words of `train` ask for, those that only this model has among them."""
+        from cellvae.train.arguments import parse
+
+        return parse(
+            words,
+            progress_default=settings.progress_bar,
+            loss_weights=[*self.module.loss_weights],
+            learns_labels=self.labels_to_learn() is not None,
+        )
 
     def lr_find(
         self,
@@ -561,10 +578,9 @@ class Model(ABC):
         **train_words
             Words of `train`, such as `early_stopping=True`.
         """
-        from cellvae.train.arguments import parse
         from cellvae.train.callbacks.choose import default_callbacks
 
-        parsed = parse(train_words, progress_default=settings.progress_bar)
+        parsed = self.parsed(train_words)
         run_dir = parsed.options.run_dir
         return default_callbacks(
             parsed.options,

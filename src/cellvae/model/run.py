@@ -66,6 +66,7 @@ def train(model: Model, parsed: Parsed) -> None:
             run_dir=run_dir,
         ),
         files=ModelFolder(model, split, len(rows)),
+        labels=model.labels_to_learn(),
     )
     if outcome.kept:
         model.history, model.split, model.is_trained = outcome.history, split, True
@@ -251,7 +252,9 @@ def search_of(
     from cellvae.train.arguments import parse
 
     words: dict[str, Any] = {"batch_size": batch_size, "plan_kwargs": plan_kwargs or {}}
-    options = parse(words if seed is None else words | {"seed": seed}).options
+    options = parse(
+        words if seed is None else words | {"seed": seed}, loss_weights=[*model.module.loss_weights]
+    ).options
     if model.rows is None:
         raise DataMismatchError("The model was loaded without cells. Load it with adata=... first.")
     rows = model.own_rows()

@@ -68,6 +68,8 @@ class CountBatch(NamedTuple):
     latent_variance: Float[Tensor, "cells latent"] | None = None
     library_mean: Float[Tensor, "cells 1"] | None = None
     library_variance: Float[Tensor, "cells 1"] | None = None
+    n_companions: int = 0
+    """Cells at the end that only a classifier learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)

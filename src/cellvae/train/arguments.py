@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ FURTHER_PLAN_WORDS = (
 )
 SPLIT_WORDS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
 LOADER_WORDS = ("batch_size", "shuffle", "drop_last", "num_workers")
+LABEL_WORDS = ("n_samples_per_label",)
 # Loader words of scvi-tools with nothing to act on here: there are no worker processes.
 IDLE_LOADER_WORDS = (
     "pin_memory",
@@ -118,10 +119,27 @@ class Parsed:
     callbacks: tuple[Any, ...]
 
 
-def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
+def parse(
+    words: Mapping[str, Any],
+    *,
+    progress_default: bool = True,
+    loss_weights: Collection[str] = (),
+    learns_labels: bool = False,
+) -> Parsed:
     """Options and callbacks from the keywords of `train`; those left out take their defaults.
 
     A word given to `train` goes before the same word in `trainer_config` or `plan_config`.
+
+    Parameters
+    ----------
+    words
+        What was given.
+    progress_default
+        Whether progress is shown where nothing is said.
+    loss_weights
+        Words of `plan_kwargs` that weigh parts of the model's loss.
+    learns_labels
+        Whether the model learns from labels, and so has `n_samples_per_label`.
 
     Raises
     ------
@@ -145,6 +163,7 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
                 *RUN_WORDS,
                 *FURTHER_WORDS,
                 "batch_size",
+                *(LABEL_WORDS if learns_labels else ()),
             ),
             *trainer_words,
         },
@@ -156,7 +175,9 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
     }
     split = as_words(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
     check_known(
-        plan, {*OPTIMIZER_WORDS, *PLATEAU_WORDS, *WARMUP_WORDS, *FURTHER_PLAN_WORDS}, "plan_kwargs"
+        plan,
+        {*OPTIMIZER_WORDS, *PLATEAU_WORDS, *WARMUP_WORDS, *FURTHER_PLAN_WORDS, *loss_weights},
+        "plan_kwargs",
     )
     check_known(split, {*SPLIT_WORDS, *LOADER_WORDS, *IDLE_LOADER_WORDS}, "datasplitter_kwargs")
     taken = {**given, **split}
@@ -168,8 +189,13 @@ def parse(words: Mapping[str, Any], *, progress_default: bool = True) -> Parsed:
         if checkpoint
         else None,
         split=from_words(SplitOptions, pick(taken, SPLIT_WORDS), "train()"),
-        loader=from_words(LoaderOptions, pick(taken, LOADER_WORDS), "train()"),
+        loader=from_words(LoaderOptions, pick(taken, (*LOADER_WORDS, *LABEL_WORDS)), "train()"),
         optimizer=from_words(OptimizerOptions, pick(plan, OPTIMIZER_WORDS), "plan_kwargs"),
+        loss_weights={
+            word: checked(word, plan[word], float, {"at_least": 0})
+            for word in loss_weights
+            if word in plan
+        },
         warmup=parse_warmup(plan),
         plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS)
         if flag(plan, "reduce_lr_on_plateau")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
+from cellvae.data.companions import Companions
 from cellvae.data.split import Split
 from cellvae.errors import (
     InvalidDataError,
@@ -101,6 +102,7 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     start: Start | None = None,
     files: ModelFiles | None = None,
+    labels: NDArray[np.int64] | None = None,
 ) -> Outcome:
     """Train a module on the cells of a split.
 
@@ -126,6 +128,9 @@ def fit(
         Where the run begins; None for a first run.
     files
         How the model is saved, for checkpoints.
+    labels
+        Label of every cell, -1 where it is not known, for a model that learns them; None for
+        others.
 
     Raises
     ------
@@ -137,6 +142,7 @@ def fit(
     start = start or Start()
     state, carried = start.state, start.carried
     check_cells(split)
+    module.loss_weights = {**type(module).loss_weights, **options.loss_weights}
     max_epochs = options.max_epochs or default_epochs(len(rows))
     history = (state.history if state else start.history).copy()
     if state is None:
@@ -146,11 +152,11 @@ def fit(
 
     def cut(batch_size: int, validating: bool) -> tuple[EpochBlocks, EpochBlocks | None]:
         loader = dataclasses.replace(options.loader, batch_size=batch_size)
-        train = blocks_of(rows, split.train, loader, seed, SMALLEST)
+        train = blocks_of(rows, split.train, loader, seed, SMALLEST, labels)
         if not validating:
             return train, None
         plain = LoaderOptions(batch_size=batch_size, shuffle=False)
-        return train, blocks_of(rows, split.validation, plain, seed, 1)
+        return train, blocks_of(rows, split.validation, plain, seed, 1, labels)
 
     train_blocks, _ = cut(options.loader.batch_size, False)
     check_batch_norm(module, options.loader)
@@ -367,6 +373,7 @@ def described(options: TrainOptions) -> dict[str, Any]:
     loader.pop("num_workers")
     return {
         "optimizer": as_plain(dataclasses.asdict(options.optimizer)),
+        "loss_weights": dict(options.loss_weights),
         "loader": as_plain(loader),
         "kl_warmup": as_plain(dataclasses.asdict(options.warmup)),
         "plateau": as_plain(dataclasses.asdict(options.plateau)) if options.plateau else None,
@@ -392,9 +399,25 @@ def as_plain(value: Any) -> Any:
 
 
 def blocks_of(
-    rows: Rows[Any], cells: NDArray[np.int64], loader: LoaderOptions, seed: int, smallest: int
+    rows: Rows[Any],
+    cells: NDArray[np.int64],
+    loader: LoaderOptions,
+    seed: int,
+    smallest: int,
+    labels: NDArray[np.int64] | None = None,
 ) -> EpochBlocks[Any]:
     """Cells of one split, cut into blocks anew every epoch."""
+    labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
+    companions = None
+    if labels is not None and len(labelled):
+        companions = Companions(
+            labelled,
+            labels[labelled],
+            loader.batch_size,
+            seed=seed,
+            n_per_label=loader.n_samples_per_label,
+            shuffle=loader.shuffle,
+        )
     return EpochBlocks(
         rows,
         cells,
@@ -404,6 +427,7 @@ def blocks_of(
         drop_last=loader.drop_last,
         smallest=smallest,
         prefetch=loader.num_workers,
+        companions=companions,
     )
 
 

@@ -43,7 +43,7 @@ def metric_names(split: Split, extra: Collection[str] = ()) -> list[str]:
     return [
         *(f"{part}_{split}" for part in PARTS),
         f"{split}_loss",
-        *(f"{name}_{split}" for name in extra),
+        *(f"{split}_{name}" for name in extra),
     ]
 
 

@@ -33,6 +33,8 @@ class LoaderOptions(Options):
     shuffle: bool = True
     drop_last: bool = False
     num_workers: int = option(0, at_least=0)
+    n_samples_per_label: int | None = option(None, at_least=1)
+    """Cells of each label that are learned from in an epoch; for models that learn labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +159,8 @@ class TrainOptions(Options):
     split: SplitOptions = field(default_factory=SplitOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of parts of the loss, by the names that the model gives them."""
     warmup: WarmupOptions = field(default_factory=WarmupOptions)
     plateau: PlateauOptions | None = None
     early_stopping: EarlyStoppingOptions | None = None

@@ -161,8 +161,8 @@ class Plan(pl.LightningModule):
         self.n_cells_seen = self.n_cells_before = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
-        self.train_tally = Tally("train", module.extra_names)
-        self.validation_tally = Tally("validation", module.extra_names)
+        self.train_tally = Tally("train", module.measures)
+        self.validation_tally = Tally("validation", module.measures)
         self.validation_noise = ExitStack()
         self.loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:
@@ -340,7 +340,9 @@ class Plan(pl.LightningModule):
     def log_tally(self, tally: Tally) -> None:
         """Log the means of an epoch over all processes, still on the device."""
         if self.trainer.world_size > 1 and tally.sums is not None:
-            tally.sums = self.trainer.strategy.reduce(tally.sums, reduce_op="sum")
+            reduce = self.trainer.strategy.reduce
+            tally.sums = reduce(tally.sums, reduce_op="sum")
+            tally.extra = tuple(reduce(part, reduce_op="sum") for part in tally.extra)
         self.log_dict(
             {k: v.float() for k, v in tally.means().items()},
             on_step=False,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Loss
 from cellvae.train.metrics import Split
+
+Measures = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
 
 
 class Tally:
@@ -17,16 +21,17 @@ class Tally:
     ----------
     split
         Which cells are summed; part of the names of the metrics.
-    extra_names
-        Names of the further means that a loss carries.
+    measures
+        `measures` of the module, for what else its losses carry.
     """
 
-    def __init__(self, split: Split, extra_names: tuple[str, ...] = ()) -> None:
+    def __init__(self, split: Split, measures: Measures | None = None) -> None:
         self.split = split
-        self.extra_names = extra_names
+        self.measures = measures
         self.n_cells = 0
         self.n_batches = 0
         self.sums: Float[Tensor, " parts"] | None = None
+        self.extra: tuple[Tensor, ...] = ()
         self.only_finite = False
         """Whether batches that are not finite are left out."""
 
@@ -41,12 +46,17 @@ class Tally:
                 loss.kl_global.detach(),
                 torch.full_like(loss.objective, n, requires_grad=False),
                 torch.ones_like(loss.objective, requires_grad=False),
-                *(value.detach() * n for value in loss.extra),
             ]
         ).double()
+        extra = [part.detach().double() for part in loss.extra]
         if self.only_finite:
-            parts = torch.where(torch.isfinite(parts).all(), parts, 0.0)
+            finite = torch.isfinite(parts).all()
+            parts = torch.where(finite, parts, 0.0)
+            extra = [torch.where(finite, part, 0.0) for part in extra]
         self.sums = parts if self.sums is None else self.sums.add_(parts)
+        if extra:
+            before = self.extra or tuple(torch.zeros_like(part) for part in extra)
+            self.extra = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
         self.n_cells += n
         self.n_batches += 1
 
@@ -56,7 +66,7 @@ class Tally:
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
         assert self.sums is not None
-        n_cells, n_batches = self.sums[4:6]
+        n_cells, n_batches = self.sums[4:]
         objective, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
         means = {
@@ -66,11 +76,11 @@ class Tally:
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
-        further = self.sums[6:] / n_cells
-        return means | {
-            f"{name}_{self.split}": further[i] for i, name in enumerate(self.extra_names)
-        }
+        if not self.extra or self.measures is None:
+            return means
+        further = self.measures(self.extra)
+        return means | {f"{self.split}_{name}": value for name, value in further.items()}
 
     def clear(self) -> None:
         """Start a new epoch."""
-        self.n_cells, self.n_batches, self.sums = 0, 0, None
+        self.n_cells, self.n_batches, self.sums, self.extra = 0, 0, None, ()

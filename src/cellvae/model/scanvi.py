@@ -1,0 +1,553 @@
+"""scANVI: scVI that learns from the labels of some cells and tells those of others (Xu 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from cellvae.contracts import Latent, Loss
+from cellvae.data import Registration
+from cellvae.data.entries import Scalar
+from cellvae.data.fields import Field, label_fields, labels_field
+from cellvae.data.keys import CountKeys, LabelKeys, keys_from_words, store_keys
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.errors import DataMismatchError, InvalidOptionError
+from cellvae.inference import (
+    differential_abundance,
+    differential_expression,
+    get_aggregated_posterior,
+    get_batch_representation,
+    get_elbo,
+    get_feature_correlation_matrix,
+    get_importance_weights,
+    get_latent_library_size,
+    get_latent_representation,
+    get_likelihood_parameters,
+    get_marginal_ll,
+    get_normalized_expression,
+    get_reconstruction_error,
+    posterior_predictive_sample,
+    predict,
+)
+from cellvae.model.base import Model
+from cellvae.model.minify import refuse_minified
+from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, SCVISizes, sizes_of
+from cellvae.nn import Classifier, Encoder, NormalDecoder
+from cellvae.nn.classification import (
+    METRICS,
+    ClassificationSums,
+    classification_metrics,
+    classification_sums,
+)
+from cellvae.options import check_known, checked, from_words
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+CLASSIFIER_OPTIONS: Mapping[str, tuple[Any, Mapping[str, float]]] = MappingProxyType(
+    {
+        "n_layers": (int, {"at_least": 0, "at_most": 128}),
+        "n_hidden": (int, {"at_least": 0, "at_most": 65_536}),
+        "dropout_rate": (float, {"at_least": 0, "at_most": 0.999}),
+        "use_batch_norm": (bool, {}),
+        "use_layer_norm": (bool, {}),
+    }
+)
+"""Words of `classifier_parameters`, what they can be, and in which range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCANVIConfig(SCVIConfig):
+    """What the user chose when the model was made: the options of scVI, and those of the labels.
+
+    Parameters
+    ----------
+    n_layers
+        Hidden layers of encoder, decoder and classifier, and of the networks between the two
+        latent spaces.
+    latent_distribution
+        The latent that labels are told from is normal.
+    linear_classifier
+        Whether the classifier has no hidden layers.
+    classifier_parameters
+        `n_layers`, `n_hidden`, `dropout_rate`, `use_batch_norm` and `use_layer_norm` of the
+        classifier, where they differ from those of the other networks.
+    y_prior
+        Share of each label among all cells, in the order of `model.labels`; None for equal shares.
+    """
+
+    latent_distribution: Literal["normal"] = "normal"
+    linear_classifier: bool = False
+    classifier_parameters: Mapping[str, Any] | None = None
+    y_prior: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = dict(self.classifier_parameters or {})
+        if given.pop("logits", True) is not True:
+            raise InvalidOptionError(
+                "Expected the classifier to give logits; got logits=False. Leave it out: predict "
+                "with soft=True gives probabilities."
+            )
+        check_known(given, CLASSIFIER_OPTIONS, "classifier_parameters")
+        for word, value in given.items():
+            hint, bounds = CLASSIFIER_OPTIONS[word]
+            checked(f"classifier_parameters['{word}']", value, hint, bounds)
+        if self.y_prior is not None and (
+            min(self.y_prior) <= 0 or abs(sum(self.y_prior) - 1) > 1e-3
+        ):
+            raise InvalidOptionError(
+                f"Expected y_prior to be shares above 0 that sum to 1; got {self.y_prior}."
+            )
+
+
+class SCANVIModule(SCVIModule):
+    """The mathematics of scANVI.
+
+    The latent z1 that counts are decoded from has a prior of its own for each label y: a second,
+    standard normal latent z2 and y are decoded to it. What the label of a cell is, a classifier
+    tells from z1 (Xu et al. 2021; Kingma et al. 2014, M1 + M2). Names of parameters are those of
+    scvi-tools.
+    """
+
+    extra_names = METRICS
+    loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
+    config: SCANVIConfig
+    y_prior: Tensor
+
+    def __init__(self, sizes: SCVISizes, config: SCANVIConfig) -> None:
+        super().__init__(sizes, config)
+        batch_norm = config.use_batch_norm in ("encoder", "both")
+        layer_norm = config.use_layer_norm in ("encoder", "both")
+        of_classifier: dict[str, Any] = {
+            "n_layers": 0 if config.linear_classifier else config.n_layers,
+            "n_hidden": config.n_hidden,
+            "dropout_rate": config.dropout_rate,
+            "use_batch_norm": batch_norm,
+            "use_layer_norm": layer_norm,
+            **(config.classifier_parameters or {}),
+        }
+        of_classifier.pop("logits", None)
+        self.classifier = Classifier(config.n_latent, sizes.n_labels, **of_classifier)
+        self.encoder_z2_z1 = Encoder(
+            config.n_latent,
+            config.n_latent,
+            (sizes.n_labels,),
+            n_layers=config.n_layers,
+            n_hidden=config.n_hidden,
+            dropout_rate=config.dropout_rate,
+            use_batch_norm=batch_norm,
+            use_layer_norm=layer_norm,
+        )
+        self.decoder_z1_z2 = NormalDecoder(
+            config.n_latent,
+            config.n_latent,
+            (sizes.n_labels,),
+            n_layers=config.n_layers,
+            n_hidden=config.n_hidden,
+            use_batch_norm=config.use_batch_norm in ("decoder", "both"),
+            use_layer_norm=config.use_layer_norm in ("decoder", "both"),
+        )
+        shares = config.y_prior or (1 / sizes.n_labels,) * sizes.n_labels
+        if len(shares) != sizes.n_labels:
+            raise InvalidOptionError(
+                f"Expected y_prior to have a share for each of the {sizes.n_labels} labels; "
+                f"got {len(shares)}."
+            )
+        self.register_buffer("y_prior", torch.tensor([shares]))
+
+    def classify(
+        self, batch: CountBatch, *, use_posterior_mean: bool = True
+    ) -> Float[Tensor, "cells labels"]:
+        """Score (logit) of each label for each cell."""
+        latent = self.encode(batch)
+        z = latent.posterior.loc if use_posterior_mean else latent.sample
+        scores: Tensor = self.classifier(z)
+        return scores
+
+    def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
+        """Negative evidence lower bound, and the cross-entropy of the labels of the companions.
+
+        As in scvi-tools all KL terms are weighted, that of the library too, and the reconstruction
+        has log q(z1 | x) - E log p(z1 | z2, y) in it.
+        """
+        companions = None
+        if batch.n_companions:
+            batch, companions = parted(batch)
+        latent = self.encode(batch)
+        of_latent, kl = self.latent_terms(latent)
+        reconstruction = of_latent - self.log_likelihood(latent, batch)
+        kl = kl + self.kl_library(latent, batch)
+        objective = (reconstruction + kl_weight * kl).mean()
+        extra: tuple[Tensor, ...] = ()
+        if companions is not None:
+            labels = companions.labels.squeeze(-1)
+            logits = self.classify(companions)
+            cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+            objective = objective + self.loss_weights["classification_ratio"] * cross_entropy
+            extra = tuple(classification_sums(logits, labels))
+        return Loss(
+            objective=objective,
+            reconstruction=reconstruction,
+            kl=kl,
+            kl_global=reconstruction.new_zeros(()),
+            extra=extra,
+        )
+
+    def latent_terms(
+        self, latent: Latent
+    ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
+        """Terms of z1 and z2 in the bound, with the label of each cell summed out.
+
+        Returns
+        -------
+        log q(z1 | x) - E log p(z1 | z2, y); and KL(q(z2 | z1, y) || p(z2)) + KL(q(y | z1) || p(y)),
+        both in expectation over q(y | z1).
+        """
+        z1 = latent.sample
+        n_cells, n_labels = len(z1), self.sizes.n_labels
+        log_probs = self.classifier(z1).log_softmax(dim=-1)
+        probs = log_probs.exp()
+        z1s = z1.repeat(n_labels, 1)
+        codes = torch.arange(n_labels, device=z1.device).repeat_interleave(n_cells).unsqueeze(-1)
+        qz2 = self.encoder_z2_z1(z1s, [codes])
+        pz1 = self.decoder_z1_z2(qz2.rsample(), [codes])
+        standard = Normal(torch.zeros_like(qz2.loc), 1.0, validate_args=False)
+
+        def by_label(values: Tensor) -> Tensor:
+            return values.sum(dim=-1).view(n_labels, n_cells).T
+
+        kl_z2 = by_label(kl_divergence(qz2, standard))
+        log_prior_z1 = by_label(pz1.log_prob(z1s))
+        kl_y = (probs * (log_probs - self.y_prior.log())).sum(dim=-1)
+        log_posterior_z1 = latent.posterior.log_prob(z1).sum(dim=-1)
+        return (
+            log_posterior_z1 - (probs * log_prior_z1).sum(dim=-1),
+            (probs * kl_z2).sum(dim=-1) + kl_y,
+        )
+
+    def log_dispersion(self, batch: CountBatch, decoded: Tensor | None) -> Tensor:
+        """Logarithm of the inverse dispersion; the mean over labels where the label is unknown."""
+        if self.px_r is None or self.config.dispersion != "gene-label":
+            return super().log_dispersion(batch, decoded)
+        by_label = torch.cat([self.px_r, self.px_r @ self.y_prior.T], dim=1)
+        return torch.nn.functional.embedding(batch.labels.squeeze(-1), by_label.T)
+
+    def measures(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
+        """How well labels were told in an epoch."""
+        return classification_metrics(ClassificationSums(*sums))
+
+
+def parted(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
+    """Cells of a step, and the companions at its end."""
+    n = batch.n_companions
+    parts = [(x[:-n], x[-n:]) if isinstance(x, Tensor) else (x, x) for x in batch]
+    own, further = (CountBatch(*side) for side in zip(*parts, strict=True))
+    return own._replace(n_companions=0), further._replace(n_companions=0)
+
+
+@final
+class SCANVI(Model):
+    """Variational autoencoder of counts that learns the labels of some cells and tells the others.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    **config
+        Options of the network: see :class:`SCANVIConfig`.
+
+    Raises
+    ------
+    NotSetUpError
+        If `adata` has not been set up.
+    UnknownOptionError, InvalidOptionError
+        If an option is misspelt or has a value that it cannot take.
+
+    Notes
+    -----
+    :meth:`train` has further words: `n_samples_per_label`, the number of cells of each label that
+    are learned from in an epoch (drawn anew for each; all by default), and
+    `plan_kwargs={"classification_ratio": 50}`, the weight of the labels in the loss. It measures
+    `validation_accuracy`, `validation_f1_score`, `validation_classification_loss` and
+    `validation_calibration_error`, and the same for `train`, all of which can be monitored.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.model.SCANVI.setup_anndata(
+    ...     adata, labels_key="labels", unlabeled_category="label_2", batch_key="batch"
+    ... )
+    >>> model = cellvae.model.SCANVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.predict(soft=True).columns.tolist()
+    ['label_0', 'label_1']
+
+    References
+    ----------
+    Xu, Lopez, Mehlman, Regier, Jordan, Yosef (2021): Probabilistic harmonization and annotation of
+    single-cell transcriptomics data with deep generative models. Molecular Systems Biology 17,
+    e9620.
+    """
+
+    Config: ClassVar[type[SCANVIConfig]] = SCANVIConfig
+    Keys: ClassVar[type[LabelKeys]] = LabelKeys
+    Batch: ClassVar[type[CountBatch]] = CountBatch
+    config: SCANVIConfig
+    module: SCANVIModule
+    was_pretrained = False
+    """Whether the weights began as those of a trained SCVI."""
+
+    predict = predict
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    differential_expression = differential_expression
+    get_importance_weights = get_importance_weights
+    get_batch_representation = get_batch_representation
+    get_normalized_expression = get_normalized_expression
+    posterior_predictive_sample = posterior_predictive_sample
+    get_likelihood_parameters = get_likelihood_parameters
+    get_latent_library_size = get_latent_library_size
+    get_feature_correlation_matrix = get_feature_correlation_matrix
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        labels_key: str,
+        unlabeled_category: str,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+    ) -> None:
+        """Check the counts and note where labels, batch and covariates are.
+
+        Only the words given here are kept, in `adata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        adata
+            Cells, with raw counts in `X` or in a layer.
+        labels_key
+            Column of `adata.obs` with the label of each cell, as far as it is known.
+        unlabeled_category
+            Value of that column for cells whose label is not known; missing values count as well.
+            No cell needs to have it.
+        layer
+            Layer that holds the raw counts; None for `X`.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        size_factor_key
+            Column of `adata.obs` with the size of each cell, in place of the sum of its counts.
+        categorical_covariate_keys
+            Columns of `adata.obs` with further categories to correct for.
+        continuous_covariate_keys
+            Columns of `adata.obs` with numbers to correct for.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column or layer does not exist.
+        InvalidDataError
+            If counts are missing, infinite or negative, no cell has a label, another key column
+            has missing values, or gene names repeat.
+        """
+        words = {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "unlabeled_category": as_text(unlabeled_category),
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        cls.register(adata, keys_from_words(words, LabelKeys))
+
+    @classmethod
+    def from_scvi_model(
+        cls,
+        scvi_model: SCVI,
+        unlabeled_category: str,
+        labels_key: str | None = None,
+        adata: AnnData | None = None,
+        **config: Any,
+    ) -> SCANVI:
+        """Model that begins with the weights of a trained SCVI, which stays as it is.
+
+        Parameters
+        ----------
+        scvi_model
+            Trained SCVI.
+        unlabeled_category
+            Value of the labels for cells whose label is not known.
+        labels_key
+            Column of `adata.obs` with labels; None for that of the SCVI.
+        adata
+            Cells; None for those of the SCVI.
+        **config
+            Options of the labels, such as `linear_classifier`; the others are those of the SCVI.
+
+        Raises
+        ------
+        NotTrainedError
+            If the SCVI has not been trained.
+        DataMismatchError
+            If genes or categories of `adata` are not those of the SCVI, or counts were dropped.
+        UnknownOptionError, InvalidOptionError
+            If an option is misspelt, differs from that of the SCVI, or there is no `labels_key`.
+        """
+        if not isinstance(scvi_model, SCVI):
+            raise InvalidOptionError(
+                f"Expected scvi_model to be an SCVI; got {type(scvi_model).__name__}."
+            )
+        scvi_model.check_trained()
+        adata = scvi_model.adata if adata is None else adata
+        if adata is None:
+            raise DataMismatchError("The SCVI was loaded without cells. Give adata.")
+        refuse_minified(adata, "make a model")
+        chosen = from_words(cls.Config, merged(scvi_model.config, config), "from_scvi_model()")
+        keys = label_keys(scvi_model.registration.keys, labels_key, as_text(unlabeled_category))
+        known = scvi_model.registration
+        registration: Registration[LabelKeys] = Registration(
+            genes=known.genes,
+            n_cells=int(adata.n_obs),
+            fields={**known.fields, "labels": labels_field(keys).describe(adata)},
+            keys=keys,
+        )
+        model = cls.__new__(cls)
+        module = cls.build(registration, chosen)
+        weights = dict(scvi_model.module.state_dict())
+        if chosen.dispersion == "gene-label":
+            if keys.labels_key != known.keys.labels_key:
+                raise InvalidOptionError(
+                    f"Expected labels_key='{known.keys.labels_key}', by which the dispersion of "
+                    f"the SCVI differs; got '{keys.labels_key}'."
+                )
+            order = [known.categories("labels").index(v) for v in labels_of(registration)]
+            weights["px_r"] = weights["px_r"][:, order]
+        module.load_state_dict(module.state_dict() | weights)
+        model.assemble(registration, chosen, module.to(scvi_model.device))
+        model.attach(adata, new=True)
+        store_keys(adata, cls.__name__, keys)
+        model.was_pretrained = True
+        return model
+
+    @staticmethod
+    def fields(keys: LabelKeys) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+        return label_fields(keys)
+
+    @staticmethod
+    def build(registration: Registration, config: SCANVIConfig) -> SCANVIModule:
+        """Network for these data and options."""
+        sizes = replace(sizes_of(registration, config), n_labels=len(labels_of(registration)))
+        return SCANVIModule(sizes, config)
+
+    @staticmethod
+    def expects_counts(config: SCANVIConfig) -> bool:
+        """Whether the likelihood is one of whole numbers."""
+        return SCVI.expects_counts(config)
+
+    @staticmethod
+    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+        """Take the mean and variance of log sizes in each batch from the data."""
+        SCVI.learn_constants(module, rows)
+
+    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Few epochs where the weights began as those of a trained SCVI."""
+        from cellvae.train.epochs import default_epochs
+
+        if not self.was_pretrained or self.rows is None or words.get("reset"):
+            return {}
+        return {"max_epochs": min(10, max(2, round(default_epochs(len(self.rows)) / 3)))}
+
+    # Labels
+
+    @property
+    def labels(self) -> tuple[Scalar, ...]:
+        """Labels that the model can tell, in the order of its probabilities."""
+        return labels_of(self.registration)
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels that the model can tell."""
+        return len(self.labels)
+
+    @property
+    def unlabeled_category(self) -> Scalar:
+        """Value of the labels for cells whose label is not known."""
+        return self.registration.categories("labels")[-1]
+
+    @property
+    def labeled_indices(self) -> NDArray[np.int64]:
+        """Positions of the cells whose label is known."""
+        return np.flatnonzero(self.labels_to_learn() >= 0)
+
+    @property
+    def unlabeled_indices(self) -> NDArray[np.int64]:
+        """Positions of the cells whose label is not known."""
+        return np.flatnonzero(self.labels_to_learn() < 0)
+
+    def labels_to_learn(self) -> NDArray[np.int64]:
+        """Label of each of the model's cells, -1 where it is not known."""
+        if self.adata is None:
+            return np.zeros(0, dtype=np.int64)
+        record: Any = self.registration.fields["labels"]
+        codes = labels_field(self.registration.keys).codes(self.adata, record)
+        return np.where(codes < self.n_labels, codes, -1)
+
+
+def labels_of(registration: Registration[Any]) -> tuple[Scalar, ...]:
+    """Labels without the category of cells whose label is not known."""
+    return registration.categories("labels")[:-1]
+
+
+def as_text(value: Any) -> Any:
+    """Number as text, as labels are compared; anything else as it is."""
+    return str(value) if isinstance(value, int | float | np.number) else value
+
+
+def merged(config: SCVIConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an SCVI and those of the labels.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one of the SCVI's is to be another.
+    """
+    of_scvi = {f.name: getattr(config, f.name) for f in fields(SCVIConfig)}
+    for word, value in own.items():
+        if word in of_scvi and value != of_scvi[word]:
+            raise InvalidOptionError(
+                f"Expected {word} to be that of the SCVI, {of_scvi[word]!r}; got {value!r}. Leave "
+                "it out, or train an SCVI with it."
+            )
+    return {**of_scvi, **own}
+
+
+def label_keys(keys: CountKeys, labels_key: str | None, unlabeled_category: str) -> LabelKeys:
+    """Keys of an SCVI with those of the labels."""
+    chosen = keys.labels_key if labels_key is None else labels_key
+    if chosen is None:
+        raise InvalidOptionError(
+            "Expected labels_key, since the SCVI was set up without labels. Give "
+            "labels_key=<column of adata.obs>."
+        )
+    words = {**keys.given(), "labels_key": chosen, "unlabeled_category": unlabeled_category}
+    return keys_from_words(words, LabelKeys)

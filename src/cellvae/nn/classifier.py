@@ -1,0 +1,60 @@
+"""Classifier: latent of a cell to scores of its label."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cellvae.nn.dense import FCLayers
+
+
+class Classifier(nn.Module):
+    """Network that gives a score (logit) of each label for each cell.
+
+    Parameter names are those of scvi-tools, so that weights can be exchanged.
+
+    Parameters
+    ----------
+    n_input
+        Features of a cell.
+    n_labels
+        Labels.
+    n_layers
+        Hidden layers; 0 for a linear map.
+    n_hidden, dropout_rate, use_batch_norm, use_layer_norm
+        As in :class:`FCLayers`.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_labels: int,
+        *,
+        n_layers: int = 1,
+        n_hidden: int = 128,
+        dropout_rate: float = 0.1,
+        use_batch_norm: bool = True,
+        use_layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden: list[nn.Module] = []
+        if n_layers and n_hidden:
+            hidden = [
+                FCLayers(
+                    n_input,
+                    n_hidden,
+                    n_layers=n_layers,
+                    n_hidden=n_hidden,
+                    dropout_rate=dropout_rate,
+                    use_batch_norm=use_batch_norm,
+                    use_layer_norm=use_layer_norm,
+                )
+            ]
+        self.classifier = nn.Sequential(
+            *hidden, nn.Linear(n_hidden if hidden else n_input, n_labels)
+        )
+
+    def forward(self, z: Float[Tensor, "cells features"]) -> Float[Tensor, "cells labels"]:
+        """Scores of the labels, not normalised."""
+        scores: Tensor = self.classifier(z)
+        return scores
