@@ -13,7 +13,7 @@ def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
     generator = torch.Generator().manual_seed(0)
     reconstruction = torch.rand(10, generator=generator) * 100
     kl = torch.rand(10, generator=generator)
-    tally = Tally("validation", ("accuracy",))
+    tally = Tally("validation", lambda sums: {"accuracy": sums[0] / sums[1].sum()})
     for cells in (slice(0, 4), slice(4, 8), slice(8, 10)):
         objective = (reconstruction[cells] + 0.3 * kl[cells]).mean()
         tally.add(
@@ -22,7 +22,7 @@ def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
                 reconstruction[cells],
                 kl[cells],
                 torch.tensor(6.0),
-                (reconstruction[cells].mean(),),
+                (reconstruction[cells].sum(), torch.ones_like(kl[cells]).sum().expand(2) / 2),
             )
         )
     means = {name: float(value) for name, value in tally.means().items()}
@@ -31,7 +31,7 @@ def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
     assert means["kl_global_validation"] == pytest.approx(6.0)
     assert means["elbo_validation"] == pytest.approx(float((reconstruction + kl).mean()) + 6.0 / 10)
     assert means["validation_loss"] == pytest.approx(float((reconstruction + 0.3 * kl).mean()))
-    assert means["accuracy_validation"] == pytest.approx(float(reconstruction.mean()))
+    assert means["validation_accuracy"] == pytest.approx(float(reconstruction.mean()))
 
 
 def test_many_batches_lose_no_precision() -> None:

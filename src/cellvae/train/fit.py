@@ -142,6 +142,11 @@ def fit(
     start = start or Start()
     state, carried = start.state, start.carried
     check_cells(split)
+    if labels is not None and (labels >= 0).any() and (labels[split.train] < 0).all():
+        warn(
+            "No training cell has a label, so none is learned. Give a split in which some do.",
+            TrainingWarning,
+        )
     module.loss_weights = {**type(module).loss_weights, **options.loss_weights}
     max_epochs = options.max_epochs or default_epochs(len(rows))
     history = (state.history if state else start.history).copy()

@@ -1,0 +1,70 @@
+"""SCANVI beside scvi-tools' numbers for the same weights, cells and noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal
+
+from cellvae.model.scanvi import SCANVIConfig, SCANVIModule
+from cellvae.model.scvi import CountBatch, SCVISizes
+from cellvae.settings import settings
+
+N_LABELLED = 8
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"gene_likelihood": "zinb", "n_layers": 2},
+    "linear": {
+        "gene_likelihood": "nb",
+        "linear_classifier": True,
+        "dispersion": "gene-batch",
+        "use_observed_lib_size": False,
+        "encode_covariates": True,
+    },
+}
+
+
+def noise_of(shape: torch.Size) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(shape.numel()).normal(size=shape)).float()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_latent_losses_labels_and_gradients_are_those_of_scvi_tools(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(Path(__file__).with_name("scanvi.npz")) as arrays:
+        theirs = {key: torch.from_numpy(arrays[key]) for key in arrays}
+    own = {k.removeprefix(f"{name} "): v for k, v in theirs.items() if k.startswith(f"{name} ")}
+    sizes = SCVISizes(n_genes=12, n_batch=3, n_labels=4, n_cats_per_cov=(2,), n_continuous=1)
+    module = SCANVIModule(sizes, SCANVIConfig(n_hidden=8, n_latent=3, **CASES[name])).eval()
+    expected = set(module.state_dict())
+    weights = {k.removeprefix("weight "): v for k, v in own.items() if k.startswith("weight ")}
+    module.load_state_dict({key: tensor for key, tensor in weights.items() if key in expected})
+    monkeypatch.setattr(
+        Normal, "rsample", lambda self, shape=(): self.loc + self.scale * noise_of(self.loc.shape)
+    )
+    fields = ("counts", "batch", "labels", "categorical", "continuous")
+    parts = [theirs["codes" if field == "categorical" else field] for field in fields]
+    whole = CountBatch(
+        **{f: torch.cat([p, p[:N_LABELLED]]) for f, p in zip(fields, parts, strict=True)},
+        n_companions=N_LABELLED,
+    )
+    cells = CountBatch(**dict(zip(fields, parts, strict=True)))
+    with monkeypatch.context() as patched:
+        patched.setitem(settings.values, "kernels", "torch")
+        loss = module.loss(whole, torch.tensor(0.7))
+    loss.objective.backward()
+    sums = module.measures(loss.extra)
+    for ours, key in (
+        (module.encode(cells).posterior.loc, "mean"),
+        (loss.reconstruction, "reconstruction"),
+        (loss.kl, "kl"),
+        (loss.objective, "loss"),
+        (sums["classification_loss"], "cross_entropy"),
+        (module.classify(cells).softmax(dim=-1), "probabilities"),
+        (module.z_encoder.encoder.fc_layers[0][0].weight.grad, "gradient"),
+    ):
+        torch.testing.assert_close(ours, own[key], rtol=2e-5, atol=2e-5, msg=lambda m, k=key: k + m)
