@@ -71,6 +71,8 @@ class Module(nn.Module, ABC, Generic[B]):
     """Names of the metrics beside those of the loss; `train_` or `validation_` comes before."""
     loss_weights: Mapping[str, float] = MappingProxyType({})
     """Weights of parts of the loss that users can choose in `plan_kwargs`, and their defaults."""
+    n_cells: int = 1
+    """Cells that a run trains on, among which terms that all cells share are divided."""
     latent_is_normal: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
 

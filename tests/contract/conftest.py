@@ -129,6 +129,11 @@ CASES = (
         config={"n_hidden": 8, "n_latent": 3, "encode_covariates": True},
         arguments={"get_marginal_ll": {"n_mc_samples": 5}},
     ),
+    Case(
+        name="AmortizedLDA",
+        setup={"layer": "words"},
+        config={"n_hidden": 8, "n_topics": 3},
+    ),
 )
 
 
@@ -148,7 +153,9 @@ def synthetic() -> AnnData:
         index=[f"cell{i}" for i in range(N_CELLS)],
     )
     var = pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)])
-    return AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
+    adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
+    adata.layers["words"] = adata.X.copy()
+    return adata
 
 
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)

@@ -112,7 +112,7 @@ def test_a_callback_runs_and_only_changes_what_it_is_there_for(
     if name not in CHANGING:
         shared = [c for c in plain.history.table if c in model.history.table]
         assert plain.history.table.equals(model.history.table[shared])
-    assert np.isfinite(model.get_latent_representation()).all()
+    assert np.isfinite(np.asarray(model.get_latent_representation())).all()
 
 
 def test_all_callbacks_run_together_twice(

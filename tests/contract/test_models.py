@@ -116,7 +116,8 @@ def test_a_loss_has_one_value_a_cell_and_their_weighted_mean(case: Any) -> None:
     full = model.module.loss(batch, torch.tensor(1.0))
     assert full.reconstruction.shape == full.kl.shape == (20,)
     assert (full.kl >= 0).all()
-    torch.testing.assert_close(full.objective, (full.reconstruction + full.kl).mean())
+    shared = full.kl_global / model.module.n_cells
+    torch.testing.assert_close(full.objective, (full.reconstruction + full.kl).mean() + shared)
     torch.manual_seed(1)
     without = model.module.loss(batch, torch.tensor(0.0))
     assert without.objective < full.objective
@@ -304,7 +305,8 @@ def test_repr_says_what_the_model_is(case: Any, trained: Any) -> None:
     lines = repr(trained).splitlines()
     assert lines[0] == f"{case.name} model of 96 cells x 16 genes"
     assert "n_hidden=8" in lines[1]
-    assert "batch_key='batch'" in lines[2]
+    key, value = next(iter(case.setup.items()))
+    assert f"{key}={value!r}" in lines[2]
     assert lines[3].strip() == "trained: 8 epochs"
     assert repr(case.made()).endswith("trained: no")
 
@@ -317,10 +319,10 @@ def test_the_signature_lists_every_option_with_its_default(case: Any) -> None:
 
 
 def test_options_are_refused_before_anything_is_read(case: Any) -> None:
-    with pytest.raises(UnknownOptionError, match="Did you mean 'n_latent'"):
-        case.kind(None, n_latents=3)
-    with pytest.raises(InvalidOptionError, match="n_latent to be at least 1"):
-        case.kind(None, n_latent=0)
+    with pytest.raises(UnknownOptionError, match="Did you mean 'n_hidden'"):
+        case.kind(None, n_hiddens=3)
+    with pytest.raises(InvalidOptionError, match="n_hidden to be at least 1"):
+        case.kind(None, n_hidden=0)
 
 
 def test_misspelt_words_of_train_are_refused_with_the_right_one(case: Any) -> None:

@@ -1,5 +1,6 @@
 """Distributions of the values that a cell was measured to have."""
 
+from cellvae.distributions.bag_of_words import BagOfWords
 from cellvae.distributions.mixture import NegativeBinomialMixture
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
@@ -7,6 +8,7 @@ from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 
 __all__ = [
+    "BagOfWords",
     "NegativeBinomial",
     "NegativeBinomialMixture",
     "Normal",

@@ -17,6 +17,7 @@ from cellvae.inference.loadings import get_loadings
 from cellvae.inference.marginal import get_marginal_ll
 from cellvae.inference.parameters import get_likelihood_parameters
 from cellvae.inference.simulate import posterior_predictive_sample
+from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_topic_shares
 
 __all__ = [
     "PosteriorPredictiveCheck",
@@ -26,6 +27,7 @@ __all__ = [
     "get_aggregated_posterior",
     "get_batch_representation",
     "get_elbo",
+    "get_feature_by_topic",
     "get_feature_correlation_matrix",
     "get_importance_weights",
     "get_latent_library_size",
@@ -34,7 +36,9 @@ __all__ = [
     "get_loadings",
     "get_marginal_ll",
     "get_normalized_expression",
+    "get_perplexity",
     "get_reconstruction_error",
+    "get_topic_shares",
     "posterior_predictive_sample",
     "predict",
 ]

@@ -47,7 +47,8 @@ def get_elbo(
 ) -> float | np.ndarray:
     """Evidence lower bound of cells, from one draw of the latent; higher is better.
 
-    The sign is that of scvi-tools: `history["elbo_validation"]` has the opposite one.
+    What all cells share is divided among those asked for. The sign is that of scvi-tools:
+    `history["elbo_validation"]` has the opposite one.
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ def get_elbo(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, kl = losses(model, adata, indices, batch_size)
-    elbo = -(reconstruction + kl)
+    reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
+    elbo = -(reconstruction + kl + kl_global / len(kl))
     return float(elbo.mean()) if return_mean else elbo.numpy()
 
 
@@ -111,7 +112,7 @@ def get_reconstruction_error(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, _ = losses(model, adata, indices, batch_size)
+    reconstruction, _, _ = losses(model, adata, indices, batch_size)
     if return_mean:
         return {"reconstruction_loss": float(reconstruction.mean())}
     return {"reconstruction_loss": reconstruction.numpy()}
@@ -119,9 +120,9 @@ def get_reconstruction_error(
 
 def losses(
     model: HasEncoder, adata: AnnData | None, indices: CellChoice, batch_size: int | None
-) -> tuple[Tensor, Tensor]:
-    """Reconstruction loss and KL of each cell, [cells] each, in double precision."""
-    reconstruction, kl = [], []
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
+    reconstruction, kl, kl_global = [], [], []
     batches = batches_of(model, adata, indices, batch_size, counts=True)
     with evaluating(model):
         one = torch.ones((), device=model.device)
@@ -129,4 +130,5 @@ def losses(
             loss = model.module.loss(batch, one)
             reconstruction.append(loss.reconstruction.double().cpu())
             kl.append(loss.kl.double().cpu())
-    return torch.cat(reconstruction), torch.cat(kl)
+            kl_global.append(loss.kl_global.double().cpu())
+    return torch.cat(reconstruction), torch.cat(kl), torch.stack(kl_global).mean()

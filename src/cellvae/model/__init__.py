@@ -1,5 +1,6 @@
 """Models: one file each, one line of the table each."""
 
+from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
@@ -11,7 +12,8 @@ MODELS: dict[str, type[Model]] = {
     "SCANVI": SCANVI,
     "LinearSCVI": LinearSCVI,
     "PEAKVI": PEAKVI,
+    "AmortizedLDA": AmortizedLDA,
 }
 """Every model by the name that files give it."""
 
-__all__ = ["SCANVI", "MODELS", "PEAKVI", "LinearSCVI", "SCVI", "Model"]
+__all__ = ["MODELS", "PEAKVI", "SCANVI", "SCVI", "AmortizedLDA", "LinearSCVI", "Model"]

@@ -147,6 +147,7 @@ def fit(
             "No training cell has a label, so none is learned. Give a split in which some do.",
             TrainingWarning,
         )
+    module.n_cells = len(split.train)
     module.loss_weights = {**type(module).loss_weights, **options.loss_weights}
     max_epochs = options.max_epochs or default_epochs(len(rows))
     history = (state.history if state else start.history).copy()

@@ -161,8 +161,10 @@ class Plan(pl.LightningModule):
         self.n_cells_seen = self.n_cells_before = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
-        self.train_tally = Tally("train", module.measures)
-        self.validation_tally = Tally("validation", module.measures)
+        # What all cells share is learned from the training cells; others bear as much of it.
+        n_sharing = None if split is None else len(split.train)
+        self.train_tally = Tally("train", module.measures, n_sharing)
+        self.validation_tally = Tally("validation", module.measures, n_sharing)
         self.validation_noise = ExitStack()
         self.loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:

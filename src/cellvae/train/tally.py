@@ -23,10 +23,15 @@ class Tally:
         Which cells are summed; part of the names of the metrics.
     measures
         `measures` of the module, for what else its losses carry.
+    n_sharing
+        Cells among which the global KL is divided; None for those that are summed.
     """
 
-    def __init__(self, split: Split, measures: Measures | None = None) -> None:
+    def __init__(
+        self, split: Split, measures: Measures | None = None, n_sharing: int | None = None
+    ) -> None:
         self.split = split
+        self.n_sharing = n_sharing
         self.measures = measures
         self.n_cells = 0
         self.n_batches = 0
@@ -69,9 +74,10 @@ class Tally:
         n_cells, n_batches = self.sums[4:]
         objective, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
+        n_sharing = n_cells if self.n_sharing is None else self.n_sharing
         means = {
             f"{self.split}_loss": objective,
-            f"elbo_{self.split}": reconstruction + kl + kl_global / n_cells,
+            f"elbo_{self.split}": reconstruction + kl + kl_global / n_sharing,
             f"reconstruction_loss_{self.split}": reconstruction,
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,

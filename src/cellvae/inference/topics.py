@@ -1,0 +1,196 @@
+"""Topics: which features make them up, which cells are made of them, how well they fit."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.elbo import losses
+from cellvae.inference.pass_over import batches_of, evaluating, pass_over
+from cellvae.inference.protocols import HasDecoder
+from cellvae.seeds import generator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+# Numbers that are held at once while draws are averaged.
+AT_ONCE = 2**22
+
+
+class Topics(Protocol):
+    """A network of topics, whose shares have logistic normal posteriors."""
+
+    topic_feature_posterior_mu: Tensor
+
+    @property
+    def topic_feature_posterior_sigma(self) -> Tensor:
+        """Standard deviation of the posterior of each topic, [topics, features]."""
+        ...
+
+
+class HasTopics(HasDecoder, Protocol):
+    """A trained model of topics."""
+
+    module: Any
+    """Network that is `Topics`."""
+
+
+def get_feature_by_topic(model: HasTopics, n_samples: int = 5_000) -> pd.DataFrame:
+    """Share of each feature in each topic: the mean of its posterior.
+
+    Parameters
+    ----------
+    model
+        Trained model of topics.
+    n_samples
+        Draws that the mean is estimated from; the same ones every time.
+
+    Returns
+    -------
+    DataFrame [features, topics] with the names of the features and columns `topic_0` and so on;
+    every column sums to one.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    InvalidOptionError
+        If `n_samples` is below 1.
+    """
+    import pandas as pd
+
+    model.check_trained()
+    check_samples(n_samples)
+    topics: Topics = model.module
+    with torch.no_grad():
+        mean, deviation = topics.topic_feature_posterior_mu, topics.topic_feature_posterior_sigma
+        stream = generator(0, "topics")
+        shares = torch.zeros_like(mean)
+        for _ in range(n_samples):
+            noise = torch.randn(mean.shape, generator=stream).to(mean)
+            shares += torch.softmax(mean + deviation * noise, dim=-1)
+    table = (shares / n_samples).T.cpu().numpy()
+    features = pd.Index(model.registration.genes)
+    return pd.DataFrame(table, index=features, columns=names(table.shape[1]))
+
+
+def get_topic_shares(
+    model: HasTopics,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    n_samples: int = 5_000,
+) -> pd.DataFrame:
+    """Share of each topic in each cell: the mean of its posterior.
+
+    Parameters
+    ----------
+    model
+        Trained model of topics.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    n_samples
+        Draws that the mean is estimated from; the same ones for every cell and every time.
+
+    Returns
+    -------
+    DataFrame [cells, topics] in the order asked for, with the names of the cells and columns
+    `topic_0` and so on; every row sums to one.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If features of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `batch_size` or `n_samples` is below 1.
+    """
+    import pandas as pd
+
+    check_samples(n_samples)
+    batches = batches_of(model, adata, indices, batch_size)
+    found = []
+    with evaluating(model):
+        for batch in batches:
+            posterior = model.module.encode(batch).posterior
+            found.append(expected_shares(posterior.loc, posterior.scale, n_samples).cpu())
+    table = torch.cat(found).numpy()
+    cells = model.cells_of(adata, indices).numpy()
+    whole = model.adata if adata is None else adata
+    assert whole is not None
+    return pd.DataFrame(table, index=whole.obs_names[cells], columns=names(table.shape[1]))
+
+
+def expected_shares(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
+    """Mean of a logistic normal distribution of each cell, [cells, topics]."""
+    n_cells, n_topics = mean.shape
+    stream = generator(0, "shares")
+    total = torch.zeros_like(mean)
+    size = max(1, AT_ONCE // (n_cells * n_topics))
+    for begin in range(0, n_samples, size):
+        n = min(size, n_samples - begin)
+        noise = torch.randn(n, 1, n_topics, generator=stream).to(mean)
+        total += torch.softmax(mean + deviation * noise, dim=-1).sum(dim=0)
+    return total / n_samples
+
+
+def get_perplexity(
+    model: HasTopics,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+) -> float:
+    """Upper bound on the perplexity: exp(-ELBO of the cells / number of their counts).
+
+    It is as if each count were one of so many equally likely features: at least 1, and lower is
+    better.
+
+    Parameters
+    ----------
+    model
+        Trained model of topics.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If features of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or they have no counts.
+    """
+    asked = pass_over(model, adata, indices, batch_size, counts=True)
+    total = sum(float(batch.counts.double().sum()) for _, batch in asked.batches())
+    if total <= 0:
+        raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
+    reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
+    return math.exp(float(reconstruction.sum() + kl.sum() + kl_global) / total)
+
+
+def check_samples(n_samples: int) -> None:
+    """Refuse a number of draws that gives no mean."""
+    if n_samples < 1:
+        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+
+
+def names(n_topics: int) -> list[str]:
+    """Names of topics."""
+    return [f"topic_{i}" for i in range(n_topics)]

@@ -1,0 +1,331 @@
+"""Latent Dirichlet allocation whose topics of a cell an encoder tells (Blei 2003, in Pyro)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn import functional
+
+from cellvae.contracts import Latent, Loss, Module
+from cellvae.data import Registration
+from cellvae.data.fields import Counts, Field
+from cellvae.data.keys import Keys, keys_from_words
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.distributions.bag_of_words import BagOfWords
+from cellvae.errors import InvalidOptionError
+from cellvae.inference import (
+    get_elbo,
+    get_feature_by_topic,
+    get_perplexity,
+    get_reconstruction_error,
+    get_topic_shares,
+)
+from cellvae.model.base import Model
+from cellvae.model.pyro_loss import pyro_loss
+from cellvae.nn import Encoder
+from cellvae.options import Options, option
+from cellvae.train.epochs import default_epochs
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.data.minified import MinifiedType
+
+# Size of a cell without counts, so that its logarithm is finite.
+LEAST_SIZE = 1e-8
+MOST_EPOCHS = 1_000
+
+
+class WordBatch(NamedTuple):
+    """Counts of a batch of cells."""
+
+    counts: Float[Tensor, "cells features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerKeys(Keys):
+    """Where the counts are.
+
+    Parameters
+    ----------
+    layer
+        Entry of `adata.layers` with the counts; `adata.X` if not given.
+    """
+
+    layer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmortizedLDAConfig(Options):
+    """What the user chose when the model was made.
+
+    Parameters
+    ----------
+    n_topics
+        Number of topics.
+    n_hidden
+        Width of the hidden layer of the encoder.
+    cell_topic_prior
+        Concentration of the Dirichlet prior of the topics of a cell: one number for all topics or
+        one for each; None for 1 / n_topics.
+    topic_feature_prior
+        Concentration of the Dirichlet prior of the features of a topic: one number for all
+        features or one for each; None for 1 / n_topics.
+    """
+
+    n_topics: int = option(20, at_least=2, at_most=65_536)
+    n_hidden: int = option(128, at_least=1, at_most=65_536)
+    cell_topic_prior: float | tuple[float, ...] | None = None
+    topic_feature_prior: float | tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("cell_topic_prior", "topic_feature_prior"):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if any(not isinstance(n, int | float) or not 0 < n < float("inf") for n in numbers):
+                raise InvalidOptionError(f"Expected {name} to be above 0; got {value}.")
+
+
+def logistic_normal(
+    concentration: Float[Tensor, " parts"],
+) -> tuple[Float[Tensor, " parts"], Float[Tensor, " parts"]]:
+    """Mean and deviation of the logistic normal distribution closest to a Dirichlet distribution.
+
+    The Laplace approximation in the softmax basis (Srivastava and Sutton 2017, equation 3; MacKay
+    1998); deviations are the square roots of its diagonal.
+    """
+    n = len(concentration)
+    logs = concentration.log()
+    variance = (1 - 2 / n) / concentration + (1 / concentration).sum() / n**2
+    return logs - logs.sum() / n, variance.sqrt()
+
+
+class AmortizedLDAModule(Module[WordBatch]):
+    """The mathematics of latent Dirichlet allocation, written in Pyro.
+
+    All parameters are ordinary ones of torch: Pyro's store of parameters stays empty, and models do
+    not know of each other. As in scvi-tools' training, the encoder's second output is the standard
+    deviation of the posterior.
+    """
+
+    latent_is_normal = False
+    cell_topic_prior_mu: Tensor
+    cell_topic_prior_sigma: Tensor
+    topic_feature_prior_mu: Tensor
+    topic_feature_prior_sigma: Tensor
+
+    def __init__(self, n_features: int, config: AmortizedLDAConfig) -> None:
+        super().__init__()
+        self.n_topics = config.n_topics
+        of_cells = concentration(config, "cell_topic_prior", config.n_topics)
+        of_topics = concentration(config, "topic_feature_prior", n_features)
+        for name, prior in (("cell_topic", of_cells), ("topic_feature", of_topics)):
+            mean, deviation = logistic_normal(prior)
+            self.register_buffer(f"{name}_prior_mu", mean)
+            self.register_buffer(f"{name}_prior_sigma", deviation)
+        self.encoder = Encoder(n_features, config.n_topics, n_hidden=config.n_hidden)
+        mean, deviation = logistic_normal(torch.ones(n_features))
+        self.topic_feature_posterior_mu = nn.Parameter(mean.repeat(config.n_topics, 1))
+        self.unconstrained_topic_feature_posterior_sigma = nn.Parameter(
+            deviation.repeat(config.n_topics, 1)
+        )
+
+    @property
+    def topic_feature_posterior_sigma(self) -> Float[Tensor, "topics features"]:
+        """Standard deviation of the posterior of each topic, before the softmax."""
+        return functional.softplus(self.unconstrained_topic_feature_posterior_sigma)
+
+    def prior(self, batch: WordBatch) -> Normal:
+        """p(topics of a cell) before the softmax."""
+        return Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma, validate_args=False)
+
+    def transform(self, z: Tensor) -> Tensor:
+        """Shares of the topics."""
+        return functional.softmax(z, dim=-1)
+
+    def of_cells(self, batch: WordBatch) -> Normal:
+        """q(topics of each cell) before the softmax."""
+        told = self.encoder(batch.counts)
+        return Normal(told.loc, told.variance, validate_args=False)
+
+    def encode(self, batch: WordBatch) -> Latent:
+        """Posterior of the topics of each cell, and a draw of their shares."""
+        posterior = self.of_cells(batch)
+        size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=LEAST_SIZE)
+        return Latent(posterior, self.transform(posterior.rsample()), size.log())
+
+    def decode(self, latent: Latent, batch: WordBatch) -> BagOfWords:
+        """Distribution of the counts, with the features of each topic at their posterior mode."""
+        topics = functional.softmax(self.topic_feature_posterior_mu, dim=-1)
+        return BagOfWords(latent.sample @ topics, latent.library.exp())
+
+    def model(self, batch: WordBatch, kl_weight: Tensor) -> None:
+        """Joint distribution of topics and counts, for Pyro."""
+        import pyro
+        from pyro import distributions as pd
+        from pyro import poutine
+
+        with pyro.plate("topics", self.n_topics), poutine.scale(scale=kl_weight):
+            of_topics = pd.Normal(self.topic_feature_prior_mu, self.topic_feature_prior_sigma)
+            features = pyro.sample("topic_features", of_topics.to_event(1))
+        with pyro.plate("cells", self.n_cells, subsample=batch.counts):
+            with poutine.scale(scale=kl_weight):
+                of_cells = pd.Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma)
+                topics = pyro.sample("cell_topics", of_cells.to_event(1))
+            shares = self.transform(topics) @ features.softmax(dim=-1)
+            words = BagOfWords(shares, batch.counts.sum(dim=-1, keepdim=True))
+            pyro.factor("counts", words.log_prob(batch.counts).sum(dim=-1))
+
+    def guide(self, batch: WordBatch, kl_weight: Tensor) -> None:
+        """Approximate posterior of topics, for Pyro."""
+        import pyro
+        from pyro import distributions as pd
+        from pyro import poutine
+
+        with pyro.plate("topics", self.n_topics), poutine.scale(scale=kl_weight):
+            mean, deviation = self.topic_feature_posterior_mu, self.topic_feature_posterior_sigma
+            pyro.sample("topic_features", pd.Normal(mean, deviation).to_event(1))
+        with (
+            pyro.plate("cells", self.n_cells, subsample=batch.counts),
+            poutine.scale(scale=kl_weight),
+        ):
+            told = self.of_cells(batch)
+            pyro.sample("cell_topics", pd.Normal(told.loc, told.scale).to_event(1))
+
+    def loss(self, batch: WordBatch, kl_weight: Float[Tensor, ""]) -> Loss:
+        """Negative evidence lower bound, by Pyro's differentiable loss with closed divergences."""
+        return pyro_loss(self.model, self.guide, batch, kl_weight, n_cells=self.n_cells)
+
+
+def concentration(config: AmortizedLDAConfig, name: str, n: int) -> Float[Tensor, " parts"]:
+    """Concentration of a Dirichlet prior with so many parts.
+
+    Raises
+    ------
+    InvalidOptionError
+        If numbers were given, and not so many.
+    """
+    value = getattr(config, name)
+    if isinstance(value, tuple) and len(value) != n:
+        raise InvalidOptionError(f"Expected {name} to be {n:,} numbers; got {len(value):,}.")
+    given = 1 / config.n_topics if value is None else value
+    return torch.tensor(given, dtype=torch.float32).expand(n).clone()
+
+
+@final
+class AmortizedLDA(Model):
+    """Topics of counts: latent Dirichlet allocation with an encoder, fitted with Pyro.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    **config
+        Options of the model: see :class:`AmortizedLDAConfig`.
+
+    Raises
+    ------
+    NotSetUpError
+        If `adata` has not been set up.
+    UnknownOptionError, InvalidOptionError
+        If an option is misspelt or has a value that it cannot take.
+
+    Notes
+    -----
+    `get_elbo` is in nats per cell, as for every model; scvi-tools gives the sum over cells, with
+    the other sign. The divergence of the topics from their prior is shared by all cells asked for.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.model.AmortizedLDA.setup_anndata(adata)
+    >>> model = cellvae.model.AmortizedLDA(adata, n_topics=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.get_feature_by_topic().shape
+    (100, 5)
+
+    References
+    ----------
+    Blei, Ng, Jordan (2003): Latent Dirichlet allocation. Journal of Machine Learning Research 3,
+    993. Srivastava, Sutton (2017): Autoencoding variational inference for topic models. ICLR.
+    """
+
+    Config: ClassVar[type[AmortizedLDAConfig]] = AmortizedLDAConfig
+    Keys: ClassVar[type[LayerKeys]] = LayerKeys
+    Batch: ClassVar[type[WordBatch]] = WordBatch
+    config: AmortizedLDAConfig
+    module: AmortizedLDAModule
+
+    get_latent_representation = get_topic_shares
+    get_feature_by_topic = get_feature_by_topic
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_perplexity = get_perplexity
+
+    @classmethod
+    def setup_anndata(cls, adata: AnnData, layer: str | None = None) -> None:
+        """Check the counts and note where they are.
+
+        Parameters
+        ----------
+        adata
+            Cells, with raw counts in `X` or in a layer.
+        layer
+            Layer that holds the raw counts; None for `X`.
+
+        Raises
+        ------
+        UnknownKeyError
+            If the layer does not exist.
+        InvalidDataError
+            If counts are missing, infinite or negative, or names of features repeat.
+        """
+        cls.register(adata, keys_from_words({"layer": layer}, LayerKeys))
+
+    @staticmethod
+    def fields(keys: LayerKeys) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+        return (Counts("counts", keys.layer),)
+
+    @staticmethod
+    def build(registration: Registration, config: AmortizedLDAConfig) -> AmortizedLDAModule:
+        """Network for these data and options."""
+        return AmortizedLDAModule(registration.n_genes, config)
+
+    @staticmethod
+    def learn_constants(module: AmortizedLDAModule, rows: ColumnRows[WordBatch]) -> None:
+        """Take the number of cells, until a run says how many it trains on."""
+        module.n_cells = len(rows)
+
+    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Adam as torch has it, and up to 1,000 epochs."""
+        plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
+        if self.rows is None or words.get("max_epochs") is not None:
+            return {"plan_kwargs": plan}
+        return {"plan_kwargs": plan, "max_epochs": default_epochs(len(self.rows), MOST_EPOCHS)}
+
+    def minify_adata(
+        self,
+        minified_data_type: MinifiedType = "latent_posterior_parameters",
+        use_latent_qzm_key: str = "X_latent_qzm",
+        use_latent_qzv_key: str = "X_latent_qzv",
+        silent: bool = False,
+    ) -> None:
+        """Refuse: what is asked of topics comes from counts, or is a small table to keep.
+
+        Raises
+        ------
+        InvalidOptionError
+            Always.
+        """
+        raise InvalidOptionError(
+            "AmortizedLDA cannot be minified. Keep model.get_latent_representation() instead."
+        )
