@@ -6,14 +6,15 @@ from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
+from cellvae.model.table import MODELS, register
 
-MODELS: dict[str, type[Model]] = {
-    "SCVI": SCVI,
-    "SCANVI": SCANVI,
-    "LinearSCVI": LinearSCVI,
-    "PEAKVI": PEAKVI,
-    "AmortizedLDA": AmortizedLDA,
-}
-"""Every model by the name that files give it."""
-
-__all__ = ["MODELS", "PEAKVI", "SCANVI", "SCVI", "AmortizedLDA", "LinearSCVI", "Model"]
+__all__ = [
+    "MODELS",
+    "PEAKVI",
+    "SCANVI",
+    "SCVI",
+    "AmortizedLDA",
+    "LinearSCVI",
+    "Model",
+    "register",
+]

@@ -1,0 +1,90 @@
+"""A model of your own in plain torch: a variational autoencoder of Poisson counts."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from cellvae.contracts import Latent, Loss, Module
+from cellvae.data import CountKeys
+from cellvae.data.fields import Category, Counts
+from cellvae.data.keys import keys_from_words
+from cellvae.distributions import Poisson
+from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
+from cellvae.model import Model, register
+from cellvae.nn import Encoder, FCLayers
+from cellvae.options import Options, option
+
+
+class Batch(NamedTuple):
+    """What the network reads of a batch of cells."""
+
+    counts: Tensor  # [cells, genes]
+    batch: Tensor  # [cells, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonVAEConfig(Options):
+    """Options; their types and ranges are checked when the model is made."""
+
+    n_latent: int = option(8, at_least=1)
+    n_hidden: int = option(64, at_least=1)
+    beta: float = option(1.0, above=0)
+
+
+class PoissonVAEModule(Module[Batch]):
+    """The mathematics: tensors in, distributions and a loss out."""
+
+    def __init__(self, n_genes: int, n_batch: int, config: PoissonVAEConfig) -> None:
+        super().__init__()
+        self.beta = config.beta
+        self.encoder = Encoder(n_genes, config.n_latent, n_hidden=config.n_hidden)
+        self.decoder = FCLayers(config.n_latent, config.n_hidden, (n_batch,))
+        self.shares = nn.Linear(config.n_hidden, n_genes)
+
+    def encode(self, batch: Batch) -> Latent:
+        posterior = self.encoder(batch.counts.log1p())
+        size = batch.counts.sum(dim=-1, keepdim=True)
+        return Latent(posterior, posterior.rsample(), size.log())
+
+    def decode(self, latent: Latent, batch: Batch) -> Poisson:
+        hidden = self.decoder(latent.sample, [batch.batch])
+        scale = self.shares(hidden).softmax(dim=-1)
+        return Poisson(latent.library.exp() * scale, scale=scale)
+
+    def loss(self, batch: Batch, kl_weight: Tensor) -> Loss:
+        latent = self.encode(batch)
+        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0)
+        kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
+        return Loss(
+            objective=(reconstruction + self.beta * kl_weight * kl).mean(),
+            reconstruction=reconstruction,
+            kl=kl,
+            kl_global=torch.zeros_like(kl).sum(),
+        )
+
+
+@register
+class PoissonVAE(Model):
+    """What users hold in their hands; the abilities are a list of functions."""
+
+    Config, Keys, Batch = PoissonVAEConfig, CountKeys, Batch
+
+    get_latent_representation = get_latent_representation
+    get_normalized_expression = get_normalized_expression
+    get_elbo = get_elbo
+
+    @classmethod
+    def setup_anndata(cls, adata, layer=None, batch_key=None):
+        cls.register(adata, keys_from_words({"layer": layer, "batch_key": batch_key}, CountKeys))
+
+    @staticmethod
+    def fields(keys):
+        return Counts("counts", keys.layer), Category("batch", keys.batch_key)
+
+    @staticmethod
+    def build(registration, config):
+        return PoissonVAEModule(registration.n_genes, registration.n_categories("batch"), config)
