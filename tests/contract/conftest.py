@@ -127,7 +127,19 @@ CASES = (
             "continuous_covariate_keys": ["age"],
         },
         config={"n_hidden": 8, "n_latent": 3, "encode_covariates": True},
-        arguments={"get_marginal_ll": {"n_mc_samples": 5}},
+        arguments={
+            "get_marginal_ll": {"n_mc_samples": 5},
+            "differential_accessibility": {"idx1": "label == 'x'", "n_samples_overall": 20},
+        },
+    ),
+    Case(
+        name="POISSONVI",
+        setup={"batch_key": "batch", "categorical_covariate_keys": ["donor"]},
+        config={"n_hidden": 8, "n_latent": 3, "batch_representation": "embedding"},
+        arguments={
+            **OF_COUNTS,
+            "differential_accessibility": {"idx1": "label == 'x'", "n_samples_overall": 20},
+        },
     ),
     Case(
         name="AmortizedLDA",

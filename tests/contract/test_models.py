@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -72,6 +73,8 @@ def numbers_in(result: Any) -> np.ndarray:
         result = result.toarray()
     if isinstance(result, Distribution):
         result = result.mean
+    if isinstance(result, pd.DataFrame):
+        result = result.select_dtypes(["number", "bool"]).astype(float)
     if isinstance(result, dict):
         result = tuple(result.values())
     if isinstance(result, tuple):

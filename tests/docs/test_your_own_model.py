@@ -65,4 +65,10 @@ def test_only_whole_models_with_a_name_of_their_own_are_registered() -> None:
     with pytest.raises(InvalidOptionError, match="to define build, fields"):
         register(type("Half", (Model,), {"Config": SCVI.Config}))
     with pytest.raises(InvalidOptionError, match="Give the class another name"):
-        register(type("SCVI", (Model,), {"Config": SCVI.Config, "fields": SCVI.fields, "build": SCVI.build}))
+        register(
+            type(
+                "SCVI",
+                (Model,),
+                {"Config": SCVI.Config, "fields": SCVI.fields, "build": SCVI.build},
+            )
+        )

@@ -30,7 +30,8 @@ def train(
     counts: Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
     out: Annotated[Path, flag("Folder for the results.", OUTPUT)],
     model: Annotated[
-        str, flag("Model to train (SCVI, SCANVI, LinearSCVI, PEAKVI, AmortizedLDA).", NETWORK)
+        str,
+        flag("SCVI, SCANVI, LinearSCVI, PEAKVI, POISSONVI or AmortizedLDA (SCVI).", NETWORK),
     ] = "SCVI",
     layer: Annotated[str | None, flag("Layer with the raw counts (default: X).", DATA)] = None,
     batch_key: Annotated[str | None, flag("Column of obs with the batch.", DATA)] = None,

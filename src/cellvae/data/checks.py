@@ -53,12 +53,13 @@ class Wrong:
 class CountFacts:
     """What a look at every count has found.
 
-    `integers` says whether all values are whole numbers, `n_values` how many were stored,
-    `filled` which cells have any count, [cells].
+    `integers` says whether all values are whole numbers, `binary` whether none is above one,
+    `n_values` how many were stored, `filled` which cells have any count, [cells].
     """
 
     def __init__(self, n_cells: int) -> None:
         self.integers = True
+        self.largest = 0.0
         self.n_values = 0
         self.filled = np.zeros(n_cells, dtype=bool)
         self.wrong = (Wrong("NaN"), Wrong("infinite"), Wrong("negative"))
@@ -78,7 +79,13 @@ class CountFacts:
                 self.integers = self.integers and bool((np.rint(values) == values).all())
             elif kind == "i" and values.min() < 0:
                 self.wrong[2].add(piece, values < 0)
+            self.largest = max(self.largest, float(values.max()))
             piece.mark(self.filled)
+
+    @property
+    def binary(self) -> bool:
+        """Whether the values say yes or no, not how many."""
+        return self.integers and self.largest <= 1
 
     def note(self, piece: Piece) -> None:
         """Keep what is wrong in a piece of floating point numbers."""

@@ -21,7 +21,7 @@ from cellvae.data.records import (
 )
 from cellvae.data.rows.backed import BackedColumn
 from cellvae.data.rows.memory import CodeColumn, DenseColumn, NumberColumn, SparseColumn
-from cellvae.errors import InvalidDataError
+from cellvae.errors import DataMismatchError, InvalidDataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,19 +55,28 @@ class Field(ABC):
 @final
 @dataclass(frozen=True)
 class Counts(Field):
-    """Counts of every gene, from `adata.X` or a layer: [cells, genes]."""
+    """Counts of every gene, from `adata.X` or a layer: [cells, genes].
+
+    With `told_apart`, counts above one are refused where those described were zeros and ones.
+    """
 
     name: str = "counts"
     layer: str | None = None
+    told_apart: bool = dataclasses.field(default=False, compare=False)
 
     def describe(self, adata: AnnData) -> CountsRecord:
         """What is there, every value checked."""
         facts = check_counts(count_matrix(adata, self.layer), adata)
-        return CountsRecord(layer=self.layer, integers=facts.integers)
+        return CountsRecord(layer=self.layer, integers=facts.integers, binary=facts.binary)
 
     def check(self, adata: AnnData, record: CountsRecord) -> None:
-        """Refuse NaN, infinite and negative counts."""
-        check_counts(count_matrix(adata, self.layer), adata)
+        """Refuse NaN, infinite and negative counts, and counts of another kind."""
+        facts = check_counts(count_matrix(adata, self.layer), adata)
+        if self.told_apart and record.binary and not facts.binary:
+            raise DataMismatchError(
+                "Expected zeros and ones, which the model was trained on; got counts up to "
+                f"{facts.largest:g}. Make them alike: adata.X = (adata.X > 0).astype('float32')."
+            )
 
     def read(self, adata: AnnData, record: CountsRecord, genes: NDArray[np.int64] | None) -> Column:
         """Column of all cells, which keeps the matrix of the AnnData as it is."""

@@ -29,20 +29,27 @@ class FieldRecord(ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class CountsRecord(FieldRecord):
-    """Where the counts were, and whether all of them were whole numbers."""
+    """Where the counts were, and whether all were whole numbers, or only zeros and ones."""
 
     kind: ClassVar[str] = "counts"
     layer: str | None = None
     integers: bool
+    binary: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Values for JSON, with the kind of the record."""
-        return {"kind": self.kind, "layer": self.layer, "integers": self.integers}
+        values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
+        further = {"binary": True} if self.binary else {}
+        return {"kind": self.kind, **values, **further}
 
     @classmethod
     def read(cls, entries: Entries) -> CountsRecord:
         """Record from the entries of a JSON object."""
-        return cls(layer=entries.optional_text("layer"), integers=entries.flag("integers"))
+        return cls(
+            layer=entries.optional_text("layer"),
+            integers=entries.flag("integers"),
+            binary="binary" in entries.left and entries.flag("binary"),
+        )
 
 
 @final

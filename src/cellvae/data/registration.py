@@ -94,6 +94,12 @@ class Registration(Generic[K]):
         records = self.fields.values()
         return all(record.integers for record in records if isinstance(record, CountsRecord))
 
+    @property
+    def binary(self) -> bool:
+        """Whether all counts were zeros and ones."""
+        records = self.fields.values()
+        return all(record.binary for record in records if isinstance(record, CountsRecord))
+
     def record(self, name: str, kind: type[R]) -> R:
         """What was found for a field, which must be of this kind."""
         record = self.fields.get(name)

@@ -10,7 +10,7 @@ from torch import nn
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.protocols import HasDecoder, HasEncoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +24,7 @@ class HasFactors(Protocol):
     region_factors: nn.Parameter | None
 
 
-class FactorsRegions(HasEncoder, Protocol):
+class FactorsRegions(HasDecoder, Protocol):
     """A trained model of regions."""
 
     module: Any

@@ -4,6 +4,7 @@ from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
+from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 from cellvae.model.table import MODELS, register
@@ -11,6 +12,7 @@ from cellvae.model.table import MODELS, register
 __all__ = [
     "MODELS",
     "PEAKVI",
+    "POISSONVI",
     "SCANVI",
     "SCVI",
     "AmortizedLDA",

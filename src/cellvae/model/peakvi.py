@@ -21,12 +21,15 @@ from cellvae.data.minified import MinifiedType
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
+    differential_accessibility,
+    get_depth_factors,
     get_elbo,
     get_latent_representation,
     get_marginal_ll,
+    get_normalized_accessibility,
     get_reconstruction_error,
+    get_region_factors,
 )
-from cellvae.inference.factors import get_depth_factors, get_region_factors
 from cellvae.model.base import Model
 from cellvae.model.scvi import CountBatch, Where
 from cellvae.model.stopping import stopping_by_default
@@ -101,6 +104,8 @@ class PEAKVIModule(Module[CountBatch]):
 
     The encoder reads the values as they are, the loss whether they are above zero.
     """
+
+    gives_probabilities: ClassVar[bool] = True
 
     def __init__(
         self, n_regions: int, n_cat_list: Sequence[int], n_continuous: int, config: PEAKVIConfig
@@ -232,7 +237,10 @@ class PEAKVI(Model):
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
     get_marginal_ll = get_marginal_ll
+    get_normalized_accessibility = get_normalized_accessibility
+    differential_accessibility = differential_accessibility
     get_depth_factors = get_depth_factors
+    get_library_size_factors = get_depth_factors
     get_region_factors = get_region_factors
 
     @classmethod
@@ -291,20 +299,13 @@ class PEAKVI(Model):
 
         In runs of fewer than 100 epochs the warm-up takes half of them.
         """
-        plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
-        epochs = words.get("max_epochs") or 500
-        asked = words.get("plan_kwargs") or {}
-        if epochs >= 100 and "n_steps_kl_warmup" not in asked:
-            plan["n_epochs_kl_warmup"] = 50
-        if "optimizer_creator" in asked:
-            plan.pop("optimizer")
-        return {"max_epochs": 500, "plan_kwargs": plan, **stopping_by_default(words, PATIENCE)}
+        return defaults_of_regions(words)
 
     @staticmethod
     def fields(keys: RegionKeys) -> tuple[Field, ...]:
         """Columns that the model reads."""
         return (
-            Counts("counts", keys.layer),
+            Counts("counts", keys.layer, told_apart=True),
             Category("batch", keys.batch_key),
             Category("labels", keys.labels_key),
             Categories("categorical", keys.categorical_covariate_keys),
@@ -321,3 +322,21 @@ class PEAKVI(Model):
             len(registration.keys.continuous_covariate_keys),
             config,
         )
+
+
+def defaults_of_regions(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Words of `train` that models of regions have by default.
+
+    Parameters
+    ----------
+    words
+        What the user gave.
+    """
+    plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
+    epochs = words.get("max_epochs") or 500
+    asked = words.get("plan_kwargs") or {}
+    if epochs >= 100 and "n_steps_kl_warmup" not in asked:
+        plan["n_epochs_kl_warmup"] = 50
+    if "optimizer_creator" in asked:
+        plan.pop("optimizer")
+    return {"max_epochs": 500, "plan_kwargs": plan, **stopping_by_default(words, PATIENCE)}

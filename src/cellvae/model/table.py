@@ -10,6 +10,7 @@ from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
+from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 
@@ -20,6 +21,7 @@ MODELS: dict[str, type[Model]] = {
     "SCANVI": SCANVI,
     "LinearSCVI": LinearSCVI,
     "PEAKVI": PEAKVI,
+    "POISSONVI": POISSONVI,
     "AmortizedLDA": AmortizedLDA,
 }
 """Every model by the name that files give it."""

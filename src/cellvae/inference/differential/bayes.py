@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from cellvae.errors import InvalidOptionError
 LEAST_PROBABILITY = 1e-8
 """Added to probabilities before a logarithm is taken."""
 LEAST_PSEUDOCOUNT = 1e-10
+TestMode: TypeAlias = Literal["two", "three", "up"]
+"""Which directions of a change count."""
 UNEXPRESSED = 0.01
 """Mean count below which a gene is taken as not expressed in a population."""
 
@@ -37,7 +39,7 @@ def log_fold_change(
 
 
 def probability_of_change(
-    changes: Float[Tensor, "draws genes"], delta: float, test_mode: Literal["two", "three"]
+    changes: Float[Tensor, "draws genes"], delta: float, test_mode: TestMode
 ) -> Float[Tensor, " genes"]:
     """Posterior probability that the change of a gene is at least delta, up or down.
 
@@ -49,15 +51,17 @@ def probability_of_change(
         Least change that counts, in the units of `changes`.
     test_mode
         `"three"`: the probability of the likelier of the directions up and down; `"two"`: of
-        either.
+        either; `"up"`: of up alone.
     """
     up = (changes >= delta).double().mean(dim=0)
     down = (changes < -delta).double().mean(dim=0)
     return combined(up, down, test_mode)
 
 
-def combined(up: Tensor, down: Tensor, test_mode: Literal["two", "three"]) -> Tensor:
+def combined(up: Tensor, down: Tensor, test_mode: TestMode) -> Tensor:
     """Probability of a change from those of one upwards and of one downwards."""
+    if test_mode == "up":
+        return up
     return up + down if test_mode == "two" else torch.maximum(up, down)
 
 

@@ -15,6 +15,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.inference.differential.bayes import (
     UNEXPRESSED,
     ChangeSummary,
+    TestMode,
     bayes_factor,
     combined,
     estimated_delta,
@@ -41,7 +42,7 @@ class Question(NamedTuple):
 
     mode: Literal["change", "vanilla"]
     delta: float | None
-    test_mode: Literal["two", "three"]
+    test_mode: TestMode
     pseudocounts: float | None
     change_fn: ChangeFunction | None
 

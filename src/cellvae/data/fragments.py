@@ -1,0 +1,65 @@
+"""Fragments of chromatin from the reads that they were counted by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellvae.data.keys import check_is_anndata
+from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def reads_to_fragments(
+    adata: AnnData, read_layer: str | None = None, fragment_layer: str = "fragments"
+) -> None:
+    """Write numbers of fragments into a layer: half the reads, rounded up.
+
+    Each fragment is read from both ends, so even numbers of reads are far more frequent than odd
+    ones; fragments have a distribution that a Poisson model describes (Martens et al. 2023).
+
+    Parameters
+    ----------
+    adata
+        Cells with numbers of reads.
+    read_layer
+        Layer with the reads; None for `X`.
+    fragment_layer
+        Layer that the fragments are written into.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there is no such layer.
+    InvalidDataError
+        If the cells are on disk, or a value is negative or no whole number.
+    """
+    from scipy import sparse
+
+    check_is_anndata(adata)
+    if adata.isbacked:
+        raise InvalidDataError(
+            "Expected cells in memory; got an AnnData in backed mode. Load it: adata.to_memory()."
+        )
+    if read_layer is not None and read_layer not in adata.layers:
+        layers = [*adata.layers]
+        raise UnknownKeyError(
+            f"Expected a layer of adata.layers; got '{read_layer}'."
+            f"{did_you_mean(read_layer, layers)} The layers are {named(layers) or 'none'}."
+        )
+    reads = adata.X if read_layer is None else adata.layers[read_layer]
+    values = reads.data if sparse.issparse(reads) else np.asarray(reads)
+    if values.size and (values.min() < 0 or (np.rint(values) != values).any()):
+        raise InvalidDataError(
+            "Expected reads to be whole numbers of 0 or more; got others. Give the layer with the "
+            "raw reads: read_layer=..."
+        )
+    if sparse.issparse(reads):
+        fragments = reads.copy()
+        fragments.data = np.ceil(values / 2).astype(values.dtype)
+    else:
+        fragments = np.ceil(values / 2).astype(values.dtype)
+    adata.layers[fragment_layer] = fragments

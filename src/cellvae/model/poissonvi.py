@@ -1,0 +1,229 @@
+"""PoissonVI: a variational autoencoder of fragments in regions of chromatin (Martens 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cellvae.contracts import Latent
+from cellvae.data import CountKeys, Registration
+from cellvae.data.fields import Field, count_fields
+from cellvae.data.keys import keys_from_words
+from cellvae.data.rows.memory import ColumnRows
+from cellvae.errors import DataWarning
+from cellvae.inference import (
+    differential_abundance,
+    differential_accessibility,
+    get_aggregated_posterior,
+    get_batch_representation,
+    get_elbo,
+    get_feature_correlation_matrix,
+    get_fragment_accessibility,
+    get_fragment_factors,
+    get_importance_weights,
+    get_latent_library_size,
+    get_latent_representation,
+    get_likelihood_parameters,
+    get_marginal_ll,
+    get_normalized_expression,
+    get_reconstruction_error,
+    posterior_predictive_sample,
+)
+from cellvae.messages import warn
+from cellvae.model.base import Model
+from cellvae.model.peakvi import defaults_of_regions
+from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, Where, sizes_of
+from cellvae.nn import DecoderSCVI
+from cellvae.nn.covariates import beside
+from cellvae.nn.dense import Activation
+from cellvae.options import option
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, kw_only=True)
+class POISSONVIConfig(SCVIConfig):
+    """What the user chose when the model was made: the options of scVI, with other defaults.
+
+    Parameters
+    ----------
+    n_hidden
+        Width of the hidden layers; None for the root of the number of regions.
+    n_latent
+        Dimensions of the latent space; None for the root of `n_hidden`.
+    n_layers
+        Hidden layers of encoder and of decoder.
+    gene_likelihood
+        Distribution of the fragments.
+    use_batch_norm, use_layer_norm
+        Where layers are normalised over the batch and over features.
+    """
+
+    n_hidden: int | None = option(None, at_least=1, at_most=65_536)  # type: ignore[assignment]
+    n_latent: int | None = option(None, at_least=1, at_most=65_536)  # type: ignore[assignment]
+    n_layers: int = option(2, at_least=1, at_most=128)
+    gene_likelihood: Literal["poisson"] = "poisson"
+    use_batch_norm: Where = "none"
+    use_layer_norm: Where = "both"
+
+
+class POISSONVIModule(SCVIModule):
+    """The mathematics of scVI with Poisson counts; parameter names are those of scvi-tools."""
+
+    activation: ClassVar[Activation] = "leaky_relu"
+    gives_probabilities: ClassVar[bool] = False
+    decoder: DecoderSCVI
+
+    @property
+    def region_bias(self) -> nn.Parameter:
+        """Factor of each region, on the scale of a logarithm, [regions]."""
+        linear, _ = self.decoder.px_scale_decoder
+        assert isinstance(linear, nn.Linear)
+        return linear.bias
+
+    def decode_scale(
+        self, latent: Latent, batch: CountBatch
+    ) -> Float[Tensor, "*samples cells regions"]:
+        """Accessibility as a share of the cell, without the factors of the regions."""
+        features = beside(latent.sample, self.dense_covariates(batch))
+        logits = self.decoder.raw(features, self.category_codes(batch)).logits - self.region_bias
+        _, positive = self.decoder.px_scale_decoder
+        scale: Tensor = positive(logits)
+        return scale
+
+
+@final
+class POISSONVI(Model):
+    """Variational autoencoder of fragments in regions of chromatin (PoissonVI).
+
+    Counts of reads are made fragments by :func:`cellvae.data.reads_to_fragments`.
+
+    Parameters
+    ----------
+    adata
+        AnnData that :meth:`setup_anndata` has seen.
+    **config
+        Options of the network: see :class:`POISSONVIConfig`.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.data.reads_to_fragments(adata)
+    >>> cellvae.model.POISSONVI.setup_anndata(adata, layer="fragments", batch_key="batch")
+    >>> model = cellvae.model.POISSONVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.get_normalized_accessibility().shape
+    (400, 100)
+
+    References
+    ----------
+    Martens, Fischer, Yepez, Theis, Gagneur (2024): Modeling fragment counts improves single-cell
+    ATAC-seq analysis. Nature Methods 21, 28.
+    """
+
+    Config: ClassVar[type[POISSONVIConfig]] = POISSONVIConfig
+    Keys: ClassVar[type[CountKeys]] = CountKeys
+    Batch: ClassVar[type[CountBatch]] = CountBatch
+    config: POISSONVIConfig
+    module: POISSONVIModule
+
+    get_normalized_accessibility = get_fragment_accessibility
+    get_region_factors = get_fragment_factors
+    differential_accessibility = differential_accessibility
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    get_importance_weights = get_importance_weights
+    get_batch_representation = get_batch_representation
+    get_normalized_expression = get_normalized_expression
+    posterior_predictive_sample = posterior_predictive_sample
+    get_likelihood_parameters = get_likelihood_parameters
+    get_latent_library_size = get_latent_library_size
+    get_feature_correlation_matrix = get_feature_correlation_matrix
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+    ) -> None:
+        """Check the fragments and note where batch, labels and covariates are.
+
+        Parameters
+        ----------
+        adata
+            Cells, with numbers of fragments of regions in `X` or in a layer.
+        layer
+            Layer that holds the fragments; None for `X`.
+        batch_key, labels_key
+            Columns of `adata.obs` with batch and label of each cell.
+        size_factor_key
+            Column of `adata.obs` with the size of each cell, in place of the sum of its fragments.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns of `adata.obs` with categories and numbers to correct for.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column or layer does not exist.
+        InvalidDataError
+            If values are missing, infinite or negative, a key column has missing values, or names
+            of regions repeat.
+        """
+        words = {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        cls.register(adata, keys_from_words(words, CountKeys))
+
+    @staticmethod
+    def fields(keys: CountKeys) -> tuple[Field, ...]:
+        """Columns that the model reads."""
+        return count_fields(keys)
+
+    @staticmethod
+    def build(registration: Registration, config: POISSONVIConfig) -> POISSONVIModule:
+        """Network for these data and options."""
+        n_hidden = config.n_hidden or max(1, math.isqrt(registration.n_genes))
+        n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
+        chosen = replace(config, n_hidden=n_hidden, n_latent=n_latent)
+        return POISSONVIModule(sizes_of(registration, config), chosen)
+
+    def assemble(self, registration: Registration, config: Any, module: Any) -> None:
+        """Put together a model that has no cells yet; warn of values that count nothing."""
+        super().assemble(registration, config, module)
+        if registration.binary:
+            warn(
+                "Expected numbers of fragments; got zeros and ones, which count nothing. PEAKVI is "
+                "made for them; or give the layer with counts: "
+                "POISSONVI.setup_anndata(adata, layer=...).",
+                DataWarning,
+            )
+
+    @staticmethod
+    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+        """Take the mean and variance of log sizes in each batch from the data."""
+        SCVI.learn_constants(module, rows)
+
+    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Words of PEAKVI's training."""
+        return defaults_of_regions(words)
