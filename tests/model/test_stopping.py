@@ -62,3 +62,41 @@ def test_who_says_no_is_not_warned(model: PEAKVI) -> None:
     assert model.training_report.monitor is None
     train(model, early_stopping=False)
     assert model.training_report.monitor is None
+
+
+def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> None:
+    plain = model.parsed({}).options
+    assert (plain.optimizer.optimizer, plain.optimizer.lr, plain.optimizer.eps) == (
+        "AdamW",
+        1e-4,
+        1e-8,
+    )
+    assert (plain.max_epochs, plain.warmup.n_epochs) == (500, 50)
+    assert plain.early_stopping is not None and plain.early_stopping.patience == 50
+    said = model.parsed(
+        {
+            "max_epochs": 7,
+            "plan_config": {"lr": 1.0, "eps": 0.5},
+            "plan_kwargs": {"lr": 0.1},
+            "trainer_config": {"early_stopping_patience": 3},
+        }
+    ).options
+    assert (said.optimizer.lr, said.optimizer.eps, said.optimizer.weight_decay) == (0.1, 0.5, 1e-3)
+    assert said.max_epochs == 7 and said.early_stopping is not None
+    assert said.early_stopping.patience == 3
+    direct = model.parsed({"lr": 0.2, "weight_decay": 0.3, "n_steps_kl_warmup": 9}).options
+    assert (direct.optimizer.lr, direct.optimizer.weight_decay) == (0.2, 0.3)
+    assert direct.warmup.n_steps == 9 and direct.warmup.n_epochs != 50
+
+
+def test_searches_try_the_optimizer_that_training_would_have(
+    model: PEAKVI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cellvae.train import learning_rate_search
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        learning_rate_search, "find_learning_rate", lambda *args, **words: seen.update(words)
+    )
+    model.lr_find()
+    assert (seen["optimizer"].optimizer, seen["optimizer"].weight_decay) == ("AdamW", 1e-3)

@@ -376,6 +376,8 @@ class Model(ABC):
             `n_epochs_kl_warmup` (half of the run, at most 400), `n_steps_kl_warmup`,
             `min_kl_weight`, `max_kl_weight`, `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`,
             `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
+            `lr`, `weight_decay`, `eps`, the lengths of the warm-up and `reduce_lr_on_plateau` can
+            be given directly.
         datamodule
             Not supported yet.
         callbacks
@@ -417,8 +419,6 @@ class Model(ABC):
         TrainingError
             If the loss was not finite before anything was learned, or with `on_nan="raise"`.
         """
-        from cellvae.train.arguments import as_words
-
         refuse_minified(self.adata, "train a model")
         if datamodule is not None:
             raise InvalidOptionError(
@@ -448,17 +448,19 @@ class Model(ABC):
         }
         signature = inspect.signature(Model.train).parameters
         words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
-        own = self.train_defaults(words)
-        if own:
-            plan, further = own.pop("plan_kwargs", {}), own
-            words["plan_config"] = {**plan, **as_words(plan_config, "plan_config")}
-            words["trainer_config"] = {**further, **as_words(trainer_config, "trainer_config")}
         train(self, self.parsed(words))
 
     def parsed(self, words: Mapping[str, Any]) -> Parsed:
-        """What words of `train` ask for, those that only this model has among them."""
-        from cellvae.train.arguments import parse
+        """What words of `train` ask for, where this model's own defaults stand for the others."""
+        from cellvae.train.arguments import as_words, parse
 
+        own = self.train_defaults(words)
+        if own:
+            plan, given = own.pop("plan_kwargs", {}), dict(words)
+            of_plan, of_trainer = given.get("plan_config"), given.get("trainer_config")
+            given["plan_config"] = {**plan, **as_words(of_plan, "plan_config")}
+            given["trainer_config"] = {**own, **as_words(of_trainer, "trainer_config")}
+            words = given
         return parse(
             words,
             progress_default=settings.progress_bar,

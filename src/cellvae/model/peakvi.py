@@ -334,7 +334,7 @@ def defaults_of_regions(words: Mapping[str, Any]) -> dict[str, Any]:
     """
     plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
     epochs = words.get("max_epochs") or 500
-    asked = words.get("plan_kwargs") or {}
+    asked = {**(words.get("plan_kwargs") or {}), **words}
     if epochs >= 100 and "n_steps_kl_warmup" not in asked:
         plan["n_epochs_kl_warmup"] = 50
     if "optimizer_creator" in asked:

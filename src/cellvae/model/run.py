@@ -249,12 +249,9 @@ def search_of(
     model: Model, batch_size: int, plan_kwargs: Mapping[str, Any] | None, seed: int | None
 ) -> tuple[Any, np.ndarray, Any, int]:
     """Cells, training cells, optimizer and seed of a search that `train` would have."""
-    from cellvae.train.arguments import parse
-
     words: dict[str, Any] = {"batch_size": batch_size, "plan_kwargs": plan_kwargs or {}}
-    options = parse(
-        words if seed is None else words | {"seed": seed}, loss_weights=[*model.module.loss_weights]
-    ).options
+    words["early_stopping"] = False
+    options = model.parsed(words if seed is None else words | {"seed": seed}).options
     if model.rows is None:
         raise DataMismatchError("The model was loaded without cells. Load it with adata=... first.")
     rows = model.own_rows()

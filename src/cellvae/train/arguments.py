@@ -54,6 +54,15 @@ FURTHER_PLAN_WORDS = (
 )
 SPLIT_WORDS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
 LOADER_WORDS = ("batch_size", "shuffle", "drop_last", "num_workers")
+# Words of plan_kwargs that can be given to train() too, as some models of scvi-tools have them.
+DIRECT_PLAN_WORDS = (
+    "lr",
+    "weight_decay",
+    "eps",
+    "n_epochs_kl_warmup",
+    "n_steps_kl_warmup",
+    "reduce_lr_on_plateau",
+)
 LABEL_WORDS = ("n_samples_per_label",)
 # Loader words of scvi-tools with nothing to act on here: there are no worker processes.
 IDLE_LOADER_WORDS = (
@@ -163,6 +172,7 @@ def parse(
                 *RUN_WORDS,
                 *FURTHER_WORDS,
                 "batch_size",
+                *DIRECT_PLAN_WORDS,
                 *(LABEL_WORDS if learns_labels else ()),
             ),
             *trainer_words,
@@ -172,6 +182,7 @@ def parse(
     plan = {
         **as_words(given.get("plan_config"), "plan_config"),
         **as_words(given.get("plan_kwargs"), "plan_kwargs"),
+        **pick(given, DIRECT_PLAN_WORDS),
     }
     split = as_words(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
     check_known(
