@@ -13,7 +13,11 @@ TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in TUTORIALS.glob("*.ipynb")))
-def test_a_tutorial_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tutorial_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if "shared/data" in (TUTORIALS / name).read_text():
+        request.getfixturevalue("shared_data")
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     execute = runpy.run_path(str(TUTORIALS / "execute.py"))["execute"]
     notebook = execute(TUTORIALS / name)
@@ -21,6 +25,7 @@ def test_a_tutorial_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     texts = "".join(output.get("text", "") for output in outputs)
     assert "brought back" in texts
+    assert "the same latent: False" not in texts
 
 
 @pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.ipynb")), ids=lambda path: path.name)
