@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Numbers that are held at once while draws are averaged.
 AT_ONCE = 2**22
+MOST_COST = 700.0
+"""Nats per count of which the exponential is still a number."""
 
 
 class Topics(Protocol):
@@ -182,7 +184,8 @@ def get_perplexity(
     if total <= 0:
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
     reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
-    return math.exp(float(reconstruction.sum() + kl.sum() + kl_global) / total)
+    cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
+    return math.exp(cost) if cost < MOST_COST else math.inf
 
 
 def check_samples(n_samples: int) -> None:

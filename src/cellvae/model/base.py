@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from cellvae.errors import (
 from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
+from cellvae.model.foreign import load_foreign
 from cellvae.model.minify import (
     check_has_counts,
     check_minified_by,
@@ -44,6 +45,7 @@ from cellvae.model.overview import setup_tables, summary
 from cellvae.model.reporting import write_report
 from cellvae.model.run import search_of, state_folder, train
 from cellvae.options import check_known, from_words
+from cellvae.persistence.foreign import is_foreign
 from cellvae.settings import settings
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
@@ -680,7 +682,8 @@ class Model(ABC):
         Parameters
         ----------
         dir_path
-            Folder that :meth:`save` or a checkpoint wrote.
+            Folder that :meth:`save` or a checkpoint wrote, or scvi-tools 0.15 and later. Nothing in
+            a file is run; of scvi-tools' files the history is left out.
         adata
             Cells for the model; genes are matched by name. None for those saved with it, if any.
         accelerator, device
@@ -695,6 +698,9 @@ class Model(ABC):
         DataMismatchError
             If genes or categories of `adata` are not those of the model.
         """
+        if is_foreign(dir_path, prefix or ""):
+            at = pick_device(accelerator, device)
+            return cast("M", load_foreign(cls, dir_path, adata, prefix or "", at))
         saved = read_model(dir_path, prefix or "")
         if saved.name != cls.__name__:
             raise FileFormatError(

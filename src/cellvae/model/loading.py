@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cellvae.errors import FileFormatError, did_you_mean
 from cellvae.model import MODELS, Model
 from cellvae.model.files import read_model
+from cellvae.persistence.foreign import is_foreign, read_foreign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def load(
     Parameters
     ----------
     dir_path
-        Folder that `model.save` or a checkpoint wrote.
+        Folder that `model.save` or a checkpoint wrote, or scvi-tools 0.15 and later.
     adata
         Cells for the model; None for those saved with it, if any.
     accelerator, device
@@ -39,7 +40,8 @@ def load(
     FileFormatError
         If files are missing or damaged, or the model is not one that this version knows.
     """
-    name = read_model(dir_path, prefix or "").name
+    foreign = is_foreign(dir_path, prefix or "")
+    name = (read_foreign if foreign else read_model)(dir_path, prefix or "").name
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise FileFormatError(

@@ -1,0 +1,225 @@
+"""Models of scvi-tools as models of this package: their columns, options and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.data import Registration, Split
+from cellvae.data.entries import Scalar
+from cellvae.data.fields import Field
+from cellvae.data.h5ad import read_h5ad
+from cellvae.data.keys import keys_from_words
+from cellvae.data.observations import plain
+from cellvae.data.records import (
+    CategoriesRecord,
+    CategoryRecord,
+    CountsRecord,
+    FieldRecord,
+    NumbersRecord,
+)
+from cellvae.errors import CellvaeError, FileFormatError, named
+from cellvae.options import from_words
+from cellvae.persistence.foreign import ForeignModel, indices, read_foreign
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from cellvae.model.base import Model
+
+SETUP_WORDS = (
+    "layer",
+    "batch_key",
+    "labels_key",
+    "unlabeled_category",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+)
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "counts": "X",
+        "batch": "batch",
+        "labels": "labels",
+        "size_factor": "size_factor",
+        "categorical": "extra_categorical_covs",
+        "continuous": "extra_continuous_covs",
+    }
+)
+"""What a field is called in scvi-tools."""
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {"_embeddings_dict.batch.": "batch_embedding.", "_guide.": "", "_model.": ""}
+)
+"""Beginnings of names of weights that are others here."""
+WITHOUT_MEANING = ("datamodule", "use_size_factor_key", "extra_payload_autotune")
+"""Options of scvi-tools with nothing to act on here."""
+
+
+def load_foreign(
+    cls: type[Any], folder: str | Path, adata: AnnData | None, prefix: str, device: torch.device
+) -> Model:
+    """Model of a class from a folder of scvi-tools.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is damaged, of another model, or describes one that cannot be made here.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    found = read_foreign(folder, prefix)
+    if found.name != cls.__name__:
+        raise FileFormatError(
+            f"Expected a saved {cls.__name__} in {folder}; got a {found.name} of scvi-tools "
+            f"{found.version}. Use {found.name}.load or cellvae.load, if cellvae has that model."
+        )
+    try:
+        registration = registration_of(found, cls)
+        config = config_of(found, cls.Config)
+        with torch.device("meta"):
+            module = cls.build(registration, config)
+        module.load_state_dict(weights_of(found, module), assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise FileFormatError(
+            f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
+            f"{error}"
+        ) from error
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    model: Model = object.__new__(cls)
+    model.assemble(registration, config, module)
+    model.is_trained = bool(found.attributes.get("is_trained_"))
+    model.split = split_of(found, registration.n_cells)
+    model.to_device(device)
+    if adata is None and found.cells_path is not None:
+        adata = read_h5ad(found.cells_path)
+    if adata is not None:
+        model.attach(adata, new=True)
+    return model
+
+
+def registration_of(found: ForeignModel, cls: type[Any]) -> Registration[Any]:
+    """What scvi-tools found in the cells."""
+    known = [field.name for field in fields_of(cls.Keys)]
+    setup = {w: plain_words(v) for w, v in found.setup.items() if w in SETUP_WORDS}
+    words = {word: value for word, value in setup.items() if word in known and value is not None}
+    keys = keys_from_words(words, cls.Keys)
+    of_columns: tuple[Field, ...] = cls.fields(keys)
+    counts = found.fields["X"].get("state_registry", {})
+    n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
+    records = {field.name: record_of(found, field.name, keys) for field in of_columns}
+    return Registration(genes=found.genes, n_cells=n_cells, fields=records, keys=keys)
+
+
+def record_of(found: ForeignModel, name: str, keys: Any) -> FieldRecord:
+    """What scvi-tools found for one field."""
+    state = found.fields.get(COLUMNS[name], {}).get("state_registry", {})
+    match name:
+        case "counts":
+            return CountsRecord(layer=keys.layer, integers=True)
+        case "batch" | "labels":
+            key = keys.batch_key if name == "batch" else keys.labels_key
+            if key is None:
+                return CategoryRecord()
+            categories = as_categories(state["categorical_mapping"])
+            unlabeled = state.get("unlabeled_category")
+            if unlabeled is None:
+                return CategoryRecord(key=key, categories=categories)
+            if str(categories[-1]) != str(unlabeled):
+                raise FileFormatError(f"Expected '{unlabeled}' to be the last of the labels.")
+            return CategoryRecord(key=key, categories=categories, unlabeled=categories[-1])
+        case "size_factor":
+            chosen = (keys.size_factor_key,) if keys.size_factor_key else ()
+            return NumbersRecord(keys=chosen, positive=True)
+        case "categorical":
+            given = keys.categorical_covariate_keys
+            mappings = state.get("mappings", {})
+            return CategoriesRecord(
+                keys=given, categories=tuple(as_categories(mappings[key]) for key in given)
+            )
+        case _:
+            return NumbersRecord(keys=keys.continuous_covariate_keys)
+
+
+def as_categories(values: Any) -> tuple[Scalar, ...]:
+    """Categories in the order of their codes."""
+    return tuple(plain(value) for value in np.asarray(values, dtype=object).tolist())
+
+
+def plain_words(value: Any) -> Any:
+    """Words of a set-up: an array of names as a list, a number as text."""
+    if isinstance(value, np.ndarray):
+        return [str(item) for item in value.tolist()]
+    return str(value) if isinstance(value, int | float) else value
+
+
+def config_of(found: ForeignModel, config: type[Any]) -> Any:
+    """Options that the model was made with."""
+    known = [field.name for field in fields_of(config)]
+    words = {w: v for w, v in found.options.items() if w not in WITHOUT_MEANING}
+    unknown = [word for word, value in words.items() if word not in known and value is not None]
+    if unknown:
+        raise FileFormatError(
+            f"{found.name} was made with {named(unknown)}, which is not an option here."
+        )
+    given = {
+        word: tuple(value) if isinstance(value, list) else value
+        for word, value in words.items()
+        if word in known
+    }
+    try:
+        return from_words(config, given, found.name)
+    except CellvaeError as error:
+        raise FileFormatError(str(error)) from error
+
+
+def weights_of(found: ForeignModel, module: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights by the names that they have here; those of networks that nothing uses are left out.
+
+    Raises
+    ------
+    FileFormatError
+        If one is missing or of another shape.
+    """
+    theirs = {renamed(name): tensor for name, tensor in found.weights.items()}
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in theirs]
+    if missing:
+        raise FileFormatError(f"Expected weights {named(missing)} in {found.path}; not there.")
+    wrong = [name for name in wanted if theirs[name].shape != wanted[name].shape]
+    if wrong:
+        first = wrong[0]
+        raise FileFormatError(
+            f"Expected weights of the shapes that the options give; '{first}' is "
+            f"{[*theirs[first].shape]} and not {[*wanted[first].shape]}."
+        )
+    return {name: theirs[name].to(wanted[name].dtype) for name in wanted}
+
+
+def renamed(name: str) -> str:
+    """Name of a weight here."""
+    for begin, other in RENAMED.items():
+        if name.startswith(begin):
+            return other + name.removeprefix(begin)
+    return name
+
+
+def split_of(found: ForeignModel, n_cells: int) -> Split | None:
+    """Split of the cells, where it is there and holds together."""
+    parts = [indices(found, name) for name in ("train", "validation", "test")]
+    if parts[0] is None:
+        return None
+    empty = np.zeros(0, dtype=np.int64)
+    whole = [empty if part is None else part for part in parts]
+    every = np.concatenate(whole)
+    if len(np.unique(every)) != len(every) or (len(every) and every.max() >= n_cells):
+        return None
+    return Split(train=whole[0], validation=whole[1], test=whole[2])

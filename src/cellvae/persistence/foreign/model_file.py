@@ -1,0 +1,131 @@
+"""A model as scvi-tools writes it (0.15 and later): one file of torch in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.errors import FileFormatError
+from cellvae.persistence.foreign.archive import TorchArchive
+from cellvae.persistence.foreign.unpickler import read_pickled
+
+MODEL_FILE = "model.pt"
+CELLS_FILE = "adata.h5ad"
+OLD_FILES = ("model_params.pt", "attr.pkl", "var_names.csv")
+"""Files of versions before 0.15."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """What a file of scvi-tools says.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        Class of the model.
+    version
+        Version of scvi-tools that set up the data.
+    genes
+        Names of the genes.
+    weights
+        Tensors of the network, by scvi-tools' names.
+    options
+        What the model was made with, positional and further words alike.
+    setup
+        What `setup_anndata` was called with.
+    fields
+        What was found for each column, by scvi-tools' names.
+    attributes
+        Further attributes, such as the indices of the split.
+    """
+
+    path: Path
+    name: str
+    version: str
+    genes: tuple[str, ...]
+    weights: Mapping[str, Tensor]
+    options: Mapping[str, Any]
+    setup: Mapping[str, Any]
+    fields: Mapping[str, Mapping[str, Any]]
+    attributes: Mapping[str, Any]
+
+    @property
+    def cells_path(self) -> Path | None:
+        """File of the cells that were saved with the model."""
+        prefix = self.path.name.removesuffix(MODEL_FILE)
+        path = self.path.with_name(prefix + CELLS_FILE)
+        return path if path.is_file() else None
+
+
+def is_foreign(folder: str | Path, prefix: str = "") -> bool:
+    """Whether a folder holds a model of scvi-tools."""
+    path = Path(folder).expanduser()
+    return any((path / f"{prefix}{name}").is_file() for name in (MODEL_FILE, OLD_FILES[0]))
+
+
+def read_foreign(folder: str | Path, prefix: str = "") -> ForeignModel:
+    """Read a model of scvi-tools; nothing in the file is run.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is damaged, of another kind, or asks for something that is not on the list.
+    """
+    path = Path(folder).expanduser() / f"{prefix}{MODEL_FILE}"
+    if not path.is_file():
+        raise FileFormatError(
+            f"{path.parent} holds a model of scvi-tools before 0.15, in three files. Convert it "
+            "with scvi-tools first: SCVI.convert_legacy_save(folder, new_folder)."
+        )
+    values = read_pickled(TorchArchive(path))
+    try:
+        attributes = entries(values["attr_dict"])
+        registry = entries(attributes["registry_"])
+        init = entries(attributes["init_params_"])
+        options = dict(entries(init.get("non_kwargs", {})))
+        for words in entries(init.get("kwargs", {})).values():
+            options |= entries(words)
+        weights = entries(values["model_state_dict"])
+        fields = entries(registry["field_registries"])
+        genes = values["var_names"]
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(
+            f"Expected {path} to be a model of scvi-tools 0.15 or later; it lacks {error}."
+        ) from error
+    if not isinstance(genes, np.ndarray) or genes.ndim != 1:
+        raise FileFormatError(f"Expected one list of names of genes in {path}.")
+    return ForeignModel(
+        path=path,
+        name=str(registry.get("model_name")),
+        version=str(registry.get("scvi_version", "unknown")),
+        genes=tuple(map(str, genes.tolist())),
+        weights={str(k): v for k, v in weights.items() if isinstance(v, Tensor)},
+        options=options,
+        setup=entries(registry.get("setup_args", {})),
+        fields={str(name): entries(field) for name, field in fields.items()},
+        attributes=attributes,
+    )
+
+
+def entries(value: Any) -> dict[Any, Any]:
+    """Dictionary of a file; anything else has no entries that could be read."""
+    if not isinstance(value, dict):
+        raise TypeError(f"a dictionary where it has {type(value).__name__}")
+    return value
+
+
+def indices(model: ForeignModel, name: str) -> NDArray[np.int64] | None:
+    """Positions of the cells of a split; None where they are not there."""
+    found = model.attributes.get(f"{name}_indices_")
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.ndim != 1:
+        return None
+    return found.astype(np.int64)

@@ -1,0 +1,218 @@
+"""Reader of pickles that makes only what is on a list; everything else is refused or inert."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.errors import FileFormatError
+from cellvae.persistence.foreign.archive import MOST_PICKLED, TorchArchive
+from cellvae.persistence.foreign.inert import Array, Inert, Kind, Maker
+
+STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "FloatStorage": torch.float32,
+        "DoubleStorage": torch.float64,
+        "HalfStorage": torch.float16,
+        "BFloat16Storage": torch.bfloat16,
+        "LongStorage": torch.int64,
+        "IntStorage": torch.int32,
+        "ShortStorage": torch.int16,
+        "CharStorage": torch.int8,
+        "ByteStorage": torch.uint8,
+        "BoolStorage": torch.bool,
+    }
+)
+INERT_MODULES = ("pandas", "pyro", "torch.distributions", "scvi", "lightning", "anndata")
+"""Packages whose objects are dropped, with all that they hold."""
+DEEPEST = 100
+
+
+def as_bytes(*arguments: Any) -> bytes:
+    """Empty bytes, as protocol 2 writes them."""
+    if arguments:
+        raise FileFormatError("Expected bytes() without a size in the file.")
+    return b""
+
+
+def encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes from the text that protocol 2 writes for them."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise FileFormatError("Expected bytes written as latin1 text in the file.")
+    return text.encode("latin1")
+
+
+def plain_dict(*arguments: Any) -> dict[Any, Any]:
+    """Dictionary in place of one with a function for missing entries."""
+    return {}
+
+
+def new_array(*arguments: Any) -> Array:
+    """Array whose shape and values follow."""
+    return Array()
+
+
+def numpy_scalar(kind: Any, content: Any = b"") -> Any:
+    """Number or text of numpy as one of Python."""
+    if not isinstance(kind, Kind) or not isinstance(content, bytes):
+        raise FileFormatError("Expected a number with its type in the file.")
+    dtype = kind.dtype()
+    if len(content) != dtype.itemsize:
+        raise FileFormatError("Expected as many bytes as a number has.")
+    return np.frombuffer(content, dtype=dtype)[0].item()
+
+
+def tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *further: Any) -> Tensor:
+    """Tensor over a storage, within its bounds."""
+    whole = all(
+        isinstance(values, tuple) and all(type(n) is int and n >= 0 for n in values)
+        for values in (size, stride)
+    )
+    if not isinstance(storage, Tensor) or type(offset) is not int or offset < 0 or not whole:
+        raise FileFormatError("Expected a tensor with storage, offset, size and stride.")
+    if len(size) != len(stride):
+        raise FileFormatError("Expected as many strides as dimensions of a tensor.")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > 0 and last >= storage.numel():
+        raise FileFormatError("Expected a tensor within its storage.")
+    if math.prod(size) > storage.numel():
+        raise FileFormatError("Expected a tensor with no more numbers than its storage.")
+    return storage.as_strided(size, stride, offset).clone()
+
+
+def parameter_of(data: Any, *further: Any) -> Any:
+    """Tensor of a parameter."""
+    return data
+
+
+KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+    {
+        ("__builtin__", "bytes"): Maker(as_bytes),
+        ("builtins", "bytes"): Maker(as_bytes),
+        ("__builtin__", "dict"): dict,
+        ("builtins", "dict"): dict,
+        ("__builtin__", "list"): list,
+        ("builtins", "list"): list,
+        ("__builtin__", "set"): set,
+        ("builtins", "set"): set,
+        ("__builtin__", "slice"): slice,
+        ("builtins", "slice"): slice,
+        ("_codecs", "encode"): Maker(encoded),
+        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "defaultdict"): Maker(plain_dict),
+        ("numpy", "dtype"): Kind,
+        ("numpy", "ndarray"): Inert,
+        ("numpy.core.multiarray", "_reconstruct"): Maker(new_array),
+        ("numpy._core.multiarray", "_reconstruct"): Maker(new_array),
+        ("numpy.core.multiarray", "scalar"): Maker(numpy_scalar),
+        ("numpy._core.multiarray", "scalar"): Maker(numpy_scalar),
+        ("torch", "Size"): tuple,
+        ("torch", "device"): Inert,
+        ("torch._utils", "_rebuild_tensor_v2"): Maker(tensor_of),
+        ("torch._utils", "_rebuild_parameter"): Maker(parameter_of),
+    }
+)
+"""Everything that a file can make, and what makes it here."""
+
+
+@final
+class SafeUnpickler(pickle.Unpickler):
+    """Unpickler of a file of torch that makes only what is on the list.
+
+    Parameters
+    ----------
+    archive
+        File of torch.
+    """
+
+    def __init__(self, archive: TorchArchive) -> None:
+        super().__init__(io.BytesIO(archive.bytes_of("data.pkl", MOST_PICKLED)))
+        self.archive = archive
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name of the file.
+
+        Raises
+        ------
+        FileFormatError
+            If it is not on the list: nothing of it is imported or called.
+        """
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) in KNOWN:
+            return KNOWN[module, name]
+        if any(module == known or module.startswith(f"{known}.") for known in INERT_MODULES):
+            return Inert
+        raise FileFormatError(
+            f"{self.archive.path} asks for '{module}.{name}', which no file of scvi-tools needs. "
+            "Nothing was run. Do not load it with anything else either, unless you know who wrote "
+            "it."
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Storage of the archive."""
+        known = isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"
+        if not known or not isinstance(pid[1], torch.dtype) or type(pid[4]) is not int:
+            raise FileFormatError(f"Expected a storage of torch in {self.archive.path}.")
+        dtype, key, size = pid[1], str(pid[2]), int(pid[4])
+        if not key.isdigit():
+            raise FileFormatError(f"Expected a numbered storage in {self.archive.path}.")
+        if key not in self.storages:
+            n_bytes = size * torch.empty((), dtype=dtype).element_size()
+            content = self.archive.bytes_of(f"data/{key}", max(n_bytes, 0))
+            if len(content) != n_bytes:
+                raise FileFormatError(f"Expected {n_bytes:,} bytes in storage {key}.")
+            self.storages[key] = (
+                torch.frombuffer(bytearray(content), dtype=dtype)
+                if content
+                else torch.empty(0, dtype=dtype)
+            )
+        return self.storages[key]
+
+
+def read_pickled(archive: TorchArchive) -> Any:
+    """Values of a file of torch: numbers, texts, lists, dictionaries, arrays and tensors.
+
+    Raises
+    ------
+    FileFormatError
+        If something in it is not on the list, or it is damaged.
+    """
+    try:
+        return resolved(SafeUnpickler(archive).load())
+    except FileFormatError:
+        raise
+    except Exception as error:
+        raise FileFormatError(
+            f"Cannot read {archive.path}: {type(error).__name__}: {error}."
+        ) from error
+
+
+def resolved(value: Any, depth: int = 0) -> Any:
+    """Value with arrays in place of their descriptions, and None in place of what is inert."""
+    if depth > DEEPEST:
+        raise FileFormatError("Expected values that are not nested so deeply.")
+    if isinstance(value, Array):
+        found = value.values()
+        if found.dtype == object:
+            items = [resolved(item, depth + 1) for item in found.ravel().tolist()]
+            found = np.empty(len(items), dtype=object)
+            found[:] = items
+        return found
+    if isinstance(value, dict):
+        return {resolved(key, depth + 1): resolved(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [resolved(item, depth + 1) for item in value]
+    if isinstance(value, Inert | Kind):
+        return None
+    return value

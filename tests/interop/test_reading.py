@@ -1,0 +1,221 @@
+"""Models that scvi-tools wrote: the same answers here, and nothing in a file that runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+
+import cellvae
+from cellvae.errors import DataMismatchError, FileFormatError
+from cellvae.model import MODELS, SCANVI, SCVI
+from cellvae.persistence.foreign import read_foreign
+
+DATA = Path(__file__).with_name("data")
+KINDS = {
+    "scvi": "SCVI",
+    "scvi_covariates": "SCVI",
+    "scvi_size": "SCVI",
+    "scvi_embedding": "SCVI",
+    "scanvi": "SCANVI",
+    "linear": "LinearSCVI",
+    "peakvi": "PEAKVI",
+}
+
+
+@pytest.fixture(scope="module")
+def cells() -> AnnData:
+    return anndata.read_h5ad(DATA / "cells.h5ad")
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, np.ndarray]:
+    with np.load(DATA / "answers.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_latents_are_those_of_scvi_tools(name: str, cells: AnnData, answers: Any) -> None:
+    for model in (MODELS[KINDS[name]].load(DATA / name, cells), cellvae.load(DATA / name, cells)):
+        assert type(model).__name__ == KINDS[name]
+        assert model.is_trained
+        found = np.asarray(model.get_latent_representation())
+        np.testing.assert_allclose(found, answers[name], atol=1e-5)
+        assert len(model.train_indices) + len(model.validation_indices) == cells.n_obs
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith("scvi")])
+def test_posteriors_and_expression_are_those_of_scvi_tools(
+    name: str, cells: AnnData, answers: Any
+) -> None:
+    model = SCVI.load(DATA / name, cells)
+    mean, variance = model.get_latent_representation(return_dist=True)
+    np.testing.assert_allclose(mean, answers[f"{name} parameters"][0], atol=1e-5)
+    np.testing.assert_allclose(variance, answers[f"{name} parameters"][1], atol=1e-5)
+    if f"{name} expression" not in answers:
+        return
+    torch.manual_seed(0)
+    found = model.get_normalized_expression(n_samples=200, return_numpy=True)
+    np.testing.assert_allclose(found, answers[f"{name} expression"], rtol=0.15, atol=0.01)
+
+
+def test_probabilities_of_labels_are_those_of_scvi_tools(cells: AnnData, answers: Any) -> None:
+    model = SCANVI.load(DATA / "scanvi", cells)
+    assert model.labels == ("label_0", "label_2") and model.unlabeled_category == "label_1"
+    np.testing.assert_allclose(model.predict(soft=True), answers["scanvi probabilities"], atol=1e-5)
+
+
+def test_topics_are_those_of_scvi_tools(cells: AnnData, answers: Any) -> None:
+    model = cellvae.load(DATA / "lda", cells)
+    np.testing.assert_allclose(
+        model.get_feature_by_topic(20_000), answers["lda features"], rtol=0.05, atol=1e-3
+    )
+
+
+def test_models_can_be_trained_further_and_saved_as_ours(cells: AnnData, tmp_path: Path) -> None:
+    model = SCVI.load(DATA / "scvi", cells)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, seed=0)
+    model.save(tmp_path / "ours")
+    again = cellvae.load(tmp_path / "ours", cells)
+    found = again.get_latent_representation()
+    np.testing.assert_array_equal(found, model.get_latent_representation())
+
+
+def test_cells_are_checked_as_ever(cells: AnnData) -> None:
+    odd = cells.copy()
+    odd.obs["batch"] = "batch_9"
+    with pytest.raises(DataMismatchError, match="batch_9"):
+        SCVI.load(DATA / "scvi", odd)
+    assert SCVI.load(DATA / "scvi").adata is None
+
+
+def test_old_files_of_others_are_read(shared_data: Path) -> None:
+    folder = shared_data / "scvi_models"
+    scvi = SCVI.load(folder / "0150_scvi")
+    assert scvi.registration.n_genes == 100 and scvi.is_trained
+    scanvi = SCANVI.load(folder / "pre_logits_fix_scanvi")
+    assert scanvi.labels == ("label_2", "label_1") and scanvi.unlabeled_category == "label_0"
+    np.testing.assert_allclose(scanvi.predict(soft=True).sum(axis=1), 1, rtol=1e-5)
+    with pytest.raises(FileFormatError, match="TOTALVI"):
+        cellvae.load(folder / "0150_totalvi")
+
+
+def test_another_class_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"Expected a saved SCVI .* got a SCANVI of scvi"):
+        SCVI.load(DATA / "scanvi")
+    (tmp_path / "attr.pkl").write_bytes(b"")
+    (tmp_path / "model_params.pt").write_bytes(b"")
+    with pytest.raises(FileFormatError, match="convert_legacy_save"):
+        SCVI.load(tmp_path)
+
+
+def planted(folder: Path, content: Any) -> Path:
+    """Copy of a model whose pickle is another."""
+    folder.mkdir()
+    with (
+        zipfile.ZipFile(DATA / "scvi" / "model.pt") as source,
+        zipfile.ZipFile(folder / "model.pt", "w") as target,
+    ):
+        for member in source.infolist():
+            data = source.read(member)
+            if member.filename.endswith("data.pkl"):
+                data = content if isinstance(content, bytes) else pickle.dumps(content, 2)
+            target.writestr(member.filename, data)
+    return folder
+
+
+class Runs:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "argument"),
+    [(os.system, "touch {}"), (eval, "open({!r}, 'w')"), (exec, "open({!r}, 'w')"), (open, "{}")],
+)
+def test_nothing_in_a_file_runs(function: Any, argument: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    words = (argument.format(str(mark)), *(("w",) if function is open else ()))
+    folder = planted(tmp_path / "model", {"attr_dict": Runs(function, *words)})
+    with pytest.raises(FileFormatError, match="Nothing was run"):
+        SCVI.load(folder)
+    assert not mark.exists()
+
+
+def array(kind: str, shape: Any, content: Any) -> bytes:
+    """Pickle of an array with this description."""
+    return pickle.dumps({"var_names": Described(kind, shape, content)}, 2)
+
+
+class Described:
+    """Array that is pickled with a description of its own."""
+
+    def __init__(self, kind: str, shape: Any, content: Any) -> None:
+        self.parts = (kind, shape, content)
+
+    def __reduce__(self) -> Any:
+        kind, shape, content = self.parts
+        make, arguments = np.zeros(0).__reduce__()[:2]
+        return make, arguments, (1, shape, np.dtype(kind), False, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        array("f8", (2**40,), b"12345678"),
+        array("f8", (-1,), b""),
+        array("V8", (1,), b"12345678"),
+        array("O", (3,), [1]),
+        pickle.dumps({"a": Runs(bytes, 2**40)}, 2),
+        b"cnumpy\ndtype\n}Vis_object\nI1\nsb.",
+        b"c_codecs\nencode\n}Vmake\nI1\nsb.",
+        b"not a pickle",
+        pickle.dumps([1, 2], 2),
+        pickle.dumps({}, 2),
+    ],
+)
+def test_damaged_and_hostile_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError):
+        read_foreign(planted(tmp_path / "model", content))
+
+
+def test_files_that_swell_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", b"0" * 10_000_000)
+    with pytest.raises(FileFormatError, match="compressed"):
+        read_foreign(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    with pytest.raises(FileFormatError, match=r"torch\.save"):
+        read_foreign(tmp_path)
+
+
+def test_weights_of_other_shapes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cellvae.model.foreign as foreign
+
+    real = foreign.read_foreign
+
+    def changed(*arguments: Any) -> Any:
+        found = real(*arguments)
+        found.weights["px_r"] = torch.zeros(3)  # type: ignore[index]
+        return found
+
+    shutil.copytree(DATA / "scvi", tmp_path / "model")
+    monkeypatch.setattr(foreign, "read_foreign", changed)
+    with pytest.raises(FileFormatError, match="'px_r' is"):
+        SCVI.load(tmp_path / "model")
