@@ -35,6 +35,7 @@ from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, read_model
 from cellvae.model.foreign import load_foreign
+from cellvae.model.foreign_writing import save_foreign
 from cellvae.model.minify import (
     check_has_counts,
     check_minified_by,
@@ -627,6 +628,8 @@ class Model(ABC):
         prefix: str | None = None,
         overwrite: bool = False,
         save_anndata: bool = False,
+        *,
+        format: Literal["cellvae", "scvi-tools"] = "cellvae",
         **anndata_write_kwargs: Any,
     ) -> None:
         """Save the model into a folder of JSON and safetensors files; nothing in them can run.
@@ -641,6 +644,8 @@ class Model(ABC):
             Whether a model that is there is replaced, in one go.
         save_anndata
             Whether the cells are saved too.
+        format
+            `"scvi-tools"` writes a folder that scvi-tools 1.4 and 1.5 load, with the same weights.
         **anndata_write_kwargs
             Arguments of `AnnData.write_h5ad`, except for cells in backed mode.
 
@@ -651,11 +656,24 @@ class Model(ABC):
         UnknownOptionError
             If a keyword is misspelt.
         """
-        known = ("prefix", "overwrite", "save_anndata", *ANNDATA_WRITE_WORDS)
+        known = ("prefix", "overwrite", "save_anndata", "format", *ANNDATA_WRITE_WORDS)
         check_known(anndata_write_kwargs, known, "save()")
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
         adata = self.adata if save_anndata else None
+        if format == "scvi-tools":
+            folder = Path(dir_path).expanduser()
+            if is_foreign(folder, prefix or "") and not overwrite:
+                raise InvalidOptionError(
+                    f"{folder} holds a model of scvi-tools already. Give overwrite=True, or "
+                    "another folder."
+                )
+            save_foreign(self, folder, prefix or "", adata)
+            return
+        if format != "cellvae":
+            raise InvalidOptionError(
+                f"Expected format to be 'cellvae' or 'scvi-tools'; got {format!r}."
+            )
         ModelFolder(self, self.split, self.registration.n_cells).write(
             dir_path,
             self.history,

@@ -1,0 +1,189 @@
+"""Models of this package as scvi-tools reads them."""
+
+from __future__ import annotations
+
+from dataclasses import fields as fields_of
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.data.h5ad import write_h5ad
+from cellvae.data.records import CategoriesRecord, CategoryRecord, CountsRecord
+from cellvae.errors import InvalidOptionError, NotTrainedError, named
+from cellvae.model.foreign import COLUMNS, RENAMED, SETUP_WORDS
+from cellvae.persistence.foreign import write_foreign
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from cellvae.model.base import Model
+
+VERSION = "1.4.2"
+"""Version of scvi-tools whose format is written."""
+WRITTEN = ("SCVI", "SCANVI", "PEAKVI")
+"""Models that scvi-tools has under the same names, with the same weights."""
+ONLY_HERE = ("var_activation", "y_prior")
+"""Options that cannot be told to scvi-tools, but for their defaults."""
+
+
+def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None) -> None:
+    """Write a model into a folder that scvi-tools 1.4 and 1.5 load.
+
+    Raises
+    ------
+    InvalidOptionError
+        If scvi-tools has no such model, or no such option.
+    NotTrainedError
+        If the model has not been trained.
+    """
+    name = type(model).__name__
+    if name not in WRITTEN:
+        raise InvalidOptionError(
+            f"Expected one of {named(WRITTEN)} for format='scvi-tools'; got {name}. "
+            "Save it without format."
+        )
+    if not model.is_trained:
+        raise NotTrainedError(f"Expected a trained model; this {name} is not. Call train() first.")
+    options = chosen_options(model.config)
+    split = model.split
+    indices = (
+        {} if split is None else {p: getattr(split, p) for p in ("train", "validation", "test")}
+    )
+    write_foreign(
+        folder,
+        prefix,
+        genes=model.registration.genes,
+        weights=foreign_weights(model),
+        attributes={
+            "registry_": registry_of(model),
+            "init_params_": {"non_kwargs": options, "kwargs": {}},
+            "is_trained_": True,
+            **{f"{part}_indices_": values for part, values in indices.items()},
+        },
+    )
+    if adata is not None:
+        write_h5ad(adata, folder / f"{prefix}adata.h5ad", {})
+
+
+def chosen_options(config: Any) -> dict[str, Any]:
+    """Options that are not the defaults, which both packages have in common.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one of them is known here only.
+    """
+    given = {
+        field.name: getattr(config, field.name)
+        for field in fields_of(config)
+        if getattr(config, field.name) != field.default and field.name != "use_size_factor_key"
+    }
+    alone = [word for word in given if word in ONLY_HERE]
+    if alone:
+        raise InvalidOptionError(f"scvi-tools cannot be told {named(alone)}. Save without format.")
+    return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
+
+
+def registry_of(model: Model) -> dict[str, Any]:
+    """What scvi-tools keeps of the set-up."""
+    registration = model.registration
+    given = registration.keys.given()
+    known = {field.name for field in fields_of(registration.keys)}
+    return {
+        "scvi_version": VERSION,
+        "model_name": type(model).__name__,
+        "setup_method_name": "setup_anndata",
+        "setup_args": {word: given.get(word) for word in SETUP_WORDS if word in known},
+        "field_registries": {
+            COLUMNS[name]: column_of(name, record, model)
+            for name, record in registration.fields.items()
+        },
+    }
+
+
+def column_of(name: str, record: Any, model: Model) -> dict[str, Any]:
+    """What scvi-tools keeps of one column."""
+    theirs, n_genes = COLUMNS[name], model.registration.n_genes
+    empty: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
+    if isinstance(record, CountsRecord):
+        place = {"attr_name": "layers" if record.layer else "X", "attr_key": record.layer}
+        genes = np.array(model.registration.genes, dtype=object)
+        state = {"n_obs": model.registration.n_cells, "n_vars": n_genes, "column_names": genes}
+        return {"data_registry": place, "state_registry": state, "summary_stats": {}}
+    if isinstance(record, CategoryRecord):
+        categories: Any = np.array(record.categories, dtype=object)
+        if record.key is None:
+            categories = np.array([0])
+        state = {"categorical_mapping": categories, "original_key": record.key or f"_scvi_{theirs}"}
+        if record.unlabeled is not None:
+            state["unlabeled_category"] = record.unlabeled
+        place = {"attr_name": "obs", "attr_key": f"_scvi_{theirs}"}
+        summary = {f"n_{theirs}": len(categories)}
+        return {"data_registry": place, "state_registry": state, "summary_stats": summary}
+    if not record.keys:
+        return empty
+    if isinstance(record, CategoriesRecord):
+        mappings = zip(record.keys, record.categories, strict=True)
+        state = {
+            "mappings": {key: np.array(values, dtype=object) for key, values in mappings},
+            "field_keys": list(record.keys),
+            "n_cats_per_key": [len(values) for values in record.categories],
+        }
+        return {
+            "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{theirs}"},
+            "state_registry": state,
+            "summary_stats": {f"n_{theirs}": len(record.keys)},
+        }
+    if name == "size_factor":
+        return empty | {"data_registry": {"attr_name": "obs", "attr_key": record.keys[0]}}
+    columns = np.array(record.keys, dtype=object)
+    return {
+        "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{theirs}"},
+        "state_registry": {"columns": columns},
+        "summary_stats": {f"n_{theirs}": len(record.keys)},
+    }
+
+
+def foreign_weights(model: Model) -> dict[str, Tensor]:
+    """Weights by scvi-tools' names, with those of networks that it makes without using them."""
+    found = {name_there(name): tensor for name, tensor in model.module.state_dict().items()}
+    if type(model).__name__ == "PEAKVI":
+        return found
+    return unused_weights(model, found) | found
+
+
+def name_there(name: str) -> str:
+    """Name of a weight in scvi-tools."""
+    for other, begin in RENAMED.items():
+        if begin and name.startswith(begin):
+            return other + name.removeprefix(begin)
+    return name
+
+
+def unused_weights(model: Model, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that scvi-tools wants to be there, although nothing is computed with them."""
+    config: Any = model.config
+    n_genes, n_hidden = model.registration.n_genes, config.n_hidden
+    first = "z_encoder.encoder.fc_layers.Layer 0."
+    weights = {
+        name.replace("z_encoder", "l_encoder"): (
+            torch.ones_like(tensor) if name.endswith("running_var") else torch.zeros_like(tensor)
+        )
+        for name, tensor in found.items()
+        if name.startswith(first)
+    }
+    for part in ("mean_encoder", "var_encoder"):
+        weights[f"l_encoder.{part}.weight"] = torch.zeros(1, n_hidden)
+        weights[f"l_encoder.{part}.bias"] = torch.zeros(1)
+    for part in ("px_r_decoder", "px_dropout_decoder"):
+        weights[f"decoder.{part}.weight"] = torch.zeros(n_genes, n_hidden)
+        weights[f"decoder.{part}.bias"] = torch.zeros(n_genes)
+    further = {"gene": 0, "gene-batch": "batch", "gene-label": "labels"}.get(config.dispersion)
+    if further is not None:
+        columns = (model.registration.n_categories(further),) if isinstance(further, str) else ()
+        weights["px_r"] = torch.zeros(n_genes, *columns)
+    return weights

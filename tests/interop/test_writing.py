@@ -1,0 +1,124 @@
+"""Models written for scvi-tools: read again here, and by scvi-tools where it is at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+
+import cellvae
+from cellvae.errors import InvalidOptionError, NotTrainedError
+from cellvae.model import MODELS, SCVI, AmortizedLDA
+
+HERE = Path(__file__).parent
+SMALL: dict[str, Any] = {"n_hidden": 6, "n_latent": 3}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "plain": ("SCVI", {"batch_key": "batch"}, SMALL),
+    "covariates": (
+        "SCVI",
+        {
+            "batch_key": "batch",
+            "labels_key": "labels",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        {
+            **SMALL,
+            "n_layers": 2,
+            "encode_covariates": True,
+            "dispersion": "gene-label",
+            "gene_likelihood": "nb",
+            "use_observed_lib_size": False,
+        },
+    ),
+    "size": ("SCVI", {"size_factor_key": "size"}, {**SMALL, "gene_likelihood": "poisson"}),
+    "embedding": ("SCVI", {"batch_key": "batch"}, {**SMALL, "batch_representation": "embedding"}),
+    "labels": (
+        "SCANVI",
+        {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"},
+        {**SMALL, "linear_classifier": True},
+    ),
+    "peaks": ("PEAKVI", {"batch_key": "batch"}, {**SMALL, "encode_covariates": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def cells() -> AnnData:
+    return anndata.read_h5ad(HERE / "data" / "cells.h5ad")
+
+
+@pytest.fixture(scope="module")
+def written(cells: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder with a model of each case, and their latents."""
+    folder = tmp_path_factory.mktemp("written")
+    latents = {}
+    for name, (kind, setup, config) in CASES.items():
+        MODELS[kind].setup_anndata(cells, **setup)  # type: ignore[attr-defined]
+        torch.manual_seed(0)
+        model: Any = MODELS[kind](cells, **config)
+        words = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
+        model.train(max_epochs=1, early_stopping=False, **words)
+        model.save(folder / name, format="scvi-tools")
+        latents[name] = model.get_latent_representation()
+    return folder, latents
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_written_is_read_again(name: str, written: Any, cells: AnnData) -> None:
+    folder, latents = written
+    again = cellvae.load(folder / name, cells)
+    kind, _, config = CASES[name]
+    assert type(again).__name__ == kind
+    assert all(getattr(again.config, word) == value for word, value in config.items())
+    np.testing.assert_array_equal(again.get_latent_representation(), latents[name])
+    assert len(again.train_indices) == 72
+
+
+def test_scvi_tools_finds_the_same_latents(written: Any, cells: AnnData) -> None:
+    peer = os.environ.get("CELLVAE_PEER_PYTHON")
+    if peer is None:
+        pytest.skip("CELLVAE_PEER_PYTHON does not name a Python with scvi-tools")
+    folder, latents = written
+    (folder / "kinds.json").write_text(json.dumps({n: case[0] for n, case in CASES.items()}))
+    cells.write_h5ad(folder / "cells.h5ad")
+    done = subprocess.run(
+        [peer, HERE / "peer.py", folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, latent in latents.items():
+        np.testing.assert_allclose(np.load(folder / f"{name}.npy"), latent, atol=1e-5)
+
+
+def test_what_scvi_tools_cannot_be_told_is_refused(cells: AnnData, tmp_path: Path) -> None:
+    SCVI.setup_anndata(cells)
+    model = SCVI(cells, **SMALL, var_activation="softplus")
+    with pytest.raises(NotTrainedError):
+        model.save(tmp_path / "model", format="scvi-tools")
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(InvalidOptionError, match="var_activation"):
+        model.save(tmp_path / "model", format="scvi-tools")
+    with pytest.raises(InvalidOptionError, match="'cellvae' or 'scvi-tools'"):
+        model.save(tmp_path / "model", format="pickle")  # type: ignore[arg-type]
+    AmortizedLDA.setup_anndata(cells)
+    with pytest.raises(InvalidOptionError, match="got AmortizedLDA"):
+        AmortizedLDA(cells, n_topics=2).save(tmp_path / "model", format="scvi-tools")
+
+
+def test_a_model_that_is_there_is_replaced_only_on_demand(
+    written: Any, cells: AnnData, tmp_path: Path
+) -> None:
+    model = cellvae.load(written[0] / "plain", cells)
+    model.save(tmp_path, format="scvi-tools", save_anndata=True)
+    with pytest.raises(InvalidOptionError, match="overwrite=True"):
+        model.save(tmp_path, format="scvi-tools")
+    model.save(tmp_path, format="scvi-tools", overwrite=True)
+    again = cellvae.load(tmp_path)
+    assert again.adata is not None and again.adata.n_obs == cells.n_obs
