@@ -228,10 +228,10 @@ def test_the_kind_of_a_model_is_read_from_its_folder(
 
 
 def test_a_model_of_another_kind_is_refused_by_name(folder: Path) -> None:
-    edited(folder, "model", value="SCANVI")
-    with pytest.raises(FileFormatError, match="a saved SCVI in .* got a SCANVI"):
+    edited(folder, "model", value="TOTALVI")
+    with pytest.raises(FileFormatError, match="a saved SCVI in .* got a TOTALVI"):
         SCVI.load(folder)
-    with pytest.raises(FileFormatError, match=r"knows \(SCVI.*got 'SCANVI'"):
+    with pytest.raises(FileFormatError, match=r"knows \(SCVI.*got 'TOTALVI'"):
         cellvae.load(folder)
 
 
