@@ -216,6 +216,16 @@ def test_questions_without_an_answer_are_refused(
         peaks.get_normalized_accessibility(**words)
 
 
+def test_factors_that_were_not_learned_are_refused() -> None:
+    adata = blood()
+    PEAKVI.setup_anndata(adata)
+    bare = PEAKVI(adata, n_hidden=8, n_latent=2, region_factors=False, model_depth=False)
+    bare.train(max_epochs=1, **QUICK)
+    assert bare.get_normalized_accessibility().shape == (N_CELLS, N_REGIONS)
+    with pytest.raises(InvalidOptionError, match="region_factors=False"):
+        bare.get_normalized_accessibility(normalize_regions=True)
+
+
 @pytest.mark.parametrize(
     "words", [{"mode": "changes"}, {"change_fn": "diff"}, {"delta": -1.0}, {"fdr_target": 2.0}]
 )

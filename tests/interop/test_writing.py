@@ -16,7 +16,7 @@ from anndata import AnnData
 
 import cellvae
 from cellvae.errors import InvalidOptionError, NotTrainedError
-from cellvae.model import MODELS, SCVI, AmortizedLDA
+from cellvae.model import MODELS, SCANVI, SCVI, AmortizedLDA
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"n_hidden": 6, "n_latent": 3}
@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"},
         {**SMALL, "linear_classifier": True},
     ),
+    "bare_peaks": ("PEAKVI", {}, {**SMALL, "model_depth": False, "region_factors": False}),
     "peaks": ("PEAKVI", {"batch_key": "batch"}, {**SMALL, "encode_covariates": True}),
 }
 
@@ -107,6 +108,12 @@ def test_what_scvi_tools_cannot_be_told_is_refused(cells: AnnData, tmp_path: Pat
         model.save(tmp_path / "model", format="scvi-tools")
     with pytest.raises(InvalidOptionError, match="'cellvae' or 'scvi-tools'"):
         model.save(tmp_path / "model", format="pickle")  # type: ignore[arg-type]
+    labels = {"labels_key": "labels", "unlabeled_category": "label_1"}
+    SCANVI.setup_anndata(cells, **labels)
+    scanvi = SCANVI(cells, **SMALL, dispersion="gene-label")
+    scanvi.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(InvalidOptionError, match="gene-label"):
+        scanvi.save(tmp_path / "model", format="scvi-tools")
     AmortizedLDA.setup_anndata(cells)
     with pytest.raises(InvalidOptionError, match="got AmortizedLDA"):
         AmortizedLDA(cells, n_topics=2).save(tmp_path / "model", format="scvi-tools")

@@ -30,6 +30,8 @@ REPORT_FILE = "report.json"
 MODEL_FOLDER = "model"
 CHECKPOINT_FOLDER = "checkpoints"
 RUN_FOLDER = "run"
+TOLD = "C_scANVI"
+"""Column of `obs` for labels that SCANVI tells, as scvi-tools' tutorials have it."""
 RESULTS = (MODEL_FOLDER, CHECKPOINT_FOLDER, LATENT_FILE, CURVES_FILE, UMAP_FILE, REPORT_FILE)
 """Everything that a job writes into its folder."""
 
@@ -165,14 +167,16 @@ def write_results(model: Any, adata: AnnData, job: Job, out: Path) -> None:
     key = latent_key(model)
     model.save(out / MODEL_FOLDER, overwrite=True)
     adata.obsm[key] = model.get_latent_representation()
+    colors = list(job.colors)
     if isinstance(model, SCANVI):
-        adata.obs["C_scANVI"] = model.predict(soft=True).idxmax(axis=1).astype("category")
+        colors = [TOLD, *colors]
+        adata.obs[TOLD] = model.predict(soft=True).idxmax(axis=1).astype("category")
     report = model.training_report
     figure = model.history.plot(best_epoch=report.best_epoch)
     figure.savefig(out / CURVES_FILE, dpi=150)
     plt.close(figure)
     if job.umap:
-        draw_umap(adata, key, list(job.colors), out / UMAP_FILE, job.seed)
+        draw_umap(adata, key, colors, out / UMAP_FILE, job.seed)
     replace(out / LATENT_FILE, adata)
     (out / REPORT_FILE).write_text(json.dumps(report.to_json(), indent=2) + "\n")
 

@@ -62,16 +62,3 @@ class BagOfWords(Distribution):
         """Part that each feature has in the log-probability of the counts, in nats."""
         least = torch.finfo(self.shares.dtype).tiny
         return value * self.shares.clamp(min=least).log()
-
-    def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*draws"]:
-        """Counts of as many draws as each cell has."""
-        shape = (*sample_shape, *self.shares.shape)
-        shares = self.shares.expand(shape).reshape(-1, shape[-1])
-        sizes = self.size.expand(*shape[:-1], 1).reshape(-1)
-        counts = [
-            torch.multinomial(p, int(n), replacement=True).bincount(minlength=shape[-1])
-            if n >= 1
-            else torch.zeros_like(p, dtype=torch.int64)
-            for p, n in zip(shares, sizes.tolist(), strict=True)
-        ]
-        return torch.stack(counts).view(shape).to(self.shares.dtype)

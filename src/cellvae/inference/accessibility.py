@@ -112,6 +112,11 @@ def get_normalized_accessibility(
     cells = whole.obs_names[asked.cells.numpy()]
     module: HasFactors = model.module
     factors = module.region_factors if normalize_regions else None
+    if normalize_regions and factors is None:
+        raise InvalidOptionError(
+            "Expected a model with region factors for normalize_regions=True; this one was made "
+            "with region_factors=False."
+        )
     parts = accessible(model.module, asked, codes, use_z_mean, normalize_cells, factors, places)
     import pandas as pd
 

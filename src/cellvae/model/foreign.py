@@ -92,8 +92,6 @@ def load_foreign(
             f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
             f"{error}"
         ) from error
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
     model: Model = object.__new__(cls)
     model.assemble(registration, config, module)
     model.is_trained = bool(found.attributes.get("is_trained_"))

@@ -49,6 +49,10 @@ def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None)
     if not model.is_trained:
         raise NotTrainedError(f"Expected a trained model; this {name} is not. Call train() first.")
     options = chosen_options(model.config)
+    if name == "SCANVI" and options.get("dispersion") == "gene-label":
+        raise InvalidOptionError(
+            "scvi-tools cannot make a SCANVI with dispersion='gene-label'. Save without format."
+        )
     split = model.split
     indices = (
         {} if split is None else {p: getattr(split, p) for p in ("train", "validation", "test")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,21 +46,12 @@ def pyro_loss(
         If no site stands in the plate, or nothing is observed there.
     """
     import pyro
-    from pyro.infer import TraceMeanField_ELBO
 
-    class Recorded(TraceMeanField_ELBO):
-        """Bound that keeps the traces it was computed from."""
-
-        traces: tuple[Trace, Trace]
-
-        def _get_trace(self, *words: Any) -> tuple[Trace, Trace]:
-            self.traces = super()._get_trace(*words)
-            return self.traces
-
-    bound = Recorded()
+    bound = recorded_bound()()
     with pyro.validation_enabled(False):
         objective = bound.differentiable_loss(model, guide, *arguments) / n_cells
-        reconstruction, kl, kl_global = parts_of(*bound.traces, cells)
+        of_model, of_guide = bound.traces
+        reconstruction, kl, kl_global = parts_of(of_model, of_guide, cells)
     if reconstruction is None:
         raise InvalidOptionError(
             f"Expected an observed site in pyro.plate('{cells}', ...); got none. Name the plate of "
@@ -74,16 +66,35 @@ def pyro_loss(
     )
 
 
+@cache
+def recorded_bound() -> Any:
+    """Class of Pyro's bound that keeps the traces it was computed from; made at first use."""
+    from pyro.infer import TraceMeanField_ELBO
+
+    class RecordedBound(TraceMeanField_ELBO):
+        """Bound that keeps the traces it was computed from."""
+
+        traces: tuple[Trace, Trace]
+
+        def _get_trace(self, *words: Any) -> tuple[Trace, Trace]:
+            self.traces = super()._get_trace(*words)
+            return self.traces
+
+    return RecordedBound
+
+
 def parts_of(
     model: Trace, guide: Trace, cells: str
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Reconstruction and local KL of each cell, and KL of what all cells share; no gradients."""
+    from pyro.poutine.util import site_is_subsample
+
     reconstruction: Tensor | None = None
     local: Tensor | None = None
     shared: Tensor | None = None
     with torch.no_grad():
         for name, site in model.nodes.items():
-            if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+            if site["type"] != "sample" or site_is_subsample(site):
                 continue
             of_cells = any(frame.name == cells for frame in site["cond_indep_stack"])
             if site["is_observed"]:
