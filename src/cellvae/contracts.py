@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
+
+from cellvae.kept import Kept
 
 B = TypeVar("B", bound=tuple)
 B_co = TypeVar("B_co", bound=tuple, covariant=True)
@@ -75,6 +77,8 @@ class Module(nn.Module, ABC, Generic[B]):
     """Cells that a run trains on, among which terms that all cells share are divided."""
     latent_is_normal: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
+    kept: Kept = Kept()
+    """What training leaves as it is."""
 
     @abstractmethod
     def encode(self, batch: B) -> Latent:
@@ -111,6 +115,20 @@ class Module(nn.Module, ABC, Generic[B]):
     def measures(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
         """Metrics named in `extra_names`, of what losses carried, added up over an epoch."""
         return {}
+
+    def keep(self, kept: Kept) -> None:
+        """Let training leave this as it is from now on."""
+        self.kept = kept
+        parameters = dict(self.named_parameters())
+        for name in kept.whole:
+            parameters[name].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the network in training mode, but for the layers that are kept still."""
+        super().train(mode)
+        for name in self.kept.still:
+            self.get_submodule(name).eval()
+        return self
 
     def prepare(self, batch: B) -> None:
         """Make parameters that are created at first use; most modules have none."""

@@ -33,7 +33,7 @@ from cellvae.errors import (
 )
 from cellvae.messages import warn
 from cellvae.model.device import pick_device
-from cellvae.model.files import ModelFolder, read_model
+from cellvae.model.files import ModelFolder, SavedModel, read_model
 from cellvae.model.foreign import load_foreign
 from cellvae.model.foreign_writing import save_foreign
 from cellvae.model.minify import (
@@ -716,13 +716,38 @@ class Model(ABC):
         DataMismatchError
             If genes or categories of `adata` are not those of the model.
         """
+        at = pick_device(accelerator, device)
         if is_foreign(dir_path, prefix or ""):
-            at = pick_device(accelerator, device)
             return cast("M", load_foreign(cls, dir_path, adata, prefix or "", at))
         saved = read_model(dir_path, prefix or "")
+        model = cls.without_cells(saved)
+        model.to_device(at)
+        cells = saved.adata() if adata is None else adata
+        if cells is not None:
+            model.attach(cells, new=True)
+        return model
+
+    @classmethod
+    def load_reference(cls: type[M], dir_path: str | Path) -> M:
+        """Model from a folder, without the cells that may be there; on the CPU."""
+        if is_foreign(dir_path, ""):
+            cpu = torch.device("cpu")
+            return cast("M", load_foreign(cls, dir_path, None, "", cpu, with_cells=False))
+        return cls.without_cells(read_model(dir_path, ""))
+
+    @classmethod
+    def without_cells(cls: type[M], saved: SavedModel) -> M:
+        """Model as it was saved, without cells; on the CPU.
+
+        Raises
+        ------
+        FileFormatError
+            If it is another model, or one that cannot be built.
+        """
+        where = saved.saved.folder
         if saved.name != cls.__name__:
             raise FileFormatError(
-                f"Expected a saved {cls.__name__} in {dir_path}; got a {saved.name}. "
+                f"Expected a saved {cls.__name__} in {where}; got a {saved.name}. "
                 f"Use {saved.name}.load or cellvae.load."
             )
         config = saved.config(cls.Config)
@@ -733,19 +758,16 @@ class Model(ABC):
                 module = cls.build(registration, config)
         except (CellvaeError, ValueError, KeyError, RuntimeError) as error:
             raise FileFormatError(
-                f"The network that {dir_path} describes cannot be built: {error}"
+                f"The network that {where} describes cannot be built: {error}"
             ) from error
         model.assemble(registration, config, saved.filled(module))
+        model.module.keep(saved.kept(model.module))
         model.history, model.split, model.training_report = (
             saved.history(),
             saved.split(registration.n_cells),
             saved.report(),
         )
         model.is_trained = saved.is_trained
-        model.to_device(pick_device(accelerator, device))
-        cells = saved.adata() if adata is None else adata
-        if cells is not None:
-            model.attach(cells, new=True)
         return model
 
     # What it is

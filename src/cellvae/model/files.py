@@ -18,6 +18,7 @@ from cellvae.data import Registration, Split
 from cellvae.data.fields import Field, field_of
 from cellvae.data.h5ad import read_h5ad, write_h5ad
 from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, named
+from cellvae.kept import Kept
 from cellvae.options import from_words
 from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
 from cellvae.persistence.training_state import write_state
@@ -111,6 +112,7 @@ class ModelFolder:
                 "is_trained": model.is_trained or checkpoint is not None,
                 "report": report.to_json() if report else None,
                 "checkpoint": dict(checkpoint) if checkpoint is not None else None,
+                **({"kept": model.module.kept.to_json()} if model.module.kept else {}),
             },
             versions={"python": platform.python_version()}
             | {name: metadata.version(name) for name in ("torch", "lightning", "anndata", "numpy")},
@@ -204,6 +206,17 @@ class SavedModel:
             return from_words(TrainingReport, dict(values), "report")
         except (CellvaeError, TypeError, ValueError) as error:
             raise FileFormatError(f"Expected a training report in model.json: {error}") from error
+
+    def kept(self, module: Module[Any]) -> Kept:
+        """What training leaves as it is.
+
+        Raises
+        ------
+        FileFormatError
+            If it is nothing of this network.
+        """
+        values = self.saved.record.training.get("kept")
+        return Kept() if values is None else Kept.from_json(values, module)
 
     def split(self, n_cells: int) -> Split | None:
         """Cells of training, validation and test.

@@ -64,9 +64,15 @@ WITHOUT_MEANING = ("datamodule", "use_size_factor_key", "extra_payload_autotune"
 
 
 def load_foreign(
-    cls: type[Any], folder: str | Path, adata: AnnData | None, prefix: str, device: torch.device
+    cls: type[Any],
+    folder: str | Path,
+    adata: AnnData | None,
+    prefix: str,
+    device: torch.device,
+    *,
+    with_cells: bool = True,
 ) -> Model:
-    """Model of a class from a folder of scvi-tools.
+    """Model of a class from a folder of scvi-tools; without `adata`, with the cells saved there.
 
     Raises
     ------
@@ -97,7 +103,7 @@ def load_foreign(
     model.is_trained = bool(found.attributes.get("is_trained_"))
     model.split = split_of(found, registration.n_cells)
     model.to_device(device)
-    if adata is None and found.cells_path is not None:
+    if adata is None and with_cells and found.cells_path is not None:
         adata = read_h5ad(found.cells_path)
     if adata is not None:
         model.attach(adata, new=True)

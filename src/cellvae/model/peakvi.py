@@ -31,6 +31,7 @@ from cellvae.inference import (
     get_region_factors,
 )
 from cellvae.model.base import Model
+from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import CountBatch, Where
 from cellvae.model.stopping import stopping_by_default
 from cellvae.nn import Encoder
@@ -233,6 +234,8 @@ class PEAKVI(Model):
     config: PEAKVIConfig
     module: PEAKVIModule
 
+    load_query_data = classmethod(load_query_data)
+    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error

@@ -37,6 +37,7 @@ from cellvae.inference import (
 from cellvae.messages import warn
 from cellvae.model.base import Model
 from cellvae.model.peakvi import defaults_of_regions
+from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, Where, sizes_of
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import beside
@@ -137,6 +138,8 @@ class POISSONVI(Model):
     get_normalized_accessibility = get_fragment_accessibility
     get_region_factors = get_fragment_factors
     differential_accessibility = differential_accessibility
+    load_query_data = classmethod(load_query_data)
+    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error

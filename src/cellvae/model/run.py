@@ -38,6 +38,7 @@ def train(model: Model, parsed: Parsed) -> None:
         raise DataMismatchError(
             "The model was loaded without cells. Load it with adata=... to train it."
         )
+    check_can_learn(model, parsed.options)
     rows = model.own_rows()
     options = parsed.options
     run_dir = None if options.run_dir is None else Path(options.run_dir).expanduser()
@@ -77,6 +78,29 @@ def train(model: Model, parsed: Parsed) -> None:
     model.training_report = outcome.report
     if outcome.error is not None:
         raise outcome.error
+
+
+def check_can_learn(model: Model, options: TrainOptions) -> None:
+    """Refuse a run of a query that has nothing to learn or would lose its reference.
+
+    Raises
+    ------
+    InvalidOptionError
+        If so.
+    """
+    if not model.module.kept:
+        return
+    if not any(p.requires_grad for p in model.module.parameters()):
+        raise InvalidOptionError(
+            "There is nothing to learn: the cells have no category that the reference does not "
+            "know, and its weights are kept. Use the model as it is, or give unfrozen=True to "
+            "load_query_data."
+        )
+    if options.reset:
+        raise InvalidOptionError(
+            "reset=True would forget the reference, which this model keeps. Call load_query_data "
+            "again."
+        )
 
 
 def state_folder(model: Model, parsed: Parsed, run_dir: Path | None) -> Path | None:
@@ -225,6 +249,7 @@ def identity_of(model: Model, split: Split) -> dict[str, Any]:
             "counts": model.fingerprint,
             "split": digest(np.ascontiguousarray(cells).tobytes()),
         },
+        "kept": plain(model.module.kept.to_json()) if model.module.kept else None,
         "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
     }
 

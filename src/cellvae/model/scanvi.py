@@ -39,6 +39,7 @@ from cellvae.inference import (
 )
 from cellvae.model.base import Model
 from cellvae.model.minify import refuse_minified
+from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, SCVISizes, sizes_of
 from cellvae.nn import Classifier, Encoder, NormalDecoder
 from cellvae.nn.classification import (
@@ -309,6 +310,8 @@ class SCANVI(Model):
     """Whether the weights began as those of a trained SCVI."""
 
     predict = predict
+    load_query_data = classmethod(load_query_data)
+    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error

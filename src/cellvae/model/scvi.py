@@ -39,6 +39,7 @@ from cellvae.inference import (
 from cellvae.kernels import compiled_for, log_likelihood
 from cellvae.model.base import Model
 from cellvae.model.library import library_by_batch
+from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.recalled import recalled
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import beside, one_hot
@@ -439,6 +440,8 @@ class SCVI(Model):
     config: SCVIConfig
     module: SCVIModule
 
+    load_query_data = classmethod(load_query_data)
+    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error

@@ -35,6 +35,7 @@ from cellvae.train.carried import Carried, carry
 from cellvae.train.ending import is_interrupt, is_terminated, make_report
 from cellvae.train.epochs import default_epochs
 from cellvae.train.history import History
+from cellvae.train.keeping import keeping
 from cellvae.train.metrics import canonical, metric_names
 from cellvae.train.options import LoaderOptions, PlateauOptions, TrainOptions
 from cellvae.train.plan import ModelFiles, Plan
@@ -228,8 +229,9 @@ def fit(
     if state is not None:
         module.load_state_dict(state.module)
     module.train()
-    error = run(trainer, plan, chosen, options.on_interrupt)
-    module.to(trainer.strategy.root_device, dtype).eval()
+    with keeping(module):
+        error = run(trainer, plan, chosen, options.on_interrupt)
+        module.to(trainer.strategy.root_device, dtype).eval()
     if error is None and plan.not_finite is not None:
         error = told_or_raised(plan)
     kept = worth_keeping(trainer, plan, error)

@@ -1,0 +1,68 @@
+"""A registration that also knows the categories of further cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellvae.data.entries import Scalar
+from cellvae.data.fields import Categories, Category, Field, Labels
+from cellvae.data.observations import as_categories, named_with_type, plain
+from cellvae.data.records import CategoriesRecord, CategoryRecord, FieldRecord
+from cellvae.data.registration import Registration
+from cellvae.errors import DataMismatchError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def extended_registration(
+    registration: Registration[Any], adata: AnnData, fields: Sequence[Field]
+) -> Registration[Any]:
+    """Registration of further cells: their new categories come after the known ones.
+
+    Labels that a model tells are not extended.
+
+    Raises
+    ------
+    UnknownKeyError
+        If a column is not there.
+    InvalidDataError
+        If a cell has no category.
+    DataMismatchError
+        If a new category is a known one of another type.
+    """
+    records: dict[str, FieldRecord] = dict(registration.fields)
+    for field in fields:
+        known = records[field.name]
+        if isinstance(field, Category) and field.key is not None:
+            assert isinstance(known, CategoryRecord) and not isinstance(field, Labels)
+            records[field.name] = replace(
+                known, categories=with_new(adata, field.key, known.categories)
+            )
+        elif isinstance(field, Categories):
+            assert isinstance(known, CategoriesRecord)
+            pairs = zip(field.keys, known.categories, strict=True)
+            records[field.name] = replace(
+                known, categories=tuple(with_new(adata, key, values) for key, values in pairs)
+            )
+    return replace(registration, n_cells=int(adata.n_obs), fields=records)
+
+
+def with_new(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Known categories, then those that cells have beside them, in the order of pandas."""
+    values = as_categories(adata, key).cat
+    n_cells = np.bincount(values.codes, minlength=len(values.categories))
+    found = [plain(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
+    new = [value for value in found if value not in known]
+    alike = [value for value in new if str(value) in {str(other) for other in known}]
+    if alike:
+        raise DataMismatchError(
+            f"Expected categories in adata.obs['{key}'] of the type that the reference has "
+            f"({named_with_type(known, alike)}); got {named_with_type(alike, known)}. Convert the "
+            "column, or rename the categories if they are others."
+        )
+    return (*known, *new)
