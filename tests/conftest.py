@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Where numba (of UMAP) shares its threads with torch, it would give torch more than the tests of a
+# worker are to have, and two workers of two threads each on two cores are far slower than one.
+os.environ.setdefault("NUMBA_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 
 ROOT = Path(__file__).resolve().parents[1]
 
