@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         data,
         distributions,
         errors,
+        external,
         inference,
         model,
         nn,
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
         train,
     )
     from cellvae.model.loading import load
+    from cellvae.model.registry import REGISTRY_KEYS
 
 __all__ = [
+    "REGISTRY_KEYS",
     "__version__",
     "data",
     "distributions",
     "errors",
     "evaluation",
+    "external",
     "inference",
     "load",
     "model",
@@ -43,6 +47,15 @@ __all__ = [
     "train",
 ]
 
+ELSEWHERE = {
+    "criticism": "cellvae.inference has PosteriorPredictiveCheck and create_criticism_report",
+    "hub": "share the folder that model.save(...) writes, and read it with cellvae.load",
+    "autotune": "search with any library around model.train(), whose history has every metric",
+    "module": "the network of a model is model.module",
+    "utils": "cellvae has nothing of this name that users need",
+}
+"""Parts of scvi-tools that are not here, and what to use in their place."""
+
 show_messages()
 
 
@@ -51,9 +64,12 @@ def __getattr__(name: str) -> Any:
 
     if name == "load":
         return import_module("cellvae.model.loading").load
+    if name == "REGISTRY_KEYS":
+        return import_module("cellvae.model.registry").REGISTRY_KEYS
     if name in __all__:
         return import_module(f"cellvae.{name}")
-    raise AttributeError(f"module 'cellvae' has no attribute '{name}'")
+    instead = f": {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+    raise AttributeError(f"module 'cellvae' has no attribute '{name}'{instead}")
 
 
 def __dir__() -> list[str]:

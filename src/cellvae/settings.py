@@ -7,11 +7,26 @@ import random
 from typing import Literal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
+from cellvae.messages import logger, show_messages
 from cellvae.options import checked
+
+WITHOUT_EFFECT = {
+    "dl_num_workers": "Cells are taken by threads of this process: see num_workers of train().",
+    "dl_persistent_workers": "Cells are taken by threads of this process.",
+    "logging_dir": "Give the folder to what writes: run_dir of train(), dirpath of callbacks.",
+    "progress_bar_style": "There is one style of progress bar.",
+    "warnings_stacklevel": "Warnings name the line of your own code.",
+    "mlflow_set_tracking_uri": "Give train() a logger of your own.",
+    "mlflow_set_experiment": "Give train() a logger of your own.",
+    "jax_preallocate_gpu_memory": "There are no models in Jax.",
+}
+"""Settings of scvi-tools that can be set and change nothing here, with the reason."""
 
 
 class Settings:
     """Settings that hold for every model of a process, until they are changed.
+
+    Settings that only scvi-tools has can be set too: a message says why they change nothing.
 
     Raises
     ------
@@ -112,7 +127,14 @@ class Settings:
 
         torch.set_num_threads(checked("num_threads", number, int, {"at_least": 1}))
 
+    def reset_logging_handler(self) -> None:
+        """Show the package's messages on standard error again."""
+        show_messages()
+
     def __setattr__(self, name: str, value: object) -> None:
+        if name in WITHOUT_EFFECT:
+            logger.info("settings.%s changes nothing here. %s", name, WITHOUT_EFFECT[name])
+            return
         known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads", "kernels"]
         if name != "values" and name not in known:
             raise UnknownOptionError(f"settings has no '{name}'.{did_you_mean(name, known)}")

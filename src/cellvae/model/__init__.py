@@ -1,5 +1,6 @@
 """Models: one file each, one line of the table each."""
 
+from cellvae.model.absent import no_model
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
@@ -20,3 +21,7 @@ __all__ = [
     "Model",
     "register",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise no_model("cellvae.model", name)

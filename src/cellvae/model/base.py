@@ -43,6 +43,18 @@ from cellvae.model.minify import (
     refuse_minified,
 )
 from cellvae.model.overview import setup_tables, summary
+from cellvae.model.registry import (
+    AnnDataManager,
+    data_registry,
+    get_from_registry,
+    get_setup_arg,
+    get_state_registry,
+    get_var_names,
+    load_registry,
+    registry_of,
+    view_registry,
+    view_setup_args,
+)
 from cellvae.model.reporting import write_report
 from cellvae.model.run import search_of, state_folder, train
 from cellvae.options import check_known, from_words
@@ -773,6 +785,29 @@ class Model(ABC):
     # What it is
 
     report = write_report
+    get_from_registry = get_from_registry
+    get_state_registry = get_state_registry
+    data_registry = data_registry
+    get_setup_arg = get_setup_arg
+    get_var_names = get_var_names
+    view_registry = view_registry
+    load_registry = classmethod(load_registry)
+    view_setup_args = classmethod(view_setup_args)
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """Everything that is known of the set-up, in the form of scvi-tools."""
+        return registry_of(self)
+
+    @property
+    def adata_manager(self) -> AnnDataManager:
+        """What the model reads from its AnnData, asked for as notebooks of scvi-tools do."""
+        return AnnDataManager(self)
+
+    @property
+    def summary_string(self) -> str:
+        """What the model is, what it reads, and how far it has been trained."""
+        return summary(self)
 
     def __repr__(self) -> str:
         return summary(self)

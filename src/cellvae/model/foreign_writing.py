@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cellvae.data.h5ad import write_h5ad
-from cellvae.data.records import CategoriesRecord, CategoryRecord, CountsRecord
 from cellvae.errors import InvalidOptionError, NotTrainedError, named
-from cellvae.model.foreign import COLUMNS, RENAMED, SETUP_WORDS
+from cellvae.model.foreign import RENAMED
+from cellvae.model.registry import registry_of
 from cellvae.persistence.foreign import write_foreign
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
     from cellvae.model.base import Model
 
-VERSION = "1.4.2"
-"""Version of scvi-tools whose format is written."""
 WRITTEN = ("SCVI", "SCANVI", "PEAKVI")
 """Models that scvi-tools has under the same names, with the same weights."""
 ONLY_HERE = ("var_activation", "y_prior")
@@ -90,66 +87,6 @@ def chosen_options(config: Any) -> dict[str, Any]:
     if alone:
         raise InvalidOptionError(f"scvi-tools cannot be told {named(alone)}. Save without format.")
     return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
-
-
-def registry_of(model: Model) -> dict[str, Any]:
-    """What scvi-tools keeps of the set-up."""
-    registration = model.registration
-    given = registration.keys.given()
-    known = {field.name for field in fields_of(registration.keys)}
-    return {
-        "scvi_version": VERSION,
-        "model_name": type(model).__name__,
-        "setup_method_name": "setup_anndata",
-        "setup_args": {word: given.get(word) for word in SETUP_WORDS if word in known},
-        "field_registries": {
-            COLUMNS[name]: column_of(name, record, model)
-            for name, record in registration.fields.items()
-        },
-    }
-
-
-def column_of(name: str, record: Any, model: Model) -> dict[str, Any]:
-    """What scvi-tools keeps of one column."""
-    theirs, n_genes = COLUMNS[name], model.registration.n_genes
-    empty: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
-    if isinstance(record, CountsRecord):
-        place = {"attr_name": "layers" if record.layer else "X", "attr_key": record.layer}
-        genes = np.array(model.registration.genes, dtype=object)
-        state = {"n_obs": model.registration.n_cells, "n_vars": n_genes, "column_names": genes}
-        return {"data_registry": place, "state_registry": state, "summary_stats": {}}
-    if isinstance(record, CategoryRecord):
-        categories: Any = np.array(record.categories, dtype=object)
-        if record.key is None:
-            categories = np.array([0])
-        state = {"categorical_mapping": categories, "original_key": record.key or f"_scvi_{theirs}"}
-        if record.unlabeled is not None:
-            state["unlabeled_category"] = record.unlabeled
-        place = {"attr_name": "obs", "attr_key": f"_scvi_{theirs}"}
-        summary = {f"n_{theirs}": len(categories)}
-        return {"data_registry": place, "state_registry": state, "summary_stats": summary}
-    if not record.keys:
-        return empty
-    if isinstance(record, CategoriesRecord):
-        mappings = zip(record.keys, record.categories, strict=True)
-        state = {
-            "mappings": {key: np.array(values, dtype=object) for key, values in mappings},
-            "field_keys": list(record.keys),
-            "n_cats_per_key": [len(values) for values in record.categories],
-        }
-        return {
-            "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{theirs}"},
-            "state_registry": state,
-            "summary_stats": {f"n_{theirs}": len(record.keys)},
-        }
-    if name == "size_factor":
-        return empty | {"data_registry": {"attr_name": "obs", "attr_key": record.keys[0]}}
-    columns = np.array(record.keys, dtype=object)
-    return {
-        "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{theirs}"},
-        "state_registry": {"columns": columns},
-        "summary_stats": {f"n_{theirs}": len(record.keys)},
-    }
 
 
 def foreign_weights(model: Model) -> dict[str, Tensor]:

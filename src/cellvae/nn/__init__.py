@@ -14,5 +14,9 @@ __all__ = [
     "Encoder",
     "FCLayers",
     "LinearDecoder",
+    "LinearDecoderSCVI",
     "NormalDecoder",
 ]
+
+LinearDecoderSCVI = LinearDecoder
+"""Name that scvi-tools gives to the linear decoder."""

@@ -81,9 +81,25 @@ WHERE = {
 }
 
 
+INSTEAD = {
+    "ScibCallback": "use IntegrationEvaluation",
+    "AutotuneCallback": "search around model.train(), whose history has every metric",
+    "Trainer": "give arguments of lightning.Trainer to model.train()",
+    "TrainRunner": "call model.train()",
+    "TrainingPlan": "Plan is what trains every model",
+    "PyroTrainingPlan": "Plan is what trains every model",
+    "SemiSupervisedTrainingPlan": "Plan is what trains every model",
+    "TrainingPlanConfig": "give plan_kwargs or plan_config a dictionary",
+    "TrainerConfig": "give trainer_config a dictionary",
+    "merge_kwargs": "give model.train() the words themselves, which come before those of configs",
+}
+"""Parts of scvi-tools that are not here, and what to use in their place."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'cellvae.train' has no attribute '{name}'")
+        instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
+        raise AttributeError(f"module 'cellvae.train' has no attribute '{name}'{instead}")
     from importlib import import_module
 
     return getattr(import_module(WHERE.get(name, "cellvae.train.callbacks")), name)

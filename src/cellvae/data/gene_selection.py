@@ -1,0 +1,160 @@
+"""Genes that are zero in more cells than counting alone would make them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from cellvae.data.checks import check_counts
+from cellvae.data.keys import check_is_anndata
+from cellvae.data.matrices import count_matrix
+from cellvae.data.observations import as_categories
+from cellvae.errors import InvalidDataError, InvalidOptionError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+COLUMNS = (
+    "observed_fraction_zeros",
+    "expected_fraction_zeros",
+    "prob_zero_enriched_nbatches",
+    "prob_zero_enrichment",
+    "prob_zero_enrichment_rank",
+    "highly_variable",
+)
+
+
+def poisson_gene_selection(
+    adata: AnnData,
+    layer: str | None = None,
+    n_top_genes: int = 4000,
+    subset: bool = False,
+    inplace: bool = True,
+    batch_key: str | None = None,
+    minibatch_size: int = 5000,
+    **without_effect: object,
+) -> pd.DataFrame | None:
+    """Mark the genes that are zero more often than a Poisson count of their share would be.
+
+    A cell of n counts has no count of a gene with a share s of all counts with probability
+    exp(-s n). Where zeros of a gene have a share p among cells, and q is expected, the gene is
+    ranked by p (1 - q), the probability that a cell drawn at random has a zero and one of the
+    model has none. scvi-tools draws cells for it; here it is exact.
+
+    Parameters
+    ----------
+    adata
+        Cells with raw counts.
+    layer
+        Layer with the counts; None for `X`.
+    n_top_genes
+        Number of genes that are marked.
+    subset
+        Whether the other genes are dropped from `adata`.
+    inplace
+        Whether the columns are written into `adata.var`; otherwise they are returned.
+    batch_key
+        Column of `adata.obs`; genes are then ranked in each batch, and those that are among the
+        first in most batches are marked.
+    minibatch_size
+        Cells that are looked at at once.
+    **without_effect
+        `accelerator`, `device`, `n_samples` and `silent` of scvi-tools: nothing is drawn here.
+
+    Returns
+    -------
+    Table with a row for each gene, unless `inplace`: fractions of zeros observed and expected,
+    the number of batches in which the gene is among the first, its probability and rank (medians
+    over batches), and whether it is marked.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there is no such layer or column.
+    InvalidDataError
+        If counts are no whole numbers of 0 or more, the cells are on disk, or there are none.
+    InvalidOptionError
+        If an option is misspelt or cannot have its value.
+
+    References
+    ----------
+    Andrews, Hemberg (2019): M3Drop: dropout-based feature selection for scRNASeq. Bioinformatics
+    35, 2865.
+    """
+    check_is_anndata(adata)
+    for word in without_effect:
+        if word not in ("accelerator", "device", "n_samples", "silent"):
+            raise InvalidOptionError(f"poisson_gene_selection() has no option '{word}'.")
+    if n_top_genes < 1 or minibatch_size < 1:
+        raise InvalidOptionError(
+            "Expected n_top_genes and minibatch_size to be at least 1; got "
+            f"{n_top_genes} and {minibatch_size}."
+        )
+    matrix = count_matrix(adata, layer)
+    if matrix.on_disk:
+        raise InvalidDataError(
+            "Expected cells in memory; got an AnnData in backed mode. Load it: adata.to_memory()."
+        )
+    if not check_counts(matrix, adata).integers:
+        raise InvalidDataError(
+            f"Expected raw counts (whole numbers) in {matrix.where}; got others. {matrix.advice}"
+        )
+    counts = matrix.values.tocsr() if sparse.issparse(matrix.values) else matrix.values
+    parts = [np.arange(adata.n_obs)]
+    if batch_key is not None:
+        codes = as_categories(adata, batch_key).cat.codes.to_numpy()
+        parts = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    zeros = [zero_fractions(counts[cells], minibatch_size) for cells in parts]
+    observed = np.stack([part[0] for part in zeros])
+    expected = np.stack([part[1] for part in zeros])
+    enriched = observed * (1 - expected)
+    ranks = enriched.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    values = (
+        np.median(observed, axis=0),
+        np.median(expected, axis=0),
+        (ranks >= adata.n_vars - n_top_genes).sum(axis=0),
+        np.median(enriched, axis=0),
+        np.median(ranks, axis=0),
+    )
+    table = pd.DataFrame(dict(zip(COLUMNS, values, strict=False)), index=adata.var_names.copy())
+    order = np.lexsort((-values[4], -values[2]))
+    marked = np.zeros(adata.n_vars, dtype=bool)
+    marked[order[:n_top_genes]] = True
+    table["highly_variable"] = marked
+    if not (inplace or subset):
+        return table
+    for column in COLUMNS:
+        adata.var[column] = table[column]
+    if subset:
+        adata._inplace_subset_var(marked)
+    return None
+
+
+def zero_fractions(
+    counts: NDArray[np.float32] | sparse.csr_matrix, minibatch_size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of cells in which each gene is zero, and those expected of Poisson counts.
+
+    Raises
+    ------
+    InvalidDataError
+        If there are no counts.
+    """
+    n_cells = counts.shape[0]
+    per_gene = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+    per_cell = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    if not per_gene.sum():
+        raise InvalidDataError("Expected counts above 0 in every batch; got a batch without any.")
+    observed = 1 - np.asarray((counts > 0).sum(axis=0), dtype=np.float64).ravel() / n_cells
+    shares = per_gene / per_gene.sum()
+    # Cells of the same size are alike.
+    sizes, n_alike = np.unique(per_cell, return_counts=True)
+    expected = np.zeros(len(shares))
+    for start in range(0, len(sizes), minibatch_size):
+        chunk = slice(start, start + minibatch_size)
+        expected += n_alike[chunk] @ np.exp(-np.outer(sizes[chunk], shares))
+    return observed, expected / n_cells

@@ -1,0 +1,12 @@
+"""Models that scvi-tools keeps under this name; here they are models as all others."""
+
+from __future__ import annotations
+
+from cellvae.model import POISSONVI
+from cellvae.model.absent import no_model
+
+__all__ = ["POISSONVI"]
+
+
+def __getattr__(name: str) -> object:
+    raise no_model("cellvae.external", name)

@@ -1,0 +1,120 @@
+"""Notebooks written for scvi-tools run after `import cellvae as scvi`, and find what they find."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOTEBOOKS = Path(__file__).with_name("notebooks")
+WORDS = {
+    "basics": {
+        "latent": [2700, 10],
+        "normalized": [2700, 800],
+        "history": ["elbo_train", "elbo_validation", "reconstruction_loss_validation"],
+        "epochs": 8,
+        "fell": True,
+        "same": True,
+        "n_batch": 1,
+        "batches": [0],
+    },
+    "integration": {
+        "distribution": [None, True],
+        "corrected": [50, 5],
+        "predictive": [20, 1287],
+        "columns": True,
+        "checkpoints": True,
+        "n_batch": 8,
+        "covariates": ["half"],
+    },
+    "labels": {"columns": True},
+    "expression": {
+        "columns": [
+            "bayes_factor", "comparison", "group1", "lfc_mean", "lfc_median", "proba_de",
+            "raw_mean1",
+        ],
+        "vanilla": ["bayes_factor", "proba_m1", "raw_mean1", "scale1"],
+        "found": ["CD79A", "MS4A1", "CD74", "HLA-DRA"],
+        "rows": 1000,
+    },
+    "mapping": {"genes": True, "order": True, "kept": True, "batches": 8},
+}  # fmt: skip
+"""What each notebook has to say, whatever the package."""
+NUMBERS = {
+    "basics": {"sum": 2e3, "elbo": 40, "reconstruction": 40},
+    "integration": {"elbo": 40},
+    "labels": {"right": 0.07},
+    "expression": {"raw": 1e-3},
+    "mapping": {"right": 0.07},
+}
+"""Figures of both packages, and by how much they may differ in so few epochs."""
+
+
+def told(name: str, python: str, package: str, data: Path, folder: Path) -> dict[str, Any]:
+    """What a notebook says with a package."""
+    code = (NOTEBOOKS / f"{name}.py").read_text()
+    assert code.count("import scvi\n") == 1
+    script = folder / f"{name}.py"
+    script.write_text(code.replace("import scvi\n", f"import {package}\n"))
+    done = subprocess.run(
+        [python, script, data, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def own(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What notebooks say with this package, each run once."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def run(name: str) -> dict[str, Any]:
+        if name not in found:
+            folder = tmp_path_factory.mktemp(name)
+            found[name] = told(name, sys.executable, "cellvae as scvi", shared_data, folder)
+        return found[name]
+
+    return run
+
+
+def check(name: str, found: dict[str, Any]) -> None:
+    """Check what a notebook has to say."""
+    for word, expected in WORDS[name].items():
+        value = found[word]
+        if word == "distribution":
+            value = [None, value[1]]
+        assert value == expected, word
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_notebook_runs_after_one_import_line(name: str, own: Any) -> None:
+    found = own(name)
+    check(name, found)
+    if name == "basics":
+        assert found["sum"] == pytest.approx(1e4, rel=1e-4)
+    if name == "labels":
+        assert found["right"] > 0.8
+    if name == "mapping":
+        assert found["right"] > 0.7 and found["moved"] < 1e-5
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_scvi_tools_says_the_same(name: str, own: Any, shared_data: Path, tmp_path: Path) -> None:
+    peer = os.environ.get("CELLVAE_PEER_PYTHON")
+    if peer is None:
+        pytest.skip("CELLVAE_PEER_PYTHON does not name a Python with scvi-tools")
+    theirs = told(name, peer, "scvi", shared_data, tmp_path)
+    check(name, theirs)
+    assert own(name).keys() == theirs.keys()
+    for word, tolerance in NUMBERS[name].items():
+        assert own(name)[word] == pytest.approx(theirs[word], abs=tolerance), word
