@@ -16,7 +16,7 @@ import torch
 from anndata import AnnData
 
 import cellvae
-from cellvae.errors import DataMismatchError, FileFormatError
+from cellvae.errors import DataMismatchError, FileFormatError, InvalidOptionError
 from cellvae.model import MODELS, SCANVI, SCVI
 from cellvae.persistence.foreign import read_foreign
 
@@ -29,7 +29,11 @@ KINDS = {
     "scanvi": "SCANVI",
     "linear": "LinearSCVI",
     "peakvi": "PEAKVI",
+    "legacy": "SCVI",
+    "legacy_covariates": "SCVI",
+    "legacy_scanvi": "SCANVI",
 }
+OLD = [name for name in KINDS if name.startswith("legacy")]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,10 @@ def answers() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_latents_are_those_of_scvi_tools(name: str, cells: AnnData, answers: Any) -> None:
-    for model in (MODELS[KINDS[name]].load(DATA / name, cells), cellvae.load(DATA / name, cells)):
+    models = [MODELS[KINDS[name]].load(DATA / name, cells)]
+    if name not in OLD:
+        models.append(cellvae.load(DATA / name, cells))
+    for model in models:
         assert type(model).__name__ == KINDS[name]
         assert model.is_trained
         found = np.asarray(model.get_latent_representation())
@@ -112,10 +119,95 @@ def test_old_files_of_others_are_read(shared_data: Path) -> None:
 def test_another_class_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"Expected a saved SCVI .* got a SCANVI of scvi"):
         SCVI.load(DATA / "scanvi")
-    (tmp_path / "attr.pkl").write_bytes(b"")
-    (tmp_path / "model_params.pt").write_bytes(b"")
-    with pytest.raises(FileFormatError, match="convert_legacy_save"):
-        SCVI.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_three_files_of_old_versions_are_converted(
+    name: str, cells: AnnData, answers: Any, tmp_path: Path
+) -> None:
+    kind: Any = MODELS[KINDS[name]]
+    kind.convert_legacy_save(DATA / name, tmp_path / "new")
+    assert sorted(path.suffix for path in (tmp_path / "new").iterdir()) != []
+    model = cellvae.load(tmp_path / "new", cells)
+    np.testing.assert_allclose(model.get_latent_representation(), answers[name], atol=1e-5)
+    with pytest.raises(InvalidOptionError, match="overwrite"):
+        kind.convert_legacy_save(DATA / name, tmp_path / "new")
+    kind.convert_legacy_save(DATA / name, tmp_path / "new", overwrite=True)
+
+
+def test_old_files_that_are_not_all_there_or_not_theirs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"of which class it is.*SCVI.load"):
+        cellvae.load(DATA / "legacy")
+    folder = tmp_path / "old"
+    shutil.copytree(DATA / "legacy", folder)
+    (folder / "attr.pkl").write_bytes(pickle.dumps(Runs(os.system, "touch ran")))
+    with pytest.raises(FileFormatError, match=r"asks for 'posix.system'"):
+        SCVI.load(folder)
+    (folder / "attr.pkl").write_bytes(pickle.dumps({"is_trained_": True}))
+    with pytest.raises(FileFormatError, match="scvi_setup_dict_"):
+        SCVI.load(folder)
+    (folder / "attr.pkl").write_bytes(b"")
+    with pytest.raises(FileFormatError, match=r"Cannot read .*attr\.pkl"):
+        SCVI.load(folder)
+    (folder / "var_names.csv").unlink()
+    with pytest.raises(FileFormatError, match=r"var_names\.csv is not there"):
+        SCVI.load(folder)
+
+
+@pytest.mark.parametrize("name", ["minified", "minified_with_counts"])
+def test_minified_models_are_read_with_their_cells(name: str, answers: Any, tmp_path: Path) -> None:
+    model: Any = cellvae.load(DATA / name)
+    with_counts = name.endswith("counts")
+    kind = "latent_posterior_parameters" + "_with_counts" * with_counts
+    assert model.minified_data_type == kind
+    np.testing.assert_array_equal(model.get_latent_representation(), answers[name])
+    torch.manual_seed(0)
+    found = model.get_normalized_expression(n_samples=200, return_numpy=True)
+    np.testing.assert_allclose(found, answers[f"{name} expression"], rtol=0.15, atol=0.01)
+    if with_counts:
+        assert np.isfinite(model.get_elbo())
+    else:
+        with pytest.raises(DataMismatchError, match="with their counts"):
+            model.get_elbo()
+    with pytest.raises(DataMismatchError, match="not minified to train"):
+        model.train(max_epochs=1)
+    model.save(tmp_path / "ours", save_anndata=True)
+    again: Any = cellvae.load(tmp_path / "ours")
+    np.testing.assert_array_equal(again.get_latent_representation(), answers[name])
+
+
+def test_cells_that_older_versions_minified_are_understood(answers: Any) -> None:
+    cells = anndata.read_h5ad(DATA / "minified" / "adata.h5ad")
+    for part in ("qzm", "qzv"):
+        cells.obsm[f"_scvi_latent_{part}"] = cells.obsm.pop(f"scvi_latent_{part}")
+    cells.obs["_scvi_observed_lib_size"] = cells.obs.pop("observed_lib_size")
+    model = SCVI.load(DATA / "minified", cells)
+    np.testing.assert_array_equal(model.get_latent_representation(), answers["minified"])
+    del cells.obsm["_scvi_latent_qzv"]
+    with pytest.raises(DataMismatchError, match="_scvi_latent_qzv"):
+        SCVI.load(DATA / "minified", cells)
+
+
+def test_a_reference_of_scvi_tools_is_mapped_onto(cells: AnnData, tmp_path: Path) -> None:
+    query = cells[:30].copy()
+    query.obs["batch"] = "new"
+    for name in ("scvi", "scvi_covariates", "legacy", "minified"):
+        reference = SCVI.load(DATA / name)
+        model = SCVI.load_query_data(query, DATA / name)
+        assert model.registration.categories("batch")[-1] == "new"
+        model.train(
+            max_epochs=2, accelerator="cpu", enable_progress_bar=False, seed=0,
+            plan_kwargs={"weight_decay": 0.1, "lr": 0.05},
+        )  # fmt: skip
+        old, new = reference.module.state_dict(), model.module.state_dict()
+        for weight in model.module.kept.whole:
+            assert torch.equal(old[weight], new[weight]), weight
+        for weight, part in model.module.kept.parts.items():
+            own = torch.cat([*part.of(new[weight])], dim=part.dim)
+            assert torch.equal(own, old[weight]), weight
+    labelled = SCANVI.load_query_data(query, DATA / "scanvi")
+    labelled.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, seed=0)
+    assert set(labelled.predict()) <= {"label_0", "label_2"}
 
 
 def planted(folder: Path, content: Any) -> Path:
@@ -210,8 +302,8 @@ def test_weights_of_other_shapes_are_refused(
 
     real = foreign.read_foreign
 
-    def changed(*arguments: Any) -> Any:
-        found = real(*arguments)
+    def changed(*arguments: Any, **words: Any) -> Any:
+        found = real(*arguments, **words)
         found.weights["px_r"] = torch.zeros(3)  # type: ignore[index]
         return found
 

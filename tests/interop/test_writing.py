@@ -16,7 +16,7 @@ from anndata import AnnData
 
 import cellvae
 from cellvae.errors import InvalidOptionError, NotTrainedError
-from cellvae.model import MODELS, SCANVI, SCVI, AmortizedLDA
+from cellvae.model import MODELS, SCANVI, SCVI, AmortizedLDA, LinearSCVI
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"n_hidden": 6, "n_latent": 3}
@@ -45,6 +45,12 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "SCANVI",
         {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"},
         {**SMALL, "linear_classifier": True},
+    ),
+    "linear": ("LinearSCVI", {"batch_key": "batch"}, SMALL),
+    "linear_observed": (
+        "LinearSCVI",
+        {},
+        {**SMALL, "n_layers": 2, "gene_likelihood": "zinb", "use_observed_lib_size": True},
     ),
     "bare_peaks": ("PEAKVI", {}, {**SMALL, "model_depth": False, "region_factors": False}),
     "peaks": ("PEAKVI", {"batch_key": "batch"}, {**SMALL, "encode_covariates": True}),
@@ -114,6 +120,11 @@ def test_what_scvi_tools_cannot_be_told_is_refused(cells: AnnData, tmp_path: Pat
     scanvi.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     with pytest.raises(InvalidOptionError, match="gene-label"):
         scanvi.save(tmp_path / "model", format="scvi-tools")
+    LinearSCVI.setup_anndata(cells, continuous_covariate_keys=["age"])
+    linear = LinearSCVI(cells, **SMALL, bias=True)
+    linear.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    with pytest.raises(InvalidOptionError, match="'bias', 'continuous_covariate_keys'"):
+        linear.save(tmp_path / "model", format="scvi-tools")
     AmortizedLDA.setup_anndata(cells)
     with pytest.raises(InvalidOptionError, match="got AmortizedLDA"):
         AmortizedLDA(cells, n_topics=2).save(tmp_path / "model", format="scvi-tools")

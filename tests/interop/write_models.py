@@ -5,13 +5,16 @@ Run by hand, in an environment with scvi-tools==1.4.2: `python tests/interop/wri
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scvi
+import torch
 
 HERE = Path(__file__).parent / "data"
 QUICK = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
@@ -96,8 +99,86 @@ def main() -> None:
     topics.train(**QUICK)
     topics.save(HERE / "lda")
     latents["lda features"] = topics.get_feature_by_topic(20_000).to_numpy()
+    for name, kind in (
+        ("minified", "latent_posterior_parameters"),
+        ("minified_with_counts", "latent_posterior_parameters_with_counts"),
+    ):
+        models.SCVI.setup_anndata(cells, batch_key="batch")
+        model = models.SCVI(cells, **SMALL)
+        model.train(**QUICK)
+        means, variances = model.get_latent_representation(return_dist=True)
+        cells.obsm["X_latent_qzm"], cells.obsm["X_latent_qzv"] = means, variances
+        model.minify_adata(kind)
+        latents[name] = means
+        latents[f"{name} expression"] = model.get_normalized_expression(
+            n_samples=200, return_numpy=True
+        )
+        model.save(HERE / name, save_anndata=True)
+        for key in ("X_latent_qzm", "X_latent_qzv"):
+            del cells.obsm[key]
+    for name, source in (
+        ("legacy", "scvi"),
+        ("legacy_covariates", "scvi_covariates"),
+        ("legacy_scanvi", "scanvi"),
+    ):
+        write_legacy(HERE / source, HERE / name)
+        check_legacy(HERE / name, "SCANVI" if "scanvi" in name else "SCVI", plain, latents[source])
+        latents[name] = latents[source]
     np.savez_compressed(HERE / "answers.npz", **latents)
     plain.write_h5ad(HERE / "cells.h5ad", compression="gzip")
+
+
+def write_legacy(source: Path, folder: Path) -> None:
+    """Write a model in the three files of versions before 0.15."""
+    saved = torch.load(source / "model.pt", weights_only=False)
+    attributes = saved["attr_dict"]
+    registry = attributes.pop("registry_")
+    fields, words = registry["field_registries"], registry["setup_args"]
+    places: dict[str, Any] = {"X": {"attr_name": "X", "attr_key": None}}
+    mappings: dict[str, Any] = {}
+    stats = {"n_cells": 120, "n_vars": len(saved["var_names"])}
+    setup: dict[str, Any] = {"scvi_version": "0.14.5"}
+    for old, new in (("batch_indices", "batch"), ("labels", "labels")):
+        state = fields[new]["state_registry"]
+        key = f"_scvi_{new}"
+        places[old] = {"attr_name": "obs", "attr_key": key}
+        mappings[key] = {
+            "original_key": state["original_key"],
+            "mapping": np.array(state["categorical_mapping"]),
+        }
+        stats[f"n_{new}"] = len(state["categorical_mapping"])
+    if words.get("categorical_covariate_keys"):
+        state = fields["extra_categorical_covs"]["state_registry"]
+        places["cat_covs"] = {"attr_name": "obsm", "attr_key": "_scvi_extra_categoricals"}
+        setup["extra_categoricals"] = {
+            "mappings": dict(state["mappings"]),
+            "keys": list(state["field_keys"]),
+            "n_cats_per_key": list(state["n_cats_per_key"]),
+        }
+    if words.get("continuous_covariate_keys"):
+        places["cont_covs"] = {"attr_name": "obsm", "attr_key": "_scvi_extra_continuous"}
+        setup["extra_continuous_keys"] = np.array(words["continuous_covariate_keys"])
+    setup |= {"data_registry": places, "categorical_mappings": mappings, "summary_stats": stats}
+    attributes["scvi_setup_dict_"] = setup
+    if "unlabeled_category" in words:
+        attributes["unlabeled_category_"] = words["unlabeled_category"]
+    folder.mkdir()
+    torch.save(saved["model_state_dict"], folder / "model_params.pt")
+    np.savetxt(folder / "var_names.csv", saved["var_names"], fmt="%s")
+    with (folder / "attr.pkl").open("wb") as file:
+        pickle.dump(attributes, file)
+
+
+def check_legacy(folder: Path, kind: str, cells: Any, latent: np.ndarray) -> None:
+    """Check that scvi-tools itself can convert the three files."""
+    model = getattr(scvi.model, kind)
+    cells = cells.copy()
+    # The converted set-up names it as a column that the user has.
+    cells.obs["_scvi_labels"] = 0
+    with tempfile.TemporaryDirectory() as converted:
+        model.convert_legacy_save(folder, converted, overwrite=True)
+        found = model.load(converted, cells, accelerator="cpu").get_latent_representation()
+    np.testing.assert_allclose(found, latent, atol=1e-6)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,13 @@ MinifiedType: TypeAlias = Literal[
 PLACE = "cellvae_minified"
 """Entry of `adata.uns` that says that an AnnData is minified, and by what."""
 
+PEER_PLACE = "_scvi_adata_minify_type"
+"""Entry of `adata.uns` in which scvi-tools says that an AnnData is minified, and how."""
+PEER_PREFIXES = ("scvi_", "_scvi_")
+"""Beginnings of the entries of `adata.obsm` in which scvi-tools keeps mean and variance."""
+PEER_SIZE = "_scvi_observed_lib_size"
+"""Column of `adata.obs` with the sum of the counts in older versions of scvi-tools."""
+
 SIZE = "observed_lib_size"
 """Column of `adata.obs` with the sum of the counts of each cell."""
 
@@ -54,7 +61,8 @@ class MinifiedRecord:
     qzm_key, qzv_key
         Entries of `adata.obsm` with the mean and the variance of the latent posterior.
     weights
-        Digest of the weights of the model, which alone knows what the latent means.
+        Digest of the weights of the model, which alone knows what the latent means; empty where
+        scvi-tools minified the AnnData, which does not say by which model.
     """
 
     data_type: MinifiedType
@@ -94,7 +102,12 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
     check_is_anndata(adata)
     stored = adata.uns.get(PLACE)
     if stored is None:
-        return None
+        peer = adata.uns.get(PEER_PLACE)
+        if peer is None:
+            return None
+        old = f"{PEER_PREFIXES[1]}latent_qzm" in adata.obsm
+        keys = {f"{name}_key": f"{PEER_PREFIXES[old]}latent_{name}" for name in ("qzm", "qzv")}
+        stored = {"data_type": peer, "weights": "", **keys}
     wanted = [field.name for field in fields(MinifiedRecord)]
     if not isinstance(stored, Mapping) or set(stored) != set(wanted):
         raise InvalidDataError(
@@ -181,7 +194,8 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
     """
     keys = {"latent_mean": record.qzm_key, "latent_variance": record.qzv_key}
     missing = [f"obsm['{key}']" for key in keys.values() if key not in adata.obsm]
-    columns = [SIZE_MEAN, SIZE_VARIANCE] if SIZE_MEAN in adata.obs else [SIZE]
+    size = PEER_SIZE if PEER_SIZE in adata.obs and SIZE not in adata.obs else SIZE
+    columns = [SIZE_MEAN, SIZE_VARIANCE] if SIZE_MEAN in adata.obs else [size]
     missing += [f"obs['{key}']" for key in columns if key not in adata.obs]
     if missing:
         raise DataMismatchError(

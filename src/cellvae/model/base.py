@@ -712,8 +712,8 @@ class Model(ABC):
         Parameters
         ----------
         dir_path
-            Folder that :meth:`save` or a checkpoint wrote, or scvi-tools 0.15 and later. Nothing in
-            a file is run; of scvi-tools' files the history is left out.
+            Folder that :meth:`save` or a checkpoint wrote, or scvi-tools. Nothing in a file is run;
+            of scvi-tools' files the history is left out.
         adata
             Cells for the model; genes are matched by name. None for those saved with it, if any.
         accelerator, device
@@ -738,6 +738,40 @@ class Model(ABC):
         if cells is not None:
             model.attach(cells, new=True)
         return model
+
+    @classmethod
+    def convert_legacy_save(
+        cls,
+        dir_path: str | Path,
+        output_dir_path: str | Path,
+        overwrite: bool = False,
+        prefix: str | None = None,
+    ) -> None:
+        """Save a model of scvi-tools, of whichever version, as this package does.
+
+        Models of scvi-tools before 0.15, in three files, can also be loaded as they are.
+
+        Parameters
+        ----------
+        dir_path
+            Folder of the model of scvi-tools.
+        output_dir_path
+            Folder for the converted model; cells that were saved with it come along.
+        overwrite
+            Whether a model that is there is replaced.
+        prefix
+            Beginning of the names of the files, before and after.
+
+        Raises
+        ------
+        FileFormatError
+            If there is no such model, or its files are damaged.
+        InvalidOptionError
+            If there is a model already and `overwrite` is False.
+        """
+        cpu = torch.device("cpu")
+        model = load_foreign(cls, dir_path, None, prefix or "", cpu)
+        model.save(output_dir_path, prefix, overwrite, save_anndata=model.adata is not None)
 
     @classmethod
     def load_reference(cls: type[M], dir_path: str | Path) -> M:

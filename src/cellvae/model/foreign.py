@@ -59,7 +59,13 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     {"_embeddings_dict.batch.": "batch_embedding.", "_guide.": "", "_model.": ""}
 )
 """Beginnings of names of weights that are others here."""
-WITHOUT_MEANING = ("datamodule", "use_size_factor_key", "extra_payload_autotune")
+WITHOUT_MEANING = (
+    "datamodule",
+    "use_size_factor_key",
+    "extra_payload_autotune",
+    "use_cuda",
+    "use_gpu",
+)
 """Options of scvi-tools with nothing to act on here."""
 
 
@@ -81,7 +87,7 @@ def load_foreign(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    found = read_foreign(folder, prefix)
+    found = read_foreign(folder, prefix, name=cls.__name__)
     if found.name != cls.__name__:
         raise FileFormatError(
             f"Expected a saved {cls.__name__} in {folder}; got a {found.name} of scvi-tools "

@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 
     from cellvae.model.base import Model
 
-WRITTEN = ("SCVI", "SCANVI", "PEAKVI")
+WRITTEN = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI")
 """Models that scvi-tools has under the same names, with the same weights."""
 ONLY_HERE = ("var_activation", "y_prior")
 """Options that cannot be told to scvi-tools, but for their defaults."""
+
+OF_LINEAR = (
+    "n_hidden",
+    "n_latent",
+    "n_layers",
+    "dropout_rate",
+    "dispersion",
+    "gene_likelihood",
+    "use_observed_lib_size",
+    "latent_distribution",
+)
+"""Options that LinearSCVI has in scvi-tools, which knows no covariates there but the batch."""
 
 
 def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None) -> None:
@@ -50,6 +62,8 @@ def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None)
         raise InvalidOptionError(
             "scvi-tools cannot make a SCANVI with dispersion='gene-label'. Save without format."
         )
+    if name == "LinearSCVI":
+        check_linear(model, options)
     split = model.split
     indices = (
         {} if split is None else {p: getattr(split, p) for p in ("train", "validation", "test")}
@@ -89,6 +103,25 @@ def chosen_options(config: Any) -> dict[str, Any]:
     return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
 
 
+def check_linear(model: Model, options: dict[str, Any]) -> None:
+    """Refuse a LinearSCVI that scvi-tools does not have.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it has such options or covariates.
+    """
+    alone = [word for word in options if word not in OF_LINEAR]
+    given = model.registration.keys.given()
+    alone += [word for word in given if word not in ("layer", "batch_key", "labels_key")]
+    if options.get("dispersion") in ("gene-label", "gene-cell"):
+        alone.append("dispersion")
+    if alone:
+        raise InvalidOptionError(
+            f"The LinearSCVI of scvi-tools cannot be told {named(alone)}. Save without format."
+        )
+
+
 def foreign_weights(model: Model) -> dict[str, Tensor]:
     """Weights by scvi-tools' names, with those of networks that it makes without using them."""
     found = {name_there(name): tensor for name, tensor in model.module.state_dict().items()}
@@ -120,6 +153,14 @@ def unused_weights(model: Model, found: dict[str, Tensor]) -> dict[str, Tensor]:
     for part in ("mean_encoder", "var_encoder"):
         weights[f"l_encoder.{part}.weight"] = torch.zeros(1, n_hidden)
         weights[f"l_encoder.{part}.bias"] = torch.zeros(1)
+    if type(model).__name__ == "LinearSCVI":
+        regressor = "factor_regressor."
+        weights |= {
+            name.replace(regressor, "px_dropout_decoder."): torch.zeros_like(tensor)
+            for name, tensor in found.items()
+            if regressor in name
+        }
+        return weights
     for part in ("px_r_decoder", "px_dropout_decoder"):
         weights[f"decoder.{part}.weight"] = torch.zeros(n_genes, n_hidden)
         weights[f"decoder.{part}.bias"] = torch.zeros(n_genes)

@@ -98,7 +98,7 @@ def check_minified_by(record: MinifiedRecord, module: nn.Module) -> None:
     DataMismatchError
         If so.
     """
-    if record.weights != weights_digest(module):
+    if record.weights and record.weights != weights_digest(module):
         raise DataMismatchError(
             "Expected an AnnData that this model has minified; the latent in this one is that of "
             "another model, or of other weights. Load the model that minified it, or give the "

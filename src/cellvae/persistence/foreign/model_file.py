@@ -13,12 +13,11 @@ from torch import Tensor
 
 from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import TorchArchive
+from cellvae.persistence.foreign.legacy import OLD_FILES, read_legacy
 from cellvae.persistence.foreign.unpickler import read_pickled
 
 MODEL_FILE = "model.pt"
 CELLS_FILE = "adata.h5ad"
-OLD_FILES = ("model_params.pt", "attr.pkl", "var_names.csv")
-"""Files of versions before 0.15."""
 
 
 @final
@@ -72,8 +71,15 @@ def is_foreign(folder: str | Path, prefix: str = "") -> bool:
     return any((path / f"{prefix}{name}").is_file() for name in (MODEL_FILE, OLD_FILES[0]))
 
 
-def read_foreign(folder: str | Path, prefix: str = "") -> ForeignModel:
+def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = None) -> ForeignModel:
     """Read a model of scvi-tools; nothing in the file is run.
+
+    Parameters
+    ----------
+    folder, prefix
+        Where it is, and how the names of its files begin.
+    name
+        Class of the model, where it is known; files before 0.15 do not say it.
 
     Raises
     ------
@@ -81,12 +87,15 @@ def read_foreign(folder: str | Path, prefix: str = "") -> ForeignModel:
         If the file is damaged, of another kind, or asks for something that is not on the list.
     """
     path = Path(folder).expanduser() / f"{prefix}{MODEL_FILE}"
-    if not path.is_file():
+    if path.is_file():
+        values = read_pickled(TorchArchive(path))
+    elif name is not None:
+        values = read_legacy(path.parent, prefix, name)
+    else:
         raise FileFormatError(
-            f"{path.parent} holds a model of scvi-tools before 0.15, in three files. Convert it "
-            "with scvi-tools first: SCVI.convert_legacy_save(folder, new_folder)."
+            f"{path.parent} holds a model of scvi-tools before 0.15, whose files do not say of "
+            "which class it is. Load it with that class, such as SCVI.load(folder)."
         )
-    values = read_pickled(TorchArchive(path))
     try:
         attributes = entries(values["attr_dict"])
         registry = entries(attributes["registry_"])

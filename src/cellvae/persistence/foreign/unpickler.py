@@ -7,15 +7,16 @@ import math
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.foreign.archive import MOST_PICKLED, TorchArchive
+from cellvae.persistence.foreign.archive import MOST_PICKLED
 from cellvae.persistence.foreign.inert import Array, Inert, Kind, Maker
 
 STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -124,17 +125,27 @@ KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
 """Everything that a file can make, and what makes it here."""
 
 
+class Source(Protocol):
+    """File with a pickle, and perhaps with storages of tensors."""
+
+    path: Path
+
+    def bytes_of(self, name: str, most: int) -> bytes:
+        """Read a member of at most so many bytes."""
+        ...
+
+
 @final
 class SafeUnpickler(pickle.Unpickler):
-    """Unpickler of a file of torch that makes only what is on the list.
+    """Unpickler of a file that makes only what is on the list.
 
     Parameters
     ----------
     archive
-        File of torch.
+        The file.
     """
 
-    def __init__(self, archive: TorchArchive) -> None:
+    def __init__(self, archive: Source) -> None:
         super().__init__(io.BytesIO(archive.bytes_of("data.pkl", MOST_PICKLED)))
         self.archive = archive
         self.storages: dict[str, Tensor] = {}
@@ -180,8 +191,8 @@ class SafeUnpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def read_pickled(archive: TorchArchive) -> Any:
-    """Values of a file of torch: numbers, texts, lists, dictionaries, arrays and tensors.
+def read_pickled(archive: Source) -> Any:
+    """Values of a file: numbers, texts, lists, dictionaries, arrays and tensors.
 
     Raises
     ------
