@@ -131,9 +131,15 @@ class Settings:
         """Show the package's messages on standard error again."""
         show_messages()
 
+    def __getattr__(self, name: str) -> object:
+        if name in WITHOUT_EFFECT:
+            return self.values.get(name)
+        raise AttributeError(f"settings has no '{name}'.")
+
     def __setattr__(self, name: str, value: object) -> None:
         if name in WITHOUT_EFFECT:
             logger.info("settings.%s changes nothing here. %s", name, WITHOUT_EFFECT[name])
+            self.values[name] = value
             return
         known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads", "kernels"]
         if name != "values" and name not in known:

@@ -31,9 +31,46 @@ READERS = ("read_csv", "read_h5ad", "read_loom", "read_text")
 """Functions of anndata that scvi-tools has here too."""
 
 
+NO_DOWNLOAD = "no data set is downloaded; read your own copy, with read_h5ad"
+INSTEAD = {
+    **dict.fromkeys(
+        (
+            "brainlarge_dataset",
+            "breast_cancer_dataset",
+            "cellxgene",
+            "cortex",
+            "dataset_10x",
+            "frontalcortex_dropseq",
+            "heart_cell_atlas_subsampled",
+            "mouse_ob_dataset",
+            "pbmc_dataset",
+            "pbmc_seurat_v4_cite_seq",
+            "pbmcs_10x_cite_seq",
+            "prefrontalcortex_starmap",
+            "purified_pbmc_dataset",
+            "retina",
+            "smfish",
+            "spleen_lymph_cite_seq",
+        ),
+        NO_DOWNLOAD,
+    ),
+    "annotation_simulation": NO_DOWNLOAD,
+    "AnnDataManager": "model.adata_manager answers what is asked of one",
+    "AnnDataManagerValidationCheck": "setup_anndata checks what it reads",
+    "AnnTorchDataset": "model.train and the questions read cells themselves",
+    "read_10x_atac": "use scanpy.read_10x_mtx",
+    "read_10x_multiome": "use scanpy.read_10x_mtx",
+    "organize_multiome_anndatas": "no model here reads two modalities yet",
+    "organize_cite_seq_10x": "no model here reads proteins yet",
+    "add_dna_sequence": "no model here reads sequences yet",
+}
+"""Parts of scvi-tools that are not here, and what to do in their place."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in READERS:
-        raise AttributeError(f"module 'cellvae.data' has no attribute '{name}'")
+        instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
+        raise AttributeError(f"module 'cellvae.data' has no attribute '{name}'{instead}")
     import anndata
 
     return anndata.read_h5ad if name == "read_h5ad" else getattr(anndata.io, name)

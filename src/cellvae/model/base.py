@@ -774,12 +774,12 @@ class Model(ABC):
         model.save(output_dir_path, prefix, overwrite, save_anndata=model.adata is not None)
 
     @classmethod
-    def load_reference(cls: type[M], dir_path: str | Path) -> M:
+    def load_reference(cls: type[M], dir_path: str | Path, prefix: str = "") -> M:
         """Model from a folder, without the cells that may be there; on the CPU."""
-        if is_foreign(dir_path, ""):
+        if is_foreign(dir_path, prefix):
             cpu = torch.device("cpu")
-            return cast("M", load_foreign(cls, dir_path, None, "", cpu, with_cells=False))
-        return cls.without_cells(read_model(dir_path, ""))
+            return cast("M", load_foreign(cls, dir_path, None, prefix, cpu, with_cells=False))
+        return cls.without_cells(read_model(dir_path, prefix))
 
     @classmethod
     def without_cells(cls: type[M], saved: SavedModel) -> M:

@@ -119,24 +119,9 @@ class AnnDataManager:
         DataMismatchError
             If the model has no cells.
         """
-        model = self.model
-        if model.adata is None:
+        if self.adata is None:
             raise DataMismatchError("The model was loaded without cells. Load it with adata=...")
-        known(self.registry["field_registries"], registry_key)
-        name = next(own for own, theirs in COLUMNS.items() if theirs == registry_key)
-        record: Any = model.registration.fields[name]
-        if isinstance(record, CountsRecord):
-            return count_matrix(model.adata, record.layer).values
-        field = next(f for f in model.fields(model.registration.keys) if f.name == name)
-        column: Any = field.read(model.adata, record, None)
-        if column is None:
-            raise UnknownKeyError(
-                f"Expected a field that was set up; {type(model).__name__} has no '{registry_key}'."
-            )
-        values = column.take(torch.arange(len(column))).numpy()
-        if isinstance(record, CategoryRecord) or name == "size_factor":
-            return values
-        return pd.DataFrame(values, index=model.adata.obs_names, columns=[*record.keys])
+        return get_from_registry(self.model, self.adata, registry_key)
 
     def view_registry(self, hide_state_registries: bool = False) -> None:
         """Print what the model reads."""
@@ -158,9 +143,31 @@ def known(fields: dict[str, Any], key: str) -> Any:
     return fields[key]
 
 
-def get_from_registry(self: Model, registry_key: str) -> Any:
-    """Values of a field for the cells of the model: see :class:`AnnDataManager`."""
-    return AnnDataManager(self).get_from_registry(registry_key)
+def get_from_registry(self: Model, adata: AnnData, registry_key: str) -> Any:
+    """Values of a field for cells, as :meth:`AnnDataManager.get_from_registry` gives them.
+
+    Parameters
+    ----------
+    adata
+        Cells with what the model reads.
+    registry_key
+        Name of the field in scvi-tools: one of `cellvae.REGISTRY_KEYS`.
+    """
+    known(registry_of(self)["field_registries"], registry_key)
+    name = next(own for own, theirs in COLUMNS.items() if theirs == registry_key)
+    record: Any = self.registration.fields[name]
+    if isinstance(record, CountsRecord):
+        return count_matrix(adata, record.layer).values
+    field = next(f for f in self.fields(self.registration.keys) if f.name == name)
+    column: Any = field.read(adata, record, None)
+    if column is None:
+        raise UnknownKeyError(
+            f"Expected a field that was set up; {type(self).__name__} has no '{registry_key}'."
+        )
+    values = column.take(torch.arange(len(column))).numpy()
+    if isinstance(record, CategoryRecord) or name == "size_factor":
+        return values
+    return pd.DataFrame(values, index=adata.obs_names, columns=[*record.keys])
 
 
 def get_state_registry(self: Model, registry_key: str) -> Attributes:
@@ -188,14 +195,16 @@ def view_registry(self: Model, hide_state_registries: bool = False) -> None:
     setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
 
 
-def load_registry(cls: type[Model], dir_path: str | Path) -> dict[str, Any]:
+def load_registry(
+    cls: type[Model], dir_path: str | Path, prefix: str | None = None
+) -> dict[str, Any]:
     """What a saved model was set up with, in the form of scvi-tools."""
-    return registry_of(cls.load_reference(dir_path))
+    return registry_of(cls.load_reference(dir_path, prefix or ""))
 
 
-def view_setup_args(cls: type[Model], dir_path: str | Path) -> None:
+def view_setup_args(cls: type[Model], dir_path: str | Path, prefix: str | None = None) -> None:
     """Print what a saved model was set up with."""
-    view_registry(cls.load_reference(dir_path), hide_state_registries=True)
+    view_registry(cls.load_reference(dir_path, prefix or ""), hide_state_registries=True)
 
 
 def registry_of(model: Model) -> dict[str, Any]:

@@ -20,3 +20,17 @@ __all__ = [
 
 LinearDecoderSCVI = LinearDecoder
 """Name that scvi-tools gives to the linear decoder."""
+INSTEAD = {
+    "Decoder": "NormalDecoder gives a distribution",
+    "DecoderTOTALVI": "there is no TOTALVI yet",
+    "EncoderTOTALVI": "there is no TOTALVI yet",
+    "Embedding": "use torch.nn.Embedding",
+    "MultiDecoder": "use FCLayers",
+    "MultiEncoder": "use Encoder",
+}
+"""Parts of scvi-tools that are not here, and what to use in their place."""
+
+
+def __getattr__(name: str) -> object:
+    instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
+    raise AttributeError(f"module 'cellvae.nn' has no attribute '{name}'{instead}")

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
         Summary,
         TrainingCheckpoint,
     )
+    from cellvae.train.configs import (
+        PyroTrainingPlanConfig,
+        SemiSupervisedTrainingPlanConfig,
+        TrainerConfig,
+        TrainingPlanConfig,
+    )
     from cellvae.train.history import History
     from cellvae.train.learning_rate_search import LearningRateSearch
     from cellvae.train.plan import Plan
@@ -56,22 +62,30 @@ __all__ = [
     "Plan",
     "PredictionWriter",
     "PrintMetrics",
+    "PyroTrainingPlanConfig",
     "RecordLearningRate",
     "ResourceMonitor",
     "RetrievalEvaluation",
     "RunLogger",
     "SaveCheckpoint",
+    "SemiSupervisedTrainingPlanConfig",
     "Stage",
     "Stages",
     "StopReason",
     "StopTraining",
     "Summary",
+    "TrainerConfig",
     "TrainingCheckpoint",
+    "TrainingPlanConfig",
     "TrainingReport",
     "interpolate_with",
 ]
 
 WHERE = {
+    "PyroTrainingPlanConfig": "cellvae.train.configs",
+    "SemiSupervisedTrainingPlanConfig": "cellvae.train.configs",
+    "TrainerConfig": "cellvae.train.configs",
+    "TrainingPlanConfig": "cellvae.train.configs",
     "History": "cellvae.train.history",
     "LearningRateSearch": "cellvae.train.learning_rate_search",
     "Plan": "cellvae.train.plan",
@@ -81,16 +95,25 @@ WHERE = {
 }
 
 
+PLAN = "Plan is what trains every model"
+WORDS = "give plan_kwargs or plan_config a dictionary"
 INSTEAD = {
     "ScibCallback": "use IntegrationEvaluation",
-    "AutotuneCallback": "search around model.train(), whose history has every metric",
     "Trainer": "give arguments of lightning.Trainer to model.train()",
     "TrainRunner": "call model.train()",
-    "TrainingPlan": "Plan is what trains every model",
-    "PyroTrainingPlan": "Plan is what trains every model",
-    "SemiSupervisedTrainingPlan": "Plan is what trains every model",
-    "TrainingPlanConfig": "give plan_kwargs or plan_config a dictionary",
-    "TrainerConfig": "give trainer_config a dictionary",
+    "TrainingPlan": PLAN,
+    "PyroTrainingPlan": PLAN,
+    "LowLevelPyroTrainingPlan": PLAN,
+    "SemiSupervisedTrainingPlan": PLAN,
+    "AdversarialTrainingPlan": PLAN,
+    "SemiSupervisedAdversarialTrainingPlan": PLAN,
+    "ClassifierTrainingPlan": PLAN,
+    "AdversarialTrainingPlanConfig": WORDS,
+    "SemiSupervisedAdversarialTrainingPlanConfig": WORDS,
+    "ClassifierTrainingPlanConfig": WORDS,
+    "LowLevelPyroTrainingPlanConfig": WORDS,
+    "JaxTrainingPlanConfig": "there are no models in Jax",
+    "METRIC_KEYS": "names of metrics are those of model.history",
     "merge_kwargs": "give model.train() the words themselves, which come before those of configs",
 }
 """Parts of scvi-tools that are not here, and what to use in their place."""
