@@ -75,6 +75,16 @@ def test_posteriors_and_expression_are_those_of_scvi_tools(
     np.testing.assert_allclose(found, answers[f"{name} expression"], rtol=0.15, atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["scvi", "scvi_covariates", "scvi_size", "linear"])
+def test_bounds_are_those_of_scvi_tools(name: str, cells: AnnData, answers: Any) -> None:
+    model: Any = cellvae.load(DATA / name, cells)
+    torch.manual_seed(0)
+    draws = [model.get_elbo() for _ in range(200)]
+    mean, deviation = answers[f"{name} elbo"]
+    assert np.std(draws) == pytest.approx(deviation, rel=0.3)
+    assert abs(np.mean(draws) - mean) < 5 * deviation * np.sqrt(2 / 200)
+
+
 def test_probabilities_of_labels_are_those_of_scvi_tools(cells: AnnData, answers: Any) -> None:
     model = SCANVI.load(DATA / "scanvi", cells)
     assert model.labels == ("label_0", "label_2") and model.unlabeled_category == "label_1"

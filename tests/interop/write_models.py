@@ -18,6 +18,7 @@ import torch
 
 HERE = Path(__file__).parent / "data"
 QUICK = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
+ELBO = ("scvi", "scvi_covariates", "scvi_size", "linear")
 SMALL = {"n_hidden": 6, "n_latent": 3}
 
 
@@ -50,6 +51,9 @@ def main() -> None:
             latents[f"{name} expression"] = model.get_normalized_expression(
                 n_samples=200, return_numpy=True
             )
+        if name in ELBO:
+            draws = [float(model.get_elbo()) for _ in range(200)]
+            latents[f"{name} elbo"] = np.array([np.mean(draws), np.std(draws)])
         if name == "scanvi":
             latents["scanvi probabilities"] = model.predict(soft=True).to_numpy()
 
