@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -36,3 +37,14 @@ def test_writing_leaves_the_cells_as_they_are(tmp_path: Path) -> None:
     assert again.obs["donor"].tolist() == ["a", "b", "a"]
     np.testing.assert_array_equal(again.layers["twice"], 2 * np.eye(3, 2))
     np.testing.assert_array_equal(again.raw.X, np.eye(3, 2))
+
+
+def test_texts_of_pandas_own_type_are_written(tmp_path: Path) -> None:
+    adata = AnnData(np.ones((2, 2), dtype=np.float32))
+    adata.obs = pd.DataFrame(
+        {"kind": pd.array(["x", "y"], dtype="string")}, index=pd.Index(["a", "b"], dtype="string")
+    )
+    write_h5ad(adata, tmp_path / "cells.h5ad", {})
+    again = read_h5ad(tmp_path / "cells.h5ad")
+    assert [*again.obs_names] == ["a", "b"] and [*again.obs["kind"]] == ["x", "y"]
+    assert isinstance(adata.obs["kind"].dtype, pd.StringDtype)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -49,7 +50,19 @@ def write_h5ad(adata: AnnData, path: Path, words: Mapping[str, Any]) -> None:
         # write_h5ad would make it read from the new file from then on.
         adata.copy(path).file.close()
     else:
-        same_arrays(adata).write_h5ad(path, **words)
+        copy = same_arrays(adata)
+        copy.obs, copy.var = with_plain_texts(copy.obs), with_plain_texts(copy.var)
+        copy.write_h5ad(path, **words)
+
+
+def with_plain_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Table with ordinary texts in place of pandas' own type, which older readers do not know."""
+    import pandas as pd
+
+    if isinstance(table.index.dtype, pd.StringDtype):
+        table.index = table.index.astype(object)
+    typed = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    return table.astype(dict.fromkeys(typed, object)) if typed else table
 
 
 def same_arrays(adata: AnnData) -> AnnData:
