@@ -419,6 +419,7 @@ class Model(ABC):
             Further words of early stopping (`early_stopping_mode`, `_combine`, `_baseline`,
             `_patience_epochs`, `_stopping_threshold` ...), `lr_schedule="cosine"`,
             `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
+            `steps_per_block` (optimizer steps that Lightning sees as one batch),
             `enable_checkpointing`, `checkpointing_monitor`, `learning_rate_monitor`,
             `enable_progress_bar`, `progress_bar_refresh_rate`, `simple_progress_bar`, `logger`,
             and any argument of `lightning.Trainer`.

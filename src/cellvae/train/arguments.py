@@ -94,6 +94,7 @@ RUN_WORDS = (
     "resume",
     "run_dir",
     "reset",
+    "steps_per_block",
 )
 FURTHER_WORDS = (
     *(

@@ -63,6 +63,8 @@ def make_report(
         peak_memory_mib=peak_memory(),
         peak_gpu_memory_mib=peak_gpu_memory(trainer),
         run_dir=str(run_dir) if run_dir is not None else None,
+        steps_per_block=plan.steps.number,
+        steps_reason=plan.steps.reason,
     )
 
 

@@ -49,6 +49,7 @@ from cellvae.train.state import (
     put_callbacks_back,
     put_optimizers_back,
 )
+from cellvae.train.steps import StepsPerBlock, choose_steps
 from cellvae.train.stopping import Interrupts, stoppable
 from cellvae.train.trainer import make_trainer
 from cellvae.train.warmup import KLWarmup, plan_warmup
@@ -157,9 +158,13 @@ def fit(
     chosen = build_callbacks(options, callbacks, state_dir=start.state_dir, run_dir=start.run_dir)
     resizable = any(isinstance(c, BatchSizeFinder) for c in chosen)
 
-    def cut(batch_size: int, validating: bool) -> tuple[EpochBlocks, EpochBlocks | None]:
+    single = StepsPerBlock(number=1, reason="")
+
+    def cut(
+        batch_size: int, validating: bool, steps: StepsPerBlock = single
+    ) -> tuple[EpochBlocks, EpochBlocks | None]:
         loader = dataclasses.replace(options.loader, batch_size=batch_size)
-        train = blocks_of(rows, split.train, loader, seed, SMALLEST, labels)
+        train = blocks_of(rows, split.train, loader, seed, SMALLEST, labels, steps.number)
         if not validating:
             return train, None
         plain = LoaderOptions(batch_size=batch_size, shuffle=False)
@@ -168,7 +173,7 @@ def fit(
     train_blocks, _ = cut(options.loader.batch_size, False)
     check_batch_norm(module, options.loader)
     floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
-    warmup = plan_warmup(options.warmup, max_epochs, len(train_blocks), floor or 0.0)
+    warmup = plan_warmup(options.warmup, max_epochs, train_blocks.n_steps, floor or 0.0)
     identity = {**start.identity, "training": described(options)}
     if state is not None:
         check_identity(state.identity, identity)
@@ -201,13 +206,15 @@ def fit(
     )
     validate_every = options.check_val_every_n_epoch or (1 if needed else None)
     validating = bool(validate_every and len(split.validation))
-    train_blocks, validation_blocks = cut(options.loader.batch_size, validating)
+    steps = choose_steps(options, chosen, n_steps=train_blocks.n_steps, can_be_cut=not resizable)
+    plan.use_blocks(steps)
+    train_blocks, validation_blocks = cut(options.loader.batch_size, validating, steps)
     with quiet_lightning():
         trainer = make_trainer(
             options,
             chosen,
             max_epochs=max_epochs,
-            n_batches=len(train_blocks),
+            n_batches=train_blocks.n_steps,
             validate_every=validate_every if validation_blocks is not None else None,
             root=start.run_dir,
         )
@@ -219,7 +226,7 @@ def fit(
             return (
                 train,
                 validation,
-                plan_warmup(options.warmup, max_epochs, len(train), floor or 0),
+                plan_warmup(options.warmup, max_epochs, train.n_steps, floor or 0),
             )
 
         plan.cut = cut_anew
@@ -413,6 +420,7 @@ def blocks_of(
     seed: int,
     smallest: int,
     labels: NDArray[np.int64] | None = None,
+    steps_per_block: int = 1,
 ) -> EpochBlocks[Any]:
     """Cells of one split, cut into blocks anew every epoch."""
     labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
@@ -432,6 +440,7 @@ def blocks_of(
         batch_size=loader.batch_size,
         seed=seed,
         shuffle=loader.shuffle,
+        steps_per_block=steps_per_block,
         drop_last=loader.drop_last,
         smallest=smallest,
         prefetch=loader.num_workers,

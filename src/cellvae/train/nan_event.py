@@ -91,10 +91,10 @@ def culprits(plan: Plan, loader: Any, batch: int) -> tuple[tuple[str, ...], str 
     if not isinstance(loader, EpochBlocks):
         return (), None
     order = epoch_order(loader.cells, loader.seed, loader.epoch, loader.shuffle)
-    blocks = loader.blocks_of(order)
-    if batch >= len(blocks):
+    steps = [cells for block in loader.blocks_of(order) for cells in block]
+    if batch >= len(steps):
         return (), None
-    numbers = blocks[batch].reshape(-1)
+    numbers = steps[batch]
     states = [(part, part.training) for part in plan.module.modules()]
     found: list[str] = []
     hooks = [

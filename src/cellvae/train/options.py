@@ -143,6 +143,8 @@ class TrainOptions(Options):
     devices: int | str | list[int] | tuple[int] = "auto"
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
+    steps_per_block: int | Literal["auto"] = option("auto", at_least=1)
+    """Optimizer steps that Lightning sees as one batch, where nothing watches single steps."""
     learning_rate_monitor: bool | None = None
     accumulate: Mapping[int, int] | None = None
     """Batches whose gradients are added up before a step, from an epoch on."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from cellvae.train.metrics import is_validation, metric_names
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
 from cellvae.train.report import TrainingReport
+from cellvae.train.steps import StepsPerBlock
 from cellvae.train.tally import Tally
 from cellvae.train.warmup import KLWarmup
 
@@ -76,9 +78,10 @@ class Best:
 class Plan(pl.LightningModule):
     """Training of one module: loss, optimizer, KL weight and metrics, for any Lightning trainer.
 
-    Each Lightning batch is a :class:`~cellvae.contracts.Block` of one optimizer step. All random
-    numbers of an epoch are a function of the seed and the number of the epoch; those of validation
-    are the same in every epoch, so that two epochs compare weights and not draws.
+    Each Lightning batch is a :class:`~cellvae.contracts.Block` of one optimizer step, which
+    Lightning makes, or of several, which the plan makes by itself. All random numbers of an epoch
+    are a function of the seed and the number of the epoch; those of validation are the same in
+    every epoch, so that two epochs compare weights and not draws.
 
     Parameters
     ----------
@@ -152,6 +155,8 @@ class Plan(pl.LightningModule):
         self.stops_at_nan = False
         self.started = self.is_extra = False
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
+        self.steps = StepsPerBlock(number=1, reason="")
+        self.step_of_epoch = 0
         self.began = time.monotonic()
         self.earlier_seconds = self.data_seconds = 0.0
         self.kept = False
@@ -229,14 +234,30 @@ class Plan(pl.LightningModule):
         """Leave the block where its rows are; what is taken from it is moved."""
         return batch
 
-    def loss_of(self, block: Block) -> Loss:
+    @property
+    def n_steps_of_epoch(self) -> int:
+        """Optimizer steps of an epoch of this process."""
+        if self.blocks:
+            return self.blocks[0].n_steps
+        return int(self.trainer.num_training_batches)
+
+    def use_blocks(self, steps: StepsPerBlock) -> None:
+        """Make steps by itself where a block has several; Lightning makes single ones."""
+        self.steps = steps
+        self.automatic_optimization = steps.number == 1
+
+    def only_step(self, block: Block) -> Loss:
         """Loss of the one step of a block."""
         if block.steps.shape[0] != 1:
             raise TrainingError(
                 f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
             )
+        return self.loss_of(block.rows, block.steps[0])
+
+    def loss_of(self, rows: Rows[Any], cells: Tensor) -> Loss:
+        """Loss of some cells."""
         begin = time.perf_counter()
-        batch = to_device(block.rows.take(block.steps[0]), self.device)
+        batch = to_device(rows.take(cells), self.device)
         self.data_seconds += time.perf_counter() - begin
         if str(self.trainer.precision) in OTHER_TYPES:
             batch = self.trainer.precision_plugin.convert_input(batch)
@@ -281,6 +302,7 @@ class Plan(pl.LightningModule):
         """Start the epoch's own stream of random numbers and set its KL weight."""
         torch.manual_seed(derive(self.seed, "epoch", self.epoch, *self.own_stream))
         self.train_tally.clear()
+        self.step_of_epoch = 0
         self.validated = self.train_logged = False
         self.set_kl_weight()
         loader = self.trainer.train_dataloader
@@ -297,12 +319,62 @@ class Plan(pl.LightningModule):
         """Give the KL term its weight for this epoch and step, counted over all runs."""
         self.kl_weight.fill_(self.warmup.at(self.epoch, self.first_step + self.global_step))
 
-    def training_step(self, batch: Block, batch_idx: int) -> Tensor:
-        """Loss of one step, to be minimised."""
+    def training_step(self, batch: Block, batch_idx: int) -> Tensor | None:
+        """Loss of one step, to be minimised; None where the steps of a block have been made."""
+        if not self.automatic_optimization:
+            self.make_steps(batch)
+            objective = None
+        else:
+            self.follow_warmup()
+            loss = self.only_step(batch)
+            objective = self.counted(loss)
+            self.log_step(loss)
+        if self.trainer.is_last_batch:
+            self.train_logged = True
+            self.log_tally(self.train_tally)
+            self.log(
+                "kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1
+            )
+        return objective
+
+    def make_steps(self, block: Block) -> None:
+        """Make the optimizer steps of a block, as Lightning makes single ones."""
+        optimizer: Any = self.optimizers()
+        watching = [
+            callback
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+            if hasattr(callback, "on_step_start")
+        ]
+
+        def step(cells: Tensor) -> Tensor:
+            self.follow_warmup()
+            objective = self.counted(self.loss_of(block.rows, cells))
+            optimizer.zero_grad()
+            self.manual_backward(objective)
+            return objective
+
+        for cells in block.steps:
+            for callback in watching:
+                callback.on_step_start(self.step_of_epoch)
+            optimizer.step(closure=partial(step, cells))
+            for callback in watching:
+                callback.on_step_end()
+            self.step_of_epoch += 1
+            if self.trainer.should_stop:
+                break
+
+    def follow_warmup(self) -> None:
+        """Set the KL weight of a step, where it changes from step to step."""
         if self.warmup.by_step:
             self.set_kl_weight()
-        loss = self.loss_of(batch)
+
+    def counted(self, loss: Loss) -> Tensor:
+        """Objective of a step whose loss has been added to the metrics of the epoch."""
         self.train_tally.add(loss)
+        return loss.objective
+
+    def log_step(self, loss: Loss) -> None:
+        """Log a step by itself, where that was asked for."""
         if self.log_steps:
             n = loss.reconstruction.shape[0]
             self.log(
@@ -313,13 +385,6 @@ class Plan(pl.LightningModule):
                 batch_size=n,
             )
             self.log("kl_weight_step", self.kl_weight, on_step=True, on_epoch=False, batch_size=n)
-        if self.trainer.is_last_batch:
-            self.train_logged = True
-            self.log_tally(self.train_tally)
-            self.log(
-                "kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1
-            )
-        return loss.objective
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same noise for validation as in every other epoch."""
@@ -330,7 +395,7 @@ class Plan(pl.LightningModule):
 
     def validation_step(self, batch: Block, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
-        self.validation_tally.add(self.loss_of(batch))
+        self.validation_tally.add(self.only_step(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""

@@ -51,6 +51,8 @@ class TrainingReport:
         Most memory that the process, and tensors on the device, have taken.
     run_dir
         Folder of the run.
+    steps_per_block, steps_reason
+        Optimizer steps that Lightning saw as one batch, and why so many.
     """
 
     status: Status
@@ -73,6 +75,8 @@ class TrainingReport:
     peak_memory_mib: float | None = None
     peak_gpu_memory_mib: float | None = None
     run_dir: str | None = None
+    steps_per_block: int = 1
+    steps_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Values for a file."""
@@ -104,6 +108,8 @@ class TrainingReport:
         if self.n_skipped:
             steps = "step" if self.n_skipped == 1 else "steps"
             shown.append(("left out", f"{self.n_skipped:,} {steps}, not finite"))
+        if self.steps_reason:
+            shown.append(("steps", f"{self.steps_per_block} a block ({self.steps_reason})"))
         shown.append(("seed", str(self.seed)))
         return shown
 

@@ -233,6 +233,9 @@ def advance_loops(trainer: pl.Trainer, n_epochs: int, n_steps: int) -> None:
     steps = loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
     for counter in (steps.current, steps.total):
         counter.ready = counter.completed = n_steps
+    by_hand = loop.epoch_loop.manual_optimization.optim_step_progress
+    for progress in (by_hand.current, by_hand.total):
+        progress.ready = progress.completed = n_steps
     loop.epoch_loop._batches_that_stepped = n_steps
 
 

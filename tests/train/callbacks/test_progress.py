@@ -106,6 +106,7 @@ def test_metrics_are_shown_every_n_epochs(
 def test_the_bar_moves_within_training_and_validation(module: Any, rows: Any, split: Split) -> None:
     bar = Shown()
     words: dict[str, Any] = {"max_epochs": 4, "batch_size": 5, "check_val_every_n_epoch": 2}
+    words["steps_per_block"] = 1
     run(module, rows, split, callbacks=[bar], **words)
     # 10 batches of training, and in every second epoch 2 of validation. How many there are is not
     # known in the first epoch that has some: the bar waits for them, and never goes back.
@@ -114,6 +115,12 @@ def test_the_bar_moves_within_training_and_validation(module: Any, rows: Any, sp
     third, fourth = [2 + i for i in tenths], [3 + i for i in twelfths]
     assert bar.places == pytest.approx([*first, *second, *third, *fourth])
     assert "Epoch 4/4 100%" in bar.texts[-1]
+    bar = Shown()
+    run(module, rows, split, callbacks=[bar], **words | {"steps_per_block": 4})
+    tenths, twelfths = [0.4, 0.8, 1], [4 / 12, 8 / 12, 10 / 12, 11 / 12, 1]
+    first, second = tenths, [1 + i for i in (*tenths, 1, 1)]
+    third, fourth = [2 + i for i in tenths], [3 + i for i in twelfths]
+    assert bar.places == pytest.approx([*first, *second, *third, *fourth])
 
 
 @pytest.mark.usefixtures("terminal")

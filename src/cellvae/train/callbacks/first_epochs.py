@@ -45,7 +45,7 @@ class FirstEpochs:
         n_epochs = trainer.max_epochs or 0
         if self.length != "kl" or not isinstance(pl_module, Plan) or n_epochs < 1:
             return
-        n_steps = pl_module.first_step + int(n_epochs * trainer.num_training_batches)
+        n_steps = pl_module.first_step + int(n_epochs * pl_module.n_steps_of_epoch)
         last = pl_module.warmup.at(pl_module.first_epoch + n_epochs - 1, n_steps)
         if last < pl_module.warmup.maximum and not math.isclose(last, pl_module.warmup.maximum):
             warn(

@@ -50,6 +50,7 @@ class NaNGuard(pl.Callback):
     """
 
     group: ClassVar[Group] = Group.GUARD
+    takes_blocks: ClassVar[bool] = True
 
     def __init__(self, on_nan: OnNaN = "stop_restore", *, most_skipped: float = 0.5) -> None:
         super().__init__()
@@ -119,9 +120,14 @@ class NaNGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the buffers as they were before the step."""
+        if pl_module.automatic_optimization:
+            self.on_step_start(batch_idx)
+
+    def on_step_start(self, step: int) -> None:
+        """Keep the buffers as they were before a step, of this number in its epoch."""
         if self.on_nan == "ignore":
             return
-        self.batch_idx = batch_idx
+        self.batch_idx = step
         self.bad_loss = self.bad = None
         for kept, buffer in zip(self.saved, self.buffers, strict=True):
             kept.copy_(buffer)
@@ -231,6 +237,11 @@ class NaNGuard(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Put back the buffers of a step that was left out."""
+        if pl_module.automatic_optimization:
+            self.on_step_end()
+
+    def on_step_end(self) -> None:
+        """Put back the buffers of a step that was left out."""
         if self.bad is None:
             return
         if not self.looks_at_once(self.bad.device):
@@ -259,7 +270,7 @@ class NaNGuard(pl.Callback):
                     trainer, pl_module, int(self.first_step), bool(self.first_loss), wrong
                 )
             self.act(trainer, pl_module, self.event)
-        steps = max(1, trainer.num_training_batches)
+        steps = max(1, pl_module.n_steps_of_epoch)
         if self.n_skipped - self.n_before > self.most_skipped * steps and self.event is not None:
             stop_for(trainer, pl_module, self.event)
         if is_finite(pl_module.module):

@@ -16,6 +16,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
 from cellvae.train.callbacks.contract import Follows, Group, Ordered
 from cellvae.train.metrics import canonical
+from cellvae.train.plan import Plan
 
 # Seconds between two redraws within an epoch.
 REDRAW_SECONDS = 0.2
@@ -47,6 +48,7 @@ class EpochBar(ProgressBar):
     """
 
     group = Group.RECORDER
+    takes_blocks = True
 
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__()
@@ -92,7 +94,10 @@ class EpochBar(ProgressBar):
         batch_idx: int,
     ) -> None:
         """Move the bar within an epoch."""
-        self.move(trainer, batch_idx + 1)
+        done = batch_idx + 1
+        if isinstance(pl_module, Plan) and not pl_module.automatic_optimization:
+            done = pl_module.step_of_epoch
+        self.move(trainer, done)
 
     def on_validation_batch_end(
         self,
@@ -106,7 +111,7 @@ class EpochBar(ProgressBar):
         """Move the bar within the validation at the end of an epoch."""
         if not trainer.sanity_checking and trainer.is_last_batch:
             before = sum(trainer.num_val_batches[:dataloader_idx])
-            self.move(trainer, trainer.num_training_batches + before + batch_idx + 1)
+            self.move(trainer, n_training_steps(trainer) + before + batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the metrics of the epoch."""
@@ -140,7 +145,7 @@ class EpochBar(ProgressBar):
         if self.bar is None or time.monotonic() - self.drawn < REDRAW_SECONDS:
             return
         self.drawn = time.monotonic()
-        of = trainer.num_training_batches + n_validation_batches(trainer)
+        of = n_training_steps(trainer) + n_validation_batches(trainer)
         self.bar.n = max(self.bar.n, trainer.current_epoch + n_batches / max(1, of))
         self.bar.set_description_str(counted(trainer, trainer.current_epoch + 1), refresh=False)
         self.bar.refresh()
@@ -170,6 +175,12 @@ def counted(trainer: pl.Trainer, epoch: int) -> str:
     """Number of an epoch, from 1 on, and of how many."""
     last = n_epochs(trainer)
     return f"Epoch {epoch}" if last is None else f"Epoch {epoch}/{last}"
+
+
+def n_training_steps(trainer: pl.Trainer) -> float:
+    """Steps of training in an epoch, also where Lightning sees several as one batch."""
+    plan = trainer.lightning_module
+    return plan.n_steps_of_epoch if isinstance(plan, Plan) else trainer.num_training_batches
 
 
 def n_validation_batches(trainer: pl.Trainer) -> float:
