@@ -94,6 +94,12 @@ def test_labels_are_learned_alike_in_blocks(made: Callable[..., Any]) -> None:
     assert same(models[0], models[1]) and same(models[0], models[2])
 
 
+def test_labels_of_cells_that_are_not_shuffled_are_learned(made: Callable[..., Any]) -> None:
+    model = made(SCANVI)
+    model.train(**QUICK, datasplitter_kwargs={"shuffle": False})
+    assert model.training_report.steps_reason == "single steps: cells are not shuffled"
+
+
 def test_a_query_is_learned_alike_in_blocks(made: Callable[..., Any], cells: AnnData) -> None:
     reference = made(encode_covariates=True)
     reference.train(**QUICK)

@@ -112,7 +112,8 @@ def watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
         return f"devices={options.devices!r}"
     if options.loader.num_workers:
         return "cells are taken ahead"
-    if not options.loader.shuffle and options.loader.n_samples_per_label is not None:
+    if not options.loader.shuffle:
+        # Companions of steps then differ in number.
         return "cells are not shuffled"
     if os.environ.get(LIMIT) is not None:
         return f"the variable {LIMIT} is set"
