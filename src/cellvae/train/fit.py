@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
 from numpy.typing import NDArray
 
+from cellvae.allocation import memory_kept
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
 from cellvae.data.companions import Companions
@@ -314,6 +315,7 @@ def run(
         sigint_kept(),
         stoppable(plan, callbacks),
         keyboard,
+        memory_kept(),
         own_randomness(plan.seed, "training"),
     ):
         try:

@@ -1,0 +1,127 @@
+"""Memory that is kept between the steps of a run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cellvae import allocation
+from cellvae.allocation import KEPT, USUAL, memory_kept
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="page faults are counted on Linux"
+)
+N_PAGES = 2**23 // 4096
+
+
+class Library:
+    """A C library that notes what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.n_trimmed = 0
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.told.append((parameter, value))
+        return 1
+
+    def malloc_trim(self, pad: object) -> int:
+        self.n_trimmed += 1
+        return 1
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variables of the allocator, and no library remembered."""
+    for name in allocation.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    allocation.tunable.cache_clear()
+    yield
+    allocation.tunable.cache_clear()
+
+
+def faults_of_twenty() -> int:
+    """Page faults while 8 MiB are allocated, filled and freed twenty times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        # Two at a time, as a step has several at once.
+        first, second = torch.ones(2**21), torch.ones(2**21)
+        del first, second
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.usefixtures("untouched")
+def test_memory_that_was_freed_is_used_again() -> None:
+    if allocation.tunable() is None:
+        pytest.skip("the C library is not glibc")
+    with memory_kept():
+        faults_of_twenty()
+        kept = faults_of_twenty()
+    # Forty allocations of 2,048 pages each.
+    assert kept < N_PAGES
+
+
+@pytest.mark.usefixtures("untouched")
+def test_what_was_kept_is_given_back() -> None:
+    if allocation.tunable() is None:
+        pytest.skip("the C library is not glibc")
+    page = resource.getpagesize()
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
+    before = resident()
+    with memory_kept():
+        parts = [torch.ones(2**20) for _ in range(64)]
+        del parts
+        inside = resident() - before
+    assert inside > 200 * 2**20
+    assert resident() - before < 64 * 2**20
+
+
+def test_only_the_outermost_context_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setattr(allocation, "tunable", lambda: library)
+    with memory_kept():
+        with pytest.raises(KeyError), memory_kept():
+            raise KeyError
+        assert library.told == list(KEPT)
+    assert library.told == [*KEPT, *USUAL]
+    assert library.n_trimmed == 1
+
+
+def test_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
+    monkeypatch.setattr(allocation, "tunable", lambda: library)
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with memory_kept():
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    with memory_kept():
+        thread.start()
+        assert inside.wait(30)
+    assert library.told == list(KEPT)
+    leave.set()
+    thread.join(30)
+    assert library.told == [*KEPT, *USUAL]
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("name", allocation.VARIABLES)
+def test_a_user_who_tunes_the_library_is_left_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert allocation.tunable() is None
+    with memory_kept():
+        pass
