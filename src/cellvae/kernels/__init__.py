@@ -6,5 +6,14 @@ Numba compiles at first use and keeps what it compiled on disk; nothing is loade
 from cellvae.kernels.choice import Kernels, compiled_for
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
 from cellvae.kernels.likelihood import log_likelihood
+from cellvae.kernels.sparse_product import gene_by_gene, sparse_product
 
-__all__ = ["FoldChanges", "Kernels", "compiled_for", "fold_changes", "log_likelihood"]
+__all__ = [
+    "FoldChanges",
+    "Kernels",
+    "compiled_for",
+    "fold_changes",
+    "gene_by_gene",
+    "log_likelihood",
+    "sparse_product",
+]

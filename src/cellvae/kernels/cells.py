@@ -30,7 +30,7 @@ LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
 
 @njit(error_model="numpy", fastmath=EXACT)
 def cells(
-    start, end, counts, logits, log_size, theta, dropout,
+    start, end, counts, entries, genes, starts, logits, log_size, theta, dropout,
     value, by_logits, by_log_size, by_theta, by_dropout,
 ):  # fmt: skip
     """Log-likelihood of cells from `start` to before `end`.
@@ -39,8 +39,13 @@ def cells(
     ----------
     start, end
         Range of the cells.
-    counts, logits
-        Counts, and logits of the share that each gene has of its cell, [cells, genes].
+    counts
+        Counts, [cells, genes]; [0, 0] where they are given by their entries.
+    entries, genes, starts
+        Counts that are not zero, the gene of each, and where each cell begins; empty where all are
+        given.
+    logits
+        Logits of the share that each gene has of its cell, [cells, genes].
     log_size
         Natural logarithm of the size of each cell, [cells].
     theta
@@ -52,7 +57,8 @@ def cells(
     by_logits, by_theta, by_dropout
         Derivatives, [cells, genes], those by theta for each cell too.
     """
-    n_genes = counts.shape[1]
+    n_genes = logits.shape[1]
+    sparse = starts.shape[0] > 0
     dispersed = theta.shape[0] > 0
     per_cell = theta.shape[0] > 1
     inflated = dropout.shape[0] > 0
@@ -64,7 +70,6 @@ def cells(
     places = np.empty(n_genes + 1, i32)
     few = np.empty((7, n_genes), f64)
     for c in range(start, end):
-        x = counts[c]
         shares(logits[c], largest(logits[c]), mu)
         size = f32(math.exp(log_size[c]))
         scaled(mu, size / total(mu), LEAST)
@@ -78,14 +83,22 @@ def cells(
             inflated_zeros(dropout[c], log_odds, rate, values, by_mu, by_theta[c], by_dropout[c])
 
         n = 0
-        for j in range(n_genes):
-            # Without a branch, which a processor would guess wrongly at every other count.
-            places[n] = j
-            n += x[j] != f32(0.0)
+        if sparse:
+            for i in range(starts[c], starts[c + 1]):
+                places[n] = genes[i]
+                few[0, n] = entries[i]
+                n += entries[i] != f32(0.0)
+        else:
+            x = counts[c]
+            for j in range(n_genes):
+                # Without a branch, which a processor would guess wrongly at every other count.
+                places[n] = j
+                n += x[j] != f32(0.0)
+            for i in range(n):
+                few[0, i] = x[places[i]]
         for i in range(n):
             j = places[i]
-            count = x[j]
-            few[0, i] = count
+            count = f32(few[0, i])
             few[1, i] = mu[j]
             few[2, i] = t[j]
             whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
@@ -118,26 +131,33 @@ def work(job):
     """What each thread of a team does: take a few cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
-    address of the job itself, and the addresses of the ten arrays of :func:`cells`.
+    address of the job itself, entries (-1 where all counts are given), and the addresses of the
+    thirteen arrays of :func:`cells`.
     """
-    known = carray(job, 16, types.int64)
+    known = carray(job, 20, types.int64)
     n_cells, n_genes, n_theta, n_dropout = known[1], known[2], known[3], known[4]
+    n_entries = max(known[6], 0)
+    sparse = known[6] >= 0
     whole = (n_cells, n_genes)
-    counts = carray(at(known[6]), whole, f32)
-    logits = carray(at(known[7]), whole, f32)
-    log_size = carray(at(known[8]), n_cells, f32)
-    theta = carray(at(known[9]), (n_theta, n_genes), f32)
-    dropout = carray(at(known[10]), (n_dropout, n_genes), f32)
-    value = carray(at(known[11]), n_cells, f32)
-    by_logits = carray(at(known[12]), whole, f32)
-    by_log_size = carray(at(known[13]), n_cells, f32)
-    by_theta = carray(at(known[14]), whole, f32)
-    by_dropout = carray(at(known[15]), whole, f32)
+    counts = carray(at(known[7]), (0 if sparse else n_cells, n_genes), f32)
+    entries = carray(at(known[8]), n_entries, f32)
+    genes = carray(at(known[9]), n_entries, i32)
+    starts = carray(at(known[10]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(at(known[11]), whole, f32)
+    log_size = carray(at(known[12]), n_cells, f32)
+    theta = carray(at(known[13]), (n_theta, n_genes), f32)
+    dropout = carray(at(known[14]), (n_dropout, n_genes), f32)
+    value = carray(at(known[15]), n_cells, f32)
+    by_logits = carray(at(known[16]), whole, f32)
+    by_log_size = carray(at(known[17]), n_cells, f32)
+    by_theta = carray(at(known[18]), whole, f32)
+    by_dropout = carray(at(known[19]), whole, f32)
     while True:
         start = taken_from(known[5], AT_ONCE)
         if start >= n_cells:
             break
         cells(
-            start, min(start + AT_ONCE, n_cells), counts, logits, log_size, theta, dropout,
+            start, min(start + AT_ONCE, n_cells), counts, entries, genes, starts,
+            logits, log_size, theta, dropout,
             value, by_logits, by_log_size, by_theta, by_dropout,
         )  # fmt: skip

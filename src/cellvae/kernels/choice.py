@@ -9,29 +9,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cellvae.entries import Entries
 from cellvae.messages import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
-Kernel = Literal["cells", "changes"]
-"""Likelihood of cells, or distribution of fold changes."""
+Kernel = Literal["cells", "changes", "entries"]
+"""Likelihood of cells, distribution of fold changes, or product of sparse features."""
 
 FEWEST_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""
 
 
-def compiled_for(features: Tensor, kernel: Kernel = "cells") -> bool:
+def compiled_for(features: Tensor | Entries, kernel: Kernel = "cells") -> bool:
     """Whether what follows from these features, [cells, genes], is left to compiled kernels.
 
     They are made for single precision on the CPU. `settings.kernels` is `"auto"` (from 256 genes
     on), `"compiled"` (where they can be used at all) or `"torch"` (never).
     """
     chosen = settings.kernels
-    if chosen == "torch" or features.device.type != "cpu" or features.dtype != torch.float32:
+    if isinstance(features, Entries):
+        values, shape = features.values, torch.Size((features.n_cells, features.n_genes))
+    else:
+        values, shape = features, features.shape
+    if chosen == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
         return False
-    if features.ndim != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if len(shape) != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    return chosen == "compiled" or (features.shape[1] >= FEWEST_GENES and loads(kernel))
+    return chosen == "compiled" or (shape[1] >= FEWEST_GENES and loads(kernel))
 
 
 @cache

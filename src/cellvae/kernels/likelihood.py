@@ -10,13 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cellvae.entries import Entries
+
 LEAST, MOST = 1e-20, 1e15
 FEWEST_CELLS = 16
 """Cells below which a further thread does not pay."""
 
 
 def log_likelihood(
-    counts: Float[Tensor, "cells genes"],
+    counts: Float[Tensor, "cells genes"] | Entries,
     logits: Float[Tensor, "cells genes"],
     log_size: Float[Tensor, "cells 1"],
     theta: Float[Tensor, " genes"] | Float[Tensor, "cells genes"] | None = None,
@@ -30,7 +32,7 @@ def log_likelihood(
     Parameters
     ----------
     counts
-        Counts.
+        Counts, all of them or those that are not zero.
     logits
         Logits of the share that each gene has of its cell.
     log_size
@@ -40,7 +42,10 @@ def log_likelihood(
     dropout
         Logits of a structural zero; None where there are none.
     """
-    value: Tensor = CountLogLikelihood.apply(counts, logits, log_size, theta, dropout)
+    given: tuple[Tensor | None, ...] = (None, *counts[:3])
+    if not isinstance(counts, Entries):
+        given = (counts, None, None, None)
+    value: Tensor = CountLogLikelihood.apply(*given, logits, log_size, theta, dropout)
     return value
 
 
@@ -50,21 +55,24 @@ class CountLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        counts: Tensor,
+        counts: Tensor | None,
+        entries: Tensor | None,
+        genes: Tensor | None,
+        starts: Tensor | None,
         logits: Tensor,
         log_size: Tensor,
         theta: Tensor | None,
         dropout: Tensor | None,
     ) -> Tensor:
         """Log-likelihood, in nats."""
-        n_cells, n_genes = counts.shape
-        none = counts.new_empty((0, 0))
-        value, by_log_size = counts.new_empty(n_cells), counts.new_empty(n_cells)
-        by_logits = counts.new_empty((n_cells, n_genes))
+        n_cells, n_genes = logits.shape
+        none = logits.new_empty((0, 0))
+        value, by_log_size = logits.new_empty(n_cells), logits.new_empty(n_cells)
+        by_logits = logits.new_empty((n_cells, n_genes))
         by_theta = none if theta is None else torch.empty_like(by_logits)
         by_dropout = none if dropout is None else torch.empty_like(by_logits)
         given = (
-            counts,
+            *(none if part is None else part for part in (counts, entries, genes, starts)),
             logits,
             log_size.reshape(n_cells),
             none if theta is None else theta.clamp(LEAST, MOST).view(-1, n_genes),
@@ -84,17 +92,17 @@ class CountLogLikelihood(torch.autograd.Function):
         by_logits, by_log_size, by_theta, by_dropout = ctx.saved_tensors
         weight = grad.unsqueeze(-1)
         grad_theta = None
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[6]:
             per_cell = ctx.theta_shape == by_theta.shape
             grad_theta = (
                 by_theta.mul_(weight) if per_cell else (grad @ by_theta).view(ctx.theta_shape)
             )
         return (
-            None,
-            by_logits.mul_(weight) if ctx.needs_input_grad[1] else None,
-            (by_log_size * grad).unsqueeze(-1) if ctx.needs_input_grad[2] else None,
+            *(None, None, None, None),
+            by_logits.mul_(weight) if ctx.needs_input_grad[4] else None,
+            (by_log_size * grad).unsqueeze(-1) if ctx.needs_input_grad[5] else None,
             grad_theta,
-            by_dropout.mul_(weight) if ctx.needs_input_grad[4] else None,
+            by_dropout.mul_(weight) if ctx.needs_input_grad[7] else None,
         )
 
 
@@ -103,8 +111,9 @@ def compute(tensors: list[Tensor], n_cells: int, n_genes: int) -> None:
     from cellvae.kernels.cells import work
     from cellvae.kernels.team import run
 
-    theta, dropout = tensors[3], tensors[4]
-    sizes = [0, n_cells, n_genes, theta.shape[0], dropout.shape[0], 0]
+    entries, starts, theta, dropout = tensors[1], tensors[3], tensors[6], tensors[7]
+    n_entries = len(entries) if len(starts) else -1
+    sizes = [0, n_cells, n_genes, theta.shape[0], dropout.shape[0], 0, n_entries]
     job = np.array(sizes + [tensor.data_ptr() for tensor in tensors], dtype=np.int64)
     job[5] = job.ctypes.data
     n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))

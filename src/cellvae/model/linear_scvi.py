@@ -65,6 +65,7 @@ class LinearSCVIConfig(SCVIConfig):
 class LinearSCVIModule(SCVIModule):
     """The mathematics of scVI with a linear decoder; parameter names are those of scvi-tools."""
 
+    reads_entries = SCVIModule.reads_entries
     config: LinearSCVIConfig
     decoder: LinearDecoder
 

@@ -19,6 +19,7 @@ from cellvae.data.fields import Categories, Category, Counts, Field, Numbers
 from cellvae.data.keys import Keys, keys_from_words
 from cellvae.data.minified import MinifiedType
 from cellvae.distributions.detection import Detection
+from cellvae.entries import Entries
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_accessibility,
@@ -156,6 +157,11 @@ class PEAKVIModule(Module[CountBatch]):
         )
         self.latent_is_normal = config.latent_distribution == "normal"
 
+    @property
+    def reads_entries(self) -> bool:
+        """Whether batches may have the entries of their counts alone."""
+        return not self.config.encode_covariates
+
     def transform(self, z: Tensor) -> Tensor:
         """Draw of the normal posterior in the space that the decoder reads."""
         return self.z_encoder.transform(z)
@@ -164,9 +170,10 @@ class PEAKVIModule(Module[CountBatch]):
         """Posterior of the latent and a draw; the size is the logarithm of the depth factor."""
         features, codes = batch.counts, []
         if self.config.encode_covariates:
+            assert isinstance(features, Tensor)
             features, codes = beside(features, batch.continuous), category_codes(batch)
         posterior = self.z_encoder(features, codes)
-        depth = features.new_zeros((len(features), 1))
+        depth = posterior.loc.new_zeros((len(posterior.loc), 1))
         if self.d_encoder is not None:
             depth = functional.logsigmoid(self.d_encoder(features, codes))
         return Latent(posterior, self.transform(posterior.rsample()), depth)
@@ -182,7 +189,8 @@ class PEAKVIModule(Module[CountBatch]):
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound; the reconstruction of each cell counts once."""
         latent = self.encode(batch)
-        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        counts = batch.counts.dense() if isinstance(batch.counts, Entries) else batch.counts
+        reconstruction = -self.decode(latent, batch).log_prob(counts).sum(dim=-1)
         standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
         kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
         return Loss(

@@ -77,6 +77,7 @@ class POISSONVIConfig(SCVIConfig):
 class POISSONVIModule(SCVIModule):
     """The mathematics of scVI with Poisson counts; parameter names are those of scvi-tools."""
 
+    reads_entries = SCVIModule.reads_entries
     activation: ClassVar[Activation] = "leaky_relu"
     gives_probabilities: ClassVar[bool] = False
     decoder: DecoderSCVI

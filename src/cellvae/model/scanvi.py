@@ -19,6 +19,7 @@ from cellvae.data.entries import Scalar
 from cellvae.data.fields import Field, label_fields, labels_field
 from cellvae.data.keys import CountKeys, LabelKeys, keys_from_words, store_keys
 from cellvae.data.rows.memory import ColumnRows
+from cellvae.entries import Entries
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -120,6 +121,7 @@ class SCANVIModule(SCVIModule):
     scvi-tools.
     """
 
+    reads_entries = SCVIModule.reads_entries
     extra_names = METRICS
     loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
     config: SCANVIConfig
@@ -250,8 +252,14 @@ class SCANVIModule(SCVIModule):
 
 def parted(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
     """Cells of a step, and the companions at its end."""
-    n = batch.n_companions
-    parts = [(x[:-n], x[-n:]) if isinstance(x, Tensor) else (x, x) for x in batch]
+    n = len(batch.labels) - batch.n_companions
+
+    def sides(values: Any) -> tuple[Any, Any]:
+        if isinstance(values, Entries):
+            return values.part(0, n), values.part(n, values.n_cells)
+        return (values[:n], values[n:]) if isinstance(values, Tensor) else (values, values)
+
+    parts = [sides(values) for values in batch]
     own, further = (CountBatch(*side) for side in zip(*parts, strict=True))
     return own._replace(n_companions=0), further._replace(n_companions=0)
 

@@ -19,6 +19,7 @@ from cellvae.data.keys import keys_from_words
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from cellvae.distributions import Normal as NormalOfCounts
+from cellvae.entries import Entries
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -59,7 +60,7 @@ LEAST_LIBRARY = 1e-8
 class CountBatch(NamedTuple):
     """Counts of a batch of cells and what is known of the cells."""
 
-    counts: Float[Tensor, "cells genes"]
+    counts: Float[Tensor, "cells genes"] | Entries
     batch: Int[Tensor, "cells 1"]
     labels: Int[Tensor, "cells 1"]
     size_factor: Float[Tensor, "cells 1"] | None = None
@@ -264,6 +265,15 @@ class SCVIModule(Module[CountBatch]):
         )
 
     @property
+    def reads_entries(self) -> bool:
+        """Whether batches may have the entries of their counts alone.
+
+        That is for each class to say: one that inherits it has to say so again.
+        """
+        fused = self.decoder.gives_shares and self.config.gene_likelihood != "normal"
+        return fused and not self.config.encode_covariates
+
+    @property
     def has_dispersion(self) -> bool:
         """Whether the likelihood has an inverse dispersion (or a standard deviation)."""
         return self.config.gene_likelihood != "poisson"
@@ -288,15 +298,16 @@ class SCVIModule(Module[CountBatch]):
         stored = recalled(batch, self.transform)
         if stored is not None:
             return stored
-        features = torch.log1p(batch.counts) if self.config.log_variational else batch.counts
+        features = log1p(batch.counts) if self.config.log_variational else batch.counts
         codes: Sequence[Tensor] = ()
         if self.config.encode_covariates:
+            assert isinstance(features, Tensor)
             features = beside(features, self.dense_covariates(batch))
             codes = self.category_codes(batch)
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
-            size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=LEAST_LIBRARY)
+            size = sums(batch.counts).clamp(min=LEAST_LIBRARY)
             return Latent(posterior, sample, size.log())
         library_posterior = self.l_encoder(features, codes)
         return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
@@ -332,7 +343,8 @@ class SCVIModule(Module[CountBatch]):
         counts, decoder = batch.counts, self.decoder
         fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
         if not (fused and decoder.gives_shares and compiled_for(counts)):
-            return self.decode(latent, batch).log_prob(counts).sum(dim=-1)
+            whole = counts.dense() if isinstance(counts, Entries) else counts
+            return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
         features = beside(latent.sample, self.dense_covariates(batch))
         raw = decoder.raw(features, self.category_codes(batch))
         theta = None
@@ -398,6 +410,18 @@ class SCVIModule(Module[CountBatch]):
         return codes + (
             [] if batch.categorical is None else list(batch.categorical.split(1, dim=-1))
         )
+
+
+def log1p(counts: Tensor | Entries) -> Tensor | Entries:
+    """Logarithm of 1 + counts."""
+    if isinstance(counts, Entries):
+        return counts._replace(values=counts.values.log1p())
+    return counts.log1p()
+
+
+def sums(counts: Tensor | Entries) -> Float[Tensor, "cells 1"]:
+    """Sum of the counts of each cell."""
+    return counts.sizes() if isinstance(counts, Entries) else counts.sum(dim=-1, keepdim=True)
 
 
 @final

@@ -8,7 +8,9 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cellvae.entries import Entries
 from cellvae.nn.covariates import beside, indicator_columns
+from cellvae.nn.input_linear import InputLinear
 
 # Momentum and epsilon of scVI's batch normalisation (scvi-tools since 0.1).
 BATCH_NORM_MOMENTUM = 0.01
@@ -78,7 +80,7 @@ class FCLayers(nn.Module):
             n_read = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
             n_given = widths[i + 1]
             layer = nn.Sequential(
-                nn.Linear(n_read, n_given, bias=bias),
+                (InputLinear if i == 0 else nn.Linear)(n_read, n_given, bias=bias),
                 nn.BatchNorm1d(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
@@ -92,14 +94,21 @@ class FCLayers(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "*samples cells features"],
+        features: Float[Tensor, "*samples cells features"] | Entries,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
-        """Features of the last layer, for cells with these codes of each covariate."""
+        """Features of the last layer, for cells with these codes of each covariate.
+
+        Sparse features may be given where there are no covariates.
+        """
+        if isinstance(features, Entries):
+            assert not codes
+            hidden: Tensor = self.fc_layers(features)
+            return hidden
         columns = indicator_columns(codes, self.n_cat_list)
-        samples = features.shape[:-2]
+        samples, given = features.shape[:-2], features
         for i, layer in enumerate(self.fc_layers):
             if i == 0 or self.inject_covariates:
-                features = beside(features, columns)
-            features = layer(features.flatten(0, -2)).unflatten(0, (*samples, -1))
-        return features
+                given = beside(given, columns)
+            given = layer(given.flatten(0, -2)).unflatten(0, (*samples, -1))
+        return given

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
+from cellvae.entries import Entries
 from cellvae.nn.dense import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
@@ -79,7 +80,7 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "cells features"],
+        features: Float[Tensor, "cells features"] | Entries,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Normal:
         """Posterior of each cell, [cells, latent], before any transformation of the latent."""

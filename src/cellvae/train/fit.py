@@ -43,6 +43,7 @@ from cellvae.train.plan import ModelFiles, Plan
 from cellvae.train.quiet import quiet_lightning, sigint_kept
 from cellvae.train.report import TrainingReport
 from cellvae.train.resizable_plan import ResizablePlan
+from cellvae.train.sparse_input import sparse_rows
 from cellvae.train.state import (
     TrainingState,
     advance_loops,
@@ -220,6 +221,10 @@ def fit(
             root=start.run_dir,
         )
     plan.blocks = tuple(b for b in (train_blocks, validation_blocks) if b is not None)
+    sparse = None if resizable else sparse_rows(module, rows, options, trainer)
+    if sparse is not None:
+        for blocks in plan.blocks:
+            blocks.rows = sparse
     if isinstance(plan, ResizablePlan):
 
         def cut_anew(size: int) -> tuple[EpochBlocks, EpochBlocks | None, KLWarmup]:

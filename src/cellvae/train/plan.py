@@ -24,6 +24,7 @@ from cellvae.data.split import Split
 from cellvae.errors import TrainingError
 from cellvae.seeds import derive, own_randomness
 from cellvae.train.history import History
+from cellvae.train.layouts import match_layouts
 from cellvae.train.metrics import is_validation, metric_names
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
@@ -277,6 +278,8 @@ class Plan(pl.LightningModule):
         """Take up the optimizers of an earlier run."""
         if self.on_start is not None:
             self.on_start()
+        for optimizer in self.trainer.optimizers:
+            match_layouts(optimizer)
 
     def on_train_start(self) -> None:
         """Note that there is something to train; forget what a search before it has left."""

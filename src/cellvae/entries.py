@@ -1,0 +1,49 @@
+"""Counts of a batch of cells by their entries: what is not zero, and where."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Entries(NamedTuple):
+    """Sparse counts, or what was made of them one by one, [cells, genes].
+
+    The genes of a cell are in order, each at most once. For modules that say `reads_entries`.
+    """
+
+    values: Float[Tensor, " entries"]
+    """What is not zero, cell by cell."""
+    genes: Int[Tensor, " entries"]
+    """Gene of each value, of 32 bits."""
+    starts: Int[Tensor, " cells_and_one"]
+    """Where each cell begins, and where the last one ends, of 64 bits."""
+    n_genes: int
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.starts) - 1
+
+    def sizes(self) -> Float[Tensor, "cells 1"]:
+        """Sum of each cell."""
+        return torch.segment_reduce(self.values, "sum", lengths=self.starts.diff()).unsqueeze(-1)
+
+    def part(self, start: int, end: int) -> Entries:
+        """Cells from `start` to before `end`; nothing is copied but where they begin."""
+        first, beyond = int(self.starts[start]), int(self.starts[end])
+        return Entries(
+            self.values[first:beyond],
+            self.genes[first:beyond],
+            self.starts[start : end + 1] - first,
+            self.n_genes,
+        )
+
+    def dense(self) -> Float[Tensor, "cells genes"]:
+        """All values, zeros too."""
+        cells = torch.arange(self.n_cells).repeat_interleave(self.starts.diff())
+        out = self.values.new_zeros(self.n_cells, self.n_genes)
+        return out.index_put_((cells, self.genes.long()), self.values)
