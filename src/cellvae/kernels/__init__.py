@@ -6,7 +6,7 @@ Numba compiles at first use and keeps what it compiled on disk; nothing is loade
 from cellvae.kernels.choice import Kernels, compiled_for
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
 from cellvae.kernels.likelihood import log_likelihood
-from cellvae.kernels.sparse_product import gene_by_gene, sparse_product
+from cellvae.kernels.product import gene_by_gene, sparse_product
 
 __all__ = [
     "FoldChanges",

@@ -11,6 +11,7 @@ from cellvae.kernels.elementary import EXACT, f32, f64, i32, largest, total
 from cellvae.kernels.rows import (
     inflated_zeros,
     inflation,
+    inverses,
     negative_binomial_counts,
     negative_binomial_zeros,
     poisson_counts,
@@ -65,22 +66,25 @@ def cells(
     mu = np.empty(n_genes, f32)
     by_mu = np.empty(n_genes, f32)
     values = np.empty(n_genes, f32)
-    log_odds = np.empty(n_genes, f32)
-    rate = np.empty(n_genes, f32)
+    inverse_theta = np.empty(n_genes, f32)
     places = np.empty(n_genes + 1, i32)
     few = np.empty((7, n_genes), f64)
+    p = np.empty(n_genes, f32)
+    log_odds = np.empty(n_genes, f32)
+    rate = np.empty(n_genes, f32)
     for c in range(start, end):
         shares(logits[c], largest(logits[c]), mu)
         size = f32(math.exp(log_size[c]))
         scaled(mu, size / total(mu), LEAST)
         t = theta[c if per_cell else 0] if dispersed else mu
+        if dispersed and (per_cell or c == start):
+            inverses(t, inverse_theta)
         if dispersed:
-            negative_binomial_zeros(mu, t, values, by_mu, by_theta[c])
+            negative_binomial_zeros(mu, t, inverse_theta, values, by_mu, by_theta[c])
         else:
             poisson_zeros(mu, values, by_mu)
         if inflated:
-            inflation(dropout[c], log_odds, rate)
-            inflated_zeros(dropout[c], log_odds, rate, values, by_mu, by_theta[c], by_dropout[c])
+            inflated_zeros(dropout[c], values, by_mu, by_theta[c], by_dropout[c])
 
         n = 0
         if sparse:
@@ -101,6 +105,8 @@ def cells(
             count = f32(few[0, i])
             few[1, i] = mu[j]
             few[2, i] = t[j]
+            if inflated:
+                p[i] = dropout[c, j]
             whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
             few[3, i] = LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
         if dispersed:
@@ -110,6 +116,8 @@ def cells(
             )  # fmt: skip
         else:
             poisson_counts(few[0, :n], few[1, :n], few[3, :n], few[4, :n], few[5, :n])
+        if inflated:
+            inflation(p[:n], log_odds[:n], rate[:n])
         for i in range(n):
             j = places[i]
             values[j] = few[4, i]
@@ -117,8 +125,8 @@ def cells(
             if dispersed:
                 by_theta[c, j] = few[6, i]
             if inflated:
-                values[j] -= log_odds[j]
-                by_dropout[c, j] = -rate[j]
+                values[j] -= log_odds[i]
+                by_dropout[c, j] = -rate[i]
 
         value[c] = total(values)
         products(by_mu, mu)

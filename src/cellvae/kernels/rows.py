@@ -15,7 +15,6 @@ from cellvae.kernels.elementary import (
     ONE,
     exp32,
     f32,
-    log1p32,
     log1p64,
     log32,
     log64,
@@ -38,43 +37,58 @@ def scaled(out, factor, least):
 
 
 @njit(error_model="numpy", fastmath=EXACT)
-def inflation(dropout, log_odds, rate):
-    """Probability of a structural zero, and minus the logarithm of that of none."""
-    for j in range(dropout.shape[0]):
-        p = dropout[j]
-        other = exp32(-abs(p))
-        positive = p if p > f32(0.0) else f32(0.0)
-        log_odds[j] = positive + log32(ONE + other)
-        rate[j] = (ONE if p > f32(0.0) else other) / (ONE + other)
+def inverses(values, out):
+    """One over each value."""
+    for j in range(out.shape[0]):
+        out[j] = ONE / values[j]
 
 
 @njit(error_model="numpy", fastmath=EXACT)
-def inflated_zeros(dropout, log_odds, rate, value, by_mu, by_theta, by_dropout):
-    """Zero-inflated distribution at zero, from value and derivatives without inflation."""
-    for j in range(dropout.shape[0]):
-        p = dropout[j]
-        plain = value[j]
-        excess = p - plain
-        smaller = exp32(-abs(excess))
-        larger = p if excess > f32(0.0) else plain
-        value[j] = larger - log_odds[j] + log32(ONE + smaller)
-        replaced = (ONE if excess > f32(0.0) else smaller) / (ONE + smaller)
-        by_dropout[j] = replaced - rate[j]
-        by_mu[j] *= ONE - replaced
-        by_theta[j] *= ONE - replaced
-
-
-@njit(error_model="numpy", fastmath=EXACT)
-def negative_binomial_zeros(mu, theta, value, by_mu, by_theta):
+def negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta):
     """Negative binomial at zero."""
     for j in range(mu.shape[0]):
         m = mu[j]
         t = theta[j]
-        log_ratio = log1p32(m / t)
+        # log(1 + x), exact for a small x too, without a division of its own.
+        x = m * inverse_theta[j]
+        y = ONE + x
         inverse = ONE / (t + m)
+        log_ratio = log32(y) + (x - (y - ONE)) * (t * inverse)
         value[j] = -t * log_ratio
         by_mu[j] = -t * inverse
         by_theta[j] = m * inverse - log_ratio
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
+    """Zero-inflated distribution at zero, from value and derivatives without inflation."""
+    for j in range(dropout.shape[0]):
+        p = dropout[j]
+        plain = value[j]
+        other = exp32(-abs(p))
+        excess = p - plain
+        smaller = exp32(-abs(excess))
+        inverse_odds = ONE / (ONE + other)
+        inverse = ONE / (ONE + smaller)
+        larger = p if excess > f32(0.0) else plain
+        positive = p if p > f32(0.0) else f32(0.0)
+        value[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
+        replaced = (ONE if excess > f32(0.0) else smaller) * inverse
+        kept = (smaller if excess > f32(0.0) else ONE) * inverse
+        by_dropout[j] = replaced - (ONE if p > f32(0.0) else other) * inverse_odds
+        by_mu[j] *= kept
+        by_theta[j] *= kept
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def inflation(p, log_odds, rate):
+    """Minus the logarithm of the probability that a zero is not structural, and that it is."""
+    for i in range(p.shape[0]):
+        given = p[i]
+        other = exp32(-abs(given))
+        positive = given if given > f32(0.0) else f32(0.0)
+        log_odds[i] = positive + log32(ONE + other)
+        rate[i] = (ONE if given > f32(0.0) else other) / (ONE + other)
 
 
 @njit(error_model="numpy", fastmath=EXACT)

@@ -68,10 +68,11 @@ class SparseProduct(torch.autograd.Function):
         values, genes, starts = ctx.saved_tensors
         by_weight = None
         if ctx.needs_input_grad[4]:
-            by_weight = grad.new_empty(ctx.n_genes, grad.shape[1])
+            # No view of another tensor: autograd would copy that.
+            n_out, n_genes = grad.shape[1], ctx.n_genes
+            by_weight = grad.new_empty_strided((n_out, n_genes), (1, n_out))
             given = grad.contiguous()
-            compute(differentiate, values, genes, starts, ctx.n_genes, given, None, by_weight)
-            by_weight = by_weight.t()
+            compute(differentiate, values, genes, starts, n_genes, given, None, by_weight.t())
         by_bias = grad.sum(dim=0) if ctx.needs_input_grad[5] else None
         return None, None, None, None, by_weight, by_bias
 
