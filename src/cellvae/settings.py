@@ -23,6 +23,10 @@ WITHOUT_EFFECT = {
 """Settings of scvi-tools that can be set and change nothing here, with the reason."""
 
 
+USUAL_BATCH = 128
+"""Cells per batch where nobody has said how many."""
+
+
 class Settings:
     """Settings that hold for every model of a process, until they are changed.
 
@@ -39,7 +43,7 @@ class Settings:
     def __init__(self) -> None:
         self.values: dict[str, object] = {
             "seed": None,
-            "batch_size": 128,
+            "batch_size": USUAL_BATCH,
             "progress_bar": True,
             "kernels": "auto",
         }

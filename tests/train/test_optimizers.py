@@ -14,7 +14,8 @@ from cellvae.train.options import OptimizerOptions, PlateauOptions
 def test_the_default_is_adam_as_scvi_tools_sets_it(module: SCVIModule) -> None:
     optimizer = make_optimizer(module, OptimizerOptions())
     group = optimizer.param_groups[0]
-    assert type(optimizer) is torch.optim.Adam
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert not isinstance(optimizer, torch.optim.AdamW)
     assert (group["lr"], group["eps"], group["weight_decay"]) == (1e-3, 0.01, 1e-6)
     assert len(group["params"]) == len(list(module.parameters()))
 

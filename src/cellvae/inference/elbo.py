@@ -123,7 +123,7 @@ def losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
     reconstruction, kl, kl_global = [], [], []
-    batches = batches_of(model, adata, indices, batch_size, counts=True)
+    batches = batches_of(model, adata, indices, batch_size, counts=True, encoded=True)
     with evaluating(model):
         one = torch.ones((), device=model.device)
         for batch in batches:

@@ -88,7 +88,7 @@ def get_latent_representation(
         raise InvalidOptionError(f"Expected mc_samples to be at least 1; got {mc_samples}.")
     means: list[Tensor] = []
     variances: list[Tensor] = []
-    batches = batches_of(model, adata, indices, batch_size)
+    batches = batches_of(model, adata, indices, batch_size, encoded=True)
     with evaluating(model):
         for batch in batches:
             latent = model.module.encode(batch)

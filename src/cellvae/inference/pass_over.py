@@ -11,15 +11,20 @@ from torch import Tensor
 
 from cellvae.contracts import Rows, to_device
 from cellvae.data.passes import in_batches
+from cellvae.data.rows.entries import readable_entries
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import HasEncoder
-from cellvae.settings import settings
+from cellvae.settings import USUAL_BATCH, settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
+
+
+ENCODED_AT_ONCE = 512
+"""Cells that are encoded at a time unless told otherwise: larger batches gain nothing more."""
 
 
 class Pass(NamedTuple):
@@ -76,8 +81,12 @@ def batches_of(
     batch_size: int | None,
     *,
     counts: bool = False,
+    encoded: bool = False,
 ) -> Iterator[Any]:
     """Batches of the cells asked for, in order, on the device of the model.
+
+    With `counts`, their counts have to be there; with `encoded`, only the module reads them, which
+    may then be given their entries.
 
     Raises
     ------
@@ -87,6 +96,11 @@ def batches_of(
         If no cells are asked for, or `batch_size` is below 1.
     """
     asked = pass_over(model, adata, indices, batch_size, counts=counts)
+    sparse = readable_entries(model.module, asked.rows) if encoded else None
+    if sparse is not None:
+        asked = asked._replace(rows=sparse)
+        if batch_size is None and settings.batch_size == USUAL_BATCH:
+            asked = asked._replace(batch_size=ENCODED_AT_ONCE)
     return (batch for _, batch in asked.batches())
 
 

@@ -56,7 +56,8 @@ def cells(
     value, by_log_size
         Log-likelihood of each cell and its derivative by the logarithm of the size, [cells].
     by_logits, by_theta, by_dropout
-        Derivatives, [cells, genes], those by theta for each cell too.
+        Derivatives, [cells, genes], those by theta for each cell too; [1, genes], of the last cell
+        of the range, where they are not asked for.
     """
     n_genes = logits.shape[1]
     sparse = starts.shape[0] > 0
@@ -73,6 +74,7 @@ def cells(
     log_odds = np.empty(n_genes, f32)
     rate = np.empty(n_genes, f32)
     for c in range(start, end):
+        row = c if by_logits.shape[0] > 1 else 0
         shares(logits[c], largest(logits[c]), mu)
         size = f32(math.exp(log_size[c]))
         scaled(mu, size / total(mu), LEAST)
@@ -80,11 +82,11 @@ def cells(
         if dispersed and (per_cell or c == start):
             inverses(t, inverse_theta)
         if dispersed:
-            negative_binomial_zeros(mu, t, inverse_theta, values, by_mu, by_theta[c])
+            negative_binomial_zeros(mu, t, inverse_theta, values, by_mu, by_theta[row])
         else:
             poisson_zeros(mu, values, by_mu)
         if inflated:
-            inflated_zeros(dropout[c], values, by_mu, by_theta[c], by_dropout[c])
+            inflated_zeros(dropout[c], values, by_mu, by_theta[row], by_dropout[row])
 
         n = 0
         if sparse:
@@ -123,15 +125,15 @@ def cells(
             values[j] = few[4, i]
             by_mu[j] = few[5, i]
             if dispersed:
-                by_theta[c, j] = few[6, i]
+                by_theta[row, j] = few[6, i]
             if inflated:
                 values[j] -= log_odds[i]
-                by_dropout[c, j] = -rate[i]
+                by_dropout[row, j] = -rate[i]
 
         value[c] = total(values)
         products(by_mu, mu)
         by_log_size[c] = total(by_mu)
-        through_softmax(by_mu, mu, by_log_size[c] / size, by_logits[c])
+        through_softmax(by_mu, mu, by_log_size[c] / size, by_logits[row])
 
 
 @cfunc(types.void(types.voidptr), cache=True)
@@ -139,10 +141,10 @@ def work(job):
     """What each thread of a team does: take a few cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
-    address of the job itself, entries (-1 where all counts are given), and the addresses of the
-    thirteen arrays of :func:`cells`.
+    address of the job itself, entries (-1 where all counts are given), the addresses of the arrays
+    of :func:`cells`, and whether derivatives by logits, theta and dropout are asked for.
     """
-    known = carray(job, 20, types.int64)
+    known = carray(job, 21, types.int64)
     n_cells, n_genes, n_theta, n_dropout = known[1], known[2], known[3], known[4]
     n_entries = max(known[6], 0)
     sparse = known[6] >= 0
@@ -160,6 +162,11 @@ def work(job):
     by_log_size = carray(at(known[17]), n_cells, f32)
     by_theta = carray(at(known[18]), whole, f32)
     by_dropout = carray(at(known[19]), whole, f32)
+    if known[20] == 0:
+        # One row for each thread, since nobody reads it.
+        by_logits = np.empty((1, n_genes), f32)
+        by_theta = np.empty((1, n_genes), f32)
+        by_dropout = np.empty((1, n_genes), f32)
     while True:
         start = taken_from(known[5], AT_ONCE)
         if start >= n_cells:

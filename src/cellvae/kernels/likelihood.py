@@ -68,7 +68,8 @@ class CountLogLikelihood(torch.autograd.Function):
         n_cells, n_genes = logits.shape
         none = logits.new_empty((0, 0))
         value, by_log_size = logits.new_empty(n_cells), logits.new_empty(n_cells)
-        by_logits = logits.new_empty((n_cells, n_genes))
+        wanted = any(ctx.needs_input_grad)
+        by_logits = logits.new_empty((n_cells, n_genes)) if wanted else none
         by_theta = none if theta is None else torch.empty_like(by_logits)
         by_dropout = none if dropout is None else torch.empty_like(by_logits)
         given = (
@@ -80,7 +81,7 @@ class CountLogLikelihood(torch.autograd.Function):
         )
         tensors = [tensor.contiguous() for tensor in given]
         tensors += [value, by_logits, by_log_size, by_theta, by_dropout]
-        compute(tensors, n_cells, n_genes)
+        compute(tensors, n_cells, n_genes, wanted)
         ctx.save_for_backward(by_logits, by_log_size, by_theta, by_dropout)
         ctx.theta_shape = None if theta is None else theta.shape
         return value
@@ -106,7 +107,7 @@ class CountLogLikelihood(torch.autograd.Function):
         )
 
 
-def compute(tensors: list[Tensor], n_cells: int, n_genes: int) -> None:
+def compute(tensors: list[Tensor], n_cells: int, n_genes: int, wanted: bool) -> None:
     """Fill the results in, by as many threads as torch has; they do not depend on their number."""
     from cellvae.kernels.cells import work
     from cellvae.kernels.team import run
@@ -114,7 +115,8 @@ def compute(tensors: list[Tensor], n_cells: int, n_genes: int) -> None:
     entries, starts, theta, dropout = tensors[1], tensors[3], tensors[6], tensors[7]
     n_entries = len(entries) if len(starts) else -1
     sizes = [0, n_cells, n_genes, theta.shape[0], dropout.shape[0], 0, n_entries]
-    job = np.array(sizes + [tensor.data_ptr() for tensor in tensors], dtype=np.int64)
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    job = np.array([*sizes, *addresses, wanted], dtype=np.int64)
     job[5] = job.ctypes.data
     n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
     assert work.address is not None

@@ -96,6 +96,14 @@ class Start:
     run_dir: Path | None = None
 
 
+VALIDATED_AT_ONCE = 512
+"""Cells of a validation batch at least, unless something counts these batches."""
+OF_VALIDATION_BATCHES = frozenset(
+    ("fast_dev_run", "limit_val_batches", "num_sanity_val_steps", "overfit_batches")
+)
+"""Words of Lightning's Trainer that count validation batches."""
+
+
 def fit(
     module: Module[Any],
     rows: Rows[Any],
@@ -169,7 +177,9 @@ def fit(
         train = blocks_of(rows, split.train, loader, seed, SMALLEST, labels, steps.number)
         if not validating:
             return train, None
-        plain = LoaderOptions(batch_size=batch_size, shuffle=False)
+        told = resizable or options.trainer.keys() & OF_VALIDATION_BATCHES
+        size = batch_size if told else max(batch_size, VALIDATED_AT_ONCE)
+        plain = LoaderOptions(batch_size=size, shuffle=False)
         return train, blocks_of(rows, split.validation, plain, seed, 1, labels)
 
     train_blocks, _ = cut(options.loader.batch_size, False)

@@ -32,6 +32,7 @@ HARMLESS = frozenset(
         "enable_model_summary",
         "enable_progress_bar",
         "inference_mode",
+        "limit_val_batches",
         "log_every_n_steps",
         "num_sanity_val_steps",
         "precision",

@@ -18,7 +18,7 @@ from cellvae.model import SCVI
 from cellvae.train import EarlyStopping, SaveCheckpoint
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.ema import EMA
-from cellvae.train.fit import blocks_of
+from cellvae.train.fit import VALIDATED_AT_ONCE, blocks_of
 from cellvae.train.options import LoaderOptions
 from cellvae.train.plan import Plan
 
@@ -173,7 +173,7 @@ def score(plan: Plan, model: SCVI) -> float:
     """Validation ELBO of a model, computed anew as a run does."""
     assert plan.rows is not None and plan.split is not None
     judge = Plan(model.module, seed=plan.seed, warmup=plan.warmup)
-    loader = LoaderOptions(batch_size=plan.batch_size, shuffle=False)
+    loader = LoaderOptions(batch_size=VALIDATED_AT_ONCE, shuffle=False)
     blocks = blocks_of(plan.rows, plan.split.validation, loader, plan.seed, 1)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -107,6 +107,8 @@ def test_the_bar_moves_within_training_and_validation(module: Any, rows: Any, sp
     bar = Shown()
     words: dict[str, Any] = {"max_epochs": 4, "batch_size": 5, "check_val_every_n_epoch": 2}
     words["steps_per_block"] = 1
+    # Batches that are counted are as small as those of training.
+    words["limit_val_batches"] = 1.0
     run(module, rows, split, callbacks=[bar], **words)
     # 10 batches of training, and in every second epoch 2 of validation. How many there are is not
     # known in the first epoch that has some: the bar waits for them, and never goes back.

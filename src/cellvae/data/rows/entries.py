@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 
-# Not copied: what is asked is a few microseconds of compiled code for each batch.
-from scipy.sparse import _sparsetools
-
-from cellvae.contracts import B, Rows
+from cellvae.contracts import B, Module, Rows
 from cellvae.data.rows.column import numbers_within
 from cellvae.data.rows.densify import chosen_rows
 from cellvae.data.rows.memory import ColumnRows, SparseColumn
 from cellvae.entries import Entries
+from cellvae.kernels import compiled_for
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
 DENSEST = 0.2
 """Share of values that are not zero above which a product of dense matrices is faster."""
-
-R = TypeVar("R")
 
 
 @final
@@ -67,7 +63,25 @@ def with_entries(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     n_entries = int(column.starts[-1] - column.starts[0])
     if n_entries > DENSEST * len(column) * column.n_genes:
         return None
-    if not _sparsetools.csr_has_canonical_format(len(column), column.starts, column.indices):
+    if not column.is_canonical:
         return None
     columns: dict[str, Any] = {**rows.columns, name: EntriesColumn(column)}
     return ColumnRows(columns, rows.batch_type)
+
+
+def readable_entries(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
+    """The same rows by their entries, where a module reads these; None where it does not.
+
+    It does where its own class says so (`reads_entries`), the counts are sparse in memory, and its
+    weights are of single precision on a processor for which kernels are compiled.
+    """
+    if "reads_entries" not in vars(type(module)) or not module.reads_entries:
+        return None
+    weight = next(module.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    sparse = with_entries(rows)
+    if sparse is None:
+        return None
+    counts = sparse.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
+    return sparse if compiled_for(counts) and compiled_for(counts, "entries") else None

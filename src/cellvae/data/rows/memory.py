@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import _sparsetools
 from torch import Tensor
 
 from cellvae.contracts import B
@@ -97,6 +99,11 @@ class SparseColumn:
     def __len__(self) -> int:
         """Count the cells."""
         return len(self.starts) - 1
+
+    @cached_property
+    def is_canonical(self) -> bool:
+        """Whether the genes of every cell are in order, each at most once."""
+        return bool(_sparsetools.csr_has_canonical_format(len(self), self.starts, self.indices))
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""
