@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from cellvae.entries import Entries
 from cellvae.kernels import choice, compiled_for, log_likelihood
 from cellvae.kernels.choice import loads
 from cellvae.settings import settings
@@ -75,6 +78,47 @@ def test_value_and_gradient_are_those_of_the_distribution(kind: str, per_cell: b
         torch.testing.assert_close(
             narrow[name].grad.double(), gradient, rtol=1e-4, atol=1e-6 * largest
         )
+
+
+def entries_of(counts: Tensor) -> Entries:
+    matrix = sparse.csr_matrix(counts.numpy())
+    # A count that is stored though it is zero.
+    matrix.data[4] = 0
+    counts[tuple(torch.tensor(axis[4]) for axis in counts.numpy().nonzero())] = 0
+    return Entries(
+        torch.from_numpy(matrix.data),
+        torch.from_numpy(matrix.indices.astype(np.int32)),
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        counts.shape[1],
+    )
+
+
+@pytest.mark.parametrize("per_cell", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_and_their_entries_give_the_same_bits(kind: str, per_cell: bool) -> None:
+    given = inputs(kind, per_cell=per_cell)
+    entries = entries_of(given["counts"])
+    found = []
+    for counts in (given["counts"], entries):
+        own = {
+            k: v.clone().requires_grad_() if isinstance(v, Tensor) else v
+            for k, v in given.items()
+            if k != "counts"
+        }
+        value = log_likelihood(counts, **own)
+        value.sum().backward()
+        found.append([value.detach(), *(v.grad for v in own.values() if v is not None)])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_gradients_the_values_are_the_same_bits(kind: str) -> None:
+    given = inputs(kind)
+    with_gradients = {
+        k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
+    }
+    assert torch.equal(log_likelihood(**given), log_likelihood(**with_gradients).detach())
 
 
 @pytest.mark.parametrize("theta", [1e-30, 1e-8, 1e-3, 1.0, 1e4, 1e8, 1e14])

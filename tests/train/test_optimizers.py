@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.optimizers import make_optimizer, make_plateau
+from cellvae.train.layouts import match_layouts
+from cellvae.train.optimizers import Adam, AdamW, make_optimizer, make_plateau
 from cellvae.train.options import OptimizerOptions, PlateauOptions
 
 
@@ -56,3 +59,46 @@ def test_the_rate_falls_after_its_patience_on_an_absolute_threshold(module: SCVI
         plateau.step(value)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("amsgrad", [True, False])
+@pytest.mark.parametrize(("kind", "usual"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+@pytest.mark.parametrize("weight_transposed", [True, False])
+@pytest.mark.parametrize("gradient_transposed", [True, False])
+def test_steps_do_not_depend_on_the_layout_in_memory(
+    kind: Any, usual: Any, fused: bool, amsgrad: bool, weight_transposed: bool,
+    gradient_transposed: bool,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    weight, bias = torch.randn(5, 70), torch.randn(5)
+    words = {"lr": 0.1, "weight_decay": 0.01, "fused": fused, "amsgrad": amsgrad}
+
+    def laid_out(values: torch.Tensor, transposed: bool) -> torch.Tensor:
+        return values.t().contiguous().t() if transposed else values.clone()
+
+    mine = [torch.nn.Parameter(laid_out(weight, weight_transposed)), torch.nn.Parameter(bias)]
+    plain = [torch.nn.Parameter(weight.clone()), torch.nn.Parameter(bias.clone())]
+    one, other = kind(mine, **words), usual(plain, **words)
+    for _ in range(3):
+        gradient, of_bias = torch.randn(5, 70), torch.randn(5)
+        mine[0].grad, mine[1].grad = laid_out(gradient, gradient_transposed), of_bias
+        plain[0].grad, plain[1].grad = gradient, of_bias
+        one.step()
+        other.step()
+    torch.testing.assert_close(mine[0], plain[0], rtol=1e-6, atol=1e-7)
+    assert torch.equal(mine[1], plain[1])
+    assert one.state[mine[0]]["exp_avg"].stride() == mine[0].stride()
+
+
+def test_what_an_optimizer_remembers_takes_the_layout_of_its_weights() -> None:
+    weight = torch.nn.Parameter(torch.randn(5, 7))
+    optimizer = Adam([weight])
+    weight.grad = torch.randn(5, 7)
+    optimizer.step()
+    before = {k: v.clone() for k, v in optimizer.state[weight].items()}
+    weight.data = weight.data.t().contiguous().t()
+    match_layouts(optimizer)
+    for name, value in optimizer.state[weight].items():
+        assert torch.equal(value, before[name])
+        assert value.ndim == 0 or value.stride() == (1, 5)

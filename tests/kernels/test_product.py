@@ -1,0 +1,98 @@
+"""Products of sparse features with weights, against dense ones in double precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from cellvae.entries import Entries
+from cellvae.kernels import gene_by_gene, sparse_product
+from cellvae.kernels.entries import N_PARTS
+
+# Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
+SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_PARTS, 1)]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def made(n_cells: int, n_genes: int, density: float = 0.3) -> tuple[Entries, Tensor]:
+    matrix = sparse.random(
+        n_cells, n_genes, density, format="csr", dtype=np.float32, random_state=1
+    )
+    whole = matrix.toarray()
+    whole[n_cells // 2] = 0
+    matrix = sparse.csr_matrix(whole)
+    entries = Entries(
+        torch.from_numpy(matrix.data),
+        torch.from_numpy(matrix.indices.astype(np.int32)),
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        n_genes,
+    )
+    return entries, torch.from_numpy(whole).double()
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_value_and_gradient_are_those_of_the_dense_product(
+    shape: tuple[int, int, int], laid_out: bool, with_bias: bool
+) -> None:
+    torch.manual_seed(0)
+    n_cells, n_genes, n_out = shape
+    entries, dense = made(n_cells, n_genes)
+    weight, bias = torch.randn(n_out, n_genes), torch.randn(n_out) if with_bias else None
+    by_out = torch.randn(n_cells, n_out)
+    mine = (gene_by_gene(weight) if laid_out else weight).requires_grad_()
+    own_bias = None if bias is None else bias.clone().requires_grad_()
+
+    product = sparse_product(entries, mine, own_bias)
+    (product * by_out).sum().backward()
+
+    expected = dense @ weight.detach().double().T + (0 if bias is None else bias.double())
+    torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine.grad.double(), by_out.double().T @ dense, rtol=1e-5, atol=1e-5)
+    assert n_out == 1 or mine.grad.stride() == mine.stride()
+    if own_bias is not None:
+        torch.testing.assert_close(own_bias.grad, by_out.sum(0))
+
+
+@pytest.mark.usefixtures("threads")
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    entries, _ = made(128, 400)
+    found = []
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        torch.manual_seed(0)
+        weight = gene_by_gene(torch.randn(24, 400)).requires_grad_()
+        product = sparse_product(entries, weight)
+        product.square().sum().backward()
+        found.append((product.detach(), weight.grad))
+    for product, gradient in found[1:]:
+        assert torch.equal(product, found[0][0])
+        assert torch.equal(gradient, found[0][1])
+
+
+def test_no_entries_at_all_leave_the_constant() -> None:
+    none = Entries(torch.zeros(0), torch.zeros(0, dtype=torch.int32), torch.zeros(4).long(), 6)
+    weight, bias = torch.randn(2, 6, requires_grad=True), torch.randn(2)
+    product = sparse_product(none, weight, bias)
+    assert torch.equal(product, bias.expand(3, 2))
+    product.sum().backward()
+    assert torch.equal(weight.grad, torch.zeros(2, 6))
+
+
+def test_weights_gene_by_gene_are_the_same_weights() -> None:
+    weight = torch.randn(3, 5)
+    laid_out = gene_by_gene(weight)
+    assert torch.equal(laid_out, weight)
+    assert laid_out.stride() == (1, 3)

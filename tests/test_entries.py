@@ -1,0 +1,42 @@
+"""Counts by their entries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from cellvae.entries import Entries
+
+
+@pytest.fixture
+def matrix() -> sparse.csr_matrix:
+    matrix = sparse.random(7, 11, 0.3, format="csr", dtype=np.float32, random_state=0)
+    matrix.data = np.ceil(9 * matrix.data)
+    whole = matrix.toarray()
+    whole[2] = 0
+    return sparse.csr_matrix(whole)
+
+
+def entries_of(matrix: sparse.csr_matrix) -> Entries:
+    return Entries(
+        torch.from_numpy(matrix.data),
+        torch.from_numpy(matrix.indices.astype(np.int32)),
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        matrix.shape[1],
+    )
+
+
+def test_all_values_and_sums(matrix: sparse.csr_matrix) -> None:
+    entries = entries_of(matrix)
+    assert entries.n_cells == 7
+    np.testing.assert_array_equal(entries.dense(), matrix.toarray())
+    np.testing.assert_array_equal(entries.sizes().numpy(), matrix.sum(axis=1))
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 7), (0, 3), (2, 3), (3, 7), (4, 4)])
+def test_a_part_has_the_cells_of_it(matrix: sparse.csr_matrix, start: int, end: int) -> None:
+    part = entries_of(matrix).part(start, end)
+    assert part.n_cells == end - start
+    np.testing.assert_array_equal(part.dense(), matrix.toarray()[start:end])
