@@ -75,6 +75,8 @@ class Module(nn.Module, ABC, Generic[B]):
     """Weights of parts of the loss that users can choose in `plan_kwargs`, and their defaults."""
     n_cells: int = 1
     """Cells that a run trains on, among which terms that all cells share are divided."""
+    can_be_recorded: bool = True
+    """Whether a step asks a device for the same whatever the numbers are, so it can be recorded."""
     latent_is_normal: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
     kept: Kept = Kept()

@@ -44,6 +44,9 @@ class Entries(NamedTuple):
 
     def dense(self) -> Float[Tensor, "cells genes"]:
         """All values, zeros too."""
-        cells = torch.arange(self.n_cells).repeat_interleave(self.starts.diff())
+        # The number of entries is known here: no device is asked for it.
+        cells = torch.arange(self.n_cells, device=self.values.device).repeat_interleave(
+            self.starts.diff(), output_size=len(self.values)
+        )
         out = self.values.new_zeros(self.n_cells, self.n_genes)
         return out.index_put_((cells, self.genes.long()), self.values)

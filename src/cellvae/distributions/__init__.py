@@ -1,6 +1,7 @@
 """Distributions of the values that a cell was measured to have."""
 
 from cellvae.distributions.bag_of_words import BagOfWords
+from cellvae.distributions.divergence import kl_to_standard
 from cellvae.distributions.mixture import NegativeBinomialMixture
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
@@ -14,4 +15,5 @@ __all__ = [
     "Normal",
     "Poisson",
     "ZeroInflatedNegativeBinomial",
+    "kl_to_standard",
 ]

@@ -116,6 +116,7 @@ class AmortizedLDAModule(Module[WordBatch]):
     """
 
     latent_is_normal = False
+    can_be_recorded = False
     cell_topic_prior_mu: Tensor
     cell_topic_prior_sigma: Tensor
     topic_feature_prior_mu: Tensor

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
@@ -18,6 +17,7 @@ from cellvae.data import Registration
 from cellvae.data.fields import Categories, Category, Counts, Field, Numbers
 from cellvae.data.keys import Keys, keys_from_words
 from cellvae.data.minified import MinifiedType
+from cellvae.distributions import kl_to_standard
 from cellvae.distributions.detection import Detection
 from cellvae.entries import Entries
 from cellvae.errors import InvalidOptionError
@@ -191,8 +191,7 @@ class PEAKVIModule(Module[CountBatch]):
         latent = self.encode(batch)
         counts = batch.counts.dense() if isinstance(batch.counts, Entries) else batch.counts
         reconstruction = -self.decode(latent, batch).log_prob(counts).sum(dim=-1)
-        standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
-        kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
+        kl = kl_to_standard(latent.posterior).sum(dim=-1)
         return Loss(
             objective=(reconstruction + kl_weight * kl).mean(),
             reconstruction=reconstruction,

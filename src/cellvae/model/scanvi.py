@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
 
 from cellvae.contracts import Latent, Loss
 from cellvae.data import Registration
@@ -19,6 +18,7 @@ from cellvae.data.entries import Scalar
 from cellvae.data.fields import Field, label_fields, labels_field
 from cellvae.data.keys import CountKeys, LabelKeys, keys_from_words, store_keys
 from cellvae.data.rows.memory import ColumnRows
+from cellvae.distributions import kl_to_standard
 from cellvae.entries import Entries
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference import (
@@ -224,12 +224,11 @@ class SCANVIModule(SCVIModule):
         codes = torch.arange(n_labels, device=z1.device).repeat_interleave(n_cells).unsqueeze(-1)
         qz2 = self.encoder_z2_z1(z1s, [codes])
         pz1 = self.decoder_z1_z2(qz2.rsample(), [codes])
-        standard = Normal(torch.zeros_like(qz2.loc), 1.0, validate_args=False)
 
         def by_label(values: Tensor) -> Tensor:
             return values.sum(dim=-1).view(n_labels, n_cells).T
 
-        kl_z2 = by_label(kl_divergence(qz2, standard))
+        kl_z2 = by_label(kl_to_standard(qz2))
         log_prior_z1 = by_label(pz1.log_prob(z1s))
         kl_y = (probs * (log_probs - self.y_prior.log())).sum(dim=-1)
         log_posterior_z1 = latent.posterior.log_prob(z1).sum(dim=-1)

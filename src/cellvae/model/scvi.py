@@ -17,7 +17,12 @@ from cellvae.data import CountKeys, Registration
 from cellvae.data.fields import Field, count_fields
 from cellvae.data.keys import keys_from_words
 from cellvae.data.rows.memory import ColumnRows
-from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from cellvae.distributions import (
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+    kl_to_standard,
+)
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.entries import Entries
 from cellvae.errors import InvalidOptionError, UnknownOptionError
@@ -356,8 +361,7 @@ class SCVIModule(Module[CountBatch]):
         """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
-        standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0, validate_args=False)
-        kl_latent = kl_divergence(latent.posterior, standard).sum(dim=-1)
+        kl_latent = kl_to_standard(latent.posterior).sum(dim=-1)
         kl_library = self.kl_library(latent, batch)
         return Loss(
             objective=(reconstruction + kl_weight * kl_latent + kl_library).mean(),

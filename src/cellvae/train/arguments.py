@@ -95,6 +95,8 @@ RUN_WORDS = (
     "run_dir",
     "reset",
     "steps_per_block",
+    "capture_steps",
+    "placement",
 )
 FURTHER_WORDS = (
     *(

@@ -20,6 +20,7 @@ from cellvae.allocation import memory_kept
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
 from cellvae.data.companions import Companions
+from cellvae.data.placement import place
 from cellvae.data.split import Split
 from cellvae.errors import (
     InvalidDataError,
@@ -32,6 +33,7 @@ from cellvae.messages import logger, warn
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
 from cellvae.train.callbacks.nan_guard import ADVICE, is_finite
+from cellvae.train.captured import GraphRecorder, RecordedSteps, choose_capture
 from cellvae.train.carried import Carried, carry
 from cellvae.train.ending import is_interrupt, is_terminated, make_report
 from cellvae.train.epochs import default_epochs
@@ -231,10 +233,8 @@ def fit(
             root=start.run_dir,
         )
     plan.blocks = tuple(b for b in (train_blocks, validation_blocks) if b is not None)
-    sparse = None if resizable else sparse_rows(module, rows, options, trainer)
-    if sparse is not None:
-        for blocks in plan.blocks:
-            blocks.rows = sparse
+    if not resizable:
+        keep_cells(plan, chosen, rows, options, trainer, steps)
     if isinstance(plan, ResizablePlan):
 
         def cut_anew(size: int) -> tuple[EpochBlocks, EpochBlocks | None, KLWarmup]:
@@ -284,6 +284,35 @@ def fit(
         carried=carry(trainer, plan) if kept and error is None else None,
         error=error,
     )
+
+
+def keep_cells(
+    plan: Plan,
+    callbacks: Sequence[pl.Callback],
+    rows: Rows[Any],
+    options: TrainOptions,
+    trainer: pl.Trainer,
+    steps: StepsPerBlock,
+) -> None:
+    """Keep the cells of a run where its steps are made, and record these where that can be.
+
+    Raises
+    ------
+    InvalidOptionError
+        If cells are wanted on a device that cannot hold them.
+    """
+    device = trainer.strategy.root_device
+    if device.type == "cpu" or trainer.world_size > 1 or options.loader.num_workers:
+        kept = sparse_rows(plan.module, rows, options, trainer) or rows
+        plan.placement_reason = "the processor works there"
+    else:
+        placement = place(rows, device, options.placement)
+        kept, plan.placed, plan.placement_reason = placement.rows, placement.where, placement.reason
+    for blocks in plan.blocks:
+        blocks.rows = kept
+    plan.capture = choose_capture(options, callbacks, plan.module, steps, device, plan.placed)
+    if plan.capture.wanted:
+        plan.recorded = RecordedSteps(plan, GraphRecorder(device), device)
 
 
 def known_plateau(options: PlateauOptions | None, module: Module[Any]) -> PlateauOptions | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
 import numpy as np
@@ -29,7 +28,7 @@ from cellvae.train.metrics import is_validation, metric_names
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
 from cellvae.train.report import TrainingReport
-from cellvae.train.steps import StepsPerBlock
+from cellvae.train.steps import Capture, StepsPerBlock
 from cellvae.train.tally import Tally
 from cellvae.train.warmup import KLWarmup
 
@@ -62,6 +61,19 @@ class ModelFiles(Protocol):
 
     def read(self, adata: Any) -> Rows[Any]:
         """Read other cells, their genes and categories matched by name."""
+        ...
+
+
+class MakesSteps(Protocol):
+    """What makes a step in another way than asking for all of it anew."""
+
+    def make(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
+        """Make one step."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """How the steps were made, for people."""
         ...
 
 
@@ -157,6 +169,10 @@ class Plan(pl.LightningModule):
         self.started = self.is_extra = False
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.steps = StepsPerBlock(number=1, reason="")
+        self.capture = Capture(wanted=False, reason="")
+        self.placed: Literal["device", "memory"] = "memory"
+        self.placement_reason = ""
+        self.recorded: MakesSteps | None = None
         self.step_of_epoch = 0
         self.began = time.monotonic()
         self.earlier_seconds = self.data_seconds = 0.0
@@ -341,30 +357,53 @@ class Plan(pl.LightningModule):
         return objective
 
     def make_steps(self, block: Block) -> None:
-        """Make the optimizer steps of a block, as Lightning makes single ones."""
+        """Make the optimizer steps of a block; Lightning counts them as if it had made each.
+
+        Nobody else looks at single steps, or the block would have one.
+        """
         optimizer: Any = self.optimizers()
-        watching = [
+        steps: Any = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        watching = self.watching_steps()
+        if self.recorded is not None:
+            block = Block(block.rows, block.steps.to(self.device, non_blocking=True))
+        for cells in block.steps:
+            self.follow_warmup()
+            steps.increment_ready()
+            if self.recorded is None:
+                self.make_step(block.rows, cells, optimizer.optimizer, watching)
+            else:
+                self.recorded.make(block.rows, cells, optimizer.optimizer, watching)
+            self.train_tally.count(len(cells) - getattr(block.rows, "n_companions", 0))
+            steps.increment_completed()
+            self.step_of_epoch += 1
+            if self.trainer.should_stop:
+                break
+
+    def make_step(
+        self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]
+    ) -> None:
+        """Make one optimizer step; a device is asked for all of it, and nothing is read back."""
+        for callback in watching:
+            callback.on_step_start(self.step_of_epoch)
+        loss = self.loss_of(rows, cells)
+        self.train_tally.accumulate(loss)
+        optimizer.zero_grad()
+        for callback in watching:
+            callback.on_before_backward(self.trainer, self, loss.objective)
+        loss.objective.backward()
+        for callback in watching:
+            callback.on_before_optimizer_step(self.trainer, self, optimizer)
+        optimizer.step()
+        for callback in watching:
+            callback.on_step_end()
+
+    def watching_steps(self) -> list[Any]:
+        """Callbacks that look at every step of a block."""
+        return [
             callback
             for callback in self.trainer.callbacks  # type: ignore[attr-defined]
             if hasattr(callback, "on_step_start")
         ]
-
-        def step(cells: Tensor) -> Tensor:
-            self.follow_warmup()
-            objective = self.counted(self.loss_of(block.rows, cells))
-            optimizer.zero_grad()
-            self.manual_backward(objective)
-            return objective
-
-        for cells in block.steps:
-            for callback in watching:
-                callback.on_step_start(self.step_of_epoch)
-            optimizer.step(closure=partial(step, cells))
-            for callback in watching:
-                callback.on_step_end()
-            self.step_of_epoch += 1
-            if self.trainer.should_stop:
-                break
 
     def follow_warmup(self) -> None:
         """Set the KL weight of a step, where it changes from step to step."""
@@ -431,10 +470,7 @@ class Plan(pl.LightningModule):
             self.log_tally(self.train_tally)
         metrics = self.trainer.callback_metrics
         names = [name for name in metrics if self.is_fresh(name)]
-        values = torch.stack(
-            [torch.as_tensor(metrics[n]).detach().double().cpu().reshape(()) for n in names]
-        )
-        read = dict(zip(names, values.tolist(), strict=True))
+        read = dict(zip(names, read_at_once([metrics[n] for n in names]), strict=True))
         self.history.add(self.epoch, read)
         self.look_at_losses(read)
         if self.trainer.world_size > 1:
@@ -482,3 +518,16 @@ class Plan(pl.LightningModule):
     def note_best(self, best: Best) -> None:
         """Keep what a callback found best, for the report."""
         self.best[best.monitor] = best
+
+
+def read_at_once(values: list[Any]) -> list[float]:
+    """Numbers of metrics; a device is asked once for all that it has."""
+    tensors = [torch.as_tensor(value).detach().double().reshape(()) for value in values]
+    read = [0.0] * len(tensors)
+    for device in {tensor.device for tensor in tensors}:
+        places = [i for i, tensor in enumerate(tensors) if tensor.device == device]
+        for place, number in zip(
+            places, torch.stack([tensors[i] for i in places]).tolist(), strict=True
+        ):
+            read[place] = number
+    return read

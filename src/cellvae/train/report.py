@@ -53,6 +53,10 @@ class TrainingReport:
         Folder of the run.
     steps_per_block, steps_reason
         Optimizer steps that Lightning saw as one batch, and why so many.
+    capture_reason
+        How many steps a device played from a recording, or why none.
+    placement, placement_reason
+        Where the cells were kept, and why there.
     """
 
     status: Status
@@ -77,6 +81,9 @@ class TrainingReport:
     run_dir: str | None = None
     steps_per_block: int = 1
     steps_reason: str = ""
+    capture_reason: str = ""
+    placement: str = "memory"
+    placement_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Values for a file."""
@@ -110,6 +117,9 @@ class TrainingReport:
             shown.append(("left out", f"{self.n_skipped:,} {steps}, not finite"))
         if self.steps_reason:
             shown.append(("steps", f"{self.steps_per_block} a block ({self.steps_reason})"))
+        if self.placement == "device":
+            shown.append(("cells", f"on the device ({self.placement_reason})"))
+            shown.append(("captured", self.capture_reason))
         shown.append(("seed", str(self.seed)))
         return shown
 

@@ -72,6 +72,22 @@ class StepsPerBlock:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """Whether steps are recorded.
+
+    Parameters
+    ----------
+    wanted
+        Whether they are.
+    reason
+        Why, for people.
+    """
+
+    wanted: bool
+    reason: str
+
+
 def choose_steps(
     options: TrainOptions,
     callbacks: Sequence[pl.Callback],

@@ -42,6 +42,16 @@ class Tally:
 
     def add(self, loss: Loss) -> None:
         """Add a batch; nothing is read back from the device."""
+        self.accumulate(loss)
+        self.count(loss.reconstruction.shape[0])
+
+    def count(self, n_cells: int) -> None:
+        """Note that a batch of so many cells has been added."""
+        self.n_cells += n_cells
+        self.n_batches += 1
+
+    def accumulate(self, loss: Loss) -> None:
+        """Add the sums of a batch where they are kept, in place from the second batch on."""
         n = loss.reconstruction.shape[0]
         parts = torch.stack(
             [
@@ -62,8 +72,6 @@ class Tally:
         if extra:
             before = self.extra or tuple(torch.zeros_like(part) for part in extra)
             self.extra = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
-        self.n_cells += n
-        self.n_batches += 1
 
     def means(self) -> dict[str, Tensor]:
         """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
@@ -88,5 +96,7 @@ class Tally:
         return means | {f"{self.split}_{name}": value for name, value in further.items()}
 
     def clear(self) -> None:
-        """Start a new epoch."""
-        self.n_cells, self.n_batches, self.sums, self.extra = 0, 0, None, ()
+        """Start a new epoch; the sums stay where they are, since a recorded step adds to them."""
+        self.n_cells = self.n_batches = 0
+        for part in self.extra if self.sums is None else (self.sums, *self.extra):
+            part.zero_()

@@ -51,6 +51,7 @@ class NaNGuard(pl.Callback):
 
     group: ClassVar[Group] = Group.GUARD
     takes_blocks: ClassVar[bool] = True
+    takes_recordings: ClassVar[bool] = True
 
     def __init__(self, on_nan: OnNaN = "stop_restore", *, most_skipped: float = 0.5) -> None:
         super().__init__()
@@ -76,18 +77,22 @@ class NaNGuard(pl.Callback):
         self.buffers: list[Tensor] = []
         self.saved: list[Tensor] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
-        self.clear_epoch()
-
-    def clear_epoch(self) -> None:
-        """Forget the steps of an earlier epoch."""
-        self.n_before = self.n_skipped
-        self.batch_idx = 0
-        self.bad_loss: Tensor | None = None
-        self.bad: Tensor | None = None
+        self.number: Tensor | None = None
         self.count: Tensor | None = None
         self.first_step: Tensor | None = None
         self.first_loss: Tensor | None = None
         self.first_gradients: Tensor | None = None
+        self.clear_epoch()
+
+    def clear_epoch(self) -> None:
+        """Forget the steps of an earlier epoch; what a device counts with stays where it is."""
+        self.n_before = self.n_skipped
+        self.batch_idx = 0
+        self.bad_loss: Tensor | None = None
+        self.bad: Tensor | None = None
+        if self.number is not None and self.count is not None:
+            self.number.fill_(-1)
+            self.count.zero_()
 
     def looks_at_once(self, device: torch.device) -> bool:
         """Whether results are read at every step, which a device other than the CPU waits for."""
@@ -104,6 +109,12 @@ class NaNGuard(pl.Callback):
         """Note what the steps change beside the parameters."""
         self.buffers = [b for name, b in pl_module.named_buffers() if name != "kl_weight"]
         self.saved = [b.clone() for b in self.buffers]
+        device = pl_module.device
+        if not self.looks_at_once(device):
+            self.number = torch.full((), -1, dtype=torch.int64, device=device)
+            self.count = torch.zeros_like(self.number)
+            self.first_step = torch.zeros_like(self.number)
+            self.first_loss = torch.zeros((), dtype=torch.bool, device=device)
         names = {id(p): name.removeprefix("module.") for name, p in pl_module.named_parameters()}
         self.parameters = [
             (names.get(id(p), "?"), p)
@@ -128,6 +139,9 @@ class NaNGuard(pl.Callback):
         if self.on_nan == "ignore":
             return
         self.batch_idx = step
+        # A device counts by itself: it may repeat a step that was recorded once.
+        if self.number is not None:
+            self.number.add_(1)
         self.bad_loss = self.bad = None
         for kept, buffer in zip(self.saved, self.buffers, strict=True):
             kept.copy_(buffer)
@@ -173,20 +187,16 @@ class NaNGuard(pl.Callback):
 
     def note_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
         """Count the step, and keep where the first one was; nothing is read back."""
-        assert self.bad is not None
-        if self.count is None:
-            self.count = torch.zeros((), dtype=torch.int64, device=self.bad.device)
-            self.first_step = torch.full_like(self.count, -1)
-            self.first_loss = torch.zeros_like(self.bad)
-            self.first_gradients = torch.zeros_like(bad_gradients)
+        assert self.bad is not None and self.count is not None and self.number is not None
         assert self.first_step is not None and self.first_loss is not None
-        assert self.first_gradients is not None
+        before = self.first_gradients
+        if before is None or before.shape != bad_gradients.shape:
+            self.first_gradients = before = torch.zeros_like(bad_gradients)
         first = self.bad & (self.count == 0)
-        self.first_step = torch.where(first, self.batch_idx, self.first_step)
-        self.first_loss = torch.where(first, bad_loss, self.first_loss)
-        if self.first_gradients.shape == bad_gradients.shape:
-            self.first_gradients = torch.where(first, bad_gradients, self.first_gradients)
-        self.count += self.bad
+        self.first_step.copy_(torch.where(first, self.number, self.first_step))
+        self.first_loss.copy_(torch.where(first, bad_loss, self.first_loss))
+        before.copy_(torch.where(first, bad_gradients, before))
+        self.count.add_(self.bad)
 
     def found_on_host(
         self,
