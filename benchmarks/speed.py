@@ -36,6 +36,8 @@ COLUMNS = (
     ("get_elbo", "s for get_elbo", 3),
     ("elbo", "held-out -ELBO", 1),
     ("peak", "peak MiB", 0),
+    ("device peak", "peak MiB of the GPU", 0),
+    ("steps per s", "steps per s", 0),
 )
 
 
@@ -104,7 +106,16 @@ def measured(run: Run, side: str, seed: int, data: Path, arguments: Any) -> dict
         variables.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.json"
-        task.write_text(json.dumps({**asdict(run), "data": str(data.resolve()), "seed": seed}))
+        task.write_text(
+            json.dumps(
+                {
+                    **asdict(run),
+                    "data": str(data.resolve()),
+                    "seed": seed,
+                    "accelerator": arguments.accelerator,
+                }
+            )
+        )
         done = subprocess.run(
             [python, HERE / "speed_worker.py", side, task],
             env=variables,
@@ -120,17 +131,18 @@ def measured(run: Run, side: str, seed: int, data: Path, arguments: Any) -> dict
 
 def middle(runs: list[dict[str, Any]], key: str) -> float | None:
     """Median of a figure over repetitions; None where it was not measured."""
-    values = [run[key] for run in runs if run[key] is not None]
+    values = [run[key] for run in runs if run.get(key) is not None]
     return median(values) if values else None
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """All comparisons, scvi-tools / cellvae, with the ratio of the epochs."""
-    heads = [title for _, title, _ in COLUMNS]
+    shown = [c for c in COLUMNS if any(middle(r[OURS], c[0]) is not None for r in results)]
+    heads = [title for _, title, _ in shown]
     lines = [f"| case | {' | '.join(heads)} | times faster |", "|---|" + "---:|" * (len(heads) + 1)]
     for result in results:
         cells = []
-        for key, _, digits in COLUMNS:
+        for key, _, digits in shown:
             pair = [middle(result[side], key) for side in (PEER, OURS)]
             known = all(value is not None for value in pair)
             cells.append(" / ".join(f"{value:,.{digits}f}" for value in pair) if known else "")
@@ -168,6 +180,7 @@ def parsed() -> argparse.Namespace:
     add("--real", type=Path, default=HERE.parent / "../shared/data", help="folder of real cells")
     add("--folder", type=Path, help="where simulated cells are kept; by default they are not")
     add("--repeat", type=int, default=3)
+    add("--accelerator", choices=["cpu", "cuda"], default="cpu")
     add("--most-cells", type=int, default=1_000_000)
     add("--out", type=Path, default=Path("speed.json"))
     add("--chart", type=Path, help="file for a chart (.svg)")

@@ -51,7 +51,7 @@ def main() -> None:
     begin = time.perf_counter()
     model.train(
         max_epochs=task["epochs"],
-        accelerator="cpu",
+        accelerator=task["accelerator"],
         batch_size=task["batch_size"],
         datasplitter_kwargs={"external_indexing": [train, held_out, np.zeros(0, dtype=int)]},
         plan_kwargs={"n_epochs_kl_warmup": 400},
@@ -61,6 +61,8 @@ def main() -> None:
     )
     fit_seconds = time.perf_counter() - begin
     peak = peak_mib()
+    on_gpu = task["accelerator"] == "cuda"
+    device_peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     # The first epoch loads what is loaded once.
     epochs = clock.train[1:] or clock.train
     some = held_out[:20_000]
@@ -76,6 +78,8 @@ def main() -> None:
                 "elbo": elbo,
                 "peak": peak,
                 "beyond data": peak - loaded,
+                "device peak": device_peak,
+                "steps per s": -(-n_train // task["batch_size"]) / float(np.median(epochs)),
                 "latent": seconds_of(lambda: model.get_latent_representation(indices=some)),
                 "get_elbo": seconds_of(lambda: model.get_elbo(indices=some)),
                 "import": import_seconds,

@@ -12,6 +12,7 @@ from torch import Tensor
 from cellvae.contracts import Rows, to_device
 from cellvae.data.passes import in_batches
 from cellvae.data.rows.entries import readable_entries
+from cellvae.data.rows.moved import MovedRows
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import HasEncoder
@@ -64,13 +65,16 @@ def pass_over(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    rows = model.counted_rows(adata) if counts else model.trained_rows(adata)
+    rows: Rows[Any] = model.counted_rows(adata) if counts else model.trained_rows(adata)
     cells = model.cells_of(adata, indices)
     if not len(cells):
         raise InvalidOptionError("Expected indices of at least one cell; got none.")
     size = settings.batch_size if batch_size is None else batch_size
     if size < 1:
         raise InvalidOptionError(f"Expected a batch_size of at least 1; got {size}.")
+    if model.device.type == "cuda":
+        # Sparse counts are made dense where they are looked at.
+        rows = MovedRows(rows, model.device)
     return Pass(rows, cells, size, model.device, silent)
 
 

@@ -4,6 +4,7 @@ Numba compiles at first use and keeps what it compiled on disk; nothing is loade
 """
 
 from cellvae.kernels.choice import Kernels, compiled_for
+from cellvae.kernels.detection import detection_log_likelihood
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
 from cellvae.kernels.likelihood import log_likelihood
 from cellvae.kernels.product import gene_by_gene, sparse_product
@@ -12,6 +13,7 @@ __all__ = [
     "FoldChanges",
     "Kernels",
     "compiled_for",
+    "detection_log_likelihood",
     "fold_changes",
     "gene_by_gene",
     "log_likelihood",

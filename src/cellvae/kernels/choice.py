@@ -14,8 +14,8 @@ from cellvae.messages import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
-Kernel = Literal["cells", "changes", "entries"]
-"""Likelihood of cells, distribution of fold changes, or product of sparse features."""
+Kernel = Literal["cells", "changes", "detections", "entries"]
+"""Likelihood of counts, of fold changes or of detections; product of sparse features."""
 
 FEWEST_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""

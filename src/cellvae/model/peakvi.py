@@ -31,6 +31,7 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
+from cellvae.kernels import compiled_for, detection_log_likelihood
 from cellvae.model.base import Model
 from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import CountBatch, Where
@@ -186,11 +187,21 @@ class PEAKVIModule(Module[CountBatch]):
             factor = factor + functional.logsigmoid(self.region_factors)
         return Detection(logits, factor)
 
+    def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
+        """Log-likelihood of which regions of each cell are detected, in nats."""
+        counts, found = batch.counts, self.decode(latent, batch)
+        if not compiled_for(counts, "detections"):
+            whole = counts.dense() if isinstance(counts, Entries) else counts
+            return found.log_prob(whole).sum(dim=-1)
+        factor = found.logits.new_zeros(found.logits.shape[-1])
+        if self.region_factors is not None:
+            factor = functional.logsigmoid(self.region_factors)
+        return detection_log_likelihood(counts, found.logits, latent.library, factor)
+
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound; the reconstruction of each cell counts once."""
         latent = self.encode(batch)
-        counts = batch.counts.dense() if isinstance(batch.counts, Entries) else batch.counts
-        reconstruction = -self.decode(latent, batch).log_prob(counts).sum(dim=-1)
+        reconstruction = -self.log_likelihood(latent, batch)
         kl = kl_to_standard(latent.posterior).sum(dim=-1)
         return Loss(
             objective=(reconstruction + kl_weight * kl).mean(),

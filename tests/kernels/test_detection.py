@@ -1,0 +1,95 @@
+"""Compiled log-likelihood of detections against the distribution in double precision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from cellvae.distributions.detection import Detection
+from cellvae.entries import Entries
+from cellvae.kernels import detection_log_likelihood
+
+N_CELLS, N_REGIONS = 37, 61
+
+
+@pytest.fixture
+def given() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    depth = -torch.rand(N_CELLS, 1) * 3
+    depth[0], depth[1] = 0.0, -30.0
+    return {
+        "counts": (torch.rand(N_CELLS, N_REGIONS) < 0.2).float() * 3,
+        "logits": 6 * torch.randn(N_CELLS, N_REGIONS),
+        "log_depth": depth,
+        "log_factor": -torch.rand(N_REGIONS) * 1e-3,
+    }
+
+
+def entries_of(counts: Tensor) -> Entries:
+    matrix = sparse.csr_matrix(counts.numpy())
+    return Entries(
+        torch.from_numpy(matrix.data),
+        torch.from_numpy(matrix.indices.astype(np.int32)),
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        counts.shape[1],
+    )
+
+
+@pytest.mark.parametrize("by_entries", [True, False])
+def test_value_and_gradient_are_those_of_the_distribution(
+    given: dict[str, Tensor], by_entries: bool
+) -> None:
+    weight = torch.rand(N_CELLS)
+    names = ("logits", "log_depth", "log_factor")
+    mine = [given[name].clone().requires_grad_() for name in names]
+    wide = [given[name].double().requires_grad_() for name in names]
+    counts = entries_of(given["counts"]) if by_entries else given["counts"]
+
+    value = detection_log_likelihood(counts, *mine)
+    (value * weight).sum().backward()
+
+    exact = Detection(wide[0], wide[1] + wide[2]).log_prob(given["counts"].double()).sum(-1)
+    (exact * weight.double()).sum().backward()
+    torch.testing.assert_close(value.double(), exact.detach(), rtol=2e-6, atol=1e-4)
+    for own, expected in zip(mine, wide, strict=True):
+        largest = float(expected.grad.abs().max())
+        torch.testing.assert_close(own.grad.double(), expected.grad, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_one_region_by_hand() -> None:
+    half = torch.tensor([[math.log(0.5)]])
+    for count, chance in ((0.0, 0.75), (2.0, 0.25)):
+        value = detection_log_likelihood(
+            torch.tensor([[count]]), torch.zeros(1, 1), half, torch.zeros(1)
+        )
+        assert value.item() == pytest.approx(math.log(chance), rel=1e-6)
+
+
+def test_values_are_the_same_bits_without_gradients(given: dict[str, Tensor]) -> None:
+    parts = [given[name] for name in ("logits", "log_depth", "log_factor")]
+    entries = entries_of(given["counts"])
+    plain = detection_log_likelihood(entries, *parts)
+    with_gradients = detection_log_likelihood(entries, *(p.clone().requires_grad_() for p in parts))
+    assert torch.equal(plain, with_gradients.detach())
+
+
+def test_what_is_certain_has_a_finite_likelihood() -> None:
+    # A region that is surely accessible and surely detected, and was not.
+    logits = torch.tensor([[200.0]], requires_grad=True)
+    value = detection_log_likelihood(torch.zeros(1, 1), logits, torch.zeros(1, 1), torch.zeros(1))
+    value.sum().backward()
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("part", ["logits", "log_depth", "log_factor"])
+def test_what_is_not_finite_is_not_lost(given: dict[str, Tensor], part: str) -> None:
+    broken = given[part].clone()
+    broken.view(-1)[3] = math.nan
+    value = detection_log_likelihood(**given | {part: broken})
+    assert not torch.isfinite(value).all()
