@@ -119,7 +119,7 @@ def test_a_run_of_recorded_steps_is_the_same_run(
 ) -> None:
     plain = made(kind)
     plain.train(**QUICK, accelerator="cpu", **words)
-    assert plain.training_report.capture_reason == "the run is on cpu"
+    assert plain.training_report.capture_reason == "not asked for (capture_steps=True)"
     tapes = request.getfixturevalue("recorded")
     model = made(kind)
     model.train(**QUICK, accelerator="cpu", **words)
@@ -214,7 +214,7 @@ CASES: list[Any] = [
     ({}, [NaNGuard()], CUDA, "device", ""),
     ({}, [], torch.device("cpu"), "device", "the run is on cpu"),
     ({}, [], CUDA, "memory", "the cells are not on the device"),
-    ({"capture_steps": False}, [], CUDA, "device", "capture_steps=False"),
+    ({"capture_steps": False}, [], CUDA, "device", "not asked for (capture_steps=True)"),
     ({"compile": CompileOptions(enabled=True)}, [], CUDA, "device", "the loss is compiled"),
     ({"trainer": {"deterministic": True}}, [], CUDA, "device", "deterministic is given"),
     (
@@ -242,13 +242,15 @@ def test_what_keeps_steps_from_being_recorded(
     reason: str,
 ) -> None:
     module = made().module
-    found = choose_capture(TrainOptions(**words), callbacks, module, MANY, device, placed)
+    found = choose_capture(
+        TrainOptions(**{"capture_steps": True} | words), callbacks, module, MANY, device, placed
+    )
     assert found.wanted == (not reason)
     assert found.reason == (reason or "one recording for all full batches")
 
 
 def test_single_steps_and_pyro_are_not_recorded(made: Callable[..., Any]) -> None:
-    options, module = TrainOptions(), made().module
+    options, module = TrainOptions(capture_steps=True), made().module
     single = StepsPerBlock(number=1, reason="single steps: every step is logged")
     found = choose_capture(options, [], module, single, CUDA, "device")
     assert found.reason == "single steps: every step is logged"
@@ -271,7 +273,7 @@ def test_a_gpu_plays_steps_that_learn_as_others_do(likelihood: str) -> None:
     adata = counted()
     SCVI.setup_anndata(adata, batch_key="batch")
     found = []
-    for words in ({}, {"capture_steps": False}, {"placement": "memory"}):
+    for words in ({"capture_steps": True}, {}, {"placement": "memory"}):
         torch.manual_seed(0)
         model = SCVI(adata, gene_likelihood=likelihood)
         model.train(**QUICK | {"batch_size": 128}, accelerator="cuda", **words)
@@ -303,6 +305,8 @@ def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Plan, "make_steps", watched)
     model = SCVI(adata)
-    model.train(**QUICK | {"batch_size": 128}, accelerator="cuda", steps_per_block=5)
+    model.train(
+        **QUICK | {"batch_size": 128}, accelerator="cuda", steps_per_block=5, capture_steps=True
+    )
     assert len(blocks) > 4
     assert "played from a recording" in model.training_report.capture_reason

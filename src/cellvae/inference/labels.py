@@ -105,7 +105,7 @@ def predict(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    batches = batches_of(model, adata, indices, batch_size)
+    batches = batches_of(model, adata, indices, batch_size, encoded=True)
     module: Classifies = model.module
     found = []
     with evaluating(model):

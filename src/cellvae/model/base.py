@@ -421,7 +421,7 @@ class Model(ABC):
             `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
             `steps_per_block` (optimizer steps that Lightning sees as one batch),
             `placement` (`"device"` or `"memory"`: where the cells are kept while a GPU learns from
-            them), `capture_steps=False` (a GPU makes every step anew),
+            them), `capture_steps=True` (a GPU repeats a recorded step; not yet tried on one),
             `enable_checkpointing`, `checkpointing_monitor`, `learning_rate_monitor`,
             `enable_progress_bar`, `progress_bar_refresh_rate`, `simple_progress_bar`, `logger`,
             and any argument of `lightning.Trainer`.

@@ -103,7 +103,7 @@ def obstacle(
 ) -> str:
     """What keeps steps from being recorded; empty if nothing does."""
     if not options.capture_steps:
-        return "capture_steps=False"
+        return "not asked for (capture_steps=True)"
     if device.type != "cuda":
         return f"the run is on {device.type}"
     if steps.number == 1:
@@ -186,6 +186,8 @@ class RecordedSteps:
         if self.playing is None:
             for group in optimizer.param_groups:
                 group["capturable"] = True
+            # Torch warns of steps outside a recording, of which every epoch has one.
+            optimizer._warned_capturable_if_run_uncaptured = True
             try:
                 self.playing = self.recorder.record(step)
             except RuntimeError as failure:

@@ -302,8 +302,12 @@ def keep_cells(
         If cells are wanted on a device that cannot hold them.
     """
     device = trainer.strategy.root_device
-    if device.type == "cpu" or trainer.world_size > 1 or options.loader.num_workers:
-        kept = sparse_rows(plan.module, rows, options, trainer) or rows
+    if trainer.world_size > 1:
+        kept, plan.placement_reason = rows, "the cells are dealt to several processes"
+    elif options.loader.num_workers:
+        kept, plan.placement_reason = rows, "cells are taken ahead"
+    elif device.type == "cpu":
+        kept = sparse_rows(plan.module, rows, options) or rows
         plan.placement_reason = "the processor works there"
     else:
         placement = place(rows, device, options.placement)

@@ -28,7 +28,8 @@ class AsLaidOut(torch.optim.Optimizer):
             if gradients[i].stride() != parameter.stride():
                 gradients[i] = torch.empty_like(parameter).copy_(gradients[i])
             if is_transposed(parameter):
-                for part in (parameters, gradients, *others):
+                # AdamW of older versions has a word of its own among the lists.
+                for part in (parameters, gradients, *(o for o in others if isinstance(o, list))):
                     if i < len(part) and part[i].shape == parameter.shape:
                         part[i] = part[i].t()
         return result

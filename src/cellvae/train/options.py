@@ -145,8 +145,9 @@ class TrainOptions(Options):
     log_steps: bool = False
     steps_per_block: int | Literal["auto"] = option("auto", at_least=1)
     """Optimizer steps that Lightning sees as one batch, where nothing watches single steps."""
-    capture_steps: bool = True
-    """Whether a GPU plays steps from a recording, where they can be recorded."""
+    capture_steps: bool = False
+    """Whether a GPU plays steps from a recording, where they can be recorded; off until it has been
+    seen on one."""
     placement: Literal["auto", "device", "memory"] = "auto"
     """Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory."""
     learning_rate_monitor: bool | None = None

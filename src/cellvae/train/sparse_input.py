@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 
 from cellvae.contracts import Module, Rows
@@ -14,19 +13,12 @@ from cellvae.train.options import TrainOptions
 from cellvae.train.steps import SINGLE_PRECISION
 
 
-def sparse_rows(
-    module: Module[Any], rows: Rows[Any], options: TrainOptions, trainer: pl.Trainer
-) -> Rows[Any] | None:
+def sparse_rows(module: Module[Any], rows: Rows[Any], options: TrainOptions) -> Rows[Any] | None:
     """Rows whose batches have the entries of the counts alone; None where that cannot be.
 
     The weights that read the counts are laid out for it.
     """
-    compiling = options.compile is not None and options.compile.enabled
-    if compiling or options.loader.num_workers or trainer.world_size > 1:
-        return None
-    if trainer.strategy.root_device.type != "cpu":
-        return None
-    if options.trainer.get("precision") not in SINGLE_PRECISION:
+    if options.compile.enabled or options.trainer.get("precision") not in SINGLE_PRECISION:
         return None
     sparse = readable_entries(module, rows)
     if sparse is not None:
