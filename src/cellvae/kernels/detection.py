@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
-from cellvae.kernels.likelihood import FEWEST_CELLS
 
 
 def detection_log_likelihood(
@@ -57,7 +56,7 @@ class DetectionLogLikelihood(torch.autograd.Function):
     ) -> Tensor:
         """Log-likelihood, in nats."""
         from cellvae.kernels.detections import work
-        from cellvae.kernels.team import run
+        from cellvae.kernels.team import share_out
 
         n_cells, n_regions = logits.shape
         none = logits.new_empty((0, 0))
@@ -77,9 +76,7 @@ class DetectionLogLikelihood(torch.autograd.Function):
         addresses = [tensor.data_ptr() for tensor in tensors]
         job = np.array([0, n_cells, n_regions, n_entries, 0, wanted, *addresses], dtype=np.int64)
         job[4] = job.ctypes.data
-        n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
-        assert work.address is not None
-        run(work.address, job.ctypes.data, n_threads)
+        share_out(work, job, n_cells)
         ctx.save_for_backward(by_logits, by_depth, by_factor)
         return value
 

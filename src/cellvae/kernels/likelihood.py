@@ -13,8 +13,6 @@ from torch.autograd.function import once_differentiable
 from cellvae.entries import Entries
 
 LEAST, MOST = 1e-20, 1e15
-FEWEST_CELLS = 16
-"""Cells below which a further thread does not pay."""
 
 
 def log_likelihood(
@@ -110,7 +108,7 @@ class CountLogLikelihood(torch.autograd.Function):
 def compute(tensors: list[Tensor], n_cells: int, n_genes: int, wanted: bool) -> None:
     """Fill the results in, by as many threads as torch has; they do not depend on their number."""
     from cellvae.kernels.cells import work
-    from cellvae.kernels.team import run
+    from cellvae.kernels.team import share_out
 
     entries, starts, theta, dropout = tensors[1], tensors[3], tensors[6], tensors[7]
     n_entries = len(entries) if len(starts) else -1
@@ -118,6 +116,4 @@ def compute(tensors: list[Tensor], n_cells: int, n_genes: int, wanted: bool) -> 
     addresses = [tensor.data_ptr() for tensor in tensors]
     job = np.array([*sizes, *addresses, wanted], dtype=np.int64)
     job[5] = job.ctypes.data
-    n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
-    assert work.address is not None
-    run(work.address, job.ctypes.data, n_threads)
+    share_out(work, job, n_cells)

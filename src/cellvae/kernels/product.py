@@ -12,9 +12,6 @@ from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
 
-FEWEST_CELLS = 16
-"""Cells below which a further thread does not pay."""
-
 
 def sparse_product(
     features: Entries,
@@ -88,7 +85,7 @@ def compute(
     out: Tensor,
 ) -> None:
     """Fill the results in, by as many threads as torch has; they do not depend on their number."""
-    from cellvae.kernels.team import run
+    from cellvae.kernels.team import share_out
 
     n_cells = len(starts) - 1
     addresses = [t.data_ptr() for t in (values, genes, starts, given)]
@@ -96,5 +93,4 @@ def compute(
     sizes = [0, n_cells, n_genes, out.shape[1], len(values), 0]
     job = np.array(sizes + addresses, dtype=np.int64)
     job[5] = job.ctypes.data
-    n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
-    run(work.address, job.ctypes.data, n_threads)
+    share_out(work, job, n_cells)

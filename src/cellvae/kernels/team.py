@@ -11,10 +11,31 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Parallel = Callable[[int, int, int, int], None]
+FEWEST_CELLS = 16
+"""Cells below which a further thread does not pay."""
+
+
+def share_out(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
+    """Let as many threads as torch has work on a job, fewer where there are few cells each.
+
+    Parameters
+    ----------
+    work
+        Compiled function (numba's `cfunc`) that takes its part of the job until none is left.
+    job
+        Row of whole numbers that says what is to be done.
+    n_cells
+        Cells that the job is about.
+    """
+    n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
+    run(work.address, job.ctypes.data, n_threads)
 
 
 def run(work: int, job: int, n_threads: int) -> None:
