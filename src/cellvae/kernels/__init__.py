@@ -3,6 +3,7 @@
 Numba compiles at first use and keeps what it compiled on disk; nothing is loaded before.
 """
 
+from cellvae.kernels.affine import Affine, computed
 from cellvae.kernels.choice import Kernels, compiled_for
 from cellvae.kernels.detection import detection_log_likelihood
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
@@ -10,9 +11,11 @@ from cellvae.kernels.likelihood import log_likelihood
 from cellvae.kernels.product import gene_by_gene, sparse_product
 
 __all__ = [
+    "Affine",
     "FoldChanges",
     "Kernels",
     "compiled_for",
+    "computed",
     "detection_log_likelihood",
     "fold_changes",
     "gene_by_gene",

@@ -7,11 +7,13 @@ import math
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, f32, f64, i32, largest, total
+from cellvae.kernels.elementary import EXACT, f32, f64, i32, total
 from cellvae.kernels.rows import (
+    add_times,
     inflated_zeros,
     inflation,
     inverses,
+    largest_sum,
     negative_binomial_counts,
     negative_binomial_zeros,
     poisson_counts,
@@ -19,20 +21,22 @@ from cellvae.kernels.rows import (
     products,
     scaled,
     shares,
+    sums,
     through_softmax,
 )
 from cellvae.kernels.shared_job import at, taken_from
 
-AT_ONCE = 4
-"""Cells that a thread takes at a time."""
+GENES_AT_ONCE = 1024
+"""Genes whose intermediate results stay next to the processor."""
 LEAST = f32(1e-20)
 LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
 
 
 @njit(error_model="numpy", fastmath=EXACT)
 def cells(
-    start, end, counts, entries, genes, starts, logits, log_size, theta, dropout,
-    value, by_logits, by_log_size, by_theta, by_dropout,
+    start, end, counts, entries, genes, starts,
+    logits, logits_constant, log_size, theta, dropout, dropout_constant, weight,
+    wanted, value, by_logits, by_log_size, by_theta, by_dropout, by_gene,
 ):  # fmt: skip
     """Log-likelihood of cells from `start` to before `end`.
 
@@ -45,19 +49,29 @@ def cells(
     entries, genes, starts
         Counts that are not zero, the gene of each, and where each cell begins; empty where all are
         given.
-    logits
-        Logits of the share that each gene has of its cell, [cells, genes].
+    logits, logits_constant
+        Logits of the share that each gene has of its cell, [cells, genes], and what is added to
+        those of every cell, [genes].
     log_size
         Natural logarithm of the size of each cell, [cells].
     theta
         Inverse dispersion, [1, genes] or [cells, genes]; [0, 0] for Poisson.
-    dropout
-        Logits of a structural zero, [cells, genes]; [0, 0] where there are none.
+    dropout, dropout_constant
+        Logits of a structural zero, [cells, genes], and what is added to those of every cell,
+        [genes]; empty where there are none.
+    weight
+        What each cell counts for in `by_gene`, [cells].
+    wanted
+        Whether derivatives are.
     value, by_log_size
         Log-likelihood of each cell and its derivative by the logarithm of the size, [cells].
-    by_logits, by_theta, by_dropout
-        Derivatives, [cells, genes], those by theta for each cell too; [1, genes], of the last cell
-        of the range, where they are not asked for.
+    by_logits, by_dropout
+        Derivatives, [cells, genes]; [1, genes] where they are not wanted. They may take the place
+        of what they are derivatives by.
+    by_theta
+        Derivatives by an inverse dispersion that differs from cell to cell, likewise.
+    by_gene
+        Sums over the cells of the derivatives by logits, theta and dropout, [3, genes].
     """
     n_genes = logits.shape[1]
     sparse = starts.shape[0] > 0
@@ -65,29 +79,22 @@ def cells(
     per_cell = theta.shape[0] > 1
     inflated = dropout.shape[0] > 0
     mu = np.empty(n_genes, f32)
-    by_mu = np.empty(n_genes, f32)
-    values = np.empty(n_genes, f32)
     inverse_theta = np.empty(n_genes, f32)
     places = np.empty(n_genes + 1, i32)
     few = np.empty((7, n_genes), f64)
-    p = np.empty(n_genes, f32)
-    log_odds = np.empty(n_genes, f32)
-    rate = np.empty(n_genes, f32)
+    odds = np.empty((3, n_genes), f32)
+    of_genes = np.empty((4, GENES_AT_ONCE), f32)
+    by_gene[:] = f32(0.0)
     for c in range(start, end):
-        row = c if by_logits.shape[0] > 1 else 0
-        shares(logits[c], largest(logits[c]), mu)
+        row = c if wanted else 0
+        shares(logits[c], logits_constant, largest_sum(logits[c], logits_constant), mu)
         size = f32(math.exp(log_size[c]))
-        scaled(mu, size / total(mu), LEAST)
+        factor = size / total(mu)
         t = theta[c if per_cell else 0] if dispersed else mu
         if dispersed and (per_cell or c == start):
             inverses(t, inverse_theta)
-        if dispersed:
-            negative_binomial_zeros(mu, t, inverse_theta, values, by_mu, by_theta[row])
-        else:
-            poisson_zeros(mu, values, by_mu)
-        if inflated:
-            inflated_zeros(dropout[c], values, by_mu, by_theta[row], by_dropout[row])
 
+        # What is not zero first, all of a cell at once.
         n = 0
         if sparse:
             for i in range(starts[c], starts[c + 1]):
@@ -105,10 +112,11 @@ def cells(
         for i in range(n):
             j = places[i]
             count = f32(few[0, i])
-            few[1, i] = mu[j]
+            m = mu[j] * factor
+            few[1, i] = LEAST if m < LEAST else m
             few[2, i] = t[j]
             if inflated:
-                p[i] = dropout[c, j]
+                odds[0, i] = dropout[c, j] + dropout_constant[j]
             whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
             few[3, i] = LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
         if dispersed:
@@ -119,60 +127,102 @@ def cells(
         else:
             poisson_counts(few[0, :n], few[1, :n], few[3, :n], few[4, :n], few[5, :n])
         if inflated:
-            inflation(p[:n], log_odds[:n], rate[:n])
-        for i in range(n):
-            j = places[i]
-            values[j] = few[4, i]
-            by_mu[j] = few[5, i]
-            if dispersed:
-                by_theta[row, j] = few[6, i]
-            if inflated:
-                values[j] -= log_odds[i]
-                by_dropout[row, j] = -rate[i]
+            inflation(odds[0, :n], odds[1, :n], odds[2, :n])
 
-        value[c] = total(values)
-        products(by_mu, mu)
-        by_log_size[c] = total(by_mu)
-        through_softmax(by_mu, mu, by_log_size[c] / size, by_logits[row])
+        of_cell = f32(0.0)
+        by_size = f32(0.0)
+        done = 0
+        for first in range(0, n_genes, GENES_AT_ONCE):
+            last = min(first + GENES_AT_ONCE, n_genes)
+            m = mu[first:last]
+            values = of_genes[0][: last - first]
+            p = of_genes[1][: last - first]
+            by_mu = by_logits[row][first:last]
+            by_p = of_genes[3][: last - first]
+            by_t = of_genes[2][: last - first]
+            if per_cell:
+                by_t = by_theta[row][first:last]
+            scaled(m, factor, LEAST)
+            if dispersed:
+                negative_binomial_zeros(
+                    m, t[first:last], inverse_theta[first:last], values, by_mu, by_t
+                )
+            else:
+                poisson_zeros(m, values, by_mu)
+            if inflated:
+                sums(dropout[c][first:last], dropout_constant[first:last], p)
+                inflated_zeros(p, values, by_mu, by_t, by_p)
+            while done < n and places[done] < last:
+                j = places[done] - first
+                values[j] = few[4, done]
+                by_mu[j] = few[5, done]
+                if dispersed:
+                    by_t[j] = few[6, done]
+                if inflated:
+                    values[j] -= odds[1, done]
+                    by_p[j] = -odds[2, done]
+                done += 1
+            of_cell += total(values)
+            products(by_mu, m)
+            by_size += total(by_mu)
+            if wanted and dispersed and not per_cell:
+                add_times(by_gene[1][first:last], weight[c], by_t)
+            if wanted and inflated:
+                by_dropout[row][first:last] = by_p
+                add_times(by_gene[2][first:last], weight[c], by_p)
+        value[c] = of_cell
+        by_log_size[c] = by_size
+        if wanted:
+            through_softmax(by_logits[row], mu, by_size / size)
+            add_times(by_gene[0], weight[c], by_logits[row])
 
 
 @cfunc(types.void(types.voidptr), cache=True)
 def work(job):
-    """What each thread of a team does: take a few cells, until none are left.
+    """What each thread of a team does: take a range of cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
-    address of the job itself, entries (-1 where all counts are given), the addresses of the arrays
-    of :func:`cells`, and whether derivatives by logits, theta and dropout are asked for.
+    address of the job itself, entries (-1 where all counts are given), whether derivatives are
+    asked for, cells of a range, and the addresses of the arrays of :func:`cells`, of which the last
+    has the sums of each range.
     """
-    known = carray(job, 21, types.int64)
+    known = carray(job, 26, types.int64)
     n_cells, n_genes, n_theta, n_dropout = known[1], known[2], known[3], known[4]
     n_entries = max(known[6], 0)
     sparse = known[6] >= 0
+    wanted = known[7] != 0
+    at_once = known[8]
     whole = (n_cells, n_genes)
-    counts = carray(at(known[7]), (0 if sparse else n_cells, n_genes), f32)
-    entries = carray(at(known[8]), n_entries, f32)
-    genes = carray(at(known[9]), n_entries, i32)
-    starts = carray(at(known[10]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(at(known[11]), whole, f32)
-    log_size = carray(at(known[12]), n_cells, f32)
-    theta = carray(at(known[13]), (n_theta, n_genes), f32)
-    dropout = carray(at(known[14]), (n_dropout, n_genes), f32)
-    value = carray(at(known[15]), n_cells, f32)
-    by_logits = carray(at(known[16]), whole, f32)
-    by_log_size = carray(at(known[17]), n_cells, f32)
-    by_theta = carray(at(known[18]), whole, f32)
-    by_dropout = carray(at(known[19]), whole, f32)
-    if known[20] == 0:
+    counts = carray(at(known[9]), (0 if sparse else n_cells, n_genes), f32)
+    entries = carray(at(known[10]), n_entries, f32)
+    genes = carray(at(known[11]), n_entries, i32)
+    starts = carray(at(known[12]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(at(known[13]), whole, f32)
+    logits_constant = carray(at(known[14]), n_genes, f32)
+    log_size = carray(at(known[15]), n_cells, f32)
+    theta = carray(at(known[16]), (n_theta, n_genes), f32)
+    dropout = carray(at(known[17]), (n_dropout, n_genes), f32)
+    dropout_constant = carray(at(known[18]), n_genes if n_dropout else 0, f32)
+    weight = carray(at(known[19]), n_cells, f32)
+    value = carray(at(known[20]), n_cells, f32)
+    by_log_size = carray(at(known[21]), n_cells, f32)
+    by_logits = carray(at(known[22]), whole, f32)
+    by_theta = carray(at(known[23]), whole, f32)
+    by_dropout = carray(at(known[24]), whole, f32)
+    by_gene = carray(at(known[25]), ((n_cells + at_once - 1) // at_once, 3, n_genes), f32)
+    if not wanted:
         # One row for each thread, since nobody reads it.
         by_logits = np.empty((1, n_genes), f32)
         by_theta = np.empty((1, n_genes), f32)
         by_dropout = np.empty((1, n_genes), f32)
+        by_gene = np.empty((1, 3, n_genes), f32)
     while True:
-        start = taken_from(known[5], AT_ONCE)
+        start = taken_from(known[5], at_once)
         if start >= n_cells:
             break
         cells(
-            start, min(start + AT_ONCE, n_cells), counts, entries, genes, starts,
-            logits, log_size, theta, dropout,
-            value, by_logits, by_log_size, by_theta, by_dropout,
+            start, min(start + at_once, n_cells), counts, entries, genes, starts,
+            logits, logits_constant, log_size, theta, dropout, dropout_constant, weight,
+            wanted, value, by_logits, by_log_size, by_theta, by_dropout,
+            by_gene[start // at_once if wanted else 0],
         )  # fmt: skip

@@ -51,6 +51,7 @@ LOG = tuple(
 )
 E0, E1, E2, E3, E4 = EXP
 L0, L1, L2, L3, L4, L5, L6, L7 = LOG
+O3, O5, O7, O9, O11, O13, O15, O17, O19 = (1 / n for n in range(3, 20, 2))
 ONE, HALF = f32(1.0), f32(0.5)
 ROOT_32, MANTISSA_32 = i32(0x3F3504F3), i32(0x7FFFFF)
 SHIFT_32 = i32(0x3F800000 - 0x3F3504F3)
@@ -102,13 +103,6 @@ def log32(y):
 
 
 @njit(error_model="numpy", fastmath=EXACT)
-def log1p32(x):
-    """Natural logarithm in single precision of 1 + x, exact for a small positive x too."""
-    y = ONE + x
-    return log32(y) + (x - (y - ONE)) / y
-
-
-@njit(error_model="numpy", fastmath=EXACT)
 def log64(y):
     """Natural logarithm in double precision of a positive number that is not denormal.
 
@@ -119,16 +113,19 @@ def log64(y):
     m = from_bits_64((i & MANTISSA_64) + ROOT_64)
     s = (m - 1.0) / (m + 1.0)
     q = s * s
-    p = ((((q / 19 + 1 / 17) * q + 1 / 15) * q + 1 / 13) * q + 1 / 11) * q + 1 / 9
-    p = (((p * q + 1 / 7) * q + 1 / 5) * q + 1 / 3) * q + 1.0
+    p = ((((O19 * q + O17) * q + O15) * q + O13) * q + O11) * q + O9
+    p = (((p * q + O7) * q + O5) * q + O3) * q + 1.0
     return e * 0.6931471805599453 + 2.0 * s * p + (y - y)
 
 
 @njit(error_model="numpy", fastmath=EXACT)
-def log1p64(x):
-    """Natural logarithm in double precision of 1 + x, exact for a small positive x too."""
+def log1p64(x, inverse):
+    """Natural logarithm in double precision of 1 + x, of which the inverse is given.
+
+    Exact for a small positive x too.
+    """
     y = 1.0 + x
-    return log64(y) + (x - (y - 1.0)) / y
+    return log64(y) + (x - (y - 1.0)) * inverse
 
 
 @njit(error_model="numpy", fastmath=True)
@@ -138,12 +135,3 @@ def total(values):
     for j in range(values.shape[0]):
         s += values[j]
     return s
-
-
-@njit(error_model="numpy", fastmath=True)
-def largest(values):
-    """Largest number; any of them where one is NaN."""
-    most = values[0]
-    for j in range(values.shape[0]):
-        most = max(most, values[j])
-    return most

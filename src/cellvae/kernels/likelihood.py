@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +11,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
+from cellvae.kernels.affine import Affine
 
 LEAST, MOST = 1e-20, 1e15
+N_RANGES = 32
+"""Ranges of cells whose sums are kept apart, so that they do not depend on the threads."""
 
 
 def log_likelihood(
     counts: Float[Tensor, "cells genes"] | Entries,
-    logits: Float[Tensor, "cells genes"],
+    logits: Float[Tensor, "cells genes"] | Affine,
     log_size: Float[Tensor, "cells 1"],
     theta: Float[Tensor, " genes"] | Float[Tensor, "cells genes"] | None = None,
-    dropout: Float[Tensor, "cells genes"] | None = None,
+    dropout: Float[Tensor, "cells genes"] | Affine | None = None,
 ) -> Float[Tensor, " cells"]:
     """Log-likelihood of the counts of each cell, in nats: Poisson, negative binomial or inflated.
 
@@ -32,88 +35,171 @@ def log_likelihood(
     counts
         Counts, all of them or those that are not zero.
     logits
-        Logits of the share that each gene has of its cell.
+        Logits of the share that each gene has of its cell, or the layer that gives them.
     log_size
         Natural logarithm of the size of each cell.
     theta
         Inverse dispersion; None for the Poisson distribution.
     dropout
-        Logits of a structural zero; None where there are none.
+        Logits of a structural zero, or the layer that gives them; None where there are none.
     """
     given: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, Entries):
         given = (counts, None, None, None)
-    value: Tensor = CountLogLikelihood.apply(*given, logits, log_size, theta, dropout)
+    value: Tensor = CountLogLikelihood.apply(
+        *given, *parts(logits), log_size, theta, *parts(dropout)
+    )
     return value
+
+
+def parts(given: Tensor | Affine | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Features, weight and constant of a layer, or its result alone."""
+    return tuple(given) if isinstance(given, Affine) else (given, None, None)
+
+
+class Inputs(NamedTuple):
+    """Inputs of the function, as autograd sees them.
+
+    `logits` and `dropout` are the features of a layer where its weight is given.
+    """
+
+    counts: Tensor | None
+    entries: Tensor | None
+    genes: Tensor | None
+    starts: Tensor | None
+    logits: Tensor
+    logits_weight: Tensor | None
+    logits_constant: Tensor | None
+    log_size: Tensor
+    theta: Tensor | None
+    dropout: Tensor | None
+    dropout_weight: Tensor | None
+    dropout_constant: Tensor | None
+
+
+class Results(NamedTuple):
+    """Log-likelihood of each cell and its derivatives."""
+
+    value: Tensor
+    by_log_size: Tensor
+    by_logits: Tensor
+    by_theta: Tensor
+    by_dropout: Tensor
+    by_gene: Tensor
+    """Sums over the cells, by logits, theta and dropout, [3, genes]; each cell has a weight."""
 
 
 class CountLogLikelihood(torch.autograd.Function):
     """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        counts: Tensor | None,
-        entries: Tensor | None,
-        genes: Tensor | None,
-        starts: Tensor | None,
-        logits: Tensor,
-        log_size: Tensor,
-        theta: Tensor | None,
-        dropout: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
         """Log-likelihood, in nats."""
-        n_cells, n_genes = logits.shape
-        none = logits.new_empty((0, 0))
-        value, by_log_size = logits.new_empty(n_cells), logits.new_empty(n_cells)
-        wanted = any(ctx.needs_input_grad)
-        by_logits = logits.new_empty((n_cells, n_genes)) if wanted else none
-        by_theta = none if theta is None else torch.empty_like(by_logits)
-        by_dropout = none if dropout is None else torch.empty_like(by_logits)
-        given = (
-            *(none if part is None else part for part in (counts, entries, genes, starts)),
-            logits,
-            log_size.reshape(n_cells),
-            none if theta is None else theta.clamp(LEAST, MOST).view(-1, n_genes),
-            none if dropout is None else dropout,
-        )
-        tensors = [tensor.contiguous() for tensor in given]
-        tensors += [value, by_logits, by_log_size, by_theta, by_dropout]
-        compute(tensors, n_cells, n_genes, wanted)
-        ctx.save_for_backward(by_logits, by_log_size, by_theta, by_dropout)
-        ctx.theta_shape = None if theta is None else theta.shape
-        return value
+        inputs = Inputs(*given)
+        results = results_of(inputs, None, wanted=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*inputs, *results)
+        return results.value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient with respect to logits, sizes, inverse dispersion and dropout."""
-        by_logits, by_log_size, by_theta, by_dropout = ctx.saved_tensors
+        inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
+        results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
+        needed = Inputs(*ctx.needs_input_grad)
+        by_gene = results.by_gene
+        if bool((grad == grad[0]).all()):
+            by_gene = by_gene * grad[0]
+        else:
+            # Seldom: cells count differently, so that sums over them have to be made again.
+            by_gene = results_of(inputs, grad.contiguous(), wanted=True).by_gene
         weight = grad.unsqueeze(-1)
-        grad_theta = None
-        if ctx.needs_input_grad[6]:
-            per_cell = ctx.theta_shape == by_theta.shape
-            grad_theta = (
-                by_theta.mul_(weight) if per_cell else (grad @ by_theta).view(ctx.theta_shape)
-            )
-        return (
-            *(None, None, None, None),
-            by_logits.mul_(weight) if ctx.needs_input_grad[4] else None,
-            (by_log_size * grad).unsqueeze(-1) if ctx.needs_input_grad[5] else None,
-            grad_theta,
-            by_dropout.mul_(weight) if ctx.needs_input_grad[7] else None,
+        by_logits = layer_gradients(
+            results.by_logits, inputs.logits, inputs.logits_weight, weight, by_gene[0]
         )
+        by_theta = None
+        if inputs.theta is not None and needed.theta:
+            per_cell = inputs.theta.shape == results.by_theta.shape
+            by_theta = results.by_theta * weight if per_cell else by_gene[1].view_as(inputs.theta)
+        by_dropout: tuple[Tensor | None, ...] = (None, None, None)
+        if inputs.dropout is not None:
+            by_dropout = layer_gradients(
+                results.by_dropout, inputs.dropout, inputs.dropout_weight, weight, by_gene[2]
+            )
+        by_log_size = results.by_log_size.unsqueeze(-1) * weight if needed.log_size else None
+        return (*(None,) * 4, *by_logits, by_log_size, by_theta, *by_dropout)
 
 
-def compute(tensors: list[Tensor], n_cells: int, n_genes: int, wanted: bool) -> None:
-    """Fill the results in, by as many threads as torch has; they do not depend on their number."""
+def layer_gradients(
+    slopes: Tensor, given: Tensor, weight: Tensor | None, of_cells: Tensor, by_constant: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of the features, weight and constant of a layer, or of its result alone.
+
+    The factor of each cell goes to the smaller part of a product.
+    """
+    if weight is None:
+        return slopes * of_cells, None, None
+    return (slopes @ weight).mul_(of_cells), slopes.t() @ (given * of_cells), by_constant
+
+
+def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
+    """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
+
+    Parameters
+    ----------
+    inputs
+        What is given.
+    weight
+        What each cell counts for in sums over them; one by default.
+    wanted
+        Whether derivatives are.
+    """
     from cellvae.kernels.cells import work
     from cellvae.kernels.team import share_out
 
-    entries, starts, theta, dropout = tensors[1], tensors[3], tensors[6], tensors[7]
-    n_entries = len(entries) if len(starts) else -1
-    sizes = [0, n_cells, n_genes, theta.shape[0], dropout.shape[0], 0, n_entries]
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    job = np.array([*sizes, *addresses, wanted], dtype=np.int64)
+    theta, n_cells = inputs.theta, len(inputs.log_size)
+    logits = layer_result(inputs.logits, inputs.logits_weight)
+    n_genes = logits.shape[1]
+    none, zero = logits.new_empty((0, 0)), logits.new_zeros(n_genes)
+    dropout = none
+    if inputs.dropout is not None:
+        dropout = layer_result(inputs.dropout, inputs.dropout_weight)
+    if theta is not None:
+        theta = theta.clamp(LEAST, MOST).view(-1, n_genes)
+    at_once = max(1, -(-n_cells // N_RANGES))
+    n_ranges = -(-n_cells // at_once)
+    results = Results(
+        value=logits.new_empty(n_cells),
+        by_log_size=logits.new_empty(n_cells),
+        # What was computed here can be written over.
+        by_logits=place_for(logits, inputs.logits_weight) if wanted else none,
+        by_theta=torch.empty_like(theta) if wanted and theta is not None and len(theta) > 1 else none,
+        by_dropout=place_for(dropout, inputs.dropout_weight) if wanted else none,
+        by_gene=logits.new_empty((n_ranges, 3, n_genes)) if wanted else none,
+    )
+    given = [
+        *(inputs.counts, inputs.entries, inputs.genes, inputs.starts, logits),
+        zero if inputs.logits_constant is None else inputs.logits_constant,
+        inputs.log_size.reshape(n_cells),
+        *(theta, dropout),
+        zero if inputs.dropout_constant is None else inputs.dropout_constant,
+        logits.new_ones(n_cells) if weight is None else weight,
+    ]
+    tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
+    sizes = [0, n_cells, n_genes, 0 if theta is None else len(theta), len(dropout), 0]
+    sizes += [-1 if inputs.entries is None else len(inputs.entries), int(wanted), at_once]
+    addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
+    job = np.array([*sizes, *addresses], dtype=np.int64)
     job[5] = job.ctypes.data
     share_out(work, job, n_cells)
+    return results._replace(by_gene=results.by_gene.sum(0)) if wanted else results
+
+
+def layer_result(given: Tensor, weight: Tensor | None) -> Tensor:
+    """Result of a layer without its constant, or what was given for it."""
+    return given.contiguous() if weight is None else given @ weight.t()
+
+
+def place_for(result: Tensor, weight: Tensor | None) -> Tensor:
+    """Memory for the derivatives by the result of a layer."""
+    return torch.empty_like(result) if weight is None else result

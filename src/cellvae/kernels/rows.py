@@ -13,19 +13,53 @@ from numba import njit
 from cellvae.kernels.elementary import (
     EXACT,
     ONE,
+    bits_of_32,
     exp32,
     f32,
+    from_bits_32,
+    i32,
     log1p64,
     log32,
     log64,
 )
 
+ALL_BUT_SIGN, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
+
 
 @njit(error_model="numpy", fastmath=EXACT)
-def shares(logits, top, out):
-    """Exponentials of logits less the largest of them."""
+def largest_sum(one, other):
+    """Largest sum of two numbers at one place; NaN where one is NaN.
+
+    Bits of numbers are compared, in their order: compilers do not put the largest of numbers that
+    may be NaN into vector instructions.
+    """
+    most = LOWEST_BITS
+    for j in range(one.shape[0]):
+        given = bits_of_32(one[j] + other[j])
+        ordered = i32(given ^ ((given >> i32(31)) & ALL_BUT_SIGN))
+        most = ordered if ordered > most else most
+    return from_bits_32(i32(most ^ ((most >> i32(31)) & ALL_BUT_SIGN)))
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def shares(logits, constant, top, out):
+    """Exponentials of logits and constants less the largest of them."""
     for j in range(out.shape[0]):
-        out[j] = exp32(logits[j] - top)
+        out[j] = exp32((logits[j] + constant[j]) - top)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def sums(one, other, out):
+    """Sum of two numbers at each place."""
+    for j in range(out.shape[0]):
+        out[j] = one[j] + other[j]
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def add_times(out, factor, values):
+    """Add values times a factor."""
+    for j in range(out.shape[0]):
+        out[j] += factor * values[j]
 
 
 @njit(error_model="numpy", fastmath=EXACT)
@@ -99,6 +133,11 @@ def poisson_zeros(mu, value, by_mu):
         by_mu[j] = -ONE
 
 
+# Coefficients of Stirling's series and of its derivative.
+S0, S1, S2, S3 = 1 / 12, 1 / 360, 1 / 1260, 1 / 1680
+D0, D1, D2, D3 = 1 / 12, 1 / 120, 1 / 252, 1 / 240
+
+
 @njit(error_model="numpy", fastmath=EXACT)
 def rising(b):
     """Product of b, b + 1, ... b + 7."""
@@ -132,23 +171,32 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta
         high_b = b + 8.0
         steps_t = rising(t)
         steps_b = rising(b)
-        inverse_t = 1.0 / high_t
-        inverse_b = 1.0 / high_b
+        # A division takes as long as ten products: one for several numbers at a time.
+        both = t + m
+        shared = 1.0 / (t * m * both)
+        over_t = shared * m * both
+        over_m = shared * t * both
+        over_both = shared * t * m
+        shared = 1.0 / (high_t * high_b)
+        inverse_t = shared * high_b
+        inverse_b = shared * high_t
+        shared = 1.0 / (steps_t * steps_b)
+        over_steps_t = shared * steps_b
+        over_steps_b = shared * steps_t
         q = inverse_t * inverse_t
         w = inverse_b * inverse_b
-        series_t = inverse_t * (1 / 12 - q * (1 / 360 - q * (1 / 1260 - q / 1680)))
-        series_b = inverse_b * (1 / 12 - w * (1 / 360 - w * (1 / 1260 - w / 1680)))
-        by_n = log1p64(n * inverse_t)
-        by_t = log1p64(m / t)
-        gammas = (high_b - 0.5) * by_n - n + series_b - series_t + log64(steps_t / steps_b)
-        value[i] = gammas + n * log64(high_t * (m / t)) - b * by_t - log_factorial[i]
-        slope_t = q * (1 / 12 - q * (1 / 120 - q * (1 / 252 - q / 240)))
-        slope_b = w * (1 / 12 - w * (1 / 120 - w * (1 / 252 - w / 240)))
+        series_t = inverse_t * (S0 - q * (S1 - q * (S2 - q * S3)))
+        series_b = inverse_b * (S0 - w * (S1 - w * (S2 - w * S3)))
+        by_n = log1p64(n * inverse_t, high_t * inverse_b)
+        by_t = log1p64(m * over_t, t * over_both)
+        gammas = (high_b - 0.5) * by_n - n + series_b - series_t + log64(steps_t * over_steps_b)
+        value[i] = gammas + n * log64(high_t * m * over_t) - b * by_t - log_factorial[i]
+        slope_t = q * (D0 - q * (D1 - q * (D2 - q * D3)))
+        slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
         digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
-        digammas += rising_slope(t) / steps_t - rising_slope(b) / steps_b
-        inverse = 1.0 / (t + m)
-        by_mu[i] = (n - m) / m * (t * inverse)
-        by_theta[i] = digammas - by_t + (m - n) * inverse
+        digammas += rising_slope(t) * over_steps_t - rising_slope(b) * over_steps_b
+        by_mu[i] = (n - m) * over_m * (t * over_both)
+        by_theta[i] = digammas - by_t + (m - n) * over_both
 
 
 @njit(error_model="numpy", fastmath=EXACT)
@@ -168,7 +216,7 @@ def products(by_mu, mu):
 
 
 @njit(error_model="numpy", fastmath=EXACT)
-def through_softmax(by_log_mu, mu, mean, out):
-    """Derivatives by the logits of shares; `mean` is the sum of `by_log_mu` over the size."""
+def through_softmax(by_log_mu, mu, mean):
+    """Derivatives by the logits of shares, in place; `mean` is their sum over the size."""
     for j in range(mu.shape[0]):
-        out[j] = by_log_mu[j] - mu[j] * mean
+        by_log_mu[j] -= mu[j] * mean

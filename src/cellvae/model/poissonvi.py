@@ -34,6 +34,7 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
+from cellvae.kernels import computed
 from cellvae.messages import warn
 from cellvae.model.base import Model
 from cellvae.model.peakvi import defaults_of_regions
@@ -94,7 +95,8 @@ class POISSONVIModule(SCVIModule):
     ) -> Float[Tensor, "*samples cells regions"]:
         """Accessibility as a share of the cell, without the factors of the regions."""
         features = beside(latent.sample, self.dense_covariates(batch))
-        logits = self.decoder.raw(features, self.category_codes(batch)).logits - self.region_bias
+        raw = self.decoder.raw(features, self.category_codes(batch))
+        logits = computed(raw.logits) - self.region_bias
         _, positive = self.decoder.px_scale_decoder
         scale: Tensor = positive(logits)
         return scale

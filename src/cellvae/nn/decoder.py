@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cellvae.kernels import Affine, computed
 from cellvae.nn.dense import Activation, FCLayers
 
 
@@ -27,11 +28,11 @@ class CountParameters(NamedTuple):
 class RawParameters(NamedTuple):
     """What a decoder says of the counts before activations."""
 
-    logits: Float[Tensor, "*samples cells genes"]
+    logits: Float[Tensor, "*samples cells genes"] | Affine
     """Expression of each gene, to be made positive."""
     log_dispersion: Float[Tensor, "*samples cells genes"] | None
     """Logarithm of the inverse dispersion, where it differs from cell to cell."""
-    dropout: Float[Tensor, "*samples cells genes"] | None
+    dropout: Float[Tensor, "*samples cells genes"] | Affine | None
     """Logits of a structural zero, where there are such."""
 
 
@@ -99,8 +100,9 @@ class DecoderSCVI(nn.Module):
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
         raw = self.raw(z, codes)
-        scale = self.px_scale_decoder[1](raw.logits)
-        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, raw.dropout)
+        scale = self.px_scale_decoder[1](computed(raw.logits))
+        dropout = None if raw.dropout is None else computed(raw.dropout)
+        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
 
     def scale(
         self,
@@ -118,8 +120,20 @@ class DecoderSCVI(nn.Module):
     ) -> RawParameters:
         """Parameters before activations, which need no sizes."""
         hidden = self.px_decoder(z, codes)
+        dropout = self.px_dropout_decoder
         return RawParameters(
-            self.px_scale_decoder[0](hidden),
+            put_off(self.px_scale_decoder[0], hidden),
             None if self.px_r_decoder is None else self.px_r_decoder(hidden),
-            None if self.px_dropout_decoder is None else self.px_dropout_decoder(hidden),
+            None if dropout is None else put_off(dropout, hidden),
         )
+
+
+def put_off(
+    layer: nn.Module, features: Float[Tensor, "*samples cells features"]
+) -> Float[Tensor, "*samples cells out"] | Affine:
+    """Result of a layer, not computed yet where that is left to nobody who watches the layer."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    if type(layer) is not nn.Linear or watched or layer._backward_pre_hooks:
+        result: Tensor = layer(features)
+        return result
+    return Affine(features, layer.weight, layer.bias)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cellvae.kernels import computed
 from cellvae.nn.decoder import CountParameters, RawParameters
 from cellvae.nn.dense import FCLayers
 
@@ -77,8 +78,9 @@ class LinearDecoder(nn.Module):
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
         raw = self.raw(z, codes)
-        scale = self.positive(raw.logits)
-        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, raw.dropout)
+        scale = self.positive(computed(raw.logits))
+        dropout = None if raw.dropout is None else computed(raw.dropout)
+        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
 
     def positive(self, logits: Tensor) -> Tensor:
         """Expression of each gene from what the linear map gives."""
