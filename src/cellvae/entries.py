@@ -30,7 +30,7 @@ class Entries(NamedTuple):
 
     def sizes(self) -> Float[Tensor, "cells 1"]:
         """Sum of each cell."""
-        return torch.segment_reduce(self.values, "sum", lengths=self.starts.diff()).unsqueeze(-1)
+        return torch.segment_reduce(self.values, "sum", offsets=self.starts).unsqueeze(-1)
 
     def part(self, start: int, end: int) -> Entries:
         """Cells from `start` to before `end`; nothing is copied but where they begin."""

@@ -102,3 +102,38 @@ def test_what_an_optimizer_remembers_takes_the_layout_of_its_weights() -> None:
     for name, value in optimizer.state[weight].items():
         assert torch.equal(value, before[name])
         assert value.ndim == 0 or value.stride() == (1, 5)
+
+
+@pytest.mark.parametrize("case", ["groups", "waiting", "maximize", "closure", "rate", "double"])
+@pytest.mark.parametrize(("kind", "usual"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any, case: str) -> None:
+    torch.manual_seed(0)
+    dtype = torch.float64 if case == "double" else torch.float32
+    first = [torch.randn(shape, dtype=dtype) for shape in ((3, 40), (3,), (7, 2))]
+    called = []
+
+    def run(make: Any) -> tuple[list[torch.Tensor], dict[str, Any]]:
+        torch.manual_seed(1)
+        weights = [torch.nn.Parameter(values.clone()) for values in first]
+        given: Any = weights
+        if case == "groups":
+            given = [{"params": weights[:1], "lr": 0.3}, {"params": weights[1:], "eps": 0.1}]
+        words = {"lr": 0.1, "weight_decay": 0.2, "fused": True, "maximize": case == "maximize"}
+        optimizer = make(given, **words)
+        optimizer.register_step_post_hook(lambda *_: called.append(make))
+        for step in range(6):
+            for i, weight in enumerate(weights):
+                waits = case == "waiting" and (step + i) % 3 == 0
+                weight.grad = None if waits else torch.randn_like(weight)
+            if case == "rate":
+                rate: Any = 0.5 / (1 + step)
+                optimizer.param_groups[0]["lr"] = torch.tensor(rate) if step == 3 else rate
+            value = optimizer.step((lambda: 4.0) if case == "closure" else None)
+            assert value == (4.0 if case == "closure" else None)
+        return [w.detach() for w in weights], optimizer.state_dict()
+
+    (mine, my_state), (theirs, their_state) = run(kind), run(usual)
+    assert all(map(torch.equal, mine, theirs))
+    assert called == [kind] * 6 + [usual] * 6
+    for name, kept in their_state["state"].items():
+        assert all(torch.equal(my_state["state"][name][k], v) for k, v in kept.items())

@@ -6,6 +6,7 @@ Numba compiles at first use and keeps what it compiled on disk; nothing is loade
 from cellvae.kernels.affine import Affine, computed
 from cellvae.kernels.choice import Kernels, compiled_for
 from cellvae.kernels.detection import detection_log_likelihood
+from cellvae.kernels.finite import all_finite
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
 from cellvae.kernels.likelihood import log_likelihood
 from cellvae.kernels.product import gene_by_gene, sparse_product
@@ -14,6 +15,7 @@ __all__ = [
     "Affine",
     "FoldChanges",
     "Kernels",
+    "all_finite",
     "compiled_for",
     "computed",
     "detection_log_likelihood",

@@ -54,7 +54,9 @@ def log_likelihood(
 
 def parts(given: Tensor | Affine | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Features, weight and constant of a layer, or its result alone."""
-    return tuple(given) if isinstance(given, Affine) else (given, None, None)
+    if isinstance(given, Affine):
+        return given.features, given.weight, given.constant
+    return given, None, None
 
 
 class Inputs(NamedTuple):
@@ -173,7 +175,9 @@ def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Result
         by_log_size=logits.new_empty(n_cells),
         # What was computed here can be written over.
         by_logits=place_for(logits, inputs.logits_weight) if wanted else none,
-        by_theta=torch.empty_like(theta) if wanted and theta is not None and len(theta) > 1 else none,
+        by_theta=torch.empty_like(theta)
+        if wanted and theta is not None and len(theta) > 1
+        else none,
         by_dropout=place_for(dropout, inputs.dropout_weight) if wanted else none,
         by_gene=logits.new_empty((n_ranges, 3, n_genes)) if wanted else none,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
+from cellvae.kernels import all_finite
 from cellvae.messages import logger
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.nan_event import NaNEvent, find_cause
@@ -167,11 +168,14 @@ class NaNGuard(pl.Callback):
         gradients = [p.grad for _, p in mine if p.grad is not None]
         if not mine:
             return
+        at_once = self.looks_at_once(gradients[0].device)
+        if at_once and not bool(self.bad_loss) and all_finite(gradients):
+            return
         norms = torch.stack(torch._foreach_norm(gradients))
         bad_gradients = ~torch.isfinite(norms)
         bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
         self.bad = bad_loss | bad_gradients.any()
-        if self.looks_at_once(self.bad.device):
+        if at_once:
             if bool(self.bad):
                 self.found_on_host(trainer, pl_module, [n for n, _ in mine], bad_gradients)
                 for _, p in mine:
@@ -351,4 +355,4 @@ def is_finite(module: nn.Module) -> bool:
     floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
     if not floats:
         return True
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(floats))).all())
+    return all_finite(floats)
