@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normalized import choose_normalized
+from cellvae.kernels import compiled_for, mixture_log_prob
 
 
 class NegativeBinomialMixture(Distribution):
@@ -116,6 +117,10 @@ class NegativeBinomialMixture(Distribution):
         """Log-probability of counts, in nats."""
         if self._validate_args:
             self._validate_sample(value)
+        parameters = (self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
+        narrow = all(part.dtype == torch.float32 for part in parameters)
+        if narrow and value.shape == self.batch_shape and compiled_for(value, "mixtures"):
+            return mixture_log_prob(value, *parameters)
         return torch.logaddexp(
             self._first.log_prob(value) + logsigmoid(self.mixture_logits),
             self._second.log_prob(value) + logsigmoid(-self.mixture_logits),

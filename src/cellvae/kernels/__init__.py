@@ -9,6 +9,7 @@ from cellvae.kernels.detection import detection_log_likelihood
 from cellvae.kernels.finite import all_finite
 from cellvae.kernels.fold_changes import FoldChanges, fold_changes
 from cellvae.kernels.likelihood import log_likelihood
+from cellvae.kernels.mixture import mixture_log_prob
 from cellvae.kernels.product import gene_by_gene, sparse_product
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "fold_changes",
     "gene_by_gene",
     "log_likelihood",
+    "mixture_log_prob",
     "sparse_product",
 ]

@@ -14,9 +14,9 @@ from cellvae.messages import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
-Kernel = Literal["bits", "cells", "changes", "detections", "entries"]
-"""Search for what is not finite; likelihood of counts, of fold changes or of detections; product of
-sparse features."""
+Kernel = Literal["bits", "cells", "changes", "detections", "entries", "mixtures"]
+"""Search for what is not finite; likelihood of counts, of fold changes, of detections or of counts
+under a mixture; product of sparse features."""
 
 FEWEST_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""

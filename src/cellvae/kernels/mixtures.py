@@ -1,0 +1,132 @@
+"""Log-probability of counts under a mixture, and its derivatives, as work for a team of threads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import carray, cfunc, njit, types
+
+from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, f64, i32, log32
+from cellvae.kernels.rows import inverses, negative_binomial_counts, negative_binomial_zeros
+from cellvae.kernels.shared_job import at, taken_from
+
+AT_ONCE = 4
+"""Cells that a thread takes at a time."""
+LEAST = f32(1e-20)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def mixed(logits, value, other, by_mu, by_theta, by_other_mu, by_other_theta, by_logits):
+    """Mixture of two components, in place of what they are by themselves.
+
+    Parameters
+    ----------
+    logits
+        Log-odds of the first component.
+    value, by_mu, by_theta
+        Log-probability under the first component, and its derivatives; afterwards the mixture's.
+    other, by_other_mu, by_other_theta
+        The same of the second.
+    by_logits
+        Derivative by the log-odds.
+    """
+    for j in range(logits.shape[0]):
+        odds = logits[j]
+        excess = odds + (value[j] - other[j])
+        small = exp32(-abs(odds))
+        smaller = exp32(-abs(excess))
+        inverse_odds = ONE / (ONE + small)
+        inverse = ONE / (ONE + smaller)
+        # Each component with the logarithm of its share, of which the larger is taken out.
+        larger = value[j] + odds if excess > f32(0.0) else other[j]
+        positive = odds if odds > f32(0.0) else f32(0.0)
+        first = (ONE if excess > f32(0.0) else smaller) * inverse
+        second = (smaller if excess > f32(0.0) else ONE) * inverse
+        value[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
+        by_mu[j] *= first
+        by_theta[j] *= first
+        by_other_mu[j] *= second
+        by_other_theta[j] *= second
+        by_logits[j] = first - (ONE if odds > f32(0.0) else small) * inverse_odds
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def component(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, by_theta):
+    """Log-probability of the counts of a cell under one component, and its derivatives.
+
+    Parameters
+    ----------
+    x, given_mu, theta
+        Counts, means and inverse dispersions.
+    mu, inverse_theta, places, few
+        Room to work in.
+    value, by_mu, by_theta
+        Log-probability; derivatives by the mean and by the inverse dispersion.
+    """
+    n_features = x.shape[0]
+    for j in range(n_features):
+        m = given_mu[j]
+        mu[j] = LEAST if m < LEAST else m
+    inverses(theta, inverse_theta)
+    negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta)
+    n = 0
+    for j in range(n_features):
+        places[n] = j
+        n += x[j] != f32(0.0)
+    for i in range(n):
+        j = places[i]
+        few[0, i] = x[j]
+        few[1, i] = mu[j]
+        few[2, i] = theta[j]
+        few[3, i] = math.lgamma(f64(x[j]) + 1.0)
+    negative_binomial_counts(
+        few[0, :n], few[1, :n], few[2, :n], few[3, :n], few[4, :n], few[5, :n], few[6, :n]
+    )
+    for i in range(n):
+        j = places[i]
+        value[j] = few[4, i]
+        by_mu[j] = few[5, i]
+        by_theta[j] = few[6, i]
+
+
+@cfunc(types.void(types.voidptr), cache=True)
+def mix(job):
+    """What each thread of a team does: take a few cells, until none are left.
+
+    A job is a row of whole numbers: cells taken, cells, features, the address of the job itself,
+    and the addresses of counts, means and inverse dispersions of both components, log-odds, the
+    log-probability, and the derivatives by the five. All arrays are [cells, features].
+    """
+    known = carray(job, 16, types.int64)
+    n_cells, n_features = known[1], known[2]
+    whole = (n_cells, n_features)
+    x = carray(at(known[4]), whole, f32)
+    mu, other_mu = carray(at(known[5]), whole, f32), carray(at(known[6]), whole, f32)
+    theta, other_theta = carray(at(known[7]), whole, f32), carray(at(known[8]), whole, f32)
+    logits = carray(at(known[9]), whole, f32)
+    value = carray(at(known[10]), whole, f32)
+    by_mu, by_other_mu = carray(at(known[11]), whole, f32), carray(at(known[12]), whole, f32)
+    by_theta, by_other_theta = carray(at(known[13]), whole, f32), carray(at(known[14]), whole, f32)
+    by_logits = carray(at(known[15]), whole, f32)
+    room, inverse_theta = np.empty(n_features, f32), np.empty(n_features, f32)
+    other = np.empty(n_features, f32)
+    places = np.empty(n_features + 1, i32)
+    few = np.empty((7, n_features), f64)
+    while True:
+        start = taken_from(known[3], AT_ONCE)
+        if start >= n_cells:
+            break
+        for c in range(start, min(start + AT_ONCE, n_cells)):
+            component(
+                x[c], mu[c], theta[c], room, inverse_theta, places, few,
+                value[c], by_mu[c], by_theta[c],
+            )  # fmt: skip
+            component(
+                x[c], other_mu[c], other_theta[c], room, inverse_theta, places, few,
+                other, by_other_mu[c], by_other_theta[c],
+            )  # fmt: skip
+            mixed(
+                logits[c], value[c], other, by_mu[c], by_theta[c], by_other_mu[c],
+                by_other_theta[c], by_logits[c],
+            )  # fmt: skip
