@@ -14,6 +14,7 @@ from cellvae.kernels.rows import (
     inflation,
     inverses,
     largest_sum,
+    log_factorial,
     negative_binomial_counts,
     negative_binomial_zeros,
     poisson_counts,
@@ -29,7 +30,6 @@ from cellvae.kernels.shared_job import at, taken_from
 GENES_AT_ONCE = 1024
 """Genes whose intermediate results stay next to the processor."""
 LEAST = f32(1e-20)
-LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
 
 
 @njit(error_model="numpy", fastmath=EXACT)
@@ -117,8 +117,7 @@ def cells(
             few[2, i] = t[j]
             if inflated:
                 odds[0, i] = dropout[c, j] + dropout_constant[j]
-            whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
-            few[3, i] = LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
+            few[3, i] = log_factorial(count)
         if dispersed:
             negative_binomial_counts(
                 few[0, :n], few[1, :n], few[2, :n], few[3, :n],

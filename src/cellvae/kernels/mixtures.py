@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import carray, cfunc, njit, types
 
 from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, f64, i32, log32
-from cellvae.kernels.rows import inverses, negative_binomial_counts, negative_binomial_zeros
+from cellvae.kernels.rows import (
+    inverses,
+    log_factorial,
+    negative_binomial_counts,
+    negative_binomial_zeros,
+)
 from cellvae.kernels.shared_job import at, taken_from
 
 AT_ONCE = 4
@@ -79,7 +82,7 @@ def component(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, 
         few[0, i] = x[j]
         few[1, i] = mu[j]
         few[2, i] = theta[j]
-        few[3, i] = math.lgamma(f64(x[j]) + 1.0)
+        few[3, i] = log_factorial(x[j])
     negative_binomial_counts(
         few[0, :n], few[1, :n], few[2, :n], few[3, :n], few[4, :n], few[5, :n], few[6, :n]
     )

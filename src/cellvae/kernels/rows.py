@@ -8,6 +8,9 @@ other counts, in double precision.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from numba import njit
 
 from cellvae.kernels.elementary import (
@@ -16,6 +19,7 @@ from cellvae.kernels.elementary import (
     bits_of_32,
     exp32,
     f32,
+    f64,
     from_bits_32,
     i32,
     log1p64,
@@ -23,6 +27,7 @@ from cellvae.kernels.elementary import (
     log64,
 )
 
+LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
 ALL_BUT_SIGN, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
 
 
@@ -153,6 +158,13 @@ def rising_slope(b):
     r = (b + 2.0) * (b + 5.0)
     s = (b + 3.0) * (b + 4.0)
     return (2.0 * b + 7.0) * ((p + q) * r * s + (r + s) * p * q)
+
+
+@njit(error_model="numpy", fastmath=EXACT)
+def log_factorial(count):
+    """Logarithm of the factorial of a count, of the gamma function where it is no whole number."""
+    whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
+    return LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
 
 
 @njit(error_model="numpy", fastmath=EXACT)
