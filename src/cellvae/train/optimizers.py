@@ -71,6 +71,15 @@ class AsLaidOut(torch.optim.Optimizer):
                 )
         return None
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, without torch's preparations for setting them to zero."""
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def lists_of(self, group: Any) -> tuple[list[Tensor], ...] | None:
         """Weights, gradients, means, squares and steps; None where torch has more to look after."""
         unusual = group["amsgrad"] or group["differentiable"] or group["capturable"]
