@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellvae.distributions.detection import Detection
 from cellvae.entries import Entries
-from cellvae.kernels import detection_log_likelihood
+from cellvae.kernels import Affine, detection_log_likelihood
 
 N_CELLS, N_REGIONS = 37, 61
 
@@ -93,3 +93,46 @@ def test_what_is_not_finite_is_not_lost(given: dict[str, Tensor], part: str) -> 
     broken.view(-1)[3] = math.nan
     value = detection_log_likelihood(**given | {part: broken})
     assert not torch.isfinite(value).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_layer_left_to_the_kernel_gives_what_it_gives_by_itself(
+    given: dict[str, Tensor], weighted: bool
+) -> None:
+    torch.manual_seed(1)
+    weight = torch.rand(N_CELLS) if weighted else torch.full((N_CELLS,), 0.3)
+    layer = Affine(torch.randn(N_CELLS, 7), torch.randn(N_REGIONS, 7), torch.randn(N_REGIONS))
+
+    def results(*, left: bool) -> list[Tensor]:
+        """Value, and gradients by everything that the result follows from."""
+        own = Affine(*(part.clone().requires_grad_() for part in layer))
+        others = [given[name].clone().requires_grad_() for name in ("log_depth", "log_factor")]
+        logits = own if left else own.computed()
+        value = detection_log_likelihood(given["counts"], logits, *others)
+        (value * weight).sum().backward()
+        return [value.detach(), *(t.grad for t in (*own, *others))]
+
+    for mine, expected in zip(results(left=True), results(left=False), strict=True):
+        largest = expected.abs().max().item()
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=3e-6 * largest)
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(1)
+    counts = (torch.rand(150, 9) < 0.3).float()
+    layer = Affine(torch.randn(150, 3), torch.randn(9, 3), torch.randn(9).requires_grad_())
+    depth, factor = -torch.rand(150, 1), (-torch.rand(9)).requires_grad_()
+
+    def found() -> list[Tensor]:
+        value = detection_log_likelihood(counts, layer, depth, factor)
+        return [value, *torch.autograd.grad(value.sum(), [factor, layer.constant])]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = found()
+        for n_threads in (2, 3, 5):
+            torch.set_num_threads(n_threads)
+            assert all(torch.equal(a, b) for a, b in zip(one, found(), strict=True))
+    finally:
+        torch.set_num_threads(before)

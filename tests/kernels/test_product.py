@@ -12,10 +12,14 @@ from torch import Tensor
 
 from cellvae.entries import Entries
 from cellvae.kernels import gene_by_gene, sparse_product
-from cellvae.kernels.entries import N_PARTS
+from cellvae.kernels.entries import BYTES_AT_ONCE, N_PARTS
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
 SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_PARTS, 1)]
+# Weights that are read a few genes at a time.
+WIDE = 1024
+FEW_GENES = BYTES_AT_ONCE // (4 * WIDE)
+SHAPES += [(n, k * FEW_GENES + more, WIDE) for n, k, more in ((3, 1, 1), (40, 2, 0), (17, 2, 3))]
 
 
 @pytest.fixture
@@ -67,19 +71,28 @@ def test_value_and_gradient_are_those_of_the_dense_product(
 
 
 @pytest.mark.usefixtures("threads")
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    entries, _ = made(128, 400)
+@pytest.mark.parametrize(("n_genes", "n_out"), [(400, 24), (3 * FEW_GENES + 5, WIDE)])
+def test_results_do_not_depend_on_the_number_of_threads(n_genes: int, n_out: int) -> None:
+    entries, _ = made(128, n_genes)
     found = []
     for n in (1, 2, 3):
         torch.set_num_threads(n)
         torch.manual_seed(0)
-        weight = gene_by_gene(torch.randn(24, 400)).requires_grad_()
+        weight = gene_by_gene(torch.randn(n_out, n_genes)).requires_grad_()
         product = sparse_product(entries, weight)
         product.square().sum().backward()
         found.append((product.detach(), weight.grad))
     for product, gradient in found[1:]:
         assert torch.equal(product, found[0][0])
         assert torch.equal(gradient, found[0][1])
+
+
+def test_a_cell_gives_the_same_bits_among_others_and_alone() -> None:
+    entries, _ = made(64, 3 * FEW_GENES)
+    weight = gene_by_gene(torch.randn(WIDE, 3 * FEW_GENES))
+    whole = sparse_product(entries, weight)
+    for start, end in ((0, 1), (5, 40), (63, 64)):
+        assert torch.equal(sparse_product(entries.part(start, end), weight), whole[start:end])
 
 
 def test_no_entries_at_all_leave_the_constant() -> None:

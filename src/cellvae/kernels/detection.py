@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
+from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for
+from cellvae.kernels.team import cells_of_range, share_out
 
 
 def detection_log_likelihood(
     counts: Float[Tensor, "cells regions"] | Entries,
-    logits: Float[Tensor, "cells regions"],
+    logits: Float[Tensor, "cells regions"] | Affine,
     log_depth: Float[Tensor, "cells 1"],
     log_factor: Float[Tensor, " regions"],
 ) -> Float[Tensor, " cells"]:
@@ -29,65 +31,112 @@ def detection_log_likelihood(
     counts
         Counts, all of them or those that are not zero; those above zero are detected.
     logits
-        Log-odds of a region being accessible.
+        Log-odds of a region being accessible, or the layer that gives them.
     log_depth, log_factor
         Logarithm of the chance that an accessible region is detected, by cell and by region.
     """
     given: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, Entries):
         given = (counts, None, None, None)
-    value: Tensor = DetectionLogLikelihood.apply(*given, logits, log_depth, log_factor)
+    value: Tensor = DetectionLogLikelihood.apply(*given, *parts(logits), log_depth, log_factor)
     return value
+
+
+class Inputs(NamedTuple):
+    """Inputs of the function, as autograd sees them.
+
+    `logits` are the features of a layer where its weight is given.
+    """
+
+    counts: Tensor | None
+    entries: Tensor | None
+    regions: Tensor | None
+    starts: Tensor | None
+    logits: Tensor
+    weight: Tensor | None
+    constant: Tensor | None
+    log_depth: Tensor
+    log_factor: Tensor
+
+
+class Results(NamedTuple):
+    """Log-likelihood of each cell and its derivatives."""
+
+    value: Tensor
+    by_depth: Tensor
+    by_logits: Tensor
+    by_region: Tensor
+    """Sums over the cells, by logits and factors, [2, regions]; each cell has a weight."""
 
 
 class DetectionLogLikelihood(torch.autograd.Function):
     """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        counts: Tensor | None,
-        entries: Tensor | None,
-        genes: Tensor | None,
-        starts: Tensor | None,
-        logits: Tensor,
-        log_depth: Tensor,
-        log_factor: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, *given: Any) -> Tensor:
         """Log-likelihood, in nats."""
-        from cellvae.kernels.detections import work
-        from cellvae.kernels.team import share_out
-
-        n_cells, n_regions = logits.shape
-        none = logits.new_empty((0, 0))
-        wanted = any(ctx.needs_input_grad)
-        value, by_depth = logits.new_empty(n_cells), logits.new_empty(n_cells)
-        by_logits = logits.new_empty((n_cells, n_regions)) if wanted else none
-        by_factor = torch.empty_like(by_logits)
-        given = (
-            *(none if part is None else part for part in (counts, entries, genes, starts)),
-            logits,
-            log_depth.reshape(n_cells),
-            log_factor,
-        )
-        tensors = [tensor.contiguous() for tensor in given]
-        tensors += [value, by_logits, by_depth, by_factor]
-        n_entries = -1 if entries is None else len(entries)
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        job = np.array([0, n_cells, n_regions, n_entries, 0, wanted, *addresses], dtype=np.int64)
-        job[4] = job.ctypes.data
-        share_out(work, job, n_cells)
-        ctx.save_for_backward(by_logits, by_depth, by_factor)
-        return value
+        inputs = Inputs(*given)
+        results = results_of(inputs, None, wanted=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*inputs, *results)
+        return results.value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient with respect to logits, depths and factors."""
-        by_logits, by_depth, by_factor = ctx.saved_tensors
-        return (
-            *(None, None, None, None),
-            by_logits.mul_(grad.unsqueeze(-1)) if ctx.needs_input_grad[4] else None,
-            (by_depth * grad).unsqueeze(-1) if ctx.needs_input_grad[5] else None,
-            grad @ by_factor if ctx.needs_input_grad[6] else None,
+        inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
+        results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
+        by_region = results.by_region
+        if bool((grad == grad[0]).all()):
+            by_region = by_region * grad[0]
+        else:
+            # Seldom: cells count differently, so that sums over them have to be made again.
+            by_region = results_of(inputs, grad.contiguous(), wanted=True).by_region
+        weight = grad.unsqueeze(-1)
+        by_logits = layer_gradients(
+            results.by_logits, inputs.logits, inputs.weight, weight, by_region[0]
         )
+        return (*(None,) * 4, *by_logits, results.by_depth.unsqueeze(-1) * weight, by_region[1])
+
+
+def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
+    """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
+
+    Parameters
+    ----------
+    inputs
+        What is given.
+    weight
+        What each cell counts for in sums over them; one by default.
+    wanted
+        Whether derivatives are.
+    """
+    from cellvae.kernels.detections import work
+
+    logits = layer_result(inputs.logits, inputs.weight)
+    n_cells, n_regions = logits.shape
+    none = logits.new_empty((0, 0))
+    at_once = cells_of_range(n_cells)
+    results = Results(
+        value=logits.new_empty(n_cells),
+        by_depth=logits.new_empty(n_cells),
+        by_logits=place_for(logits, inputs.weight) if wanted else none,
+        by_region=logits.new_empty((-(-n_cells // at_once), 2, n_regions)) if wanted else none,
+    )
+    # With expm1 what is left of a chance close to one is not lost.
+    log_depth = inputs.log_depth.reshape(n_cells)
+    given = [
+        *(inputs.counts, inputs.entries, inputs.regions, inputs.starts, logits),
+        logits.new_zeros(n_regions) if inputs.constant is None else inputs.constant,
+        *(log_depth, log_depth.exp(), -log_depth.expm1()),
+        *(inputs.log_factor, inputs.log_factor.exp(), -inputs.log_factor.expm1()),
+        logits.new_ones(n_cells) if weight is None else weight,
+    ]
+    tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
+    n_entries = -1 if inputs.entries is None else len(inputs.entries)
+    sizes = [0, n_cells, n_regions, n_entries, 0, int(wanted), at_once]
+    addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
+    job = np.array([*sizes, *addresses], dtype=np.int64)
+    job[4] = job.ctypes.data
+    share_out(work, job, n_cells)
+    return results._replace(by_region=results.by_region.sum(0)) if wanted else results

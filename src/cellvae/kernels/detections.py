@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, f64, i32, log32, total
+from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, i32, log32, total
+from cellvae.kernels.rows import add_times, sums
 from cellvae.kernels.shared_job import at, taken_from
 
-AT_ONCE = 4
-"""Cells that a thread takes at a time."""
 TINY = f32(1.1754944e-38)
 """Least chance of not being detected."""
 
@@ -69,8 +66,9 @@ def factors(depth, rarer_depth, of_region, rarer_region, chance, rarer):
 
 @njit(error_model="numpy", fastmath=EXACT)
 def cells(
-    start, end, counts, entries, genes, starts, logits, log_depth, log_factor,
-    value, by_logits, by_depth, by_factor,
+    start, end, counts, entries, genes, starts, logits, constant,
+    log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
+    wanted, value, by_depth, by_logits, by_region,
 ):  # fmt: skip
     """Log-likelihood of cells from `start` to before `end`.
 
@@ -83,32 +81,39 @@ def cells(
     entries, genes, starts
         Counts that are not zero, the region of each, and where each cell begins; empty where all
         are given.
-    logits
-        Log-odds of a region being accessible, [cells, regions].
-    log_depth, log_factor
-        Logarithm of the chance that an accessible region is detected, by cell and by region.
+    logits, constant
+        Log-odds of a region being accessible, [cells, regions], and what is added to those of every
+        cell, [regions].
+    log_depth, depth, rarer_depth
+        Chance that an accessible region is detected in each cell: its logarithm, the chance, and
+        one less it, [cells].
+    log_factor, factor, rarer_factor
+        The same by region, [regions].
+    weight
+        What each cell counts for in `by_region`, [cells].
+    wanted
+        Whether derivatives are.
     value, by_depth
         Log-likelihood of each cell and its derivative by the logarithm of the depth, [cells].
-    by_logits, by_factor
-        Derivatives, [cells, regions]; [1, regions], of the last cell, where not asked for.
+    by_logits
+        Derivatives, [cells, regions]; [1, regions] where they are not wanted. They may take the
+        place of the logits.
+    by_region
+        Sums over the cells of the derivatives by logits and factors, [2, regions].
     """
     n_regions = logits.shape[1]
     sparse = starts.shape[0] > 0
-    of_region, rarer_region = np.empty(n_regions, f32), np.empty(n_regions, f32)
-    for j in range(n_regions):
-        of_region[j] = math.exp(f64(log_factor[j]))
-        rarer_region[j] = -math.expm1(f64(log_factor[j]))
+    odds = np.empty(n_regions, f32)
     chance, rarer = np.empty(n_regions, f32), np.empty(n_regions, f32)
-    values = np.empty(n_regions, f32)
+    values, by_factor = np.empty(n_regions, f32), np.empty(n_regions, f32)
     places = np.empty(n_regions + 1, i32)
     few = np.empty((3, n_regions), f32)
+    by_region[:] = f32(0.0)
     for c in range(start, end):
-        row = c if by_logits.shape[0] > 1 else 0
-        depth = f64(log_depth[c])
-        factors(
-            f32(math.exp(depth)), f32(-math.expm1(depth)), of_region, rarer_region, chance, rarer
-        )
-        misses(logits[c], chance, rarer, values, by_logits[row], by_factor[row])
+        row = c if wanted else 0
+        sums(logits[c], constant, odds)
+        factors(depth[c], rarer_depth[c], factor, rarer_factor, chance, rarer)
+        misses(odds, chance, rarer, values, by_logits[row], by_factor)
         n = 0
         if sparse:
             for i in range(starts[c], starts[c + 1]):
@@ -120,49 +125,62 @@ def cells(
                 places[n] = j
                 n += x[j] > f32(0.0)
         for i in range(n):
-            few[0, i] = logits[c, places[i]]
+            few[0, i] = odds[places[i]]
         hits(few[0, :n], few[1, :n], few[2, :n])
         for i in range(n):
             j = places[i]
             values[j] = few[1, i] + (log_depth[c] + log_factor[j])
             by_logits[row, j] = few[2, i]
-            by_factor[row, j] = ONE
+            by_factor[j] = ONE
         value[c] = total(values)
-        by_depth[c] = total(by_factor[row])
+        by_depth[c] = total(by_factor)
+        if wanted:
+            add_times(by_region[0], weight[c], by_logits[row])
+            add_times(by_region[1], weight[c], by_factor)
 
 
 @cfunc(types.void(types.voidptr), cache=True)
 def work(job):
-    """What each thread of a team does: take a few cells, until none are left.
+    """What each thread of a team does: take a range of cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, regions, entries (-1 where all counts are
-    given), the address of the job itself, whether derivatives by logits and factors are asked for,
-    and the addresses of the arrays of :func:`cells`.
+    given), the address of the job itself, whether derivatives are wanted, cells of a range, and the
+    addresses of the arrays of :func:`cells`, of which the last has the sums of each range.
     """
-    known = carray(job, 17, types.int64)
+    known = carray(job, 24, types.int64)
     n_cells, n_regions = known[1], known[2]
     n_entries = max(known[3], 0)
     sparse = known[3] >= 0
+    wanted = known[5] != 0
+    at_once = known[6]
     whole = (n_cells, n_regions)
-    counts = carray(at(known[6]), (0 if sparse else n_cells, n_regions), f32)
-    entries = carray(at(known[7]), n_entries, f32)
-    genes = carray(at(known[8]), n_entries, i32)
-    starts = carray(at(known[9]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(at(known[10]), whole, f32)
-    log_depth = carray(at(known[11]), n_cells, f32)
-    log_factor = carray(at(known[12]), n_regions, f32)
-    value = carray(at(known[13]), n_cells, f32)
-    by_logits = carray(at(known[14]), whole, f32)
-    by_depth = carray(at(known[15]), n_cells, f32)
-    by_factor = carray(at(known[16]), whole, f32)
-    if known[5] == 0:
+    counts = carray(at(known[7]), (0 if sparse else n_cells, n_regions), f32)
+    entries = carray(at(known[8]), n_entries, f32)
+    genes = carray(at(known[9]), n_entries, i32)
+    starts = carray(at(known[10]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(at(known[11]), whole, f32)
+    constant = carray(at(known[12]), n_regions, f32)
+    log_depth = carray(at(known[13]), n_cells, f32)
+    depth = carray(at(known[14]), n_cells, f32)
+    rarer_depth = carray(at(known[15]), n_cells, f32)
+    log_factor = carray(at(known[16]), n_regions, f32)
+    factor = carray(at(known[17]), n_regions, f32)
+    rarer_factor = carray(at(known[18]), n_regions, f32)
+    weight = carray(at(known[19]), n_cells, f32)
+    value = carray(at(known[20]), n_cells, f32)
+    by_depth = carray(at(known[21]), n_cells, f32)
+    by_logits = carray(at(known[22]), whole, f32)
+    by_region = carray(at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
+    if not wanted:
+        # One row for each thread, since nobody reads it.
         by_logits = np.empty((1, n_regions), f32)
-        by_factor = np.empty((1, n_regions), f32)
+        by_region = np.empty((1, 2, n_regions), f32)
     while True:
-        start = taken_from(known[4], AT_ONCE)
+        start = taken_from(known[4], at_once)
         if start >= n_cells:
             break
         cells(
-            start, min(start + AT_ONCE, n_cells), counts, entries, genes, starts,
-            logits, log_depth, log_factor, value, by_logits, by_depth, by_factor,
+            start, min(start + at_once, n_cells), counts, entries, genes, starts, logits, constant,
+            log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
+            wanted, value, by_depth, by_logits, by_region[start // at_once if wanted else 0],
         )  # fmt: skip

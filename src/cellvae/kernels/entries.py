@@ -9,7 +9,9 @@ from cellvae.kernels.elementary import EXACT, f32, i32, i64
 from cellvae.kernels.shared_job import at, taken_from
 
 CELLS_AT_ONCE = 4
-"""Cells that a thread takes at a time, of the product."""
+"""Cells that a thread takes at a time, of the product, where all weights fit next to it."""
+BYTES_AT_ONCE = 1 << 20
+"""Memory of the weights that stay next to the processor while several cells read them."""
 N_PARTS = 8
 """Ranges of genes that threads share out, of the derivative."""
 
@@ -29,8 +31,20 @@ def add_one(sums, a, one):
 
 
 @njit(error_model="numpy")
+def first_beyond(genes, low, high, gene):
+    """First place from `low` to `high` whose gene is not below this one; genes are in order."""
+    while low < high:
+        middle = (low + high) // 2
+        if genes[middle] < gene:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(error_model="numpy")
 def product(start, end, values, genes, starts, weights, bias, out):
-    """Sum of the weights of the genes of each cell, times the values.
+    """Sum of the weights of the genes of each cell, times the values, some genes at a time.
 
     Parameters
     ----------
@@ -45,34 +59,31 @@ def product(start, end, values, genes, starts, weights, bias, out):
     out
         Sums, [cells, features].
     """
+    n_genes, n_features = weights.shape
+    width = max(BYTES_AT_ONCE // (4 * n_features), 1)
+    done = np.empty(end - start, i64)
     for c in range(start, end):
-        sums = out[c]
-        sums[:] = bias
-        i = starts[c]
-        last = starts[c + 1]
-        while i + 4 <= last:
-            add_four(
-                sums,
-                values[i], values[i + 1], values[i + 2], values[i + 3],
-                weights[genes[i]], weights[genes[i + 1]],
-                weights[genes[i + 2]], weights[genes[i + 3]],
-            )  # fmt: skip
-            i += 4
-        while i < last:
-            add_one(sums, values[i], weights[genes[i]])
-            i += 1
-
-
-@njit(error_model="numpy")
-def first_beyond(genes, low, high, gene):
-    """First place from `low` to `high` whose gene is not below this one; genes are in order."""
-    while low < high:
-        middle = (low + high) // 2
-        if genes[middle] < gene:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+        out[c][:] = bias
+        done[c - start] = starts[c]
+    for first in range(0, n_genes, width):
+        for c in range(start, end):
+            sums = out[c]
+            i = done[c - start]
+            last = starts[c + 1]
+            if first + width < n_genes:
+                last = first_beyond(genes, i, min(last, i + width), first + width)
+            done[c - start] = last
+            while i + 4 <= last:
+                add_four(
+                    sums,
+                    values[i], values[i + 1], values[i + 2], values[i + 3],
+                    weights[genes[i]], weights[genes[i + 1]],
+                    weights[genes[i + 2]], weights[genes[i + 3]],
+                )  # fmt: skip
+                i += 4
+            while i < last:
+                add_one(sums, values[i], weights[genes[i]])
+                i += 1
 
 
 @njit(error_model="numpy")
@@ -132,9 +143,10 @@ def multiply(job):
     """Product: each thread takes a few cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, features, entries, the address of
-    the job itself, and the addresses of values, genes, starts, weights, bias and results.
+    the job itself, the addresses of values, genes, starts, weights, bias and results, and the
+    number of threads.
     """
-    known = carray(job, 12, types.int64)
+    known = carray(job, 13, types.int64)
     n_cells, n_genes, n_features, n_entries = known[1], known[2], known[3], known[4]
     values = carray(at(known[6]), n_entries, f32)
     genes = carray(at(known[7]), n_entries, i32)
@@ -142,13 +154,13 @@ def multiply(job):
     weights = carray(at(known[9]), (n_genes, n_features), f32)
     bias = carray(at(known[10]), n_features, f32)
     out = carray(at(known[11]), (n_cells, n_features), f32)
+    fits = 4 * n_genes * n_features <= BYTES_AT_ONCE
+    at_once = CELLS_AT_ONCE if fits else max((n_cells + known[12] - 1) // known[12], 1)
     while True:
-        start = taken_from(known[5], CELLS_AT_ONCE)
+        start = taken_from(known[5], at_once)
         if start >= n_cells:
             break
-        product(
-            start, min(start + CELLS_AT_ONCE, n_cells), values, genes, starts, weights, bias, out
-        )
+        product(start, min(start + at_once, n_cells), values, genes, starts, weights, bias, out)
 
 
 @cfunc(types.void(types.voidptr), cache=True)

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
-from cellvae.kernels.affine import Affine
+from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for
+from cellvae.kernels.team import cells_of_range
 
 LEAST, MOST = 1e-20, 1e15
-N_RANGES = 32
-"""Ranges of cells whose sums are kept apart, so that they do not depend on the threads."""
 
 
 def log_likelihood(
@@ -50,13 +49,6 @@ def log_likelihood(
         *given, *parts(logits), log_size, theta, *parts(dropout)
     )
     return value
-
-
-def parts(given: Tensor | Affine | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Features, weight and constant of a layer, or its result alone."""
-    if isinstance(given, Affine):
-        return given.features, given.weight, given.constant
-    return given, None, None
 
 
 class Inputs(NamedTuple):
@@ -132,18 +124,6 @@ class CountLogLikelihood(torch.autograd.Function):
         return (*(None,) * 4, *by_logits, by_log_size, by_theta, *by_dropout)
 
 
-def layer_gradients(
-    slopes: Tensor, given: Tensor, weight: Tensor | None, of_cells: Tensor, by_constant: Tensor
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the features, weight and constant of a layer, or of its result alone.
-
-    The factor of each cell goes to the smaller part of a product.
-    """
-    if weight is None:
-        return slopes * of_cells, None, None
-    return (slopes @ weight).mul_(of_cells), slopes.t() @ (given * of_cells), by_constant
-
-
 def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
     """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
 
@@ -168,7 +148,7 @@ def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Result
         dropout = layer_result(inputs.dropout, inputs.dropout_weight)
     if theta is not None:
         theta = theta.clamp(LEAST, MOST).view(-1, n_genes)
-    at_once = max(1, -(-n_cells // N_RANGES))
+    at_once = cells_of_range(n_cells)
     n_ranges = -(-n_cells // at_once)
     results = Results(
         value=logits.new_empty(n_cells),
@@ -197,13 +177,3 @@ def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Result
     job[5] = job.ctypes.data
     share_out(work, job, n_cells)
     return results._replace(by_gene=results.by_gene.sum(0)) if wanted else results
-
-
-def layer_result(given: Tensor, weight: Tensor | None) -> Tensor:
-    """Result of a layer without its constant, or what was given for it."""
-    return given.contiguous() if weight is None else given @ weight.t()
-
-
-def place_for(result: Tensor, weight: Tensor | None) -> Tensor:
-    """Memory for the derivatives by the result of a layer."""
-    return torch.empty_like(result) if weight is None else result

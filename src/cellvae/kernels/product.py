@@ -85,12 +85,12 @@ def compute(
     out: Tensor,
 ) -> None:
     """Fill the results in, by as many threads as torch has; they do not depend on their number."""
-    from cellvae.kernels.team import share_out
+    from cellvae.kernels.team import n_threads_for, share_out
 
     n_cells = len(starts) - 1
     addresses = [t.data_ptr() for t in (values, genes, starts, given)]
     addresses += [0 if constant is None else constant.data_ptr(), out.data_ptr()]
     sizes = [0, n_cells, n_genes, out.shape[1], len(values), 0]
-    job = np.array(sizes + addresses, dtype=np.int64)
+    job = np.array([*sizes, *addresses, n_threads_for(n_cells)], dtype=np.int64)
     job[5] = job.ctypes.data
     share_out(work, job, n_cells)

@@ -18,12 +18,24 @@ import torch
 from numpy.typing import NDArray
 
 Parallel = Callable[[int, int, int, int], None]
+N_RANGES = 32
+"""Ranges of cells at most, each the work of one thread."""
 FEWEST_CELLS = 16
 """Cells below which a further thread does not pay."""
 
 
+def cells_of_range(n_cells: int) -> int:
+    """Cells whose sums are kept apart from those of others, whatever the number of threads."""
+    return max(1, -(-n_cells // N_RANGES))
+
+
+def n_threads_for(n_cells: int) -> int:
+    """Threads that work on so many cells: as many as torch has, fewer for few cells each."""
+    return max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
+
+
 def share_out(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
-    """Let as many threads as torch has work on a job, fewer where there are few cells each.
+    """Let a team of threads work on a job.
 
     Parameters
     ----------
@@ -34,8 +46,7 @@ def share_out(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
     n_cells
         Cells that the job is about.
     """
-    n_threads = max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
-    run(work.address, job.ctypes.data, n_threads)
+    run(work.address, job.ctypes.data, n_threads_for(n_cells))
 
 
 def run(work: int, job: int, n_threads: int) -> None:

@@ -115,6 +115,7 @@ class PEAKVIModule(Module[CountBatch]):
     ) -> None:
         super().__init__()
         self.config = config
+        self.n_regions = n_regions
         n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
         n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
         read = config.encode_covariates
@@ -189,14 +190,17 @@ class PEAKVIModule(Module[CountBatch]):
 
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Log-likelihood of which regions of each cell are detected, in nats."""
-        counts, found = batch.counts, self.decode(latent, batch)
-        if not compiled_for(counts, "detections"):
+        counts = batch.counts
+        if latent.sample.ndim != 2 or not compiled_for(counts, "detections"):
             whole = counts.dense() if isinstance(counts, Entries) else counts
-            return found.log_prob(whole).sum(dim=-1)
-        factor = found.logits.new_zeros(found.logits.shape[-1])
-        if self.region_factors is not None:
+            return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
+        features = beside(latent.sample, batch.continuous)
+        logits = self.z_decoder.raw(features, category_codes(batch))
+        if self.region_factors is None:
+            factor = features.new_zeros(self.n_regions)
+        else:
             factor = functional.logsigmoid(self.region_factors)
-        return detection_log_likelihood(counts, found.logits, latent.library, factor)
+        return detection_log_likelihood(counts, logits, latent.library, factor)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound; the reconstruction of each cell counts once."""

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cellvae.kernels import Affine, computed
 from cellvae.nn.dense import FCLayers
+from cellvae.nn.last_layer import put_off
 
 
 class AccessibilityDecoder(nn.Module):
@@ -58,5 +60,12 @@ class AccessibilityDecoder(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
         """Log-odds of cells with these codes of each covariate."""
-        logits: Tensor = self.output(self.px_decoder(features, codes))
-        return logits
+        return computed(self.raw(features, codes))
+
+    def raw(
+        self,
+        features: Float[Tensor, "*samples cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> Float[Tensor, "*samples cells out"] | Affine:
+        """Log-odds, not computed yet where nobody watches their layer."""
+        return put_off(self.output[0], self.px_decoder(features, codes))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cellvae.kernels import Affine, computed
 from cellvae.nn.dense import Activation, FCLayers
+from cellvae.nn.last_layer import put_off
 
 
 class CountParameters(NamedTuple):
@@ -126,14 +127,3 @@ class DecoderSCVI(nn.Module):
             None if self.px_r_decoder is None else self.px_r_decoder(hidden),
             None if dropout is None else put_off(dropout, hidden),
         )
-
-
-def put_off(
-    layer: nn.Module, features: Float[Tensor, "*samples cells features"]
-) -> Float[Tensor, "*samples cells out"] | Affine:
-    """Result of a layer, not computed yet where that is left to nobody who watches the layer."""
-    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    if type(layer) is not nn.Linear or watched or layer._backward_pre_hooks:
-        result: Tensor = layer(features)
-        return result
-    return Affine(features, layer.weight, layer.bias)
