@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from cellvae.entries import Entries
-from cellvae.kernels import Affine, choice, compiled_for, log_likelihood
+from cellvae.kernels import Affine, choice, compiled_for, likelihood, log_likelihood
 from cellvae.kernels.choice import loads
 from cellvae.settings import settings
 
@@ -209,6 +210,49 @@ def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
     for name, expected in computed.items():
         largest = expected.abs().max().item()
         torch.testing.assert_close(left[name], expected, rtol=1e-4, atol=3e-6 * largest, msg=name)
+
+
+@pytest.mark.parametrize("frozen", ["features", "weight", "constant"])
+def test_what_is_frozen_gets_no_gradient(frozen: str) -> None:
+    given = inputs("zinb")
+    for name in ("logits", "dropout"):
+        parts = {
+            "features": torch.randn(N_CELLS, 7),
+            "weight": torch.randn(N_GENES, 7),
+            "constant": torch.randn(N_GENES),
+        }
+        given[name] = Affine(**{n: v.requires_grad_(n != frozen) for n, v in parts.items()})
+    log_likelihood(**given).sum().backward()
+    for layer in (given["logits"], given["dropout"]):
+        for name, part in layer._asdict().items():
+            assert (part.grad is None) == (name == frozen)
+
+
+def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = []
+    usual = likelihood.results_of
+
+    def watched(*given: Any, **words: Any) -> Any:
+        wanted.append(words["wanted"])
+        return usual(*given, **words)
+
+    monkeypatch.setattr(likelihood, "results_of", watched)
+    given = inputs("nb") | {
+        "logits": Affine(
+            torch.randn(N_CELLS, 7),
+            torch.nn.Parameter(torch.randn(N_GENES, 7)),
+            torch.nn.Parameter(torch.randn(N_GENES)),
+        )
+    }
+    with_derivatives = log_likelihood(**given)
+    with torch.no_grad():
+        without = log_likelihood(**given)
+    with torch.inference_mode():
+        log_likelihood(**given)
+    assert wanted == [True, False, False]
+    assert torch.equal(without, with_derivatives.detach())
 
 
 def test_many_cells_are_summed_in_the_same_ranges_by_any_number_of_threads(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,15 +39,38 @@ def parts(given: Tensor | Affine | None) -> tuple[Tensor | None, Tensor | None, 
 
 
 def layer_gradients(
-    slopes: Tensor, given: Tensor, weight: Tensor | None, of_cells: Tensor, by_constant: Tensor
+    slopes: Float[Tensor, "cells out"],
+    features: Float[Tensor, "cells features"],
+    weight: Float[Tensor, "out features"] | None,
+    of_cells: Float[Tensor, "cells 1"],
+    by_constant: Float[Tensor, " out"],
+    *,
+    needed: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the features, weight and constant of a layer, or of its result alone.
 
     The factor of each cell goes to the smaller part of a product.
+
+    Parameters
+    ----------
+    slopes
+        Derivatives by the result of the layer.
+    features, weight
+        What the layer reads, and its weight; its result and None where that was given.
+    of_cells
+        Factor of each cell.
+    by_constant
+        Sums of the derivatives over the cells, with these factors.
+    needed
+        Which gradients are asked for.
     """
     if weight is None:
-        return slopes * of_cells, None, None
-    return (slopes @ weight).mul_(of_cells), slopes.t() @ (given * of_cells), by_constant
+        return slopes * of_cells if needed[0] else None, None, None
+    return (
+        (slopes @ weight).mul_(of_cells) if needed[0] else None,
+        slopes.t() @ (features * of_cells) if needed[1] else None,
+        by_constant if needed[2] else None,
+    )
 
 
 def layer_result(given: Tensor, weight: Tensor | None) -> Tensor:

@@ -38,7 +38,9 @@ def detection_log_likelihood(
     given: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, Entries):
         given = (counts, None, None, None)
-    value: Tensor = DetectionLogLikelihood.apply(*given, *parts(logits), log_depth, log_factor)
+    value: Tensor = DetectionLogLikelihood.apply(
+        torch.is_grad_enabled(), *given, *parts(logits), log_depth, log_factor
+    )
     return value
 
 
@@ -73,10 +75,10 @@ class DetectionLogLikelihood(torch.autograd.Function):
     """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        """Log-likelihood, in nats."""
+    def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
+        """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
         inputs = Inputs(*given)
-        results = results_of(inputs, None, wanted=any(ctx.needs_input_grad))
+        results = results_of(inputs, None, wanted=derived and any(ctx.needs_input_grad))
         ctx.save_for_backward(*inputs, *results)
         return results.value
 
@@ -94,9 +96,14 @@ class DetectionLogLikelihood(torch.autograd.Function):
             by_region = results_of(inputs, grad.contiguous(), wanted=True).by_region
         weight = grad.unsqueeze(-1)
         by_logits = layer_gradients(
-            results.by_logits, inputs.logits, inputs.weight, weight, by_region[0]
+            results.by_logits,
+            inputs.logits,
+            inputs.weight,
+            weight,
+            by_region[0],
+            needed=ctx.needs_input_grad[5:8],
         )
-        return (*(None,) * 4, *by_logits, results.by_depth.unsqueeze(-1) * weight, by_region[1])
+        return (*(None,) * 5, *by_logits, results.by_depth.unsqueeze(-1) * weight, by_region[1])
 
 
 def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:

@@ -46,7 +46,7 @@ def log_likelihood(
     if not isinstance(counts, Entries):
         given = (counts, None, None, None)
     value: Tensor = CountLogLikelihood.apply(
-        *given, *parts(logits), log_size, theta, *parts(dropout)
+        torch.is_grad_enabled(), *given, *parts(logits), log_size, theta, *parts(dropout)
     )
     return value
 
@@ -87,10 +87,10 @@ class CountLogLikelihood(torch.autograd.Function):
     """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Any) -> Tensor:
-        """Log-likelihood, in nats."""
+    def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
+        """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
         inputs = Inputs(*given)
-        results = results_of(inputs, None, wanted=any(ctx.needs_input_grad))
+        results = results_of(inputs, None, wanted=derived and any(ctx.needs_input_grad))
         ctx.save_for_backward(*inputs, *results)
         return results.value
 
@@ -100,7 +100,7 @@ class CountLogLikelihood(torch.autograd.Function):
         """Gradient with respect to logits, sizes, inverse dispersion and dropout."""
         inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
         results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
-        needed = Inputs(*ctx.needs_input_grad)
+        needed: Any = Inputs(*ctx.needs_input_grad[1:])
         by_gene = results.by_gene
         if bool((grad == grad[0]).all()):
             by_gene = by_gene * grad[0]
@@ -109,7 +109,12 @@ class CountLogLikelihood(torch.autograd.Function):
             by_gene = results_of(inputs, grad.contiguous(), wanted=True).by_gene
         weight = grad.unsqueeze(-1)
         by_logits = layer_gradients(
-            results.by_logits, inputs.logits, inputs.logits_weight, weight, by_gene[0]
+            results.by_logits,
+            inputs.logits,
+            inputs.logits_weight,
+            weight,
+            by_gene[0],
+            needed=needed[4:7],
         )
         by_theta = None
         if inputs.theta is not None and needed.theta:
@@ -118,10 +123,15 @@ class CountLogLikelihood(torch.autograd.Function):
         by_dropout: tuple[Tensor | None, ...] = (None, None, None)
         if inputs.dropout is not None:
             by_dropout = layer_gradients(
-                results.by_dropout, inputs.dropout, inputs.dropout_weight, weight, by_gene[2]
+                results.by_dropout,
+                inputs.dropout,
+                inputs.dropout_weight,
+                weight,
+                by_gene[2],
+                needed=needed[9:12],
             )
         by_log_size = results.by_log_size.unsqueeze(-1) * weight if needed.log_size else None
-        return (*(None,) * 4, *by_logits, by_log_size, by_theta, *by_dropout)
+        return (*(None,) * 5, *by_logits, by_log_size, by_theta, *by_dropout)
 
 
 def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
