@@ -104,7 +104,10 @@ def test_what_an_optimizer_remembers_takes_the_layout_of_its_weights() -> None:
         assert value.ndim == 0 or value.stride() == (1, 5)
 
 
-@pytest.mark.parametrize("case", ["groups", "waiting", "maximize", "closure", "rate", "double"])
+CASES = ("groups", "waiting", "maximize", "closure", "rate", "double", "scaled")
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("kind", "usual"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
 def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any, case: str) -> None:
     torch.manual_seed(0)
@@ -128,6 +131,9 @@ def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any,
             if case == "rate":
                 rate: Any = 0.5 / (1 + step)
                 optimizer.param_groups[0]["lr"] = torch.tensor(rate) if step == 3 else rate
+            if case == "scaled":
+                optimizer.grad_scale = torch.tensor(4.0)
+                optimizer.found_inf = torch.tensor(float(step == 2))
             value = optimizer.step((lambda: 4.0) if case == "closure" else None)
             assert value == (4.0 if case == "closure" else None)
         return [w.detach() for w in weights], optimizer.state_dict()

@@ -47,7 +47,9 @@ class AsLaidOut(torch.optim.Optimizer):
         On a CPU torch sorts parameters for half of the time that a small network takes; all of
         ours are of one kind, so that its kernel can be called at once.
         """
-        plain = closure is None and self.kernel is not None
+        # A scaler of gradients in half precision leaves its factor with the optimizer.
+        scaled = any(getattr(self, name, None) is not None for name in ("grad_scale", "found_inf"))
+        plain = closure is None and self.kernel is not None and not scaled
         lists = [self.lists_of(group) for group in self.param_groups] if plain else [None]
         if any(of_group is None for of_group in lists):
             # Torch has hooks called around the step of every class: around this one is enough.
