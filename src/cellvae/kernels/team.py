@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 Parallel = Callable[[int, int, int, int], None]
-N_RANGES = 32
-"""Ranges of cells at most, each the work of one thread."""
+N_RANGES, FEWEST_OF_RANGE = 64, 8
+"""Ranges of cells at most, each the work of one thread; cells of a range at least."""
 FEWEST_CELLS = 16
 """Cells below which a further thread does not pay."""
 
 
 def cells_of_range(n_cells: int) -> int:
     """Cells whose sums are kept apart from those of others, whatever the number of threads."""
-    return max(1, -(-n_cells // N_RANGES))
+    return max(FEWEST_OF_RANGE, -(-n_cells // N_RANGES))
 
 
 def n_threads_for(n_cells: int) -> int:
