@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,6 +71,24 @@ def layer_gradients(
         slopes.t() @ (features * of_cells) if needed[1] else None,
         by_constant if needed[2] else None,
     )
+
+
+def weighed(
+    sums: Tensor, grad: Float[Tensor, " cells"], make_again: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Sums over cells, each of which counts as its gradient says.
+
+    Parameters
+    ----------
+    sums
+        Sums in which each cell counts one.
+    grad
+        Gradient of each cell; the same for all in most losses.
+    make_again
+        Makes the sums, given what each cell counts.
+    """
+    alike = bool((grad == grad[0]).all())
+    return sums * grad[0] if alike else make_again(grad.contiguous())
 
 
 def layer_result(given: Tensor, weight: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
-from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for
+from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for, weighed
 from cellvae.kernels.team import cells_of_range, share_out
 
 
@@ -88,12 +88,9 @@ class DetectionLogLikelihood(torch.autograd.Function):
         """Gradient with respect to logits, depths and factors."""
         inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
         results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
-        by_region = results.by_region
-        if bool((grad == grad[0]).all()):
-            by_region = by_region * grad[0]
-        else:
-            # Seldom: cells count differently, so that sums over them have to be made again.
-            by_region = results_of(inputs, grad.contiguous(), wanted=True).by_region
+        by_region = weighed(
+            results.by_region, grad, lambda w: results_of(inputs, w, wanted=True).by_region
+        )
         weight = grad.unsqueeze(-1)
         by_logits = layer_gradients(
             results.by_logits,

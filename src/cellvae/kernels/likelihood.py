@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.entries import Entries
-from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for
+from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for, weighed
 from cellvae.kernels.team import cells_of_range
 
 LEAST, MOST = 1e-20, 1e15
@@ -101,12 +101,9 @@ class CountLogLikelihood(torch.autograd.Function):
         inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
         results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
         needed: Any = Inputs(*ctx.needs_input_grad[1:])
-        by_gene = results.by_gene
-        if bool((grad == grad[0]).all()):
-            by_gene = by_gene * grad[0]
-        else:
-            # Seldom: cells count differently, so that sums over them have to be made again.
-            by_gene = results_of(inputs, grad.contiguous(), wanted=True).by_gene
+        by_gene = weighed(
+            results.by_gene, grad, lambda w: results_of(inputs, w, wanted=True).by_gene
+        )
         weight = grad.unsqueeze(-1)
         by_logits = layer_gradients(
             results.by_logits,

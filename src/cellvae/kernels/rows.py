@@ -33,7 +33,7 @@ ALL_BUT_SIGN, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
 
 @njit(error_model="numpy", fastmath=EXACT)
 def largest_sum(one, other):
-    """Largest sum of two numbers at one place; NaN where one is NaN.
+    """Largest sum of two numbers at one place; any of them, or NaN, where one is NaN.
 
     Bits of numbers are compared, in their order: compilers do not put the largest of numbers that
     may be NaN into vector instructions.
