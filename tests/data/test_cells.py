@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy import sparse
 
 from cellvae.data.cells import cell_numbers
 from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
@@ -45,6 +46,20 @@ def adata() -> AnnData:
         (pd.Index(["y", "w"]), [3, 1]),
         (np.array(["y", "w"]), [3, 1]),
         (pd.Series(["w", "x"], dtype="string"), [1, 2]),
+        (np.where([True, False, False, True, False]), [0, 3]),
+        (np.where([False] * 5), []),
+        (np.array([[3, 1]]), [3, 1]),
+        (np.array([[3], [1]]), [3, 1]),
+        ([[3, 1]], [3, 1]),
+        (torch.tensor([[3], [1]]), [3, 1]),
+        (np.array([[True, False, False, True, False]]), [0, 3]),
+        (sparse.csr_matrix([[True], [False], [False], [True], [False]]), [0, 3]),
+        (pd.DataFrame({"chosen": [True, False, False, True, False]}), [0, 3]),
+        (pd.Categorical(["y", "w"]), [3, 1]),
+        (np.array([["y"], ["w"]]), [3, 1]),
+        ((["y", "w"],), [3, 1]),
+        ([1, 0, 1], [1, 0, 1]),
+        (pd.Index([True, False, False, True, False]), [0, 3]),
     ],
 )
 def test_what_points_at_cells_becomes_their_positions(
@@ -60,6 +75,10 @@ def test_a_mask_with_names_is_matched_by_name(adata: AnnData) -> None:
     assert cell_numbers(mask, adata).tolist() == [2, 3]
     assert cell_numbers(mask[::-1], adata).tolist() == [2, 3]
     assert cell_numbers(mask.reset_index(drop=True), adata).tolist() == [2, 3]
+    assert cell_numbers(mask.to_frame(), adata).tolist() == [2, 3]
+    assert cell_numbers(mask, adata[["y", "v", "x"]]).tolist() == [0, 2]
+    with pytest.raises(InvalidOptionError, match=r"labels lack 1 cell: 'z'"):
+        cell_numbers(mask.rename({"z": "other"}), adata)
 
 
 def test_without_an_anndata_numbers_and_masks_are_understood() -> None:
@@ -77,7 +96,22 @@ def test_without_an_anndata_numbers_and_masks_are_understood() -> None:
         ([-6], InvalidOptionError, "got 1 other: '-6'"),
         ([True, False], InvalidOptionError, "each of the 5 cells; got 2"),
         ([0.5, 1.0], InvalidOptionError, "got values of type float64, first"),
-        ([[0, 1]], InvalidOptionError, r"an array of shape \(1, 2\)"),
+        ([[0, 1], [2, 3]], InvalidOptionError, r"an array of shape \(2, 2\)"),
+        ([[0, 1], [2]], InvalidOptionError, "no array can be made"),
+        (
+            np.where(np.eye(2)),
+            InvalidOptionError,
+            r"tuple of 2 arrays.*numpy\.where\(mask\)\[0\]",
+        ),
+        (sparse.eye(3), InvalidOptionError, r"a matrix of shape \(3, 3\)"),
+        ([True, 2], InvalidOptionError, "values of type bool beside int"),
+        ([0, 1, 1, 0, 1], InvalidOptionError, r"could be either. Give mask\.astype\(bool\)"),
+        ([0.0, 1.0], InvalidOptionError, r"\.astype\(bool\) for a mask"),
+        ({1, 2}, InvalidOptionError, "got a set. Make a list"),
+        ((i for i in range(2)), InvalidOptionError, "got a generator. Make a list"),
+        (range, InvalidOptionError, "Call it"),
+        (AnnData(np.ones((2, 2), np.float32)), InvalidOptionError, r"AnnData.*\.obs_names"),
+        (slice("v", "x"), InvalidOptionError, "a slice of positions"),
         (pd.array([True, None] * 2 + [True], dtype="boolean"), InvalidOptionError, "type object"),
         (["v", "xx"], UnknownKeyError, r"got 1 other: 'xx'\.$|got 1 other: 'xx'\. Did you mean"),
     ],

@@ -47,7 +47,7 @@ def values_of(field: Field, adata: AnnData, record: FieldRecord | None = None) -
         (pd.array([4, 3] * 3, dtype="Int64"), (3, 4)),
         (
             pd.to_datetime(["2024-02-01", "2023-01-01"] * 3),
-            ("2023-01-01 00:00:00", "2024-02-01 00:00:00"),
+            (pd.Timestamp("2023-01-01"), pd.Timestamp("2024-02-01")),
         ),
     ],
     ids=["text", "categories", "whole", "float", "truth", "string", "nullable", "dates"],

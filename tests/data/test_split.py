@@ -141,6 +141,12 @@ def test_cells_can_be_given_as_numbers_or_truths_and_stay_in_their_order() -> No
     mask = np.array([True, False, True, True, False, False])
     split = split_cells(6, seed=0, external_indexing=[mask, None, np.array([])])
     assert [part.tolist() for part in parts(split)] == [[0, 2, 3], [], []]
+    columns = [np.where(mask), np.array([[1], [4]]), slice(5, None)]
+    for given in (columns, tuple(columns), np.array([[0, 2, 3], [1, 4, 5]])):
+        split = split_cells(6, seed=0, external_indexing=given)
+        assert split.train.tolist() == [0, 2, 3]
+        assert split.validation.tolist()[:2] == [1, 4]
+        assert split.test.tolist() == ([5] if len(given) == 3 else [])
     split = split_cells(6, seed=0, external_indexing=[[1, 2]])
     assert [part.tolist() for part in parts(split)] == [[1, 2], [], []]
 

@@ -204,10 +204,22 @@ def test_arrays_that_do_not_fit_are_refused(points: np.ndarray) -> None:
         batch_mixing(holed, np.arange(50) % 2)
 
 
-@pytest.mark.parametrize("cells", [[50], [-1], [], [0.5], [[1]], np.ones(49, dtype=bool)])
+@pytest.mark.parametrize(
+    "cells", [[50], [-1], [], [0.5], [[1, 2], [3, 4]], np.ones(49, dtype=bool)]
+)
 def test_cells_that_do_not_exist_are_refused(points: np.ndarray, cells: object) -> None:
-    with pytest.raises(InvalidOptionError, match="Expected train as numbers from 0 to 49"):
+    with pytest.raises(InvalidOptionError, match="Expected train (as numbers from 0 to|in one)"):
         knn_accuracy(points, np.zeros(50), train=cells)  # type: ignore[arg-type]
+
+
+def test_cells_of_any_shape_are_the_same(points: np.ndarray) -> None:
+    labels, mask = np.arange(50) % 3, np.arange(50) < 40
+    expected = knn_accuracy(points, labels, train=mask, test=~mask)
+    for shape in (np.where, lambda x: x[:, None], lambda x: np.flatnonzero(x)[None]):
+        assert knn_accuracy(points, labels, train=shape(mask), test=shape(~mask)) == expected
+    assert knn_accuracy(points, labels, train=slice(40), test=slice(40, None)) == expected
+    with pytest.raises(InvalidOptionError, match="train as positions or a mask; got a 0 or 1"):
+        knn_accuracy(points, labels, train=mask.astype(int))
 
 
 def test_a_cell_chosen_twice_is_refused(points: np.ndarray) -> None:

@@ -162,6 +162,14 @@ def test_the_probability_counts_pairs_of_draws(peaks: Any) -> None:
     np.testing.assert_allclose(
         up.loc[peaks.adata.var_names, "prob_da"], (first - second >= 0.1).mean(axis=0), atol=1e-6
     )
+    change = first - second
+    for test_mode, expected in (
+        ("two", two),
+        ("three", np.maximum((change >= 0.1).mean(axis=0), (change < -0.1).mean(axis=0))),
+    ):
+        torch.manual_seed(3)
+        apart = peaks.differential_accessibility(**asked, delta=0.1, test_mode=test_mode)
+        np.testing.assert_allclose(apart.loc[peaks.adata.var_names, "prob_da"], expected, atol=1e-6)
     torch.manual_seed(3)
     order = peaks.differential_accessibility(**asked, mode="vanilla")
     assert "is_da_fdr" not in order
@@ -227,7 +235,15 @@ def test_factors_that_were_not_learned_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [{"mode": "changes"}, {"change_fn": "diff"}, {"delta": -1.0}, {"fdr_target": 2.0}]
+    "words",
+    [
+        {"mode": "changes"},
+        {"change_fn": "diff"},
+        {"delta": -1.0},
+        {"fdr_target": 2.0},
+        {"test_mode": "one"},
+        {"test_mode": "three", "two_sided": False},
+    ],
 )
 def test_comparisons_without_an_answer_are_refused(peaks: Any, words: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError):

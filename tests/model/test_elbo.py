@@ -27,6 +27,19 @@ def asked(ask: Callable, **words: object) -> np.ndarray:
     return answer["reconstruction_loss"] if isinstance(answer, dict) else answer
 
 
+def test_means_are_scalars_of_numpy(trained: SCVI) -> None:
+    elbo = trained.get_elbo()
+    error = trained.get_reconstruction_error()["reconstruction_loss"]
+    marginal = trained.get_marginal_ll(n_mc_samples=2)
+    for value in (elbo, error, marginal):
+        assert type(value) is np.float64
+        assert value.ndim == 0
+        assert value.item() == float(value)
+    torch.manual_seed(0)
+    mean = trained.get_elbo()
+    np.testing.assert_allclose(mean, asked(trained.get_elbo).mean(), rtol=1e-12)
+
+
 def test_the_bound_is_minus_reconstruction_and_divergence(trained: SCVI) -> None:
     kl = kl_of(*trained.get_latent_representation(return_dist=True))
     error = asked(trained.get_reconstruction_error)

@@ -26,6 +26,9 @@ FORMS: dict[str, Any] = {
     "from the end": [40, 3, -1, 3, -70],
     "names": [f"cell{i}" for i in WANTED],
     "index": pd.Index([f"cell{i}" for i in WANTED]),
+    "tuple of one array": (np.array(WANTED),),
+    "row": np.array([WANTED]),
+    "column": np.array(WANTED)[:, None],
 }
 
 
@@ -49,6 +52,8 @@ def test_a_mask_gives_its_cells(trained: SCVI) -> None:
     assert_alike(
         trained.get_latent_representation(indices=trained.adata.obs["batch"] == "b1"), whole[mask]
     )
+    assert_alike(trained.get_latent_representation(indices=np.where(mask)), whole[mask])
+    assert_alike(trained.get_latent_representation(indices=mask[:, None]), whole[mask])
 
 
 def test_a_slice_gives_its_cells(trained: SCVI) -> None:
@@ -122,8 +127,8 @@ def test_the_size_of_batches_is_that_of_the_settings(
     [
         ([70], "numbers of cells from 0 to 69; got 1 other: '70'"),
         ([-71], "'-71'"),
-        ([True, False], "one truth for each of the 70 cells; got 2"),
-        ([0.5], "whole numbers, truths or names"),
+        ([True, False], "one truth value for each of the 70 cells; got 2"),
+        ([0.5], "whole numbers, a mask or names"),
         ([], "indices of at least one cell; got none"),
         ([False] * 70, "indices of at least one cell; got none"),
     ],

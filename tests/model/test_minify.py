@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData, read_h5ad
@@ -99,9 +100,12 @@ def test_the_cells_before_stay_as_they_are(
     assert set(adata.obsm) == {"X_pca"}
     assert set(adata.uns) == {"cellvae"}
     assert small.shape == adata.shape
-    assert small.X is None
+    for matrix in (small.X, small.layers["more"]):
+        assert sparse.issparse(matrix)
+        assert matrix.shape == adata.shape
+        assert matrix.nnz == 0
     assert small.raw is None
-    assert not list(small.layers)
+    assert small.uns["_scvi_adata_minify_type"] == "latent_posterior_parameters"
     assert set(small.obsm) == {"X_pca", "m", "v"}
     assert np.array_equal(small.obsm["m"], mean)
     np.testing.assert_allclose(small.obsm["v"], variance, rtol=1e-6)
@@ -126,6 +130,45 @@ def test_questions_that_need_counts_are_refused_without(
         PosteriorPredictiveCheck(model.adata, {"a": model})
     with pytest.raises(DataMismatchError, match="with their counts"):
         model.minify_adata()
+
+
+def test_differential_expression_needs_no_counts(
+    make: Callable[..., SCVI], train: Callable[..., SCVI], adata: AnnData
+) -> None:
+    model = train(make(adata, gene_likelihood="nb"), max_epochs=3)
+
+    def table(**words: Any) -> pd.DataFrame:
+        torch.manual_seed(1)
+        words = {"n_samples_overall": 200, "all_stats": False, "silent": True} | words
+        return model.differential_expression(groupby="label", **words).sort_index()
+
+    given = [{"mode": "vanilla"}, {"pseudocounts": 1e-4}, {"delta": None, "pseudocounts": 1e-4}]
+    expected = [table(**words) for words in given]
+    model.minify_adata()
+    for words, wanted in zip(given, expected, strict=True):
+        pd.testing.assert_frame_equal(table(**words), wanted, rtol=1e-3, atol=0.02)
+    assert table()["pseudocounts"].unique() == pytest.approx([1e-10])  # no gene is unexpressed
+    with pytest.raises(DataMismatchError, match="with their counts"):
+        table(all_stats=True)
+    with pytest.raises(DataMismatchError, match="with their counts"):
+        table(weights="importance")
+
+
+def test_the_pseudocount_is_estimated_from_expected_counts(
+    make: Callable[..., SCVI], train: Callable[..., SCVI], adata: AnnData
+) -> None:
+    adata.X[:, :4] = 0
+    model = train(make(adata), max_epochs=30, plan_kwargs={"lr": 0.05})
+    words: dict[str, Any] = {"groupby": "label", "all_stats": False, "silent": True}
+    torch.manual_seed(1)
+    from_counts = model.differential_expression(**words)
+    model.minify_adata()
+    torch.manual_seed(1)
+    without = model.differential_expression(**words)
+    assert from_counts["pseudocounts"].min() > 1e-10
+    np.testing.assert_allclose(
+        without["pseudocounts"].to_numpy(), from_counts["pseudocounts"].to_numpy(), rtol=0.5
+    )
 
 
 @pytest.mark.parametrize("data_type", ["latent_posterior_parameters", WITH_COUNTS])

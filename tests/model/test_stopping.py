@@ -46,6 +46,7 @@ def test_it_stops_after_fifty_checks_without_improvement(model: PEAKVI) -> None:
         {"train_size": 1.0},
         {"train_size": 0.8, "validation_size": 0.0},
         {"datasplitter_kwargs": {"external_indexing": [np.arange(60)]}},
+        {"datasplitter_kwargs": {"external_indexing": [np.arange(60), np.where([False])]}},
     ],
 )
 def test_without_validation_cells_one_warning_says_that_it_is_off(

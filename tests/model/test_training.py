@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -84,6 +85,13 @@ def test_a_split_of_the_users_is_used(
         train(model, datasplitter_kwargs={"external_indexing": parts})
     with pytest.raises(InvalidOptionError, match="external_indexing as"):
         train(model, datasplitter_kwargs={"external_indexing": np.arange(70)})
+    is_train = pd.Series(np.arange(70) < 40, index=adata.obs_names)[::-1]
+    names = adata.obs_names[40:60]
+    given = [is_train, names, np.where(adata.obs_names.isin(["cell61", "cell65"]))]
+    train(model, datasplitter_kwargs={"external_indexing": given})
+    assert np.array_equal(model.train_indices, np.arange(40))
+    assert np.array_equal(model.validation_indices, np.arange(40, 60))
+    assert np.array_equal(model.test_indices, [61, 65])
 
 
 @pytest.mark.usefixtures("settings_put_back")

@@ -18,6 +18,7 @@ from cellvae.errors import (
     many,
     named,
 )
+from cellvae.selection import check_not_numeric_mask, flat_selection
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,15 +33,17 @@ def cell_numbers(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
     Parameters
     ----------
     indices
-        None for all cells; whole numbers, where -1 is the last cell; a slice; truths, one for
-        each cell; or names of cells, if `data` is an AnnData.
+        None for all cells; whole numbers, where -1 is the last cell; a slice; a mask, one truth
+        value for each cell; or names of cells, if `data` is an AnnData. Arrays [1, n] and [n, 1]
+        and the tuple that `numpy.where(mask)` returns count as what they hold.
     data
         AnnData, or its number of cells.
 
     Raises
     ------
     InvalidOptionError
-        If a number is out of range, a mask has another length, or the values are of another type.
+        If a number is out of range, a mask has another length or other cells, the values are of
+        another type, or they could be a mask as well as positions.
     UnknownKeyError
         If a name is not that of a cell.
     InvalidDataError
@@ -48,38 +51,58 @@ def cell_numbers(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
     """
     n_cells = data if isinstance(data, int) else int(data.n_obs)
     if indices is None or isinstance(indices, slice):
-        return np.arange(n_cells, dtype=np.int64)[slice(None) if indices is None else indices]
-    values = np.atleast_1d(np.asarray(indices))
-    if values.ndim != 1:
-        raise InvalidOptionError(f"Expected cells as a list; got an array of shape {values.shape}.")
+        return positions_of_slice(slice(None) if indices is None else indices, n_cells)
+    if isinstance(indices, pd.DataFrame) and indices.shape[1] == 1:
+        indices = indices.iloc[:, 0]
+    values = flat_selection(indices)
     if values.size == 0:
         return np.zeros(0, dtype=np.int64)
     kind = pd.api.types.infer_dtype(values, skipna=False)
     if kind == "boolean":
         return positions_of_mask(indices, values.astype(bool), data, n_cells)
     if kind == "integer":
+        check_not_numeric_mask(values, n_cells)
         return positions_of_numbers(values, n_cells)
     if kind == "string":
         return positions_of_names(values, data)
+    advice = " Convert them: .astype(int) for positions, .astype(bool) for a mask."
     raise InvalidOptionError(
-        "Expected cells as whole numbers, truths or names; got values of type "
-        f"{values.dtype}, first {values[0]!r}."
+        "Expected cells as whole numbers, a mask or names; got values of type "
+        f"{values.dtype}, first {values[0]!r}.{advice if values.dtype.kind == 'f' else ''}"
     )
+
+
+def positions_of_slice(selected: slice, n_cells: int) -> NDArray[np.int64]:
+    """Positions of a slice."""
+    try:
+        return np.arange(n_cells, dtype=np.int64)[selected]
+    except (TypeError, ValueError) as error:
+        raise InvalidOptionError(
+            f"Expected a slice of positions; got {selected}: {error}. Select cells by name with a "
+            "list of names."
+        ) from error
 
 
 def positions_of_mask(
     indices: object, mask: NDArray[np.bool_], data: AnnData | int, n_cells: int
 ) -> NDArray[np.int64]:
-    """Positions that are true; a pandas mask of the same cells in another order is matched."""
+    """Positions that are true; the labels of a pandas mask are matched with the names of cells."""
+    if isinstance(indices, pd.Series) and not isinstance(data, int):
+        names, labels = data.obs_names, indices.index
+        if labels.is_unique and not labels.equals(names):
+            if names.isin(labels).all():
+                mask = mask[labels.get_indexer(names)]
+            elif pd.api.types.infer_dtype(labels, skipna=False) == "string":
+                missing = [*names[~names.isin(labels)]]
+                raise InvalidOptionError(
+                    f"Expected a mask of the {n_cells:,} cells; its labels lack "
+                    f"{many(len(missing), 'cell')}: {named(missing)}. Give mask.to_numpy() if it "
+                    "is in the order of the cells."
+                )
     if len(mask) != n_cells:
         raise InvalidOptionError(
-            f"Expected one truth for each of the {n_cells:,} cells; got {len(mask):,}."
+            f"Expected one truth value for each of the {n_cells:,} cells; got {len(mask):,}."
         )
-    if isinstance(indices, pd.Series) and not isinstance(data, int):
-        names = data.obs_names
-        labelled = indices.index
-        if labelled.is_unique and not labelled.equals(names) and names.isin(labelled).all():
-            mask = mask[labelled.get_indexer(names)]
     return np.flatnonzero(mask).astype(np.int64)
 
 
@@ -99,7 +122,7 @@ def positions_of_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray
     """Positions from names of cells."""
     if isinstance(data, int):
         raise InvalidOptionError(
-            f"Expected numbers of cells or truths; got names, first '{values[0]}'."
+            f"Expected numbers of cells or a mask; got names, first '{values[0]}'."
         )
     names = data.obs_names
     if not names.is_unique:

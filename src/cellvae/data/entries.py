@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import TypeAlias, final
+from typing import final
 
 from cellvae.errors import FileFormatError, named
-
-Scalar: TypeAlias = str | int | float | bool
-"""What a category can be: kept by type through JSON."""
 
 
 @final
@@ -104,25 +100,3 @@ class Entries:
         where = self.where if name is None else f"{self.where}.{name}"
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
         return FileFormatError(f"Expected {expected} in {where}; got {shown}.")
-
-
-def scalars(values: list[object], where: str) -> tuple[Scalar, ...]:
-    """Categories as they were written: text, whole numbers, finite numbers, truths, no two alike.
-
-    Raises
-    ------
-    FileFormatError
-        If a value is none of these, if two are alike, or if there are none.
-    """
-    kept: list[Scalar] = []
-    for value in values:
-        if not isinstance(value, (str, int, float, bool)) or (
-            isinstance(value, float) and not math.isfinite(value)
-        ):
-            raise FileFormatError(f"Expected text, numbers or truths in {where}; got {value!r}.")
-        kept.append(value)
-    if not kept or len(set(kept)) < len(kept):
-        raise FileFormatError(
-            f"Expected categories in {where}, no two alike; got {named(kept) or 'none'}."
-        )
-    return tuple(kept)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellvae.data.entries import Scalar
 from cellvae.data.fields import Categories, Category, Field, Labels
-from cellvae.data.observations import as_categories, named_with_type, plain
+from cellvae.data.observations import as_categories
 from cellvae.data.records import CategoriesRecord, CategoryRecord, FieldRecord
 from cellvae.data.registration import Registration
+from cellvae.data.values import Codes, Scalar, named_with_type, plain
 from cellvae.errors import DataMismatchError
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def with_new(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scala
     values = as_categories(adata, key).cat
     n_cells = np.bincount(values.codes, minlength=len(values.categories))
     found = [plain(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
-    new = [value for value in found if value not in known]
+    position = Codes(known)
+    new = [value for value in found if position.find(value) is None]
     alike = [value for value in new if str(value) in {str(other) for other in known}]
     if alike:
         raise DataMismatchError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, fin
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from cellvae.data.fields import Counts, Field
 from cellvae.data.h5ad import same_arrays
@@ -32,7 +33,10 @@ PLACE = "cellvae_minified"
 """Entry of `adata.uns` that says that an AnnData is minified, and by what."""
 
 PEER_PLACE = "_scvi_adata_minify_type"
-"""Entry of `adata.uns` in which scvi-tools says that an AnnData is minified, and how."""
+"""Entry of `adata.uns` in which scvi-tools says that an AnnData is minified, and how.
+
+It is written here too, for notebooks that read it.
+"""
 PEER_PREFIXES = ("scvi_", "_scvi_")
 """Beginnings of the entries of `adata.obsm` in which scvi-tools keeps mean and variance."""
 PEER_SIZE = "_scvi_observed_lib_size"
@@ -127,8 +131,8 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
 def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior) -> AnnData:
     """AnnData with the posterior of each cell; the one given stays as it is.
 
-    Tables and what lies in `obsm`, `varm`, `obsp`, `varp` and `uns` come along. Without counts,
-    `X` is None, and there are no layers and no `raw`.
+    Tables and what lies in `obsm`, `varm`, `obsp`, `varp` and `uns` come along. Without counts, `X`
+    and layers are sparse matrices without entries, as in scvi-tools, and there is no `raw`.
     """
     from anndata import AnnData
 
@@ -136,6 +140,8 @@ def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior)
         small = same_arrays(adata.to_memory() if adata.isbacked else adata)
     else:
         small = AnnData(
+            X=without_entries(adata.shape),
+            layers={name: without_entries(adata.shape) for name in adata.layers},
             obs=adata.obs.copy(),
             var=adata.var.copy(),
             uns=dict(adata.uns),
@@ -151,7 +157,13 @@ def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior)
         small.obs[SIZE_MEAN] = posterior.size_mean
         small.obs[SIZE_VARIANCE] = posterior.size_variance
     small.uns[PLACE] = asdict(record)
+    small.uns[PEER_PLACE] = record.data_type
     return small
+
+
+def without_entries(shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Sparse matrix of zeros."""
+    return sparse.csr_matrix(shape, dtype=np.float32)
 
 
 def without_counts(fields: Sequence[Field], record: MinifiedRecord | None) -> tuple[Field, ...]:

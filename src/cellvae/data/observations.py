@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from cellvae.data.keys import check_is_anndata
+from cellvae.data.values import Codes, Scalar, plain, unknown_values
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
@@ -21,8 +22,6 @@ from cellvae.errors import (
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
-
-    from cellvae.data.entries import Scalar
 
 
 def column(adata: AnnData, key: str) -> pd.Series:
@@ -49,17 +48,6 @@ def column(adata: AnnData, key: str) -> pd.Series:
     return adata.obs[key]
 
 
-def plain(value: object) -> Scalar:
-    """Category as text, whole number, number or truth; anything else becomes text."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)) and math.isfinite(value):
-        return float(value)
-    return str(value)
-
-
 def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Series:
     """Column as pandas categories; the order of existing categories is kept.
 
@@ -68,9 +56,15 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
     Raises
     ------
     InvalidDataError
-        If the value of a cell is missing.
+        If the value of a cell is missing, or values cannot be categories, as lists cannot.
     """
-    values = column(adata, key).astype("category")
+    try:
+        values = column(adata, key).astype("category")
+    except TypeError as error:
+        raise InvalidDataError(
+            f"Expected values in adata.obs['{key}'] that can be told apart (text, numbers, dates, "
+            f"tuples); got others: {error}. Convert them with adata.obs['{key}'].astype(str)."
+        ) from error
     if complete:
         refuse_missing(adata, key, values.isna().to_numpy())
     return values
@@ -78,7 +72,41 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
 
 def categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
     """Categories of a column, in the order that pandas gives them, unused ones too."""
-    return tuple(plain(value) for value in as_categories(adata, key).cat.categories)
+    return distinct([*as_categories(adata, key).cat.categories], key)
+
+
+def distinct(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
+    """Categories in the types that files hold.
+
+    Raises
+    ------
+    InvalidDataError
+        If two of them are the same then, as an object and its text are.
+    """
+    found = tuple(map(plain, values))
+    if len(set(found)) < len(found):
+        twice = sorted({str(value) for value in found if found.count(value) > 1})
+        raise InvalidDataError(
+            f"Expected different categories in adata.obs['{key}']; got several objects whose text "
+            f"is {named(twice)}. Convert them with adata.obs['{key}'].astype(str)."
+        )
+    return found
+
+
+def label_text(adata: AnnData, key: str, label: object) -> object:
+    """Text of a label, by which labels are compared; what is no label stays as it is.
+
+    A value of a column is found by its equal: -1 is -1.0 where the column has numbers with a point.
+    """
+    value = plain(label)
+    check_is_anndata(adata)
+    if isinstance(value, str):
+        return label
+    if key in adata.obs:
+        for category in as_categories(adata, key, complete=False).cat.categories:
+            if plain(category) == value:
+                return str(plain(category))
+    return str(value)
 
 
 def labels(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
@@ -88,7 +116,7 @@ def labels(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
     exchanged; where no cell has it, it is added.
     """
     values = as_categories(adata, key, complete=False)
-    found = [plain(value) for value in values.cat.categories]
+    found = [*distinct([*values.cat.categories], key)]
     texts = [str(value) for value in found]
     if unlabeled not in texts:
         return (*found, unlabeled)
@@ -111,9 +139,10 @@ def codes(
         If a cell has a category that is not known.
     """
     values = as_categories(adata, key, complete=missing is None)
-    position = {value: code for code, value in enumerate(known)}
     own = [plain(value) for value in values.cat.categories]
-    translated = np.array([position.get(value, -1) for value in own], dtype=np.int64)
+    position = Codes(known)
+    found_codes = [position.find(value) for value in own]
+    translated = np.array([-1 if c is None else c for c in found_codes], dtype=np.int64)
     own_codes = values.cat.codes.to_numpy()
     # Pandas gives missing values the code -1, which is the last place here.
     found = np.append(translated, -1 if missing is None else missing)[own_codes]
@@ -122,19 +151,13 @@ def codes(
         unknown = [value for value, code in zip(own, translated, strict=True) if code < 0]
         counts = used[translated < 0]
         unknown = [value for value, n in zip(unknown, counts, strict=True) if n]
+        message = unknown_values(unknown, known)
         raise DataMismatchError(
             f"Expected categories that the model knows in adata.obs['{key}'] "
-            f"({named_with_type(known, unknown)}); got {named_with_type(unknown, known)} in "
-            f"{int(counts.sum()):,} cells.{did_you_mean(str(unknown[0]), map(str, known))} "
-            "Leave these cells out, or correct the column."
+            f"({message.expected}); got {message.got} in {int(counts.sum()):,} cells."
+            f"{message.advice} Leave these cells out, or correct the column."
         )
     return found
-
-
-def named_with_type(values: Sequence[Scalar], others: Sequence[Scalar]) -> str:
-    """Values quoted for a message, with their type where text alone would look the same."""
-    alike = set(map(str, values)) & set(map(str, others))
-    return f"{named(values)} as {type(values[0]).__name__}" if alike else named(values)
 
 
 def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.float32]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from cellvae.data.entries import Entries, Scalar, scalars
+from cellvae.data.entries import Entries
+from cellvae.data.values import Scalar, categories_from_json, to_json
 from cellvae.errors import FileFormatError, did_you_mean, named
 
 
@@ -71,19 +72,21 @@ class CategoryRecord(FieldRecord):
         values: dict[str, object] = {
             "kind": self.kind,
             "key": self.key,
-            "categories": list(self.categories),
+            "categories": [to_json(value) for value in self.categories],
         }
-        return values if self.unlabeled is None else values | {"unlabeled": self.unlabeled}
+        if self.unlabeled is None:
+            return values
+        return values | {"unlabeled": to_json(self.unlabeled)}
 
     @classmethod
     def read(cls, entries: Entries) -> CategoryRecord:
         """Record from the entries of a JSON object."""
         key = entries.optional_text("key")
-        found = scalars(entries.listed("categories"), f"{entries.where}.categories")
+        found = categories_from_json(entries.listed("categories"), f"{entries.where}.categories")
         if "unlabeled" not in entries.left:
             return cls(key=key, categories=found)
         unlabeled = entries.take("unlabeled")
-        if not found or unlabeled != found[-1]:
+        if unlabeled != to_json(found[-1]):
             raise entries.refusal("the last category", unlabeled, "unlabeled")
         return cls(key=key, categories=found, unlabeled=found[-1])
 
@@ -102,7 +105,7 @@ class CategoriesRecord(FieldRecord):
         return {
             "kind": self.kind,
             "keys": list(self.keys),
-            "categories": [list(values) for values in self.categories],
+            "categories": [[to_json(value) for value in values] for values in self.categories],
         }
 
     @classmethod
@@ -115,7 +118,11 @@ class CategoriesRecord(FieldRecord):
             isinstance(values, (list, tuple)) for values in lists
         ):
             raise entries.refusal(f"{len(keys)} lists", lists, "categories")
-        found = (scalars([*values], where) for values in lists if isinstance(values, (list, tuple)))
+        found = (
+            categories_from_json([*values], where)
+            for values in lists
+            if isinstance(values, (list, tuple))
+        )
         return cls(keys=keys, categories=tuple(found))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellvae.data.checks import check_names
-from cellvae.data.entries import Entries, Scalar
+from cellvae.data.entries import Entries
 from cellvae.data.fields import Counts, Field, field_of
 from cellvae.data.keys import K, keys_from_words
 from cellvae.data.records import (
@@ -22,6 +22,7 @@ from cellvae.data.records import (
     record_from_json,
 )
 from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.values import Scalar
 from cellvae.errors import (
     DataMismatchError,
     FileFormatError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from cellvae.data.cells import Cells, cell_numbers
 from cellvae.errors import InvalidDataError, InvalidOptionError, named
 from cellvae.messages import logger
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 TRAIN_SIZE = 0.9
 """Share of the cells that are trained on if the user does not say."""
@@ -40,6 +43,7 @@ def split_cells(
     batch_size: int = 128,
     drop_last: bool = False,
     external_indexing: Sequence[Cells] | None = None,
+    adata: AnnData | None = None,
 ) -> Split:
     """Split of cells as scvi-tools makes it: the same numbers for the same seed.
 
@@ -61,8 +65,10 @@ def split_cells(
     drop_last
         Whether a last batch that is not full is left out of training anyway.
     external_indexing
-        Cells for training, validation and test, as numbers or truths; the last two may be left
-        out. Nothing is drawn then, and a cell in none of them is not used.
+        Cells for training, validation and test, as numbers, masks, slices or names; the last two
+        may be left out. Nothing is drawn then, and a cell in none of them is not used.
+    adata
+        Cells by whose names those of `external_indexing` are found.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def split_cells(
         exist, or if no cell is left to train on.
     """
     if external_indexing is not None:
-        return given_split(n_cells, external_indexing)
+        return given_split(n_cells if adata is None else adata, external_indexing)
     n_train, n_validation = sizes(n_cells, train_size, validation_size)
     if train_size is None and not drop_last:
         n_train, n_validation = without_small_batch(n_train, n_validation, batch_size)
@@ -121,8 +127,11 @@ def without_small_batch(n_train: int, n_validation: int, batch_size: int) -> tup
     return n_train - left, 0
 
 
-def given_split(n_cells: int, parts: Sequence[Cells]) -> Split:
-    """Split that the user made."""
+def given_split(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
+    """Split that the user made, of an AnnData or of a number of cells."""
+    n_cells = cells if isinstance(cells, int) else int(cells.n_obs)
+    if isinstance(parts, np.ndarray) and (parts.ndim == 2 or parts.dtype == object):
+        parts = [*parts]
     if isinstance(parts, (str, bytes)) or not isinstance(parts, Sequence) or len(parts) > 3:
         raise InvalidOptionError(
             "Expected external_indexing as [training cells, validation cells, test cells], the "
@@ -130,23 +139,23 @@ def given_split(n_cells: int, parts: Sequence[Cells]) -> Split:
         )
     names = ("training", "validation", "test")
     empty = np.zeros(0, dtype=np.int64)
-    given = [empty if part is None else cell_numbers(part, n_cells) for part in parts]
+    given = [empty if part is None else cell_numbers(part, cells) for part in parts]
     train, validation, test = [*given, empty, empty, empty][:3]
     owner = np.full(n_cells, -1)
-    for number, cells in enumerate((train, validation, test)):
-        repeated = np.flatnonzero(np.bincount(cells, minlength=n_cells) > 1)
+    for number, chosen in enumerate((train, validation, test)):
+        repeated = np.flatnonzero(np.bincount(chosen, minlength=n_cells) > 1)
         if len(repeated):
             raise InvalidOptionError(
                 f"Expected each {names[number]} cell once in external_indexing; got "
                 f"{len(repeated):,} repeated: {named([*repeated])}."
             )
-        shared = cells[owner[cells] >= 0]
+        shared = chosen[owner[chosen] >= 0]
         if len(shared):
             raise InvalidOptionError(
                 f"Expected no cell twice in external_indexing; got {len(shared):,} both for "
                 f"{names[owner[shared[0]]]} and {names[number]}: {named([*shared])}."
             )
-        owner[cells] = number
+        owner[chosen] = number
     if not len(train):
         raise InvalidOptionError("Expected training cells in external_indexing; got none.")
     return Split(train=train, validation=validation, test=test)

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError, named
+from cellvae.selection import check_not_numeric_mask, flat_selection
 
 
 def points_of(latent: ArrayLike) -> NDArray[np.float64]:
@@ -78,7 +79,7 @@ def check_several(codes: NDArray[np.int64], what: str) -> None:
         )
 
 
-def positions_of(cells: ArrayLike | None, n_cells: int, what: str) -> NDArray[np.int64]:
+def positions_of(cells: ArrayLike | slice | None, n_cells: int, what: str) -> NDArray[np.int64]:
     """Positions of the chosen cells; of all where nothing was chosen.
 
     Raises
@@ -88,10 +89,14 @@ def positions_of(cells: ArrayLike | None, n_cells: int, what: str) -> NDArray[np
     """
     if cells is None:
         return np.arange(n_cells, dtype=np.int64)
-    chosen = np.asarray(cells)
+    if isinstance(cells, slice):
+        cells = np.arange(n_cells)[cells]
+    chosen = flat_selection(cells, what)
     if chosen.dtype == bool and chosen.shape == (n_cells,):
         chosen = np.flatnonzero(chosen)
-    whole = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer)
+    whole = np.issubdtype(chosen.dtype, np.integer)
+    if whole:
+        check_not_numeric_mask(chosen, n_cells, what)
     if not whole or not len(chosen) or chosen.min() < 0 or chosen.max() >= n_cells:
         raise InvalidOptionError(
             f"Expected {what} as numbers from 0 to {n_cells - 1:,} or as {n_cells:,} truths, at "

@@ -58,7 +58,8 @@ def differential_abundance(
 
     Returns
     -------
-    DataFrame [cells, samples], nats; samples are in the order of their categories.
+    DataFrame [cells, samples], nats; samples are in the order of their categories, and columns are
+    named by their values (in `obsm` by text, as files want it).
 
     Raises
     ------
@@ -100,7 +101,7 @@ def differential_abundance(
             cells = cells[torch.randperm(len(cells))[:num_cells_posterior]]
         mixed = mixture(means[cells].double(), deviations[cells].double(), dof)
         values[:, code] = log_density(mixed, points).numpy()
-    names = [str(name) for name in samples.categories]
-    table = pd.DataFrame(values, index=judged.obs_names, columns=names)
-    judged.obsm[RESULT] = table
+    table = pd.DataFrame(values, index=judged.obs_names, columns=samples.categories)
+    # Files of cells have text as names of columns.
+    judged.obsm[RESULT] = table.set_axis([str(name) for name in samples.categories], axis=1)
     return table

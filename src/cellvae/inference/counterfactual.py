@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from cellvae.data.entries import Scalar
 from cellvae.data.registration import Registration
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, named
+from cellvae.data.values import Codes, Scalar, unknown_values, values_asked
+from cellvae.errors import InvalidOptionError, UnknownKeyError
 
 BatchChoice: TypeAlias = "Scalar | None | Iterable[Scalar | None]"
 """One batch, several, or None for the one that a cell has."""
@@ -24,17 +24,20 @@ def batch_codes(registration: Registration[Any], transform_batch: BatchChoice) -
         If the list is empty.
     """
     known = registration.categories("batch")
-    alone = isinstance(transform_batch, str) or not isinstance(transform_batch, Iterable)
-    asked: list[Any] = [transform_batch] if alone else [*transform_batch]  # type: ignore[misc]
+    asked = values_asked(transform_batch, known)
     if not asked:
         raise InvalidOptionError(
             "Expected at least one batch in transform_batch; got none. "
             "Give None for the batch that each cell has."
         )
-    unknown = [batch for batch in asked if batch is not None and batch not in known]
+    codes = Codes(known)
+    found = [None if batch is None else codes.find(batch) for batch in asked]
+    pairs = zip(asked, found, strict=True)
+    unknown = [batch for batch, code in pairs if batch is not None and code is None]
     if unknown:
+        message = unknown_values(unknown, known, most=10)
         raise UnknownKeyError(
-            f"Expected transform_batch to be one of {named(known, most=10)}; got "
-            f"{named(unknown)}.{did_you_mean(str(unknown[0]), map(str, known))}"
+            f"Expected transform_batch to be one of {message.expected}; got {message.got}."
+            f"{message.advice}"
         )
-    return [None if batch is None else known.index(batch) for batch in asked]
+    return found

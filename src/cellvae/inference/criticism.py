@@ -237,7 +237,7 @@ class PosteriorPredictiveCheck:
             raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
         groups = as_categories(self.adata, de_groupby).iloc[self.cells.numpy()]
         groups = groups.cat.remove_unused_categories().cat
-        names = [str(name) for name in groups.categories]
+        names = [*groups.categories]
         if len(names) < 2:
             raise InvalidOptionError(
                 f"Expected at least two groups in adata.obs['{de_groupby}'] among these cells; "

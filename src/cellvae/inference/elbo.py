@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasEncoder
 
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
@@ -24,7 +24,7 @@ def get_elbo(
     indices: CellChoice = ...,
     batch_size: int | None = ...,
     return_mean: Literal[True] = ...,
-) -> float: ...
+) -> np.float64: ...
 
 
 @overload
@@ -44,7 +44,7 @@ def get_elbo(
     indices: CellChoice = None,
     batch_size: int | None = None,
     return_mean: bool = True,
-) -> float | np.ndarray:
+) -> np.float64 | np.ndarray:
     """Evidence lower bound of cells, from one draw of the latent; higher is better.
 
     What all cells share is divided among those asked for. The sign is that of scvi-tools:
@@ -65,7 +65,7 @@ def get_elbo(
 
     Returns
     -------
-    Nats per cell: one number, or an array [cells] in the order asked for.
+    Nats per cell: one number (a NumPy scalar), or an array [cells] in the order asked for.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def get_elbo(
     """
     reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
     elbo = -(reconstruction + kl + kl_global / len(kl))
-    return float(elbo.mean()) if return_mean else elbo.numpy()
+    return np.float64(elbo.mean().item()) if return_mean else elbo.numpy()
 
 
 def get_reconstruction_error(
@@ -85,7 +85,7 @@ def get_reconstruction_error(
     indices: CellChoice = None,
     batch_size: int | None = None,
     return_mean: bool = True,
-) -> dict[str, float] | dict[str, np.ndarray]:
+) -> dict[str, np.float64] | dict[str, np.ndarray]:
     """Negative log-likelihood of the counts given one draw of the latent; lower is better.
 
     Parameters
@@ -103,7 +103,8 @@ def get_reconstruction_error(
 
     Returns
     -------
-    `{"reconstruction_loss": nats per cell}`.
+    `{"reconstruction_loss": nats per cell}`: one number (a NumPy scalar), or an array [cells] in
+    the order asked for.
 
     Raises
     ------
@@ -114,7 +115,7 @@ def get_reconstruction_error(
     """
     reconstruction, _, _ = losses(model, adata, indices, batch_size)
     if return_mean:
-        return {"reconstruction_loss": float(reconstruction.mean())}
+        return {"reconstruction_loss": np.float64(reconstruction.mean().item())}
     return {"reconstruction_loss": reconstruction.numpy()}
 
 

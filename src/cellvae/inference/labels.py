@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.data.values import as_array, as_index
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasDecoder
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from cellvae.data.entries import Scalar
+    from cellvae.data.values import Scalar
     from cellvae.inference.protocols import CellChoice
 
 
@@ -93,8 +94,8 @@ def predict(
 
     Returns
     -------
-    Labels [cells] in the order asked for; with `soft`, a table [cells, labels] of probabilities
-    with the names of cells and labels.
+    Labels [cells] in the order asked for, of the type that they have in `adata.obs`; with `soft`, a
+    table [cells, labels] of probabilities with the names of cells and labels.
 
     Raises
     ------
@@ -114,10 +115,11 @@ def predict(
             found.append((scores.softmax(dim=-1) if soft else scores.argmax(dim=-1)).cpu())
     told = torch.cat(found).numpy()
     if not soft:
-        return np.asarray(model.labels)[told]
+        labels: np.ndarray = as_array(model.labels)[told]
+        return labels
     import pandas as pd
 
     cells = model.cells_of(adata, indices).numpy()
     whole = model.adata if adata is None else adata
     assert whole is not None
-    return pd.DataFrame(told, index=whole.obs_names[cells], columns=list(model.labels))
+    return pd.DataFrame(told, index=whole.obs_names[cells], columns=as_index(model.labels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,6 @@ from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasEncoder
 
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
@@ -32,7 +32,7 @@ def get_marginal_ll(
     return_mean: Literal[True] = ...,
     n_mc_samples_per_pass: int = ...,
     silent: bool = ...,
-) -> float: ...
+) -> np.float64: ...
 
 
 @overload
@@ -58,7 +58,7 @@ def get_marginal_ll(
     return_mean: bool = True,
     n_mc_samples_per_pass: int = 1,
     silent: bool = False,
-) -> float | np.ndarray:
+) -> np.float64 | np.ndarray:
     """Logarithm of p(x), the latent integrated out; higher is better.
 
     Draws from the posterior are weighted by p(x, z) / q(z | x) and their weights averaged (Burda,
@@ -86,7 +86,7 @@ def get_marginal_ll(
 
     Returns
     -------
-    Nats per cell: one number, or an array [cells] in the order asked for.
+    Nats per cell: one number (a NumPy scalar), or an array [cells] in the order asked for.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def get_marginal_ll(
             values[positions] = log_marginal(
                 model.module, batch, n_mc_samples, n_mc_samples_per_pass
             ).cpu()
-    return float(values.mean()) if return_mean else values.numpy()
+    return np.float64(values.mean().item()) if return_mean else values.numpy()
 
 
 def log_marginal(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,11 +154,11 @@ def get_perplexity(
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
-) -> float:
+) -> np.float64:
     """Upper bound on the perplexity: exp(-ELBO of the cells / number of their counts).
 
     It is as if each count were one of so many equally likely features: at least 1, and lower is
-    better.
+    better. One number (a NumPy scalar).
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ def get_perplexity(
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
     reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
     cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
-    return math.exp(cost) if cost < MOST_COST else math.inf
+    return np.float64(math.exp(cost) if cost < MOST_COST else math.inf)
 
 
 def check_samples(n_samples: int) -> None:

@@ -300,9 +300,10 @@ class Model(ABC):
     ) -> None:
         """Keep the latent posterior of each cell, and drop the counts.
 
-        `model.adata` becomes a new AnnData, the one before stays as it is. Questions that need no
-        counts are answered from the posterior as before, also after saving and loading; others are
-        refused, and so is further training.
+        `model.adata` becomes a new AnnData, the one before stays as it is; without counts, its `X`
+        and layers are sparse matrices without entries. Questions that need no counts are answered
+        from the posterior as before, also after saving and loading; others are refused, and so is
+        further training.
 
         Parameters
         ----------

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from cellvae.data import Registration, Split
-from cellvae.data.entries import Scalar
 from cellvae.data.fields import Field
 from cellvae.data.h5ad import read_h5ad
 from cellvae.data.keys import keys_from_words
-from cellvae.data.observations import plain
 from cellvae.data.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -24,6 +22,7 @@ from cellvae.data.records import (
     FieldRecord,
     NumbersRecord,
 )
+from cellvae.data.values import Scalar, plain
 from cellvae.errors import CellvaeError, FileFormatError, named
 from cellvae.options import from_words
 from cellvae.persistence.foreign import ForeignModel, indices, read_foreign
@@ -161,7 +160,9 @@ def record_of(found: ForeignModel, name: str, keys: Any) -> FieldRecord:
 
 def as_categories(values: Any) -> tuple[Scalar, ...]:
     """Categories in the order of their codes."""
-    return tuple(plain(value) for value in np.asarray(values, dtype=object).tolist())
+    found = np.asarray(values)
+    # Dates as NumPy has them would become whole numbers in an array of objects.
+    return tuple(map(plain, found if found.dtype.kind in "mM" else found.astype(object).tolist()))
 
 
 def plain_words(value: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cellvae.data.minified import (
+    PEER_PLACE,
     PLACE,
     MinifiedRecord,
     MinifiedType,
@@ -16,7 +17,7 @@ from cellvae.data.minified import (
     minified,
     minified_record,
 )
-from cellvae.data.rows.absent import AbsentCounts
+from cellvae.data.rows.absent import lacks_counts
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.inference.pass_over import evaluating, pass_over
@@ -118,7 +119,8 @@ def refuse_minified(adata: AnnData | None, aim: str) -> None:
         raise DataMismatchError(
             f"Expected an AnnData with counts that is not minified to {aim}; got a minified one, "
             "which holds what a trained model has made of the counts. Give the AnnData that it "
-            f"was made from; where the counts were kept, del adata.uns['{PLACE}'] does too."
+            f"was made from; where the counts were kept, del adata.uns['{PLACE}'], "
+            f"adata.uns['{PEER_PLACE}'] does too."
         )
 
 
@@ -130,7 +132,7 @@ def check_has_counts(rows: ColumnRows[Any]) -> None:
     DataMismatchError
         If so.
     """
-    if any(isinstance(column, AbsentCounts) for column in rows.columns.values()):
+    if lacks_counts(rows):
         raise DataMismatchError(
             "Expected cells with their counts, which this needs; got a minified AnnData without. "
             "Give the AnnData that it was made from, or minify with "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.data import Registration
-    from cellvae.data.entries import Scalar
+    from cellvae.data.values import Scalar
     from cellvae.model.base import Model
 
 M = TypeVar("M", bound="Model")

@@ -209,6 +209,7 @@ def split_for(
         batch_size=options.loader.batch_size,
         drop_last=options.loader.drop_last,
         external_indexing=asked.external_indexing,
+        adata=model.adata,
     )
     if state is not None and any(
         not np.array_equal(getattr(split, part), getattr(state.split, part))

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from cellvae.contracts import Latent, Loss
 from cellvae.data import Registration
-from cellvae.data.entries import Scalar
 from cellvae.data.fields import Field, label_fields, labels_field
 from cellvae.data.keys import CountKeys, LabelKeys, keys_from_words, store_keys
+from cellvae.data.observations import label_text
 from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.values import Scalar
 from cellvae.distributions import kl_to_standard
 from cellvae.entries import Entries
 from cellvae.errors import DataMismatchError, InvalidOptionError
@@ -382,7 +383,7 @@ class SCANVI(Model):
             "layer": layer,
             "batch_key": batch_key,
             "labels_key": labels_key,
-            "unlabeled_category": as_text(unlabeled_category),
+            "unlabeled_category": label_text(adata, labels_key, unlabeled_category),
             "size_factor_key": size_factor_key,
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
@@ -432,7 +433,7 @@ class SCANVI(Model):
             raise DataMismatchError("The SCVI was loaded without cells. Give adata.")
         refuse_minified(adata, "make a model")
         chosen = from_words(cls.Config, merged(scvi_model.config, config), "from_scvi_model()")
-        keys = label_keys(scvi_model.registration.keys, labels_key, as_text(unlabeled_category))
+        keys = label_keys(scvi_model.registration.keys, labels_key, unlabeled_category, adata)
         known = scvi_model.registration
         registration: Registration[LabelKeys] = Registration(
             genes=known.genes,
@@ -528,11 +529,6 @@ def labels_of(registration: Registration[Any]) -> tuple[Scalar, ...]:
     return registration.categories("labels")[:-1]
 
 
-def as_text(value: Any) -> Any:
-    """Number as text, as labels are compared; anything else as it is."""
-    return str(value) if isinstance(value, int | float | np.number) else value
-
-
 def merged(config: SCVIConfig, own: Mapping[str, Any]) -> dict[str, Any]:
     """Options of an SCVI and those of the labels.
 
@@ -551,7 +547,9 @@ def merged(config: SCVIConfig, own: Mapping[str, Any]) -> dict[str, Any]:
     return {**of_scvi, **own}
 
 
-def label_keys(keys: CountKeys, labels_key: str | None, unlabeled_category: str) -> LabelKeys:
+def label_keys(
+    keys: CountKeys, labels_key: str | None, unlabeled_category: object, adata: AnnData
+) -> LabelKeys:
     """Keys of an SCVI with those of the labels."""
     chosen = keys.labels_key if labels_key is None else labels_key
     if chosen is None:
@@ -559,5 +557,6 @@ def label_keys(keys: CountKeys, labels_key: str | None, unlabeled_category: str)
             "Expected labels_key, since the SCVI was set up without labels. Give "
             "labels_key=<column of adata.obs>."
         )
-    words = {**keys.given(), "labels_key": chosen, "unlabeled_category": unlabeled_category}
+    unlabeled = label_text(adata, chosen, unlabeled_category)
+    words = {**keys.given(), "labels_key": chosen, "unlabeled_category": unlabeled}
     return keys_from_words(words, LabelKeys)

@@ -7,6 +7,7 @@ from typing import Any
 
 from cellvae.errors import TrainingWarning
 from cellvae.messages import warn
+from cellvae.selection import flat_selection
 
 
 def stopping_by_default(words: Mapping[str, Any], patience: int) -> dict[str, Any]:
@@ -36,7 +37,15 @@ def leaves_validation(words: Mapping[str, Any]) -> bool:
     """Whether a split leaves cells for validation."""
     external = (words.get("datasplitter_kwargs") or {}).get("external_indexing")
     if external is not None:
-        return len(external) > 1 and external[1] is not None and len(external[1]) > 0
+        return len(external) > 1 and selects_cells(external[1])
     if words.get("validation_size") is not None:
         return bool(words["validation_size"] > 0)
     return words.get("train_size") is None or bool(words["train_size"] < 1)
+
+
+def selects_cells(selection: Any) -> bool:
+    """Whether a selection of cells is not empty."""
+    if selection is None or isinstance(selection, slice):
+        return selection is not None
+    values = flat_selection(selection)
+    return bool(values.any() if values.dtype == bool else len(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,30 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from cellvae.data.values import plain
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
+from cellvae.inference.differential.table import with_groups
+
+VALUES: list[list[Any]] = [
+    [1, 2, 3],
+    [0.5, 1.5, 2.5],
+    [b"a", b"b", b"c"],
+    [("a", 1), ("a", 2), ("b", 1)],
+    [pd.Timestamp("2024-03-01"), pd.Timestamp("2024-03-02"), pd.Timestamp("2025-03-01")],
+    [datetime.date(2024, 3, 1), datetime.date(2024, 3, 2), datetime.date(2025, 3, 1)],
+    [pd.Timedelta("1h"), pd.Timedelta("2h"), pd.Timedelta("3h")],
+    [pd.Interval(0, 1), pd.Interval(1, 2), pd.Interval(2, 3)],
+    [pd.Period("2024-03", "M"), pd.Period("2024-04", "M"), pd.Period("2024-05", "M")],
+]
+
+
+def column_of(values: list[Any]) -> pd.Series:
+    column = pd.Series([None] * len(values), dtype=object, index=range(len(values)))
+    for place, value in enumerate(values):
+        column.iat[place] = value
+    return column
+
 
 KINDS = ["a", "b", "a", "c", None, "b"]
 
@@ -50,11 +73,56 @@ def test_groups_in_the_order_asked_against_one(adata: AnnData) -> None:
 
 
 def test_groups_that_are_numbers(adata: AnnData) -> None:
-    assert shown(populations_of_column(adata, "number", 2, 0)) == [([4, 5], [0, 2], ("2", "0"))]
+    assert shown(populations_of_column(adata, "number", 2, 0)) == [([4, 5], [0, 2], (2, 0))]
+    for group in ("2", b"2"):
+        kind = type(group).__name__
+        with pytest.raises(UnknownKeyError, match=f"as {kind}.*groups are '0', '1', '2' as int"):
+            populations_of_column(adata, "number", group)
+    with pytest.raises(UnknownKeyError, match=r"got '2' as str\. Give it as int\. The groups"):
+        populations_of_column(adata, "number", "2")
+
+
+@pytest.mark.parametrize("values", VALUES, ids=lambda values: type(values[0]).__name__)
+def test_groups_keep_their_type(values: list[Any]) -> None:
+    obs = pd.DataFrame({"kind": column_of([values[i] for i in (0, 1, 2, 1, 0)])}, dtype=object)
+    adata = AnnData(np.ones((5, 2), dtype=np.float32), obs=obs.set_axis(list("vwxyz")))
+    first, second, third = values
+    expected = [([0, 4], [1, 3], (first, second))]
+    assert shown(populations_of_column(adata, "kind", first, second)) == expected
+    expected += [([2], [1, 3], (third, second))]
+    assert shown(populations_of_column(adata, "kind", [first, third], second)) == expected
+    every = [pair.names[0] for pair in populations_of_column(adata, "kind").comparisons]
+    assert sorted(every, key=values.index) == values
+    assert {type(name) for name in every} == {type(plain(value)) for value in values}
+
+
+def test_groups_are_columns_of_the_type_that_they_have() -> None:
+    table = pd.DataFrame(index=["g1", "g2"])
+    for values in VALUES:
+        found = with_groups(table.copy(), (plain(values[0]), "Rest"))
+        assert [*found["group1"]] == [values[0]] * 2
+        assert [*found["group2"]] == ["Rest", "Rest"]
+    assert with_groups(table.copy(), (1, 2))["group1"].dtype == np.int64
+    assert with_groups(table.copy(), (True, False))["group1"].dtype == bool
 
 
 @pytest.mark.parametrize(
-    "idx1", ["age > 2 and kind == 'a'", np.arange(6) == 2, [2], [-4], ["cell2"], [2, 2]]
+    "idx1",
+    [
+        "age > 2 and kind == 'a'",
+        np.arange(6) == 2,
+        [2],
+        [-4],
+        ["cell2"],
+        [2, 2],
+        np.where(np.arange(6) == 2),
+        np.array([[2]]),
+        (np.arange(6) == 2)[:, None],
+        pd.Series(np.arange(6)[::-1] == 2, index=[f"cell{i}" for i in range(6)][::-1]),
+        slice(2, 3),
+        range(2, 3),
+        pd.Index(["cell2"]),
+    ],
 )
 def test_cells_by_query_mask_number_and_name(adata: AnnData, idx1: Any) -> None:
     assert shown(populations_of_cells(adata, idx1, "age == 6")) == [([2], [5], None)]

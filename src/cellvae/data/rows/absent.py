@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
@@ -24,3 +24,9 @@ class AbsentCounts:
     def take(self, cells: CellNumbers) -> Counts:
         """Nothing for each of the cells, [cells, 0]."""
         return torch.empty(len(cells), 0)
+
+
+def lacks_counts(rows: Any) -> bool:
+    """Whether the counts of cells are gone."""
+    columns = getattr(rows, "columns", {})
+    return any(isinstance(column, AbsentCounts) for column in columns.values())

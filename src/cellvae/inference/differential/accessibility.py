@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.data.entries import Scalar
+from cellvae.data.rows.absent import lacks_counts
+from cellvae.data.values import Scalar
+from cellvae.errors import InvalidOptionError
 from cellvae.inference.differential.arguments import (
     check_batches,
     check_cells_asked,
@@ -17,11 +19,12 @@ from cellvae.inference.differential.arguments import (
 )
 from cellvae.inference.differential.bayes import called_at_fdr
 from cellvae.inference.differential.counted import counted_means
-from cellvae.inference.differential.expression import draw_codes, pairs
+from cellvae.inference.differential.expression import draw_codes, means_of, pairs
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
 from cellvae.inference.differential.pool import draw_pool
+from cellvae.inference.differential.table import with_groups
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
 
@@ -43,8 +46,8 @@ ACCESSIBILITY_COLUMNS: Mapping[str, str] = {
     "emp_prob1": "Share of cells with counts in the first population",
     "emp_prob2": "Share of cells with counts in the second population",
     "comparison": "`group1 vs group2` (with `groupby`)",
-    "group1": "Name of the first population (with `groupby`)",
-    "group2": "Name of the second population, `Rest` for all other cells (with `groupby`)",
+    "group1": "First population, as in the column of cells (with `groupby`)",
+    "group2": "Second population, `Rest` for all other cells (with `groupby`)",
 }
 """Meaning of each column, in their order."""
 
@@ -92,6 +95,7 @@ def differential_accessibility(
     *,
     filter_outlier_cells: bool = False,
     n_samples_overall: int = 5_000,
+    test_mode: Literal["two", "three"] | None = None,
     pseudocounts: float | None = None,
     change_fn: Literal["difference", "log-fold"] | ChangeFunction | None = None,
 ) -> pd.DataFrame:
@@ -135,6 +139,9 @@ def differential_accessibility(
     two_sided
         Whether both directions count; otherwise only regions that are more accessible in the first
         population.
+    test_mode
+        How both directions count: `"two"`, both together; `"three"`, apart, and the likelier of
+        them counts, as scvi-tools' PEAKVI has it. None is `"two"`.
     filter_outlier_cells
         Whether the tenth of each population that lies apart in the latent space is left out.
     n_samples_overall
@@ -159,7 +166,8 @@ def differential_accessibility(
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If regions or categories of `adata` are not those of the model.
+        If regions or categories of `adata` are not those of the model, or counts are needed and
+        were dropped: `all_stats=False` needs none.
     UnknownKeyError
         If there is no such column, group or batch.
     InvalidOptionError
@@ -173,18 +181,26 @@ def differential_accessibility(
         change_fn = "difference" if module.gives_probabilities else "log-fold"
     elif not callable(change_fn):
         check_choice("change_fn", change_fn, ("difference", "log-fold"))
+    if test_mode is not None:
+        check_choice("test_mode", test_mode, ("two", "three"))
+        if not two_sided:
+            raise InvalidOptionError(
+                f"Expected two_sided=True with test_mode='{test_mode}', which says how both "
+                "directions count; got two_sided=False."
+            )
     check_cells_asked(groupby, group1, group2, idx1, idx2)
     check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
     question = Question(
         mode,
         delta,
-        "two" if two_sided else "up",
+        (test_mode or "two") if two_sided else "up",
         0.0 if change_fn == "difference" else pseudocounts,
         change_fn if callable(change_fn) else difference if change_fn == "difference" else None,
     )
-    counted_too = all_stats or (mode == "change" and question.pseudocounts is None)
-    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=True)
+    estimates = mode == "change" and question.pseudocounts is None
+    counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
+    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts)
     codes = draw_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata
     found = (
@@ -197,14 +213,12 @@ def differential_accessibility(
     regions = pd.Index(model.registration.genes)
     tables = []
     with evaluating(model):
-        counted = counted_means(asked, found.cells) if counted_too else None
+        counted = counted_means(asked, found.cells) if counts else None
         pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=False)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             both = (comparison.first, comparison.second)
-            means = None
-            if counted is not None:
-                means = (counted.mean[both[0]], counted.mean[both[1]])
+            means = means_of(model, pool, comparison, counted, estimates)
             values = tested(question, first, second, means)
             columns = {name: as_array(value) for name, value in values.items()}
             rates = None
@@ -212,8 +226,7 @@ def differential_accessibility(
                 rates = [counted.non_zero[population].cpu().numpy() for population in both]
             table = accessibility_frame(columns, regions, rates, mode, fdr_target)
             if comparison.names is not None:
-                table["comparison"] = " vs ".join(comparison.names)
-                table["group1"], table["group2"] = comparison.names
+                table = with_groups(table, comparison.names)
             tables.append(table)
     return pd.concat(tables)
 

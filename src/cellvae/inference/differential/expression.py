@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from cellvae.data.entries import Scalar
+from cellvae.data.rows.absent import lacks_counts
+from cellvae.data.values import Scalar
 from cellvae.inference.counterfactual import batch_codes
 from cellvae.inference.differential.arguments import (
     check_batches,
@@ -16,15 +17,16 @@ from cellvae.inference.differential.arguments import (
     check_choice,
     check_numbers,
 )
-from cellvae.inference.differential.counted import counted_means
+from cellvae.inference.differential.counted import CountedMeans, counted_means
 from cellvae.inference.differential.groups import (
+    Comparison,
     Populations,
     populations_of_cells,
     populations_of_column,
 )
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
-from cellvae.inference.differential.pool import Pool, decoded, draw_pool
+from cellvae.inference.differential.pool import Pool, decoded, draw_pool, expected_counts
 from cellvae.inference.differential.table import frame
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.progress import with_progress
@@ -94,7 +96,8 @@ def differential_expression(
     batch_size
         Cells per batch; None for `settings.batch_size`.
     all_stats
-        Whether the table has means of raw counts, which takes a pass over all cells compared.
+        Whether the table has means of raw counts, which takes a pass over all cells compared. False
+        for minified cells without counts.
     batch_correction
         Whether draws of both populations are decoded as if they came from the same batches, and
         compared batch by batch; otherwise each is decoded for the batch of its cell.
@@ -116,7 +119,8 @@ def differential_expression(
         together.
     pseudocounts
         Added to expressions before the logarithm; None to estimate it from genes with a mean count
-        below 0.01. It is used for `proba_de` and for all `lfc_` columns. scvi-tools reports `lfc_`
+        below 0.01, or, where counts were dropped, with an expected count below 0.01 under the
+        model. It is used for `proba_de` and for all `lfc_` columns. scvi-tools reports `lfc_`
         with a thousandth of it, so that its columns of one gene are on two scales.
     change_fn
         Function of two arrays [draws, genes] and the pseudocount that gives the change; None or
@@ -138,7 +142,7 @@ def differential_expression(
         If the model has not been trained.
     DataMismatchError
         If genes or categories of `adata` are not those of the model, or counts are needed and were
-        dropped: `all_stats=False` with a number for `pseudocounts` needs none.
+        dropped: `all_stats=False` with uniform weights needs none.
     UnknownKeyError
         If there is no such column, group or batch.
     InvalidOptionError
@@ -157,11 +161,10 @@ def differential_expression(
     question = Question(
         mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None
     )
-    counted_too = all_stats or (mode == "change" and pseudocounts is None)
     importance = weights == "importance"
-    asked = pass_over(
-        model, adata, None, batch_size, silent=silent, counts=counted_too or importance
-    )
+    estimates = mode == "change" and pseudocounts is None
+    counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
+    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts or importance)
     codes = draw_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata
     found = (
@@ -173,18 +176,40 @@ def differential_expression(
         found = found._replace(cells=without_outliers(model, adata, found.cells, batch_size))
     tables = []
     with evaluating(model):
-        counted = counted_means(asked, found.cells) if counted_too else None
+        counted = counted_means(asked, found.cells) if counts else None
         pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=importance)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
-            means = None
-            if counted is not None:
-                means = (counted.mean[comparison.first], counted.mean[comparison.second])
-            columns = tested(question, first, second, means)
+            columns = tested(
+                question, first, second, means_of(model, pool, comparison, counted, estimates)
+            )
             shown = counted if all_stats else None
             genes = model.registration.genes
             tables.append(frame(columns, genes, comparison, shown, fdr_target))
     return pd.concat(tables)
+
+
+def means_of(
+    model: HasDecoder,
+    pool: Pool,
+    comparison: Comparison,
+    counted: CountedMeans | None,
+    estimates: bool,
+) -> tuple[Tensor, Tensor] | None:
+    """Mean counts of both populations, from the model where cells have none.
+
+    None where there are no counts and nothing is estimated from them.
+    """
+    first, second = comparison.first, comparison.second
+    if counted is not None:
+        return counted.mean[first], counted.mean[second]
+    if not estimates:
+        return None
+    n_genes = model.registration.n_genes
+    return (
+        expected_counts(model.module, pool, first, n_genes),
+        expected_counts(model.module, pool, second, n_genes),
+    )
 
 
 def draw_codes(

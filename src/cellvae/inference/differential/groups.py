@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cellvae.data.cells import Cells, cell_numbers
-from cellvae.data.observations import column
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, named
+from cellvae.data.observations import as_categories
+from cellvae.data.values import Codes, Scalar, plain, unknown_values, values_asked
+from cellvae.errors import InvalidOptionError, UnknownKeyError, named
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,8 +25,8 @@ class Comparison(NamedTuple):
 
     first: int
     second: int
-    names: tuple[str, str] | None
-    """Names of the groups; None for cells that a user pointed at."""
+    names: tuple[Scalar, Scalar] | None
+    """Groups, in the type that they have in the column; None for cells that a user pointed at."""
 
 
 class Populations(NamedTuple):
@@ -58,57 +58,65 @@ def populations_of_column(
     Raises
     ------
     UnknownKeyError
-        If there is no such column or group.
+        If there is no such column or group; groups are compared by value and type.
     InvalidOptionError
         If a group has no cells, is compared with itself, or is all there is.
     """
-    values = column(adata, groupby).astype("category")
+    values = as_categories(adata, groupby, complete=False)
     codes = values.cat.codes.to_numpy()
-    names = [str(name) for name in values.cat.categories]
-    alone = isinstance(group1, str) or not isinstance(group1, Iterable)
-    asked: list[Any] = [group1] if alone else [*group1]  # type: ignore[misc]
-    used = [name for code, name in enumerate(names) if (codes == code).any()]
+    known = [*values.cat.categories]
+    n_cells = np.bincount(codes[codes >= 0], minlength=len(known))
+    asked = [] if group1 is None else values_asked(group1, map(plain, known))
+    chosen = [group_code(group, known, n_cells, groupby) for group in asked]
+    other = None if group2 is None else group_code(group2, known, n_cells, groupby)
     if group1 is None:
-        asked = [name for name in used if group2 is None or name != str(group2)]
-    if not asked:
+        chosen = [int(code) for code in np.flatnonzero(n_cells) if code != other]
+    if not chosen:
         raise InvalidOptionError("Expected at least one group in group1; got none.")
-    chosen = [str(name) for name in asked]
-    for name in [*chosen, *([] if group2 is None else [str(group2)])]:
-        check_group(name, names, used, groupby)
-    cells = [np.flatnonzero(codes == names.index(name)) for name in chosen]
-    if group2 is None:
-        others = [np.flatnonzero(codes != names.index(name)) for name in chosen]
-        for name, left in zip(chosen, others, strict=True):
+    cells = [np.flatnonzero(codes == code) for code in chosen]
+    n = len(chosen)
+    if other is None:
+        others = [np.flatnonzero(codes != code) for code in chosen]
+        for code, left in zip(chosen, others, strict=True):
             if not len(left):
                 raise InvalidOptionError(
-                    f"Expected several groups in adata.obs['{groupby}']; got only '{name}', and "
-                    "no cells to compare it with."
+                    f"Expected several groups in adata.obs['{groupby}']; got only "
+                    f"'{known[code]}', and no cells to compare it with."
                 )
-        n = len(chosen)
-        pairs = [Comparison(i, n + i, (name, REST)) for i, name in enumerate(chosen)]
+        pairs = [Comparison(i, n + i, (known[code], REST)) for i, code in enumerate(chosen)]
         return Populations([*cells, *others], pairs)
-    if str(group2) in chosen:
+    if other in chosen:
         raise InvalidOptionError(
             f"Expected group2 to be another group than those of group1; got '{group2}' in both."
         )
-    n = len(chosen)
-    second = np.flatnonzero(codes == names.index(str(group2)))
-    pairs = [Comparison(i, n, (name, str(group2))) for i, name in enumerate(chosen)]
-    return Populations([*cells, second], pairs)
+    pairs = [Comparison(i, n, (known[code], known[other])) for i, code in enumerate(chosen)]
+    return Populations([*cells, np.flatnonzero(codes == other)], pairs)
 
 
-def check_group(name: str, names: list[str], used: list[str], groupby: str) -> None:
-    """Refuse a group that does not exist, or that no cell is in."""
-    if name not in names:
+def group_code(group: object, known: list[Scalar], n_cells: NDArray[np.int64], groupby: str) -> int:
+    """Place of a group among the categories of a column.
+
+    Raises
+    ------
+    UnknownKeyError
+        If it is none of them.
+    InvalidOptionError
+        If no cell is in it.
+    """
+    used = [plain(value) for value, n in zip(known, n_cells, strict=True) if n]
+    code = Codes([*map(plain, known)]).find(group)
+    if code is None:
+        message = unknown_values([group], used, most=10)
         raise UnknownKeyError(
-            f"Expected a group of adata.obs['{groupby}']; got '{name}'."
-            f"{did_you_mean(name, names)} The groups are {named(used, most=10)}."
+            f"Expected a group of adata.obs['{groupby}']; got {message.got}.{message.advice} "
+            f"The groups are {message.expected}."
         )
-    if name not in used:
+    if not n_cells[code]:
         raise InvalidOptionError(
-            f"Expected a group with cells; got '{name}', a category of adata.obs['{groupby}'] "
+            f"Expected a group with cells; got '{group}', a category of adata.obs['{groupby}'] "
             "that no cell has."
         )
+    return code
 
 
 def populations_of_cells(adata: AnnData, idx1: Cells, idx2: Cells = None) -> Populations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,9 +119,35 @@ def decoded(
         Code of the batch that each draw is decoded as if it came from, [draws, 1]; None for that
         of its cell.
     """
+    values: Tensor | None = None
+    for draws, latent, batch in parts_of(pool, population, n_genes):
+        if codes is not None:
+            batch = batch._replace(batch=codes[draws])
+        scales = module.decode_scale(latent, batch)
+        if values is None:
+            values = scales.new_empty((pool.n_draws, n_genes))
+        values[draws] = scales
+    assert values is not None
+    return values
+
+
+def expected_counts(
+    module: Module[Any], pool: Pool, population: int, n_genes: int
+) -> Float[Tensor, " genes"]:
+    """Mean of the counts that the draws of a population stand for, in double precision."""
+    total: Tensor | None = None
+    for _, latent, batch in parts_of(pool, population, n_genes):
+        counts: Any = module.decode(latent, batch)
+        part = counts.mean.sum(dim=0, dtype=torch.float64)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total / pool.n_draws
+
+
+def parts_of(pool: Pool, population: int, n_genes: int) -> Iterator[tuple[slice, Latent, Any]]:
+    """Draws of a population in parts of a size that can be decoded with little memory."""
     first = population * pool.n_draws
     step = max(1, MOST_DECODED // n_genes)
-    values: Tensor | None = None
     for start in range(0, pool.n_draws, step):
         end = min(start + step, pool.n_draws)
         rows = slice(first + start, first + end)
@@ -131,11 +158,4 @@ def decoded(
             pool.latent.library[rows],
         )
         batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
-        if codes is not None:
-            batch = batch._replace(batch=codes[start:end])
-        scales = module.decode_scale(latent, batch)
-        if values is None:
-            values = scales.new_empty((pool.n_draws, n_genes))
-        values[start:end] = scales
-    assert values is not None
-    return values
+        yield slice(start, end), latent, batch

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cellvae.data.values import Scalar, repeated
 from cellvae.inference.differential.bayes import called_at_fdr
 from cellvae.inference.differential.counted import CountedMeans
 from cellvae.inference.differential.groups import Comparison
@@ -35,8 +36,8 @@ COLUMNS: Mapping[str, str] = {
     "raw_normalized_mean2": "Mean of counts per 10,000 of the cell in the second population",
     "is_de_fdr_*": "Whether the gene is called at the false discovery rate `*` (mode change)",
     "comparison": "`group1 vs group2` (with `groupby`)",
-    "group1": "Name of the first population (with `groupby`)",
-    "group2": "Name of the second population, `Rest` for all other cells (with `groupby`)",
+    "group1": "First population, as in the column of cells (with `groupby`)",
+    "group2": "Second population, `Rest` for all other cells (with `groupby`)",
 }
 """Meaning of each column, in their order."""
 
@@ -82,8 +83,13 @@ def frame(
         table = table.drop(columns="size")
     else:
         table = table.sort_values("bayes_factor", ascending=False, kind="stable")
-    if comparison.names is not None:
-        first, second = comparison.names
-        table["comparison"] = f"{first} vs {second}"
-        table["group1"], table["group2"] = first, second
+    return table if comparison.names is None else with_groups(table, comparison.names)
+
+
+def with_groups(table: pd.DataFrame, names: tuple[Scalar, Scalar]) -> pd.DataFrame:
+    """Table with columns that say what was compared; groups keep their type."""
+    first, second = names
+    table["comparison"] = f"{first} vs {second}"
+    table["group1"] = repeated(first, table.index)
+    table["group2"] = repeated(second, table.index)
     return table

@@ -19,6 +19,7 @@ from cellvae.data.cells import cell_numbers
 from cellvae.data.passes import in_batches
 from cellvae.errors import TrainingError
 from cellvae.seeds import own_randomness
+from cellvae.selection import flat_selection
 from cellvae.train.plan import OTHER_TYPES, ModelFiles, Plan
 
 
@@ -107,7 +108,7 @@ def choose_cells(plan: Plan, cells: Any, adata: Any = None) -> ChosenCells:
         Run that is to look at them.
     cells
         None for all; `"train"`, `"validation"` or `"test"` for a part of the model's own; numbers,
-        truths, a slice, or names; or an AnnData.
+        a mask, a slice, or names; or an AnnData.
     adata
         AnnData that the cells are in; None for that of the model.
     """
@@ -142,8 +143,10 @@ def own_cells(plan: Plan, cells: Any) -> Any:
     """What positions of the model's own cells are found in: their names, or their number."""
     assert plan.rows is not None
     n_cells = len(plan.rows)
-    pointed = None if cells is None or isinstance(cells, slice) else np.asarray(cells)
-    if plan.files is None or pointed is None or pointed.dtype.kind not in "UO":
+    if plan.files is None or cells is None or isinstance(cells, slice):
+        return n_cells
+    # A mask of pandas has names, too.
+    if not isinstance(cells, pd.Series) and flat_selection(cells).dtype.kind not in "UOT":
         return n_cells
     names = plan.files.names(np.arange(n_cells, dtype=np.int64))
     return NamedCells(n_obs=n_cells, obs_names=pd.Index(names))

@@ -1,0 +1,109 @@
+"""Selections of cells in one dimension, whatever shape they were given in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.errors import InvalidOptionError
+
+
+def flat_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
+    """Selection of cells as an array of one dimension: positions, a mask or names.
+
+    The tuple of one array that `numpy.where(mask)` returns, arrays [1, n] and [n, 1], tables of one
+    column and tensors on any device become what they hold.
+
+    Parameters
+    ----------
+    selection
+        Positions, a mask or names; neither None nor a slice.
+    what
+        Name of the argument, for messages.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it has several dimensions, is not a sequence, or mixes truth values with numbers.
+    """
+    selection = unwrapped(selection, what)
+    if isinstance(selection, list | tuple):
+        check_not_mixed(selection, what)
+    is_table_of_cells = hasattr(selection, "obs_names")
+    try:
+        values = np.asarray(None if is_table_of_cells else selection)
+    except (ValueError, TypeError) as error:
+        raise InvalidOptionError(
+            f"Expected {what} as positions, a mask or names in one dimension; got "
+            f"{selection!r:.80}, of which no array can be made: {error}."
+        ) from error
+    if values.ndim == 0 and values.dtype == object:
+        raise InvalidOptionError(
+            f"Expected {what} as positions, a mask or names; got a {type(selection).__name__}. "
+            f"{advice_for(selection)}"
+        )
+    if values.size and max(values.shape, default=1) != values.size:
+        raise InvalidOptionError(
+            f"Expected {what} in one dimension; got an array of shape {values.shape}. Select one "
+            "row or column of it."
+        )
+    return values.reshape(-1)
+
+
+def unwrapped(selection: Any, what: str) -> Any:
+    """What a tuple of one array, a tensor, a sparse column or a table of one column holds."""
+    if isinstance(selection, tuple) and any(np.ndim(part) for part in selection):
+        if len(selection) > 1:
+            raise InvalidOptionError(
+                f"Expected {what} in one dimension; got a tuple of {len(selection)} arrays, as "
+                "numpy.where returns for a mask of several dimensions. Give one of them, such as "
+                "numpy.where(mask)[0]."
+            )
+        selection = selection[0]
+    if hasattr(selection, "detach"):
+        selection = selection.detach().cpu().numpy()
+    elif hasattr(selection, "toarray"):
+        if 1 not in selection.shape:
+            raise InvalidOptionError(
+                f"Expected {what} in one dimension; got a matrix of shape {selection.shape}."
+            )
+        selection = selection.toarray()
+    return selection
+
+
+def check_not_mixed(selection: list[Any] | tuple[Any, ...], what: str) -> None:
+    """Refuse truth values among numbers or names, which NumPy would turn into these."""
+    truths = {bool, np.bool_}
+    types = {type(value) for value in selection}
+    if types & truths and types - truths:
+        others = sorted(kind.__name__ for kind in types - truths)
+        raise InvalidOptionError(
+            f"Expected {what} as positions, a mask or names; got values of type bool beside "
+            f"{', '.join(others)}. Give one of these."
+        )
+
+
+def advice_for(selection: Any) -> str:
+    """What to give in place of an object that is no sequence."""
+    if hasattr(selection, "obs_names"):
+        return "Give the names of its cells: .obs_names."
+    if callable(selection):
+        return "Call it, and give the result."
+    return "Make a list of it."
+
+
+def check_not_numeric_mask(values: NDArray[Any], n_cells: int, what: str = "cells") -> None:
+    """Refuse zeros and ones for all cells, which may be a mask or positions.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the values are a 0 or a 1 for each of more than two cells, and both occur.
+    """
+    if n_cells > 2 and len(values) == n_cells and set(np.unique(values)) == {0, 1}:
+        raise InvalidOptionError(
+            f"Expected {what} as positions or a mask; got a 0 or 1 for each of the {n_cells:,} "
+            "cells, which could be either. Give mask.astype(bool) or numpy.where(mask)."
+        )
