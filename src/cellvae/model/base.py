@@ -17,7 +17,7 @@ from torch import Tensor
 from cellvae.contracts import Module, Rows
 from cellvae.data import Registration, Split, cell_numbers
 from cellvae.data.fields import Field
-from cellvae.data.keys import store_keys, stored_keys
+from cellvae.data.keys import check_is_anndata, store_keys, stored_keys
 from cellvae.data.minified import MinifiedType, minified_record, read_minified, without_counts
 from cellvae.data.orders import as_numbers
 from cellvae.data.rows.fingerprint import fingerprint
@@ -42,6 +42,7 @@ from cellvae.model.minify import (
     minify,
     refuse_minified,
 )
+from cellvae.model.network_attributes import add_network_attributes
 from cellvae.model.overview import setup_tables, summary
 from cellvae.model.registry import (
     AnnDataManager,
@@ -140,7 +141,8 @@ class Model(ABC):
         self.registration = registration
         self.config = config
         self.module = module.eval()
-        self.adata: AnnData | None = None
+        add_network_attributes(module, config, registration)
+        self._adata: AnnData | None = None
         self.rows: ColumnRows[Any] | None = None
         self.fingerprint = ""
         self.cell_names: Any = None
@@ -160,7 +162,31 @@ class Model(ABC):
         """
         self.rows = self.read(adata, new=new)
         self.fingerprint = fingerprint(self.rows)
-        self.adata, self.cell_names = adata, adata.obs_names
+        self._adata, self.cell_names = adata, adata.obs_names
+
+    @property
+    def adata(self) -> AnnData | None:
+        """Cells of the model; None where it was loaded without.
+
+        Another AnnData can be assigned. It is checked as one given to a method is: genes are
+        matched by name, categories by value, and `setup_anndata` need not be called; nothing in it
+        is changed. The split of earlier training stays as it was.
+
+        Raises
+        ------
+        InvalidDataError
+            If something else is assigned, or values are there that no model can use.
+        UnknownKeyError
+            If a column or layer is not there.
+        DataMismatchError
+            If genes or categories are not those of the model. It keeps the cells that it had.
+        """
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        check_is_anndata(adata)
+        self.attach(adata, new=True)
 
     @classmethod
     def register(cls, adata: AnnData, keys: Any) -> None:

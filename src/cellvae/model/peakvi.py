@@ -115,9 +115,9 @@ class PEAKVIModule(Module[CountBatch]):
     ) -> None:
         super().__init__()
         self.config = config
-        self.n_regions = n_regions
-        n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
-        n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
+        self.n_regions = self.n_input_regions = n_regions
+        self.n_hidden = n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
+        self.n_latent = n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
         read = config.encode_covariates
         n_read = n_regions + (n_continuous if read else 0)
         self.z_encoder = Encoder(

@@ -95,7 +95,8 @@ class AnnDataManager:
     def summary_stats(self) -> Attributes:
         """Numbers of cells, genes and categories."""
         registration = self.model.registration
-        stats = Attributes(n_cells=registration.n_cells, n_vars=registration.n_genes)
+        n_cells = registration.n_cells if self.adata is None else int(self.adata.n_obs)
+        stats = Attributes(n_cells=n_cells, n_vars=registration.n_genes)
         for field in self.registry["field_registries"].values():
             stats |= field["summary_stats"]
         return stats
