@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cellvae.messages import show_messages
+from cellvae.missing_names import missing_name
 
 # Not loaded at first use: the module of this name would then stand here in place of the object.
 from cellvae.settings import settings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         data,
         distributions,
         errors,
+        evaluation,
         external,
         inference,
         model,
@@ -47,8 +49,12 @@ __all__ = [
     "train",
 ]
 
-ELSEWHERE = {
+INSTEAD = {
     "criticism": "cellvae.inference has PosteriorPredictiveCheck and create_criticism_report",
+    "dataloaders": (
+        "models read cells themselves; give the AnnData, which may be backed by a file, and the "
+        "arguments of the split to train()"
+    ),
     "hub": "share the folder that model.save(...) writes, and read it with cellvae.load",
     "autotune": "search with any library around model.train(), whose history has every metric",
     "module": "the network of a model is model.module",
@@ -68,8 +74,7 @@ def __getattr__(name: str) -> Any:
         return import_module("cellvae.model.registry").REGISTRY_KEYS
     if name in __all__:
         return import_module(f"cellvae.{name}")
-    instead = f": {ELSEWHERE[name]}" if name in ELSEWHERE else ""
-    raise AttributeError(f"module 'cellvae' has no attribute '{name}'{instead}")
+    raise missing_name("cellvae", name, INSTEAD, __all__)
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+__all__ = [
+    "CellvaeError",
+    "CellvaeWarning",
+    "DataMismatchError",
+    "DataWarning",
+    "FileFormatError",
+    "InvalidDataError",
+    "InvalidOptionError",
+    "NotSetUpError",
+    "NotTrainedError",
+    "ResumeError",
+    "StopTraining",
+    "TrainingError",
+    "TrainingWarning",
+    "UnknownKeyError",
+    "UnknownOptionError",
+    "UnsafeFileError",
+]
+
 
 class CellvaeError(Exception):
     """Any error that the package raises on purpose."""
@@ -93,3 +112,7 @@ def named(values: Sequence[object], most: int = 5) -> str:
 def many(n: int, what: str) -> str:
     """How many of something: "1 other", "2 others"."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

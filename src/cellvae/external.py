@@ -10,3 +10,7 @@ __all__ = ["POISSONVI"]
 
 def __getattr__(name: str) -> object:
     raise no_model("cellvae.external", name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,66 +1,314 @@
-"""Names of scvi-tools: they are here, or what is said of them says what to use."""
+"""Names of scvi-tools: they are here, or what is said of them says what to use.
+
+`names/*.json`, written by `write_names.py`, have the public names, arguments and attributes of two
+versions of scvi-tools. What is not here is explained where it is asked for, or, for arguments, in
+a table of `docs/coming-from-scvi-tools.md`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import cellvae as scvi
-from cellvae.errors import DataMismatchError, UnknownKeyError
+from cellvae.errors import CellvaeError, DataMismatchError, UnknownKeyError, UnknownOptionError
 
 HERE = Path(__file__).parent
-NAMES = json.loads((HERE / "names.json").read_text())
+VERSIONS = {path.stem: json.loads(path.read_text()) for path in (HERE / "names").glob("*.json")}
 PAGE = (HERE.parents[1] / "docs" / "coming-from-scvi-tools.md").read_text()
-OF_INSTANCES = {"adata", "history", "is_trained"}
-NOT_FOR_USERS = {"dataloader", "data_loader_kwargs", "save_kwargs", "legacy_mudata_format"}
+EVERYWHERE = "every method"
+MODELS = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI", "POISSONVI", "AmortizedLDA")
 
 
-@pytest.mark.parametrize("name", NAMES["models"])
-def test_methods_of_models_are_here_or_on_the_page(name: str) -> None:
-    kind = getattr(scvi.model, name)
-    missing = {word for word in NAMES["models"][name] if not hasattr(kind, word)} - OF_INSTANCES
-    assert {
-        word for word in missing if f"`{word}`" not in PAGE and f"`{word}(" not in PAGE
-    } == set()
+def quoted(text: str) -> list[str]:
+    """Words between backticks."""
+    return re.findall(r"`([^`]+)`", text)
 
 
-@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "LinearSCVI"])
-def test_words_of_methods_are_here(name: str) -> None:
-    kind = getattr(scvi.model, name)
-    known_gaps = {
-        "train": {"adversarial_classifier", "n_samples_per_label", "check_val_every_n_epoch"},
-        "load": {"backup_url", "datamodule", "allowed_classes_names_list"},
-        "save": {"datamodule"},
-        "predict": {"ig_interpretability", "ig_args"},
-        "from_scvi_model": {"registry"},
-        "setup_anndata": {"use_minified"},
-        "differential_expression": {"importance_weighting_kwargs"},
-        "get_normalized_expression": {"importance_weighting_kwargs"},
+def explained_arguments() -> set[tuple[str, str]]:
+    """Owner and argument of each row of the page's table of arguments that are not here."""
+    begin, end = (PAGE.index(f"<!-- arguments: {word} -->") for word in ("begin", "end"))
+    rows = [line.split("|")[1:3] for line in PAGE[begin:end].splitlines() if "`" in line]
+    return {
+        (owner, argument)
+        for of, arguments in rows
+        for owner in quoted(of) or [EVERYWHERE]
+        for argument in quoted(arguments)
     }
-    for method, words in NAMES["models"][name].items():
-        if words is None or not callable(getattr(kind, method, None)):
-            continue
-        own = inspect.signature(getattr(kind, method)).parameters
-        gap = {word for word in words if word not in own and word not in ("args", "kwargs")}
-        assert gap <= NOT_FOR_USERS | known_gaps.get(method, set()), method
 
 
-@pytest.mark.parametrize("part", ["data", "distributions", "nn", "train"])
-def test_parts_are_here_or_say_what_to_use(part: str) -> None:
-    module = importlib.import_module(f"cellvae.{part}")
-    for name in NAMES["parts"][part]:
+EXPLAINED = explained_arguments()
+
+
+def unexplained(owner: str, missing: list[str]) -> list[str]:
+    """Arguments without a row in the table."""
+    return [
+        word
+        for word in missing
+        if (owner, word) not in EXPLAINED and (EVERYWHERE, word) not in EXPLAINED
+    ]
+
+
+def missing_arguments(value: Any, arguments: list[str]) -> list[str]:
+    """Arguments that a function or class does not have by name."""
+    own = inspect.signature(value).parameters
+    return [word for word in arguments if word not in own]
+
+
+def says_what_to_use(error: AttributeError, name: str) -> bool:
+    """Whether a message goes on after it said that there is no such name."""
+    return bool(re.search(rf"has no attribute '{re.escape(name)}'(: |\. )\w", str(error)))
+
+
+def resolved(package: str) -> Any:
+    """Namespace here of the same name as one of scvi-tools; what was said, if there is none."""
+    found: Any = scvi
+    for part in package.split(".")[1:]:
         try:
-            assert getattr(module, name) is not None
+            found = getattr(found, part)
         except AttributeError as error:
-            assert ": " in str(error), name
+            assert says_what_to_use(error, part), error
+            return error
+    return found
+
+
+def trained_model(name: str) -> Any:
+    """Small model after one epoch."""
+    adata = scvi.data.synthetic_iid(batch_size=60, n_genes=12)
+    words = {} if name == "AmortizedLDA" else {"batch_key": "batch"}
+    if name == "SCANVI":
+        words |= {"labels_key": "labels", "unlabeled_category": "label_0"}
+    kind = getattr(scvi.model, name)
+    kind.setup_anndata(adata, **words)
+    model = kind(adata)
+    model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    return {name: trained_model(name) for name in MODELS}
+
+
+def refused(model: Any, words: dict[str, Any]) -> bool:
+    """Whether `train` does not have a word, whatever it says of its value."""
+    try:
+        model.parsed(words)
+    except UnknownOptionError:
+        return True
+    except CellvaeError:
+        pass
+    return False
+
+
+@pytest.fixture(params=VERSIONS)
+def names(request: pytest.FixtureRequest) -> Any:
+    return VERSIONS[request.param]
+
+
+def test_both_versions_are_compared() -> None:
+    assert {*VERSIONS} == {"1.4.2", "1.5.1"}
+    assert all(version == names["version"] for version, names in VERSIONS.items())
+    assert all({*names["models"]} == {*MODELS} for names in VERSIONS.values())
+
+
+def test_public_names_are_here_or_say_what_to_use(names: Any) -> None:
+    for package, content in names["namespaces"].items():
+        module = resolved(package)
+        if isinstance(module, AttributeError):
+            continue
+        for name in content:
+            try:
+                assert getattr(module, name) is not None
+            except AttributeError as error:
+                on_the_page = f"`{package}`" in PAGE
+                assert on_the_page or says_what_to_use(error, name), f"{package}.{name}"
+
+
+def compared_parts(names: Any) -> Iterator[tuple[str, str, Any, Any]]:
+    """Owner in the table, class or function here, and what scvi-tools has of it."""
+    for package, content in names["namespaces"].items():
+        module = resolved(package)
+        for name, parts in content.items():
+            value = getattr(module, name, None)
+            if value is not None and parts is not None:
+                yield f"{package.removeprefix('scvi.')}.{name}", name, value, parts
+
+
+def test_arguments_of_functions_and_classes_are_here_or_on_the_page(names: Any) -> None:
+    for owner, name, value, parts in compared_parts(names):
+        if name.endswith("Config"):  # dictionaries of whatever words: those of training
+            continue
+        missing = missing_arguments(value, parts["arguments"] or [])
+        assert unexplained(owner, missing) == [], owner
+
+
+def test_attributes_of_classes_are_here_or_on_the_page(names: Any) -> None:
+    one = torch.ones(2)
+    of_instances = {"ZeroInflatedNegativeBinomial": {"mu": one, "theta": one, "zi_logits": one}}
+    for owner, name, value, parts in compared_parts(names):
+        if name.endswith("Config"):
+            continue
+        made = value(**of_instances[name]) if name in of_instances else value
+        missing = [word for word in parts.get("members", []) if not hasattr(made, word)]
+        assert unexplained(owner, missing) == [], owner
+
+
+def test_attributes_of_distributions_are_here(names: Any) -> None:
+    one = torch.ones(2)
+    made = {
+        "NegativeBinomial": {"mu": one, "theta": one, "scale": one},
+        "ZeroInflatedNegativeBinomial": {"mu": one, "theta": one, "zi_logits": one, "scale": one},
+        "NegativeBinomialMixture": {"mu1": one, "mu2": one, "theta1": one, "mixture_logits": one},
+        "Poisson": {"rate": one, "scale": one},
+        "Normal": {"mu": one, "scale": one, "normal_mu": one},
+        "BetaBinomial": {"total_count": one, "alpha": one, "beta": one},
+    }
+    for name, attributes in names["distributions"].items():
+        kind = getattr(scvi.distributions, name, None)
+        if kind is not None:
+            missing = [word for word in attributes if not hasattr(kind(**made[name]), word)]
+            assert unexplained("distributions", missing) == [], name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_options_of_models_are_here_or_on_the_page(names: Any, name: str) -> None:
+    kind = getattr(scvi.model, name)
+    missing = missing_arguments(kind, names["models"][name]["arguments"])
+    assert unexplained(name, missing) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_methods_are_here_or_say_what_to_use(names: Any, name: str, models: dict[str, Any]) -> None:
+    model = models[name]
+    for method, arguments in names["models"][name]["methods"].items():
+        try:
+            own = getattr(model, method)
+        except AttributeError as error:
+            assert says_what_to_use(error, method), error
+            assert f"`{method}`" in PAGE, method
+            continue
+        if arguments is None or not callable(own):
+            continue
+        missing = missing_arguments(own, arguments)
+        if method == "train":
+            missing = [word for word in missing if refused(model, {word: None})]
+        assert unexplained(method, missing) == [], method
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attributes_are_here_or_say_what_to_use(
+    names: Any, name: str, models: dict[str, Any]
+) -> None:
+    for word in names["models"][name]["attributes"]:
+        try:
+            getattr(models[name], word)
+        except AttributeError as error:
+            assert says_what_to_use(error, word), error
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_words_of_training_are_here_or_on_the_page(
+    names: Any, name: str, models: dict[str, Any]
+) -> None:
+    model, theirs = models[name], names["models"][name]
+    for of in ("plan_kwargs", "datasplitter_kwargs"):
+        missing = [word for word in theirs[of] if refused(model, {of: {word: None}})]
+        assert unexplained(of, missing) == [], of
+    missing = [word for word in names["forwarded"]["train"] if refused(model, {word: None})]
+    assert unexplained("train", missing) == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_metrics_have_the_same_names(names: Any, name: str, models: dict[str, Any]) -> None:
+    assert {*names["models"][name]["history"]} <= {*models[name].history}
+
+
+@pytest.mark.parametrize("method", ["differential_expression", "differential_accessibility"])
+def test_arguments_of_differential_tests_are_here_or_on_the_page(
+    names: Any, method: str, models: dict[str, Any]
+) -> None:
+    for model in models.values():
+        if hasattr(model, method):
+            missing = missing_arguments(getattr(model, method), names["forwarded"][method])
+            assert unexplained(method, missing) == []
+
+
+def test_rows_of_the_table_are_of_arguments_that_are_missing(models: dict[str, Any]) -> None:
+    """An argument that is here now has to leave the table."""
+    for owner, argument in EXPLAINED:
+        if owner in MODELS:
+            assert argument not in inspect.signature(getattr(scvi.model, owner)).parameters
+        for model in models.values():
+            own = getattr(model, owner, None) if owner.isidentifier() else None
+            if callable(own):
+                assert argument not in inspect.signature(own).parameters, (owner, argument)
+
+
+def test_registry_keys_are_the_same(names: Any) -> None:
+    for key, value in names["registry_keys"].items():
+        assert getattr(scvi.REGISTRY_KEYS, key) == value
+
+
+def test_attributes_with_an_underscore_are_those_without(models: dict[str, Any]) -> None:
+    model = models["SCVI"]
+    assert model.history_ is model.history
+    assert model.registry_["setup_args"] == model.registry["setup_args"]
+    assert model.summary_stats == model.adata_manager.summary_stats
+    assert model.summary_stats.n_batch == 2
+    for part in ("train", "validation", "test"):
+        expected = getattr(model, f"{part}_indices")
+        np.testing.assert_array_equal(getattr(model, f"{part}_indices_"), expected)
+    options = model.init_params_["non_kwargs"]
+    assert options["n_latent"] == model.n_latent == 10
+    assert options["gene_likelihood"] == "zinb"
+    peaks = models["PEAKVI"]
+    assert peaks.init_params_["non_kwargs"]["n_latent"] is None
+    assert peaks.n_latent == peaks.get_latent_representation().shape[1]
+    model.is_trained_ = False
+    assert not model.is_trained
+    model.is_trained_ = True
+    assert model.is_trained
+
+
+def test_scanvi_tells_of_its_labels(models: dict[str, Any]) -> None:
+    model = models["SCANVI"]
+    labels = model.adata.obs["labels"].to_numpy()
+    np.testing.assert_array_equal(model.labels_, labels)
+    assert (model.original_label_key, model.unlabeled_category_) == ("labels", "label_0")
+    np.testing.assert_array_equal(model._labeled_indices, np.flatnonzero(labels != "label_0"))
+    np.testing.assert_array_equal(model._unlabeled_indices, np.flatnonzero(labels == "label_0"))
+
+
+def test_misspelt_attributes_are_corrected(models: dict[str, Any]) -> None:
+    with pytest.raises(AttributeError, match="Did you mean 'get_latent_representation'"):
+        models["SCVI"].get_latent_represenation()
+    with pytest.raises(AttributeError, match="Did you mean 'setup_anndata'"):
+        scvi.model.SCVI.setup_andata  # noqa: B018
+    with pytest.raises(AttributeError, match="use get_normalized_accessibility"):
+        scvi.model.PEAKVI.get_normalized_expression  # noqa: B018
+    assert not hasattr(models["SCVI"], "__array__")
+
+
+def test_the_error_of_a_property_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> None:
+        raise AttributeError("what went wrong inside")
+
+    monkeypatch.setattr(scvi.model.SCVI, "summary_string", property(broken))
+    adata = scvi.data.synthetic_iid(batch_size=30, n_genes=10)
+    scvi.model.SCVI.setup_anndata(adata)
+    with pytest.raises(AttributeError, match="what went wrong inside"):
+        scvi.model.SCVI(adata, n_hidden=4).summary_string  # noqa: B018
 
 
 def test_models_that_are_not_here_are_said_to_be_missing() -> None:
@@ -78,8 +326,9 @@ def test_models_that_are_not_here_are_said_to_be_missing() -> None:
 
 def test_settings_of_scvi_tools_can_be_set(caplog: pytest.LogCaptureFixture) -> None:
     settings = type(scvi.settings)()
-    for name in NAMES["parts"]["settings"]:
-        getattr(settings, name)
+    for names in VERSIONS.values():
+        for name in names["settings"]:
+            getattr(settings, name)
     with caplog.at_level(logging.INFO, "cellvae"):
         settings.dl_num_workers = 3
     assert settings.dl_num_workers == 3

@@ -12,6 +12,7 @@ from cellvae.data.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.registration import Registration
 from cellvae.data.split import Split, split_cells
 from cellvae.data.synthetic import synthetic_iid
+from cellvae.missing_names import missing_name
 
 __all__ = [
     "CountKeys",
@@ -69,8 +70,11 @@ INSTEAD = {
 
 def __getattr__(name: str) -> Any:
     if name not in READERS:
-        instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
-        raise AttributeError(f"module 'cellvae.data' has no attribute '{name}'{instead}")
+        raise missing_name("cellvae.data", name, INSTEAD, __dir__())
     import anndata
 
     return anndata.read_h5ad if name == "read_h5ad" else getattr(anndata.io, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *READERS])

@@ -8,6 +8,7 @@ from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
+from cellvae.missing_names import missing_name
 
 __all__ = [
     "BagOfWords",
@@ -19,3 +20,20 @@ __all__ = [
     "ZeroInflatedNegativeBinomial",
     "kl_to_standard",
 ]
+
+NO_MODEL = "no model here has values of this distribution"
+INSTEAD = {
+    "JaxNegativeBinomialMeanDisp": "use NegativeBinomial, which is of torch",
+    "Log1pNormal": f"{NO_MODEL}; use torch.distributions.LogNormal of the values plus 1",
+    "ZeroInflatedGamma": f"{NO_MODEL}; use torch.distributions.Gamma",
+    "ZeroInflatedLogNormal": f"{NO_MODEL}; use torch.distributions.LogNormal",
+}
+"""Parts of scvi-tools that are not here, and what to use in their place."""
+
+
+def __getattr__(name: str) -> object:
+    raise missing_name("cellvae.distributions", name, INSTEAD, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,3 +24,7 @@ __all__ = [
     "pcr",
     "silhouette",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -54,3 +54,7 @@ __all__ = [
     "posterior_predictive_sample",
     "predict",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

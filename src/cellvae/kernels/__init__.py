@@ -26,3 +26,7 @@ __all__ = [
     "mixture_log_prob",
     "sparse_product",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

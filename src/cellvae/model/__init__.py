@@ -9,6 +9,7 @@ from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 from cellvae.model.table import MODELS, register
+from cellvae.train.epochs import get_max_epochs_heuristic
 
 __all__ = [
     "MODELS",
@@ -19,9 +20,14 @@ __all__ = [
     "AmortizedLDA",
     "LinearSCVI",
     "Model",
+    "get_max_epochs_heuristic",
     "register",
 ]
 
 
 def __getattr__(name: str) -> object:
     raise no_model("cellvae.model", name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

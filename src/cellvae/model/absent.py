@@ -12,10 +12,15 @@ OF_SCVI_TOOLS = frozenset(
         "CellAssign",
         "CondSCVI",
         "ContrastiveVI",
+        "DIAGVI",
+        "DRVI",
         "Decipher",
         "DestVI",
         "GIMVI",
+        "JaxMRVI",
         "JaxSCVI",
+        "JointEmbeddingSCVI",
+        "JointEmbeddingVAE",
         "METHYLANVI",
         "METHYLVI",
         "MRVI",
@@ -33,19 +38,42 @@ OF_SCVI_TOOLS = frozenset(
         "Tangram",
         "TorchMRVI",
         "VELOVI",
+        "VIVS",
         "mlxSCVI",
     ]
 )
 """Models of scvi-tools that are not here yet."""
 
+NOT_A_MODEL = {
+    "utils": "minify with model.minify_adata(); nothing else in it is for users",
+}
+"""Names beside the models of scvi-tools, and what to use in their place."""
+
+
+PACKAGES = {
+    **{name.lower(): name for name in OF_SCVI_TOOLS},
+    "joint_embedding_scvi": "JointEmbeddingSCVI",
+    "mrvi_jax": "JaxMRVI",
+    "mrvi_torch": "TorchMRVI",
+    "stereoscope": "RNAStereoscope",
+}
+"""Packages of these models in `scvi.external`."""
+
 
 def no_model(module: str, name: str) -> AttributeError:
     """Error for a name that is no model here."""
     text = f"module '{module}' has no attribute '{name}'"
-    if name in OF_SCVI_TOOLS:
-        text += f". It is a model of scvi-tools that cellvae does not have yet; it has {known()}"
-    elif name in MODELS:
-        text += f". Use cellvae.model.{name}"
+    of_scvi_tools = name if name in OF_SCVI_TOOLS else PACKAGES.get(name)
+    here = next((model for model in MODELS if name in (model, model.lower())), None)
+    if of_scvi_tools is not None:
+        text += (
+            f". {of_scvi_tools} is a model of scvi-tools that cellvae does not have yet; it has "
+            f"{known()}"
+        )
+    elif name in NOT_A_MODEL:
+        text += f": {NOT_A_MODEL[name]}"
+    elif here is not None:
+        text += f". Use cellvae.model.{here}"
     else:
         text += f".{did_you_mean(name, MODELS)}".rstrip(".")
     return AttributeError(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -58,6 +58,7 @@ from cellvae.model.registry import (
 )
 from cellvae.model.reporting import write_report
 from cellvae.model.run import search_of, state_folder, train
+from cellvae.model.scvi_tools_names import ScviToolsNames
 from cellvae.options import check_known, from_words
 from cellvae.persistence.foreign import is_foreign
 from cellvae.settings import settings
@@ -85,7 +86,7 @@ ANNDATA_WRITE_WORDS = (
 """Arguments of `AnnData.write_h5ad` that `save` hands on."""
 
 
-class Model(ABC):
+class Model(ScviToolsNames):
     """Base of all models: an estimator on cells of an AnnData.
 
     A subclass gives its options (`Config`), the words of its set-up (`Keys`), its kind of batch
@@ -209,7 +210,7 @@ class Model(ABC):
         """Whether the likelihood is one of whole numbers."""
         return True
 
-    @staticmethod  # noqa: B027
+    @staticmethod
     def learn_constants(module: Any, rows: Any) -> None:
         """Take constants of the network from the data; most models have none."""
 
@@ -415,9 +416,10 @@ class Model(ABC):
             Defaults for `plan_kwargs` and for the words of this call, as dictionary or dataclass.
         plan_kwargs
             `optimizer`, `optimizer_creator`, `lr`, `weight_decay`, `eps`, `update_only_decoder`,
-            `n_epochs_kl_warmup` (half of the run, at most 400), `n_steps_kl_warmup`,
-            `min_kl_weight`, `max_kl_weight`, `reduce_lr_on_plateau`, `lr_factor`, `lr_patience`,
-            `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`, `compile_kwargs`, `on_step`.
+            `fused_optimizer`, `n_epochs_kl_warmup` (half of the run, at most 400),
+            `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`, `reduce_lr_on_plateau`,
+            `lr_factor`, `lr_patience`, `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`,
+            `compile_kwargs`, `on_step`.
             `lr`, `weight_decay`, `eps`, the lengths of the warm-up and `reduce_lr_on_plateau` can
             be given directly.
         datamodule

@@ -506,6 +506,40 @@ class SCANVI(Model):
         return self.registration.categories("labels")[-1]
 
     @property
+    def unlabeled_category_(self) -> Scalar:
+        """Same as `unlabeled_category`, as scvi-tools calls it."""
+        return self.unlabeled_category
+
+    @property
+    def original_label_key(self) -> str | None:
+        """Column of `adata.obs` that the labels are in, as scvi-tools calls it."""
+        key: str | None = self.registration.keys.labels_key
+        return key
+
+    @property
+    def labels_(self) -> NDArray[Any]:
+        """Label of each of the model's cells as it stands in `adata.obs`, as scvi-tools has it.
+
+        Raises
+        ------
+        DataMismatchError
+            If the model has no cells.
+        """
+        if self.adata is None:
+            raise DataMismatchError("The model was loaded without cells. Load it with adata=...")
+        return self.adata.obs[self.original_label_key].to_numpy()
+
+    @property
+    def _labeled_indices(self) -> NDArray[np.int64]:
+        """Same as `labeled_indices`; notebooks of scvi-tools read it under this name."""
+        return self.labeled_indices
+
+    @property
+    def _unlabeled_indices(self) -> NDArray[np.int64]:
+        """Same as `unlabeled_indices`; notebooks of scvi-tools read it under this name."""
+        return self.unlabeled_indices
+
+    @property
     def labeled_indices(self) -> NDArray[np.int64]:
         """Positions of the cells whose label is known."""
         return np.flatnonzero(self.labels_to_learn() >= 0)

@@ -1,5 +1,6 @@
 """Building blocks of the networks: torch only."""
 
+from cellvae.missing_names import missing_name
 from cellvae.nn.classifier import Classifier
 from cellvae.nn.decoder import CountParameters, DecoderSCVI
 from cellvae.nn.dense import FCLayers
@@ -27,10 +28,14 @@ INSTEAD = {
     "Embedding": "use torch.nn.Embedding",
     "MultiDecoder": "use FCLayers",
     "MultiEncoder": "use Encoder",
+    "one_hot": "use torch.nn.functional.one_hot",
 }
 """Parts of scvi-tools that are not here, and what to use in their place."""
 
 
 def __getattr__(name: str) -> object:
-    instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
-    raise AttributeError(f"module 'cellvae.nn' has no attribute '{name}'{instead}")
+    raise missing_name("cellvae.nn", name, INSTEAD, __all__)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,3 +14,7 @@ __all__ = [
     "training_curves",
     "volcano",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,3 +14,7 @@ __all__ = [
     "page",
     "write_page",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

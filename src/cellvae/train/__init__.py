@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.missing_names import missing_name
+
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining
     from cellvae.train.averaging import interpolate_with
@@ -97,6 +99,7 @@ WHERE = {
 
 PLAN = "Plan is what trains every model"
 WORDS = "give plan_kwargs or plan_config a dictionary"
+NO_JAX = "all models are of torch; Plan is what trains them"
 INSTEAD = {
     "ScibCallback": "use IntegrationEvaluation",
     "Trainer": "give arguments of lightning.Trainer to model.train()",
@@ -112,7 +115,11 @@ INSTEAD = {
     "SemiSupervisedAdversarialTrainingPlanConfig": WORDS,
     "ClassifierTrainingPlanConfig": WORDS,
     "LowLevelPyroTrainingPlanConfig": WORDS,
-    "JaxTrainingPlanConfig": "there are no models in Jax",
+    "JaxModuleInit": NO_JAX,
+    "JaxTrainingPlan": NO_JAX,
+    "JaxTrainingPlanConfig": NO_JAX,
+    "MlxTrainingPlan": NO_JAX,
+    "KwargsConfig": WORDS,
     "METRIC_KEYS": "names of metrics are those of model.history",
     "merge_kwargs": "give model.train() the words themselves, which come before those of configs",
 }
@@ -121,8 +128,7 @@ INSTEAD = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        instead = f": {INSTEAD[name]}" if name in INSTEAD else ""
-        raise AttributeError(f"module 'cellvae.train' has no attribute '{name}'{instead}")
+        raise missing_name("cellvae.train", name, INSTEAD, __all__)
     from importlib import import_module
 
     return getattr(import_module(WHERE.get(name, "cellvae.train.callbacks")), name)

@@ -30,6 +30,7 @@ OPTIMIZER_WORDS = (
     "weight_decay",
     "eps",
     "update_only_decoder",
+    "fused_optimizer",
 )
 PLATEAU_WORDS = {
     "lr_factor": "factor",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellvae.errors import TrainingWarning
+from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.messages import warn
 
 # The heuristic of scvi-tools: 400 epochs up to 20,000 cells, then as many cell visits.
@@ -10,9 +10,41 @@ MOST_EPOCHS = 400
 CELLS_AT_MOST_EPOCHS = 20_000
 
 
-def default_epochs(n_cells: int, most: int = MOST_EPOCHS) -> int:
+def get_max_epochs_heuristic(
+    n_obs: int, epochs_cap: int = MOST_EPOCHS, decay_at_n_obs: int = CELLS_AT_MOST_EPOCHS
+) -> int:
+    """Epochs that `train` makes of a number of cells where nothing else is said.
+
+    Parameters
+    ----------
+    n_obs
+        Number of cells.
+    epochs_cap
+        Epochs for few cells.
+    decay_at_n_obs
+        Number of cells from which on there are fewer epochs, so that as many cells are seen.
+
+    Returns
+    -------
+    From 1, with a warning, to `epochs_cap`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a number is below 1.
+    """
+    given = {"n_obs": n_obs, "epochs_cap": epochs_cap, "decay_at_n_obs": decay_at_n_obs}
+    for name, number in given.items():
+        if number < 1:
+            raise InvalidOptionError(f"Expected {name} to be at least 1; got {number}.")
+    return default_epochs(n_obs, epochs_cap, decay_at_n_obs)
+
+
+def default_epochs(
+    n_cells: int, most: int = MOST_EPOCHS, cells_at_most: int = CELLS_AT_MOST_EPOCHS
+) -> int:
     """Epochs for a number of cells; one, with a warning, for millions of them."""
-    epochs = round(CELLS_AT_MOST_EPOCHS / n_cells * most)
+    epochs = round(cells_at_most / n_cells * most)
     if epochs <= 1:
         warn(
             f"{n_cells:,} cells: training for 1 epoch. Give max_epochs to train for longer.",

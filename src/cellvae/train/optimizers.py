@@ -146,7 +146,8 @@ def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.
         return options.optimizer_creator(parameters)
     kind = Adam if options.optimizer == "Adam" else AdamW
     # One kernel for all parameters, where the device has it; None lets torch choose.
-    fused = True if all(p.device.type in ("cpu", "cuda") for p in parameters) else None
+    has_kernel = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    fused = (True if has_kernel else None) if options.fused_optimizer else False
     return kind(
         parameters, lr=options.lr, weight_decay=options.weight_decay, eps=options.eps, fused=fused
     )

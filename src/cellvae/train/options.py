@@ -47,6 +47,8 @@ class OptimizerOptions(Options):
     weight_decay: float = option(1e-6, at_least=0)
     eps: float = option(0.01, at_least=0)
     update_only_decoder: bool = False
+    fused_optimizer: bool = True
+    """Whether one kernel moves all weights, where the device has one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

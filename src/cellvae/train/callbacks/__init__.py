@@ -48,3 +48,7 @@ __all__ = [
     "Summary",
     "TrainingCheckpoint",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
