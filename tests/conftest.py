@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 # Where numba (of UMAP) shares its threads with torch, it would give torch more than the tests of a
 # worker are to have, and two workers of two threads each on two cores are far slower than one.
 os.environ.setdefault("NUMBA_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+# A pytest plugin of another package may have loaded numba before this file was read.
+if "numba" in sys.modules:
+    sys.modules["numba"].config.reload_config()
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -71,6 +71,15 @@ def fragmented(matrix: Any) -> sparse.csr_matrix:
     return sparse.csr_matrix((data, indices, whole.indptr * 2), shape=whole.shape)
 
 
+def read_only(matrix: Any) -> Any:
+    """The matrix with arrays that nobody may write to, as workers and mapped files have them."""
+    for array in (
+        (matrix.data, matrix.indices, matrix.indptr) if sparse.issparse(matrix) else [matrix]
+    ):
+        array.flags.writeable = False
+    return matrix
+
+
 FORMS: dict[str, Callable[[Any, Path], AnnData]] = {
     "dense": lambda m, p: as_anndata(m.copy()),
     "dense by column": lambda m, p: as_anndata(np.asfortranarray(m)),
@@ -85,6 +94,8 @@ FORMS: dict[str, Callable[[Any, Path], AnnData]] = {
     "float16 dense": lambda m, p: as_anndata(m.astype(np.float16)),
     "big endian": lambda m, p: as_anndata(m.astype(">f4")),
     "fragmented": lambda m, p: as_anndata(fragmented(m)),
+    "read-only dense": lambda m, p: as_anndata(read_only(m.copy())),
+    "read-only csr": lambda m, p: as_anndata(read_only(sparse.csr_matrix(m))),
     "view": lambda m, p: as_view(m),
     "layer": lambda m, p: in_layer(sparse.csr_matrix(m)),
     "backed dense": lambda m, p: on_disk(m, p),

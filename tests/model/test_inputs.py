@@ -37,6 +37,14 @@ def in_view(adata: AnnData) -> AnnData:
     return whole[9:]
 
 
+def read_only(adata: AnnData) -> AnnData:
+    """Cells whose arrays nobody may write to, as workers and mapped files have them."""
+    adata.X = sparse.csr_matrix(adata.X)
+    for array in (adata.X.data, adata.X.indices, adata.X.indptr):
+        array.flags.writeable = False
+    return adata
+
+
 FORMS: dict[str, Callable[[AnnData, Path], AnnData]] = {
     "float64": lambda adata, _: with_counts(adata, lambda x: x.astype(np.float64)),
     "int64": lambda adata, _: with_counts(adata, lambda x: x.astype(np.int64)),
@@ -49,6 +57,7 @@ FORMS: dict[str, Callable[[AnnData, Path], AnnData]] = {
     "csr of int32": lambda adata, _: with_counts(
         adata, lambda x: sparse.csr_matrix(x.astype(np.int32))
     ),
+    "read-only csr": lambda adata, _: read_only(adata),
     "view": lambda adata, _: in_view(adata),
     "backed": backed,
     "backed csr": lambda adata, folder: backed(with_counts(adata, sparse.csr_matrix), folder),

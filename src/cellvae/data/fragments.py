@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellvae.data.keys import check_is_anndata
+from cellvae.data.matrices import layer_names
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def reads_to_fragments(
         raise InvalidDataError(
             "Expected cells in memory; got an AnnData in backed mode. Load it: adata.to_memory()."
         )
-    if read_layer is not None and read_layer not in adata.layers:
-        layers = [*adata.layers]
+    layers = layer_names(adata)
+    if read_layer is not None and read_layer not in layers:
         raise UnknownKeyError(
             f"Expected a layer of adata.layers; got '{read_layer}'."
             f"{did_you_mean(read_layer, layers)} The layers are {named(layers) or 'none'}."

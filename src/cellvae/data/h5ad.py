@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.data.matrices import layer_names
 from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def same_arrays(adata: AnnData) -> AnnData:
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         varm=dict(adata.varm),
-        layers=dict(adata.layers),
+        layers={name: adata.layers[name] for name in layer_names(adata)},
         obsp=dict(adata.obsp),
         varp=dict(adata.varp),
         raw=adata.raw,

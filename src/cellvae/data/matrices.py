@@ -46,7 +46,7 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
     InvalidDataError
         If the matrix is of a kind that cells cannot be read from.
     """
-    layers = [str(name) for name in adata.layers]
+    layers = layer_names(adata)
     where = "adata.X" if layer is None else f"adata.layers['{layer}']"
     advice = "The models need raw counts. Name the layer that holds them with layer=..."
     advice += f" (layers here: {named(layers)})." if layers else " or put them into adata.X."
@@ -67,6 +67,11 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
     matrix = CountMatrix(values=values, where=where, advice=advice, cells=cells, genes=genes)
     refuse_unreadable(matrix)
     return matrix
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """Names of the layers, without `None`, under which AnnData 0.13 lists `adata.X` too."""
+    return [str(name) for name in adata.layers if name is not None]
 
 
 def refuse_unreadable(matrix: CountMatrix) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cellvae.data.matrices import layer_names
 from cellvae.errors import (
     DataMismatchError,
     DataWarning,
@@ -79,7 +80,7 @@ def with_genes_of(
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
-        layers={name: taken(layer, places) for name, layer in adata.layers.items()},
+        layers={name: taken(adata.layers[name], places) for name in layer_names(adata)},
         raw=adata.raw,
     )
     if not inplace:

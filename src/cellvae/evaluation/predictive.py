@@ -173,8 +173,9 @@ def found_genes(table: pd.DataFrame, p_threshold: float, n_top: int) -> NDArray[
     found = (table["p_value"] < p_threshold).to_numpy()
     if found.any():
         return found
-    found[np.argsort(-table["t"].abs().to_numpy(), kind="stable")[:n_top]] = True
-    return found
+    # Not written into `found`, which pandas 3 makes read-only.
+    most = np.argsort(-table["t"].abs().to_numpy(), kind="stable")[:n_top]
+    return np.isin(np.arange(len(table)), most)
 
 
 def agreement(measured: NDArray, drawn: NDArray) -> dict[str, float]:

@@ -74,6 +74,20 @@ def test_a_batch_does_not_share_memory_with_the_data(counts: np.ndarray) -> None
     assert (counts >= 0).all()
 
 
+@pytest.mark.parametrize("kind", [CodeColumn, NumberColumn])
+def test_a_column_that_nobody_may_write_to_is_copied(kind: type) -> None:
+    own = np.arange(6, dtype=np.int64 if kind is CodeColumn else np.float32).reshape(3, 2)
+    shared = kind(own)
+    assert shared.take(torch.tensor([2])).tolist() == [[4, 5]]
+    own.flags.writeable = False
+    copied = kind(own)
+    for attribute in ("codes", "values"):
+        if hasattr(copied, attribute):
+            assert np.shares_memory(getattr(shared, attribute).numpy(), own)
+            assert not np.shares_memory(getattr(copied, attribute).numpy(), own)
+    assert copied.take(torch.tensor([2])).tolist() == [[4, 5]]
+
+
 def test_a_csc_matrix_is_converted_once_and_it_is_said(
     counts: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:

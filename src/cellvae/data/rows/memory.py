@@ -117,7 +117,7 @@ class CodeColumn:
     """Codes of categories, [cells, columns], whole numbers from 0."""
 
     def __init__(self, codes: NDArray[np.int64]) -> None:
-        self.codes = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64))
+        self.codes = torch.from_numpy(np.require(codes, np.int64, ["C", "W"]))
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -133,7 +133,8 @@ class NumberColumn:
     """Numbers in single precision, [cells, columns]."""
 
     def __init__(self, values: NDArray[np.float32]) -> None:
-        self.values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        # Copied where nobody may write to it, as with columns of pandas 3: torch shares the rest.
+        self.values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
 
     def __len__(self) -> int:
         """Count the cells."""
