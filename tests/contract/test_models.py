@@ -158,6 +158,24 @@ def test_training_with_a_seed_leaves_global_state_alone(
     assert global_state() == before
 
 
+def test_the_learning_rate_falls_on_a_plateau_of_validation_in_every_second_epoch(
+    case: Any, train: Callable[..., None]
+) -> None:
+    model = case.made()
+    plan = {"reduce_lr_on_plateau": True, "lr": 0.01, "lr_patience": 0, "lr_factor": 0.5}
+    train(
+        model,
+        max_epochs=7,
+        check_val_every_n_epoch=2,
+        plan_kwargs={**plan, "lr_threshold": 1e9},
+    )
+    (name,) = [name for name in model.history if name.startswith("lr-")]
+    rates = model.history[name][name].tolist()
+    # Measured in epochs 1, 3 and 5: the first is the best so far, the others no improvement.
+    assert rates == pytest.approx([0.01] * 4 + [0.005] * 2 + [0.0025])
+    assert model.history["elbo_validation"].index.tolist() == [1, 3, 5]
+
+
 def test_training_ends_in_eval_mode_without_gradients_left(trained: Any) -> None:
     assert not any(part.training for part in trained.module.modules())
     assert trained.is_trained

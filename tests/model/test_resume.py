@@ -64,6 +64,10 @@ VARIANTS = {
             "lr_scheduler_metric": "elbo_train",
         }
     },
+    "plateau of validation": {
+        "check_val_every_n_epoch": 2,
+        "plan_kwargs": {"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 50.0},
+    },
     "warm-up by steps": {"plan_kwargs": {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": 20}},
     "accumulated": {"accumulate_grad_batches": 2},
     "stopping": {"early_stopping": True, "early_stopping_patience": 2},

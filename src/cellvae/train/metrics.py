@@ -7,7 +7,8 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import Literal
 
-from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.errors import InvalidOptionError, TrainingWarning, did_you_mean
+from cellvae.messages import warn
 
 Split = Literal["train", "validation"]
 Mode = Literal["min", "max"]
@@ -136,4 +137,21 @@ def check_monitor(name: str, known: Collection[str], *, more_may_come: bool = Fa
     raise InvalidOptionError(
         f"Nothing measures '{name}', which is to be monitored.{close} "
         f"Measured are: {', '.join(known)}."
+    )
+
+
+def warn_never_measured(name: str, measured: Collection[str]) -> None:
+    """Warn that a metric that a learning rate schedule follows was never measured.
+
+    Warns
+    -----
+    TrainingWarning
+        With the names of the metrics that were.
+    """
+    warn(
+        f"The learning rate schedule never stepped: '{name}' was not measured in any epoch of "
+        f"this run.{did_you_mean(name, measured)} Measured were: {', '.join(sorted(measured))}. "
+        "For a metric of validation cells, check_val_every_n_epoch must be at most the number of "
+        "epochs.",
+        TrainingWarning,
     )

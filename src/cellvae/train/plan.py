@@ -24,7 +24,7 @@ from cellvae.errors import TrainingError
 from cellvae.seeds import derive, own_randomness
 from cellvae.train.history import History
 from cellvae.train.layouts import match_layouts
-from cellvae.train.metrics import is_validation, metric_names
+from cellvae.train.metrics import canonical, is_validation, metric_names, warn_never_measured
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
 from cellvae.train.report import TrainingReport
@@ -240,10 +240,24 @@ class Plan(pl.LightningModule):
         if self.plateau_options is None:
             return optimizer
         schedule = make_plateau(optimizer, self.plateau_options)
+        # Lightning wants a metric of every epoch; lr_scheduler_step reads the one asked for.
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "monitor": self.plateau_options.metric},
+            "lr_scheduler": {"scheduler": schedule, "monitor": "train_loss"},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the learning rate schedule in epochs in which its metric was measured."""
+        assert self.plateau_options is not None
+        value = self.new_value(self.plateau_options.metric)
+        if value is not None:
+            scheduler.step(value)
+
+    def on_train_end(self) -> None:
+        """Warn if the metric of the learning rate schedule was never measured."""
+        for config in self.trainer.lr_scheduler_configs:
+            if self.plateau_options is not None and config.scheduler.last_epoch == 0:
+                warn_never_measured(self.plateau_options.metric, self.trainer.callback_metrics)
 
     def transfer_batch_to_device(
         self, batch: Block, device: torch.device, dataloader_idx: int
@@ -316,6 +330,12 @@ class Plan(pl.LightningModule):
         if name in self.logged_in:
             return self.logged_in[name] == self.epoch
         return self.validated or not is_validation(name)
+
+    def new_value(self, name: str) -> float | None:
+        """Value of a metric that was measured in this epoch, in any spelling; None otherwise."""
+        metrics = self.trainer.callback_metrics
+        name = canonical(name, metrics)
+        return float(metrics[name]) if name in metrics and self.is_fresh(name) else None
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's own stream of random numbers and set its KL weight."""

@@ -14,7 +14,7 @@ from anndata import AnnData, read_h5ad
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 
 from cellvae.data import Split
-from cellvae.errors import InvalidOptionError, UnknownOptionError
+from cellvae.errors import InvalidOptionError, TrainingWarning, UnknownOptionError
 from cellvae.model import SCVI
 from cellvae.train.arguments import parse
 from cellvae.train.callbacks.schedule import LRSchedulerCallback, chosen_optimizer
@@ -165,6 +165,62 @@ def test_a_metric_that_is_not_measured_in_an_epoch_does_not_move_it(
     run(module, rows, split, schedule, steps, check_val_every_n_epoch=3, max_epochs=8)
     # Measured in epochs 2 and 5: the first is the best so far, the second no improvement.
     assert steps.by_epoch == pytest.approx([LR] * 6 + [LR / 2] * 2)
+
+
+# With a threshold that no value passes, every measured value after the first halves the rate.
+PLATEAU = {"reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1e9, "lr_factor": 0.5}
+
+
+def halvings(measured: list[int], n_epochs: int) -> list[float]:
+    """Rates of the epochs of a run whose plateau metric is measured in these epochs."""
+    return [LR * 0.5 ** max(0, sum(m < e for m in measured) - 1) for e in range(n_epochs)]
+
+
+@pytest.mark.parametrize(
+    ("metric", "every", "measured"),
+    [
+        ("elbo_validation", 1, [0, 1, 2, 3, 4, 5, 6]),
+        ("elbo_validation", 2, [1, 3, 5]),
+        ("validation_elbo", 3, [2, 5]),
+        ("elbo_train", 2, [0, 1, 2, 3, 4, 5, 6]),
+        ("every_third_epoch_loss", None, [0, 3, 6]),
+        ("late_epochs_loss", 2, [3, 4, 5, 6]),
+    ],
+)
+def test_the_plateau_steps_in_epochs_that_measure_its_metric(
+    module: Any, rows: Any, split: Split, metric: str, every: int | None, measured: list[int]
+) -> None:
+    class Sometimes(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            epoch = trainer.current_epoch
+            if epoch % 3 == 0:
+                pl_module.log("every_third_epoch_loss", float(epoch), batch_size=1)
+            if epoch >= 3:
+                pl_module.log("late_epochs_loss", float(epoch), batch_size=1)
+
+    plan = {"lr": LR, **PLATEAU, "lr_scheduler_metric": metric}
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    words: dict[str, Any] = {"check_val_every_n_epoch": every, "max_epochs": 7}
+    plateau, callback = Steps(), Steps()
+    run(module, rows, split, Sometimes(), plateau, plan_kwargs=plan, **words)
+    assert plateau.by_epoch == pytest.approx(halvings(measured, 7))
+    module.load_state_dict(state)
+    schedule = LRSchedulerCallback(
+        "plateau",
+        monitor=metric,
+        arguments={"factor": 0.5, "patience": 0, "threshold": 1e9, "threshold_mode": "abs"},
+    )
+    run(module, rows, split, Sometimes(), schedule, callback, **words)
+    assert callback.by_epoch == plateau.by_epoch
+
+
+def test_a_schedule_whose_metric_never_came_says_so(module: Any, rows: Any, split: Split) -> None:
+    words: dict[str, Any] = {"check_val_every_n_epoch": 5, "max_epochs": 3}
+    expected = "never stepped: 'elbo_validation' was not measured"
+    with pytest.warns(TrainingWarning, match=expected):
+        run(module, rows, split, plan_kwargs=PLATEAU, **words)
+    with pytest.warns(TrainingWarning, match=expected):
+        run(module, rows, split, LRSchedulerCallback("plateau", monitor="elbo_validation"), **words)
 
 
 def test_validation_is_switched_on_for_the_metric(module: Any, rows: Any, split: Split) -> None:

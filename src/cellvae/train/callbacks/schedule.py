@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.options import checked
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.monitored import Monitored
 from cellvae.train.callbacks.rates import Rates
 from cellvae.train.callbacks.schedules import (
     Interval,
@@ -21,7 +20,7 @@ from cellvae.train.callbacks.schedules import (
     named_schedule,
     usual_interval,
 )
-from cellvae.train.metrics import canonical, is_validation
+from cellvae.train.metrics import canonical, is_validation, warn_never_measured
 from cellvae.train.plan import Plan
 
 
@@ -169,22 +168,28 @@ class LRSchedulerCallback(pl.Callback):
         assert self.schedule is not None
         if self.driven_by == "epoch":
             self.schedule.step()
-        elif self.driven_by == "metric" and self.is_fresh(trainer, pl_module):
-            assert self.monitor is not None
-            value = Monitored(self.monitor, "min").read(trainer.callback_metrics)
-            self.schedule.step(value)  # type: ignore[arg-type]
+        elif self.driven_by == "metric":
+            value = self.new_value(trainer, pl_module)
+            if value is not None:
+                self.schedule.step(value)  # type: ignore[arg-type]
         self.validated = False
 
-    def is_fresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Whether the metric has a value of this epoch."""
+    def new_value(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float | None:
+        """Value of the metric if it was measured in this epoch, else None."""
         assert self.monitor is not None
         if isinstance(pl_module, Plan):
-            return pl_module.is_fresh(canonical(self.monitor, trainer.callback_metrics))
-        return self.validated or not is_validation(self.monitor)
+            return pl_module.new_value(self.monitor)
+        metrics = trainer.callback_metrics
+        name = canonical(self.monitor, metrics)
+        is_new = name in metrics and (self.validated or not is_validation(name))
+        return float(metrics[name]) if is_new else None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the optimizer the settings that it had before the run."""
+        """Give the optimizer the settings it had before; warn if the metric never came."""
         self.put_back()
+        never = self.schedule is not None and self.schedule.last_epoch == 0
+        if never and self.driven_by == "metric" and self.monitor is not None:
+            warn_never_measured(self.monitor, trainer.callback_metrics)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
