@@ -68,6 +68,29 @@ def test_nobody_needs_to_be_unlabelled(labelled: AnnData) -> None:
     assert set(model.predict()) <= {"B", "NK", "T"}
 
 
+@pytest.mark.parametrize("others", ["unlabelled", "held out", "drawn"])
+def test_one_labelled_cell_in_a_step_is_learned_from(labelled: AnnData, others: str) -> None:
+    labels = labelled.obs["kind"].to_numpy(dtype=object)
+    known = {"unlabelled": [0], "held out": [0, 1, 2, 3, 4, 5], "drawn": [0, 3, 6]}[others]
+    keep = np.isin(np.arange(150), known)
+    labelled.obs["seen"] = np.where(keep, labels, "Unknown")
+    words: dict[str, Any] = {**QUICK, "max_epochs": 6, "check_val_every_n_epoch": 1}
+    words["plan_kwargs"] = {"lr": 0.02}
+    if others == "held out":
+        parts = [np.r_[0, 6:150], np.arange(1, 6)]
+        words["datasplitter_kwargs"] = {"external_indexing": parts}
+    else:
+        words |= {"train_size": 1.0, "n_samples_per_label": 1}
+    model = made(labelled, dropout_rate=0.0)
+    model.train(**words)
+    table = model.history.table
+    assert np.isfinite(table.filter(like="train").to_numpy()).all()
+    loss = table["train_classification_loss"]
+    assert loss.iloc[-1] < loss.iloc[0] or len(model.labels) == 1
+    assert table["train_accuracy"].iloc[-1] == 1
+    assert ("validation_accuracy" in table) == (others == "held out")
+
+
 def test_missing_labels_are_unknown_ones(labelled: AnnData) -> None:
     whole = made(labelled)
     labelled.obs["holes"] = labelled.obs["seen"].where(labelled.obs["seen"] != "Unknown")

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cellvae.entries import Entries
+from cellvae.nn.batch_norm import BatchNorm
 from cellvae.nn.covariates import beside, indicator_columns
 from cellvae.nn.input_linear import InputLinear
 
@@ -81,7 +82,7 @@ class FCLayers(nn.Module):
             n_given = widths[i + 1]
             layer = nn.Sequential(
                 (InputLinear if i == 0 else nn.Linear)(n_read, n_given, bias=bias),
-                nn.BatchNorm1d(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
+                BatchNorm(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
                 nn.LayerNorm(n_given, elementwise_affine=False)

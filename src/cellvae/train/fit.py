@@ -155,7 +155,7 @@ def fit(
     """
     start = start or Start()
     state, carried = start.state, start.carried
-    check_cells(split)
+    smallest = smallest_batch(module, split, options.loader)
     if labels is not None and (labels >= 0).any() and (labels[split.train] < 0).all():
         warn(
             "No training cell has a label, so none is learned. Give a split in which some do.",
@@ -176,7 +176,7 @@ def fit(
         batch_size: int, validating: bool, steps: StepsPerBlock = single
     ) -> tuple[EpochBlocks, EpochBlocks | None]:
         loader = dataclasses.replace(options.loader, batch_size=batch_size)
-        train = blocks_of(rows, split.train, loader, seed, SMALLEST, labels, steps.number)
+        train = blocks_of(rows, split.train, loader, seed, smallest, labels, steps.number)
         if not validating:
             return train, None
         told = resizable or options.trainer.keys() & OF_VALIDATION_BATCHES
@@ -185,7 +185,6 @@ def fit(
         return train, blocks_of(rows, split.validation, plain, seed, 1, labels)
 
     train_blocks, _ = cut(options.loader.batch_size, False)
-    check_batch_norm(module, options.loader)
     floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
     warmup = plan_warmup(options.warmup, max_epochs, train_blocks.n_steps, floor or 0.0)
     identity = {**start.identity, "training": described(options)}
@@ -498,29 +497,37 @@ def blocks_of(
     )
 
 
-def check_batch_norm(module: Module[Any], loader: LoaderOptions) -> None:
-    """Check that batches are large enough for the network.
-
-    Raises
-    ------
-    InvalidOptionError
-        If every batch would be one cell and the network normalises over batches.
-    """
-    normalised = any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules())
-    if normalised and loader.batch_size < 2:
-        raise InvalidOptionError(
-            "Expected batch_size to be at least 2, since the network normalises over the cells of "
-            f"a batch; got {loader.batch_size}. Or make the model with use_batch_norm='none'."
-        )
-
-
-def check_cells(split: Split) -> None:
-    """Check that there are cells to train on.
+def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> int:
+    """Least number of cells of a training batch; a smaller rest joins the batch before it.
 
     Raises
     ------
     InvalidDataError
-        If there are fewer than two.
+        If there is no cell to train on, or one where the network normalises over batches.
+    InvalidOptionError
+        If every batch would be one cell and the network normalises over batches.
     """
-    if len(split.train) < 2:
-        raise InvalidDataError(f"Expected at least 2 cells to train on; got {len(split.train)}.")
+    still = set(module.kept.still)
+    normalised = any(
+        isinstance(part, torch.nn.BatchNorm1d) and name not in still
+        for name, part in module.named_modules()
+    )
+    reason = ", since the network normalises over the cells of a batch" if normalised else ""
+    needed = 2 if normalised else 1
+    if len(split.train) < needed:
+        plural = "s" if needed > 1 else ""
+        raise InvalidDataError(
+            f"Expected at least {needed} cell{plural} to train on{reason}; got {len(split.train)}."
+        )
+    if loader.batch_size < needed:
+        raise InvalidOptionError(
+            f"Expected batch_size to be at least 2{reason}; got {loader.batch_size}."
+            f"{batch_norm_advice(module)}"
+        )
+    return 1 if min(loader.batch_size, len(split.train)) == 1 else SMALLEST
+
+
+def batch_norm_advice(module: Module[Any]) -> str:
+    """Sentence that says how a network is made without batch normalisation, if it can be."""
+    has_option = hasattr(getattr(module, "config", None), "use_batch_norm")
+    return " Or make the model with use_batch_norm='none'." if has_option else ""

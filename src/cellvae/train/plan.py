@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.contracts import Block, Loss, Module, Rows, to_device
 from cellvae.data.blocks import EpochBlocks
@@ -248,7 +249,10 @@ class Plan(pl.LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the learning rate schedule in epochs in which its metric was measured."""
-        assert self.plateau_options is not None
+        if self.plateau_options is None or not isinstance(scheduler, ReduceLROnPlateau):
+            # Such as that of Lightning's weight averaging.
+            super().lr_scheduler_step(scheduler, metric)
+            return
         value = self.new_value(self.plateau_options.metric)
         if value is not None:
             scheduler.step(value)
@@ -256,7 +260,9 @@ class Plan(pl.LightningModule):
     def on_train_end(self) -> None:
         """Warn if the metric of the learning rate schedule was never measured."""
         for config in self.trainer.lr_scheduler_configs:
-            if self.plateau_options is not None and config.scheduler.last_epoch == 0:
+            schedule = config.scheduler
+            never = isinstance(schedule, ReduceLROnPlateau) and schedule.last_epoch == 0
+            if never and self.plateau_options is not None:
                 warn_never_measured(self.plateau_options.metric, self.trainer.callback_metrics)
 
     def transfer_batch_to_device(
