@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.options import Options, check_known, checked, described, from_words, option
+from cellvae.options import (
+    Options,
+    check_arguments,
+    check_known,
+    checked,
+    described,
+    from_words,
+    option,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,9 @@ def test_defaults_and_fitting_values_are_kept() -> None:
         ("heat", np.float32(0.5), 0.5),
         ("heat", np.int16(7), 7.0),
         ("minutes", np.int64(3), 3),
+        ("minutes", 10.0, 10),
+        ("minutes", np.float32(4), 4),
+        ("racks", [1.0, np.int64(2)], [1, 2]),
         ("light", np.True_, True),
         ("mode", np.str_("grill"), "grill"),
         ("share", 1, 1.0),
@@ -70,14 +82,20 @@ def test_values_of_numpy_become_those_of_python(word: str, given: Any, kept: Any
         ("heat", "hot", "heat to be a number; got 'hot'"),
         ("heat", None, "heat to be a number; got None"),
         ("minutes", 0, "minutes to be at least 1; got 0"),
-        ("minutes", 1.0, "minutes to be a whole number or None; got 1.0"),
+        ("minutes", 1.5, "minutes to be a whole number or None; got 1.5"),
         ("minutes", True, "minutes to be a whole number or None; got True"),
         ("mode", "gril", "mode to be 'grill' or 'fan'; got 'gril'. Did you mean 'grill'?"),
         ("mode", 1, "mode to be 'grill' or 'fan'; got 1."),
         ("mode", np.array(["grill", "fan"]), "mode to be 'grill' or 'fan'; got array"),
         ("light", 1, "light to be True or False; got 1"),
         ("name", b"x", "name to be a text; got b'x'"),
-        ("racks", 1.5, "racks to be a whole number, a text, a list or a tuple; got 1.5"),
+        (
+            "racks",
+            1.5,
+            "racks to be a whole number, a text, a list of whole numbers or a tuple "
+            "of whole numbers; got 1.5",
+        ),
+        ("racks", ["a"], "a list of whole numbers or a tuple of whole numbers; got"),
         ("cake", ["eggs"], "cake to be a dictionary or None; got ['eggs']"),
         ("timer", 3, "timer to be a function or None; got 3"),
         (
@@ -135,4 +153,21 @@ def test_one_value_can_be_checked_alone() -> None:
 def test_annotations_are_described_in_words() -> None:
     assert described(int | None) == "a whole number or None"
     assert described(Literal["a", "b"] | float) == "'a', 'b' or a number"
-    assert described(list[int] | dict[str, int]) == "a list or dict"
+    assert described(list[int] | dict[str, int]) == "a list of whole numbers or dict"
+
+
+def test_arguments_of_functions_are_checked_and_converted() -> None:
+    @check_arguments()
+    def bake(
+        cakes: Sequence[str] | str, minutes: int = 3, *, weights: Mapping[str, float] | None = None
+    ) -> tuple[Any, ...]:
+        return cakes, minutes, weights
+
+    assert bake("plum", 4.0, weights={"plum": np.float32(2)}) == ("plum", 4, {"plum": 2.0})
+    with pytest.raises(InvalidOptionError, match="a sequence of texts or a text; got"):
+        bake(cakes=[1])
+    with pytest.raises(InvalidOptionError, match="minutes to be a whole number; got '4'"):
+        bake("plum", minutes="4")
+    with pytest.raises(InvalidOptionError, match="weights"):
+        bake("plum", weights={"plum": "heavy"})
+    assert str(inspect.signature(bake)).startswith("(cakes: ")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import inspect
 import math
 import numbers
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS: Mapping[object, str] = types.MappingProxyType(
     {
@@ -23,11 +27,16 @@ KINDS: Mapping[object, str] = types.MappingProxyType(
         str: "a text",
         list: "a list",
         tuple: "a tuple",
+        Sequence: "a sequence",
         Mapping: "a dictionary",
         Callable: "a function",
     }
 )
 """What a type is called in a message."""
+PLURALS: Mapping[object, str] = types.MappingProxyType(
+    {int: "whole numbers", float: "numbers", str: "texts"}
+)
+"""What several values of a type are called in a message."""
 
 
 def option(
@@ -109,6 +118,44 @@ def checked(
     )
 
 
+def check_arguments(*skipped: str) -> Callable[[F], F]:
+    """Decorator that checks the arguments of a function against its annotations.
+
+    Annotations that name what is imported for type checkers only are left alone.
+
+    Parameters
+    ----------
+    *skipped
+        Arguments that the function checks itself, with advice of its own.
+    """
+    return functools.partial(with_checked_arguments, skipped=skipped)
+
+
+def with_checked_arguments(function: F, skipped: Collection[str]) -> F:
+    """Function whose arguments, but for some, are checked and converted before each call."""
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def hints() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, annotation in function.__annotations__.items():
+            one = types.SimpleNamespace(__annotations__={name: annotation})
+            with contextlib.suppress(NameError, TypeError):
+                found |= typing.get_type_hints(one, globalns=function.__globals__)
+        return found
+
+    @functools.wraps(function)
+    def checked_call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            kind = signature.parameters[name].kind
+            if name in hints() and name not in skipped and kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
+                bound.arguments[name] = checked(name, value, hints()[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return checked_call  # type: ignore[return-value]
+
+
 def members(hint: Any) -> tuple[Any, ...]:
     """Alternatives of an annotation."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -127,13 +174,17 @@ def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     if hint is bool:
         return truth, bool(value) if truth else value
     if hint is int:
-        fits = isinstance(value, numbers.Integral) and not truth
-        return fits, int(value) if fits else value
+        return convert_to_int(value)
     if hint is float:
         return as_float(value)
-    if origin is tuple:
-        fits = isinstance(value, list | tuple)
-        return fits, tuple(value) if fits else value
+    if origin in (list, tuple):
+        return convert_elements(value, origin, typing.get_args(hint))
+    if origin is Sequence:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False, value
+        return all(convert_to_any(v, typing.get_args(hint)[0])[0] for v in value), value
+    if origin is not None and isinstance(value, Mapping) and issubclass(origin, Mapping):
+        return convert_items(value, *typing.get_args(hint))
     if hint is Any:
         return True, value
     if origin is not None and isinstance(origin, type):
@@ -152,6 +203,52 @@ def as_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:
     for choice in choices:
         if isinstance(value, type(choice)) and value == choice:
             return True, choice
+    return False, value
+
+
+def convert_to_int(value: Any) -> tuple[bool, Any]:
+    """Whether a value is a whole number (10.0 is one, True is not), and that number as an int."""
+    fits, number = as_float(value)
+    whole = fits and not is_truth(value) and math.isfinite(number) and number.is_integer()
+    return whole, int(value) if whole else value
+
+
+def convert_elements(
+    value: Any, container: type, elements: tuple[Any, ...]
+) -> tuple[bool, list[Any] | tuple[Any, ...] | Any]:
+    """Whether a list or tuple holds what its annotation names, and it with converted elements.
+
+    A list is taken where a tuple is expected; `tuple[int]` and `tuple[int, ...]` are alike unless
+    several types are named.
+    """
+    allowed = list | tuple if container is tuple else list
+    if not isinstance(value, allowed):
+        return False, value
+    hints = [hint for hint in elements if hint is not Ellipsis] or [Any]
+    if len(hints) > 1 and len(value) != len(hints):
+        return False, value
+    hints = hints if len(hints) > 1 else hints * len(value)
+    pairs = [convert_to_any(element, hint) for element, hint in zip(value, hints, strict=True)]
+    return all(fits for fits, _ in pairs), container(converted for _, converted in pairs)
+
+
+def convert_items(
+    value: Mapping[Any, Any], key_hint: Any, value_hint: Any
+) -> tuple[bool, Mapping[Any, Any]]:
+    """Whether a dictionary holds what its annotation names, and it with converted items."""
+    found = [(convert_to_any(k, key_hint), convert_to_any(v, value_hint)) for k, v in value.items()]
+    return (
+        all(key[0] and item[0] for key, item in found),
+        {key[1]: item[1] for key, item in found},
+    )
+
+
+def convert_to_any(value: Any, hint: Any) -> tuple[bool, Any]:
+    """Whether a value fits one of the alternatives of an annotation, and it in that type."""
+    for candidate in members(hint):
+        fits, converted = as_type(value, candidate)
+        if fits:
+            return True, converted
     return False, value
 
 
@@ -189,8 +286,11 @@ def described(hint: Any) -> str:
     words: list[str] = []
     for candidate in members(hint):
         kind = typing.get_origin(candidate) or candidate
+        inner = [arg for arg in typing.get_args(candidate) if arg not in (Ellipsis, Any)]
         if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
+        elif kind in (list, tuple, Sequence) and len(set(inner)) == 1:
+            words.append(f"{KINDS[kind]} of {PLURALS.get(inner[0]) or described(inner[0])}")
         else:
             words.append(KINDS.get(kind) or str(getattr(kind, "__name__", kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

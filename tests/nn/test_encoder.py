@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.nn import Encoder
+from cellvae.nn.encoder import bounded_exp
 
 SIZES = (3, 1, 2)
 
@@ -58,3 +59,12 @@ def test_a_logistic_normal_latent_is_shares() -> None:
     expected = np.exp(z.numpy()) / np.exp(z.numpy()).sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(shares, expected, rtol=1e-5)
     assert Encoder(4, 2).transform(z) is z
+
+
+def test_the_variance_of_a_cell_with_huge_counts_is_finite() -> None:
+    values = torch.tensor([-3.0, 0.0, 39.0, 90.0, 1e30], requires_grad=True)
+    variance = bounded_exp(values)
+    torch.testing.assert_close(variance[:3], values[:3].exp(), rtol=0, atol=0)
+    assert torch.isfinite(variance.square()).all()
+    variance.sum().backward()
+    assert values.grad is not None and torch.isfinite(values.grad).all()

@@ -50,8 +50,8 @@ def test_a_typo_names_the_right_word(words: dict, wrong: str, right: str) -> Non
         ({"max_epochs": 0}, "max_epochs to be at least 1; got 0"),
         ({"max_epochs": 2.5}, "max_epochs to be a whole number or None; got 2.5"),
         ({"train_size": 1.5}, "train_size to be above 0 and at most 1; got 1.5"),
-        ({"plan_kwargs": {"lr": -1}}, "lr to be above 0.* got -1"),
-        ({"plan_kwargs": {"lr": float("nan")}}, "lr to be above 0.* got nan"),
+        ({"plan_kwargs": {"lr": -1}}, "lr to be at least 0.* got -1"),
+        ({"plan_kwargs": {"lr": float("nan")}}, "lr to be at least 0.* got nan"),
         (
             {"plan_kwargs": {"optimizer": "adam"}},
             "'Adam', 'AdamW' or 'Custom'; got 'adam'. Did you mean 'Adam'",

@@ -59,7 +59,10 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
         If the value of a cell is missing, or values cannot be categories, as lists cannot.
     """
     try:
-        values = column(adata, key).astype("category")
+        values = column(adata, key)
+        # pandas has no index of float16, and so no categories.
+        values = values.astype("float32") if values.dtype == "float16" else values
+        values = values.astype("category")
     except TypeError as error:
         raise InvalidDataError(
             f"Expected values in adata.obs['{key}'] that can be told apart (text, numbers, dates, "

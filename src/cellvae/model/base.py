@@ -31,6 +31,7 @@ from cellvae.errors import (
     NotSetUpError,
     NotTrainedError,
 )
+from cellvae.folders import check_output_folder
 from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, SavedModel, read_model
@@ -696,17 +697,18 @@ class Model(ScviToolsNames):
         Raises
         ------
         InvalidOptionError
-            If there is a model already and `overwrite` is False, or there are no cells to save.
+            If there is a model already and `overwrite` is False, there are no cells to save, or
+            the path is a file.
         UnknownOptionError
             If a keyword is misspelt.
         """
         known = ("prefix", "overwrite", "save_anndata", "format", *ANNDATA_WRITE_WORDS)
         check_known(anndata_write_kwargs, known, "save()")
+        folder = check_output_folder(dir_path, "dir_path")
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
         adata = self.adata if save_anndata else None
         if format == "scvi-tools":
-            folder = Path(dir_path).expanduser()
             if is_foreign(folder, prefix or "") and not overwrite:
                 raise InvalidOptionError(
                     f"{folder} holds a model of scvi-tools already. Give overwrite=True, or "

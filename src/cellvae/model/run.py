@@ -14,6 +14,7 @@ import torch
 
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
+from cellvae.folders import check_output_folder
 from cellvae.model.files import ModelFolder
 from cellvae.persistence.training_state import read_state
 from cellvae.seeds import draw_seed
@@ -41,7 +42,7 @@ def train(model: Model, parsed: Parsed) -> None:
     check_can_learn(model, parsed.options)
     rows = model.own_rows()
     options = parsed.options
-    run_dir = None if options.run_dir is None else Path(options.run_dir).expanduser()
+    run_dir = None if options.run_dir is None else check_output_folder(options.run_dir, "run_dir")
     state_dir = state_folder(model, parsed, run_dir)
     state = interrupted_run(options, state_dir)
     anew = options.reset and state is None

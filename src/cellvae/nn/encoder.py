@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -15,8 +14,17 @@ from cellvae.entries import Entries
 from cellvae.nn.dense import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
+MAX_LOG_VARIANCE = 40.0
+"""Largest logarithm of a variance: the square of its exponential fits in single precision."""
+
+
+def bounded_exp(log_variance: Tensor) -> Tensor:
+    """Exponential that stays finite for cells with huge counts, with its square."""
+    return log_variance.clamp(max=MAX_LOG_VARIANCE).exp()
+
+
 POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": torch.exp,
+    "exp": bounded_exp,
     "softplus": functional.softplus,
 }
 

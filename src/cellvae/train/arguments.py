@@ -73,6 +73,8 @@ IDLE_LOADER_WORDS = (
     "drop_dataset_tail",
     "prefetch_factor",
 )
+UNSUPPORTED_PRECISION = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
+"""Values of Lightning's `precision` that hold weights and counts in half precision or less."""
 EARLY_STOPPING_WORDS = {
     f"early_stopping_{field.name}": field.name for field in dataclasses.fields(EarlyStoppingOptions)
 }
@@ -292,7 +294,19 @@ def parse_early_stopping(words: Mapping[str, Any]) -> EarlyStoppingOptions | Non
 
 
 def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> dict[str, Any]:
-    """Arguments that go to Lightning's trainer as they are."""
+    """Arguments that go to Lightning's trainer as they are.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the precision is one in which counts and weights would lose their digits.
+    """
+    if words.get("precision") in UNSUPPORTED_PRECISION:
+        raise InvalidOptionError(
+            "Expected a precision that keeps weights and counts in single precision at least; got "
+            f"{words['precision']!r}: sums of counts have more digits than it holds. Use "
+            "'bf16-mixed' or '16-mixed', which compute in half precision what allows it."
+        )
     ours = {*RUN_WORDS, *PROGRESS_WORDS, "enable_checkpointing", "callbacks"}
     arguments = {k: v for k, v in words.items() if k in trainer_words and k not in ours}
     if words.get("log_save_dir") is not None:

@@ -43,7 +43,7 @@ class OptimizerOptions(Options):
 
     optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
     optimizer_creator: OptimizerCreator | None = None
-    lr: float = option(1e-3, above=0)
+    lr: float = option(1e-3, at_least=0)
     weight_decay: float = option(1e-6, at_least=0)
     eps: float = option(0.01, at_least=0)
     update_only_decoder: bool = False

@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.folders import check_output_folder
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.checkpoint_index import SavedModel
 from cellvae.train.callbacks.checkpoint_name import EXCEPTION, LAST, CheckpointName
 from cellvae.train.callbacks.checkpoint_store import BEST, SavedModels
@@ -95,6 +97,7 @@ class SaveCheckpoint(Checkpoint):
 
     group: Group = Group.CHECKPOINT
 
+    @check_arguments("epochs")
     def __init__(
         self,
         dirpath: str | Path | None = None,
@@ -136,7 +139,7 @@ class SaveCheckpoint(Checkpoint):
         self.monitor = monitor
         self.monitored = None if monitor is None else Monitored(monitor, mode)
         self.mode = mode if self.monitored is None else self.monitored.mode
-        self.dirpath = None if dirpath is None else Path(dirpath).expanduser()
+        self.dirpath = None if dirpath is None else check_output_folder(dirpath, "dirpath")
         self.filename = filename
         self.naming = CheckpointName(filename, monitor, insert_names=auto_insert_metric_name)
         self.load_best_on_end = load_best_on_end

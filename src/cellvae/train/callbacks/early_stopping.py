@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from torch import nn
 
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.best_weights import BestWeights, network
 from cellvae.train.callbacks.contract import Group, Produces
 from cellvae.train.callbacks.criteria import check_choices, criteria_of, each
@@ -81,6 +82,7 @@ class EarlyStopping(LightningEarlyStopping):
 
     group: Group = Group.STOPPER
 
+    @check_arguments("mode", "warmup_epochs")
     def __init__(
         self,
         monitor: str | Sequence[str] = "elbo_validation",

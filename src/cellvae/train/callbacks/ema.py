@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
+from cellvae.options import check_arguments
 from cellvae.train.averaging import copy_into, move_towards
 from cellvae.train.callbacks.best_weights import network
 from cellvae.train.callbacks.contract import Group
@@ -56,6 +57,7 @@ class EMA(pl.Callback):
 
     group: Group = Group.MUTATOR
 
+    @check_arguments()
     def __init__(
         self,
         decay: float = 0.99,

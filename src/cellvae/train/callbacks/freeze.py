@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.plan import Plan
 
@@ -101,6 +102,7 @@ class Freeze(pl.Callback):
 
     group = Group.MUTATOR
 
+    @check_arguments()
     def __init__(
         self, modules: Choice, *, until_epoch: int | None = None, freeze_batch_norm: bool = True
     ) -> None:

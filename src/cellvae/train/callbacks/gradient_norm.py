@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.freeze import network_of
 
@@ -46,6 +47,7 @@ class GradNormMonitor(pl.Callback):
 
     group = Group.PRODUCER
 
+    @check_arguments()
     def __init__(self, per_layer: bool = False, every_n_steps: int = 50) -> None:
         super().__init__()
         if every_n_steps < 1:

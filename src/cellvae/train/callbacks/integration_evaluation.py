@@ -11,6 +11,7 @@ import numpy as np
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.panel import NEEDS, PANEL, integration_scores, scores_of_panel
 from cellvae.evaluation.scib import load_scib
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.integration_cells import (
     IntegrationCells,
@@ -80,6 +81,7 @@ class IntegrationEvaluation(pl.Callback):
 
     group: Group = Group.PRODUCER
 
+    @check_arguments()
     def __init__(
         self,
         batch_key: str | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 
 
@@ -34,6 +35,7 @@ class LRMonitor(pl.Callback):
 
     group = Group.RECORDER
 
+    @check_arguments()
     def __init__(self, log_momentum: bool = False, log_weight_decay: bool = False) -> None:
         super().__init__()
         self.log_momentum = log_momentum

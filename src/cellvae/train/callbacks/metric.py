@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 
 from cellvae.contracts import Block, Module
 from cellvae.errors import InvalidOptionError
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.latents import in_precision, plan_of, undisturbed
 
@@ -53,6 +54,7 @@ class MetricCallback(pl.Callback):
 
     group: Group = Group.PRODUCER
 
+    @check_arguments()
     def __init__(
         self,
         metrics: Mapping[str, Metric],

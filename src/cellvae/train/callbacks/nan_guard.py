@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
 from cellvae.kernels import all_finite
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.nan_event import NaNEvent, find_cause
 from cellvae.train.plan import Plan
@@ -54,6 +55,7 @@ class NaNGuard(pl.Callback):
     takes_blocks: ClassVar[bool] = True
     takes_recordings: ClassVar[bool] = True
 
+    @check_arguments()
     def __init__(self, on_nan: OnNaN = "stop_restore", *, most_skipped: float = 0.5) -> None:
         super().__init__()
         known = get_args(OnNaN)

@@ -17,6 +17,7 @@ from cellvae.data.embedding_file import EmbeddingFile
 from cellvae.data.matrix_file import check_new_file
 from cellvae.data.passes import in_batches
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.options import check_arguments
 from cellvae.seeds import own_randomness
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.latents import ChosenCells, choose_cells, plan_of, undisturbed
@@ -68,6 +69,7 @@ class PredictionWriter(pl.Callback):
 
     group = Group.CHECKPOINT
 
+    @check_arguments("quantities")
     def __init__(
         self,
         path: str | Path,

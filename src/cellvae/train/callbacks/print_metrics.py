@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.metrics import canonical
 from cellvae.train.plan import Plan
@@ -34,6 +35,7 @@ class PrintMetrics(pl.Callback):
 
     group: ClassVar[Group] = Group.RECORDER
 
+    @check_arguments()
     def __init__(
         self,
         every_n_epochs: int = 1,

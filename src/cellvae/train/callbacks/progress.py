@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Follows, Group, Ordered
 from cellvae.train.metrics import canonical
 from cellvae.train.plan import Plan
@@ -50,6 +51,7 @@ class EpochBar(ProgressBar):
     group = Group.RECORDER
     takes_blocks = True
 
+    @check_arguments()
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__()
         if refresh_rate < 0:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.resource_rows import (
     PHASES,
@@ -73,6 +74,7 @@ class ResourceMonitor(pl.Callback):
 
     group = Group.RECORDER
 
+    @check_arguments()
     def __init__(self, path: str | Path | None = None) -> None:
         super().__init__()
         if path is not None and Path(path).is_dir():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.evaluation.retrieval import AT_K, OF_ALL, Distance, retrieval_scores, score_names
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.latents import ChosenCells, choose_cells, draw, plan_of
 from cellvae.train.callbacks.retrieval_sides import Sides, sides_of
@@ -92,6 +93,7 @@ class RetrievalEvaluation(pl.Callback):
 
     group: Group = Group.PRODUCER
 
+    @check_arguments("metrics")
     def __init__(
         self,
         query: Any = None,

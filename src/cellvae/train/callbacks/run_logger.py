@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.described import describe
 from cellvae.train.plan import Plan
@@ -47,6 +48,7 @@ class RunLogger(pl.Callback):
 
     group: ClassVar[Group] = Group.RECORDER
 
+    @check_arguments()
     def __init__(self, run_dir: str | Path | None = None, level: str = "INFO") -> None:
         super().__init__()
         levels = logging.getLevelNamesMapping()

@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.options import checked
+from cellvae.options import check_arguments, checked
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.rates import Rates
 from cellvae.train.callbacks.schedules import (
@@ -67,6 +67,7 @@ class LRSchedulerCallback(pl.Callback):
     # After the callbacks that log the metrics of an epoch.
     group = Group.RECORDER
 
+    @check_arguments("scheduler")
     def __init__(
         self,
         scheduler: str | SchedulerFactory,

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.messages import logger, warn
-from cellvae.options import Options, option
+from cellvae.options import Options, check_arguments, option
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.freeze import Choice, Held, check_rest, network_of
 from cellvae.train.callbacks.rates import Rates, change_rate
@@ -86,6 +86,7 @@ class Stages(pl.Callback):
 
     group = Group.MUTATOR
 
+    @check_arguments("stages")
     def __init__(self, stages: Sequence[Stage], verbose: bool = False) -> None:
         super().__init__()
         self.stages = list(stages)

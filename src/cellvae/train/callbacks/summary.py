@@ -7,6 +7,7 @@ from typing import IO, ClassVar
 import lightning.pytorch as pl
 from torch import nn
 
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.plan import Plan
 
@@ -22,6 +23,7 @@ class Summary(pl.Callback):
 
     group: ClassVar[Group] = Group.RECORDER
 
+    @check_arguments("file")
     def __init__(self, file: IO[str] | None = None) -> None:
         super().__init__()
         self.file = file

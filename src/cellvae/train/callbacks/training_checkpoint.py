@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.folders import check_output_folder
 from cellvae.messages import logger
+from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.plan import Plan
 from cellvae.train.state import capture
@@ -47,6 +49,7 @@ class TrainingCheckpoint(pl.Callback):
 
     group: ClassVar[Group] = Group.STATE
 
+    @check_arguments()
     def __init__(
         self,
         dirpath: str | Path | None = None,
@@ -64,7 +67,7 @@ class TrainingCheckpoint(pl.Callback):
             raise InvalidOptionError(
                 f"Expected every_n_minutes to be at least 0; got {every_n_minutes}."
             )
-        self.dirpath = None if dirpath is None else Path(dirpath).expanduser()
+        self.dirpath = None if dirpath is None else check_output_folder(dirpath, "dirpath")
         self.every_n_epochs = every_n_epochs
         self.every_n_minutes = every_n_minutes
         self.keep_last = keep_last
