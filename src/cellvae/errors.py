@@ -83,6 +83,10 @@ class UnsafeFileError(FileFormatError):
     """A model file that asks for more than reading values: code, other paths, huge memory."""
 
 
+class DownloadError(CellvaeError, OSError):
+    """A file of a data set that cannot be downloaded, or has not the content that it should."""
+
+
 class CellvaeWarning(UserWarning):
     """Any warning of the package."""
 
