@@ -76,7 +76,7 @@ def read_cortex(path: Path) -> AnnData:
         )
         counts = table.iloc[:, N_NAMES:].to_numpy(np.int32).T.copy()
         cells = pd.DataFrame({"cell_type": cell_types, "cluster": clusters})
-        if len(cells) != len(counts):
+        if not len(cells) or len(cells) != len(counts):
             raise ValueError(f"{len(cells):,} cell types for {len(counts):,} cells")
     except (ValueError, IndexError) as error:
         raise InvalidDataError(

@@ -55,7 +55,7 @@ def fetch(file: DatasetFile, folder: Path) -> Path:
     path = folder / file.name
     if path.exists():
         check_checksum(path, file.sha256)
-        logger.info("Reading %s, which is there already", path)
+        logger.debug("Reading %s, which is there already", path)
     else:
         download(file, path)
     return path
