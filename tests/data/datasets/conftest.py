@@ -71,6 +71,7 @@ def write_plain(folder: Path) -> None:
             "y_coord": [*range(10, 20)],
         },
     )
+    fish.X = fish.X.toarray()
     fish.obs["str_labels"] = fish.obs["str_labels"].astype("category")
     fish.write_h5ad(folder / "smfish.h5ad")
 

@@ -45,7 +45,8 @@ def main() -> None:
     }
     both = found["multiome"].copy()
     parts = [both[:, :2].copy(), both[:1, 2:].copy()]
-    found["organized"] = data.organize_multiome_anndatas(both, *parts)
+    if hasattr(both, "concatenate"):  # anndata 0.13 has it no more, and scvi-tools 1.5.1 needs it.
+        found["organized"] = data.organize_multiome_anndatas(both, *parts)
     cite = found["tenx"].copy()
     cite.var["feature_types"] = ["Antibody Capture"] + ["Gene Expression"] * (cite.n_vars - 1)
     found["proteins"] = data.organize_cite_seq_10x(cite, copy=True)
@@ -55,10 +56,12 @@ def main() -> None:
 
 def plain(adata: AnnData) -> AnnData:
     """AnnData whose texts any version of anndata can write and read."""
-    for table in (adata.obs, adata.var):
+    tables = [table for table in adata.obsm.values() if hasattr(table, "columns")]
+    for table in (adata.obs, adata.var, *tables):
         table.index = table.index.astype(object)
+        table.columns = table.columns.astype(object)
         for column in table:
-            if not np.issubdtype(np.asarray(table[column]).dtype, np.number):
+            if np.asarray(table[column]).dtype.kind not in "biuf":
                 table[column] = table[column].astype(object)
     adata.uns = {}
     return adata

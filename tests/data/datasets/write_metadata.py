@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-BARCODES = ["%s-1" % code for code in ("CC", "AA", "GG", "TT")] + ["AC-11", "CA-1"]
+BARCODES = ["CC-1", "AA-1", "GG-1", "TT-1", "AC-11", "CA-1"]
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def read_cortex(path: Path) -> AnnData:
         raise InvalidDataError(
             f"Expected the table of cortex cells in '{path}'; it cannot be read: {error}"
         ) from error
-    adata = AnnData(counts, var=pd.DataFrame(index=table[0].astype(str).rename(None)))
+    adata = AnnData(counts, var=pd.DataFrame(index=table[0].astype(str).to_numpy()))
     adata.obs["labels"] = np.unique(cell_types.astype(str), return_inverse=True)[1]
     adata.obs["precise_labels"] = np.unique(clusters.astype(str), return_inverse=True)[1]
     adata.obs["cell_type"] = cell_types

@@ -57,8 +57,9 @@ def organize_multiome_anndatas(
         if not part.var_names.is_unique:
             twice = part.var_names[part.var_names.duplicated()].unique()
             raise InvalidDataError(
-                f"Expected features of different names in the {modality} cells; {named(list(twice))} "
-                "occur twice. Make them differ: adata.var_names_make_unique()."
+                f"Expected features of different names in the {modality} cells; "
+                f"{named(list(twice))} occur twice. Make them differ: "
+                "adata.var_names_make_unique()."
             )
         shared = np.flatnonzero(part.var_names.isin(features))
         if not len(shared):

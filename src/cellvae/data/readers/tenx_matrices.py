@@ -40,7 +40,7 @@ def read_10x_atac(base_path: str | Path) -> AnnData:
     peaks = pd.read_csv(found_in(folder, "peaks.bed"), sep="\t", header=None, comment="#")
     peaks = peaks.rename(columns={0: "chr", 1: "start", 2: "end"})
     ranges = peaks["start"].astype(str) + "-" + peaks["end"].astype(str)
-    peaks.index = pd.Index(peaks["chr"].astype(str) + ":" + ranges, name=None)
+    peaks.index = pd.Index(peaks["chr"].astype(str) + ":" + ranges).rename(None)
     return read_folder(folder, peaks)
 
 
@@ -77,7 +77,7 @@ def read_10x_multiome(base_path: str | Path) -> AnnData:
         keep_default_na=False,
         na_values={column: [""] for column in (3, 4, 5)},
     )
-    features.index = pd.Index(features.index.astype(str), name=None)
+    features.index = features.index.astype(str).rename(None)
     names = {0: "ID", 2: "modality", 3: "chr", 4: "start", 5: "end"}
     return read_folder(folder, features.rename(columns=names))
 
