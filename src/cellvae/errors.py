@@ -10,6 +10,7 @@ __all__ = [
     "CellvaeWarning",
     "DataMismatchError",
     "DataWarning",
+    "DownloadError",
     "FileFormatError",
     "InvalidDataError",
     "InvalidOptionError",

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from cellvae.data import read_loom
-from cellvae.errors import InvalidDataError, UnknownKeyError
+from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
 
 DENSE = np.array([[0, 1, 2, 0], [3, 0, 0, 0], [0, 0, 4, 5]])
 """Main matrix, [genes, cells]."""
@@ -53,6 +53,10 @@ def test_every_part_is_read(path: Path, is_sparse: bool, monkeypatch: pytest.Mon
     assert adata.obs["ClusterID"].tolist() == [1, 0, 1, 2] and [*adata.obs] == ["ClusterID"]
     assert adata.obsm["X_umap"].tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
     assert adata.obsm["Spatial"].shape == (4, 2)
+    old = read_loom(path, obsm_names={"X_umap": ["umap_1", "umap_2"]})
+    np.testing.assert_array_equal(old.obsm["X_umap"], adata.obsm["X_umap"])
+    with pytest.raises(InvalidOptionError, match="obsm_names; got both"):
+        read_loom(path, obsm_names={"a": ["umap_1"]}, obsm_mapping={"a": ["umap_1"]})
 
 
 def test_the_main_matrix_comes_without_the_layer(path: Path) -> None:

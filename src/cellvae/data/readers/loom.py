@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse as scipy_sparse
 
-from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
+from cellvae.errors import (
+    InvalidDataError,
+    InvalidOptionError,
+    UnknownKeyError,
+    did_you_mean,
+    named,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,7 +35,9 @@ def read_loom(
     cleanup: bool = False,
     X_name: str = "spliced",
     obs_names: str = "CellID",
+    obsm_names: Mapping[str, Iterable[str]] | None = None,
     var_names: str = "Gene",
+    varm_names: Mapping[str, Iterable[str]] | None = None,
     dtype: str = "float32",
     obsm_mapping: Mapping[str, Iterable[str]] = NOTHING,
     varm_mapping: Mapping[str, Iterable[str]] = NOTHING,
@@ -55,6 +63,8 @@ def read_loom(
     obsm_mapping, varm_mapping
         Arrays of `obsm` and `varm`, and the attributes that each is put together from:
         `{"X_umap": ["umap_1", "umap_2"]}`.
+    obsm_names, varm_names
+        Old names of `obsm_mapping` and `varm_mapping`.
     validate
         Changes nothing: what is read is checked, and nothing else.
 
@@ -70,6 +80,8 @@ def read_loom(
         If there is no such file.
     InvalidDataError
         If it is no loom file.
+    InvalidOptionError
+        If a mapping is given by both names.
     UnknownKeyError
         If an attribute of `obsm_mapping` or `varm_mapping` is not there.
 
@@ -80,6 +92,8 @@ def read_loom(
     import h5py
     from anndata import AnnData
 
+    of_cells = one_mapping("obsm", obsm_mapping, obsm_names)
+    of_genes = one_mapping("varm", varm_mapping, varm_names)
     path = Path(filename)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a loom file at '{path}'; there is none.")
@@ -95,14 +109,25 @@ def read_loom(
         others = {name: read_matrix(layer, sparse) for name, layer in layers.items()}
         if X_name in layers:
             others["matrix"] = read_matrix(file["matrix"], sparse)
-        obs, obsm = read_attributes(file["col_attrs"], obs_names, obsm_mapping)
-        var, varm = read_attributes(file["row_attrs"], var_names, varm_mapping)
+        obs, obsm = read_attributes(file["col_attrs"], obs_names, of_cells)
+        var, varm = read_attributes(file["row_attrs"], var_names, of_genes)
     uns: dict[str, Any] = {}
     if cleanup:
         for key, table in (("loom-obs", obs), ("loom-var", var)):
             single = {name: table.pop(name).iloc[0] for name in constant_columns(table)}
             uns |= {key: single} if single else {}
     return AnnData(counts, obs=obs, var=var, layers=others, obsm=obsm, varm=varm, uns=uns)
+
+
+def one_mapping(
+    name: str, mapping: Mapping[str, Iterable[str]], old: Mapping[str, Iterable[str]] | None
+) -> Mapping[str, Iterable[str]]:
+    """Mapping that is given by its name or by its old name."""
+    if mapping and old:
+        raise InvalidOptionError(
+            f"Expected {name}_mapping or its old name, {name}_names; got both. Give {name}_mapping."
+        )
+    return mapping or old or {}
 
 
 def read_matrix(values: Any, sparse: bool) -> Any:
