@@ -10,6 +10,7 @@ __all__ = [
     "CellvaeWarning",
     "DataMismatchError",
     "DataWarning",
+    "DownloadError",
     "FileFormatError",
     "InvalidDataError",
     "InvalidOptionError",
@@ -81,6 +82,10 @@ class FileFormatError(CellvaeError, ValueError):
 
 class UnsafeFileError(FileFormatError):
     """A model file that asks for more than reading values: code, other paths, huge memory."""
+
+
+class DownloadError(CellvaeError, OSError):
+    """A file of a data set that cannot be downloaded, or has not the content that it should."""
 
 
 class CellvaeWarning(UserWarning):

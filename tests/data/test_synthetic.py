@@ -40,6 +40,17 @@ def test_the_arguments_of_scvi_tools_come_in_its_order() -> None:
         "generate_coordinates",
         "return_mudata",
         "seed",
+        "batch_key",
+        "labels_key",
+        "rna_key",
+        "gene_names_prefix",
+        "protein_expression_key",
+        "protein_names_key",
+        "protein_names_prefix",
+        "accessibility_key",
+        "region_names_prefix",
+        "coordinates_key",
+        "rna_dist",
     ]
 
 
@@ -85,11 +96,44 @@ def test_parts_can_be_left_out_or_added() -> None:
     assert not synthetic_iid(10, dropout_ratio=0.0).X.any()
 
 
+def test_every_part_can_have_another_name() -> None:
+    adata, usual = (
+        synthetic_iid(
+            20,
+            generate_coordinates=True,
+            batch_key="donor",
+            labels_key="type",
+            gene_names_prefix="g",
+            protein_expression_key="adt",
+            protein_names_key="antibodies",
+            protein_names_prefix="p",
+            accessibility_key="atac",
+            coordinates_key="xy",
+        ),
+        synthetic_iid(20, generate_coordinates=True),
+    )
+    assert adata.obs.columns.tolist() == ["donor", "type"]
+    assert adata.obs["type"].tolist() == usual.obs["labels"].tolist()
+    assert adata.var_names[1] == "g_1" and adata.uns["antibodies"][2] == "p_2"
+    for name, other in (("adt", "protein_expression"), ("atac", "accessibility"), ("xy",) * 2):
+        other = "coordinates" if other == "xy" else other
+        np.testing.assert_array_equal(adata.obsm[name], usual.obsm[other])
+    assert set(adata.obsm) == {"adt", "atac", "xy"}
+
+
+def test_genes_can_be_normal() -> None:
+    values = synthetic_iid(1000, n_genes=50, rna_dist="normal", dropout_ratio=1.0).X.astype(float)
+    assert abs(values.mean() - 5) < 5 * 2 / np.sqrt(values.size)
+    assert abs(values.std() / 2 - 1) < 0.02
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({"batch_size": 0}, "batch_size of at least 1; got 0"),
         ({"n_genes": 0}, "n_genes of at least 1; got 0"),
+        ({"n_proteins": -1}, "n_proteins of at least 0; got -1"),
+        ({"rna_dist": "poisson"}, "rna_dist to be 'nb' or 'normal'; got 'poisson'"),
         ({"dropout_ratio": 1.5}, "dropout_ratio from 0 to 1; got 1.5"),
         ({"sparse_format": "csr_matrx"}, r"got 'csr_matrx'\. Did you mean 'csr_matrix'"),
     ],
@@ -115,3 +159,6 @@ def test_a_mudata_has_the_counts_of_the_anndata() -> None:
     np.testing.assert_array_equal(both["protein_expression"].X, adata.obsm["protein_expression"])
     np.testing.assert_array_equal(both["accessibility"].X, adata.obsm["accessibility"])
     assert both.obs["batch"].tolist() == adata.obs["batch"].tolist()
+    renamed = synthetic_iid(10, return_mudata=True, rna_key="genes", region_names_prefix="peak")
+    assert {*renamed.mod} == {"genes", "accessibility", "protein_expression"}
+    assert renamed["accessibility"].var_names[0] == "peak_0"

@@ -1,14 +1,35 @@
-"""AnnData in, blocks of batches out; and small data sets."""
+"""AnnData in, blocks of batches out; data sets by name, and readers of files."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cellvae.data.cells import cell_numbers
-from cellvae.data.datasets import pbmc68k_reduced
+from cellvae.data.datasets import (
+    annotation_simulation,
+    brainlarge_dataset,
+    breast_cancer_dataset,
+    cellxgene,
+    cortex,
+    dataset_10x,
+    frontalcortex_dropseq,
+    heart_cell_atlas_subsampled,
+    mouse_ob_dataset,
+    pbmc68k_reduced,
+    pbmc_dataset,
+    pbmc_seurat_v4_cite_seq,
+    pbmcs_10x_cite_seq,
+    prefrontalcortex_starmap,
+    purified_pbmc_dataset,
+    retina,
+    smfish,
+    spleen_lymph_cite_seq,
+)
 from cellvae.data.fragments import reads_to_fragments
 from cellvae.data.gene_selection import poisson_gene_selection
 from cellvae.data.keys import CountKeys, Keys, LabelKeys
+from cellvae.data.modalities import organize_cite_seq_10x, organize_multiome_anndatas
+from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
 from cellvae.data.registration import Registration
 from cellvae.data.split import Split, split_cells
 from cellvae.data.synthetic import synthetic_iid
@@ -20,50 +41,48 @@ __all__ = [
     "LabelKeys",
     "Registration",
     "Split",
+    "annotation_simulation",
+    "brainlarge_dataset",
+    "breast_cancer_dataset",
     "cell_numbers",
+    "cellxgene",
+    "cortex",
+    "dataset_10x",
+    "frontalcortex_dropseq",
+    "heart_cell_atlas_subsampled",
+    "mouse_ob_dataset",
+    "organize_cite_seq_10x",
+    "organize_multiome_anndatas",
     "pbmc68k_reduced",
+    "pbmc_dataset",
+    "pbmc_seurat_v4_cite_seq",
+    "pbmcs_10x_cite_seq",
     "poisson_gene_selection",
+    "prefrontalcortex_starmap",
+    "purified_pbmc_dataset",
+    "read_10x_atac",
+    "read_10x_multiome",
+    "read_loom",
     "reads_to_fragments",
+    "retina",
+    "smfish",
+    "spleen_lymph_cite_seq",
     "split_cells",
     "synthetic_iid",
 ]
 
-READERS = ("read_csv", "read_h5ad", "read_loom", "read_text")
+READERS = ("read_csv", "read_h5ad", "read_text")
 """Functions of anndata that scvi-tools has here too."""
 
 
-NO_DOWNLOAD = "no data set is downloaded; read your own copy, with read_h5ad"
 INSTEAD = {
-    **dict.fromkeys(
-        (
-            "brainlarge_dataset",
-            "breast_cancer_dataset",
-            "cellxgene",
-            "cortex",
-            "dataset_10x",
-            "frontalcortex_dropseq",
-            "heart_cell_atlas_subsampled",
-            "mouse_ob_dataset",
-            "pbmc_dataset",
-            "pbmc_seurat_v4_cite_seq",
-            "pbmcs_10x_cite_seq",
-            "prefrontalcortex_starmap",
-            "purified_pbmc_dataset",
-            "retina",
-            "smfish",
-            "spleen_lymph_cite_seq",
-        ),
-        NO_DOWNLOAD,
-    ),
-    "annotation_simulation": NO_DOWNLOAD,
     "AnnDataManager": "model.adata_manager answers what is asked of one",
     "AnnDataManagerValidationCheck": "setup_anndata checks what it reads",
     "AnnTorchDataset": "model.train and the questions read cells themselves",
-    "read_10x_atac": "use scanpy.read_10x_mtx",
-    "read_10x_multiome": "use scanpy.read_10x_mtx",
-    "organize_multiome_anndatas": "no model here reads two modalities yet",
-    "organize_cite_seq_10x": "no model here reads proteins yet",
-    "add_dna_sequence": "no model here reads sequences yet",
+    "add_dna_sequence": (
+        "no model here reads sequences yet; genomepy.Genome(name).get_seq(chr, start, end) gives "
+        "those of adata.var"
+    ),
 }
 """Parts of scvi-tools that are not here, and what to do in their place."""
 

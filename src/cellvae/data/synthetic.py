@@ -11,9 +11,9 @@ from scipy import sparse
 from cellvae.errors import InvalidOptionError, did_you_mean, named
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
+RnaDistribution = Literal["nb", "normal"]
 SparseFormat = Literal["csr_matrix", "csc_matrix", "csr_array", "csc_array"]
 
 
@@ -30,6 +30,17 @@ def synthetic_iid(
     return_mudata: bool = False,
     *,
     seed: int = 0,
+    batch_key: str = "batch",
+    labels_key: str = "labels",
+    rna_key: str = "rna",
+    gene_names_prefix: str = "gene",
+    protein_expression_key: str = "protein_expression",
+    protein_names_key: str = "protein_names",
+    protein_names_prefix: str = "protein",
+    accessibility_key: str = "accessibility",
+    region_names_prefix: str = "region",
+    coordinates_key: str = "coordinates",
+    rna_dist: RnaDistribution = "nb",
 ) -> Any:
     """Counts drawn alike for every cell: no cell types, no batch effect, nothing to find.
 
@@ -57,6 +68,19 @@ def synthetic_iid(
         Whether to return a MuData with `rna`, `accessibility` and `protein_expression` instead.
     seed
         Seed of the numbers.
+    batch_key, labels_key
+        Columns of `obs`.
+    rna_key, accessibility_key, protein_expression_key
+        Modalities of the MuData; the last two are entries of `obsm` of the AnnData.
+    gene_names_prefix, region_names_prefix, protein_names_prefix
+        What names of features start with: `gene` for `gene_0`.
+    protein_names_key
+        Entry of `uns` with the names of the proteins.
+    coordinates_key
+        Entry of `obsm` with the places.
+    rna_dist
+        Distribution of the genes: `"nb"` as above, or `"normal"` with mean 5 and standard deviation
+        2, some values set to 0.
 
     Returns
     -------
@@ -72,51 +96,55 @@ def synthetic_iid(
     ImportError
         If a MuData is asked for and the package mudata is not installed.
     """
-    check_arguments(batch_size, n_genes, n_batches, dropout_ratio, sparse_format)
+    least = {"batch_size": batch_size, "n_genes": n_genes, "n_batches": n_batches}
+    none = {"n_proteins": n_proteins, "n_regions": n_regions, "n_labels": n_labels}
+    check_numbers(least, 1)
+    check_numbers(none, 0)
+    check_arguments(dropout_ratio, sparse_format, rna_dist)
     from anndata import AnnData
 
     random = np.random.default_rng(seed)
     n_cells = batch_size * n_batches
     obs = pd.DataFrame(index=[str(cell) for cell in range(n_cells)])
     names = np.array([f"batch_{batch}" for batch in range(n_batches)])
-    obs["batch"] = pd.Categorical(np.repeat(names, batch_size))
-    genes = drawn(random, n_cells, n_genes, dropout_ratio, sparse_format)
+    obs[batch_key] = pd.Categorical(np.repeat(names, batch_size))
+    genes = drawn(random, n_cells, n_genes, dropout_ratio, sparse_format, rna_dist)
     proteins = drawn(random, n_cells, n_proteins, None, sparse_format)
     regions = drawn(random, n_cells, n_regions, dropout_ratio, sparse_format)
+    proteins_var = features(protein_names_prefix, n_proteins)
     if n_labels:
         codes = random.integers(0, n_labels, n_cells)
-        obs["labels"] = pd.Categorical([f"label_{code}" for code in codes])
+        obs[labels_key] = pd.Categorical([f"label_{code}" for code in codes])
     places = random.normal(size=(n_cells, 2)) if generate_coordinates else None
 
-    adata = AnnData(genes, obs=obs, var=features("gene", n_genes))
+    adata = AnnData(genes, obs=obs, var=features(gene_names_prefix, n_genes))
     if return_mudata:
         kinds = {
-            "accessibility": (regions, features("region", n_regions)),
-            "protein_expression": (proteins, features("protein", n_proteins)),
+            rna_key: (adata.X, adata.var),
+            accessibility_key: (regions, features(region_names_prefix, n_regions)),
+            protein_expression_key: (proteins, proteins_var),
         }
-        return as_mudata(adata, kinds, places)
-    if n_regions:
-        adata.obsm["accessibility"] = regions
-    if n_proteins:
-        adata.obsm["protein_expression"] = proteins
-        adata.uns["protein_names"] = features("protein", n_proteins).index.to_numpy()
+        adata = as_mudata(obs, kinds)
+    else:
+        if n_regions:
+            adata.obsm[accessibility_key] = regions
+        if n_proteins:
+            adata.obsm[protein_expression_key] = proteins
+            adata.uns[protein_names_key] = proteins_var.index.to_numpy()
     if places is not None:
-        adata.obsm["coordinates"] = places
+        adata.obsm[coordinates_key] = places
     return adata
 
 
-def check_arguments(
-    batch_size: int,
-    n_genes: int,
-    n_batches: int,
-    dropout_ratio: float,
-    sparse_format: str | None,
-) -> None:
+def check_numbers(numbers: dict[str, int], least: int) -> None:
+    """Refuse numbers that are too small."""
+    for name, value in numbers.items():
+        if value < least:
+            raise InvalidOptionError(f"Expected {name} of at least {least}; got {value}.")
+
+
+def check_arguments(dropout_ratio: float, sparse_format: str | None, rna_dist: str) -> None:
     """Refuse arguments that no data can be made with."""
-    least = {"batch_size": batch_size, "n_genes": n_genes, "n_batches": n_batches}
-    for name, value in least.items():
-        if value < 1:
-            raise InvalidOptionError(f"Expected {name} of at least 1; got {value}.")
     if not 0 <= dropout_ratio <= 1:
         raise InvalidOptionError(f"Expected a dropout_ratio from 0 to 1; got {dropout_ratio}.")
     formats = get_args(SparseFormat)
@@ -125,6 +153,8 @@ def check_arguments(
             f"Expected sparse_format to be one of {named(formats)}, or None; got "
             f"'{sparse_format}'.{did_you_mean(sparse_format, formats)}"
         )
+    if rna_dist not in get_args(RnaDistribution):
+        raise InvalidOptionError(f"Expected rna_dist to be 'nb' or 'normal'; got '{rna_dist}'.")
 
 
 def drawn(
@@ -133,11 +163,16 @@ def drawn(
     n_features: int,
     kept: float | None,
     sparse_format: str | None,
+    distribution: RnaDistribution = "nb",
 ) -> Any:
-    """Negative binomial counts, [cells, features], of which a share is kept."""
-    counts: NDArray[np.float32] = random.negative_binomial(5, 0.3, (n_cells, n_features)).astype(
-        np.float32
+    """Negative binomial counts or normal values, [cells, features], of which a share is kept."""
+    shape = (n_cells, n_features)
+    values = (
+        random.negative_binomial(5, 0.3, shape)
+        if distribution == "nb"
+        else random.normal(5, 2, shape)
     )
+    counts: NDArray[np.float32] = values.astype(np.float32)
     if kept is not None:
         counts *= random.random(counts.shape) < kept
     makers = {name: getattr(sparse, name) for name in get_args(SparseFormat)}
@@ -149,12 +184,8 @@ def features(kind: str, n: int) -> pd.DataFrame:
     return pd.DataFrame(index=[f"{kind}_{number}" for number in range(n)])
 
 
-def as_mudata(
-    genes: AnnData,
-    kinds: dict[str, tuple[Any, pd.DataFrame]],
-    places: NDArray[np.float64] | None,
-) -> Any:
-    """MuData of the genes and every other kind of feature that there is."""
+def as_mudata(obs: pd.DataFrame, kinds: dict[str, tuple[Any, pd.DataFrame]]) -> Any:
+    """MuData of every kind of feature that there is, with the columns of `obs`."""
     try:
         from mudata import MuData
     except ImportError as error:
@@ -164,15 +195,14 @@ def as_mudata(
         ) from error
     from anndata import AnnData
 
-    obs = genes.obs
     bare = pd.DataFrame(index=obs.index)
-    modalities = {"rna": AnnData(genes.X, obs=bare, var=genes.var)}
-    for name, (counts, var) in kinds.items():
-        if len(var):
-            modalities[name] = AnnData(counts, obs=bare, var=var)
-    mudata = MuData(modalities)
+    mudata = MuData(
+        {
+            name: AnnData(counts, obs=bare, var=var)
+            for name, (counts, var) in kinds.items()
+            if len(var)
+        }
+    )
     for column in obs.columns:
         mudata.obs[column] = obs[column]
-    if places is not None:
-        mudata.obsm["coordinates"] = places
     return mudata

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import MOST_PICKLED
-from cellvae.persistence.foreign.inert import Array, Inert, Kind, Maker
+from cellvae.pickles.inert import Array, Inert, Kind, Maker
+from cellvae.pickles.plain import PLAIN
 
 STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -36,40 +36,6 @@ STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
 INERT_MODULES = ("pandas", "pyro", "torch.distributions", "scvi", "lightning", "anndata")
 """Packages whose objects are dropped, with all that they hold."""
 DEEPEST = 100
-
-
-def as_bytes(*arguments: Any) -> bytes:
-    """Empty bytes, as protocol 2 writes them."""
-    if arguments:
-        raise FileFormatError("Expected bytes() without a size in the file.")
-    return b""
-
-
-def encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes from the text that protocol 2 writes for them."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise FileFormatError("Expected bytes written as latin1 text in the file.")
-    return text.encode("latin1")
-
-
-def plain_dict(*arguments: Any) -> dict[Any, Any]:
-    """Dictionary in place of one with a function for missing entries."""
-    return {}
-
-
-def new_array(*arguments: Any) -> Array:
-    """Array whose shape and values follow."""
-    return Array()
-
-
-def numpy_scalar(kind: Any, content: Any = b"") -> Any:
-    """Number or text of numpy as one of Python."""
-    if not isinstance(kind, Kind) or not isinstance(content, bytes):
-        raise FileFormatError("Expected a number with its type in the file.")
-    dtype = kind.dtype()
-    if len(content) != dtype.itemsize:
-        raise FileFormatError("Expected as many bytes as a number has.")
-    return np.frombuffer(content, dtype=dtype)[0].item()
 
 
 def tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *further: Any) -> Tensor:
@@ -97,25 +63,7 @@ def parameter_of(data: Any, *further: Any) -> Any:
 
 KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
-        ("__builtin__", "bytes"): Maker(as_bytes),
-        ("builtins", "bytes"): Maker(as_bytes),
-        ("__builtin__", "dict"): dict,
-        ("builtins", "dict"): dict,
-        ("__builtin__", "list"): list,
-        ("builtins", "list"): list,
-        ("__builtin__", "set"): set,
-        ("builtins", "set"): set,
-        ("__builtin__", "slice"): slice,
-        ("builtins", "slice"): slice,
-        ("_codecs", "encode"): Maker(encoded),
-        ("collections", "OrderedDict"): OrderedDict,
-        ("collections", "defaultdict"): Maker(plain_dict),
-        ("numpy", "dtype"): Kind,
-        ("numpy", "ndarray"): Inert,
-        ("numpy.core.multiarray", "_reconstruct"): Maker(new_array),
-        ("numpy._core.multiarray", "_reconstruct"): Maker(new_array),
-        ("numpy.core.multiarray", "scalar"): Maker(numpy_scalar),
-        ("numpy._core.multiarray", "scalar"): Maker(numpy_scalar),
+        **PLAIN,
         ("torch", "Size"): tuple,
         ("torch", "device"): Inert,
         ("torch._utils", "_rebuild_tensor_v2"): Maker(tensor_of),

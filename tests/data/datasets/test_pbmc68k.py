@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from cellvae.data.datasets import pbmc68k_reduced
+from cellvae.data.datasets.pbmc68k import pbmc68k_reduced
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

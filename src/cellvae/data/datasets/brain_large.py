@@ -1,0 +1,139 @@
+"""The 1.3 million brain cells of 10x Genomics, read in parts with the genes that vary most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from cellvae.data.downloads.fetch import fetch
+from cellvae.data.downloads.files import FILES
+from cellvae.data.downloads.folders import data_folder
+from cellvae.errors import InvalidDataError
+from cellvae.messages import logger
+from cellvae.options import checked
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def brainlarge_dataset(
+    save_path: str | Path | None = None,
+    sample_size_gene_var: int = 10_000,
+    max_cells_to_keep: int | None = None,
+    n_genes_to_keep: int = 720,
+    loading_batch_size: int = 100_000,
+) -> AnnData:
+    """1.3 million cells of the embryonic mouse brain, with the genes that vary most.
+
+    The file (4 GB) is read in parts, so that memory holds only what is kept.
+
+    Parameters
+    ----------
+    save_path
+        Folder of the file; by default the cache of the user, see :doc:`/datasets`.
+    sample_size_gene_var
+        Number of cells, the first ones, that the variances of the genes are computed from.
+    max_cells_to_keep
+        Number of cells to read, the first ones; all by default. scvi-tools reads up to
+        `loading_batch_size` whatever is given here.
+    n_genes_to_keep
+        Number of genes, in the order of falling variance.
+    loading_batch_size
+        Number of cells that are read at a time.
+
+    Returns
+    -------
+    AnnData
+        Counts, CSR in single precision, of cells with more than one count and more than one gene;
+        `obs["batch"]` and `obs["labels"]` are 0.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a number is below 1.
+    DownloadError
+        If the file cannot be downloaded, or is damaged.
+    InvalidDataError
+        If it is no such file.
+
+    References
+    ----------
+    10x Genomics, "1.3 million brain cells from E18 mice", Chromium single cell 3' v2 (2017).
+    """
+    for word, value in (
+        ("sample_size_gene_var", sample_size_gene_var),
+        ("n_genes_to_keep", n_genes_to_keep),
+        ("loading_batch_size", loading_batch_size),
+    ):
+        checked(word, value, int, {"at_least": 1})
+    checked("max_cells_to_keep", max_cells_to_keep, int | None, {"at_least": 1})
+    name = "brain_large.h5"
+    return read_brain_large(
+        fetch(FILES[name], data_folder(save_path, name)),
+        sample_size_gene_var,
+        max_cells_to_keep,
+        n_genes_to_keep,
+        loading_batch_size,
+    )
+
+
+def read_brain_large(
+    path: Path, n_sampled: int, most_cells: int | None, n_genes: int, n_at_once: int
+) -> AnnData:
+    """Cells of a file that holds a matrix [genes, cells] by columns, with few genes.
+
+    Raises
+    ------
+    InvalidDataError
+        If the file has not one such matrix.
+    """
+    import h5py
+    from anndata import AnnData
+
+    with h5py.File(path, "r") as file:
+        groups = [group for group in file.values() if isinstance(group, h5py.Group)]
+        if len(groups) != 1 or not {"data", "indices", "indptr", "shape"} <= set(groups[0]):
+            raise InvalidDataError(f"Expected one matrix of 10x Genomics in '{path}'; got others.")
+        group = groups[0]
+        n_cells = int(group["shape"][1])
+        starts = group["indptr"][...].astype(np.int64)
+        sample = read_cells(group, starts, 0, min(n_sampled, n_cells))
+        genes = most_variable(sample, n_genes)
+        last = n_cells if most_cells is None else min(most_cells, n_cells)
+        parts = []
+        for first in range(0, last, n_at_once):
+            end = min(first + n_at_once, last)
+            parts.append(read_cells(group, starts, first, end)[:, genes])
+            logger.info("Read %s of %s cells", f"{end:,}", f"{last:,}")
+    counts = sparse.vstack(parts, format="csr")
+    kept = (np.ravel(counts.sum(axis=1)) > 1) & (np.diff(counts.indptr) > 1)
+    adata = AnnData(counts[kept])
+    for column in ("labels", "batch"):
+        adata.obs[column] = np.zeros(adata.n_obs)
+    return adata
+
+
+def read_cells(group: Any, starts: np.ndarray, first: int, end: int) -> sparse.csr_matrix:
+    """Cells of a group, [cells, genes]."""
+    values = slice(int(starts[first]), int(starts[end]))
+    cells = sparse.csr_matrix(
+        (
+            group["data"][values].astype(np.float32),
+            group["indices"][values].astype(np.int32),
+            starts[first : end + 1] - starts[first],
+        ),
+        shape=(end - first, int(group["shape"][0])),
+    )
+    cells.eliminate_zeros()
+    return cells
+
+
+def most_variable(counts: sparse.csr_matrix, n_genes: int) -> np.ndarray:
+    """Positions of the genes that vary most, in the order of falling variance."""
+    exact = counts.astype(np.float64)
+    mean = np.ravel(exact.mean(axis=0))
+    variance = np.ravel(exact.multiply(exact).mean(axis=0)) - mean**2
+    return np.argsort(variance)[::-1][:n_genes]

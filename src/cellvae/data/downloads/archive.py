@@ -1,0 +1,119 @@
+"""Matrix of 10x Genomics in a tar archive: its three files, and nothing else of the archive."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from cellvae.errors import InvalidDataError, UnsafeFileError
+
+MATRIX = ("matrix.mtx", "matrix.mtx.gz")
+ANNOTATIONS = ("genes.tsv", "features.tsv", "barcodes.tsv")
+WANTED = frozenset((*MATRIX, *ANNOTATIONS, *(f"{name}.gz" for name in ANNOTATIONS)))
+
+
+@contextmanager
+def extracted_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
+    """Folder with the matrix of an archive and the names of its genes and cells.
+
+    Parameters
+    ----------
+    archive
+        The `.tar.gz` file.
+    keep
+        Whether the folder is kept beside the archive, where it is found the next time. Otherwise
+        it is a temporary one.
+
+    Raises
+    ------
+    InvalidDataError
+        If the archive is damaged, or has not one matrix.
+    UnsafeFileError
+        If a path in it leads out of the folder.
+    """
+    with tempfile.TemporaryDirectory(dir=archive.parent if keep else None) as name:
+        folder = Path(name, "matrix")
+        folder.mkdir()
+        try:
+            with tarfile.open(archive) as tar:
+                members = matrix_members(tar, archive)
+                kept = archive.parent / PurePosixPath(members[0].name).parent
+                if not keep or not matrix_in(kept):
+                    for member in members:
+                        copy_member(tar, member, folder)
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InvalidDataError(
+                f"Expected a .tar.gz archive in '{archive}'; it cannot be read: {error}. Delete it "
+                "and it is downloaded again."
+            ) from error
+        if keep:
+            keep_matrix(folder, kept)
+        yield kept if keep else folder
+
+
+def keep_matrix(extracted: Path, kept: Path) -> None:
+    """Move what was extracted to where it is kept, the matrix last: without it nothing counts."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in sorted(extracted.iterdir(), key=lambda file: file.name in MATRIX):
+        file.replace(kept / file.name)
+
+
+def matrix_members(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
+    """Files of the one matrix in an archive."""
+    files = [member for member in tar if member.isfile()]
+    files = [file for file in files if PurePosixPath(file.name).name in WANTED]
+    folders = {
+        PurePosixPath(file.name).parent for file in files if PurePosixPath(file.name).name in MATRIX
+    }
+    if len(folders) != 1:
+        found = ", ".join(sorted(map(str, folders))) or "none"
+        raise InvalidDataError(
+            f"Expected one matrix.mtx in '{archive}'; got {found}. Extract it and read the folder "
+            "that you want: scanpy.read_10x_mtx(folder)."
+        )
+    (folder,) = folders
+    if folder.is_absolute() or ".." in folder.parts:
+        raise UnsafeFileError(
+            f"Expected paths within the folder in '{archive}'; got '{folder}'. Nothing was written."
+        )
+    return [file for file in files if PurePosixPath(file.name).parent == folder]
+
+
+def copy_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write one file of an archive into a folder, under its bare name."""
+    content = tar.extractfile(member)
+    assert content is not None  # It is a regular file.
+    with content, (folder / PurePosixPath(member.name).name).open("wb") as copy:
+        shutil.copyfileobj(content, copy)
+
+
+def matrix_in(folder: Path) -> bool:
+    """Whether a folder has a matrix."""
+    return any((folder / name).is_file() for name in MATRIX)
+
+
+def extracted_before(folder: Path, start: str) -> Path | None:
+    """Folder with a matrix below one, if there is one alone whose path has a start.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    start
+        How the path within the folder starts: `filtered`, `raw`, or anything if empty.
+    """
+    if not folder.is_dir():
+        return None
+    found = {
+        path.parent
+        for name in MATRIX
+        for path in folder.rglob(name)
+        if str(path.relative_to(folder)).startswith(start)
+    }
+    return found.pop() if len(found) == 1 else None

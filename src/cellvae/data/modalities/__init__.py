@@ -1,0 +1,8 @@
+"""Cells of several modalities, put into the form that models read."""
+
+from __future__ import annotations
+
+from cellvae.data.modalities.cite_seq import organize_cite_seq_10x
+from cellvae.data.modalities.multiome import organize_multiome_anndatas
+
+__all__ = ["organize_cite_seq_10x", "organize_multiome_anndatas"]

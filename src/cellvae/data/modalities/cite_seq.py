@@ -1,0 +1,71 @@
+"""Proteins beside genes, from cells that 10x Genomics' software has counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from cellvae.data.keys import check_is_anndata
+from cellvae.errors import InvalidDataError, UnknownKeyError, named
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+ANTIBODY = "Antibody Capture"
+
+
+def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
+    """Move proteins from the features of an AnnData to `obsm["protein_expression"]`.
+
+    Parameters
+    ----------
+    adata
+        Cells as `scanpy.read_10x_h5(path, gex_only=False)` gives them, with the kinds of features
+        in `var["feature_types"]`.
+    copy
+        Whether to leave `adata` as it is and return another AnnData.
+
+    Returns
+    -------
+    AnnData or None
+        The cells with genes as features and a table of proteins, if `copy`. Otherwise `adata` is
+        changed.
+
+    Raises
+    ------
+    UnknownKeyError
+        If there is no `var["feature_types"]`.
+    InvalidDataError
+        If no feature is a protein, or the cells are on disk.
+    """
+    check_is_anndata(adata)
+    if "feature_types" not in adata.var:
+        raise UnknownKeyError(
+            "Expected the kind of each feature in adata.var['feature_types']; the columns are "
+            f"{named([*adata.var.columns]) or 'none'}."
+        )
+    if adata.isbacked:
+        raise InvalidDataError(
+            "Expected cells in memory; got an AnnData in backed mode. Load it: adata.to_memory()."
+        )
+    kinds = adata.var["feature_types"]
+    proteins = (kinds == ANTIBODY).to_numpy()
+    if not proteins.any():
+        raise InvalidDataError(
+            f"Expected features of the kind '{ANTIBODY}'; got {named([*kinds.unique()])}. Read all "
+            "kinds: scanpy.read_10x_h5(path, gex_only=False)."
+        )
+    if copy:
+        adata = adata.copy()
+    counts = adata.X[:, np.flatnonzero(proteins)]
+    table = pd.DataFrame(
+        counts.toarray() if sparse.issparse(counts) else np.array(counts),
+        index=adata.obs_names,
+        columns=adata.var_names[proteins],
+    )
+    adata._inplace_subset_var(~proteins)
+    adata.obsm["protein_expression"] = table
+    return adata if copy else None

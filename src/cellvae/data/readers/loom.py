@@ -1,0 +1,193 @@
+"""Cells of a loom file: HDF5 with one row for each gene and one column for each cell."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse as scipy_sparse
+
+from cellvae.errors import (
+    InvalidDataError,
+    InvalidOptionError,
+    UnknownKeyError,
+    did_you_mean,
+    named,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NOTHING: Mapping[str, Iterable[str]] = MappingProxyType({})
+VALUES_AT_ONCE = 2**24
+"""Values that are read at a time, 128 MB in double precision."""
+
+
+def read_loom(
+    filename: str | Path,
+    *,
+    sparse: bool = True,
+    cleanup: bool = False,
+    X_name: str = "spliced",
+    obs_names: str = "CellID",
+    obsm_names: Mapping[str, Iterable[str]] | None = None,
+    var_names: str = "Gene",
+    varm_names: Mapping[str, Iterable[str]] | None = None,
+    dtype: str = "float32",
+    obsm_mapping: Mapping[str, Iterable[str]] = NOTHING,
+    varm_mapping: Mapping[str, Iterable[str]] = NOTHING,
+    validate: bool = True,
+) -> AnnData:
+    """Cells of a loom file, as `anndata.io.read_loom` gives them, without the package loompy.
+
+    Parameters
+    ----------
+    filename
+        The file.
+    sparse
+        Whether matrices are sparse. They are read in parts, so that none is dense as a whole.
+    cleanup
+        Whether columns with one value alone go to `uns["loom-obs"]` and `uns["loom-var"]`.
+    X_name
+        Layer that `X` is read from; the main matrix if there is no such layer, or for `""`. With a
+        layer in `X`, the main matrix is `layers["matrix"]`.
+    obs_names, var_names
+        Attributes with the names of cells and genes; they are numbered if there is none.
+    dtype
+        Type of the values of `X`.
+    obsm_mapping, varm_mapping
+        Arrays of `obsm` and `varm`, and the attributes that each is put together from:
+        `{"X_umap": ["umap_1", "umap_2"]}`.
+    obsm_names, varm_names
+        Old names of `obsm_mapping` and `varm_mapping`.
+    validate
+        Changes nothing: what is read is checked, and nothing else.
+
+    Returns
+    -------
+    AnnData
+        The cells; attributes of one number or text are columns of `obs` and `var`, others arrays
+        of `obsm` and `varm`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InvalidDataError
+        If it is no loom file.
+    InvalidOptionError
+        If a mapping is given by both names.
+    UnknownKeyError
+        If an attribute of `obsm_mapping` or `varm_mapping` is not there.
+
+    References
+    ----------
+    Specification of the format: https://linnarssonlab.org/loompy/format/
+    """
+    import h5py
+    from anndata import AnnData
+
+    of_cells = one_mapping("obsm", obsm_mapping, obsm_names)
+    of_genes = one_mapping("varm", varm_mapping, varm_names)
+    path = Path(filename)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a loom file at '{path}'; there is none.")
+    if not h5py.is_hdf5(path):
+        raise InvalidDataError(f"Expected a loom file (HDF5) in '{path}'; it is none.")
+    with h5py.File(path, "r") as file:
+        missing = [part for part in ("matrix", "row_attrs", "col_attrs") if part not in file]
+        if missing:
+            raise InvalidDataError(f"Expected {named(missing)} in the loom file '{path}'.")
+        layers = dict(file["layers"].items()) if "layers" in file else {}
+        values = layers.get(X_name, file["matrix"])
+        counts = read_matrix(values, sparse).astype(dtype, copy=False)
+        others = {name: read_matrix(layer, sparse) for name, layer in layers.items()}
+        if X_name in layers:
+            others["matrix"] = read_matrix(file["matrix"], sparse)
+        obs, obsm = read_attributes(file["col_attrs"], obs_names, of_cells)
+        var, varm = read_attributes(file["row_attrs"], var_names, of_genes)
+    uns: dict[str, Any] = {}
+    if cleanup:
+        for key, table in (("loom-obs", obs), ("loom-var", var)):
+            single = {name: table.pop(name).iloc[0] for name in constant_columns(table)}
+            uns |= {key: single} if single else {}
+    return AnnData(counts, obs=obs, var=var, layers=others, obsm=obsm, varm=varm, uns=uns)
+
+
+def one_mapping(
+    name: str, mapping: Mapping[str, Iterable[str]], old: Mapping[str, Iterable[str]] | None
+) -> Mapping[str, Iterable[str]]:
+    """Mapping that is given by its name or by its old name."""
+    if mapping and old:
+        raise InvalidOptionError(
+            f"Expected {name}_mapping or its old name, {name}_names; got both. Give {name}_mapping."
+        )
+    return mapping or old or {}
+
+
+def read_matrix(values: Any, sparse: bool) -> Any:
+    """Matrix of a file, turned to [cells, genes]."""
+    if not sparse:
+        return values[...].T
+    n_genes, n_cells = values.shape
+    n_at_once = max(VALUES_AT_ONCE // max(n_genes, 1), 1)
+    parts = [
+        scipy_sparse.csr_matrix(values[:, first : first + n_at_once].T)
+        for first in range(0, n_cells, n_at_once)
+    ]
+    if not parts:
+        return scipy_sparse.csr_matrix((0, n_genes), dtype=values.dtype)
+    return scipy_sparse.vstack(parts, format="csr")
+
+
+def read_attributes(
+    group: Any, index: str, mapping: Mapping[str, Iterable[str]]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Table of the attributes with one value each, and arrays of the others."""
+    attributes = {name: plain_values(attribute[...]) for name, attribute in group.items()}
+    arrays = {}
+    for key, names in mapping.items():
+        columns = []
+        for name in names:
+            if name not in attributes:
+                raise UnknownKeyError(
+                    f"Expected an attribute of the loom file for '{key}'; got '{name}'."
+                    f"{did_you_mean(name, attributes)} It has {named([*attributes]) or 'none'}."
+                )
+            columns.append(attributes.pop(name))
+        arrays[key] = np.array(columns).T
+    table = {}
+    n = group[next(iter(group))].shape[0] if len(group) else 0
+    for name, values in attributes.items():
+        if values.ndim > 1 and values.shape[1] > 1:
+            arrays[name] = values
+        else:
+            table[name] = values.reshape(len(values))
+    frame = pd.DataFrame(table, index=pd.RangeIndex(n))
+    if index in frame:
+        return frame.set_index(index), arrays
+    frame.index = frame.index.astype(str)
+    return frame, arrays
+
+
+def plain_values(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are, and texts without the escapes that the format has for ASCII."""
+    if values.dtype.kind not in "SO":
+        return values
+    texts = [
+        html.unescape(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text))
+        for text in values.ravel()
+    ]
+    plain = np.empty(len(texts), dtype=object)
+    plain[:] = texts
+    return plain.reshape(values.shape)
+
+
+def constant_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that have one value alone."""
+    return [name for name in table.columns if table[name].nunique(dropna=False) == 1]

@@ -1,0 +1,73 @@
+"""Plain values that any pickle may hold: numbers, texts, lists, dictionaries and arrays."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cellvae.errors import FileFormatError
+from cellvae.pickles.inert import Array, Inert, Kind, Maker
+
+
+def as_bytes(*arguments: Any) -> bytes:
+    """Empty bytes, as protocol 2 writes them."""
+    if arguments:
+        raise FileFormatError("Expected bytes() without a size in the file.")
+    return b""
+
+
+def encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes from the text that protocol 2 writes for them."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise FileFormatError("Expected bytes written as latin1 text in the file.")
+    return text.encode("latin1")
+
+
+def plain_dict(*arguments: Any) -> dict[Any, Any]:
+    """Dictionary in place of one with a function for missing entries."""
+    return {}
+
+
+def new_array(*arguments: Any) -> Array:
+    """Array whose shape and values follow."""
+    return Array()
+
+
+def numpy_scalar(kind: Any, content: Any = b"") -> Any:
+    """Number or text of numpy as one of Python."""
+    if not isinstance(kind, Kind) or not isinstance(content, bytes):
+        raise FileFormatError("Expected a number with its type in the file.")
+    dtype = kind.dtype()
+    if len(content) != dtype.itemsize:
+        raise FileFormatError("Expected as many bytes as a number has.")
+    return np.frombuffer(content, dtype=dtype)[0].item()
+
+
+PLAIN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+    {
+        ("__builtin__", "bytes"): Maker(as_bytes),
+        ("builtins", "bytes"): Maker(as_bytes),
+        ("__builtin__", "dict"): dict,
+        ("builtins", "dict"): dict,
+        ("__builtin__", "list"): list,
+        ("builtins", "list"): list,
+        ("__builtin__", "set"): set,
+        ("builtins", "set"): set,
+        ("__builtin__", "slice"): slice,
+        ("builtins", "slice"): slice,
+        ("_codecs", "encode"): Maker(encoded),
+        ("collections", "OrderedDict"): OrderedDict,
+        ("collections", "defaultdict"): Maker(plain_dict),
+        ("numpy", "dtype"): Kind,
+        ("numpy", "ndarray"): Inert,
+        ("numpy.core.multiarray", "_reconstruct"): Maker(new_array),
+        ("numpy._core.multiarray", "_reconstruct"): Maker(new_array),
+        ("numpy.core.multiarray", "scalar"): Maker(numpy_scalar),
+        ("numpy._core.multiarray", "scalar"): Maker(numpy_scalar),
+    }
+)
+"""Names of a pickle that stand for plain values, and what makes these here."""
