@@ -82,6 +82,8 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     allowed |= {"train/plan.py", "train/stopping.py"}
     # SCANVI.from_scvi_model() takes the options of the model, as making one does.
     allowed.add("model/scanvi.py")
+    # Options of importance weights come one by one, as in scvi-tools.
+    allowed |= {"inference/expression.py", "inference/accessibility.py"}
     # What a file of scvi-tools calls inert objects with is dropped.
     allowed.add("pickles/inert.py")
     # Arguments of scanpy's readers are handed on, as scvi-tools does.

@@ -207,6 +207,7 @@ def get_fragment_accessibility(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
+    **importance_weighting_kwargs: Any,
 ) -> pd.DataFrame | np.ndarray:
     """Accessibility of each region in each cell, as a share of the fragments of the cell.
 
@@ -220,7 +221,7 @@ def get_fragment_accessibility(
         Whether the factors of regions are in it, which makes it closer to the counts; otherwise
         regions can be compared with each other.
     adata, indices, transform_batch, library_size, n_samples, n_samples_overall, weights, \
-    batch_size, return_mean, return_numpy, silent
+    batch_size, return_mean, return_numpy, silent, **importance_weighting_kwargs
         As :func:`get_normalized_expression` takes them.
 
     Returns
@@ -248,6 +249,7 @@ def get_fragment_accessibility(
             return_mean,
             return_numpy,
             silent,
+            **importance_weighting_kwargs,
         )
     assert not isinstance(result, Path)
     return result

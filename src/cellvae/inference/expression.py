@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +12,11 @@ import numpy as np
 import torch
 
 from cellvae.data.matrix_file import MatrixFile, check_new_file
+from cellvae.errors import InvalidOptionError
 from cellvae.inference.averages import Wanted, decoded_parts, mean_expression
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
+from cellvae.inference.differential.pool import Pool, draw_pool, parts_of
+from cellvae.inference.differential.resampling import resampled
 from cellvae.inference.draws import draw_latent
 from cellvae.inference.expression_arguments import (
     check_library_size,
@@ -19,8 +24,10 @@ from cellvae.inference.expression_arguments import (
     check_weights,
 )
 from cellvae.inference.genes import gene_positions, names_at
+from cellvae.inference.importance_options import ImportanceOptions, importance_options
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +52,7 @@ def get_normalized_expression(
     silent: bool = False,
     *,
     out: str | Path | None = None,
+    **importance_weighting_kwargs: Any,
 ) -> pd.DataFrame | np.ndarray | Path:
     """Expression of each gene in each cell, as the decoder has it, without the noise of counting.
 
@@ -89,6 +97,11 @@ def get_normalized_expression(
     out
         File to be made (`.h5ad` or `.zarr`) into which the result is written batch by batch, for
         results that do not fit into memory. It holds an AnnData with the result as `X`.
+    **importance_weighting_kwargs
+        With `weights="importance"` and `n_samples_overall`, options of
+        :func:`get_importance_weights` (`max_cells`, `truncation`, `n_mc_samples`,
+        `n_mc_samples_per_pass`; a dictionary `importance_weighting_kwargs` of them as well): draws
+        are then chosen by weights over all cells, as in scvi-tools, which takes far longer.
 
     Returns
     -------
@@ -111,6 +124,9 @@ def get_normalized_expression(
     check_samples(n_samples, n_samples_overall, return_mean, return_numpy, out)
     check_library_size(library_size)
     check_weights(weights, n_samples, n_samples_overall, return_mean)
+    by_population = population_weights(
+        importance_weighting_kwargs, weights, n_samples_overall, to_file=out is not None
+    )
     path = None if out is None else check_new_file(out)
     wanted = Wanted(
         codes=batch_codes(model.registration, transform_batch),
@@ -121,7 +137,11 @@ def get_normalized_expression(
         importance=weights == "importance",
     )
     asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=wanted.importance)
-    if n_samples_overall is not None:
+    if by_population is not None:
+        assert n_samples_overall is not None
+        pool = draw_population(model, adata, asked, n_samples_overall, by_population, batch_size)
+        asked = asked._replace(cells=pool.cells)
+    elif n_samples_overall is not None:
         chosen = torch.randint(len(asked.cells), (n_samples_overall,))
         asked = asked._replace(cells=asked.cells[chosen])
     genes = names_at(model.registration.genes, wanted.genes)
@@ -137,13 +157,73 @@ def get_normalized_expression(
     values = np.empty((len(cells), len(genes)), dtype=np.float32)
     kept = torch.from_numpy(values)
     with evaluating(model):
-        for positions, batch in asked.batches():
-            kept[positions] = mean_expression(model.module, batch, wanted).cpu()
+        parts = (
+            ((at, mean_expression(model.module, batch, wanted)) for at, batch in asked.batches())
+            if by_population is None
+            else expression_of_pool(model.module, pool, wanted)
+        )
+        for positions, part in parts:
+            kept[positions] = part.cpu()
     if return_numpy:
         return values
     import pandas as pd
 
     return pd.DataFrame(values, index=cells, columns=genes, copy=False)
+
+
+def population_weights(
+    given: Mapping[str, Any], weights: str | None, n_samples_overall: int | None, *, to_file: bool
+) -> ImportanceOptions | None:
+    """Options of weights over a population; None where none are given.
+
+    Raises
+    ------
+    InvalidOptionError
+        If they would not be used, or the result goes to a file.
+    UnknownOptionError
+        If one of them is misspelt.
+    """
+    words = dict(given)
+    nested = words.pop("importance_weighting_kwargs", None)
+    known = [f.name for f in fields(ImportanceOptions)]
+    # A misspelt argument of another name ends here, too.
+    own = inspect.signature(get_normalized_expression).parameters
+    check_known(words, [*known, *list(own)[1:]], "get_normalized_expression()")
+    options = importance_options(nested if nested and not words else words, weights)
+    if options is not None and (n_samples_overall is None or to_file):
+        raise InvalidOptionError(
+            "Expected n_samples_overall, the draws of the population, and no file (out) with "
+            f"importance_weighting_kwargs; got n_samples_overall={n_samples_overall!r}"
+            f"{' and out' if to_file else ''}."
+        )
+    return options
+
+
+def draw_population(
+    model: HasDecoder,
+    adata: AnnData | None,
+    asked: Pass,
+    n_draws: int,
+    options: ImportanceOptions,
+    batch_size: int | None,
+) -> Pool:
+    """Draws of the cells of a pass, chosen by weights over all of them."""
+    population = asked.cells.numpy()
+    with evaluating(model):
+        pool = draw_pool(model.module, asked, [population], n_draws, importance=False)
+        return resampled(model, adata, [population], pool, options, batch_size)
+
+
+def expression_of_pool(
+    module: Any, pool: Pool, wanted: Wanted
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Expression of draws, some of them at a time, [draws, genes]."""
+    for draws, latent, batch in parts_of(pool, 0, wanted.n_decoded):
+        single = latent._replace(
+            sample=latent.sample.unsqueeze(0), library=latent.library.unsqueeze(0)
+        )
+        for _, values in decoded_parts(module, single, batch, wanted):
+            yield draws, values[0]
 
 
 def all_draws(model: HasDecoder, asked: Pass, wanted: Wanted, n_genes: int) -> np.ndarray:

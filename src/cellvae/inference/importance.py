@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal
 
+from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normalized import CountDistribution
+from cellvae.distributions.poisson import Poisson
+from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.marginal import check_draws, log_marginal
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
@@ -57,7 +60,8 @@ def get_importance_weights(
     qz
         Posterior of these cells, [cells, latent], in their order.
     px
-        Distribution of the counts that the codes stand for, [*samples, genes].
+        Distribution of the counts that the codes stand for, [*samples, genes]. Where it has a scale
+        (normalized expression), that is taken at the size of each cell of the population.
     zs
         Codes, before a logistic normal latent is transformed.
     max_cells
@@ -126,7 +130,8 @@ def log_importance(
     proposed = explained.clone()
     for positions, batch in anchors.batches():
         log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
-        given = log_likelihoods(px, batch.counts, zs.shape[:-1]) - log_px.unsqueeze(-1)
+        sizes = sizes_of(model.module, batch)
+        given = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
         shape = (len(given), codes.shape[-1])
         prior = log_densities(model.module.prior(batch).expand(shape), codes)
         explained = torch.logaddexp(explained, (given + prior).logsumexp(dim=0))
@@ -135,14 +140,47 @@ def log_importance(
     return explained - proposed
 
 
+def sizes_of(module: Any, batch: Any) -> Float[Tensor, "cells 1"]:
+    """Size of each cell, which the scale of expression is multiplied with."""
+    has_factors = getattr(getattr(module, "sizes", None), "size_factor", False)
+    return batch.size_factor if has_factors else batch.counts.sum(dim=-1, keepdim=True)
+
+
+def at_sizes(px: CountDistribution, sizes: Float[Tensor, "cells *codes 1"]) -> CountDistribution:
+    """Distributions of the counts of cells of these sizes, where they follow from the scale."""
+    scale = getattr(px, "scale", None)
+    if scale is None:
+        return px
+    if isinstance(px, Poisson):
+        return Poisson(rate=scale * sizes)
+    if isinstance(px, ZeroInflatedNegativeBinomial):
+        return ZeroInflatedNegativeBinomial(
+            mu=scale * sizes, theta=px.theta, zi_logits=px.zi_logits
+        )
+    if isinstance(px, NegativeBinomial):
+        return NegativeBinomial(mu=scale * sizes, theta=px.theta)
+    return px
+
+
 def log_likelihoods(
-    px: CountDistribution, counts: Float[Tensor, "cells genes"], shape: torch.Size
+    px: CountDistribution,
+    counts: Float[Tensor, "cells genes"],
+    shape: torch.Size,
+    sizes: Float[Tensor, "cells 1"],
 ) -> Float[Tensor, "cells codes"]:
-    """Log-likelihood of the counts of each cell under each code; a few cells at a time."""
+    """Log-likelihood of the counts of each cell under each code; a few cells at a time.
+
+    Codes give shares of a cell, which are taken at the size of the cell whose counts they explain.
+    """
     n_cells, n_genes = counts.shape
     step = max(1, MOST_TERMS // (shape.numel() * n_genes))
-    wide = counts.to(px.mean.device).reshape(n_cells, *(1 for _ in shape), n_genes)
-    parts = [px.log_prob(few).sum(dim=-1, dtype=torch.float64) for few in wide.split(step)]
+    device = px.mean.device
+    wide = counts.to(device).reshape(n_cells, *(1 for _ in shape), n_genes)
+    sizes = sizes.to(device).reshape(n_cells, *(1 for _ in shape), 1)
+    parts = [
+        at_sizes(px, size).log_prob(few).sum(dim=-1, dtype=torch.float64)
+        for few, size in zip(wide.split(step), sizes.split(step), strict=True)
+    ]
     return torch.cat(parts).reshape(n_cells, -1).to(counts.device)
 
 

@@ -24,7 +24,9 @@ from cellvae.inference.differential.groups import populations_of_cells, populati
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
 from cellvae.inference.differential.pool import draw_pool
+from cellvae.inference.differential.resampling import resampled
 from cellvae.inference.differential.table import with_groups
+from cellvae.inference.importance_options import importance_options
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
 
@@ -92,8 +94,10 @@ def differential_accessibility(
     fdr_target: float = 0.05,
     silent: bool = False,
     two_sided: bool = True,
-    *,
+    weights: Literal["uniform", "importance"] = "uniform",
     filter_outlier_cells: bool = False,
+    importance_weighting_kwargs: Mapping[str, Any] | None = None,
+    *,
     n_samples_overall: int = 5_000,
     test_mode: Literal["two", "three"] | None = None,
     pseudocounts: float | None = None,
@@ -142,6 +146,8 @@ def differential_accessibility(
     test_mode
         How both directions count: `"two"`, both together; `"three"`, apart, and the likelier of
         them counts, as scvi-tools' PEAKVI has it. None is `"two"`.
+    weights, importance_weighting_kwargs
+        As :func:`differential_expression` takes them.
     filter_outlier_cells
         Whether the tenth of each population that lies apart in the latent space is left out.
     n_samples_overall
@@ -191,6 +197,9 @@ def differential_accessibility(
     check_cells_asked(groupby, group1, group2, idx1, idx2)
     check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
+    check_choice("weights", weights, ("uniform", "importance"))
+    importance = weights == "importance"
+    by_population = importance_options(importance_weighting_kwargs, weights)
     question = Question(
         mode,
         delta,
@@ -200,7 +209,7 @@ def differential_accessibility(
     )
     estimates = mode == "change" and question.pseudocounts is None
     counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
-    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts)
+    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts or importance)
     codes = draw_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata
     found = (
@@ -214,7 +223,10 @@ def differential_accessibility(
     tables = []
     with evaluating(model):
         counted = counted_means(asked, found.cells) if counts else None
-        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=False)
+        per_cell = importance and by_population is None
+        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
+        if by_population is not None:
+            pool = resampled(model, adata, found.cells, pool, by_population, batch_size)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             both = (comparison.first, comparison.second)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -27,7 +27,9 @@ from cellvae.inference.differential.groups import (
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
 from cellvae.inference.differential.pool import Pool, decoded, draw_pool, expected_counts
+from cellvae.inference.differential.resampling import resampled
 from cellvae.inference.differential.table import frame
+from cellvae.inference.importance_options import importance_options
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import HasDecoder
@@ -58,6 +60,7 @@ def differential_expression(
     silent: bool = False,
     weights: Literal["uniform", "importance"] = "uniform",
     filter_outlier_cells: bool = False,
+    importance_weighting_kwargs: Mapping[str, Any] | None = None,
     *,
     n_samples_overall: int = 5_000,
     test_mode: Literal["two", "three"] = "three",
@@ -112,6 +115,10 @@ def differential_expression(
         `"importance"` takes, for each draw, one of 25 candidates by p(x, z) / q(z | x).
     filter_outlier_cells
         Whether the tenth of each population that lies apart in the latent space is left out.
+    importance_weighting_kwargs
+        With `weights="importance"`, options of :func:`get_importance_weights` (`max_cells`,
+        `truncation`, `n_mc_samples`, `n_mc_samples_per_pass`): the draws of a population are then
+        chosen by weights over all its cells, as in scvi-tools, which takes far longer.
     n_samples_overall
         Draws for each population, each of a cell chosen at random with replacement.
     test_mode
@@ -158,6 +165,7 @@ def differential_expression(
     check_cells_asked(groupby, group1, group2, idx1, idx2)
     check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
+    by_population = importance_options(importance_weighting_kwargs, weights)
     question = Question(
         mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None
     )
@@ -177,7 +185,10 @@ def differential_expression(
     tables = []
     with evaluating(model):
         counted = counted_means(asked, found.cells) if counts else None
-        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=importance)
+        per_cell = importance and by_population is None
+        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
+        if by_population is not None:
+            pool = resampled(model, adata, found.cells, pool, by_population, batch_size)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             columns = tested(

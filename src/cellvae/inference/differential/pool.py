@@ -27,6 +27,8 @@ class Pool(NamedTuple):
     """What the decoder reads beside it, without counts."""
     n_draws: int
     """Draws of each population."""
+    cells: Tensor
+    """Number of the cell of each draw."""
 
 
 def draw_pool(
@@ -72,7 +74,7 @@ def draw_pool(
         None if values[0] is None else torch.cat(values)[back]
         for values in zip(*batches, strict=True)
     )
-    return Pool(joined, type(batches[0])(*columns), n_draws)
+    return Pool(joined, type(batches[0])(*columns), n_draws, drawn)
 
 
 def redrawn(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
@@ -150,12 +152,16 @@ def parts_of(pool: Pool, population: int, n_genes: int) -> Iterator[tuple[slice,
     step = max(1, MOST_DECODED // n_genes)
     for start in range(0, pool.n_draws, step):
         end = min(start + step, pool.n_draws)
-        rows = slice(first + start, first + end)
-        normal = pool.latent.posterior
-        latent = Latent(
-            Normal(normal.loc[rows], normal.scale[rows], validate_args=False),
-            pool.latent.sample[rows],
-            pool.latent.library[rows],
-        )
-        batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
-        yield slice(start, end), latent, batch
+        yield slice(start, end), *rows_of(pool, slice(first + start, first + end))
+
+
+def rows_of(pool: Pool, rows: slice) -> tuple[Latent, Any]:
+    """Some of the draws, and what the decoder reads beside them."""
+    normal = pool.latent.posterior
+    latent = Latent(
+        Normal(normal.loc[rows], normal.scale[rows], validate_args=False),
+        pool.latent.sample[rows],
+        pool.latent.library[rows],
+    )
+    batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
+    return latent, batch
