@@ -157,7 +157,7 @@ def draw_umap(
     """Draw a UMAP of the latent representation, one panel a colour, and write its coordinates."""
     import pandas as pd
 
-    from cellvae.plotting.umap import MAX_CELLS, compute_umap, umap
+    from cellvae.plotting.layout import MAX_CELLS, compute_umap, umap
 
     shown = min(MAX_CELLS, adata.n_obs)
     logger.info("Computing the UMAP of %s cells ...", f"{shown:,}")

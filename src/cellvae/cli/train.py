@@ -27,6 +27,8 @@ from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 DEFAULT_MODEL = "SCVI"
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""`UsageError` of click, or of the copy of click in newer versions of typer."""
 ABOUT = """Train a model on a file of counts.
 
 Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
@@ -81,16 +83,17 @@ class TrainCommand(TyperCommand):
             If a flag has a value that cannot be read, or a required one is missing.
         """
         model = chosen_model(args)
+        asks_for_help = not args
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter.__mro__[1] as error:  # any error of usage
-            if not args or ctx.resilient_parsing:
+        except USAGE_ERROR as error:
+            if asks_for_help or ctx.resilient_parsing:
                 raise
             flag = getattr(error, "option_name", None)
             if flag is not None and hasattr(error, "possibilities"):
                 raise UnknownOptionError(unknown_flag(model, str(flag))) from None
             raise InvalidOptionError(
-                f"{error.format_message()} See cellvae train --model {model} --help."  # type: ignore[attr-defined]
+                f"{error.format_message()} See cellvae train --model {model} --help."
             ) from None
 
 

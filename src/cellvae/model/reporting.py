@@ -261,7 +261,7 @@ def latent_section(
     n_cells
         Number of all cells.
     """
-    from cellvae.plotting.umap import UMAPResult, compute_umap
+    from cellvae.plotting.layout import UMAPResult, compute_umap
     from cellvae.report.figures import embedding_svg
 
     try:
