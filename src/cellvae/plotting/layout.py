@@ -108,20 +108,46 @@ def compute_umap(
 
 def fit_layout(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Coordinates of all points by umap-learn, [cells, 2]."""
+    neighbors = nearest_with_self(points, min(N_NEIGHBORS, len(points)))
+    # The spectral start needs more cells than this.
+    if len(points) > N_NEIGHBORS:
+        layout = run_umap(points, neighbors, seed, "spectral")
+        if np.isfinite(layout).all():
+            return layout
+    # Where all cells are alike, the spectral start of umap-learn 0.5.5 is not finite.
+    return run_umap(points, neighbors, seed, "random")
+
+
+def run_umap(
+    points: NDArray[np.float32],
+    neighbors: tuple[NDArray[np.int64], NDArray[np.float32]],
+    seed: int,
+    init: str,
+) -> NDArray[np.float32]:
+    """Layout of umap-learn from known neighbours, [cells, 2].
+
+    Parameters
+    ----------
+    points
+        Latent representation, [cells, latent].
+    neighbors
+        Indices and distances of the neighbours of each cell, [cells, neighbours].
+    seed
+        Seed of the layout.
+    init
+        `"spectral"` or `"random"`.
+    """
     with warnings.catch_warnings():
         # umap-learn warns of what was chosen here on purpose, and numba of umap-learn.
         warnings.simplefilter("ignore")
         from umap import UMAP
 
-        n_neighbors = min(N_NEIGHBORS, len(points))
-        indices, distances = nearest_with_self(points, n_neighbors)
         layout = UMAP(
-            n_neighbors=n_neighbors,
+            n_neighbors=neighbors[0].shape[1],
             min_dist=MIN_DIST,
             n_epochs=FEW_EPOCHS if len(points) > MANY_CELLS else None,
-            # The spectral start needs more cells than this.
-            init="spectral" if len(points) > N_NEIGHBORS else "random",
-            precomputed_knn=(indices, distances, None),
+            init=init,
+            precomputed_knn=(*neighbors, None),
             # Otherwise the neighbours are ignored below 4,096 cells.
             force_approximation_algorithm=True,
             random_state=seed % 2**32,
