@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cellvae.cli import demo
-from cellvae.cli.job import RESULTS, Job
+from cellvae.cli.job import Job
+from cellvae.cli.results import RESULTS
 from cellvae.errors import UnknownOptionError
 from cellvae.model.scvi import SCVIConfig
 from cellvae.options import from_words
@@ -20,7 +21,9 @@ from cellvae.train.arguments import parse
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Job, Path]]:
     """Jobs that were asked for; none is run."""
     asked: list[tuple[Job, Path]] = []
-    monkeypatch.setattr(demo, "run_job", lambda adata, job, out: asked.append((job, out)))
+    monkeypatch.setattr(
+        demo, "run_job", lambda adata, job, out, overwrite: asked.append((job, out))
+    )
     monkeypatch.setattr(demo, "print_summary", lambda model, out: None)
     return asked
 

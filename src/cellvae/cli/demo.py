@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cellvae.cli.job import RESULTS, Job, check_out, run_job
+from cellvae.cli.job import Job, check_out, run_job
+from cellvae.cli.results import RESULTS
 from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError, named
 
@@ -21,6 +22,7 @@ JOB = Job(
         "plan_kwargs": {"n_epochs_kl_warmup": 50},
     },
     colors=("bulk_labels", "louvain"),
+    resume=False,
 )
 
 
@@ -39,7 +41,7 @@ def demo(
     # Steps of 128 cells x 765 genes gain nothing from a second thread, and wait for it on a busy
     # machine.
     settings.num_threads = 1
-    check_out(out, overwrite=True)
+    check_out(out, JOB, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULTS)
     if others:
         raise InvalidOptionError(f"'{out}' holds other files: {named(others)}. Give another --out.")
@@ -47,5 +49,5 @@ def demo(
     typer.echo(
         f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced"
     )
-    model = run_job(adata, JOB, out)
+    model = run_job(adata, JOB, out, overwrite=True)
     print_summary(model, out)

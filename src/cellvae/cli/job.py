@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellvae.cli.flags import as_flag, loss_weights_of, uses_labels
+from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, plain, read_record
+from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.errors import (
     InvalidOptionError,
     TrainingError,
@@ -23,17 +26,10 @@ if TYPE_CHECKING:
 
     from cellvae.model import Model
 
-LATENT_FILE = "latent.h5ad"
-CURVES_FILE = "training-curves.png"
-UMAP_FILE = "umap.png"
-REPORT_FILE = "report.json"
-MODEL_FOLDER = "model"
-CHECKPOINT_FOLDER = "checkpoints"
-RUN_FOLDER = "run"
-TOLD = "C_scANVI"
-"""Column of `obs` for labels that SCANVI tells, as scvi-tools' tutorials have it."""
-RESULTS = (MODEL_FOLDER, CHECKPOINT_FOLDER, LATENT_FILE, CURVES_FILE, UMAP_FILE, REPORT_FILE)
-"""Everything that a job writes into its folder."""
+MINUTES_BETWEEN_STATES = 0.1
+"""Least minutes between two states of a run: what is lost if it is killed."""
+FINISHED = ("completed", "stopped_early", "time_limit", "not_finite")
+"""Ends of a run after which the model is what was asked for; others can be continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +46,8 @@ class Job:
         Columns of `adata.obs` that the UMAP is coloured by.
     umap
         Whether a UMAP is drawn.
+    resume
+        Whether the state of the run is kept on disk, and a run that was cut off is continued.
     seed
         Seed of weights, split and noise.
     """
@@ -60,55 +58,215 @@ class Job:
     train: Mapping[str, Any] = field(default_factory=dict)
     colors: Sequence[str] = ()
     umap: bool = True
+    resume: bool = True
     seed: int = 0
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the results depend on, as values for a file."""
+        names = ("model", "seed", "setup", "config", "train")
+        options: dict[str, Any] = plain({name: getattr(self, name) for name in names})
+        return options
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Check that results may be written.
+    @property
+    def strata(self) -> list[str]:
+        """Columns whose shares a part of the cells has: labels, then batches."""
+        columns = [self.setup.get(name) for name in ("labels_key", "batch_key")]
+        return list(dict.fromkeys(column for column in columns if column is not None))
+
+
+def check_out(out: Path, job: Job, *, overwrite: bool) -> JobRecord | None:
+    """Check that results may be written, before the cells are read.
+
+    Returns
+    -------
+    Record of a job with the same options that can be finished; None for a new one.
 
     Raises
     ------
     InvalidOptionError
-        If there are results of an earlier job that must not be replaced.
+        If there are results of another job that must not be replaced.
+    FileFormatError
+        If the record of the earlier job cannot be read.
     """
     if out.exists() and not out.is_dir():
         raise InvalidOptionError(f"Expected a folder for --out; '{out}' is a file.")
-    if (out / MODEL_FOLDER).exists() and not overwrite:
+    if overwrite:
+        return None
+    earlier = read_record(out)
+    if earlier is None:
+        check_no_model(out, f"there is no {JOB_FILE} that says how it was made")
+        return None
+    if not earlier.written and not has_state(out):
+        check_no_model(out, "its training was not finished")
+        return None
+    JobRecord(out, job.options, earlier.data).check_same(earlier)
+    return earlier
+
+
+def check_no_model(out: Path, reason: str) -> None:
+    """Check that a folder holds no model.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it does.
+    """
+    if (out / MODEL_FOLDER).exists():
         raise InvalidOptionError(
-            f"'{out}' holds a model already. Give --overwrite, or another --out."
+            f"'{out}' holds a model already, and {reason}. Give --overwrite, or another --out."
         )
 
 
-def run_job(adata: AnnData, job: Job, out: Path) -> Model:
-    """Train a model and write model, latent, curves, UMAP and report into a folder."""
-    from cellvae.model import MODELS
+def has_state(out: Path) -> bool:
+    """Whether a run that was cut off left a state."""
+    return any((out / STATE_FOLDER).glob("*"))
+
+
+def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> Model:
+    """Train a model and write model, latent, report, curves and UMAP into a folder.
+
+    What an earlier call with the same options and data has written is not made again, and a run
+    that was cut off is continued.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    job
+        What is to be done.
+    out
+        Folder for the results.
+    overwrite
+        Whether results that are there are replaced.
+
+    Returns
+    -------
+    The trained model.
+
+    Raises
+    ------
+    InvalidOptionError, UnknownOptionError, UnknownKeyError
+        If an option or column cannot be, before anything is trained.
+    TrainingError
+        If training gave no model.
+    """
     from cellvae.settings import settings
-    from cellvae.train import SaveCheckpoint
 
-    if job.model not in MODELS:
-        raise InvalidOptionError(
-            f"Expected --model to be one of {', '.join(MODELS)}; got '{job.model}'."
-            f"{did_you_mean(job.model, MODELS)}"
-        )
-    kind: Any = MODELS[job.model]
+    earlier = check_out(out, job, overwrite=overwrite)
+    kind = model_class(job.model)
     settings.seed = job.seed
     check_setup(kind, job.setup)
     kind.setup_anndata(adata, **job.setup)
     check_colors(job.colors, adata)
-    model = kind(adata, **job.config)
-    out.mkdir(parents=True, exist_ok=True)
-    words = dict(job.train)
-    if words.get("early_stopping", any(word.startswith("early_stopping_") for word in words)):
-        monitor = words.get("early_stopping_monitor", "elbo_validation")
-        words["callbacks"] = [SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=monitor)]
-    model.train(**words)
-    if not model.is_trained:
-        raise TrainingError(model.training_report.reason)
-    write_results(model, adata, job, out)
+    record = JobRecord(out, job.options, describe_data(adata, job.setup))
+    if earlier is not None:
+        record.check_same(earlier)
+        record.written = earlier.written
+    if record.has(MODEL_FOLDER):
+        logger.info("'%s' holds the trained model: what else is missing is written.", out)
+        model: Any = kind.load(out / MODEL_FOLDER, adata)
+    else:
+        record.written = {}
+        model = train_model(kind, adata, job, record, resume=earlier is not None and job.resume)
+    write_results(
+        model,
+        adata,
+        record,
+        colors=job.colors,
+        strata=job.strata,
+        umap=job.umap,
+        seed=job.seed,
+    )
+    if model.training_report.status not in FINISHED:
+        # The same command goes on with training, and writes all of it anew.
+        record.written = {}
+        record.save()
     return model
 
 
-def check_setup(kind: Any, words: Mapping[str, Any]) -> None:
+def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
+    """Train a model and save it.
+
+    Parameters
+    ----------
+    kind
+        Class of the model.
+    adata
+        Its cells, set up.
+    job
+        What is to be done.
+    record
+        Record of the job.
+    resume
+        Whether a run that was cut off is continued.
+    """
+    out = record.out
+    model = kind(adata, **job.config)
+    words = {**job.train, "callbacks": callbacks_of(job, out)}
+    model.parsed(words)
+    out.mkdir(parents=True, exist_ok=True)
+    record.save()
+    if resume and has_state(out):
+        logger.info("Continuing the run in '%s' that was cut off.", out)
+        words["resume"] = "auto"
+    else:
+        shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
+    model.train(**words)
+    if not model.is_trained:
+        raise TrainingError(model.training_report.reason)
+    model.save(out / MODEL_FOLDER, overwrite=True)
+    record.add(MODEL_FOLDER)
+    if model.training_report.status in FINISHED:
+        shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
+    return model
+
+
+def callbacks_of(job: Job, out: Path) -> list[Any]:
+    """Callbacks that keep the state of a run, and its best model where one is looked for."""
+    from cellvae.train import SaveCheckpoint, TrainingCheckpoint
+
+    callbacks: list[Any] = []
+    if job.resume:
+        callbacks.append(
+            TrainingCheckpoint(
+                out / STATE_FOLDER,
+                every_n_minutes=MINUTES_BETWEEN_STATES,
+                # It goes when the model is saved.
+                delete_on_success=False,
+            )
+        )
+    words = job.train
+    stops = words.get("early_stopping", any(word.startswith("early_stopping_") for word in words))
+    asked = words.get("enable_checkpointing", "checkpointing_monitor" in words)
+    if stops or asked:
+        monitor = words.get("checkpointing_monitor", words.get("early_stopping_monitor"))
+        first = monitor[0] if isinstance(monitor, list) else monitor
+        callbacks.append(
+            SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=first or "elbo_validation")
+        )
+    return callbacks
+
+
+def model_class(name: str) -> Any:
+    """Class of a model by its name.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is none.
+    """
+    from cellvae.model import MODELS
+
+    if name not in MODELS:
+        raise InvalidOptionError(
+            f"Expected --model to be one of {', '.join(MODELS)}; got '{name}'."
+            f"{did_you_mean(name, MODELS)}"
+        )
+    return MODELS[name]
+
+
+def check_setup(kind: Any, words: Collection[str]) -> None:
     """Check that a model can be set up with these words.
 
     Raises
@@ -133,9 +291,21 @@ def check_setup(kind: Any, words: Mapping[str, Any]) -> None:
         raise InvalidOptionError(f"{kind.__name__} needs {' and '.join(map(as_flag, missing))}.")
 
 
-def as_flag(word: str) -> str:
-    """Flag of a keyword."""
-    return f"--{word.replace('_', '-')}"
+def check_options(job: Job) -> None:
+    """Check what can be checked before the cells are read.
+
+    Raises
+    ------
+    InvalidOptionError, UnknownOptionError
+        If a keyword is unknown or has a value that it cannot take.
+    """
+    from cellvae.options import from_words
+    from cellvae.train.arguments import parse
+
+    kind = model_class(job.model)
+    check_setup(kind, job.setup)
+    from_words(kind.Config, job.config, f"{job.model}()")
+    parse(job.train, loss_weights=[*loss_weights_of(kind)], learns_labels=uses_labels(kind))
 
 
 def check_colors(colors: Sequence[str], adata: AnnData) -> None:
@@ -153,68 +323,3 @@ def check_colors(colors: Sequence[str], adata: AnnData) -> None:
                 f"Expected --color to be a column of obs; got '{color}'."
                 f"{did_you_mean(color, columns)} The columns are {named(columns, 10) or 'none'}."
             )
-
-
-def write_results(model: Any, adata: AnnData, job: Job, out: Path) -> None:
-    """Write everything that a trained model gives."""
-    import matplotlib as mpl
-
-    from cellvae.model import SCANVI
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    key = latent_key(model)
-    model.save(out / MODEL_FOLDER, overwrite=True)
-    adata.obsm[key] = model.get_latent_representation()
-    colors = list(job.colors)
-    if isinstance(model, SCANVI):
-        colors = [TOLD, *colors]
-        adata.obs[TOLD] = model.predict(soft=True).idxmax(axis=1).astype("category")
-    report = model.training_report
-    figure = model.history.plot(best_epoch=report.best_epoch)
-    figure.savefig(out / CURVES_FILE, dpi=150)
-    plt.close(figure)
-    if job.umap:
-        draw_umap(adata, key, colors, out / UMAP_FILE, job.seed)
-    replace(out / LATENT_FILE, adata)
-    (out / REPORT_FILE).write_text(json.dumps(report.to_json(), indent=2) + "\n")
-
-
-def latent_key(model: Any) -> str:
-    """Name of the latent in `obsm`, as scvi-tools' tutorials have it: `X_scVI`."""
-    known = {"SCVI": "X_scVI", "SCANVI": "X_scANVI"}
-    return known.get(type(model).__name__, f"X_{type(model).__name__}")
-
-
-def replace(path: Path, adata: AnnData) -> None:
-    """Write an AnnData so that an older file stays whole until the new one is."""
-    staged = path.with_name(f".{path.name}.part")
-    adata.write_h5ad(staged)
-    staged.replace(path)
-
-
-def draw_umap(adata: AnnData, key: str, colors: list[str], path: Path, seed: int) -> None:
-    """Compute a UMAP of the latent and draw it, one panel a colour."""
-    import warnings
-
-    import matplotlib.pyplot as plt
-    import pandas as pd
-    import scanpy as sc
-
-    from cellvae.plotting import embedding
-
-    logger.info("Computing the UMAP of %s cells ...", f"{adata.n_obs:,}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.neighbors(adata, use_rep=key, random_state=seed)
-        sc.tl.umap(adata, random_state=seed)
-    panels = colors or [""]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(6.2 * len(panels), 4.6), constrained_layout=True, squeeze=False
-    )
-    for ax, color in zip(axes.flat, panels, strict=True):
-        values = adata.obs[color] if color else pd.Series(["cells"] * adata.n_obs)
-        embedding(adata.obsm["X_umap"], values, ax, title=color)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
 
 from cellvae.cli.demo import demo
 from cellvae.cli.report import report
-from cellvae.cli.train import train
+from cellvae.cli.train import ABOUT, TrainCommand, chosen_model, train_command
 from cellvae.errors import CellvaeError, TrainingError
 from cellvae.version import __version__
 
 BAD_INPUT, FAILED = 2, 1
-
-app = typer.Typer(
-    name="cellvae",
-    help="Train variational autoencoders on single-cell data.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
 
 def print_version(asked: bool) -> None:
@@ -32,18 +24,39 @@ def print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def cellvae(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version.", callback=print_version, is_eager=True
-    ),
-) -> None:
-    """Train variational autoencoders on single-cell data."""
+def make_app(args: Sequence[str]) -> typer.Typer:
+    """Program for a command line; the flags of `train` are those of the model that it names.
 
+    Parameters
+    ----------
+    args
+        Words after the name of the program.
+    """
+    app = typer.Typer(
+        name="cellvae",
+        help="Train variational autoencoders on single-cell data.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
 
-app.command("train", no_args_is_help=True)(train)
-app.command("demo")(demo)
-app.command("report", no_args_is_help=True)(report)
+    @app.callback()
+    def cellvae(
+        version: bool = typer.Option(
+            False, "--version", help="Print the version.", callback=print_version, is_eager=True
+        ),
+    ) -> None:
+        """Train variational autoencoders on single-cell data."""
+
+    if "train" in args[:1]:
+        command = train_command(chosen_model(args))
+        app.command("train", no_args_is_help=True, cls=TrainCommand)(command)
+    else:
+        # Models and torch are not loaded for a list of commands.
+        app.command("train", help=ABOUT)(lambda: None)
+    app.command("demo")(demo)
+    app.command("report", no_args_is_help=True)(report)
+    return app
 
 
 @contextmanager
@@ -67,4 +80,4 @@ def first_line(error: BaseException) -> str:
 def run() -> None:
     """Entry point of the program."""
     with one_line_errors():
-        app()
+        make_app(sys.argv[1:])()

@@ -2,212 +2,228 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from cellvae.cli.job import RUN_FOLDER, Job, check_out, run_job
-from cellvae.cli.summary import print_summary
-from cellvae.errors import InvalidOptionError
-
-DATA, NETWORK, TRAINING, STOPPING, OUTPUT = (
-    "Data",
-    "Network",
-    "Training",
-    "Early stopping",
-    "Output",
+from cellvae.cli.flags import (
+    DATA,
+    NETWORK,
+    OPTIMIZER,
+    OUTPUT,
+    STOPPING,
+    TRAINING,
+    Flag,
+    flags_of,
+    sort_words,
+    typed_as,
 )
+from cellvae.cli.job import Job, check_options, check_out, model_class, run_job
+from cellvae.cli.summary import print_summary
+from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
+
+DEFAULT_MODEL = "SCVI"
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""`UsageError` of click, or of the copy of click in newer versions of typer."""
+ABOUT = """Train a model on a file of counts.
+
+Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
+report.json, training-curves.png, and umap.png with its coordinates in umap.csv (10,000 cells at
+most). The same command again finishes what is missing, also a run that was cut off.
+
+The flags are the keywords of the same names. They differ between models: `cellvae train --model
+PEAKVI --help` shows those of PEAKVI.
+
+Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
+"""
 
 
-def flag(help_text: str, panel: str, *names: str) -> Any:
-    """Option of the command, in a panel of its help."""
-    return typer.Option(*names, help=help_text, rich_help_panel=panel, show_default=False)
+def own_flags() -> dict[str, tuple[str, Any, Any, str]]:
+    """Flags of the program itself: panel, type, default and help by their names."""
+    from cellvae.model import MODELS
+
+    names = ", ".join(MODELS)
+    return {
+        "out": (OUTPUT, Path, inspect.Parameter.empty, "Folder for the results."),
+        "model": (NETWORK, str, DEFAULT_MODEL, f"One of: {names}. (default: {DEFAULT_MODEL})"),
+        "seed": (TRAINING, int, 0, "Seed of weights, split and noise. (default: 0)"),
+        "resume": (
+            TRAINING,
+            bool,
+            True,
+            "Keep the state of the run, and continue a run into --out that was cut off. "
+            "(default: yes)",
+        ),
+        "color": (
+            OUTPUT,
+            list[str] | None,
+            None,
+            "Column of obs that the UMAP is coloured by, beside labels and batch. May be repeated.",
+        ),
+        "umap": (OUTPUT, bool, True, "Draw a UMAP of the latent representation. (default: yes)"),
+        "overwrite": (OUTPUT, bool, False, "Replace results in --out. (default: no)"),
+    }
 
 
-def train(
-    counts: Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
-    out: Annotated[Path, flag("Folder for the results.", OUTPUT)],
-    model: Annotated[
-        str,
-        flag("SCVI, SCANVI, LinearSCVI, PEAKVI, POISSONVI or AmortizedLDA (SCVI).", NETWORK),
-    ] = "SCVI",
-    layer: Annotated[str | None, flag("Layer with the raw counts (default: X).", DATA)] = None,
-    batch_key: Annotated[str | None, flag("Column of obs with the batch.", DATA)] = None,
-    labels_key: Annotated[str | None, flag("Column of obs with the label.", DATA)] = None,
-    unlabeled_category: Annotated[
-        str | None, flag("Label of cells whose label is not known, for SCANVI.", DATA)
-    ] = None,
-    size_factor_key: Annotated[str | None, flag("Column of obs with cell sizes.", DATA)] = None,
-    categorical_covariate_keys: Annotated[
-        list[str] | None, flag("Column of obs with a further category; may be repeated.", DATA)
-    ] = None,
-    continuous_covariate_keys: Annotated[
-        list[str] | None, flag("Column of obs with a further number; may be repeated.", DATA)
-    ] = None,
-    n_latent: Annotated[int | None, flag("Latent dimensions (10).", NETWORK)] = None,
-    n_hidden: Annotated[int | None, flag("Width of hidden layers (128).", NETWORK)] = None,
-    n_layers: Annotated[int | None, flag("Hidden layers (1).", NETWORK)] = None,
-    dropout_rate: Annotated[float | None, flag("Dropout in the encoder (0.1).", NETWORK)] = None,
-    gene_likelihood: Annotated[
-        str | None, flag("zinb, nb, poisson or normal (zinb).", NETWORK)
-    ] = None,
-    dispersion: Annotated[
-        str | None, flag("gene, gene-batch, gene-label or gene-cell (gene).", NETWORK)
-    ] = None,
-    latent_distribution: Annotated[str | None, flag("normal or ln (normal).", NETWORK)] = None,
-    use_observed_lib_size: Annotated[
-        bool | None, flag("Take cell sizes from the counts, or learn them.", NETWORK)
-    ] = None,
-    encode_covariates: Annotated[
-        bool | None, flag("Let the encoder read the covariates.", NETWORK)
-    ] = None,
-    deeply_inject_covariates: Annotated[
-        bool | None, flag("Let every layer read the covariates.", NETWORK)
-    ] = None,
-    batch_representation: Annotated[
-        str | None, flag("one-hot or embedding (one-hot).", NETWORK)
-    ] = None,
-    use_batch_norm: Annotated[
-        str | None, flag("encoder, decoder, none or both (both).", NETWORK)
-    ] = None,
-    use_layer_norm: Annotated[
-        str | None, flag("encoder, decoder, none or both (none).", NETWORK)
-    ] = None,
-    max_epochs: Annotated[
-        int | None, flag("Epochs (400; fewer above 20,000 cells).", TRAINING)
-    ] = None,
-    batch_size: Annotated[int | None, flag("Cells per step (128).", TRAINING)] = None,
-    train_size: Annotated[float | None, flag("Share of training cells (0.9).", TRAINING)] = None,
-    validation_size: Annotated[
-        float | None, flag("Share of validation cells (the rest).", TRAINING)
-    ] = None,
-    lr: Annotated[float | None, flag("Learning rate (0.001).", TRAINING)] = None,
-    weight_decay: Annotated[float | None, flag("Weight decay (1e-6).", TRAINING)] = None,
-    n_epochs_kl_warmup: Annotated[
-        int | None, flag("Epochs of KL warm-up (400, or the whole run if shorter).", TRAINING)
-    ] = None,
-    reduce_lr_on_plateau: Annotated[
-        bool | None, flag("Lower the learning rate when validation stops improving.", TRAINING)
-    ] = None,
-    accelerator: Annotated[str | None, flag("auto, cpu or gpu (auto).", TRAINING)] = None,
-    devices: Annotated[str | None, flag("Which device (auto).", TRAINING)] = None,
-    check_val_every_n_epoch: Annotated[
-        int | None, flag("Epochs between validations.", TRAINING)
-    ] = None,
-    early_stopping: Annotated[
-        bool | None, flag("Stop when validation no longer improves; keep the best model.", STOPPING)
-    ] = None,
-    early_stopping_monitor: Annotated[
-        str | None, flag("Metric to follow (elbo_validation).", STOPPING)
-    ] = None,
-    early_stopping_patience: Annotated[
-        int | None, flag("Checks without improvement (45).", STOPPING)
-    ] = None,
-    early_stopping_min_delta: Annotated[
-        float | None, flag("Least improvement (0).", STOPPING)
-    ] = None,
-    early_stopping_mode: Annotated[str | None, flag("min, max or auto (auto).", STOPPING)] = None,
-    early_stopping_warmup_epochs: Annotated[
-        int | None, flag("First epochs not counted (0).", STOPPING)
-    ] = None,
-    on_nan: Annotated[
-        str | None,
-        flag("stop_restore, raise, skip_batch or ignore, at a loss that is not finite.", TRAINING),
-    ] = None,
-    resume: Annotated[
-        bool, flag("Go on with a run into --out that was cut off; keep its state.", TRAINING)
-    ] = False,
-    seed: Annotated[int, flag("Seed of weights, split and noise (0).", TRAINING)] = 0,
-    color: Annotated[
-        list[str] | None, flag("Column of obs to colour the UMAP by; repeatable.", OUTPUT)
-    ] = None,
-    umap: Annotated[bool, flag("Draw a UMAP of the latent.", OUTPUT)] = True,
-    overwrite: Annotated[bool, flag("Replace results in --out.", OUTPUT)] = False,
-    enable_progress_bar: Annotated[bool | None, flag("Show a progress bar.", OUTPUT)] = None,
-) -> None:
-    """Train a model on a file of counts.
+class TrainCommand(TyperCommand):
+    """Command whose errors of usage are those of the package: one line, with the closest name."""
 
-    Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
-    training-curves.png, umap.png and report.json. Every flag is the keyword of the same name.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line.
 
-    Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
+        Raises
+        ------
+        UnknownOptionError
+            If there is no such flag.
+        InvalidOptionError
+            If a flag has a value that cannot be read, or a required one is missing.
+        """
+        model = chosen_model(args)
+        asks_for_help = not args
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE_ERROR as error:
+            if asks_for_help or ctx.resilient_parsing:
+                raise
+            flag = getattr(error, "option_name", None)
+            if flag is not None and hasattr(error, "possibilities"):
+                raise UnknownOptionError(unknown_flag(model, str(flag))) from None
+            raise InvalidOptionError(
+                f"{error.format_message()} See cellvae train --model {model} --help."
+            ) from None
+
+
+def unknown_flag(model: str, flag: str) -> str:
+    """Sentences about a flag that a model does not have: the closest one, or who has it."""
+    from cellvae.model import MODELS
+
+    name = flag.removeprefix("--").replace("-", "_")
+    owners = [other for other in MODELS if name in {f.name for f in flags_of(MODELS[other])}]
+    if owners:
+        return (
+            f"{model} has no {flag}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'}."
+        )
+    known = [f.spelling for f in flags_of(model_class(model))]
+    known += [f"--{own}" for own in own_flags()]
+    close = did_you_mean(flag, known)
+    return f"{model} has no {flag}.{close or f' See cellvae train --model {model} --help.'}"
+
+
+def chosen_model(args: Sequence[str]) -> str:
+    """Name of the model that a command line asks for."""
+    chosen = DEFAULT_MODEL
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == "--model":
+            chosen = following
+        elif word.startswith("--model="):
+            chosen = word.removeprefix("--model=")
+    return chosen
+
+
+def train_command(model: str) -> Callable[..., None]:
+    """Function of the command for a model: its parameters are the flags.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such model.
     """
-    setup = given(
-        {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "unlabeled_category": unlabeled_category,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
+    flags = flags_of(model_class(model))
+
+    def train(counts: Path, out: Path, **given: Any) -> None:
+        run_train(counts, out, flags, given)
+
+    parameters = [
+        parameter(
+            "counts",
+            Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
+        )
+    ]
+    for name, (panel, kind, default, text) in own_flags().items():
+        parameters.append(parameter(name, Annotated[kind, option(text, panel)], default))
+    parameters += [
+        parameter(
+            flag.name,
+            Annotated[typed_as(flag), option(flag.describe(), flag.panel, flag.metavar)],
+            None,
+        )
+        for flag in flags
+    ]
+    order = (None, DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT)
+    parameters.sort(key=lambda each: order.index(panel_of(each)))
+    train.__doc__ = ABOUT
+    train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    train.__annotations__ = {p.name: p.annotation for p in parameters}
+    return train
+
+
+def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
+    """Parameter that is given by name."""
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
     )
-    config = given(
-        {
-            "n_latent": n_latent,
-            "n_hidden": n_hidden,
-            "n_layers": n_layers,
-            "dropout_rate": dropout_rate,
-            "gene_likelihood": gene_likelihood,
-            "dispersion": dispersion,
-            "latent_distribution": latent_distribution,
-            "use_observed_lib_size": use_observed_lib_size,
-            "encode_covariates": encode_covariates,
-            "deeply_inject_covariates": deeply_inject_covariates,
-            "batch_representation": batch_representation,
-            "use_batch_norm": use_batch_norm,
-            "use_layer_norm": use_layer_norm,
-        }
+
+
+def panel_of(parameter: inspect.Parameter) -> str | None:
+    """Panel of the help that lists a parameter."""
+    panel: str | None = parameter.annotation.__metadata__[0].rich_help_panel
+    return panel
+
+
+def option(text: str, panel: str, metavar: str | None = None) -> Any:
+    """Flag of the command, in a panel of its help."""
+    return typer.Option(
+        # Square brackets would be read as marks of style.
+        help=text.replace("[", r"\["),
+        rich_help_panel=panel,
+        show_default=False,
+        metavar=metavar,
     )
-    plan = given(
-        {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "n_epochs_kl_warmup": n_epochs_kl_warmup,
-            "reduce_lr_on_plateau": reduce_lr_on_plateau,
-        }
-    )
-    words = given(
-        {
-            "max_epochs": max_epochs,
-            "batch_size": batch_size,
-            "train_size": train_size,
-            "validation_size": validation_size,
-            "accelerator": accelerator,
-            "devices": devices,
-            "check_val_every_n_epoch": check_val_every_n_epoch,
-            "early_stopping": early_stopping,
-            "early_stopping_monitor": early_stopping_monitor,
-            "early_stopping_patience": early_stopping_patience,
-            "early_stopping_min_delta": early_stopping_min_delta,
-            "early_stopping_mode": early_stopping_mode,
-            "early_stopping_warmup_epochs": early_stopping_warmup_epochs,
-            "enable_progress_bar": enable_progress_bar,
-            "on_nan": on_nan,
-            "resume": "auto" if resume else None,
-            "run_dir": out / RUN_FOLDER if resume else None,
-            "plan_kwargs": plan or None,
-        }
+
+
+def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], given: Mapping[str, Any]) -> None:
+    """Do the job that a command line asks for.
+
+    Parameters
+    ----------
+    counts
+        File of the cells.
+    out
+        Folder for the results.
+    flags
+        Flags of the model.
+    given
+        What was typed, by the names of the flags.
+    """
+    words = sort_words(flags, given)
+    setup = words["setup"]
+    columns = [*(given["color"] or []), setup.get("labels_key"), setup.get("batch_key")]
+    job = Job(
+        model=given["model"],
+        setup=setup,
+        config=words["config"],
+        train=words["train"],
+        colors=tuple(dict.fromkeys(column for column in columns if column is not None)),
+        umap=given["umap"],
+        resume=given["resume"],
+        seed=given["seed"],
     )
     check_counts_file(counts)
-    check_out(out, overwrite=overwrite)
-    columns = [*(color or []), labels_key, batch_key]
-    colors = tuple(dict.fromkeys(column for column in columns if column is not None))
-    job = Job(
-        model=model, setup=setup, config=config, train=words, colors=colors, umap=umap, seed=seed
-    )
+    check_options(job)
+    check_out(out, job, overwrite=given["overwrite"])
     from cellvae.data.h5ad import read_h5ad
 
-    trained = run_job(read_h5ad(counts), job, out)
+    trained = run_job(read_h5ad(counts), job, out, overwrite=given["overwrite"])
     print_summary(trained, out)
-
-
-def given(words: Mapping[str, Any]) -> dict[str, Any]:
-    """The words that have a value."""
-    return {name: value for name, value in words.items() if value is not None}
 
 
 def check_counts_file(counts: Path) -> None:

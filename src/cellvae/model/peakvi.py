@@ -51,7 +51,21 @@ PATIENCE = 50
 
 @dataclass(frozen=True, kw_only=True)
 class RegionKeys(Keys):
-    """Where the counts of regions are, and what is known of each cell."""
+    """Where the counts of regions are, and what is known of each cell.
+
+    Parameters
+    ----------
+    layer
+        Entry of `adata.layers` with the counts; `adata.X` if not given.
+    batch_key
+        Column of `adata.obs` with the batch of each cell.
+    labels_key
+        Column of `adata.obs` with the label of each cell.
+    categorical_covariate_keys
+        Columns of `adata.obs` with further categories to correct for.
+    continuous_covariate_keys
+        Columns of `adata.obs` with further numbers to correct for.
+    """
 
     layer: str | None = None
     batch_key: str | None = None

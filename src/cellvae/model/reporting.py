@@ -66,7 +66,8 @@ def write_report(
     keys
         Further columns for colours.
     n_cells
-        Cells drawn at most, chosen at random; scores and checks are of them too.
+        Cells drawn at most, chosen at random with the shares of labels and batches; scores and
+        checks are of them too.
     seed
         Seed of the choice and of the UMAP.
     silent
@@ -92,11 +93,11 @@ def write_report(
     elif not model.is_trained:
         sections.append(left_out("Cells", "The model has not been trained: it knows no latent."))
     else:
-        numbers = np.random.default_rng(seed).permutation(cells.n_obs)[:n_cells]
+        numbers = choose_cells(cells.obs, chosen, n_cells, seed)
         with own_randomness(seed, "report"):
             latent = model.get_latent_representation(adata, indices=numbers)  # type: ignore[attr-defined]
             obs = cells.obs.iloc[numbers]
-            sections.append(latent_section(latent, obs, chosen, seed))
+            sections.append(latent_section(latent, obs, chosen, seed, cells.n_obs))
             sections.append(scores_section(latent, obs, chosen))
             sections.append(checks_section(model, adata, numbers[:MOST_CHECKED], silent))
     kind = type(model).__name__
@@ -140,6 +141,30 @@ def columns_of(
         if asked[part] is None and known is not None and known in cells.obs:
             asked[part] = known
     return asked
+
+
+def choose_cells(
+    obs: pd.DataFrame, chosen: Mapping[str, str | None], n_cells: int, seed: int
+) -> NDArray[np.int64]:
+    """Indices of the cells that are drawn, in random order, with the shares of labels and batches.
+
+    Parameters
+    ----------
+    obs
+        Table of all cells.
+    chosen
+        Columns by what they are, as :func:`columns_of` returns them.
+    n_cells
+        Most cells to choose.
+    seed
+        Seed of the choice.
+    """
+    from cellvae.plotting.sampling import stratified_sample
+
+    names = [name for name in (chosen["labels"], chosen["batch"]) if name is not None]
+    columns = [obs[name].to_numpy() for name in dict.fromkeys(names)]
+    cells = stratified_sample(len(obs), n_cells, columns, seed=seed)
+    return np.random.default_rng(seed).permutation(cells)
 
 
 def left_out(title: str, reason: str) -> Section:
@@ -217,42 +242,48 @@ def counted(column: pd.Series, name: str) -> Grid:
 
 
 def latent_section(
-    latent: NDArray[np.float32], obs: pd.DataFrame, chosen: Mapping[str, str | None], seed: int
+    latent: NDArray[np.float32],
+    obs: pd.DataFrame,
+    chosen: Mapping[str, str | None],
+    seed: int,
+    n_cells: int,
 ) -> Section:
-    """Latent space in two dimensions, coloured by each column."""
+    """Latent space in two dimensions, coloured by each column.
+
+    Parameters
+    ----------
+    latent, obs
+        Latent representation and table of the cells that are drawn.
+    chosen
+        Columns by what they are.
+    seed
+        Seed of the layout.
+    n_cells
+        Number of all cells.
+    """
+    from cellvae.plotting.layout import UMAPResult, compute_umap
     from cellvae.report.figures import embedding_svg
 
-    coordinates = umap_of(latent, seed)
+    try:
+        layout = compute_umap(latent, max_cells=len(latent), seed=seed)
+    except Exception as error:
+        # The rest of the page does not need it.
+        return left_out("Latent space", f"The UMAP could not be computed: {error}")
+    coordinates, cells = layout.coordinates, UMAPResult(layout.coordinates, layout.cells, n_cells)
     names = list(dict.fromkeys(name for name in chosen.values() if name is not None))
     charts = [
         Chart(
-            svg=embedding_svg(coordinates, obs[name], name),
+            svg=embedding_svg(coordinates, obs[name], cells.title(name)),
             title=f"UMAP of the latent space, coloured by {name}",
         )
         for name in names
     ]
     if not charts:
         everything = pd.Series(["cells"] * len(latent))
-        svg = embedding_svg(coordinates, everything, "")
+        svg = embedding_svg(coordinates, everything, cells.title())
         charts = [Chart(svg=svg, title="UMAP of the latent space")]
-    caption = f"UMAP of the latent means of {len(latent):,} cells."
+    caption = f"UMAP of the latent means of {cells.describe_cells()}."
     return Section(title="Latent space", parts=(Gallery(charts=tuple(charts), caption=caption),))
-
-
-def umap_of(latent: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    """Cells in two dimensions, [cells, 2], by scanpy."""
-    import warnings
-
-    import scanpy as sc
-    from anndata import AnnData
-
-    cells = AnnData(np.asarray(latent))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.neighbors(cells, use_rep="X", n_neighbors=min(15, len(latent) - 1))
-        sc.tl.umap(cells, random_state=seed)
-    coordinates: NDArray[np.float32] = cells.obsm["X_umap"]
-    return coordinates
 
 
 def scores_section(

@@ -102,8 +102,8 @@ def check_present(place: Layout) -> None:
     if f"{place.prefix}model.pt" in names:
         raise FileFormatError(
             f"Expected {model} in '{folder}'; got {place.prefix}model.pt, a model of scvi-tools. "
-            "It is a pickle, which can run code, and this version of cellvae does not read it; a "
-            "later one will. Until then load it with scvi-tools, or train the model again."
+            "Load it with cellvae.load or the load of its class, such as SCVI.load: both read it "
+            "without running code, and save writes it in the format of cellvae."
         )
     prefixes = [name.removesuffix(MODEL) for name in names if name.endswith(MODEL)]
     prefixes = [prefix for prefix in prefixes if not prefix.startswith(".")]

@@ -22,14 +22,14 @@ def embedding(
     title: str = "",
     size: float | None = None,
 ) -> Axes:
-    """Cells as dots, one colour a category, with a legend beside.
+    """Cells as dots, one colour a category, with a legend beside; real numbers have a colour bar.
 
     Parameters
     ----------
     coordinates
         Positions [cells, 2].
     values
-        Category of each cell [cells].
+        Category or real number of each cell [cells].
     ax
         Where to draw.
     title
@@ -41,6 +41,13 @@ def embedding(
 
     # A category of the user's keeps its order: '2' before '10'.
     column = pd.Series(values)
+    area = size or float(np.clip(30_000 / max(1, len(coordinates)), 1, 20))
+    if pd.api.types.is_float_dtype(column):
+        numbers = column.to_numpy(dtype=float, na_value=np.nan)
+        x, y = coordinates.T
+        dots = ax.scatter(x, y, s=area, c=numbers, cmap="viridis", linewidths=0, rasterized=True)
+        ax.figure.colorbar(dots, ax=ax)
+        return without_ticks(ax, title)
     known = isinstance(column.dtype, pd.CategoricalDtype)
     categories = pd.Categorical(column if known else column.astype(object))
     if known:
@@ -49,7 +56,6 @@ def embedding(
     palette = plt.get_cmap(
         "tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar"
     )
-    area = size or float(np.clip(30_000 / max(1, len(coordinates)), 1, 20))
     for i, name in enumerate(names):
         mine = categories.codes == i
         colour = palette(i) if len(names) <= MANY else palette(i / len(names))
@@ -62,12 +68,7 @@ def embedding(
             linewidths=0,
             rasterized=True,
         )
-    ax.set_title(title, fontsize=11, loc="left")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.set_xlabel("UMAP 1", fontsize=8)
-    ax.set_ylabel("UMAP 2", fontsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
+    without_ticks(ax, title)
     columns = 1 + len(names) // 18
     ax.legend(
         loc="center left",
@@ -77,4 +78,15 @@ def embedding(
         markerscale=2.0,
         ncols=columns,
     )
+    return ax
+
+
+def without_ticks(ax: Axes, title: str) -> Axes:
+    """Panel with a title and the names of its axes, whose numbers mean nothing."""
+    ax.set_title(title, fontsize=11, loc="left")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_xlabel("UMAP 1", fontsize=8)
+    ax.set_ylabel("UMAP 2", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -58,12 +58,13 @@ def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
 
 def embedding_svg(coordinates: NDArray[np.float32], values: pd.Series, name: str) -> str:
     """Cells in two dimensions, coloured by a column."""
-    n_names = values.nunique()
+    is_number = getattr(values.dtype, "kind", "") == "f"
+    n_names = 0 if is_number else values.nunique()
     if n_names > MOST_NAMES:
         largest = values.value_counts().index[: MOST_NAMES - 1]
         values = values.astype(object).where(values.isin(largest), "(others)")
         n_names = MOST_NAMES
-    longest = max((len(str(v)) for v in values.unique()), default=0)
+    longest = 4 if is_number else max((len(str(v)) for v in values.unique()), default=0)
     beside = min(3.5, 0.5 + 0.075 * longest) * (1 + n_names // 18)
 
     def draw(figure: Figure) -> None:

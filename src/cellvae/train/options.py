@@ -17,7 +17,20 @@ OptimizerCreator = Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions(Options):
-    """How cells are divided into training, validation and test."""
+    """How cells are divided into training, validation and test.
+
+    Parameters
+    ----------
+    train_size
+        Share of the cells that are trained on, from 0 to 1; by default 0.9.
+    validation_size
+        Share of the cells for validation, from 0 to 1; by default all others. What is left over is
+        for testing.
+    shuffle_set_split
+        Whether cells are shuffled before they are divided.
+    external_indexing
+        Indices of the training, validation and test cells, in place of shares.
+    """
 
     train_size: float | None = option(None, above=0, at_most=1)
     validation_size: float | None = option(None, at_least=0, at_most=1)
@@ -27,19 +40,49 @@ class SplitOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions(Options):
-    """How batches are cut and fetched."""
+    """How batches are cut and fetched.
+
+    Parameters
+    ----------
+    batch_size
+        Cells per optimizer step.
+    shuffle
+        Whether training cells come in another order in each epoch.
+    drop_last
+        Whether the last batch of an epoch is left out where it is smaller.
+    num_workers
+        Accepted for scvi-tools' sake: batches are cut in the process itself.
+    n_samples_per_label
+        Cells of each label that are learned from in an epoch; None for all. For models that learn
+        labels.
+    """
 
     batch_size: int = option(128, at_least=1)
     shuffle: bool = True
     drop_last: bool = False
     num_workers: int = option(0, at_least=0)
     n_samples_per_label: int | None = option(None, at_least=1)
-    """Cells of each label that are learned from in an epoch; for models that learn labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions(Options):
-    """Which optimizer moves the weights."""
+    """Which optimizer moves the weights.
+
+    Parameters
+    ----------
+    optimizer
+        Optimizer.
+    optimizer_creator
+        Function from parameters to an optimizer of torch, for `optimizer="Custom"`.
+    lr
+        Learning rate.
+    weight_decay
+        Weight decay of the optimizer.
+    eps
+        Term added to the denominator of the optimizer.
+    update_only_decoder
+        Whether only the decoder is trained.
+    """
 
     optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
     optimizer_creator: OptimizerCreator | None = None
@@ -62,7 +105,21 @@ class OptimizerOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PlateauOptions(Options):
-    """When the learning rate is lowered because a metric stopped improving."""
+    """When the learning rate is lowered because a metric stopped improving.
+
+    Parameters
+    ----------
+    factor
+        Factor by which the learning rate is multiplied when it is lowered.
+    patience
+        Epochs without improvement before the learning rate is lowered.
+    threshold
+        Least improvement that counts.
+    metric
+        Metric that lowers the learning rate when it no longer improves.
+    minimum
+        Least learning rate.
+    """
 
     factor: float = option(0.6, above=0, at_most=1)
     patience: int = option(30, at_least=0)
@@ -77,6 +134,17 @@ class WarmupOptions(Options):
 
     `n_epochs="auto"` takes half of the run and at most 400 epochs, so that the weight reaches its
     maximum within the run.
+
+    Parameters
+    ----------
+    n_epochs
+        Epochs over which the KL weight grows; `"auto"` for half of the run, at most 400 epochs.
+    n_steps
+        Optimizer steps over which the KL weight grows, where epochs are not given.
+    minimum
+        KL weight at the start.
+    maximum
+        KL weight at the end of the warm-up.
     """
 
     n_epochs: int | Literal["auto"] | None = option("auto", at_least=0)
@@ -95,7 +163,39 @@ class WarmupOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingOptions(Options):
-    """When training stops before its last epoch."""
+    """When training stops before its last epoch.
+
+    Parameters
+    ----------
+    monitor
+        Metric that is followed, or several.
+    patience
+        Checks without improvement before training stops.
+    min_delta
+        Change that counts as an improvement must be larger than this.
+    mode
+        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+    warmup_epochs
+        First epochs that are neither compared nor counted; `"kl"` for those of the KL warm-up.
+    restore_best
+        Whether the weights of the best epoch are restored at the end.
+    combine
+        Whether any of several metrics is enough to stop, or all must agree.
+    patience_epochs
+        Epochs without improvement before training stops, in place of checks.
+    baseline
+        Value that must be beaten at every check.
+    baseline_epochs
+        First epochs, in which the baseline need not be beaten.
+    stopping_threshold
+        Value that is good enough: training stops when the metric is better.
+    divergence_threshold
+        Value that is hopeless: training stops when the metric is worse.
+    check_finite
+        Whether training stops when the metric is not finite.
+    verbose
+        Whether every improvement is logged.
+    """
 
     monitor: str | list[str] | tuple[str, ...] = "elbo_validation"
     patience: int = option(45, at_least=0)
@@ -120,7 +220,17 @@ class EarlyStoppingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressOptions(Options):
-    """What is shown while training goes on."""
+    """What is shown while training goes on.
+
+    Parameters
+    ----------
+    enabled
+        Whether a progress bar is shown.
+    refresh_rate
+        Batches between two updates of the progress bar.
+    simple
+        Whether the progress bar has one line for the whole run.
+    """
 
     enabled: bool = True
     refresh_rate: int = option(1, at_least=0)
@@ -129,7 +239,15 @@ class ProgressOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions(Options):
-    """Whether the loss is compiled by torch, and how."""
+    """Whether the loss is compiled by torch, and how.
+
+    Parameters
+    ----------
+    enabled
+        Whether the loss is compiled by torch.
+    arguments
+        Arguments of `torch.compile`.
+    """
 
     enabled: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -137,7 +255,56 @@ class CompileOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
-    """One training run, as the user asked for it."""
+    """One training run, as the user asked for it.
+
+    Parameters
+    ----------
+    max_epochs
+        Passes over the training cells.
+    seed
+        Seed of split, order and noise.
+    accelerator
+        Where to train, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
+    devices
+        Devices to train on, or how many, as in `lightning.Trainer`.
+    check_val_every_n_epoch
+        Epochs between two validations; by default 1 where something follows their metrics.
+    log_steps
+        Whether the loss of single steps is logged.
+    steps_per_block
+        Optimizer steps that Lightning sees as one batch, where nothing watches single steps.
+    capture_steps
+        Whether a GPU plays steps from a recording, where they can be recorded; off until it has
+        been seen on one.
+    placement
+        Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory.
+    learning_rate_monitor
+        Whether the learning rate is logged.
+    accumulate
+        Batches whose gradients are added up before a step, from an epoch on.
+    lr_schedule
+        Name of a schedule of the learning rate, or a function from an optimizer to one.
+    on_nan
+        What happens where a loss or gradient is not finite.
+    on_interrupt
+        Whether a run that Ctrl-C has ended returns, or raises KeyboardInterrupt.
+    resume
+        State of a run to continue; `"auto"` for the newest if there is one.
+    run_dir
+        Folder for everything that the run writes.
+    reset
+        Whether earlier training is forgotten.
+    without
+        Default callbacks that the user does not want.
+    checkpoint_monitor
+        Metric by which the best model is kept in a checkpoint.
+    split, loader, optimizer, warmup, plateau, early_stopping, progress, compile
+        Further options; None for what is off.
+    loss_weights
+        Weights of parts of the loss, by the names that the model gives them.
+    trainer
+        Further arguments of `lightning.Trainer`, handed on as they are.
+    """
 
     max_epochs: int | None = option(None, at_least=1)
     seed: int | None = option(None, at_least=0)
@@ -146,34 +313,25 @@ class TrainOptions(Options):
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
     steps_per_block: int | Literal["auto"] = option("auto", at_least=1)
-    """Optimizer steps that Lightning sees as one batch, where nothing watches single steps."""
     capture_steps: bool = False
-    """Whether a GPU plays steps from a recording, where they can be recorded; off until it has been
-    seen on one."""
     placement: Literal["auto", "device", "memory"] = "auto"
-    """Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory."""
     learning_rate_monitor: bool | None = None
     accumulate: Mapping[int, int] | None = None
-    """Batches whose gradients are added up before a step, from an epoch on."""
     lr_schedule: str | Callable[..., Any] | None = None
-    """Name of a schedule of the learning rate, or a function from an optimizer to one."""
     on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore"
     on_interrupt: Literal["stop", "raise"] = "stop"
     resume: bool | str | Path | None = None
     run_dir: str | Path | None = None
     reset: bool = False
     without: tuple[str, ...] = ()
-    """Default callbacks that the user does not want."""
     checkpoint_monitor: str | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    """Weights of parts of the loss, by the names that the model gives them."""
     warmup: WarmupOptions = field(default_factory=WarmupOptions)
     plateau: PlateauOptions | None = None
     early_stopping: EarlyStoppingOptions | None = None
     progress: ProgressOptions = field(default_factory=ProgressOptions)
     compile: CompileOptions = field(default_factory=CompileOptions)
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of `lightning.Trainer`, handed on as they are."""

@@ -1,0 +1,54 @@
+"""Descriptions of parameters, read from numpy docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+HEADING = re.compile(r"^Parameters\n-+\n", re.MULTILINE)
+NEXT_HEADING = re.compile(r"^\S.*\n-{3,}$", re.MULTILINE)
+
+
+def parameter_help(cls: type) -> dict[str, str]:
+    """Description of each parameter of a class, its own before those of its bases.
+
+    Parameters
+    ----------
+    cls
+        Class whose docstring has a section "Parameters".
+
+    Returns
+    -------
+    Text by name, in one line, without the marks of reStructuredText.
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= parameter_section(base.__dict__.get("__doc__") or "")
+    return found
+
+
+def parameter_section(doc: str) -> dict[str, str]:
+    """Description of each parameter that a docstring has in its section "Parameters"."""
+    text = inspect.cleandoc(doc)
+    start = HEADING.search(text)
+    if start is None:
+        return {}
+    section = text[start.end() :]
+    following = NEXT_HEADING.search(section)
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in section[: following.start() if following else None].splitlines():
+        if line and not line[0].isspace():
+            names = [name.strip() for name in line.partition(":")[0].split(",")]
+            found |= {name: [] for name in names}
+        else:
+            for name in names:
+                found[name].append(line.strip())
+    texts = {name: plain_text(" ".join(filter(None, lines))) for name, lines in found.items()}
+    # "As in CountKeys." refers to the description of the base.
+    return {name: text for name, text in texts.items() if not text.startswith("As in ")}
+
+
+def plain_text(text: str) -> str:
+    """Text without backquotes, and with plain names in place of cross-references."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")

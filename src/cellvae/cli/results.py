@@ -1,0 +1,176 @@
+"""Files that a job writes: each as soon as it can be, in the order of their worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellvae.cli.record import JOB_FILE, JobRecord, replace_file
+from cellvae.messages import logger
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+MODEL_FOLDER = "model"
+LATENT_FILE = "latent.h5ad"
+REPORT_FILE = "report.json"
+CURVES_FILE = "training-curves.png"
+UMAP_FILE = "umap.png"
+COORDINATES_FILE = "umap.csv"
+CHECKPOINT_FOLDER = "checkpoints"
+STATE_FOLDER = "state"
+PREDICTED = "C_scANVI"
+"""Column of `obs` for labels that SCANVI predicts, as scvi-tools' tutorials have it."""
+RESULTS = (
+    MODEL_FOLDER,
+    LATENT_FILE,
+    REPORT_FILE,
+    CURVES_FILE,
+    UMAP_FILE,
+    COORDINATES_FILE,
+    CHECKPOINT_FOLDER,
+    STATE_FOLDER,
+    JOB_FILE,
+)
+"""Everything that a job writes into its folder."""
+DPI = 150
+
+
+def write_results(
+    model: Any,
+    adata: AnnData,
+    record: JobRecord,
+    *,
+    colors: Sequence[str],
+    strata: Sequence[str],
+    umap: bool,
+    seed: int,
+) -> None:
+    """Write what a trained model gives and is not there yet; pictures come last and may fail.
+
+    Parameters
+    ----------
+    model
+        Trained model, saved already.
+    adata
+        Its cells. The latent representation is put into `obsm`, predicted labels into `obs`.
+    record
+        Record of the job.
+    colors
+        Columns of `obs` that the UMAP is coloured by.
+    strata
+        Columns of `obs` whose shares the shown part of the cells has.
+    umap
+        Whether a UMAP is drawn.
+    seed
+        Seed of the UMAP.
+    """
+    from cellvae.model import SCANVI
+
+    colors = list(colors)
+    if isinstance(model, SCANVI):
+        colors = [PREDICTED, *colors]
+    draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
+    latent = None
+    if draws_umap or not record.has(LATENT_FILE):
+        latent = write_latent(model, adata, record)
+    if not record.has(REPORT_FILE):
+        text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
+        replace_file(record.out / REPORT_FILE, lambda path: path.write_text(text))
+        record.add(REPORT_FILE)
+    if not record.has(CURVES_FILE):
+        draw(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
+    if draws_umap:
+        assert latent is not None
+        points = latent
+        draw(
+            record,
+            UMAP_FILE,
+            lambda: draw_umap(points, adata, record, colors=colors, strata=strata, seed=seed),
+            colors,
+        )
+
+
+def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
+    """Compute the latent representation, and write the cells with it unless they are there."""
+    from cellvae.data.h5ad import write_h5ad
+    from cellvae.model import SCANVI
+
+    latent: NDArray[Any] = model.get_latent_representation()
+    adata.obsm[latent_key(model)] = latent
+    if isinstance(model, SCANVI):
+        adata.obs[PREDICTED] = model.predict(soft=True).idxmax(axis=1).astype("category")
+    if not record.has(LATENT_FILE):
+        replace_file(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
+        record.add(LATENT_FILE)
+    return latent
+
+
+def latent_key(model: Any) -> str:
+    """Name of the latent in `obsm`, as scvi-tools' tutorials have it: `X_scVI`."""
+    known = {"SCVI": "X_scVI", "SCANVI": "X_scANVI"}
+    return known.get(type(model).__name__, f"X_{type(model).__name__}")
+
+
+def draw(
+    record: JobRecord, name: str, draw_picture: Callable[[], None], details: Any = None
+) -> None:
+    """Draw a picture; one that fails is one line of warning, for all else has been written."""
+    try:
+        draw_picture()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        logger.warning(
+            "Warning: %s could not be drawn (%s). The other results are complete; the same "
+            "command tries it again.",
+            name,
+            reason,
+        )
+    else:
+        record.add(name, details)
+
+
+def draw_curves(model: Any, path: Path) -> None:
+    """Draw the training curves."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure = model.history.plot(best_epoch=model.training_report.best_epoch)
+    save_figure(figure, path)
+    plt.close(figure)
+
+
+def draw_umap(
+    latent: NDArray[Any],
+    adata: AnnData,
+    record: JobRecord,
+    *,
+    colors: Sequence[str],
+    strata: Sequence[str],
+    seed: int,
+) -> None:
+    """Draw a UMAP of the latent representation, one panel a colour, and write its coordinates."""
+    import pandas as pd
+
+    from cellvae.plotting.layout import MAX_CELLS, compute_umap, umap
+
+    shown = min(MAX_CELLS, adata.n_obs)
+    logger.info("Computing the UMAP of %s cells ...", f"{shown:,}")
+    columns = [adata.obs[name].to_numpy() for name in strata]
+    result = compute_umap(latent, columns, seed=seed)
+    names = adata.obs_names[result.cells]
+    table = pd.DataFrame(result.coordinates, index=names, columns=["umap_1", "umap_2"])
+    replace_file(record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell"))
+    record.add(COORDINATES_FILE)
+    figure = umap(latent, adata.obs, colors, strata=strata, result=result)
+    save_figure(figure, record.out / UMAP_FILE)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG; an older one stays until the new one is whole."""
+    replace_file(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))
