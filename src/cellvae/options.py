@@ -134,11 +134,14 @@ def check_arguments(*skipped: str) -> Callable[[F], F]:
 def with_checked_arguments(function: F, skipped: Collection[str]) -> F:
     """Function whose arguments, but for some, are checked and converted before each call."""
     signature = inspect.signature(function)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    single = {name for name, p in signature.parameters.items() if p.kind not in variable}
 
     @functools.cache
     def hints() -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name, annotation in function.__annotations__.items():
+        for name in single.difference(skipped).intersection(function.__annotations__):
+            annotation = function.__annotations__[name]
             one = types.SimpleNamespace(__annotations__={name: annotation})
             with contextlib.suppress(NameError, TypeError):
                 found |= typing.get_type_hints(one, globalns=function.__globals__)
@@ -149,7 +152,11 @@ def with_checked_arguments(function: F, skipped: Collection[str]) -> F:
         bound = signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             kind = signature.parameters[name].kind
-            if name in hints() and name not in skipped and kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
+            if (
+                name in hints()
+                and name not in skipped
+                and kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
+            ):
                 bound.arguments[name] = checked(name, value, hints()[name])
         return function(*bound.args, **bound.kwargs)
 
