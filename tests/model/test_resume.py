@@ -18,8 +18,9 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.errors import InvalidOptionError, ResumeError, UnsafeFileError
+from cellvae.errors import FileFormatError, InvalidOptionError, ResumeError, UnsafeFileError
 from cellvae.model import SCVI
+from cellvae.persistence.training_state import write_state
 from cellvae.train import EarlyStopping, SaveCheckpoint
 
 WORDS: dict[str, Any] = {
@@ -155,7 +156,7 @@ def test_lightnings_own_early_stopping_keeps_the_patience_of_now(
         ({}, {"train_size": 0.5}, None, r"split of the run to be resumed"),
         ({}, {}, "genes", r"genes: 12 in the saved run, 11 now; missing 'gene11'"),
         ({}, {}, "cells", r"cells.names"),
-        ({}, {}, "counts", r"cells.counts"),
+        ({}, {}, "counts", r"counts, read from X: 70 of 70 cells differ"),
         ({}, {}, "batch", r"categories"),
     ],
 )
@@ -201,7 +202,12 @@ def test_a_state_that_is_not_there_or_not_ours_is_refused(
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"format": 1, "module": Planted()}, tmp_path / "epoch=000002.state")
+    path = tmp_path / "epoch=000002.state"
+    torch.save({"format": 1, "module": Planted()}, path)
+    with pytest.raises(FileFormatError, match="no checksum"):
+        make(adata).train(**WORDS, resume=tmp_path)
+    write_state(path, {"module": Planted()})
+    write_state(tmp_path / "epoch=000001.state", {})
     with pytest.raises(UnsafeFileError, match="more than"):
         make(adata).train(**WORDS, resume=tmp_path)
     assert not (tmp_path / "ran").exists()
@@ -212,9 +218,9 @@ def test_the_state_loads_with_weights_only(
 ) -> None:
     with pytest.raises(OSError, match="disk full"):
         make(adata).train(**WORDS, run_dir=tmp_path, callbacks=[Crash(4)], early_stopping=True)
-    (path,) = (tmp_path / "state").iterdir()
-    assert path.name == "epoch=000004.state"
-    state = torch.load(path, weights_only=True)
+    paths = sorted((tmp_path / "state").iterdir())
+    assert [path.name for path in paths] == ["epoch=000003.state", "epoch=000004.state"]
+    state = torch.load(paths[1], weights_only=True)
     assert state["n_epochs"] == 4
     assert state["history"]["epochs"] == [0, 1, 2, 3]
 
@@ -229,7 +235,8 @@ def test_a_new_run_in_the_same_folder_forgets_the_old_one(
         (tmp_path / "state" / ".epoch=000009.state-abcd").touch()
     with pytest.raises(OSError, match="disk full"):
         make(adata).train(**WORDS, run_dir=tmp_path, callbacks=Crash(2))
-    assert [p.name for p in (tmp_path / "state").iterdir()] == ["epoch=000002.state"]
+    names = sorted(p.name for p in (tmp_path / "state").iterdir())
+    assert names == ["epoch=000001.state", "epoch=000002.state"]
 
 
 SCRIPT = textwrap.dedent("""

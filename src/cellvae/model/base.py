@@ -57,7 +57,8 @@ from cellvae.model.registry import (
     view_setup_args,
 )
 from cellvae.model.reporting import write_report
-from cellvae.model.run import search_of, state_folder, train
+from cellvae.model.resume import state_folder
+from cellvae.model.run import search_of, train
 from cellvae.model.scvi_tools_names import ScviToolsNames
 from cellvae.options import check_known, from_words
 from cellvae.persistence.foreign import is_foreign
@@ -433,6 +434,7 @@ class Model(ScviToolsNames):
         resume
             `"auto"` goes on with an interrupted run if there is one, else starts anew, and keeps
             the state of the run on disk after every epoch. A path goes on with that state.
+            `ckpt_path` means the same.
         run_dir
             Folder for everything that the run writes: state, checkpoints, logs.
         reset

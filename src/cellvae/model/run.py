@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,13 @@ import torch
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
 from cellvae.model.files import ModelFolder
-from cellvae.persistence.training_state import read_state
+from cellvae.model.resume import (
+    cell_values_of,
+    cells_that_differ,
+    identity_of,
+    state_folder,
+    state_to_resume,
+)
 from cellvae.seeds import draw_seed
 from cellvae.settings import settings
 from cellvae.train.history import History
@@ -43,11 +48,13 @@ def train(model: Model, parsed: Parsed) -> None:
     options = parsed.options
     run_dir = None if options.run_dir is None else Path(options.run_dir).expanduser()
     state_dir = state_folder(model, parsed, run_dir)
-    state = interrupted_run(options, state_dir)
+    state = state_to_resume(options, state_dir)
     anew = options.reset and state is None
     carried = None if anew or state is not None else model.carried
     seed = seed_for(options, state, carried)
     split = split_for(model, options, len(rows), seed, state)
+    identity = identity_of(model, split)
+    cell_values = {} if state is None and state_dir is None else cell_values_of(model, rows)
     old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
     if anew:
         start_anew(model, rows, seed)
@@ -62,7 +69,9 @@ def train(model: Model, parsed: Parsed) -> None:
             history=History() if anew else model.history,
             carried=carried,
             state=state,
-            identity=identity_of(model, split),
+            identity=identity,
+            cell_values=cell_values,
+            differing=cells_that_differ(model, state, identity, cell_values),
             state_dir=state_dir,
             run_dir=run_dir,
         ),
@@ -101,55 +110,6 @@ def check_can_learn(model: Model, options: TrainOptions) -> None:
             "reset=True would forget the reference, which this model keeps. Call load_query_data "
             "again."
         )
-
-
-def state_folder(model: Model, parsed: Parsed, run_dir: Path | None) -> Path | None:
-    """Where the state of a run is kept; None where it is not."""
-    from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
-
-    for callback in parsed.callbacks:
-        if isinstance(callback, TrainingCheckpoint) and callback.dirpath is not None:
-            return callback.dirpath
-    resume = parsed.options.resume
-    if run_dir is not None:
-        return run_dir / "state"
-    if isinstance(resume, str | Path) and resume != "auto":
-        path = Path(resume).expanduser()
-        return path if path.is_dir() else path.parent
-    if resume or any(isinstance(c, TrainingCheckpoint) for c in parsed.callbacks):
-        root = parsed.options.trainer.get("default_root_dir") or "."
-        return Path(root) / "training-state" / type(model).__name__
-    return None
-
-
-def interrupted_run(options: TrainOptions, state_dir: Path | None) -> TrainingState | None:
-    """Run to go on with; None if there is none, which only `resume="auto"` allows.
-
-    Raises
-    ------
-    InvalidOptionError
-        If a path was given and no state is there.
-    FileFormatError
-        If the state is damaged.
-    """
-    from cellvae.train.callbacks.training_checkpoint import newest_state
-    from cellvae.train.state import TrainingState
-
-    resume = options.resume
-    if not resume:
-        return None
-    if resume is True or resume == "auto":
-        path = newest_state(state_dir) if state_dir is not None else None
-        return None if path is None else TrainingState.from_values(read_state(path))
-    given = Path(resume).expanduser()
-    path = newest_state(given) if given.is_dir() else given
-    if path is None or not path.is_file():
-        raise InvalidOptionError(
-            f"Expected resume to be the state of a run, or a folder with one; got '{given}', "
-            f"{'which has none' if given.is_dir() else 'which is not there'}. "
-            "Give resume='auto' to start anew where there is none."
-        )
-    return TrainingState.from_values(read_state(path))
 
 
 def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -> int:
@@ -231,44 +191,6 @@ def start_anew(model: Model, rows: Any, seed: int) -> None:
         fresh = model.build(model.registration, model.config)
     model.learn_constants(fresh, rows)
     model.module.load_state_dict(fresh.to(device).state_dict())
-
-
-def identity_of(model: Model, split: Split) -> dict[str, Any]:
-    """Model, data and split of a run, as plain values that a run that goes on must agree with."""
-    registration: dict[str, Any] = model.registration.to_json()
-    config = {f.name: plain(getattr(model.config, f.name)) for f in fields(model.config)}
-    names = "\n".join(map(str, model.cell_names))
-    cells = np.concatenate([split.train, split.validation, split.test])
-    return {
-        "model": type(model).__name__,
-        "config": config,
-        "genes": registration.pop("genes"),
-        "data": plain({k: v for k, v in registration.items() if k != "n_cells"}),
-        "cells": {
-            "number": len(model.cell_names),
-            "names": digest(names.encode()),
-            "counts": model.fingerprint,
-            "split": digest(np.ascontiguousarray(cells).tobytes()),
-        },
-        "kept": plain(model.module.kept.to_json()) if model.module.kept else None,
-        "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
-    }
-
-
-def digest(content: bytes) -> str:
-    """Short digest of bytes."""
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-def plain(value: Any) -> Any:
-    """Value with dictionaries and lists in place of what only looks like them."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    return value
 
 
 def search_of(

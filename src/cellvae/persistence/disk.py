@@ -40,7 +40,7 @@ def ordinary_size(path: Path) -> int:
     return size
 
 
-def write_through(path: Path, content: bytes) -> None:
+def write_through(path: Path, content: bytes | memoryview) -> None:
     """Write a new file and wait until the disk has it."""
     with path.open("xb") as file:
         file.write(content)

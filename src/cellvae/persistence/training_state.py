@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
+import re
 import secrets
 import warnings
 from pathlib import Path
@@ -15,12 +17,20 @@ import torch
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.disk import ordinary_size, sync, write_through
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".state"
+COMMENT = b"cellvae training state, sha256 of the bytes before this comment: "
+"""Beginning of the comment of the zip file that `torch.save` writes; 64 digits follow."""
+COMMENT_LENGTH = len(COMMENT) + 64
+END_OF_ZIP = b"PK\x05\x06"
+"""Signature of the last record of a zip file, which is 22 bytes long without a comment."""
 
 
 def write_state(path: Path, values: dict[str, Any]) -> None:
     """Write the state of a run; a cut at any moment leaves the old file or the new one.
+
+    The file is what `torch.save` writes, with a SHA-256 of everything before it as the comment of
+    the zip file, so that `torch.load` reads it too.
 
     Parameters
     ----------
@@ -35,11 +45,15 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
         If the folder cannot be written to, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    torch.save({"format": FORMAT, **values}, content)
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **values}, buffer)
+    buffer.seek(-2, os.SEEK_END)  # the length of the comment, which is empty so far
+    buffer.write(COMMENT_LENGTH.to_bytes(2, "little"))
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    buffer.write(COMMENT + digest.encode())
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        write_through(part, content.getvalue())
+        write_through(part, buffer.getbuffer())
         os.replace(part, path)  # noqa: PTH105
     finally:
         part.unlink(missing_ok=True)
@@ -52,25 +66,67 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises
     ------
     FileFormatError
-        If there is no such file, it is damaged, or of a later version.
+        If there is no such file, it is damaged, or of another version.
     UnsafeFileError
         If it holds more than values.
     """
+    return values_of_state(verified_content(path), path)
+
+
+def verified_content(path: Path) -> bytes:
+    """Bytes of a state, compared with the checksum at their end.
+
+    Raises
+    ------
+    FileFormatError
+        If there is no such file, or a single bit is not as it was written.
+    """
     ordinary_size(path)
+    content = path.read_bytes()
+    body, comment = content[:-COMMENT_LENGTH], content[-COMMENT_LENGTH:]
+    if re.fullmatch(re.escape(COMMENT) + rb"[0-9a-f]{64}", comment) is None:
+        whole = content[-22:-18] == END_OF_ZIP and content[-2:] == b"\0\0"
+        problem = (
+            "it has no checksum, as those of cellvae before states were protected by one"
+            if whole
+            else f"its {len(content):,} bytes do not end in a checksum, so it was cut or damaged"
+        )
+        raise damaged_state(path, problem)
+    if hashlib.sha256(body).hexdigest().encode() != comment[len(COMMENT) :]:
+        raise damaged_state(path, "its bytes do not have the checksum at their end")
+    return content
+
+
+def damaged_state(path: Path, problem: str) -> FileFormatError:
+    """Error for a state that is not as it was written."""
+    return FileFormatError(
+        f"Expected the state of a training run in {path}; {problem}. "
+        "Resume from another state, or delete this one to train anew."
+    )
+
+
+def values_of_state(content: bytes, path: Path) -> dict[str, Any]:
+    """Tensors and plain values from the bytes of a state.
+
+    Raises
+    ------
+    FileFormatError
+        If the bytes are of another version, or no state.
+    UnsafeFileError
+        If they hold more than values.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = torch.load(path, map_location="cpu", weights_only=True)
+            values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
             f"Expected the state of a training run in {path}; got a file that holds more than "
-            "values, or is damaged. Do not use it: it was not written by train()."
+            "values. Do not use it: it was not written by train()."
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise FileFormatError(
-            f"Expected the state of a training run in {path}; it could not be read: {error}. "
-            "The file is damaged: resume from another one, or train anew."
-        ) from error
+    except Exception as error:  # of any kind: what stands in the file decides
+        problem = f"it could not be read: {type(error).__name__}: {error}"
+        raise damaged_state(path, problem) from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise FileFormatError(

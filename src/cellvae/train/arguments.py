@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
@@ -117,7 +118,6 @@ DEFAULTS = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "ru
 
 # Words of scvi-tools and Lightning with another name here.
 MOVED = {
-    "ckpt_path": "Use resume='auto', or resume=<state of a run>.",
     "use_gpu": "Use accelerator='gpu' or accelerator='cpu'.",
     "check_nan_gradients": "Every run looks for them: see on_nan.",
     "save_checkpoint": "Use enable_checkpointing=True, or callbacks=[SaveCheckpoint(...)].",
@@ -165,6 +165,7 @@ def parse(
     for word, instead in MOVED.items():
         if word in given:
             raise UnknownOptionError(f"train() has no option '{word}'. {instead}")
+    given = with_resume(given)
     trainer_words = lightning_words()
     check_known(
         given,
@@ -230,6 +231,28 @@ def parse(
     if early is not None and not isinstance(early, bool | str):
         callbacks = (*as_callbacks(early), *callbacks)
     return Parsed(options=options, callbacks=callbacks)
+
+
+def with_resume(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Words with `resume` in place of Lightning's `ckpt_path`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If both are given, or `ckpt_path` is one of Lightning's names without a state here.
+    """
+    words = dict(given)
+    path = words.pop("ckpt_path", None)
+    if path is None:
+        return words
+    if words.get("resume"):
+        raise InvalidOptionError("Expected resume or ckpt_path, which mean the same; got both.")
+    if not isinstance(path, str | Path) or path in ("best", "hpc", "registry"):
+        raise InvalidOptionError(
+            f"Expected ckpt_path to be the state of a run, a folder with one, or 'last'; got "
+            f"{path!r}. States are in run_dir/state; 'last' is the newest of them, if there is one."
+        )
+    return words | {"resume": "auto" if path == "last" else path}
 
 
 def pick(words: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cellvae.allocation import memory_kept
 from cellvae.contracts import Module, Rows
 from cellvae.data.blocks import SMALLEST, EpochBlocks
+from cellvae.data.cell_values import CellValues
 from cellvae.data.companions import Companions
 from cellvae.data.placement import place
 from cellvae.data.split import Split
@@ -86,6 +87,10 @@ class Start:
         Interrupted run that this one goes on with; None for a new one.
     identity
         What the run is made of, as plain values; a run that goes on must agree with it.
+    cell_values
+        Values of each column that is read, kept in the state of the run.
+    differing
+        A line for each column that has other values than in the state to go on with.
     state_dir, run_dir
         Where the state of the run is kept, and everything else that it writes.
     """
@@ -94,6 +99,8 @@ class Start:
     carried: Carried | None = None
     state: TrainingState | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    cell_values: Mapping[str, CellValues] = field(default_factory=dict)
+    differing: Sequence[str] = ()
     state_dir: Path | None = None
     run_dir: Path | None = None
 
@@ -189,7 +196,7 @@ def fit(
     warmup = plan_warmup(options.warmup, max_epochs, train_blocks.n_steps, floor or 0.0)
     identity = {**start.identity, "training": described(options)}
     if state is not None:
-        check_identity(state.identity, identity)
+        check_identity(state.identity, identity, start.differing)
         warmup = state.warmup
     plan = (ResizablePlan if resizable else Plan)(
         module,
@@ -208,6 +215,7 @@ def fit(
         batch_size=options.loader.batch_size,
         run_id=state.run_id if state else secrets.token_hex(6),
         identity=identity,
+        cell_values=start.cell_values,
         run_config=configuration(options, seed, max_epochs),
     )
     needed = check_monitors(

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.contracts import Block, Loss, Module, Rows, to_device
 from cellvae.data.blocks import EpochBlocks
+from cellvae.data.cell_values import CellValues
 from cellvae.data.split import Split
 from cellvae.errors import TrainingError
 from cellvae.seeds import derive, own_randomness
@@ -121,6 +122,8 @@ class Plan(pl.LightningModule):
     run_id, identity, run_config
         Name of the run; what it is made of (which a run that goes on must agree with); and all its
         options, as plain values.
+    cell_values
+        Values of each column that the run reads, for its states.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Plan(pl.LightningModule):
         batch_size: int = 128,
         run_id: str = "",
         identity: Mapping[str, Any] | None = None,
+        cell_values: Mapping[str, CellValues] | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -161,6 +165,7 @@ class Plan(pl.LightningModule):
         self.best: dict[str, Best] = {}
         self.run_id = run_id
         self.identity = dict(identity or {})
+        self.cell_values = dict(cell_values or {})
         self.run_config = dict(run_config or {})
         self.not_finite: str | None = None
         self.stop_reason: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.data.cell_values import CellValues
 from cellvae.data.split import Split
 from cellvae.errors import FileFormatError, ResumeError
 from cellvae.messages import logger
@@ -30,6 +32,8 @@ class TrainingState:
         Name of the run.
     identity
         What the run was made of: model, data and hyperparameters, as plain values.
+    cell_values
+        Values of each column that the run reads, by name.
     seed
         Seed of the run.
     first_epoch
@@ -54,6 +58,7 @@ class TrainingState:
 
     run_id: str
     identity: dict[str, Any]
+    cell_values: dict[str, CellValues]
     seed: int
     first_epoch: int
     n_epochs: int
@@ -78,12 +83,20 @@ class TrainingState:
         values["split"] = {p: torch.from_numpy(getattr(self.split, p)) for p in parts}
         values["warmup"] = asdict(self.warmup)
         values["history"] = self.history.to_json()
+        values["cell_values"] = {k: v.to_values() for k, v in self.cell_values.items()}
         values["best"] = [asdict(best) for best in self.best]
         return values
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> TrainingState:
+    def from_values(cls, values: Mapping[str, Any], path: Path) -> TrainingState:
         """State from the values of a file.
+
+        Parameters
+        ----------
+        values
+            What :meth:`to_values` gave.
+        path
+            The file, for messages.
 
         Raises
         ------
@@ -94,13 +107,15 @@ class TrainingState:
             fields = {name: values[name] for name in cls.__dataclass_fields__}
             fields["split"] = Split(**{k: v.numpy() for k, v in values["split"].items()})
             fields["warmup"] = KLWarmup(**values["warmup"])
+            columns = values["cell_values"]
+            fields["cell_values"] = {k: CellValues.from_values(v) for k, v in columns.items()}
             fields["history"] = History.from_json(values["history"])
             fields["best"] = tuple(Best(**best) for best in values["best"])
             return cls(**fields)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise FileFormatError(
-                f"Expected the state of a training run; {type(error).__name__}: {error}. "
-                "The file is damaged: resume from another one, or train anew."
+                f"Expected the state of a training run in {path}; {type(error).__name__}: {error}. "
+                "Resume from another state, or delete this one to train anew."
             ) from error
 
 
@@ -110,6 +125,7 @@ def capture(trainer: pl.Trainer, plan: Plan) -> TrainingState:
     return TrainingState(
         run_id=plan.run_id,
         identity=plan.identity,
+        cell_values=dict(plan.cell_values),
         seed=plan.seed,
         first_epoch=plan.first_epoch,
         n_epochs=trainer.current_epoch,
@@ -284,15 +300,24 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_identity(
+    saved: Mapping[str, Any], now: Mapping[str, Any], differing: Sequence[str] = ()
+) -> None:
     """Refuse to go on with other cells, genes, categories or hyperparameters.
+
+    Parameters
+    ----------
+    saved, now
+        What the run was made of, and what it would be made of.
+    differing
+        A line for each column of the cells that has other values.
 
     Raises
     ------
     ResumeError
         With a line for each difference.
     """
-    found = differences(saved, now)
+    found = [*differences(saved, now), *differing]
     if found:
         lines = "\n  ".join(found[:20])
         more = f"\n  and {len(found) - 20:,} more" if len(found) > 20 else ""

@@ -5,27 +5,33 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from cellvae.data.rows.checksums import cell_checksums, values_per_cell
 from cellvae.data.rows.memory import ColumnRows, DenseColumn, SparseColumn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Values that are looked at: enough to see a normalisation, few enough to cost nothing.
-LOOKED_AT = 4096
+    from cellvae.data.rows.column import Column
+
+LOOKED_AT = 2**16
+"""Values that are looked at: enough to see a normalisation, few enough to cost nothing."""
 
 
 def fingerprint(rows: ColumnRows[Any]) -> str:
-    """Digest of values spread over the counts in memory; the same as long as they stay the same."""
+    """Digest of cells spread over the counts in memory; the same as long as values stay the same.
+
+    It does not change with the order in which genes are stored, nor with zeros that are stored.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for column in rows.columns.values():
-        if isinstance(column, SparseColumn):
-            digest.update(spread(column.data))
-        elif isinstance(column, DenseColumn):
-            step = max(1, len(column.values) // 64)
-            digest.update(b"".join(spread(row, 64) for row in column.values[::step]))
+        if isinstance(column, SparseColumn | DenseColumn):
+            digest.update(cell_checksums(column, spread(column)).tobytes())
     return digest.hexdigest()
 
 
-def spread(values: NDArray[Any], n: int = LOOKED_AT) -> bytes:
-    """Bytes of some values, evenly spaced."""
-    return values[:: max(1, len(values) // n)].tobytes()
+def spread(column: Column) -> NDArray[np.int64]:
+    """Numbers of some cells, evenly spaced, that have about `LOOKED_AT` values."""
+    n = max(16, int(LOOKED_AT // max(values_per_cell(column), 1)))
+    return np.arange(0, len(column), max(1, -(-len(column) // n)))

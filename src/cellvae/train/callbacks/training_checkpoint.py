@@ -35,7 +35,8 @@ class TrainingCheckpoint(pl.Callback):
     every_n_minutes
         Least minutes between two states.
     keep_last
-        How many states are kept.
+        How many states are kept. The one before the newest is resumed from where the newest is
+        damaged.
     delete_on_success
         Whether they are deleted when the run comes to its end.
 
@@ -53,7 +54,7 @@ class TrainingCheckpoint(pl.Callback):
         *,
         every_n_epochs: int = 1,
         every_n_minutes: float | None = None,
-        keep_last: int = 1,
+        keep_last: int = 2,
         delete_on_success: bool = True,
     ) -> None:
         super().__init__()
@@ -136,6 +137,10 @@ class TrainingCheckpoint(pl.Callback):
         first = self.last_saved is None and pl_module.on_start is None
         self.last_saved, self.last_epoch = time.monotonic(), n_epochs
         kept = states_in(self.folder)
+        # Later ones are of a run that was resumed from an earlier state.
+        for later in kept[kept.index(path) + 1 :]:
+            later.unlink(missing_ok=True)
+        kept = kept[: kept.index(path) + 1]
         # A new run begins in this folder: what an older one left is of no use any more.
         old = [p for p in kept if p != path] if first else kept[: -self.keep_last]
         for each in old:
@@ -175,5 +180,11 @@ def states_in(folder: Path) -> list[Path]:
 
 def newest_state(folder: Path) -> Path | None:
     """Newest state in a folder, or in the folder `state` in it; None if there is none."""
+    found = states_to_try(folder)
+    return found[0] if found else None
+
+
+def states_to_try(folder: Path) -> list[Path]:
+    """States in a folder, or in the folder `state` in it, the newest first."""
     found = states_in(folder) or states_in(folder / "state")
-    return found[-1] if found else None
+    return found[::-1]
