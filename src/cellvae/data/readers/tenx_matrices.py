@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,10 @@ def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
 
     path = found_in(folder, "matrix.mtx")
     try:
-        counts = sparse.csr_matrix(mmread(path).T, dtype=np.float32)
+        with warnings.catch_warnings():
+            # scipy 1.20 gives another class of matrices; ours is made of either.
+            warnings.filterwarnings("ignore", ".*`spmatrix`", DeprecationWarning)
+            counts = sparse.csr_matrix(mmread(path).T, dtype=np.float32)
     except ValueError as error:
         raise InvalidDataError(
             f"Expected a matrix of Matrix Market in '{path}'; it cannot be read: {error}"
