@@ -16,6 +16,7 @@ from cellvae.version import __version__
 
 if TYPE_CHECKING:
     from cellvae import (
+        criticism,
         data,
         distributions,
         errors,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         persistence,
         plotting,
         train,
+        utils,
     )
     from cellvae.model.loading import load
     from cellvae.model.registry import REGISTRY_KEYS
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REGISTRY_KEYS",
     "__version__",
+    "criticism",
     "data",
     "distributions",
     "errors",
@@ -47,10 +50,10 @@ __all__ = [
     "plotting",
     "settings",
     "train",
+    "utils",
 ]
 
 INSTEAD = {
-    "criticism": "cellvae.inference has PosteriorPredictiveCheck and create_criticism_report",
     "dataloaders": (
         "models read cells themselves; give the AnnData, which may be backed by a file, and the "
         "arguments of the split to train()"
@@ -58,7 +61,6 @@ INSTEAD = {
     "hub": "share the folder that model.save(...) writes, and read it with cellvae.load",
     "autotune": "search with any library around model.train(), whose history has every metric",
     "module": "the network of a model is model.module",
-    "utils": "cellvae has nothing of this name that users need",
 }
 """Parts of scvi-tools that are not here, and what to use in their place."""
 

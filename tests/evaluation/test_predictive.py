@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 from cellvae.evaluation.predictive import (
     GeneMoments,
-    GroupMoments,
+    IntervalCoverage,
     Ranks,
     agreement,
-    recovery,
+    interpolated_quantiles,
     variation_of_cells,
 )
 
@@ -65,40 +64,19 @@ def test_draws_that_are_too_wide_cover_too_much(spread: float, above: bool) -> N
     assert (ranks.coverage([0.5])[0] > 0.5 + 0.1) is np.bool_(above)
 
 
-def test_groups_are_compared_as_scipy_does(counts: np.ndarray) -> None:
-    groups = np.random.default_rng(1).integers(0, 3, 50)
-    moments = GroupMoments(3, 12, 100.0)
-    for part in (slice(0, 13), slice(13, 50)):
-        moments.add(torch.from_numpy(counts[part]), torch.from_numpy(groups[part]))
-    logged = np.log1p(100.0 * counts / counts.sum(axis=1, keepdims=True))
-    for group in range(3):
-        mine, rest = logged[groups == group], logged[groups != group]
-        found = stats.ttest_ind(mine, rest, equal_var=False)
-        table = moments.against_rest(group)
-        np.testing.assert_allclose(table["t"], found.statistic, rtol=1e-4)
-        adjusted = stats.false_discovery_control(found.pvalue)
-        np.testing.assert_allclose(table["p_value"], adjusted, rtol=1e-3)
-        fold = np.log2(
-            (np.expm1(mine.mean(axis=0)) + 0.001) / (np.expm1(rest.mean(axis=0)) + 0.001)
-        )
-        np.testing.assert_allclose(table["lfc"], fold, atol=1e-4)
-
-
-def test_recovery_counts_genes_that_both_find() -> None:
-    measured = pd.DataFrame(
-        {"t": [9.0, 8.0, 7.0, 0.1, 0.2], "p_value": [1e-9, 1e-9, 1e-9, 0.9, 0.9], "lfc": range(5)}
-    )
-    drawn = measured.assign(p_value=[1e-9, 1e-9, 0.9, 1e-9, 0.9], t=[9.0, 8.0, 0.05, 7.0, 0.2])
-    scores = recovery(measured, drawn, 0.001, 2)
-    assert scores["recall"] == scores["precision"] == scores["f1"] == pytest.approx(2 / 3)
-    # Of the 3 x 2 pairs of a true and another gene, the four of the two first are in order.
-    assert scores["roc_auc"] == pytest.approx(4 / 6)
-    assert scores["lfc_mae"] == 0
-    same = recovery(measured, measured, 0.001, 2)
-    assert same["recall"] == same["roc_auc"] == 1
-    assert same["lfc_pearson"] == pytest.approx(1)
-    none = recovery(measured.assign(p_value=1.0), drawn.assign(p_value=1.0), 0.001, 2)
-    assert none["recall"] == 1  # the two largest |t| of both
+def test_quantiles_and_coverage_are_those_of_numpy(counts: np.ndarray) -> None:
+    random = np.random.default_rng(2)
+    draws = random.poisson(3.0, (8, 50, 12)).astype(np.float32)
+    quantiles = [0.05, 0.3, 0.4, 0.95]
+    bounds = np.quantile(draws.astype(float), quantiles, axis=0)
+    found = interpolated_quantiles(torch.from_numpy(draws), quantiles)
+    np.testing.assert_allclose(found, bounds, rtol=1e-12)
+    coverage = IntervalCoverage(quantiles)
+    for part in (slice(0, 20), slice(20, 50)):
+        coverage.add(torch.from_numpy(counts[part]), torch.from_numpy(draws[:, part]))
+    shares = [((counts >= bounds[i]) & (counts <= bounds[3 - i])).mean() for i in (0, 1)]
+    expected = (shares[0] - 0.9) ** 2 + (shares[1] - 0.1) ** 2
+    assert coverage.error() == pytest.approx(expected)
 
 
 def test_agreement_leaves_out_what_is_missing() -> None:
@@ -107,4 +85,6 @@ def test_agreement_leaves_out_what_is_missing() -> None:
     assert scores["mean_absolute_error"] == 1
     assert scores["pearson"] == pytest.approx(1)
     assert scores["spearman"] == pytest.approx(1)
+    # One off everywhere, around a mean of 10 / 3.
+    assert scores["r2"] == pytest.approx(1 - 3 / (16 / 9 + 1 / 9 + 25 / 9))
     assert np.isnan(agreement(measured, np.ones(4))["pearson"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,11 +64,15 @@ def test_calibration_is_that_of_ranks_among_kept_draws(trained: Callable[..., SC
     table = check.calibration([0.2, 0.8])
     for level in (0.2, 0.8):
         assert table.loc[level, "a"] == pytest.approx((abs(2 * u - 1) < level).mean(), abs=0.06)
-    error = check.calibration_error([0.1, 0.4, 0.6, 0.9])
+    error = check.calibration_error([0.1, 0.4, 0.6, 0.9], randomized=True)
     assert error["a"] == pytest.approx(((table["a"] - [0.2, 0.8]) ** 2).mean())
-    one_sided = check.calibration_error([0.0, 0.3])
+    one_sided = check.calibration_error([0.0, 0.3], randomized=True)
     assert one_sided["a"] == pytest.approx(((u < 0.3).mean() - 0.3) ** 2, abs=0.02)
-    assert check.calibration_error()["a"] >= 0
+    bounds = np.quantile(draws, [0.1, 0.9], axis=0)
+    within = ((counts >= bounds[0]) & (counts <= bounds[1])).mean()
+    assert check.calibration_error([0.1, 0.9])["a"] == pytest.approx((within - 0.8) ** 2, abs=0.02)
+    assert set(check.metrics) == {"calibration", "calibration_curve"}
+    assert check.metrics["calibration"].index.tolist() == ["features"]
 
 
 def test_cells_and_layers_can_be_chosen(trained: Callable[..., SCVI]) -> None:
@@ -90,9 +96,10 @@ def test_several_models_have_a_column_each(trained: Callable[..., SCVI]) -> None
     assert table[["model", "group"]].values.tolist() == [
         [model, group] for model in models for group in ("x", "y")
     ]
-    assert table["recall"].between(0, 1).all()
+    assert table["gene_f1"].between(0, 1).all()
+    assert table["n_cells"].tolist() == [30, 30] * 2
     # Two groups are each other's rest.
-    np.testing.assert_allclose(table["lfc_mae"][0], table["lfc_mae"][1])
+    np.testing.assert_allclose(table["lfc_mae"][0], table["lfc_mae"][1], rtol=1e-5)
 
 
 def test_what_cannot_be_checked_is_refused(trained: Callable[..., SCVI]) -> None:
@@ -117,8 +124,24 @@ def test_what_cannot_be_checked_is_refused(trained: Callable[..., SCVI]) -> None
     for wrong in ([], [0.1], [0.1, 0.5, 0.9], [0.9, 0.1], [-0.1, 0.5]):
         with pytest.raises(InvalidOptionError, match="even number of rising quantiles"):
             check.calibration_error(wrong)
-    with pytest.raises(InvalidOptionError, match="'t-test'"):
-        check.differential_expression("label", de_method="wilcoxon")
+    with pytest.raises(InvalidOptionError, match="t-test, .*; got 'logreg'"):
+        check.differential_expression("label", de_method="logreg")
+    with pytest.raises(InvalidOptionError, match="from 1 to those of the check, 1; got 2"):
+        check.differential_expression("label", n_samples=2)
+    adata = model.adata.copy()
+    adata.obs["rare"] = np.where(np.arange(60) == 0, "one", "others")
+    adata.obs["same"] = "all"
+    alone = PosteriorPredictiveCheck(adata, {"a": model}, n_samples=1)
+    with pytest.raises(InvalidOptionError, match=r"at least two cells .* got one in one"):
+        alone.differential_expression("rare")
+    with pytest.raises(InvalidOptionError, match="at least two groups"):
+        alone.differential_expression("same")
+    with pytest.raises(InvalidOptionError, match=r"mdata\[modality\]"):
+        PosteriorPredictiveCheck(adata, {"a": model}, modality="rna")
+    with pytest.raises(AttributeError, match="posterior_predictive_sample"):
+        alone.samples_dataset  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'metric'"):
+        alone.metric  # noqa: B018
     with pytest.raises(UnknownKeyError, match="Did you mean 'label'"):
         check.differential_expression("labels")
 
@@ -127,7 +150,10 @@ def test_the_report_has_every_part_that_was_not_left_out(
     trained: Callable[..., SCVI], tmp_path: Path
 ) -> None:
     model = trained()
-    text = create_criticism_report(model, n_samples=2, label_key="label", save_folder=tmp_path)
+    adata = model.adata.copy()
+    text = create_criticism_report(
+        model, adata, n_samples=2, label_key="label", save_folder=tmp_path
+    )
     for title in (
         "Calibration",
         "Coefficient of variation of genes",
@@ -140,12 +166,57 @@ def test_the_report_has_every_part_that_was_not_left_out(
     assert (tmp_path / "criticism_report.png").stat().st_size > 1000
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in rows)
+    tables = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(tables) == ["cell_wise_cv", "gene_wise_cv", "diff_exp"]
+    assert "Validation" not in tables["cell_wise_cv"]
+    assert tables["diff_exp"] in text
+    assert adata.varm["lfc_raw"].shape == adata.varm["lfc_model"].shape == (10, 2)
+    assert adata.varm["lfc_raw"].index.equals(adata.var_names)
+    counts = adata.X
+    shares = counts / counts.sum(axis=1, keepdims=True) * 1e4
+    x, y = (np.expm1(np.log1p(shares[adata.obs["label"] == k]).mean(axis=0)) for k in "xy")
+    np.testing.assert_allclose(adata.varm["lfc_raw"]["x"], np.log2(x / y), rtol=1e-3, atol=1e-5)
+    assert adata.obs["cv_cell_ratio"].between(0.3, 0.95).all()
     short = create_criticism_report(
-        model, skip_metrics=["calibration", "cv_cell", "cv_gene"], n_samples=1
+        model, skip_metrics=["calibration", "cv_cell", "cv_gene", "diff_exp"], n_samples=1
     )
     assert short.count("## ") == 1
     with pytest.raises(InvalidOptionError, match="Did you mean 'cv_gene'"):
         create_criticism_report(model, skip_metrics=["cv_genes"])
+
+
+def test_the_report_of_the_own_cells_tells_training_from_validation(
+    trained: Callable[..., SCVI], tmp_path: Path
+) -> None:
+    model = trained(setup={"labels_key": "label"})
+    skipped = ["calibration", "zero_fraction", "cv_gene"]
+    text = create_criticism_report(
+        model, skip_metrics=skipped, n_samples=2, save_folder=tmp_path / "new", indices=range(40)
+    )
+    assert "## Differential expression by label" in text
+    tables = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert tables["gene_wise_cv"] == ""
+    assert tables["cell_wise_cv"].startswith("| Metric | Training Value | Validation Value |")
+    ratio = model.adata.obs["cv_cell_ratio"]
+    assert ratio[:40].notna().all() and ratio[40:].isna().all()
+    assert "cv_gene_ratio" not in model.adata.var
+
+
+def test_without_labels_groups_are_leiden_clusters(
+    trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained()
+    skipped = ["calibration", "cv_cell", "cv_gene", "zero_fraction"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "igraph", None)
+        text = create_criticism_report(model, skip_metrics=skipped, n_samples=1)
+        assert "Left out. Expected de_groupby=" in text and "pip install igraph" in text
+    pytest.importorskip("igraph")
+    check = PosteriorPredictiveCheck(model.adata, {"a": model}, n_samples=1)
+    table = check.differential_expression()
+    assert table["n_cells"].sum() == 60
+    # The clusters are the two kinds of cells.
+    assert table["lfc_pearson"].notna().all()
 
 
 def test_a_trained_model_finds_the_genes_of_cell_types(shared_data: Path) -> None:
@@ -159,9 +230,11 @@ def test_a_trained_model_finds_the_genes_of_cell_types(shared_data: Path) -> Non
     torch.manual_seed(0)
     check = PosteriorPredictiveCheck(adata, {"scVI": model}, n_samples=5)
     assert check.zero_fraction().corr().iloc[0, 1] > 0.9
-    assert check.calibration_error()["scVI"] < 0.01
+    assert check.calibration_error(randomized=True)["scVI"] < 0.01
     table = check.differential_expression("cell_type").set_index("group")
     monocytes = table.loc["CD14+ Mono"]
     assert monocytes["roc_auc"] > 0.75
     assert monocytes["lfc_pearson"] > 0.85
-    assert monocytes["f1"] > 0.6
+    assert monocytes["pr_auc"] > 0.6
+    assert monocytes["gene_f1"] > 0.6
+    assert monocytes["recall"] > 0.6

@@ -321,6 +321,9 @@ def test_models_that_are_not_here_are_said_to_be_missing() -> None:
         scvi.model.SCIV  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match=r"read it with cellvae\.load"):
         scvi.hub  # type: ignore[attr-defined]  # noqa: B018
+    for name in ("FastSHAP", "Surrogate"):
+        with pytest.raises(AttributeError, match=r"SCANVI\.predict\(ig_interpretability=True\)"):
+            getattr(scvi.utils, name)
     assert scvi.external.POISSONVI is scvi.model.POISSONVI
 
 

@@ -42,6 +42,15 @@ WORDS = {
         "found": ["CD79A", "MS4A1", "CD74", "HLA-DRA"],
         "rows": 1000,
     },
+    "criticism": {
+        "metrics": ["calibration", "cv_cell", "cv_gene", "diff_exp"],
+        "columns": ["gene_f1", "lfc_mae", "n_cells", "pr_auc", "roc_auc"],
+        "cells": [675, 2],
+        "changes": [["approx", "raw"], 300],
+        "card": {"cell_wise_cv": True, "gene_wise_cv": True, "diff_exp": True},
+        "header": ["Metric", "Training Value", "Validation Value"],
+        "varm": [300, 10],
+    },
     "mapping": {"genes": True, "order": True, "kept": True, "batches": 8},
 }  # fmt: skip
 """What each notebook has to say, whatever the package."""
@@ -50,8 +59,11 @@ NUMBERS = {
     "integration": {"elbo": 40},
     "labels": {"right": 0.07},
     "expression": {"raw": 1e-3},
+    "criticism": {
+        "obs": 0.02, "calibration": 2e-3, "cv": 0.15, "f1": 0.08, "pearson": 0.05, "auc": 0.06,
+    },
     "mapping": {"right": 0.07},
-}
+}  # fmt: skip
 """Figures of both packages, and by how much they may differ in so few epochs."""
 
 

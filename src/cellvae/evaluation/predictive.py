@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from torch import Tensor
 
 N_BINS = 1000
 """Ranks that are told apart."""
-
-LEAST_SHARE = 1e-5
-"""Share of the counts of a cell that is added before fold changes are taken."""
 
 
 @final
@@ -85,97 +81,55 @@ class Ranks:
         return self.below(0.5 + half) - self.below(0.5 - half)
 
 
+def interpolated_quantiles(
+    draws: Float[Tensor, "draws cells genes"], quantiles: Sequence[float]
+) -> Float[Tensor, "quantiles cells genes"]:
+    """Quantiles of draws, linear between the two draws next to each, in double precision."""
+    ordered = draws.double().sort(dim=0).values
+    places = torch.as_tensor(np.asarray(quantiles, dtype=float) * (len(ordered) - 1))
+    below = places.floor().long()
+    lower = ordered[below]
+    upper = ordered[(below + 1).clamp(max=len(ordered) - 1)]
+    share = (places - below).to(ordered.device)[:, None, None]
+    gap = upper - lower
+    # Exact at both ends, as numpy.quantile is.
+    return torch.where(share < 0.5, lower + gap * share, upper - gap * (1 - share))
+
+
 @final
-class GroupMoments:
-    """Means and variances of logarithms of expression in groups of cells; cells come in parts."""
+class IntervalCoverage:
+    """Shares of measured counts within intervals of quantiles of draws; cells come in parts.
 
-    def __init__(self, n_groups: int, n_genes: int, scale: float) -> None:
-        self.scale = scale
-        self.sizes = np.zeros(n_groups)
-        self.total = np.zeros((n_groups, n_genes))
-        self.squares = np.zeros((n_groups, n_genes))
-
-    def add(self, counts: Float[Tensor, "cells genes"], groups: Tensor) -> None:
-        """Add cells; their counts are scaled to the same sum, and log(1 + x) is taken."""
-        counts = counts.clamp(min=0)
-        sums = counts.sum(dim=1, keepdim=True).clamp(min=1e-8)
-        values = torch.log1p(counts * (self.scale / sums)).double()
-        member = torch.nn.functional.one_hot(groups, len(self.sizes)).double().T
-        self.sizes += member.sum(dim=1).cpu().numpy()
-        self.total += (member @ values).cpu().numpy()
-        self.squares += (member @ values.square()).cpu().numpy()
-
-    def against_rest(self, group: int) -> pd.DataFrame:
-        """Welch's t test of a group against all other cells, one row a gene.
-
-        Columns: `t`, `p_value` adjusted by Benjamini and Hochberg, `lfc` (base 2,
-        one count in 100,000 added to both, so that genes that are not seen do not decide).
-        """
-        from scipy.stats import false_discovery_control, ttest_ind_from_stats
-
-        mean, deviation, n = self.described(np.arange(len(self.sizes)) == group)
-        mean_rest, deviation_rest, n_rest = self.described(np.arange(len(self.sizes)) != group)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = ttest_ind_from_stats(
-                mean, deviation, n, mean_rest, deviation_rest, n_rest, equal_var=False
-            )
-        p_value = np.nan_to_num(found.pvalue, nan=1.0)
-        least = LEAST_SHARE * self.scale
-        lfc = np.log2((np.expm1(mean) + least) / (np.expm1(mean_rest) + least))
-        return pd.DataFrame(
-            {
-                "t": np.nan_to_num(found.statistic, nan=0.0),
-                "p_value": false_discovery_control(p_value),
-                "lfc": lfc,
-            }
-        )
-
-    def described(self, groups: NDArray[np.bool_]) -> tuple[NDArray, NDArray, float]:
-        """Mean and standard deviation of each gene in these groups together, and their size."""
-        n = float(self.sizes[groups].sum())
-        mean = self.total[groups].sum(axis=0) / n
-        variance = (self.squares[groups].sum(axis=0) - n * mean**2) / max(1.0, n - 1)
-        return mean, np.sqrt(variance.clip(min=0)), n
-
-
-def recovery(
-    measured: pd.DataFrame, drawn: pd.DataFrame, p_threshold: float, n_top: int
-) -> dict[str, float]:
-    """How much of the differential expression in measured counts is there in drawn ones.
-
-    Genes count as found if their adjusted p value is below the threshold; the `n_top` first ones
-    where none is. Shares are between 0 and 1, fold changes are of base 2.
+    Parameters
+    ----------
+    quantiles
+        Rising, of even number: the first and the last bound the first interval, and so on inwards.
     """
-    from scipy.stats import pearsonr, rankdata, spearmanr
 
-    true, got = (found_genes(table, p_threshold, n_top) for table in (measured, drawn))
-    both = float((true & got).sum())
-    recall, precision = both / true.sum(), both / got.sum()
-    ranks = rankdata(drawn["t"].abs())
-    n_true, n_false = true.sum(), (~true).sum()
-    area = (ranks[true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false) if n_false else 1.0
-    seen = np.isfinite(measured["t"]) & (measured["t"] != 0) & (drawn["t"] != 0)
-    first, second = measured["lfc"][seen], drawn["lfc"][seen]
-    enough = len(first) > 1
-    return {
-        "recall": recall,
-        "precision": precision,
-        "f1": 2 * both / float(true.sum() + got.sum()),
-        "roc_auc": float(area),
-        "lfc_mae": float((first - second).abs().mean()),
-        "lfc_pearson": float(pearsonr(first, second)[0]) if enough else np.nan,
-        "lfc_spearman": float(spearmanr(first, second)[0]) if enough else np.nan,
-    }
+    def __init__(self, quantiles: Sequence[float]) -> None:
+        self.quantiles = np.asarray(quantiles, dtype=float)
+        self.n_inside = torch.zeros(len(self.quantiles) // 2, dtype=torch.float64)
+        self.n_counts = 0
 
+    def add(
+        self,
+        measured: Float[Tensor, "cells genes"],
+        draws: Float[Tensor, "draws cells genes"],
+    ) -> None:
+        """Add cells; a count on a bound is within the interval."""
+        bounds = interpolated_quantiles(draws, self.quantiles.tolist())
+        n = len(self.n_inside)
+        lower, upper = bounds[:n], bounds[n:].flip(0)
+        values = measured.double()
+        inside = (values >= lower) & (values <= upper)
+        self.n_inside += inside.sum(dim=(1, 2)).cpu()
+        self.n_counts += measured.numel()
 
-def found_genes(table: pd.DataFrame, p_threshold: float, n_top: int) -> NDArray[np.bool_]:
-    """Genes that are told to differ."""
-    found = (table["p_value"] < p_threshold).to_numpy()
-    if found.any():
-        return found
-    # Not written into `found`, which pandas 3 makes read-only.
-    most = np.argsort(-table["t"].abs().to_numpy(), kind="stable")[:n_top]
-    return np.isin(np.arange(len(table)), most)
+    def error(self) -> float:
+        """Sum over intervals of the squared difference of coverage and level; 0 is best."""
+        n = len(self.n_inside)
+        levels = self.quantiles[::-1][:n] - self.quantiles[:n]
+        return float(((self.n_inside.numpy() / self.n_counts - levels) ** 2).sum())
 
 
 def agreement(measured: NDArray, drawn: NDArray) -> dict[str, float]:
@@ -189,4 +143,15 @@ def agreement(measured: NDArray, drawn: NDArray) -> dict[str, float]:
         "mean_absolute_error": float(np.abs(first - second).mean()) if len(first) else np.nan,
         "pearson": float(pearsonr(first, second)[0]) if varies else np.nan,
         "spearman": float(spearmanr(first, second)[0]) if varies else np.nan,
+        "r2": r_squared(first, second) if varies else np.nan,
     }
+
+
+def r_squared(measured: NDArray, drawn: NDArray) -> float:
+    """Share of the variance of a drawn statistic that the measured one itself accounts for.
+
+    The coefficient of determination of the line through the origin with slope 1, with the drawn
+    values as the ones to be explained, as in scvi-tools; it can be negative.
+    """
+    residual = np.square(drawn - measured).sum()
+    return float(1 - residual / np.square(drawn - drawn.mean()).sum())

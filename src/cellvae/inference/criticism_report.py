@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,17 @@ from typing import TYPE_CHECKING
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.evaluation.predictive import agreement
 from cellvae.inference.criticism import PosteriorPredictiveCheck
+from cellvae.inference.criticism_tables import (
+    add_columns,
+    card_tables,
+    markdown,
+    sorted_summary,
+    split_positions,
+)
 from cellvae.inference.predictive import RAW
 from cellvae.inference.protocols import HasDecoder
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
@@ -21,12 +28,16 @@ if TYPE_CHECKING:
 METRICS = ("calibration", "cv_cell", "cv_gene", "zero_fraction", "diff_exp")
 """Parts of a report."""
 
+DE_P_VALUE = 0.2
+"""Adjusted p value below which genes count as found, as in scvi-tools' report."""
 TITLES = {
     "cv_gene": "Coefficient of variation of genes",
     "cv_cell": "Coefficient of variation of cells",
     "zero_fraction": "Share of zeros of genes",
 }
 FILE = "criticism_report.md"
+TABLES = "metrics.json"
+"""File of scvi-tools with the tables of a model card."""
 FIGURE = "criticism_report.png"
 
 
@@ -56,9 +67,11 @@ def create_criticism_report(
     n_samples
         Draws for each cell.
     label_key
-        Column of `adata.obs` with the groups for differential expression; None leaves it out.
+        Column of `adata.obs` with the groups for differential expression; None for the labels of
+        the set-up, or without those for Leiden clusters of the counts.
     save_folder
-        Folder, made if it is not there, for the report (`criticism_report.md`) and its figure.
+        Folder, made if it is not there, for the report (`criticism_report.md`), its figure
+        (`criticism_report.png`) and the tables of scvi-tools' model cards (`metrics.json`).
     indices
         Cells to look at, by number, mask or name; None for all.
     batch_size
@@ -69,6 +82,13 @@ def create_criticism_report(
     Returns
     -------
     Text in Markdown.
+
+    Notes
+    -----
+    As in scvi-tools the cells get columns, of parts that are not left out: `cv_gene_ratio` in
+    `adata.var` and `cv_cell_ratio` in `adata.obs` (drawn / (drawn + measured) variation, 0.5 where
+    they agree), and the log2 fold changes of each group in `adata.varm["lfc_model"]` and
+    `adata.varm["lfc_raw"]`. A view of cells gets none.
 
     Raises
     ------
@@ -99,51 +119,63 @@ def create_criticism_report(
         silent=silent,
     )
     wanted = [part for part in METRICS if part not in skip_metrics]
+    if label_key is None:
+        known = getattr(model.registration.keys, "labels_key", None)
+        label_key = known if known in cells.obs else None
     lines = [
         f"# Posterior predictive checks of {name}",
         "",
         f"{len(check.cells):,} cells, {len(check.genes):,} genes, {n_samples} draws for each cell.",
     ]
     for part in wanted:
-        lines += section(check, part, name, label_key, n_samples)
+        lines += section(check, part, name, label_key)
     text = "\n".join(lines) + "\n"
+    if not cells.is_view:
+        add_columns(check, cells, name)
     if save_folder is not None:
         folder = Path(save_folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(text, encoding="utf-8")
+        parts = split_positions(model, check) if adata is None or adata is model.adata else {}
+        tables = card_tables(check, name, parts)
+        (folder / TABLES).write_text(json.dumps(tables, indent=4), encoding="utf-8")
         save_figure(check, name, folder / FIGURE)
     return text
 
 
 def section(
-    check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None, n_samples: int
+    check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None
 ) -> list[str]:
     """Lines of one part of the report."""
     import pandas as pd
 
     if part == "calibration":
-        error = check.calibration_error()[name]
+        strict = check.calibration_error(randomized=True)[name]
         return [
             "",
             "## Calibration",
             "",
             "Share of the measured counts within central intervals of the model (right: the level "
-            f"itself); mean squared difference {error:.4g}.",
+            f"itself); mean squared difference {strict:.4g}. Sum of squared differences as in "
+            f"scvi-tools, with ties within: {check.calibration_error()[name]:.4g}.",
             "",
             *markdown(check.calibration([0.1, 0.25, 0.5, 0.75, 0.9]).reset_index()),
         ]
     if part == "diff_exp":
-        if label_key is None:
-            return []
-        table = check.differential_expression(label_key, n_samples=n_samples)
+        groups = "Leiden clusters" if label_key is None else label_key
+        title = ["", f"## Differential expression by {groups}", ""]
+        try:
+            table = check.differential_expression(label_key, p_val_thresh=DE_P_VALUE)
+        except InvalidOptionError as error:
+            if label_key is not None:
+                raise
+            return [*title, f"Left out. {error}"]
         return [
-            "",
-            f"## Differential expression by {label_key}",
-            "",
+            *title,
             "Genes that differ between a group and all other cells in measured counts, and in "
             "drawn ones.",
             "",
-            *markdown(table.drop(columns="model")),
+            *markdown(sorted_summary(table)),
         ]
     tables = {
         "cv_gene": check.coefficient_of_variation,
@@ -154,16 +186,6 @@ def section(
     scores = agreement(table[RAW].to_numpy(), table[name].to_numpy())
     means = {"measured (mean)": table[RAW].mean(), "drawn (mean)": table[name].mean()}
     return ["", f"## {TITLES[part]}", "", *markdown(pd.DataFrame([means | scores]))]
-
-
-def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table in Markdown, numbers with four digits."""
-    rows = [
-        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-        for row in table.itertuples(index=False)
-    ]
-    head = [str(column) for column in table.columns]
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:

@@ -16,13 +16,19 @@ from cellvae.data.matrices import count_matrix
 from cellvae.data.registration import Registration
 from cellvae.distributions.sparse_counts import draw_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.evaluation.predictive import GeneMoments, GroupMoments, Ranks, variation_of_cells
+from cellvae.evaluation.predictive import (
+    GeneMoments,
+    IntervalCoverage,
+    Ranks,
+    variation_of_cells,
+)
 from cellvae.inference.draws import decode, draw_latent
 from cellvae.inference.pass_over import Pass, evaluating
 from cellvae.inference.protocols import HasDecoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
     from cellvae.data.rows.column import Column
 
@@ -117,26 +123,34 @@ def seen_in(
     return measured_ones, drawn
 
 
-def moments_of_groups(
-    model: HasDecoder,
-    cells: Pass,
-    raw: Column | None,
-    codes: Tensor,
-    n_samples: int,
-    scale: float,
-) -> tuple[GroupMoments, list[GroupMoments]]:
-    """Moments of groups of cells, by the code of each cell, in measured counts and each draw."""
-    n_groups, n_genes = int(codes.max()) + 1, model.registration.n_genes
-    true = GroupMoments(n_groups, n_genes, scale)
-    drawn = [GroupMoments(n_groups, n_genes, scale) for _ in range(n_samples)]
+def draw_counts(
+    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int
+) -> tuple[csr_matrix, list[csr_matrix]]:
+    """Measured counts and draws of them as sparse matrices, [cells, genes] each."""
+    from scipy import sparse
+
+    parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
     with evaluating(model):
         for positions, batch in cells.batches():
-            mine = codes[positions].to(model.device)
-            true.add(measured_in(batch, cells.cells[positions], raw), mine)
+            measured = measured_in(batch, cells.cells[positions], raw)
             draws = predicted(model.module, batch, n_samples)
-            for moments, counts in zip(drawn, draws, strict=True):
-                moments.add(counts, mine)
-    return true, drawn
+            for part, counts in zip(parts, (measured, *draws), strict=True):
+                part.append(sparse.csr_matrix(counts.cpu().numpy()))
+    measured_counts, *drawn = (sparse.vstack(part, format="csr") for part in parts)
+    return measured_counts, drawn
+
+
+def interval_error(
+    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int, quantiles: Sequence[float]
+) -> float:
+    """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
+    coverage = IntervalCoverage(quantiles)
+    with evaluating(model):
+        for positions, batch in cells.batches():
+            measured = measured_in(batch, cells.cells[positions], raw)
+            draws = torch.stack([*predicted(model.module, batch, n_samples)])
+            coverage.add(measured, draws)
+    return coverage.error()
 
 
 def with_number(values: Tensor) -> Tensor:

@@ -1,0 +1,10 @@
+"""Posterior predictive checks of models, under the name that scvi-tools has for them."""
+
+from cellvae.inference.criticism import PosteriorPredictiveCheck
+from cellvae.inference.criticism_report import create_criticism_report
+
+__all__ = ["PosteriorPredictiveCheck", "create_criticism_report"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
