@@ -20,6 +20,8 @@ def main() -> None:
         model = getattr(scvi.model, kind).load(folder / name, cells, accelerator="cpu")
         latent = np.asarray(model.get_latent_representation())
         np.save(folder / f"{name}.npy", latent)
+        if kind == "SCANVI":
+            np.save(folder / f"{name} labels.npy", model.predict(soft=True).to_numpy())
         model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
 
 

@@ -91,6 +91,28 @@ def test_probabilities_of_labels_are_those_of_scvi_tools(cells: AnnData, answers
     np.testing.assert_allclose(model.predict(soft=True), answers["scanvi probabilities"], atol=1e-5)
 
 
+def test_a_classifier_of_probabilities_is_that_of_scvi_tools(cells: AnnData) -> None:
+    pytest.importorskip("captum")
+    with np.load(DATA / "scanvi_probabilities.npz") as theirs:
+        model = SCANVI.load(DATA / "scanvi_probabilities", cells)
+        assert model.config.classifier_parameters == {"logits": False}
+        assert not model.module.gives_logits
+        np.testing.assert_allclose(model.get_latent_representation(), theirs["latent"], atol=1e-5)
+        found, table = model.predict(soft=True, ig_interpretability=True)
+        np.testing.assert_allclose(found, theirs["probabilities"], atol=1e-5)
+        assert table.columns.tolist() == theirs["columns"].tolist()
+        by_gene = table.set_index("feature").loc[cells.var_names]
+        np.testing.assert_allclose(
+            by_gene[["attribution_mean", "attribution_std"]], theirs["attributions"], atol=1e-6
+        )
+        assert (by_gene["feature_idx"] == np.arange(cells.n_vars)).all()
+
+
+def test_classifiers_before_1_1_gave_probabilities(cells: AnnData) -> None:
+    model = SCANVI.load(DATA / "legacy_scanvi", cells)
+    assert model.config.classifier_parameters == {"logits": False}
+
+
 def test_topics_are_those_of_scvi_tools(cells: AnnData, answers: Any) -> None:
     model = cellvae.load(DATA / "lda", cells)
     np.testing.assert_allclose(

@@ -46,6 +46,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"},
         {**SMALL, "linear_classifier": True},
     ),
+    "probabilities": (
+        "SCANVI",
+        {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"},
+        {**SMALL, "classifier_parameters": {"logits": False, "n_hidden": 5}},
+    ),
     "linear": ("LinearSCVI", {"batch_key": "batch"}, SMALL),
     "linear_observed": (
         "LinearSCVI",
@@ -102,6 +107,10 @@ def test_scvi_tools_finds_the_same_latents(written: Any, cells: AnnData) -> None
     assert done.returncode == 0, done.stderr[-3000:]
     for name, latent in latents.items():
         np.testing.assert_allclose(np.load(folder / f"{name}.npy"), latent, atol=1e-5)
+    for name, case in CASES.items():
+        if case[0] == "SCANVI":
+            ours = cellvae.load(folder / name, cells).predict(soft=True)  # type: ignore[attr-defined]
+            np.testing.assert_allclose(np.load(folder / f"{name} labels.npy"), ours, atol=1e-5)
 
 
 def test_what_scvi_tools_cannot_be_told_is_refused(cells: AnnData, tmp_path: Path) -> None:

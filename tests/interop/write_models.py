@@ -1,6 +1,6 @@
 """Models that scvi-tools wrote, for the tests of reading them, in `data/`.
 
-Run by hand, in an environment with scvi-tools==1.4.2: `python tests/interop/write_models.py`.
+Run by hand, in an environment with scvi-tools==1.4.2 and captum: `python tests/interop/write_models.py`.
 """
 
 from __future__ import annotations
@@ -130,6 +130,26 @@ def main() -> None:
         latents[name] = latents[source]
     np.savez_compressed(HERE / "answers.npz", **latents)
     plain.write_h5ad(HERE / "cells.h5ad", compression="gzip")
+    write_probabilities(plain)
+
+
+def write_probabilities(cells: Any) -> None:
+    """Write a SCANVI whose classifier gives probabilities, with what it predicts."""
+    scvi.settings.seed = 1
+    labels = {"labels_key": "labels", "unlabeled_category": "label_1", "batch_key": "batch"}
+    scvi.model.SCANVI.setup_anndata(cells, **labels)
+    model = scvi.model.SCANVI(cells, **SMALL, classifier_parameters={"logits": False})
+    model.train(**QUICK)
+    model.save(HERE / "scanvi_probabilities")
+    found, table = model.predict(soft=True, ig_interpretability=True)
+    table = table.set_index("feature").loc[cells.var_names]
+    np.savez_compressed(
+        HERE / "scanvi_probabilities.npz",
+        latent=np.asarray(model.get_latent_representation()),
+        probabilities=found.to_numpy(),
+        attributions=table[["attribution_mean", "attribution_std"]].to_numpy(),
+        columns=np.array([str(name) for name in model.predict(ig_interpretability=True)[1]]),
+    )
 
 
 def write_legacy(source: Path, folder: Path) -> None:

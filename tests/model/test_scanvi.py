@@ -316,7 +316,8 @@ def test_unknown_labels_have_the_mean_dispersion(labelled: AnnData) -> None:
     [
         ({"latent_distribution": "ln"}, "latent_distribution to be 'normal'"),
         ({"classifier_parameters": {"n_layer": 1}}, "Did you mean 'n_layers'"),
-        ({"classifier_parameters": {"logits": False}}, "soft=True"),
+        ({"classifier_parameters": {"logits": "no"}}, "logits"),
+        ({"classifier_parameters": {"logit": False}}, "Did you mean 'logits'"),
         ({"classifier_parameters": {"dropout_rate": 2}}, "dropout_rate"),
         ({"y_prior": (0.5, 0.6, 0.1)}, "sum to 1"),
         ({"y_prior": (0.5, 0.5)}, "each of the 3 labels"),

@@ -1,6 +1,6 @@
 """Numbers of scvi-tools' SCANVAE, written to `scanvi.npz`.
 
-Run by hand, in an environment with scvi-tools==1.4.2: `python tests/parity/write_scanvi.py`.
+Run by hand, in an environment with scvi-tools==1.4.2 and captum: `python tests/parity/write_scanvi.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients
 from scvi.module import SCANVAE
 from torch.distributions import Normal
 
@@ -21,6 +22,11 @@ CASES: dict[str, dict[str, Any]] = {
         "dispersion": "gene-batch",
         "use_observed_lib_size": False,
         "encode_covariates": True,
+    },
+    "probabilities": {
+        "gene_likelihood": "nb",
+        "encode_covariates": True,
+        "classifier_parameters": {"logits": False, "n_layers": 2},
     },
 }
 N_CELLS, N_LABELLED, N_GENES, N_LABELS = 20, 8, 12, 4
@@ -77,13 +83,21 @@ def main() -> None:
         inference, _, losses = module(tensors, loss_kwargs=words)
         losses.loss.backward()
         covariates = {"batch_index": batch, "cont_covs": continuous, "cat_covs": codes}
+        scores = module.classify(counts, **covariates)
+        # As SCANVI.predict(ig_interpretability=True) calls it.
+        (attributions,) = IntegratedGradients(module.classify).attribute(
+            (counts,),
+            target=scores.argmax(dim=1),
+            additional_forward_args=(batch, continuous, codes),
+        )
         of_case = {
             "mean": inference["qz"].loc,
             "reconstruction": next(iter(losses.reconstruction_loss.values())),
             "kl": next(iter(losses.kl_local.values())),
             "loss": losses.loss,
             "cross_entropy": losses.classification_loss,
-            "probabilities": module.classify(counts, **covariates).softmax(dim=-1),
+            "probabilities": scores.softmax(dim=-1) if module.classifier.logits else scores,
+            "attributions": attributions,
             "gradient": module.z_encoder.encoder.fc_layers[0][0].weight.grad,
             **{f"weight {key}": tensor for key, tensor in module.state_dict().items()},
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
@@ -9,6 +10,12 @@ import torch
 from torch import Tensor
 
 from cellvae.data.values import as_array, as_index
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.attributions import (
+    AttributionSums,
+    checked_arguments,
+    integrated_gradients,
+)
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasDecoder
 
@@ -23,8 +30,13 @@ if TYPE_CHECKING:
 class Classifies(Protocol):
     """A network that tells labels."""
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether scores are logits; otherwise they are probabilities."""
+        ...
+
     def classify(self, batch: Any, *, use_posterior_mean: bool = True) -> Tensor:
-        """Score (logit) of each label for each cell of a batch, [cells, labels]."""
+        """Score of each label for each cell of a batch, [cells, labels]."""
         ...
 
 
@@ -48,6 +60,8 @@ def predict(
     soft: Literal[False] = ...,
     batch_size: int | None = ...,
     use_posterior_mean: bool = ...,
+    ig_interpretability: Literal[False] = ...,
+    ig_args: None = ...,
 ) -> np.ndarray: ...
 
 
@@ -60,7 +74,23 @@ def predict(
     soft: Literal[True],
     batch_size: int | None = ...,
     use_posterior_mean: bool = ...,
+    ig_interpretability: Literal[False] = ...,
+    ig_args: None = ...,
 ) -> pd.DataFrame: ...
+
+
+@overload
+def predict(
+    model: HasClassifier,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    soft: bool = ...,
+    batch_size: int | None = ...,
+    use_posterior_mean: bool = ...,
+    *,
+    ig_interpretability: Literal[True],
+    ig_args: Mapping[str, Any] | None = ...,
+) -> tuple[np.ndarray | pd.DataFrame, pd.DataFrame]: ...
 
 
 def predict(
@@ -70,7 +100,9 @@ def predict(
     soft: bool = False,
     batch_size: int | None = None,
     use_posterior_mean: bool = True,
-) -> np.ndarray | pd.DataFrame:
+    ig_interpretability: bool = False,
+    ig_args: Mapping[str, Any] | None = None,
+) -> np.ndarray | pd.DataFrame | tuple[np.ndarray | pd.DataFrame, pd.DataFrame]:
     """Most probable label of each cell, or the probability of each label.
 
     The category of cells without a label is never among them.
@@ -91,35 +123,92 @@ def predict(
     use_posterior_mean
         Whether labels are told from the mean of the latent posterior; otherwise from one draw,
         and so differently every time.
+    ig_interpretability
+        Whether the score of the predicted label of each cell is attributed to its genes too, by
+        integrated gradients of the package captum (extra `interpretability`). It needs counts, and
+        takes the mean of the latent posterior.
+    ig_args
+        Arguments of `captum.attr.IntegratedGradients.attribute`, such as `n_steps` (50 by default)
+        and `baselines` (no counts by default).
 
     Returns
     -------
     Labels [cells] in the order asked for, of the type that they have in `adata.obs`; with `soft`, a
     table [cells, labels] of probabilities with the names of cells and labels.
 
+    With `ig_interpretability`, a tuple of those and a table of genes: `feature`, `feature_idx` (its
+    number), `modality` (`"None"`), `attribution_mean` and `attribution_std` over cells, and
+    `cells`, their number; the largest mean first. Attributions are of the score (a logit, or a
+    probability with `classifier_parameters={"logits": False}`); those of a cell sum up to its
+    difference to that of the baseline.
+
     Raises
     ------
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If genes or categories of `adata` are not those of the model.
+        If genes or categories of `adata` are not those of the model, or attributions are asked for
+        and there are no counts.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` is below 1.
+        If no cells are asked for, `batch_size` is below 1, or captum is not installed.
+    UnknownOptionError
+        If captum has no such argument.
     """
-    batches = batches_of(model, adata, indices, batch_size, encoded=True)
+    if not ig_interpretability:
+        if ig_args is not None:
+            raise InvalidOptionError(
+                f"Expected ig_interpretability=True together with ig_args; got {ig_args!r:.80} "
+                "alone. Add it, or leave ig_args out."
+            )
+        batches = batches_of(model, adata, indices, batch_size, encoded=True)
+        found = predicted_codes(model, batches, soft, use_posterior_mean)
+        return as_labels(model, adata, indices, found, soft)
+    words = checked_arguments(ig_args)
+    sums = AttributionSums(model.registration.n_genes)
+
+    def attributed() -> Iterator[Any]:
+        """Batches, each attributed to genes before it is handed on."""
+        for batch in batches_of(model, adata, indices, batch_size, counts=True):
+            with evaluating(model):
+                labels = model.module.classify(batch).argmax(dim=-1)
+            sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
+            yield batch
+
+    found = predicted_codes(model, attributed(), soft, use_posterior_mean)
+    table = sums.table(model.registration.genes)
+    return as_labels(model, adata, indices, found, soft), table
+
+
+def predicted_codes(
+    model: HasClassifier, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
+) -> np.ndarray:
+    """Number of the most probable label of each cell, or with `soft` all probabilities."""
     module: Classifies = model.module
     found = []
-    with evaluating(model):
-        for batch in batches:
+    for batch in batches:
+        with evaluating(model):
             scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
-            found.append((scores.softmax(dim=-1) if soft else scores.argmax(dim=-1)).cpu())
-    told = torch.cat(found).numpy()
+            if not soft:
+                found.append(scores.argmax(dim=-1).cpu())
+            else:
+                found.append((scores.softmax(dim=-1) if module.gives_logits else scores).cpu())
+    return torch.cat(found).numpy()
+
+
+def as_labels(
+    model: HasClassifier,
+    adata: AnnData | None,
+    indices: CellChoice,
+    found: np.ndarray,
+    soft: bool,
+) -> np.ndarray | pd.DataFrame:
+    """Labels by their numbers; probabilities as a table with the names of cells and labels."""
     if not soft:
-        labels: np.ndarray = as_array(model.labels)[told]
+        labels: np.ndarray = as_array(model.labels)[found]
         return labels
     import pandas as pd
 
     cells = model.cells_of(adata, indices).numpy()
     whole = model.adata if adata is None else adata
     assert whole is not None
-    return pd.DataFrame(told, index=whole.obs_names[cells], columns=as_index(model.labels))
+    return pd.DataFrame(found, index=whole.obs_names[cells], columns=as_index(model.labels))

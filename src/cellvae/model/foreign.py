@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from types import MappingProxyType
@@ -186,10 +187,20 @@ def config_of(found: ForeignModel, config: type[Any]) -> Any:
         for word, value in words.items()
         if word in known
     }
+    if found.name == "SCANVI" and before(found.version, (1, 1)):
+        # Classifiers gave probabilities.
+        of_classifier = given.get("classifier_parameters") or {}
+        given["classifier_parameters"] = {"logits": False, **of_classifier}
     try:
         return from_words(config, given, found.name)
     except CellvaeError as error:
         raise FileFormatError(str(error)) from error
+
+
+def before(version: str, other: tuple[int, int]) -> bool:
+    """Whether a version of scvi-tools is known and comes before another."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < other
 
 
 def weights_of(found: ForeignModel, module: torch.nn.Module) -> dict[str, Tensor]:

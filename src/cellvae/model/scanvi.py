@@ -63,6 +63,7 @@ CLASSIFIER_OPTIONS: Mapping[str, tuple[Any, Mapping[str, float]]] = MappingProxy
         "dropout_rate": (float, {"at_least": 0, "at_most": 0.999}),
         "use_batch_norm": (bool, {}),
         "use_layer_norm": (bool, {}),
+        "logits": (bool, {}),
     }
 )
 """Words of `classifier_parameters`, what they can be, and in which range."""
@@ -83,7 +84,9 @@ class SCANVIConfig(SCVIConfig):
         Whether the classifier has no hidden layers.
     classifier_parameters
         `n_layers`, `n_hidden`, `dropout_rate`, `use_batch_norm` and `use_layer_norm` of the
-        classifier, where they differ from those of the other networks.
+        classifier, where they differ from those of the other networks; and `logits`. With
+        `logits=False` it gives probabilities, which the loss takes for logits as in scvi-tools (all
+        models did before its version 1.1): labels count less in training.
     y_prior
         Share of each label among all cells, in the order of `model.labels`; None for equal shares.
     """
@@ -96,11 +99,6 @@ class SCANVIConfig(SCVIConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = dict(self.classifier_parameters or {})
-        if given.pop("logits", True) is not True:
-            raise InvalidOptionError(
-                "Expected the classifier to give logits; got logits=False. Leave it out: predict "
-                "with soft=True gives probabilities."
-            )
         check_known(given, CLASSIFIER_OPTIONS, "classifier_parameters")
         for word, value in given.items():
             hint, bounds = CLASSIFIER_OPTIONS[word]
@@ -140,7 +138,6 @@ class SCANVIModule(SCVIModule):
             "use_layer_norm": layer_norm,
             **(config.classifier_parameters or {}),
         }
-        of_classifier.pop("logits", None)
         self.classifier = Classifier(config.n_latent, sizes.n_labels, **of_classifier)
         self.encoder_z2_z1 = Encoder(
             config.n_latent,
@@ -169,10 +166,15 @@ class SCANVIModule(SCVIModule):
             )
         self.register_buffer("y_prior", torch.tensor([shares]))
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the scores of :meth:`classify` are logits."""
+        return self.classifier.logits
+
     def classify(
         self, batch: CountBatch, *, use_posterior_mean: bool = True
     ) -> Float[Tensor, "cells labels"]:
-        """Score (logit) of each label for each cell."""
+        """Score of each label for each cell: a logit, or a probability without `gives_logits`."""
         latent = self.encode(batch)
         z = latent.posterior.loc if use_posterior_mean else latent.sample
         scores: Tensor = self.classifier(z)
@@ -195,10 +197,10 @@ class SCANVIModule(SCVIModule):
         extra: tuple[Tensor, ...] = ()
         if companions is not None:
             labels = companions.labels.squeeze(-1)
-            logits = self.classify(companions)
-            cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+            scores = self.classify(companions)
+            cross_entropy = torch.nn.functional.cross_entropy(scores, labels)
             objective = objective + self.loss_weights["classification_ratio"] * cross_entropy
-            extra = tuple(classification_sums(logits, labels))
+            extra = tuple(classification_sums(scores, labels, logits=self.gives_logits))
         return Loss(
             objective=objective,
             reconstruction=reconstruction,
@@ -219,7 +221,7 @@ class SCANVIModule(SCVIModule):
         """
         z1 = latent.sample
         n_cells, n_labels = len(z1), self.sizes.n_labels
-        log_probs = self.classifier(z1).log_softmax(dim=-1)
+        log_probs = self.classifier.log_probabilities(z1)
         probs = log_probs.exp()
         z1s = z1.repeat(n_labels, 1)
         codes = torch.arange(n_labels, device=z1.device).repeat_interleave(n_cells).unsqueeze(-1)

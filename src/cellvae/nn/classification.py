@@ -28,12 +28,17 @@ class ClassificationSums(NamedTuple):
 
 
 def classification_sums(
-    logits: Float[Tensor, "cells labels"], labels: Int[Tensor, " cells"]
+    scores: Float[Tensor, "cells labels"], labels: Int[Tensor, " cells"], *, logits: bool = True
 ) -> ClassificationSums:
-    """Sums of a batch; nothing is read back from the device."""
-    n_labels = logits.shape[-1]
-    cross_entropy = functional.cross_entropy(logits, labels, reduction="sum").detach()
-    confidence, told = logits.detach().softmax(dim=-1).max(dim=-1)
+    """Sums of a batch; nothing is read back from the device.
+
+    Without `logits` the scores are probabilities. The cross-entropy is that of the loss, which
+    takes them for logits all the same.
+    """
+    n_labels = scores.shape[-1]
+    cross_entropy = functional.cross_entropy(scores, labels, reduction="sum").detach()
+    probabilities = scores.detach().softmax(dim=-1) if logits else scores.detach()
+    confidence, told = probabilities.max(dim=-1)
     ones = torch.ones_like(confidence)
     confusion = ones.new_zeros(n_labels * n_labels)
     confusion.index_add_(0, labels * n_labels + told, ones)

@@ -9,7 +9,7 @@ from cellvae.nn.dense import FCLayers
 
 
 class Classifier(nn.Module):
-    """Network that gives a score (logit) of each label for each cell.
+    """Network that gives a score of each label for each cell: a logit, or a probability.
 
     Parameter names are those of scvi-tools, so that weights can be exchanged.
 
@@ -23,6 +23,8 @@ class Classifier(nn.Module):
         Hidden layers; 0 for a linear map.
     n_hidden, dropout_rate, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`.
+    logits
+        Whether scores are logits; otherwise they are probabilities, which sum to 1.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Classifier(nn.Module):
         dropout_rate: float = 0.1,
         use_batch_norm: bool = True,
         use_layer_norm: bool = False,
+        logits: bool = True,
     ) -> None:
         super().__init__()
+        self.logits = logits
         hidden: list[nn.Module] = []
         if n_layers and n_hidden:
             hidden = [
@@ -55,6 +59,13 @@ class Classifier(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "cells features"]) -> Float[Tensor, "cells labels"]:
-        """Scores of the labels, not normalised."""
+        """Scores of the labels: logits, or probabilities."""
         scores: Tensor = self.classifier(z)
-        return scores
+        return scores if self.logits else scores.softmax(dim=-1)
+
+    def log_probabilities(
+        self, z: Float[Tensor, "cells features"]
+    ) -> Float[Tensor, "cells labels"]:
+        """Logarithms of the probabilities of the labels."""
+        scores: Tensor = self.classifier(z)
+        return scores.log_softmax(dim=-1)
