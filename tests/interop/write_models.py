@@ -1,6 +1,7 @@
 """Models that scvi-tools wrote, for the tests of reading them, in `data/`.
 
-Run by hand, in an environment with scvi-tools==1.4.2 and captum: `python tests/interop/write_models.py`.
+Run by hand, in an environment with scvi-tools==1.4.2 and captum:
+`python tests/interop/write_models.py`.
 """
 
 from __future__ import annotations

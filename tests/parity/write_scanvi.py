@@ -1,6 +1,7 @@
 """Numbers of scvi-tools' SCANVAE, written to `scanvi.npz`.
 
-Run by hand, in an environment with scvi-tools==1.4.2 and captum: `python tests/parity/write_scanvi.py`.
+Run by hand, in an environment with scvi-tools==1.4.2 and captum:
+`python tests/parity/write_scanvi.py`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def load_captum() -> Any:
         If the package is not installed.
     """
     try:
-        import captum.attr  # type: ignore[import-not-found, unused-ignore]
+        import captum.attr
     except ImportError as error:
         raise InvalidOptionError(
             "Expected the package captum for ig_interpretability=True; it is not installed. "

@@ -189,7 +189,7 @@ def config_of(found: ForeignModel, config: type[Any]) -> Any:
     }
     if found.name == "SCANVI" and before(found.version, (1, 1)):
         # Classifiers gave probabilities.
-        of_classifier = given.get("classifier_parameters") or {}
+        of_classifier: Any = given.get("classifier_parameters") or {}
         given["classifier_parameters"] = {"logits": False, **of_classifier}
     try:
         return from_words(config, given, found.name)
