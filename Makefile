@@ -5,15 +5,18 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
+NEWEST_PYTHON ?= $(shell .ci/find-python 3.14 3.13 3.12)
+NEWEST_TESTS  ?= tests/data tests/persistence tests/evaluation tests/plotting tests/report tests/cli tests/inference
 
 LOWEST  := $(VENV)-lowest
+NEWEST  := $(VENV)-newest
 BIN     := $(VENV)/bin
 PINS    := constraints/ci.txt
 OLDEST  := constraints/lowest.txt
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check lint types imports format docs public-names clean distclean
+.PHONY: help demo test test-lowest test-newest check lint types imports format docs public-names clean distclean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -22,8 +25,8 @@ demo: $(VENV)/.package  ## Train a model on real cells and write figures to demo
 	$(BIN)/cellvae demo --out demo-output $(ARGS)
 
 # One thread a worker: the tests are many and small.
-test test-lowest: export OMP_NUM_THREADS = 1
-test test-lowest: export MKL_NUM_THREADS = 1
+test test-lowest test-newest: export OMP_NUM_THREADS = 1
+test test-lowest test-newest: export MKL_NUM_THREADS = 1
 
 test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -31,6 +34,10 @@ test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  $(wildcard tests/data tests/model) $(ARGS)
+
+# Those that touch pandas, anndata, scanpy, zarr and numpy most; our warnings are errors here too.
+test-newest: $(NEWEST)/.test  ## Run the tests of data and of answers with the newest packages on the newest Python
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider $(NEWEST_TESTS) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
 
@@ -62,7 +69,7 @@ clean:  ## Remove what was built, but no virtual environment
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove the virtual environments too
-	rm -rf $(VENV) $(LOWEST)
+	rm -rf $(VENV) $(LOWEST) $(NEWEST)
 
 # --- Virtual environments: each stamp is older than the pins, or there is nothing to do ---
 
@@ -98,6 +105,18 @@ $(VENV)/.docs: $(VENV)/.package
 $(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
 	$(LOWEST)/bin/python $(INSTALL) "$$(grep '^torch==' $(OLDEST))"
 	$(LOWEST)/bin/python $(INSTALL) -c $(OLDEST) -e '.[test]'
+	@touch $@
+
+$(NEWEST)/.made:
+	@test -n "$(NEWEST_PYTHON)" || { echo "Expected Python 3.12 or later, on the PATH or in pyenv; found none." \
+	  "Name one: make test-newest NEWEST_PYTHON=python3.13" >&2; exit 1; }
+	$(NEWEST_PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(INSTALL) --upgrade pip
+	@touch $@
+
+# Without pins: what pip installs today.
+$(NEWEST)/.test: pyproject.toml | $(NEWEST)/.made
+	$(NEWEST)/bin/python $(INSTALL) --upgrade -e '.[test]'
 	@touch $@
 
 $(OLDEST):
