@@ -149,3 +149,44 @@ def test_a_model_that_is_there_is_replaced_only_on_demand(
     model.save(tmp_path, format="scvi-tools", overwrite=True)
     again = cellvae.load(tmp_path)
     assert again.adata is not None and again.adata.n_obs == cells.n_obs
+
+
+@pytest.mark.parametrize("prefix", ["", "a_"])
+@pytest.mark.parametrize("formats", [("scvi-tools", "cellvae"), ("cellvae", "scvi-tools")])
+def test_a_model_replaces_one_of_the_other_format(
+    written: Any, cells: AnnData, tmp_path: Path, formats: Any, prefix: str
+) -> None:
+    """The model that is loaded is the one that was saved last, not one that was left over."""
+    old = cellvae.load(written[0] / "plain", cells)
+    SCVI.setup_anndata(cells, batch_key="batch")
+    new = SCVI(cells, **SMALL)
+    new.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    old.save(tmp_path, prefix, format=formats[0])
+    old.save(tmp_path, "other_", format=formats[0])
+    with pytest.raises(InvalidOptionError, match=f"a model of {formats[0]}. Give overwrite=True"):
+        new.save(tmp_path, prefix, format=formats[1])
+    new.save(tmp_path, prefix, overwrite=True, format=formats[1])
+    again = SCVI.load(tmp_path, cells, prefix=prefix)
+    np.testing.assert_array_equal(
+        again.get_latent_representation(), new.get_latent_representation()
+    )
+    found = {path.name for path in tmp_path.glob(f"{prefix}[mw]*")}
+    own = {f"{prefix}model.json", f"{prefix}weights.safetensors"}
+    assert found == ({f"{prefix}model.pt"} if formats[1] == "scvi-tools" else own)
+    beside = SCVI.load(tmp_path, cells, prefix="other_")
+    np.testing.assert_array_equal(
+        beside.get_latent_representation(), old.get_latent_representation()
+    )
+
+
+def test_a_model_of_this_package_goes_before_one_of_scvi_tools(
+    written: Any, cells: AnnData, tmp_path: Path
+) -> None:
+    """A save that was cut off before the other model was removed has been done all the same."""
+    model = cellvae.load(written[0] / "plain", cells)
+    model.save(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"left over")
+    again = cellvae.load(tmp_path, cells)
+    np.testing.assert_array_equal(
+        again.get_latent_representation(), model.get_latent_representation()
+    )

@@ -62,7 +62,7 @@ from cellvae.model.resume import state_folder
 from cellvae.model.run import search_of, train
 from cellvae.model.scvi_tools_names import ScviToolsNames
 from cellvae.options import check_known, from_words
-from cellvae.persistence.foreign import is_foreign
+from cellvae.persistence.foreign import check_other_format, is_foreign, remove_other_format
 from cellvae.settings import settings
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
@@ -710,6 +710,11 @@ class Model(ScviToolsNames):
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
         adata = self.adata if save_anndata else None
+        if format not in ("cellvae", "scvi-tools"):
+            raise InvalidOptionError(
+                f"Expected format to be 'cellvae' or 'scvi-tools'; got {format!r}."
+            )
+        check_other_format(folder, prefix or "", format, overwrite=overwrite)
         if format == "scvi-tools":
             if is_foreign(folder, prefix or "") and not overwrite:
                 raise InvalidOptionError(
@@ -717,11 +722,8 @@ class Model(ScviToolsNames):
                     "another folder."
                 )
             save_foreign(self, folder, prefix or "", adata)
+            remove_other_format(folder, prefix or "", format)
             return
-        if format != "cellvae":
-            raise InvalidOptionError(
-                f"Expected format to be 'cellvae' or 'scvi-tools'; got {format!r}."
-            )
         ModelFolder(self, self.split, self.registration.n_cells).write(
             dir_path,
             self.history,
@@ -730,6 +732,7 @@ class Model(ScviToolsNames):
             adata=adata,
             anndata_words=anndata_write_kwargs,
         )
+        remove_other_format(folder, prefix or "", format)
         if adata is not None and adata.isbacked:
             # Writing it closed its file, and the rows held on to that.
             self.attach(adata, new=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import TorchArchive
 from cellvae.persistence.foreign.legacy import OLD_FILES, read_legacy
 from cellvae.persistence.foreign.unpickler import read_pickled
+from cellvae.persistence.layout import MODEL, Layout
 
 MODEL_FILE = "model.pt"
 CELLS_FILE = "adata.h5ad"
@@ -66,9 +68,17 @@ class ForeignModel:
 
 
 def is_foreign(folder: str | Path, prefix: str = "") -> bool:
-    """Whether a folder holds a model of scvi-tools."""
+    """Whether a folder holds a model of scvi-tools, and none of this package."""
     path = Path(folder).expanduser()
-    return any((path / f"{prefix}{name}").is_file() for name in (MODEL_FILE, OLD_FILES[0]))
+    has_own = os.path.lexists(Layout(path, prefix).find(MODEL))
+    return not has_own and bool(foreign_files(path, prefix))
+
+
+def foreign_files(folder: Path, prefix: str = "") -> list[Path]:
+    """Files of a model of scvi-tools in a folder; none if those that tell one are not there."""
+    paths = [folder / f"{prefix}{name}" for name in (MODEL_FILE, *OLD_FILES)]
+    found = [path for path in paths if path.is_file()]
+    return found if found and found[0] in paths[:2] else []
 
 
 def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = None) -> ForeignModel:
