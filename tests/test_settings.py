@@ -72,7 +72,7 @@ def test_threads_are_those_of_torch(own: Settings) -> None:
     [
         ("seed", -1, "seed to be at least 0 and at most 4294967295; got -1"),
         ("seed", 2**32, "at most 4294967295"),
-        ("seed", 1.0, "seed to be a whole number or None; got 1.0"),
+        ("seed", 1.5, "seed to be a whole number or None; got 1.5"),
         ("seed", True, "seed to be a whole number or None; got True"),
         ("batch_size", 0, "batch_size to be at least 1; got 0"),
         ("batch_size", "128", "batch_size to be a whole number; got '128'"),

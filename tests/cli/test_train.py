@@ -84,7 +84,7 @@ def test_early_stopping_keeps_checkpoints_and_the_best_model(
         (("--gene-likelihood", "nbb"), "Did you mean 'nb'?"),
         (("--model", "scvi"), "--model to be one of SCVI"),
         (("--n-latent", "0"), "n_latent to be at least 1"),
-        (("--lr", "-1"), "lr to be above 0"),
+        (("--lr", "-1"), "lr to be at least 0"),
         (("--train-size", "1.5"), "train_size to be above 0 and at most 1"),
         (("--seed", "-1"), "seed to be at least 0"),
         (("--early-stopping-monitor", "elbo_validatoin"), "Did you mean 'elbo_validation'?"),

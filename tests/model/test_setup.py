@@ -181,7 +181,7 @@ def test_unknown_options_are_refused_with_the_closest(
         ({"batch_representation": "onehot"}, "Did you mean 'one-hot'"),
         ({"var_activation": "relu"}, "'exp' or 'softplus'; got 'relu'"),
         ({"n_latent": 0}, "n_latent to be at least 1 and at most 65536; got 0"),
-        ({"n_latent": 2.0}, "n_latent to be a whole number; got 2.0"),
+        ({"n_latent": 2.5}, "n_latent to be a whole number; got 2.5"),
         ({"n_hidden": 10**12}, "at most 65536"),
         ({"n_layers": 129}, "n_layers to be at least 1 and at most 128; got 129"),
         ({"dropout_rate": 1}, "dropout_rate to be at least 0 and at most 0.999; got 1.0"),

@@ -82,6 +82,8 @@ class OptimizerOptions(Options):
         Term added to the denominator of the optimizer.
     update_only_decoder
         Whether only the decoder is trained.
+    fused_optimizer
+        Whether one kernel moves all weights, where the device has one.
     """
 
     optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
@@ -91,7 +93,6 @@ class OptimizerOptions(Options):
     eps: float = option(0.01, at_least=0)
     update_only_decoder: bool = False
     fused_optimizer: bool = True
-    """Whether one kernel moves all weights, where the device has one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
