@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -186,6 +187,46 @@ def test_two_runs_are_one_long_run(adata: AnnData, make: Callable[..., SCVI]) ->
     assert torch.equal(flat(whole), flat(halves))
     assert halves.validation_indices is split
     assert halves.training_report is not None and halves.training_report.first_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("half", "whole"),
+    [
+        ({}, {"n_epochs_kl_warmup": 6}),
+        ({"n_epochs_kl_warmup": 12}, {}),
+        ({"n_epochs_kl_warmup": 12, "lr": 0.01}, {"lr": 0.01}),
+    ],
+    ids=["default", "warm-up of the whole", "another rate"],
+)
+def test_the_page_on_long_runs_says_what_two_runs_are(
+    adata: AnnData, make: Callable[..., SCVI], half: dict[str, Any], whole: dict[str, Any]
+) -> None:
+    """The default warm-up is half of the first run; it is given for that of the whole."""
+    one, two = make(adata), make(adata)
+    one.train(24, **WORDS, **whole)
+    two.train(12, **WORDS, **half)
+    two.train(12, **{k: v for k, v in WORDS.items() if k != "seed"}, **half)
+    pd.testing.assert_frame_equal(one.history.table, two.history.table, check_exact=True)
+    assert torch.equal(flat(one), flat(two))
+    weights = two.history["kl_weight"]["kl_weight"].tolist()
+    n = 12 if half else 6
+    assert weights == pytest.approx([min(1, epoch / n) for epoch in range(24)])
+
+
+def test_a_model_that_was_loaded_begins_with_a_new_optimizer(
+    adata: AnnData, make: Callable[..., SCVI], tmp_path: Path
+) -> None:
+    model = make(adata)
+    model.train(2, **WORDS)
+    model.save(tmp_path / "model")
+    loaded = SCVI.load(tmp_path / "model", adata)
+    for each in (model, loaded):
+        each.train(1, **WORDS)
+        assert each.history.epochs == [0, 1, 2]
+    assert model.carried is not None and loaded.carried is not None
+    steps = [int(m.carried.optimizers[0]["state"][0]["step"]) for m in (model, loaded)]
+    assert steps == [12, 4]
+    assert np.array_equal(model.train_indices, loaded.train_indices)
 
 
 def test_a_warm_up_by_steps_goes_on(adata: AnnData, make: Callable[..., SCVI]) -> None:

@@ -29,7 +29,7 @@ from cellvae.train import SaveCheckpoint
 
 
 def edited(folder: Path, *path: str, value: Any) -> None:
-    """Change one value of model.json."""
+    """Change one value of model.json, and have the weights agree with it."""
     file = folder / "model.json"
     document = json.loads(file.read_text())
     inner = document
@@ -37,6 +37,8 @@ def edited(folder: Path, *path: str, value: Any) -> None:
         inner = inner[key]
     inner[path[-1]] = value
     file.write_text(json.dumps(document))
+    if path[0] != "files":
+        replaced(folder, "weights.safetensors", load_file(folder / "weights.safetensors"))
 
 
 def replaced(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:

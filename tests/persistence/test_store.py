@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -167,7 +168,9 @@ def test_files_of_others_with_the_same_names_are_not_overwritten_unless_asked(
     assert open_saved(tmp_path).adata_path() is None
 
 
-def test_data_are_written_by_the_caller_and_checked_by_size(tmp_path: Path, record: Record) -> None:
+def test_data_are_written_by_the_caller_and_checked_when_asked_for(
+    tmp_path: Path, record: Record
+) -> None:
     def write_adata(path: Path) -> None:
         path.write_text("cells")
 
@@ -176,9 +179,11 @@ def test_data_are_written_by_the_caller_and_checked_by_size(tmp_path: Path, reco
     assert path == tmp_path / "adata.h5ad"
     assert path.read_text() == "cells"
     path.write_text("other")
-    assert open_saved(folder).adata_path() == path
+    saved = open_saved(folder)
+    with pytest.raises(FileFormatError, match=r"bytes of .*adata\.h5ad that model\.json has"):
+        saved.adata_path()
     path.write_text("cut")
-    with pytest.raises(FileFormatError, match="Expected 5 bytes in .*adata.h5ad; got 3"):
+    with pytest.raises(FileFormatError, match="Expected 5 bytes in .*adata.h5ad, .*; got 3"):
         open_saved(folder)
     path.unlink()
     with pytest.raises(FileFormatError, match="adata.h5ad; got none"):
@@ -313,7 +318,7 @@ def test_missing_cut_changed_and_empty_tensor_files_are_refused(folder: Path, na
             open_saved(folder)
     for length in (0, 5, len(content) - 1):
         path.write_bytes(content[:length])
-        message = f"Expected {len(content):,} bytes in .*{name}; got {length:,}"
+        message = f"Expected {len(content):,} bytes in .*{name}, as model.json says; got {length:,}"
         with pytest.raises(FileFormatError, match=message):
             open_saved(folder)
     path.unlink()
@@ -370,6 +375,82 @@ def test_weights_without_a_checksum_are_refused(folder: Path) -> None:
     change_record(folder, files={"weights.safetensors": {"bytes": size, "sha256": None}})
     with pytest.raises(FileFormatError, match="checksum"):
         open_saved(folder)
+
+
+def values_of(folder: Path) -> str:
+    """Everything that a saved model says, as text."""
+    saved = open_saved(folder)
+    tensors = [*saved.tensors().items(), *saved.cells().items()]
+    path = saved.adata_path()
+    return repr((saved.record, tensors, path and path.read_bytes()))
+
+
+def test_every_flip_and_cut_of_every_file_is_refused_or_says_the_same(
+    tmp_path: Path, record: Record, weights: dict[str, Tensor]
+) -> None:
+    folder = save(
+        tmp_path / "m",
+        record,
+        weights,
+        {"train": torch.arange(8)},
+        write_adata=lambda path: path.write_bytes(b"cells " * 30) and None,
+    )
+    expected = values_of(folder)
+    random, same = np.random.default_rng(0), 0
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        n = len(content)
+        flips = [(place, 1 << bit) for place, bit in enumerate(random.integers(0, 8, n).tolist())]
+        damaged = [content[:length] for length in random.permutation(n)[:100].tolist()]
+        for place, bit in flips:
+            changed = bytearray(content)
+            changed[place] ^= bit
+            damaged.append(bytes(changed))
+        for other in damaged:
+            path.write_bytes(other)
+            try:
+                found = values_of(folder)
+            except FileFormatError as error:
+                assert path.name in str(error), error
+                continue
+            # Spaces between the values of model.json say nothing.
+            assert found == expected
+            assert path.name == "model.json"
+            same += 1
+        path.write_bytes(content)
+    assert same < 100
+    assert values_of(folder) == expected
+
+
+def test_a_record_may_be_indented_otherwise_but_not_say_something_else(folder: Path) -> None:
+    path = folder / "model.json"
+    text = path.read_text()
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    open_saved(folder)
+    change_record(folder)
+    open_saved(folder)
+    change_record(folder, library_version="0.1.1")
+    with pytest.raises(FileFormatError, match=r"model\.json what it said when weights"):
+        open_saved(folder)
+
+
+def test_files_of_before_checksums_of_the_record_and_the_data_are_read(
+    tmp_path: Path, record: Record, weights: dict[str, Tensor]
+) -> None:
+    def write(path: Path) -> None:
+        path.write_bytes(b"cells")
+
+    folder = save(tmp_path / "m", record, weights, write_adata=write)
+    files = json.loads((folder / "model.json").read_text())["files"]
+    assert files["adata.h5ad"]["sha256"] == hashlib.sha256(b"cells").hexdigest()
+    (folder / "adata.h5ad").write_bytes(b"sells")
+    saved = open_saved(folder)
+    with pytest.raises(FileFormatError, match=r"bytes of .*adata\.h5ad that model\.json"):
+        saved.adata_path()
+    change_record(folder, files=files | {"adata.h5ad": {"bytes": 5, "sha256": None}})
+    replace_tensors(folder, "weights.safetensors", weights)
+    change_record(folder, library_version="0.0.9")
+    assert open_saved(folder).adata_path() == folder / "adata.h5ad"
 
 
 @pytest.mark.parametrize(

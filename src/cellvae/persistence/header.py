@@ -82,8 +82,32 @@ def read_header(path: Path) -> dict[str, Spec]:
         return header_of(file, path)
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Texts that a file has beside its tensors, by name.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing, cut or damaged.
+    """
+    ordinary_size(path)
+    with path.open("rb") as file:
+        metadata = header_document(file, path).get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
 def header_of(file: BinaryIO, path: Path) -> dict[str, Spec]:
     """Header of an open file, which is left where the values start, without gaps between them."""
+    header = header_document(file, path)
+    header.pop("__metadata__", None)
+    spans = {name: span(name, entry, path) for name, entry in header.items()}
+    check_spans(spans, os.fstat(file.fileno()).st_size - file.tell(), path)
+    in_order = sorted(spans, key=lambda name: spans[name][1:])
+    return {name: spans[name].spec for name in in_order}
+
+
+def header_document(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """JSON object that an open file begins with."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
         raise damaged(path, f"its {size} bytes are fewer than the 8 that every file starts with")
@@ -98,11 +122,7 @@ def header_of(file: BinaryIO, path: Path) -> dict[str, Spec]:
         raise damaged(path, f"its header is not UTF-8: {error}") from error
     if not isinstance(header, dict):
         raise damaged(path, "its header is not a JSON object")
-    header.pop("__metadata__", None)
-    spans = {name: span(name, entry, path) for name, entry in header.items()}
-    check_spans(spans, size - 8 - length, path)
-    in_order = sorted(spans, key=lambda name: spans[name][1:])
-    return {name: spans[name].spec for name in in_order}
+    return header
 
 
 def span(name: str, entry: Any, path: Path) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class FileRecord:
     bytes: int
     """Size of the file."""
     sha256: str | None = None
-    """Checksum as 64 hexadecimal digits; None for data, of which the size alone is kept."""
+    """Checksum as 64 hexadecimal digits; None for data that version 0.1.0 wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,17 @@ class Record:
         return cls(**{**fields, "files": files})
 
 
+def content_digest(text: str, where: str = "model.json") -> str:
+    """SHA-256 of what a record says, but for its `files`; spaces and line ends do not matter.
+
+    It is kept in the file of weights, which has a checksum in the record: so each of the two files
+    tells when the other was changed.
+    """
+    document = from_text(text, where)
+    said = {key: value for key, value in document.items() if key != "files"}
+    return hashlib.sha256(to_text(said).encode()).hexdigest()
+
+
 def read_record(path: Path) -> Record:
     """Record in a file, which is not read if it is too large to be one.
 
@@ -133,6 +145,19 @@ def read_record(path: Path) -> Record:
     ------
     FileFormatError
         If the file is missing or not a record; see `Record.from_json`.
+    UnsafeFileError
+        If it is larger than any record, or no ordinary file.
+    """
+    return Record.from_json(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Text of the file of a record, which is not read if it is too large to be one.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is missing or not in UTF-8.
     UnsafeFileError
         If it is larger than any record, or no ordinary file.
     """
@@ -145,13 +170,12 @@ def read_record(path: Path) -> Record:
     with path.open("rb") as file:
         content = file.read(LARGEST)
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FileFormatError(
             f"Expected text in UTF-8 in {path}; got {error}. "
             "The file is damaged or was re-encoded: use the file that was saved."
         ) from error
-    return Record.from_json(text, str(path))
 
 
 def file_record(name: str, got: Any, where: str) -> FileRecord:

@@ -21,10 +21,10 @@ from cellvae.errors import (
 )
 from cellvae.persistence.arrival import finish, put_in_place, staging
 from cellvae.persistence.disk import checksum, ordinary_size, sync, write_through
-from cellvae.persistence.header import Spec, read_header
+from cellvae.persistence.header import Spec, read_header, read_metadata
 from cellvae.persistence.layout import ADATA, CELLS, MODEL, WEIGHTS, Layout, check_present, layout
 from cellvae.persistence.migrate import FORMAT
-from cellvae.persistence.record import LARGEST, FileRecord, Record, read_record
+from cellvae.persistence.record import LARGEST, FileRecord, Record, content_digest, read_text
 from cellvae.persistence.weights import read_tensors, specs, write_tensors, wrong_checksum
 
 T = TypeVar("T")
@@ -76,12 +76,15 @@ class Saved:
         Raises
         ------
         FileFormatError
-            If they were, and the file is gone.
+            If they were, and the file is gone or damaged.
         """
         if ADATA not in self.record.files:
             return None
-        path = self.place.find(ADATA)
+        path, sha256 = self.place.find(ADATA), self.record.files[ADATA].sha256
         ordinary_size(path)
+        # Not when the model is opened: the data can be large, and others may be given.
+        if sha256 is not None and checksum(path) != sha256:
+            raise wrong_checksum(path)
         return path
 
     def read(self, name: str, device: str | torch.device) -> dict[str, Tensor]:
@@ -143,7 +146,8 @@ def save(
     check_free(place, names, overwrite)
     with staging(place) as stage:
         stage_layout = Layout(stage, prefix)
-        write_tensors(stage_layout.final(WEIGHTS), weights)
+        digest = content_digest(record_text(record, {}))
+        write_tensors(stage_layout.final(WEIGHTS), weights, {MODEL: digest})
         if cells:
             write_tensors(stage_layout.final(CELLS), cells)
         if write_adata is not None:
@@ -161,10 +165,8 @@ def write_record(place: Layout, record: Record) -> None:
     for name in (WEIGHTS, CELLS, ADATA):
         path = place.final(name)
         if path.exists():
-            # Data can be a hundred gigabytes, and are checked by their own format.
-            sha256 = None if name == ADATA else checksum(path)
-            files[name] = FileRecord(bytes=ordinary_size(path), sha256=sha256)
-    text = dataclasses.replace(record, format=FORMAT, files=files).to_json()
+            files[name] = FileRecord(bytes=ordinary_size(path), sha256=checksum(path))
+    text = record_text(record, files)
     Record.from_json(text, "what is to be saved")
     content = text.encode()
     if len(content) > LARGEST:
@@ -173,6 +175,11 @@ def write_record(place: Layout, record: Record) -> None:
             "Shorten the history or the report."
         )
     write_through(place.final(MODEL), content)
+
+
+def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
+    """JSON text of a record in the newest format, with these files."""
+    return dataclasses.replace(record, format=FORMAT, files=files).to_json()
 
 
 def check_free(place: Layout, names: list[str], overwrite: bool) -> None:
@@ -228,7 +235,8 @@ def verified(place: Layout) -> Saved:
     """Saved model whose files are as its record says."""
     check_present(place)
     where = place.find(MODEL)
-    record = read_record(where)
+    text = read_text(where)
+    record = Record.from_json(text, str(where))
     unknown = [name for name in record.files if name not in (WEIGHTS, CELLS, ADATA)]
     if unknown or WEIGHTS not in record.files:
         problem = f"got {named(unknown)}" if unknown else "got none"
@@ -243,11 +251,17 @@ def verified(place: Layout) -> Saved:
         size = ordinary_size(path)
         if size != file.bytes:
             raise FileFormatError(
-                f"Expected {file.bytes:,} bytes in {path}; got {size:,}. The file was cut or "
-                "changed: copy the folder anew."
+                f"Expected {file.bytes:,} bytes in {path}, as {where.name} says; got {size:,}. "
+                "The file was cut or changed: copy the folder anew."
             )
         if name != ADATA and checksum(path) != file.sha256:
             raise wrong_checksum(path)
+    written = read_metadata(place.find(WEIGHTS)).get(MODEL)
+    if written is not None and written != content_digest(text, str(where)):
+        raise FileFormatError(
+            f"Expected in {where} what it said when {place.find(WEIGHTS).name} was written; got "
+            "something else. The file was damaged or edited: copy the folder anew."
+        )
     return Saved(record=record, folder=place.folder, prefix=place.prefix)
 
 

@@ -23,10 +23,21 @@ def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
     return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors to a new file, bit by bit as they are.
 
     Tensors on other devices, views, and tensors that share memory are each written in full.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tensors
+        Tensors by name.
+    metadata
+        Texts that the file has beside them, by name.
 
     Raises
     ------
@@ -44,7 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         plain[name] = dense.clone() if storage in storages else dense
         storages.add(storage)
     # By way of memory, because a full disk is then an OSError with its number.
-    write_through(path, safetensors.torch.save(plain))
+    write_through(path, safetensors.torch.save(plain, None if metadata is None else {**metadata}))
 
 
 def check_writable(name: str, tensor: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,7 +14,8 @@ from typing import Any
 from cellvae.messages import logger
 
 INDEX = "checkpoints.json"
-VERSION = 1
+VERSION = 2
+"""Version of the index; the first had no checksum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +91,31 @@ def read_index(folder: Path) -> list[SavedModel]:
         return []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        check_index(values)
         found = [SavedModel.from_json(folder, each) for each in values["checkpoints"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("The index %s cannot be read: %s. It is written anew.", path, error)
         return []
     return [saved for saved in found if saved.path.is_dir()]
+
+
+def check_index(values: Mapping[str, Any]) -> None:
+    """Compare an index with its checksum.
+
+    Raises
+    ------
+    ValueError
+        If it has another, or is of a later version.
+    """
+    without = values["version"] == 1 and "sha256" not in values
+    if not without and (values["version"] != VERSION or values["sha256"] != index_digest(values)):
+        raise ValueError("it was damaged or edited, or is of another version")
+
+
+def index_digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of what an index says; spaces and line ends do not matter."""
+    said = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write_index(folder: Path, checkpoints: Sequence[SavedModel], run_id: str) -> None:
@@ -103,6 +125,7 @@ def write_index(folder: Path, checkpoints: Sequence[SavedModel], run_id: str) ->
     listed = [saved for saved in others if saved.name not in names]
     listed += [saved for saved in checkpoints if saved.path.is_dir()]
     values = {"version": VERSION, "checkpoints": [saved.to_json() for saved in listed]}
+    values["sha256"] = index_digest(values)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{INDEX}.{os.getpid()}.part"
     part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
