@@ -80,14 +80,14 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     # Lightning's log(), hooks of callbacks and events of the user's own are handed on likewise.
     allowed = {"train/arguments.py", "model/base.py", "model/files.py"}
     allowed |= {"train/plan.py", "train/stopping.py"}
+    # Flags of the command line come from the options of the model that was chosen.
+    allowed.add("cli/train.py")
     # SCANVI.from_scvi_model() takes the options of the model, as making one does.
     allowed.add("model/scanvi.py")
     # Options of importance weights come one by one, as in scvi-tools.
     allowed |= {"inference/expression.py", "inference/accessibility.py"}
     # What a file of scvi-tools calls inert objects with is dropped.
     allowed.add("pickles/inert.py")
-    # Flags of the command follow from the model that is named.
-    allowed.add("cli/train.py")
     # Arguments of decorated functions are checked against their annotations.
     allowed.add("options.py")
     # Arguments of scanpy's readers are handed on, as scvi-tools does.

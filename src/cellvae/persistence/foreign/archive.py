@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 from typing import final
@@ -10,6 +11,9 @@ from cellvae.errors import FileFormatError
 
 MOST_PICKLED = 2**30
 """Bytes of a pickle that are read at most."""
+
+DAMAGE = (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, struct.error)
+"""What `zipfile` raises for damaged files: also NotImplementedError and UnicodeDecodeError."""
 
 
 @final
@@ -32,7 +36,7 @@ class TorchArchive:
         try:
             with zipfile.ZipFile(path) as file:
                 self.members = {info.filename: info for info in file.infolist()}
-        except (zipfile.BadZipFile, OSError) as error:
+        except DAMAGE as error:
             raise FileFormatError(
                 f"Expected {path} to be a file that torch.save wrote (version 1.6 and later); "
                 f"got another: {error}."
@@ -66,5 +70,5 @@ class TorchArchive:
         try:
             with zipfile.ZipFile(self.path) as file:
                 return file.read(info)
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+        except DAMAGE as error:
             raise FileFormatError(f"Cannot read '{name}' of {self.path}: {error}.") from error
