@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-NAMES = "torch lightning numpy scipy pandas anndata scanpy zarr h5py".split()
+NAMES = ["torch", "lightning", "numpy", "scipy", "pandas", "anndata", "scanpy", "zarr", "h5py"]
 
 
 def version_of(name: str) -> str:
