@@ -7,13 +7,16 @@ WORKERS ?= 2
 ARGS    ?=
 
 LOWEST  := $(VENV)-lowest
+NEWEST  := $(VENV)-newest
 BIN     := $(VENV)/bin
 PINS    := constraints/ci.txt
 OLDEST  := constraints/lowest.txt
+NEWER   := python3.14 python3.13 python3.12
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check lint types imports format docs public-names clean distclean
+.PHONY: help demo test test-lowest test-newest check lint types imports format docs public-names clean distclean \
+  same-python
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -22,8 +25,8 @@ demo: $(VENV)/.package  ## Train a model on real cells and write figures to demo
 	$(BIN)/cellvae demo --out demo-output $(ARGS)
 
 # One thread a worker: the tests are many and small.
-test test-lowest: export OMP_NUM_THREADS = 1
-test test-lowest: export MKL_NUM_THREADS = 1
+test test-lowest test-newest: export OMP_NUM_THREADS = 1
+test test-lowest test-newest: export MKL_NUM_THREADS = 1
 
 test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -31,6 +34,12 @@ test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  $(wildcard tests/data tests/model) $(ARGS)
+
+# Tests of what touches pandas, AnnData, scanpy, zarr and numpy; without pins, for which the oldest
+# and the pinned packages are.
+test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -m "not slow" \
+	  $(addprefix tests/,cli data evaluation inference model persistence plotting report) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
 
@@ -62,24 +71,43 @@ clean:  ## Remove what was built, but no virtual environment
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove the virtual environments too
-	rm -rf $(VENV) $(LOWEST)
+	rm -rf $(VENV) $(LOWEST) $(NEWEST)
 
 # --- Virtual environments: each stamp is older than the pins, or there is nothing to do ---
 
+# An environment stays with the Python that made it.
+ifeq ($(origin PYTHON),command line)
+$(VENV)/.made: | same-python
+same-python:
+	@if [ -x $(BIN)/python ] && found=$$(.ci/find-python $(PYTHON)); then \
+	  has=$$($(BIN)/python -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
+	  asked=$$("$$found" -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
+	  [ "$$has" = "$$asked" ] || { \
+	    echo "Expected $(VENV) to have Python $$asked; it has $$has." \
+	         "Name another folder: make PYTHON=$(PYTHON) VENV=.venv-$$asked" >&2; exit 1; }; \
+	fi
+endif
+
+# Argument: names of Python, of which the first that runs is taken.
 define make-environment
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-  echo "Expected Python 3.11 or later as '$(PYTHON)'; got: $$($(PYTHON) --version 2>&1)." \
-       "Name another one: make PYTHON=python3.12" >&2; exit 1; }
-$(PYTHON) -m venv $(@D)
+@found=$$(.ci/find-python $(1)) && \
+  "$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "Expected Python 3.11 or later as $(1); got: $${found:-none}." \
+       "Name another one: make PYTHON=python3.12" >&2; exit 1; }; \
+  "$$found" -m venv $(@D)
 $(@D)/bin/python $(INSTALL) --upgrade pip
 @touch $@
 endef
 
-$(VENV)/.made:
-	$(make-environment)
+$(VENV)/.made $(LOWEST)/.made:
+	$(call make-environment,$(PYTHON))
 
-$(LOWEST)/.made:
-	$(make-environment)
+# Its own names, not PYTHON, which is 3.11 where all three environments are made.
+$(NEWEST)/.made:
+	@.ci/find-python $(NEWER) > /dev/null || { \
+	  echo "The newest packages need Python 3.12 or later: make test-newest NEWER=/path/to/python" >&2; \
+	  exit 1; }
+	$(call make-environment,$(NEWER))
 
 # torch goes first and by its exact version, so that pip never weighs other builds of it.
 $(VENV)/.package: pyproject.toml $(PINS) | $(VENV)/.made
@@ -98,6 +126,11 @@ $(VENV)/.docs: $(VENV)/.package
 $(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
 	$(LOWEST)/bin/python $(INSTALL) "$$(grep '^torch==' $(OLDEST))"
 	$(LOWEST)/bin/python $(INSTALL) -c $(OLDEST) -e '.[test]'
+	@touch $@
+
+# No pins: what pip finds today.
+$(NEWEST)/.test: pyproject.toml | $(NEWEST)/.made
+	$(NEWEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[test]'
 	@touch $@
 
 $(OLDEST):
