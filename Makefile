@@ -5,18 +5,18 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
-NEWEST_PYTHON ?= $(shell .ci/find-python 3.14 3.13 3.12)
-NEWEST_TESTS  ?= tests/data tests/persistence tests/evaluation tests/plotting tests/report tests/cli tests/inference
 
 LOWEST  := $(VENV)-lowest
 NEWEST  := $(VENV)-newest
 BIN     := $(VENV)/bin
 PINS    := constraints/ci.txt
 OLDEST  := constraints/lowest.txt
+NEWER   := python3.14 python3.13 python3.12
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check lint types imports format docs public-names clean distclean
+.PHONY: help demo test test-lowest test-newest check lint types imports format docs public-names clean distclean \
+  same-python
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -35,9 +35,11 @@ test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldes
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  $(wildcard tests/data tests/model) $(ARGS)
 
-# Those that touch pandas, anndata, scanpy, zarr and numpy most; our warnings are errors here too.
-test-newest: $(NEWEST)/.test  ## Run the tests of data and of answers with the newest packages on the newest Python
-	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider $(NEWEST_TESTS) $(ARGS)
+# Tests of what touches pandas, AnnData, scanpy, zarr and numpy; without pins, for which the oldest
+# and the pinned packages are.
+test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -m "not slow" \
+	  $(addprefix tests/,cli data evaluation inference model persistence plotting report) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
 
@@ -73,20 +75,39 @@ distclean: clean  ## Remove the virtual environments too
 
 # --- Virtual environments: each stamp is older than the pins, or there is nothing to do ---
 
+# An environment stays with the Python that made it.
+ifeq ($(origin PYTHON),command line)
+$(VENV)/.made: | same-python
+same-python:
+	@if [ -x $(BIN)/python ] && found=$$(.ci/find-python $(PYTHON)); then \
+	  has=$$($(BIN)/python -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
+	  asked=$$("$$found" -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
+	  [ "$$has" = "$$asked" ] || { \
+	    echo "Expected $(VENV) to have Python $$asked; it has $$has." \
+	         "Name another folder: make PYTHON=$(PYTHON) VENV=.venv-$$asked" >&2; exit 1; }; \
+	fi
+endif
+
+# Argument: names of Python, of which the first that runs is taken.
 define make-environment
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-  echo "Expected Python 3.11 or later as '$(PYTHON)'; got: $$($(PYTHON) --version 2>&1)." \
-       "Name another one: make PYTHON=python3.12" >&2; exit 1; }
-$(PYTHON) -m venv $(@D)
+@found=$$(.ci/find-python $(1)) && \
+  "$$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "Expected Python 3.11 or later as $(1); got: $${found:-none}." \
+       "Name another one: make PYTHON=python3.12" >&2; exit 1; }; \
+  "$$found" -m venv $(@D)
 $(@D)/bin/python $(INSTALL) --upgrade pip
 @touch $@
 endef
 
-$(VENV)/.made:
-	$(make-environment)
+$(VENV)/.made $(LOWEST)/.made:
+	$(call make-environment,$(PYTHON))
 
-$(LOWEST)/.made:
-	$(make-environment)
+# Its own names, not PYTHON, which is 3.11 where all three environments are made.
+$(NEWEST)/.made:
+	@.ci/find-python $(NEWER) > /dev/null || { \
+	  echo "The newest packages need Python 3.12 or later: make test-newest NEWER=/path/to/python" >&2; \
+	  exit 1; }
+	$(call make-environment,$(NEWER))
 
 # torch goes first and by its exact version, so that pip never weighs other builds of it.
 $(VENV)/.package: pyproject.toml $(PINS) | $(VENV)/.made
@@ -107,16 +128,9 @@ $(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
 	$(LOWEST)/bin/python $(INSTALL) -c $(OLDEST) -e '.[test]'
 	@touch $@
 
-$(NEWEST)/.made:
-	@test -n "$(NEWEST_PYTHON)" || { echo "Expected Python 3.12 or later, on the PATH or in pyenv; found none." \
-	  "Name one: make test-newest NEWEST_PYTHON=python3.13" >&2; exit 1; }
-	$(NEWEST_PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(INSTALL) --upgrade pip
-	@touch $@
-
-# Without pins: what pip installs today.
+# No pins: what pip finds today.
 $(NEWEST)/.test: pyproject.toml | $(NEWEST)/.made
-	$(NEWEST)/bin/python $(INSTALL) --upgrade -e '.[test]'
+	$(NEWEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[test]'
 	@touch $@
 
 $(OLDEST):

@@ -13,6 +13,7 @@ from scipy import sparse
 from cellvae.data.fields import Counts, Field
 from cellvae.data.h5ad import same_arrays
 from cellvae.data.keys import check_is_anndata
+from cellvae.data.matrices import layer_names
 from cellvae.data.registration import Registration
 from cellvae.data.rows.absent import AbsentCounts
 from cellvae.data.rows.memory import ColumnRows, NumberColumn
@@ -141,7 +142,7 @@ def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior)
     else:
         small = AnnData(
             X=without_entries(adata.shape),
-            layers={name: without_entries(adata.shape) for name in adata.layers},
+            layers={name: without_entries(adata.shape) for name in layer_names(adata)},
             obs=adata.obs.copy(),
             var=adata.var.copy(),
             uns=dict(adata.uns),

@@ -161,7 +161,7 @@ def pointed_at(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.int6
                 f"Expected {argument} to be a query of the columns of adata.obs, such as "
                 f"\"cell_type == 'B'\"; got {indices!r}: {error}."
             ) from error
-        numbers = found.index.to_numpy(dtype=np.int64)
+        numbers = np.array(found.index, dtype=np.int64)
     else:
         numbers = np.unique(cell_numbers(indices, adata))
     if not len(numbers):
