@@ -14,7 +14,13 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.errors import DataMismatchError, InvalidDataError, InvalidOptionError, UnknownKeyError
+from cellvae.errors import (
+    DataMismatchError,
+    FileFormatError,
+    InvalidDataError,
+    InvalidOptionError,
+    UnknownKeyError,
+)
 from cellvae.model import PEAKVI, SCANVI, SCVI
 
 VALUES: dict[str, list[Any]] = {
@@ -193,6 +199,43 @@ def test_dates_of_files_that_have_them_as_text_are_found(
     old = SCVI.load(tmp_path / "old", adata)
     assert np.array_equal(old.get_latent_representation(), latent)
     assert old.get_normalized_expression(transform_batch=values[1]).shape == adata.shape
+
+
+@pytest.mark.parametrize("kind", ["int", "bytes", "tuple", "Timestamp", "Timedelta", "bool"])
+def test_files_for_scvi_tools_keep_the_type(
+    kind: str, adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI], tmp_path: Path
+) -> None:
+    setup = {"batch_key": "kind", "categorical_covariate_keys": ["kind"]}
+    model = train(make(with_values(adata, VALUES[kind]), setup))
+    model.save(tmp_path / "model", format="scvi-tools")
+    again = SCVI.load(tmp_path / "model", adata)
+    for name in ("batch", "categorical"):
+        assert repr(again.registration.fields[name]) == repr(model.registration.fields[name])
+    assert np.array_equal(again.get_latent_representation(), model.get_latent_representation())
+
+
+def test_objects_of_files_of_scvi_tools_are_no_categories(
+    adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI], tmp_path: Path
+) -> None:
+    model = train(make(with_values(adata, VALUES["Interval"]), {"batch_key": "kind"}))
+    model.save(tmp_path / "model", format="scvi-tools")
+    with pytest.raises(FileFormatError, match=r"objects of another type.*\.astype\(str\)"):
+        SCVI.load(tmp_path / "model")
+
+
+def test_scalars_of_numpy_are_the_values_of_the_column(
+    adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]
+) -> None:
+    asked = {
+        "int": np.int16(2),
+        "float": np.float32(1.5),
+        "bool": np.True_,
+        "Timestamp": np.datetime64("2025-01-01"),
+        "Timedelta": np.timedelta64(2, "h"),
+    }
+    for kind, value in asked.items():
+        model = train(make(with_values(adata.copy(), VALUES[kind]), {"batch_key": "kind"}))
+        assert model.get_normalized_expression(transform_batch=value).shape == adata.shape
 
 
 def test_queries_add_values_of_the_same_type(

@@ -32,6 +32,9 @@ def plain(value: object) -> Scalar:
 
     Values of types that a file cannot hold, such as members of an Enum, become text.
     """
+    # NumPy counts its durations among the whole numbers.
+    if isinstance(value, (datetime.timedelta, np.timedelta64)):
+        return pd.Timedelta(value)
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):
@@ -42,8 +45,6 @@ def plain(value: object) -> Scalar:
         return bytes(value)
     if isinstance(value, (datetime.datetime, np.datetime64)):
         return pd.Timestamp(value)
-    if isinstance(value, (datetime.timedelta, np.timedelta64)):
-        return pd.Timedelta(value)
     if type(value) is tuple:
         return tuple(map(plain, value))
     if isinstance(value, pd.Interval):
@@ -308,6 +309,12 @@ def object_array(values: Sequence[Scalar]) -> NDArray[np.object_]:
     for place, value in enumerate(values):
         found[place] = value
     return found
+
+
+def foreign_array(values: Sequence[Scalar]) -> NDArray[Any]:
+    """Array of categories as scvi-tools keeps it: of dates and durations, else of objects."""
+    found = as_array(values)
+    return found if found.dtype.kind in "mM" else object_array(values)
 
 
 def repeated(value: Scalar, index: pd.Index) -> pd.Series:

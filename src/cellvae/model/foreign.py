@@ -163,7 +163,19 @@ def as_categories(values: Any) -> tuple[Scalar, ...]:
     """Categories in the order of their codes."""
     found = np.asarray(values)
     # Dates as NumPy has them would become whole numbers in an array of objects.
-    return tuple(map(plain, found if found.dtype.kind in "mM" else found.astype(object).tolist()))
+    listed = [*found] if found.dtype.kind in "mM" else found.astype(object).tolist()
+    if any(value is None for value in listed):
+        raise FileFormatError(
+            "Expected categories that are text, numbers, truth values, dates or durations; got "
+            "objects of another type, which are not made from a file of scvi-tools. Make the model "
+            "anew from a column that was converted with .astype(str)."
+        )
+    return tuple(plain(hashable(value)) for value in listed)
+
+
+def hashable(value: Any) -> Any:
+    """Tuple in place of the list that a tuple of the file was read as."""
+    return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
 def plain_words(value: Any) -> Any:

@@ -13,6 +13,8 @@ from cellvae.errors import FileFormatError
 
 PLAIN_KINDS = "biufSU"
 """Kinds of numpy types whose values are bytes alone."""
+UNITS = ("s", "ms", "us", "ns")
+"""Units of dates and durations that pandas has."""
 
 
 class Frozen(type):
@@ -59,10 +61,13 @@ class Kind(metaclass=Frozen):
     def __init__(self, name: Any, *flags: Any) -> None:
         self.name = str(name)
         self.order = "<"
+        self.unit = ""
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
             self.order = str(state[1])
+        if self.name in ("M8", "m8") and isinstance(state, tuple) and len(state) == 9:
+            self.unit = unit_of(state[8])
 
     @property
     def is_object(self) -> bool:
@@ -75,15 +80,29 @@ class Kind(metaclass=Frozen):
         Raises
         ------
         FileFormatError
-            If it is not one of plain numbers, truths or texts.
+            If it is not one of plain numbers, truths, texts, dates or durations.
         """
         try:
-            found = np.dtype(f"{self.order if self.order in '<>' else '<'}{self.name}")
+            order = self.order if self.order in "<>" else "<"
+            found = np.dtype(f"{order}{self.name}{self.unit}")
         except (TypeError, ValueError) as error:
             raise FileFormatError(f"Cannot read values of type {self.name!r:.50}.") from error
-        if found.kind not in PLAIN_KINDS or found.itemsize == 0:
+        of_time = found.kind in "mM" and bool(self.unit)
+        if (found.kind not in PLAIN_KINDS and not of_time) or found.itemsize == 0:
             raise FileFormatError(f"Expected plain values in an array; got {self.name!r:.50}.")
         return found
+
+
+def unit_of(metadata: Any) -> str:
+    """Unit that times are counted in, such as "[ns]"; empty where it is not one of pandas."""
+    match metadata:
+        case (_, (bytes() as name, 1, 1, 1)):
+            unit = name.decode("latin1")
+        case (_, (str() as unit, 1, 1, 1)):
+            pass
+        case _:
+            return ""
+    return f"[{unit}]" if unit in UNITS else ""
 
 
 class Array(metaclass=Frozen):

@@ -44,7 +44,9 @@ def numpy_scalar(kind: Any, content: Any = b"") -> Any:
     dtype = kind.dtype()
     if len(content) != dtype.itemsize:
         raise FileFormatError("Expected as many bytes as a number has.")
-    return np.frombuffer(content, dtype=dtype)[0].item()
+    value = np.frombuffer(content, dtype=dtype)[0]
+    # Times in nanoseconds would become whole numbers.
+    return value if dtype.kind in "mM" else value.item()
 
 
 PLAIN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
