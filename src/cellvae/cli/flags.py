@@ -209,7 +209,7 @@ def setup_flags(kind: Any) -> list[Flag]:
                 panel=DATA,
                 hint=tuple[str, ...] if many else str,
                 default=None,
-                help=described[name],
+                help=described.get(name, ""),
             )
         )
     return flags
@@ -226,7 +226,7 @@ def config_flags(kind: Any) -> list[Flag]:
             panel=NETWORK,
             hint=hints[field.name],
             default=field.default,
-            help=described[field.name],
+            help=described.get(field.name, ""),
         )
         for field in dataclasses.fields(kind.Config)
         if is_typed(hints[field.name])
@@ -245,7 +245,7 @@ def train_flags(kind: Any) -> list[Flag]:
         text = word.help
         if word.options is not None:
             hint = typing.get_type_hints(word.options)[word.field]
-            text = parameter_help(word.options)[word.field]
+            text = parameter_help(word.options).get(word.field, "")
         if word.name in OWN or not is_typed(hint):
             continue
         flags.append(
