@@ -30,6 +30,7 @@ from cellvae.train import (
     RetrievalEvaluation,
     RunLogger,
     SaveCheckpoint,
+    ScibCallback,
     Stage,
     Stages,
     Summary,
@@ -57,6 +58,9 @@ OURS: dict[str, Callable[[Path], pl.Callback]] = {
     "RetrievalEvaluation": lambda path: RetrievalEvaluation(np.arange(20), label_key="label", k=5),
     "RunLogger": lambda path: RunLogger(path / "run"),
     "SaveCheckpoint": lambda path: SaveCheckpoint(path / "best", epochs=[1, 3], save_last=True),
+    "ScibCallback": lambda path: ScibCallback(
+        batch_key="batch", label_key="label", every_n_epochs=2
+    ),
     "Stages": lambda path: Stages([Stage(epochs=2), Stage(epochs=2, lr_factor=0.1)]),
     "Summary": lambda path: Summary(),
     "TrainingCheckpoint": lambda path: TrainingCheckpoint(path / "state"),

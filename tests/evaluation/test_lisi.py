@@ -54,7 +54,7 @@ def test_batches_at_random_are_mixed_and_batches_apart_are_not() -> None:
     batch = rng.integers(0, 3, 1_500)
     # Simpson's index of draws of B batches with weights w is 1/B + (1 - 1/B) sum w^2 on average.
     every = np.arange(1_500)
-    around = neighbours_of(latent, 90, every, every)
+    around = neighbours_of(latent, 89, every, every)
     squared = np.square(weights_of(around.distances, 30)).sum(axis=1).mean()
     found = lisi_of(around.distances, batch[around.cells])
     assert np.mean(1 / found) == pytest.approx(1 / 3 + 2 / 3 * squared, abs=0.003)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_samples
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation import asw_batch, asw_label, silhouette
+from cellvae.evaluation import asw_batch, asw_label, bras, isolated_labels, silhouette
 from cellvae.evaluation.silhouette import widths
 
 
@@ -77,3 +79,63 @@ def test_batches_are_compared_within_labels() -> None:
 
 def test_no_label_with_batches_to_compare_gives_nan() -> None:
     assert np.isnan(asw_batch(np.eye(4), [0, 0, 1, 1], [0, 0, 1, 1]))
+
+
+def brute_force(points: np.ndarray, groups: np.ndarray, metric: str, between: str) -> list[float]:
+    """Silhouette width of each cell from all distances."""
+    distances = cdist(points, points, metric)
+    found = []
+    for i, own in enumerate(groups):
+        mine = np.flatnonzero((groups == own) & (np.arange(len(groups)) != i))
+        others = [distances[i, groups == g].mean() for g in np.unique(groups) if g != own]
+        a = distances[i, mine].mean()
+        b = max(others) if between == "furthest" else distances[i, groups != own].mean()
+        found.append((b - a) / max(a, b))
+    return found
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("between", ["mean_other", "furthest"])
+def test_bras_compares_each_batch_with_all_others(metric: Any, between: Any) -> None:
+    rng = np.random.default_rng(0)
+    latent, batch = rng.normal(size=(100, 4)) + 1, rng.integers(0, 3, 100)
+    labels = rng.integers(0, 3, 100)
+    batch[labels == 2] = 1
+    expected = np.mean(
+        [
+            np.mean(1 - np.abs(brute_force(latent[at], batch[at], metric, between)))
+            for at in (labels == 0, labels == 1)
+        ]
+    )
+    words = {"metric": metric, "between_cluster_distances": between}
+    assert bras(latent, batch, labels, **words) == pytest.approx(expected, abs=1e-12)
+    whole = np.mean(1 - np.abs(brute_force(latent, batch, metric, between)))
+    assert bras(latent, batch, **words) == pytest.approx(whole, abs=1e-12)
+
+
+def test_bras_sees_batches_that_pairs_of_others_hide() -> None:
+    # Two pairs of batches that overlap, far from each other.
+    rng = np.random.default_rng(0)
+    batch = np.arange(200) % 4
+    centre = np.where((batch < 2)[:, None], [10.0, 0.0], [0.0, 10.0])
+    latent = centre + rng.normal(size=(200, 2))
+    assert asw_batch(latent, batch) > 0.9
+    assert bras(latent, batch) < 0.2
+
+
+def test_words_of_bras_are_checked() -> None:
+    with pytest.raises(InvalidOptionError, match="'cosine' or 'euclidean'; got 'cosin'"):
+        bras(np.eye(4), [0, 0, 1, 1], metric="cosin")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="'mean_other' or 'furthest'; got 'nearest'"):
+        bras(np.eye(4), [0, 0, 1, 1], between_cluster_distances="nearest")  # type: ignore[arg-type]
+
+
+def test_labels_of_the_fewest_batches_are_isolated() -> None:
+    rng = np.random.default_rng(0)
+    latent, labels = rng.normal(size=(90, 2)), np.arange(90) % 3
+    batch = np.where(labels == 2, 0, rng.integers(0, 2, 90))
+    scaled = (silhouette_samples(latent, labels) + 1) / 2
+    assert isolated_labels(latent, batch, labels) == pytest.approx(scaled[labels == 2].mean())
+    batch = rng.integers(0, 2, 90)
+    expected = np.mean([scaled[labels == label].mean() for label in (0, 1, 2)])
+    assert isolated_labels(latent, batch, labels) == pytest.approx(expected)

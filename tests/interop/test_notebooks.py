@@ -51,6 +51,19 @@ WORDS = {
         "header": ["Metric", "Training Value", "Validation Value"],
         "varm": [300, 10],
     },
+    "interpretability": {
+        "columns": [
+            "feature", "feature_idx", "modality", "attribution_mean", "attribution_std", "cells",
+        ],
+        "rows": 600,
+        "features": True,
+        "cells": [2700, 344],
+        "modality": "None",
+        "falls": True,
+        "markers": ["CD74", "CD79A", "HLA-DPB1", "HLA-DRA", "HLA-DRB1"],
+        "soft": [[20, 10], 600],
+        "sums": True,
+    },
     "mapping": {"genes": True, "order": True, "kept": True, "batches": 8},
 }  # fmt: skip
 """What each notebook has to say, whatever the package."""
@@ -62,6 +75,7 @@ NUMBERS = {
     "criticism": {
         "obs": 0.02, "calibration": 2e-3, "cv": 0.15, "f1": 0.08, "pearson": 0.05, "auc": 0.06,
     },
+    "interpretability": {"right": 0.03, "mean": 2.0},
     "mapping": {"right": 0.07},
 }  # fmt: skip
 """Figures of both packages, and by how much they may differ in so few epochs."""
@@ -116,6 +130,8 @@ def test_a_notebook_runs_after_one_import_line(name: str, own: Any) -> None:
         assert found["sum"] == pytest.approx(1e4, rel=1e-4)
     if name == "labels":
         assert found["right"] > 0.8
+    if name == "interpretability":
+        assert found["right"] > 0.95
     if name == "mapping":
         assert found["right"] > 0.7 and found["moved"] < 1e-5
 

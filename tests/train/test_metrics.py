@@ -61,7 +61,10 @@ def test_scores_improve_upwards(name: str) -> None:
     [
         *((name, "max") for name in ("eval/graph_connectivity", "eval/mAP", "eval/ndcg@20")),
         *((name, "max") for name in ("eval/knn_label_accuracy", "eval/knn_label_f1")),
-        *((name, "max") for name in ("eval/ilisi", "eval/clisi", "eval/asw_batch")),
+        *((name, "max") for name in ("eval/ilisi", "eval/clisi", "eval/asw_batch", "eval/bras")),
+        *((name, "max") for name in ("iLISI", "KMeans NMI", "Silhouette label", "Isolated labels")),
+        *((name, "max") for name in ("Total", "eval/Total", "Batch correction", "PCR", "BRAS")),
+        ("kl_total", "min"),
         *((name, "max") for name in ("eval/asw_label", "eval/pcr", "eval/isolated_f1")),
         *((name, "max") for name in ("eval/nmi", "eval/ari", "eval/recall@5", "eval/hits@10")),
         *((name, "max") for name in ("validation_auroc", "silhouette", "test.mrr", "score")),

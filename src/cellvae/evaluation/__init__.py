@@ -2,11 +2,18 @@
 
 from cellvae.evaluation.clusters import ClusterAgreement, cluster_agreement
 from cellvae.evaluation.connectivity import graph_connectivity
+from cellvae.evaluation.definitions import definitions_of
 from cellvae.evaluation.lisi import clisi, ilisi
 from cellvae.evaluation.neighbours import batch_mixing, knn_accuracy
 from cellvae.evaluation.panel import integration_scores
 from cellvae.evaluation.regression import pcr
-from cellvae.evaluation.silhouette import asw_batch, asw_label, silhouette
+from cellvae.evaluation.silhouette import (
+    asw_batch,
+    asw_label,
+    bras,
+    isolated_labels,
+    silhouette,
+)
 from cellvae.evaluation.transfer import knn_f1
 
 __all__ = [
@@ -14,11 +21,14 @@ __all__ = [
     "asw_batch",
     "asw_label",
     "batch_mixing",
+    "bras",
     "clisi",
     "cluster_agreement",
+    "definitions_of",
     "graph_connectivity",
     "ilisi",
     "integration_scores",
+    "isolated_labels",
     "knn_accuracy",
     "knn_f1",
     "pcr",

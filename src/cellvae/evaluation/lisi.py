@@ -10,7 +10,11 @@ from cellvae.evaluation.inputs import check_complete, check_several, codes_of, p
 from cellvae.evaluation.neighbours import neighbours_of
 
 N_NEIGHBOURS = 90
-"""Neighbours that the score looks at; the perplexity is a third of them."""
+"""Neighbours that the score looks at, the cell itself counted; the perplexity is a third of them.
+
+So it is in the authors' own package and in scib-metrics, from whose version 0.5 on the cell itself
+has no weight; in 0.4 and before it had one.
+"""
 N_ROUNDS = 60
 """Rounds of the search for the width of a neighbourhood; a handful is usual."""
 
@@ -27,7 +31,7 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
     batch
         Batch of each cell [cells].
     k
-        Neighbours of a cell, at least 3; fewer where there are not so many other cells.
+        Neighbours of a cell, itself counted, at least 3; all where there are fewer cells.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> flo
     labels
         Label of each cell [cells].
     k
-        Neighbours of a cell, at least 3; fewer where there are not so many other cells.
+        Neighbours of a cell, itself counted, at least 3; all where there are fewer cells.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def median_lisi(latent: ArrayLike, categories: ArrayLike, k: int, what: str) -> 
     if k < 3:
         raise InvalidOptionError(f"Expected k to be at least 3, to see a mixture; got {k}.")
     every = np.arange(len(points))
-    around = neighbours_of(points, min(k, len(points) - 1), every, every)
+    around = neighbours_of(points, min(k, len(points)) - 1, every, every)
     return float(np.median(lisi_of(around.distances, codes[around.cells]))), int(codes.max()) + 1
 
 
@@ -103,14 +107,14 @@ def lisi_of(
     Parameters
     ----------
     distances
-        Distances of the neighbours [cells, k].
+        Distances of the neighbours other than the cell itself [cells, k].
     around
         Their categories, numbered from 0 [cells, k].
     perplexity
-        Effective number of neighbours; None for a third of k.
+        Effective number of neighbours; None for a third of k + 1, rounded down.
     """
     n_cells, k = distances.shape
-    weights = weights_of(distances, k / 3 if perplexity is None else perplexity)
+    weights = weights_of(distances, (k + 1) // 3 if perplexity is None else perplexity)
     n_categories = int(around.max()) + 1
     where = np.arange(n_cells)[:, None] * n_categories + around
     shares = np.bincount(where.ravel(), weights.ravel(), n_cells * n_categories)

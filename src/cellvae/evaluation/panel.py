@@ -21,22 +21,23 @@ from cellvae.evaluation.inputs import (
 from cellvae.evaluation.lisi import N_NEIGHBOURS, lisi_of, mixed
 from cellvae.evaluation.neighbours import Neighbours, nearest, neighbours_of
 from cellvae.evaluation.regression import unexplained
-from cellvae.evaluation.scib import SCIB_METRICS, scib_scores
-from cellvae.evaluation.silhouette import overlap, widths
+from cellvae.evaluation.scib import scib_metrics, scib_scores
+from cellvae.evaluation.silhouette import isolation, overlap, widths
 from cellvae.evaluation.transfer import label_transfer
 
 PANEL = (
-    *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "asw_label", "nmi", "ari"),
-    *("graph_connectivity", "pcr"),
+    *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "bras", "asw_label"),
+    *("nmi", "ari", "graph_connectivity", "pcr"),
 )
 """Scores that are given by default."""
 NEEDS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
-    dict.fromkeys(("ilisi", "asw_batch", "pcr"), frozenset({"batch"}))
+    dict.fromkeys(("ilisi", "asw_batch", "bras", "pcr"), frozenset({"batch"}))
     | dict.fromkeys(
         ("knn_label_accuracy", "knn_label_f1", "asw_label", "nmi", "ari", "clisi"),
         frozenset({"labels"}),
     )
-    | {"graph_connectivity": frozenset({"labels"}), "scib": frozenset({"batch", "labels"})}
+    | dict.fromkeys(("isolated_labels", "scib"), frozenset({"batch", "labels"}))
+    | {"graph_connectivity": frozenset({"labels"})}
 )
 """What each score is made of beside the latent space."""
 
@@ -47,7 +48,7 @@ def scores_of_panel(metrics: Sequence[str]) -> list[str]:
     Raises
     ------
     InvalidOptionError
-        If there is no such score.
+        If there is no such score, or it needs a package that is not installed.
     """
     for name in metrics:
         if name not in NEEDS:
@@ -55,7 +56,7 @@ def scores_of_panel(metrics: Sequence[str]) -> list[str]:
                 f"Expected metrics among {', '.join(NEEDS)}; got '{name}'."
                 f"{did_you_mean(str(name), NEEDS)}"
             )
-    scib = [f"scib_{name}" for name in SCIB_METRICS]
+    scib = [f"scib_{name}" for name in scib_metrics()] if "scib" in metrics else []
     return [n for name in metrics for n in (scib if name == "scib" else [name])]
 
 
@@ -81,7 +82,7 @@ def integration_scores(
     metrics
         Names of scores; None for those of :data:`PANEL` that batch and labels allow.
     k
-        Neighbours for label transfer and the graph; LISI looks at 90.
+        Neighbours for label transfer and the graph; LISI looks at 90, the cell itself counted.
     train, test
         Cells that labels are taken from, and that they are predicted for; None for all, each left
         out in turn.
@@ -156,7 +157,7 @@ class Scores:
         """Nearest `k` other cells of every cell, searched once for all scores."""
         if self.found is None:
             every = np.arange(len(self.points))
-            most = max(self.k, min(N_NEIGHBOURS, len(self.points) - 1))
+            most = max(self.k, min(N_NEIGHBOURS, len(self.points)) - 1)
             self.found = neighbours_of(self.points, most, every, every)
         return Neighbours(self.found.cells[:, :k], self.found.distances[:, :k])
 
@@ -173,14 +174,18 @@ class Scores:
             found["knn_label_accuracy"], found["knn_label_f1"] = self.transfer(train, test)
         for name, codes in (("ilisi", self.batch), ("clisi", self.labels)):
             if name in asked:
-                around = self.around(N_NEIGHBOURS)
+                around = self.around(N_NEIGHBOURS - 1)
                 median = np.median(lisi_of(around.distances, codes[around.cells]))
                 score = mixed(float(median), int(codes.max()) + 1)
                 found[name] = score if name == "ilisi" else 1 - score
         if "asw_batch" in asked:
             found["asw_batch"] = overlap(self.points, self.batch, self.labels)
+        if "bras" in asked:
+            found["bras"] = overlap(self.points, self.batch, self.labels, "cosine", "mean_other")
         if "asw_label" in asked:
             found["asw_label"] = float((widths(self.points, self.labels).mean() + 1) / 2)
+        if "isolated_labels" in asked:
+            found["isolated_labels"] = isolation(self.points, self.batch, self.labels)
         if asked & {"nmi", "ari"}:
             groups = clusters(self.points, int(self.labels.max()) + 1, self.seed)
             found["nmi"], found["ari"] = agreement(self.labels, groups)
@@ -189,7 +194,9 @@ class Scores:
         if "pcr" in asked:
             found["pcr"] = unexplained(self.points, self.batch)
         if "scib" in asked:
-            found |= scib_scores(self.points, self.batch, self.labels, self.around(N_NEIGHBOURS))
+            found |= scib_scores(
+                self.points, self.batch, self.labels, self.around(N_NEIGHBOURS - 1)
+            )
         return found
 
     def transfer(

@@ -9,12 +9,32 @@ from numpy.typing import NDArray
 
 from cellvae.errors import InvalidOptionError
 
-SCIB_METRICS = (
-    *("isolated_labels", "nmi", "ari", "silhouette_label", "clisi"),
-    *("silhouette_batch", "ilisi", "kbet", "graph_connectivity"),
-)
-"""Names of the scores of the panel, without the prefix `scib_`."""
+BIO_CONSERVATION = ("isolated_labels", "nmi", "ari", "silhouette_label", "clisi")
 N_NEIGHBOURS = (15, 50, 90)
+
+
+def scib_metrics() -> tuple[str, ...]:
+    """Names of the scores of the panel, without the prefix `scib_`.
+
+    From version 0.5.5 on, `bras` is in the place of `silhouette_batch`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the package is not installed.
+    """
+    of_batches = "bras" if hasattr(load_scib(), "bras") else "silhouette_batch"
+    return (*BIO_CONSERVATION, of_batches, "ilisi", "kbet", "graph_connectivity")
+
+
+def scib_version() -> str:
+    """Version of scib-metrics that is installed; `"unknown"` where it does not say."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("scib-metrics")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def load_scib() -> Any:
@@ -71,21 +91,20 @@ def scib_scores(
         NeighborsResults(indices=cells[:, :n], distances=distances[:, :n]) for n in N_NEIGHBOURS
     )
     agreement = scib.nmi_ari_cluster_labels_kmeans(points, labels)
-    # Later versions have the silhouette of batches under another name.
-    named = vars(scib)
-    of_batch = named["bras"] if "bras" in named else named["silhouette_batch"]
+    names = scib_metrics()
+    of_batches = names[len(BIO_CONSERVATION)]
     found = {
         "isolated_labels": scib.isolated_labels(points, labels, batch),
         "nmi": agreement["nmi"],
         "ari": agreement["ari"],
         "silhouette_label": scib.silhouette_label(points, labels),
         "clisi": scib.clisi_knn(many, labels),
-        "silhouette_batch": of_batch(points, labels, batch),
+        of_batches: getattr(scib, of_batches)(points, labels, batch),
         "ilisi": scib.ilisi_knn(many, batch),
         "kbet": kbet_of(scib.kbet_per_label(some, batch, labels)),
         "graph_connectivity": scib.graph_connectivity(few, labels),
     }
-    return {f"scib_{name}": float(found[name]) for name in SCIB_METRICS}
+    return {f"scib_{name}": float(found[name]) for name in names}
 
 
 def kbet_of(result: Any) -> float:

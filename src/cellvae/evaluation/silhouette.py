@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.inputs import check_complete, check_several, codes_of, points_of
 
+Metric = Literal["euclidean", "cosine"]
+Between = Literal["nearest", "mean_other", "furthest"]
 CHUNK = 2**22
 """Distances that are held at a time."""
 
@@ -88,33 +92,177 @@ def asw_batch(latent: ArrayLike, batch: ArrayLike, labels: ArrayLike | None = No
     InvalidOptionError
         If arrays do not fit each other, a cell has no batch or label, or there is only one batch.
     """
+    points, codes, of_label = batches_within_labels(latent, batch, labels)
+    return overlap(points, codes, of_label)
+
+
+def bras(
+    latent: ArrayLike,
+    batch: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    metric: Metric = "cosine",
+    between_cluster_distances: Literal["mean_other", "furthest"] = "mean_other",
+) -> float:
+    """Batch removal adapted silhouette: how far batches overlap, each compared with all others.
+
+    As :func:`asw_batch`, which compares a batch with the nearest other one only, so that pairs of
+    batches that overlap hide others that do not. It is what scib-metrics has in its place since
+    version 0.5.5.
+
+    Parameters
+    ----------
+    latent
+        Positions of the cells [cells, latent].
+    batch
+        Batch of each cell [cells].
+    labels
+        Label of each cell [cells]; None for one label.
+    metric
+        Distance between cells: `"cosine"` or `"euclidean"`.
+    between_cluster_distances
+        Distance to other batches: the mean over all their cells, or that to the furthest batch.
+
+    Returns
+    -------
+    Mean from 0 (batches far apart) to 1 (batches that overlap); NaN where no label counts.
+
+    Raises
+    ------
+    InvalidOptionError
+        If arrays do not fit each other, a cell has no batch or label, there is only one batch, or a
+        word is none of those.
+
+    References
+    ----------
+    Rautenstrauch, Ohler (2025): Shortcomings of silhouette in single-cell integration benchmarking.
+    Nature Biotechnology.
+    """
+    for word, value, known in (
+        ("metric", metric, ("cosine", "euclidean")),
+        ("between_cluster_distances", between_cluster_distances, ("mean_other", "furthest")),
+    ):
+        if value not in known:
+            raise InvalidOptionError(
+                f"Expected {word} to be {' or '.join(map(repr, known))}; got {value!r}."
+            )
+    points, codes, of_label = batches_within_labels(latent, batch, labels)
+    return overlap(points, codes, of_label, metric, between_cluster_distances)
+
+
+def isolated_labels(latent: ArrayLike, batch: ArrayLike, labels: ArrayLike) -> float:
+    """How far apart the labels are that the fewest batches have: their silhouette width.
+
+    The width of a cell is that of :func:`silhouette` among all labels, scaled from -1..1 to 0..1;
+    the mean is taken over the cells of each such label, then over these labels (Luecken et al.
+    2022, as in scib-metrics).
+
+    Parameters
+    ----------
+    latent
+        Positions of the cells [cells, latent]; distances are Euclidean.
+    batch
+        Batch of each cell [cells].
+    labels
+        Label of each cell [cells].
+
+    Returns
+    -------
+    Mean from 0 to 1; higher where isolated labels are further apart.
+
+    Raises
+    ------
+    InvalidOptionError
+        If arrays do not fit each other, a cell has no batch or label, or there is only one label.
+    """
+    points, codes, of_label = batches_within_labels(latent, batch, labels, several="labels")
+    return isolation(points, codes, of_label)
+
+
+def batches_within_labels(
+    latent: ArrayLike,
+    batch: ArrayLike,
+    labels: ArrayLike | None,
+    *,
+    several: Literal["batch", "labels"] = "batch",
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Checked positions, and numbers of batch and label of each cell."""
     points = points_of(latent)
     codes = codes_of(batch, len(points), "batch")
     check_complete(codes, "a batch", "Leave the others out.")
-    check_several(codes, "batch")
     of_label = np.zeros(len(points), dtype=np.int64)
     if labels is not None:
         of_label = codes_of(labels, len(points), "labels")
         check_complete(of_label, "a label", "Leave the others out.")
-    return overlap(points, codes, of_label)
+    check_several(codes if several == "batch" else of_label, several)
+    return points, codes, of_label
+
+
+def isolation(
+    points: NDArray[np.float64], batch: NDArray[np.int64], labels: NDArray[np.int64]
+) -> float:
+    """Mean over the labels of the fewest batches of their scaled silhouette width."""
+    pairs = np.unique(np.stack([labels, batch], axis=1), axis=0)
+    names, n_batches = np.unique(pairs[:, 0], return_counts=True)
+    scaled = (widths(points, labels) + 1) / 2
+    isolated = names[n_batches == n_batches.min()]
+    return float(np.mean([scaled[labels == label].mean() for label in isolated]))
 
 
 def overlap(
-    points: NDArray[np.float64], batch: NDArray[np.int64], labels: NDArray[np.int64]
+    points: NDArray[np.float64],
+    batch: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    metric: Metric = "euclidean",
+    between: Between = "nearest",
 ) -> float:
     """Mean over labels of the overlap of batches; NaN where no label has batches to compare."""
     means = []
     for label in np.unique(labels):
         cells = np.flatnonzero(labels == label)
         if 1 < len(np.unique(batch[cells])) < len(cells):
-            means.append(1 - np.abs(widths(points[cells], batch[cells])).mean())
+            found = widths(points[cells], batch[cells], metric, between)
+            means.append(1 - np.abs(found).mean())
     return float(np.mean(means)) if means else float("nan")
 
 
-def widths(points: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Silhouette width of each cell, [cells]; the distances are never all held at once."""
+def summed_distances(
+    points: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    member: NDArray[np.float64],
+    metric: Metric,
+) -> NDArray[np.float64]:
+    """Sum of the distances of some cells to the cells of each group, [rows, groups]."""
     from scipy.spatial.distance import cdist
 
+    if metric == "euclidean":
+        euclidean: NDArray[np.float64] = cdist(points[rows], points) @ member
+        return euclidean
+    # 1 - cosine is linear in the directions of the others, which can be summed up first.
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    directions = np.divide(points, lengths, out=np.zeros_like(points), where=lengths > 0)
+    sums: NDArray[np.float64] = member.sum(axis=0) - directions[rows] @ (directions.T @ member)
+    return sums.clip(min=0)
+
+
+def widths(
+    points: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    metric: Metric = "euclidean",
+    between: Between = "nearest",
+) -> NDArray[np.float64]:
+    """Silhouette width of each cell, [cells]; the distances are never all held at once.
+
+    Parameters
+    ----------
+    points, codes
+        Positions of the cells [cells, latent], and their groups [cells].
+    metric
+        Distance between cells.
+    between
+        Distance to other groups: the mean to the cells of the nearest or of the furthest, or to
+        all cells of other groups.
+    """
     _, groups = np.unique(codes, return_inverse=True)
     sizes = np.bincount(groups)
     member = np.eye(len(sizes))[groups]
@@ -122,12 +270,17 @@ def widths(points: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.
     n_rows = max(1, CHUNK // len(points))
     for first in range(0, len(points), n_rows):
         rows = np.arange(first, min(first + n_rows, len(points)))
-        sums = cdist(points[rows], points) @ member
+        sums = summed_distances(points, rows, member, metric)
         own = groups[rows]
-        inner = np.take_along_axis(sums, own[:, None], axis=1)[:, 0] / np.maximum(sizes[own] - 1, 1)
-        means = sums / sizes
-        np.put_along_axis(means, own[:, None], np.inf, axis=1)
-        outer = means.min(axis=1)
+        of_own = np.take_along_axis(sums, own[:, None], axis=1)[:, 0]
+        inner = of_own / np.maximum(sizes[own] - 1, 1)
+        if between == "mean_other":
+            outer = (sums.sum(axis=1) - of_own) / np.maximum(len(points) - sizes[own], 1)
+        else:
+            means = sums / sizes
+            nearest = between == "nearest"
+            np.put_along_axis(means, own[:, None], np.inf if nearest else -np.inf, axis=1)
+            outer = means.min(axis=1) if nearest else means.max(axis=1)
         larger = np.maximum(inner, outer)
         width = np.divide(outer - inner, larger, out=np.zeros_like(outer), where=larger > 0)
         found[rows] = np.where(sizes[own] > 1, width, 0.0)

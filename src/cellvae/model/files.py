@@ -84,6 +84,11 @@ class ModelFolder:
         """Names of cells of the model, by number."""
         return [str(name) for name in self.model.cell_names[cells]]
 
+    def setup_key(self, name: str) -> str | None:
+        """Column that `setup_anndata` was given as `batch_key` and so on; None without one."""
+        key = getattr(self.model.registration.keys, name, None)
+        return key if isinstance(key, str) else None
+
     def read(self, adata: AnnData) -> Rows[Any]:
         """Rows of other cells, genes and categories matched by name."""
         return self.model.read(adata, new=True)

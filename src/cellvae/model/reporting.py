@@ -31,6 +31,7 @@ SCORES = {
     "knn_label_f1": "the same, every label counting alike (F1)",
     "ilisi": "batches mixed among neighbours (iLISI)",
     "asw_batch": "batches mixed within labels (silhouette)",
+    "bras": "batches mixed within labels, each against all others (BRAS)",
     "asw_label": "labels apart (silhouette)",
     "nmi": "clusters and labels (NMI)",
     "ari": "clusters and labels (ARI)",
@@ -290,7 +291,7 @@ def scores_section(
     latent: NDArray[np.float32], obs: pd.DataFrame, chosen: Mapping[str, str | None]
 ) -> Section:
     """Scores of mixing and of labels, altogether and for each label."""
-    from cellvae.evaluation import integration_scores
+    from cellvae.evaluation import definitions_of, integration_scores
 
     columns = {part: chosen[part] for part in ("batch", "labels")}
     codes = {
@@ -304,7 +305,14 @@ def scores_section(
     except CellvaeError as error:
         return left_out("Scores", f"They could not be computed: {error}")
     rows = tuple((SCORES.get(name, name), f"{value:.3f}") for name, value in scores.items())
-    parts: list[Grid | Note] = [Grid(header=("score, higher is better", ""), rows=rows)]
+    definitions = {SCORES.get(n, n): text for n, text in definitions_of([*scores]).items()}
+    parts: list[Grid | Note | Facts] = [
+        Grid(header=("score, higher is better", ""), rows=rows),
+        Facts(
+            values=tuple(definitions.items()),
+            folded=f"What these scores are (cellvae {__version__})",
+        ),
+    ]
     if codes["labels"] is not None:
         parts.append(by_label(latent, codes["labels"], codes["batch"], str(columns["labels"])))
     return Section(title="Scores", parts=tuple(parts))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RetrievalEvaluation,
         RunLogger,
         SaveCheckpoint,
+        ScibCallback,
         Stage,
         Stages,
         StopReason,
@@ -70,6 +71,7 @@ __all__ = [
     "RetrievalEvaluation",
     "RunLogger",
     "SaveCheckpoint",
+    "ScibCallback",
     "SemiSupervisedTrainingPlanConfig",
     "Stage",
     "Stages",
@@ -101,7 +103,6 @@ PLAN = "Plan is what trains every model"
 WORDS = "give plan_kwargs or plan_config a dictionary"
 NO_JAX = "all models are of torch; Plan is what trains them"
 INSTEAD = {
-    "ScibCallback": "use IntegrationEvaluation",
     "Trainer": "give arguments of lightning.Trainer to model.train()",
     "TrainRunner": "call model.train()",
     "TrainingPlan": PLAN,

@@ -22,12 +22,15 @@ HIGHER_IS_BETTER = (
     *("accuracy", "acc", "f1", "auc", "auroc", "auprc", "recall", "precision", "mcc", "jaccard"),
     *("asw", "silhouette", "lisi", "ilisi", "clisi", "kbet", "nmi", "ari", "purity"),
     *("conn", "connectivity", "pcr", "map", "mrr", "ndcg", "dcg", "hit", "likelihood", "r2"),
-    *("correlation", "pearson", "spearman", "isolated"),
+    *("correlation", "pearson", "spearman", "isolated", "bras"),
 )
 DIRECTIONS: MappingProxyType[str, Mode] = MappingProxyType(
     {**dict.fromkeys(LOWER_IS_BETTER, "min"), **dict.fromkeys(HIGHER_IS_BETTER, "max")}
 )
 """Direction in which a metric improves, by a word of its name."""
+
+AGGREGATES = ("total", "batch correction", "bio conservation")
+"""Means of scores, all of which improve by rising, as scib-metrics and `ScibCallback` call them."""
 
 # What a split is called in the names of other packages.
 SPLIT_WORDS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
@@ -65,6 +68,8 @@ def direction_of(name: str) -> Mode | None:
     Whole words count, never a part of one. The last that is known decides, so that an
     `accuracy_loss` is a loss; `score` counts only where no other word is known.
     """
+    if name.lower().rpartition("/")[2] in AGGREGATES:
+        return "max"
     words = words_of(name)
     if not words or words[-1] == "weight":
         return None

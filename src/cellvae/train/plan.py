@@ -61,6 +61,10 @@ class ModelFiles(Protocol):
         """Read the names of cells of the model."""
         ...
 
+    def setup_key(self, name: str) -> str | None:
+        """Read which column `setup_anndata` was given as `batch_key`, `labels_key` and so on."""
+        ...
+
     def read(self, adata: Any) -> Rows[Any]:
         """Read other cells, their genes and categories matched by name."""
         ...

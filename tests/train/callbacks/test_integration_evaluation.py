@@ -90,6 +90,8 @@ def test_scores_are_those_of_the_latents_of_the_epoch(cells: AnnData) -> None:
     model.module.load_state_dict(before)
     assert evaluation.baseline_scores == pytest.approx(by_hand(), abs=1e-6)
     assert model.history.notes["eval/baseline"] == evaluation.baseline_scores
+    assert model.history.notes["eval/definitions"] == evaluation.definitions
+    assert "scib-metrics 0.5 and 0.6" in evaluation.definitions["ilisi"]
     assert evaluation.baseline_scores != pytest.approx(last, abs=1e-3)
 
 
@@ -167,7 +169,7 @@ def test_the_epoch_in_which_a_run_is_stopped_is_scored_before_the_best_comes_bac
 
 def test_names_are_known_before_training_and_depend_on_the_keys() -> None:
     produced = IntegrationEvaluation("batch", prefix="valid").produced_metrics()
-    assert produced == ["valid/ilisi", "valid/asw_batch", "valid/pcr"]
+    assert produced == ["valid/ilisi", "valid/asw_batch", "valid/bras", "valid/pcr"]
     both = {
         *IntegrationEvaluation("batch").produced_metrics(),
         *IntegrationEvaluation(None, "kind").produced_metrics(),
@@ -275,7 +277,7 @@ def test_what_cannot_be_scored_is_refused_before_training(cells: AnnData) -> Non
     with pytest.raises(InvalidOptionError, match="two or more values of batch; got 1"):
         train(model, IntegrationEvaluation("one"))
     cells.obs["copy"] = cells.obs["batch"]
-    with pytest.raises(InvalidDataError, match="for 'asw_batch'; got none"):
+    with pytest.raises(InvalidDataError, match="for 'asw_batch', 'bras'; got none"):
         train(model, IntegrationEvaluation("batch", "copy"))
     with pytest.raises(InvalidOptionError, match="batch_key, label_key or both"):
         IntegrationEvaluation()
@@ -328,7 +330,7 @@ def test_latents_that_are_not_finite_have_no_score_and_do_not_end_the_run(cells:
     train(model, Spoil(), evaluation, max_epochs=1, on_nan="ignore")
     assert np.isfinite([*evaluation.baseline_scores.values()]).all()
     assert {k for k, v in evaluation.scores[0].items() if np.isnan(v)} == {
-        *("ilisi", "asw_batch", "pcr")
+        *("ilisi", "asw_batch", "bras", "pcr")
     }
 
 

@@ -18,6 +18,7 @@ from cellvae.train.callbacks.resources import ResourceMonitor
 from cellvae.train.callbacks.retrieval_evaluation import RetrievalEvaluation
 from cellvae.train.callbacks.run_logger import RunLogger
 from cellvae.train.callbacks.schedule import LRSchedulerCallback
+from cellvae.train.callbacks.scib_callback import ScibCallback
 from cellvae.train.callbacks.stages import Stage, Stages
 from cellvae.train.callbacks.summary import Summary
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
@@ -42,6 +43,7 @@ __all__ = [
     "RetrievalEvaluation",
     "RunLogger",
     "SaveCheckpoint",
+    "ScibCallback",
     "Stage",
     "Stages",
     "StopReason",

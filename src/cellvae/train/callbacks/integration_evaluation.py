@@ -9,8 +9,8 @@ import lightning.pytorch as pl
 import numpy as np
 
 from cellvae.errors import InvalidOptionError
+from cellvae.evaluation.definitions import definitions_of
 from cellvae.evaluation.panel import NEEDS, PANEL, integration_scores, scores_of_panel
-from cellvae.evaluation.scib import load_scib
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.integration_cells import (
@@ -46,8 +46,9 @@ class IntegrationEvaluation(pl.Callback):
         Epochs from one evaluation to the next; the last epoch is always evaluated.
     metrics
         Names of metrics: `"knn_label_accuracy"`, `"knn_label_f1"`, `"ilisi"`, `"clisi"`,
-        `"asw_batch"`, `"asw_label"`, `"nmi"`, `"ari"`, `"graph_connectivity"`, `"pcr"`, and
-        `"scib"` for the panel of the package scib-metrics. See :mod:`cellvae.evaluation`.
+        `"asw_batch"`, `"bras"`, `"asw_label"`, `"isolated_labels"`, `"nmi"`, `"ari"`,
+        `"graph_connectivity"`, `"pcr"`, and `"scib"` for the panel of the package scib-metrics. See
+        :mod:`cellvae.evaluation`.
     k
         Neighbours for label transfer and the graph.
     reference
@@ -66,6 +67,9 @@ class IntegrationEvaluation(pl.Callback):
         One dictionary for each evaluation, with `"epoch"` and the metrics.
     baseline_scores
         Metrics before the first epoch of the run.
+    definitions
+        What each metric is, with the version of the package that computes it; also in
+        `model.history.notes["eval/definitions"]`.
 
     Raises
     ------
@@ -76,7 +80,7 @@ class IntegrationEvaluation(pl.Callback):
     --------
     >>> from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
     >>> IntegrationEvaluation("batch", None).produced_metrics()
-    ['eval/ilisi', 'eval/asw_batch', 'eval/pcr']
+    ['eval/ilisi', 'eval/asw_batch', 'eval/bras', 'eval/pcr']
     """
 
     group: Group = Group.PRODUCER
@@ -125,8 +129,6 @@ class IntegrationEvaluation(pl.Callback):
         self.prefix = prefix
         self.batch_size = batch_size
         self.chosen = chosen_metrics(metrics, batch_key, label_key)
-        if "scib" in self.chosen:
-            load_scib()
         self.table = ScoreTable(prefix, every_n_epochs)
         self.cells: IntegrationCells | None = None
 
@@ -139,6 +141,11 @@ class IntegrationEvaluation(pl.Callback):
     def baseline_scores(self) -> dict[str, float]:
         """Metrics before the first epoch of the run."""
         return self.table.baseline
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """What each metric is, with the version of the package that computes it."""
+        return definitions_of(scores_of_panel(self.chosen))
 
     @property
     def state_key(self) -> str:
@@ -159,18 +166,24 @@ class IntegrationEvaluation(pl.Callback):
         """
         self.table.clear()
         plan = plan_of(pl_module, self)
+        note = plan.history.notes.setdefault(self.table.logged("definitions"), {})
+        note.update(self.definitions)
         self.cells = integration_cells(
             plan,
             choose_cells(plan, self.indices, self.adata),
-            IntegrationKeys(
-                batch=self.batch_key,
-                labels=self.label_key,
-                metrics=self.chosen,
-                reference=self.reference,
-            ),
+            self.integration_keys(plan),
             k=self.k,
             n_cells=self.n_cells,
             seed=self.seed,
+        )
+
+    def integration_keys(self, plan: Plan) -> IntegrationKeys:
+        """Columns of batch and label, and what is made of them."""
+        return IntegrationKeys(
+            batch=self.batch_key,
+            labels=self.label_key,
+            metrics=self.chosen,
+            reference=self.reference,
         )
 
     def compute(self, plan: Plan) -> dict[str, float]:
