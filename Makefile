@@ -35,8 +35,7 @@ test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldes
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
 	  $(wildcard tests/data tests/model) $(ARGS)
 
-# Tests of what touches pandas, AnnData, scanpy, zarr and numpy; without pins, for which the oldest
-# and the pinned packages are.
+# Tests of what touches pandas, AnnData, scanpy, zarr and numpy. There are no pins.
 test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -m "not slow" \
 	  $(addprefix tests/,cli data evaluation inference model persistence plotting report) $(ARGS)

@@ -189,7 +189,7 @@ def test_dates_of_files_that_have_them_as_text_are_found(
     assert record["registration"]["fields"]["batch"]["categories"][0] == {
         "type": "timestamp",
         "value": "2024-03-01T00:00:00",
-        "unit": "ns",
+        "unit": pd.Series(values).dt.unit,  # microseconds from pandas 3 on
     }
     known = model.registration.fields["batch"]
     text = tuple(str(value) for value in known.categories)

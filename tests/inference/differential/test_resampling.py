@@ -102,7 +102,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
             read = batch._replace(batch=torch.full((4, 1), code))
             expected.append(model.module.decode_scale(latent, read)[:, [7, 0]])
     values = torch.stack(expected).mean(dim=0) * 1e4
-    near = distance(torch.from_numpy(table.to_numpy()), values)
+    near = distance(torch.from_numpy(table.to_numpy(copy=True)), values)
     assert near.max() < 1e-2
     nested = model.get_normalized_expression(**words, importance_weighting_kwargs={"max_cells": 9})
     assert weigh[-1]["max_cells"] == 9
