@@ -93,4 +93,4 @@ def test_5000_cells_take_a_moment() -> None:
     start = time.process_time()
     integration_scores(latent + labels[:, None], batch, labels)
     # About two seconds of computing; the bound is wide.
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 10
