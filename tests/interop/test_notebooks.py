@@ -180,7 +180,7 @@ def test_a_notebook_runs_after_one_import_line(name: str, own: Any) -> None:
     if name == "labels":
         assert found["right"] > 0.8
     if name == "peaks":
-        assert found["neighbours"] > 0.2 and found["depth"] > 0.8  # neighbours: 0.09 by chance
+        assert found["neighbours"] > 0.2 and found["depth"] > 0.8  # 0.1 of neighbours by chance
     if name == "loadings":
         assert found["apart"] > 0.7
     if name == "seeds":
