@@ -35,9 +35,9 @@ def quoted(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
 
-def explained_arguments() -> set[tuple[str, str]]:
-    """Owner and argument of each row of the page's table of arguments that are not here."""
-    begin, end = (PAGE.index(f"<!-- arguments: {word} -->") for word in ("begin", "end"))
+def rows_of(table: str) -> set[tuple[str, str]]:
+    """Owner and argument of each row of one of the page's tables of arguments."""
+    begin, end = (PAGE.index(f"<!-- {table}: {word} -->") for word in ("begin", "end"))
     rows = [line.split("|")[1:3] for line in PAGE[begin:end].splitlines() if "`" in line]
     return {
         (owner, argument)
@@ -47,7 +47,7 @@ def explained_arguments() -> set[tuple[str, str]]:
     }
 
 
-EXPLAINED = explained_arguments()
+EXPLAINED = rows_of("arguments")
 
 
 def unexplained(owner: str, missing: list[str]) -> list[str]:
@@ -253,6 +253,20 @@ def test_rows_of_the_table_are_of_arguments_that_are_missing(models: dict[str, A
             own = getattr(model, owner, None) if owner.isidentifier() else None
             if callable(own):
                 assert argument not in inspect.signature(own).parameters, (owner, argument)
+
+
+def test_defaults_are_the_same_or_on_the_page() -> None:
+    differ = {
+        (method, argument)
+        for names in VERSIONS.values()
+        for name, theirs in names["models"].items()
+        for method, defaults in theirs["defaults"].items()
+        if (own := getattr(getattr(scvi.model, name), method, None)) is not None
+        for argument, default in defaults.items()
+        if (parameter := inspect.signature(own).parameters.get(argument)) is not None
+        and parameter.default != default
+    }
+    assert differ == rows_of("defaults")
 
 
 def test_registry_keys_are_the_same(names: Any) -> None:

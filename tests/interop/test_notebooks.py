@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 NOTEBOOKS = Path(__file__).with_name("notebooks")
+B_GENES, MONOCYTE_GENES = ["CD74", "CD37", "CD83"], ["TYROBP", "FCER1G", "TIMP1"]
 WORDS = {
     "basics": {
         "latent": [2700, 10],
@@ -65,6 +66,63 @@ WORDS = {
         "sums": True,
     },
     "mapping": {"genes": True, "order": True, "kept": True, "batches": 8},
+    "peaks": {
+        "regions": 760,
+        "same": True,
+        "accessible": [[3, 760], [1178, 7]],
+        "shares": True,
+        "factors": [1178, 760],
+        "columns": [
+            "bayes_factor", "effect_size", "emp_effect", "est_prob1", "is_da_fdr", "prob_da",
+        ],
+        "rows": [760, 760],
+    },
+    "loadings": {
+        "latent": [1533, 8],
+        "loadings": [1287, 8],
+        "names": True,
+        "genes": True,
+        "n_latent": 8,
+        "checks": 6,
+        "pictures": [True, True, True],
+        "myeloid": True,
+    },
+    "minified": {
+        "before": None,
+        "type": "latent_posterior_parameters",
+        "shape": True,
+        "counts": 0,
+        "moved": True,
+        "drawn": True,
+        "corrected": [5, 1287],
+        "library": True,
+        "refused": True,
+    },
+    "seeds": {
+        "seeds": 160,
+        "labeled": 160,
+        "labels": ["B", "Monocyte", "NK", "T"],
+        "unlabeled": "Unknown",
+        "column": "seed_labels",
+        "pretrained": True,
+        "latent": [2044, 15],
+    },
+    "modes": {
+        "variable": [
+            "expected_fraction_zeros", "highly_variable", "observed_fraction_zeros",
+            "prob_zero_enriched_nbatches", "prob_zero_enrichment", "prob_zero_enrichment_rank",
+        ],
+        "selected": 500,
+        "table": [1287, 6],
+        "markers": [*B_GENES, *MONOCYTE_GENES],
+        "vanilla_up": B_GENES,
+        "vanilla_down": MONOCYTE_GENES,
+        "change_up": B_GENES,
+        "change_down": MONOCYTE_GENES,
+        "called": [*B_GENES, *MONOCYTE_GENES],
+        "corrected_up": B_GENES,
+        "corrected_down": MONOCYTE_GENES,
+    },
 }  # fmt: skip
 """What each notebook has to say, whatever the package."""
 NUMBERS = {
@@ -77,6 +135,11 @@ NUMBERS = {
     },
     "interpretability": {"right": 0.03, "mean": 2.0},
     "mapping": {"right": 0.07},
+    "peaks": {"seen": 1e-6, "neighbours": 0.06, "depth": 0.05},
+    "loadings": {"apart": 0.15},
+    "minified": {},
+    "seeds": {"seeds_right": 0, "right": 0.05},
+    "modes": {"observed": 1e-6, "expected": 1e-6, "zeros": 1e-6, "raw": 1e-3},
 }  # fmt: skip
 """Figures of both packages, and by how much they may differ in so few epochs."""
 
@@ -132,6 +195,14 @@ def test_a_notebook_runs_after_one_import_line(name: str, own: Any) -> None:
         assert found["right"] > 0.8
     if name == "interpretability":
         assert found["right"] > 0.95
+    if name == "peaks":
+        assert found["neighbours"] > 0.2 and found["depth"] > 0.8  # 0.1 of neighbours by chance
+    if name == "loadings":
+        assert found["apart"] > 0.7
+    if name == "seeds":
+        assert found["right"] > 0.8
+    if name == "modes":
+        assert len(found["comparisons"]) == 8
     if name == "mapping":
         assert found["right"] > 0.7 and found["moved"] < 1e-5
 

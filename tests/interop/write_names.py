@@ -69,6 +69,15 @@ def arguments(value: Any) -> list[str] | None:
     return [p.name for p in parameters if p.kind in named and p.name not in ("self", "cls")]
 
 
+def defaults(value: Any) -> dict[str, Any]:
+    """Defaults of the arguments of a method, as far as JSON has them."""
+    if not callable(value):
+        return {}
+    found = {p.name: p.default for p in inspect.signature(value).parameters.values()}
+    plain = (bool, int, float, str, type(None))
+    return {name: default for name, default in found.items() if isinstance(default, plain)}
+
+
 def members(owner: type) -> list[str]:
     """Public attributes that a class has from scvi-tools."""
     return [
@@ -134,6 +143,9 @@ def described_model(name: str) -> dict[str, Any]:
     return {
         "arguments": sorted({*arguments(kind), *network} - SET_BY_THE_MODEL),
         "methods": {word: arguments(getattr(kind, word)) for word in sorted(own)},
+        "defaults": {
+            word: found for word in sorted(own) if (found := defaults(getattr(kind, word)))
+        },
         "attributes": sorted(vars(model).keys() - own),
         "plan_kwargs": sorted({*arguments(kind._training_plan_cls)} - SET_BY_THE_MODEL),
         "datasplitter_kwargs": sorted(
@@ -190,7 +202,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     path = folder / f"{scvi.__version__}.json"
     text = json.dumps(names, indent=1, sort_keys=True)
-    text = re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)
+    text = re.sub(r"\[[^][{}]*\]|\{[^][{}]*\}", lambda found: " ".join(found[0].split()), text)
     path.write_text(text + "\n")
 
 
