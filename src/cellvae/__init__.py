@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.fork import handle_forks
 from cellvae.messages import show_messages
 from cellvae.missing_names import missing_name
 
@@ -65,6 +66,7 @@ INSTEAD = {
 """Parts of scvi-tools that are not here, and what to use in their place."""
 
 show_messages()
+handle_forks()
 
 
 def __getattr__(name: str) -> Any:

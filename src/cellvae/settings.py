@@ -7,6 +7,7 @@ import random
 from typing import Literal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
+from cellvae.fork import fork
 from cellvae.messages import logger, show_messages
 from cellvae.options import checked
 
@@ -129,7 +130,14 @@ class Settings:
     def num_threads(self, number: int) -> None:
         import torch
 
-        torch.set_num_threads(checked("num_threads", number, int, {"at_least": 1}))
+        n_threads = checked("num_threads", number, int, {"at_least": 1})
+        if n_threads > 1 and fork.only_one_thread:
+            raise InvalidOptionError(
+                "Expected num_threads to be 1 in a process that was forked from one whose OpenMP "
+                f"library cannot end its threads; got {n_threads}. Start processes with "
+                "multiprocessing.get_context('spawn')."
+            )
+        torch.set_num_threads(n_threads)
 
     def reset_logging_handler(self) -> None:
         """Show the package's messages on standard error again."""

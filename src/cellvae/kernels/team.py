@@ -7,9 +7,7 @@ a while after they have nothing left to do. OpenMP's entry point lets them do ou
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,29 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cellvae.fork import fork
+
 Parallel = Callable[[int, int, int, int], None]
 N_RANGES, FEWEST_OF_RANGE = 64, 8
 """Ranges of cells at most, each the work of one thread; cells of a range at least."""
 FEWEST_CELLS = 16
 """Cells below which a further thread does not pay."""
-
-
-IN_FORKED_CHILD = threading.Event()
-"""Set in a process that was forked from one whose OpenMP threads it does not have."""
-
-
-def use_one_thread_after_fork() -> None:
-    """Let a forked child compute on one thread.
-
-    OpenMP counts on threads that only the parent has: a parallel region in the child would wait for
-    them for ever, in our kernels as in torch's operations.
-    """
-    IN_FORKED_CHILD.set()
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=use_one_thread_after_fork)
 
 
 def cells_of_range(n_cells: int) -> int:
@@ -81,7 +63,7 @@ def run(work: int, job: int, n_threads: int) -> None:
     n_threads
         Threads of the team; the calling one is of it.
     """
-    parallel = torch_team() if n_threads > 1 and not IN_FORKED_CHILD.is_set() else None
+    parallel = torch_team() if n_threads > 1 and not fork.only_one_thread else None
     if parallel is None:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)(job)
     else:

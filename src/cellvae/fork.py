@@ -1,0 +1,78 @@
+"""Threads of OpenMP where a process is forked, as `multiprocessing` does on Linux.
+
+A forked child has the memory of its parent and none of its threads. An OpenMP library that has
+started threads in the parent waits in the child for threads that are not there: the first parallel
+region, in torch or in our kernels, would never end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+HARD = 2
+"""Value of `omp_pause_hard`: give back everything, threads too (OpenMP 5.0, section 3.2.45)."""
+LIBRARIES = ("libgomp", "libiomp5", "libomp")
+
+
+class Fork:
+    """How OpenMP's threads are treated when this process is forked.
+
+    Idle threads of the forking thread end before the fork; parent and child start new ones when
+    they need them. Where a library cannot do that, the child computes on one thread.
+    """
+
+    def __init__(self) -> None:
+        self.paused = True
+        self.only_one_thread = False
+
+    def before(self) -> None:
+        """End the idle threads, in the parent."""
+        self.paused = "torch" not in sys.modules or pause_openmp()
+
+    def after_in_child(self) -> None:
+        """Use one thread in the child if the threads of its parent could not be ended."""
+        if not self.paused:
+            import torch
+
+            self.only_one_thread = True
+            torch.set_num_threads(1)
+
+
+fork = Fork()
+"""Forks of this process."""
+
+
+def pause_openmp() -> bool:
+    """End the idle threads of all OpenMP libraries that are loaded; whether that was possible."""
+    libraries = openmp_libraries()
+    results = [pause(path) for path in libraries]
+    return bool(results) and all(results)
+
+
+def pause(path: str) -> bool:
+    """End the idle threads of one OpenMP library; whether that was possible."""
+    try:
+        function = ctypes.CDLL(path).omp_pause_resource_all
+    except (OSError, AttributeError):  # a library of before 2018 (GCC 8) does not have it
+        return False
+    function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_int
+    return int(function(HARD)) == 0
+
+
+def openmp_libraries() -> list[str]:
+    """Paths of the OpenMP libraries that this process has loaded; none where that is not known."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
+    return sorted(path for path in paths if Path(path).name.startswith(LIBRARIES))
+
+
+def handle_forks() -> None:
+    """Have forks of this process handled, where the system has them."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=fork.before, after_in_child=fork.after_in_child)
