@@ -13,8 +13,11 @@ def check_output_folder(path: str | Path, argument: str) -> Path:
     Raises
     ------
     InvalidOptionError
-        If the path, or a part of it, is a file or a link to something that does not exist.
+        If the path is empty or no path, or a part of it is a file or a link to something that does
+        not exist.
     """
+    if not str(path).strip() or "\0" in str(path):
+        raise InvalidOptionError(f"Expected {argument} to be a folder; got {str(path)!r}.")
     folder = Path(path).expanduser()
     for part in (folder, *folder.parents):
         if part.is_dir():

@@ -89,9 +89,11 @@ def check_known(words: Collection[str], known: Collection[str], caller: str) -> 
     Raises
     ------
     UnknownOptionError
-        For the first that is not, with the closest name.
+        For the first that is not, with the closest name; also where a name is no text.
     """
     for word in words:
+        if not isinstance(word, str):
+            raise UnknownOptionError(f"Expected names of options of {caller}; got {word!r:.100}.")
         if word not in known:
             close = did_you_mean(word, known)
             listed = "" if close else f" It has: {', '.join(sorted(known))}."
@@ -118,7 +120,7 @@ def checked(
     )
 
 
-def check_arguments(*skipped: str) -> Callable[[F], F]:
+def check_arguments(*skipped: str, only: Collection[str] = ()) -> Callable[[F], F]:
     """Decorator that checks the arguments of a function against its annotations.
 
     Annotations that name what is imported for type checkers only are left alone.
@@ -127,15 +129,18 @@ def check_arguments(*skipped: str) -> Callable[[F], F]:
     ----------
     *skipped
         Arguments that the function checks itself, with advice of its own.
+    only
+        Arguments to which the check is restricted; by default all are checked.
     """
-    return functools.partial(with_checked_arguments, skipped=skipped)
+    return functools.partial(with_checked_arguments, skipped=skipped, only=only)
 
 
-def with_checked_arguments(function: F, skipped: Collection[str]) -> F:
+def with_checked_arguments(function: F, skipped: Collection[str], only: Collection[str]) -> F:
     """Function whose arguments, but for some, are checked and converted before each call."""
     signature = inspect.signature(function)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     single = {name for name, p in signature.parameters.items() if p.kind not in variable}
+    single = single.intersection(only) if only else single
 
     @functools.cache
     def hints() -> dict[str, Any]:
@@ -228,6 +233,8 @@ def convert_elements(
     A list is taken where a tuple is expected; `tuple[int]` and `tuple[int, ...]` are alike unless
     several types are named.
     """
+    if container is tuple and hasattr(value, "tolist"):
+        value = value.tolist()  # an array of NumPy or torch, which are not loaded for this
     allowed = list | tuple if container is tuple else list
     if not isinstance(value, allowed):
         return False, value

@@ -28,7 +28,7 @@ def flat_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
     InvalidOptionError
         If it has several dimensions, is not a sequence, or mixes truth values with numbers.
     """
-    selection = unwrapped(selection, what)
+    selection = unwrap_selection(selection, what)
     if isinstance(selection, list | tuple):
         check_not_mixed(selection, what)
     is_table_of_cells = hasattr(selection, "obs_names")
@@ -52,7 +52,7 @@ def flat_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
     return values.reshape(-1)
 
 
-def unwrapped(selection: Any, what: str) -> Any:
+def unwrap_selection(selection: Any, what: str) -> Any:
     """What a tuple of one array, a tensor, a sparse column or a table of one column holds."""
     if isinstance(selection, tuple) and any(np.ndim(part) for part in selection):
         if len(selection) > 1:

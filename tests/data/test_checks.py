@@ -224,3 +224,16 @@ def test_the_counts_of_real_cells_are_whole_and_none_is_missed(shared_data: Path
     gene = adata.X.indices[1_234_567]
     with pytest.raises(InvalidDataError, match=named_places(adata, [(cell, gene)])):
         check(adata)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint64])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_counts_whose_sums_would_overflow_are_refused_with_their_place(
+    dtype: type, make: Callable[[np.ndarray], object]
+) -> None:
+    counts = np.ones((4, 3), dtype)
+    counts[2, 1] = 1e14
+    check(AnnData(make(counts)))
+    counts[2, 1] = 1e16
+    with pytest.raises(InvalidDataError, match=r"1 too large \(above 1e\+15\) .*'2', gene '1'"):
+        check(AnnData(make(counts)))

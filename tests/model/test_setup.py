@@ -15,6 +15,7 @@ import pytest
 import torch
 from anndata import AnnData
 
+from cellvae.data import synthetic_iid
 from cellvae.errors import (
     DataWarning,
     InvalidDataError,
@@ -23,7 +24,7 @@ from cellvae.errors import (
     UnknownKeyError,
     UnknownOptionError,
 )
-from cellvae.model import SCVI
+from cellvae.model import SCANVI, SCVI, AmortizedLDA
 
 
 @pytest.mark.parametrize("wrong", ["x", None, np.ones((3, 3))])
@@ -188,7 +189,7 @@ def test_unknown_options_are_refused_with_the_closest(
         ({"dropout_rate": float("nan")}, "dropout_rate to be .* finite; got nan"),
         ({"encode_covariates": "yes"}, "encode_covariates to be True or False; got 'yes'"),
         ({"batch_embedding_kwargs": {"dim": 3}}, "has no option 'dim'. It has: embedding_dim"),
-        ({"batch_embedding_kwargs": {"embedding_dim": 0}}, "whole number of at least 1; got 0"),
+        ({"batch_embedding_kwargs": {"embedding_dim": 0}}, "embedding_dim to be at least 1; got 0"),
         ({"batch_embedding_kwargs": 5}, "batch_embedding_kwargs to be a dictionary or None; got 5"),
     ],
 )
@@ -251,3 +252,53 @@ def test_values_that_are_not_whole_are_fine_for_a_normal_likelihood(adata: AnnDa
 def test_whole_numbers_of_any_type_are_counts(adata: AnnData) -> None:
     adata.X = adata.X.astype(np.float64)
     assert warnings_of(adata) == []
+
+
+def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
+    adata = synthetic_iid(batch_size=20, n_genes=6)
+    SCANVI.setup_anndata(adata, "labels", "unknown")
+    shares = np.full(3, 1 / 3, np.float32)
+    for prior in (shares, torch.from_numpy(shares), shares.tolist()):
+        assert SCANVI(adata, y_prior=prior).config.y_prior == pytest.approx((1 / 3,) * 3)
+    model = SCANVI(
+        adata,
+        classifier_parameters={"n_layers": 2.0},
+        batch_representation="embedding",
+        batch_embedding_kwargs={"embedding_dim": np.int64(3)},
+    )
+    assert model.config.classifier_parameters == {"n_layers": 2}
+    assert model.config.embedding_dim == 3
+    with pytest.raises(InvalidOptionError, match="shares above 0 that sum to 1"):
+        SCANVI(adata, y_prior=(float("nan"), 0.5, 0.5))
+    AmortizedLDA.setup_anndata(adata)
+    config = AmortizedLDA(adata, n_topics=3, cell_topic_prior=np.ones(3)).config
+    assert config.cell_topic_prior == (1.0, 1.0, 1.0)
+    model = small_scvi(adata)
+    assert model.get_latent_representation(batch_size=8.0).shape == (40, 10)
+    assert model.get_marginal_ll(n_mc_samples=np.int64(2), batch_size=8.0) < 0
+    with pytest.raises(InvalidOptionError, match="batch_size to be a whole number"):
+        model.get_elbo(batch_size=2.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"plan_kwargs": {1: 2}}, "names of options of plan_kwargs; got 1"),
+        ({"devices": 0}, "devices to be at least one; got 0"),
+        ({"accumulate": {1: 0}}, "accumulate to name epochs from 0"),
+        ({"accumulate_grad_batches": {1: 2}}, "accumulate={epoch: batches}"),
+        ({"accumulate_grad_batches": "2"}, "accumulate_grad_batches to be a whole number; got '2'"),
+        ({"max_time": 5}, "Trainer refused an argument"),
+    ],
+)
+def test_words_of_training_that_cannot_be_are_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises((InvalidOptionError, UnknownOptionError), match=message):
+        small_scvi(synthetic_iid(batch_size=20, n_genes=6)).train(1, accelerator="cpu", **words)
+
+
+def small_scvi(adata: AnnData) -> SCVI:
+    """Small SCVI, trained for a moment."""
+    SCVI.setup_anndata(adata)
+    model = SCVI(adata, n_hidden=4)
+    model.train(1, accelerator="cpu", enable_progress_bar=False)
+    return model

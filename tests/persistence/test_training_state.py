@@ -44,8 +44,9 @@ def test_a_state_comes_back_and_torch_reads_it_too(state: Path) -> None:
 
 def test_every_length_that_a_cut_can_leave_is_refused(state: Path) -> None:
     content = state.read_bytes()
-    for length in range(len(content)):
-        refused(state, content[:length])
+    messages = [refused(state, content[:length]) for length in range(len(content))]
+    assert len(messages) == len(content) > 1000
+    assert all(str(state) in message for message in messages)
 
 
 def test_every_byte_with_a_flipped_bit_is_refused(state: Path) -> None:
@@ -62,14 +63,16 @@ def test_every_byte_with_a_flipped_bit_is_refused(state: Path) -> None:
 def test_other_damage_is_refused(state: Path) -> None:
     content = state.read_bytes()
     random = np.random.default_rng(1)
+    messages = []
     for _ in range(100):
         first, last = sorted(random.integers(0, len(content), 2).tolist())
         block = content[first : last + 1]
         for other in (b"\0" * len(block), block + block, b"", bytes(reversed(block))):
             if other != block:
-                refused(state, content[:first] + other + content[last + 1 :])
-    for more in (b"\0", b"\n", content):
-        refused(state, content + more)
+                messages.append(refused(state, content[:first] + other + content[last + 1 :]))
+    messages += [refused(state, content + more) for more in (b"\0", b"\n", content)]
+    assert len(messages) > 200
+    assert all(str(state) in message for message in messages)
 
 
 def test_states_without_checksum_and_of_other_formats_are_refused(

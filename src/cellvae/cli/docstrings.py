@@ -44,9 +44,11 @@ def parameter_section(doc: str) -> dict[str, str]:
         else:
             for name in names:
                 found[name].append(line.strip())
-    texts = {name: plain_text(" ".join(filter(None, lines))) for name, lines in found.items()}
+    descriptions = {
+        name: plain_text(" ".join(filter(None, lines))) for name, lines in found.items()
+    }
     # "As in CountKeys." refers to the description of the base.
-    return {name: text for name, text in texts.items() if not text.startswith("As in ")}
+    return {name: text for name, text in descriptions.items() if not text.startswith("As in ")}
 
 
 def plain_text(text: str) -> str:

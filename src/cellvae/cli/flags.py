@@ -117,7 +117,7 @@ class Flag:
         return text
 
     def value_of(self, given: Any) -> Any:
-        """Value that was meant by what was typed: texts become what the annotation names.
+        """Value in the type that the annotation names, from a string or a list of strings.
 
         A text that fits nothing stays as it is: the options say what they expect.
         """
@@ -183,7 +183,7 @@ def is_typed(hint: Any) -> bool:
 
 
 def flags_of(kind: Any) -> tuple[Flag, ...]:
-    """Flags for everything that a model can be told, in the order of the help.
+    """Flags for all options of a model, in the order of the help.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def sort_words(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str, d
 
 
 def typed_as(flag: Flag) -> Any:
-    """Type that the parser of the command line is told: texts, for the options know the rest."""
+    """Type for the parser of the command line: strings, which the options convert and check."""
     if flag.is_switch:
         return bool | None
     return list[str] | None if flag.is_repeatable else str | None

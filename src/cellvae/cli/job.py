@@ -179,7 +179,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         seed=job.seed,
     )
     if model.training_report.status not in FINISHED:
-        # The same command goes on with training, and writes all of it anew.
+        # The same command resumes training, and writes all results again.
         record.written = {}
         record.save()
     return model

@@ -1,4 +1,4 @@
-"""What a job was told and what it has written, kept beside its results in `job.json`."""
+"""Options of a job and the files it has written, recorded in `job.json` beside its results."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class JobRecord:
             difference = f"the {changed[0]} of the file are others now"
         raise InvalidOptionError(
             f"'{self.out}' holds the results of another job: {difference}. Give the options and "
-            "data of that job to finish it, --overwrite to start anew, or another --out."
+            "data of that job to finish it, --overwrite to start again, or another --out."
         )
 
 
@@ -145,7 +145,7 @@ def read_record(out: Path) -> JobRecord | None:
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(
             f"Expected '{path}' to be the record of a job; it cannot be read: {error}. Give "
-            "--overwrite to start anew, or another --out."
+            "--overwrite to start again, or another --out."
         ) from error
 
 
@@ -187,7 +187,7 @@ def counts_digest(counts: Any) -> str:
 
 
 def text_digest(values: Any) -> str:
-    """Digest of values as texts."""
+    """Digest of values as strings."""
     return digest("\n".join(map(str, values)).encode())
 
 

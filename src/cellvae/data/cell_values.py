@@ -77,7 +77,7 @@ class CellValues:
             categories=None if categories is None else tuple(categories),
         )
 
-    def differing(self, other: CellValues) -> NDArray[np.int64]:
+    def differing_cells(self, other: CellValues) -> NDArray[np.int64]:
         """Numbers of the cells that have another value in another column of as many cells."""
         mine, theirs = self.values, other.values
         if self.categories is not None and other.categories is not None:
@@ -86,7 +86,7 @@ class CellValues:
             mine = np.array([*codes, -1], dtype=np.int64)[mine]
         return np.flatnonzero(mine != theirs)
 
-    def shown(self, cell: int) -> str:
+    def describe_value(self, cell: int) -> str:
         """Value of a cell, for a message; nothing for a checksum."""
         value = self.values[cell]
         if self.categories is not None:
@@ -162,13 +162,13 @@ def differing_columns(
         before, after = saved[name], now[name]
         if not len(before.values) == len(after.values) == len(names):
             continue
-        cells = before.differing(after)
+        cells = before.differing_cells(after)
         if len(cells):
             first = int(cells[0])
-            values = before.shown(first), after.shown(first)
-            told = f" ({values[0]} in the saved run, {values[1]} now)" if any(values) else ""
+            values = before.describe_value(first), after.describe_value(first)
+            change = f" ({values[0]} in the saved run, {values[1]} now)" if any(values) else ""
             lines.append(
                 f"{name.split('.')[0]}, read from {after.where}: {len(cells):,} of {len(names):,} "
-                f"cells differ, the first is '{names[first]}'{told}"
+                f"cells differ, the first is '{names[first]}'{change}"
             )
     return lines

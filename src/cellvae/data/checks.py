@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from cellvae.data.matrices import CountMatrix
 
+LARGEST_COUNT = 1e15
+"""Largest count: sums and squares of more would not be finite in single precision."""
 SHOWN = 3
 """Places named in a message for each kind of wrong value."""
 
@@ -62,7 +64,12 @@ class CountFacts:
         self.largest = 0.0
         self.n_values = 0
         self.filled = np.zeros(n_cells, dtype=bool)
-        self.wrong = (Wrong("NaN"), Wrong("infinite"), Wrong("negative"))
+        self.wrong = (
+            Wrong("NaN"),
+            Wrong("infinite"),
+            Wrong("negative"),
+            Wrong(f"too large (above {LARGEST_COUNT:.0e})"),
+        )
 
     def look(self, piece: Piece) -> None:
         """Look at every value of a piece."""
@@ -70,16 +77,18 @@ class CountFacts:
         self.n_values += values.size
         if not values.size:
             return
-        kind = values.dtype.kind
+        kind, largest = values.dtype.kind, float(values.max())
         with np.errstate(invalid="ignore"):
             if kind == "f":
                 # One comparison each for the least and the greatest; NaN fails both.
-                if not (values.min() >= 0 and values.max() < np.inf):
+                if not (values.min() >= 0 and largest <= LARGEST_COUNT):
                     self.note(piece)
                 self.integers = self.integers and bool((np.rint(values) == values).all())
             elif kind == "i" and values.min() < 0:
                 self.wrong[2].add(piece, values < 0)
-            self.largest = max(self.largest, float(values.max()))
+            if kind in "iu" and largest > LARGEST_COUNT:
+                self.wrong[3].add(piece, values > LARGEST_COUNT)
+            self.largest = max(self.largest, largest)
             piece.mark(self.filled)
 
     @property
@@ -90,7 +99,13 @@ class CountFacts:
     def note(self, piece: Piece) -> None:
         """Keep what is wrong in a piece of floating point numbers."""
         values: NDArray[Any] = piece.values
-        found = (np.isnan(values), np.isinf(values), np.isfinite(values) & (values < 0))
+        finite = np.isfinite(values)
+        found = (
+            np.isnan(values),
+            np.isinf(values),
+            finite & (values < 0),
+            finite & (values.astype(np.float64) > LARGEST_COUNT),
+        )
         for wrong, where in zip(self.wrong, found, strict=True):
             wrong.add(piece, where)
 
@@ -125,7 +140,7 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
     Raises
     ------
     InvalidDataError
-        If a count is NaN, infinite or negative, naming the first cells and genes.
+        If a count is NaN, infinite, negative or above 1e15, naming the first cells and genes.
 
     Warns
     -----

@@ -60,8 +60,9 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
     """
     try:
         values = column(adata, key)
-        # pandas has no index of float16, and so no categories.
-        values = values.astype("float32") if values.dtype == "float16" else values
+        # pandas has no index of these types, and so no categories.
+        others = {"float16": "float32", "longdouble": "float64", "float128": "float64"}
+        values = values.astype(others.get(str(values.dtype), values.dtype))
         values = values.astype("category")
     except TypeError as error:
         raise InvalidDataError(

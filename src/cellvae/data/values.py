@@ -60,31 +60,31 @@ def to_json(value: Scalar) -> object:
         case str() | bool() | int():
             return value
         case float():
-            return value if math.isfinite(value) else tagged("float", repr(value))
+            return value if math.isfinite(value) else with_type("float", repr(value))
         case bytes():
-            return tagged("bytes", value.hex())
+            return with_type("bytes", value.hex())
         case tuple():
-            return tagged("tuple", [to_json(item) for item in value])
+            return with_type("tuple", [to_json(item) for item in value])
         case pd.Interval():
             ends = [to_json(value.left), to_json(value.right)]
-            return tagged("interval", ends) | {"closed": value.closed}
+            return with_type("interval", ends) | {"closed": value.closed}
         case pd.Timestamp():
-            return tagged("timestamp", value.isoformat()) | {"unit": value.unit} | zone_of(value)
+            return with_type("timestamp", value.isoformat()) | {"unit": value.unit} | zone_of(value)
         case pd.Timedelta():
             n_units = int(value.to_timedelta64().astype(int))
-            return tagged("timedelta", n_units) | {"unit": value.unit}
+            return with_type("timedelta", n_units) | {"unit": value.unit}
         case pd.Period():
-            return tagged("period", int(value.ordinal)) | {"freq": value.freqstr}
+            return with_type("period", int(value.ordinal)) | {"freq": value.freqstr}
         case datetime.date():
-            return tagged("date", value.isoformat())
+            return with_type("date", value.isoformat())
         case datetime.time():
-            return tagged("time", value.isoformat())
+            return with_type("time", value.isoformat())
         case Decimal():
-            return tagged("decimal", str(value))
+            return with_type("decimal", str(value))
     raise TypeError(f"Expected a category that a file can hold; got {value!r}.")
 
 
-def tagged(kind: str, value: object) -> dict[str, object]:
+def with_type(kind: str, value: object) -> dict[str, object]:
     """Object that says the type of a value."""
     return {"type": kind, "value": value}
 
@@ -317,7 +317,7 @@ def foreign_array(values: Sequence[Scalar]) -> NDArray[Any]:
     return found if found.dtype.kind in "mM" else object_array(values)
 
 
-def repeated(value: Scalar, index: pd.Index) -> pd.Series:
+def constant_column(value: Scalar, index: pd.Index) -> pd.Series:
     """Column with the same value everywhere, in the type that pandas has for it."""
     if isinstance(value, tuple):
         return pd.Series(object_array([value] * len(index)), index=index)

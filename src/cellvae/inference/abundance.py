@@ -10,7 +10,9 @@ import torch
 from cellvae.data.observations import as_categories
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference.aggregated import check_dof, log_density, mixture, posteriors
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +22,7 @@ RESULT = "da_log_probs"
 """Entry of `adata.obsm` that the result is kept in."""
 
 
+@check_arguments(only=INTEGERS)
 def differential_abundance(
     model: HasDecoder,
     adata: AnnData | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.averages import chosen
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.expression import get_normalized_expression
@@ -20,6 +21,7 @@ from cellvae.inference.factors import FactorsRegions, HasFactors
 from cellvae.inference.genes import gene_positions, names_at
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
+@check_arguments(only=INTEGERS)
 def get_normalized_accessibility(
     model: FactorsRegions,
     adata: AnnData | None = None,
@@ -192,6 +195,7 @@ class CountsFragments(HasDecoder, Protocol):
     """Network that is `HasScaleBias`."""
 
 
+@check_arguments(only=INTEGERS)
 def get_fragment_accessibility(
     model: CountsFragments,
     adata: AnnData | None = None,

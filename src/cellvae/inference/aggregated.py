@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +25,7 @@ MOST_TERMS = 2**22
 """Densities of single dimensions that are held in memory at a time."""
 
 
+@check_arguments(only=INTEGERS)
 def get_aggregated_posterior(
     model: HasEncoder,
     adata: AnnData | None = None,

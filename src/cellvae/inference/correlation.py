@@ -14,11 +14,13 @@ from cellvae.distributions import NegativeBinomial
 from cellvae.distributions.density import LEAST, MOST
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.coefficients import Moments, RankedDraws
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.draws import decode, draw_latent, in_parts
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +32,7 @@ MOST_RANKED = 20_000
 """Draws among which others have their rank."""
 
 
+@check_arguments(only=INTEGERS)
 def get_feature_correlation_matrix(
     model: HasDecoder,
     adata: AnnData | None = None,

@@ -96,7 +96,7 @@ def leiden_clusters(counts: csr_matrix, scale: float) -> pd.Series:
             "clusters, for which the package igraph is not installed. Give a column, or run: "
             "pip install igraph"
         ) from error
-    cells = normalized(counts, scale, pd.Series(["all"] * counts.shape[0], dtype="category"))
+    cells = normalize_counts(counts, scale, pd.Series(["all"] * counts.shape[0], dtype="category"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sc.pp.pca(cells)
@@ -105,7 +105,7 @@ def leiden_clusters(counts: csr_matrix, scale: float) -> pd.Series:
     return cells.obs["group"].reset_index(drop=True)
 
 
-def normalized(counts: csr_matrix, scale: float, groups: pd.Series) -> Any:
+def normalize_counts(counts: csr_matrix, scale: float, groups: pd.Series) -> Any:
     """AnnData of logarithms of normalized counts, with groups by number: their names may be any."""
     import scanpy as sc
     from anndata import AnnData
@@ -137,7 +137,7 @@ def rank_genes(
     """
     import scanpy as sc
 
-    cells = normalized(counts, scale, groups)
+    cells = normalize_counts(counts, scale, groups)
     with warnings.catch_warnings():
         # Fragmented tables, and genes without any count.
         warnings.simplefilter("ignore")

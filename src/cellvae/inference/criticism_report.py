@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.evaluation.predictive import agreement
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.criticism import PosteriorPredictiveCheck
 from cellvae.inference.criticism_tables import (
     add_columns,
@@ -19,6 +20,7 @@ from cellvae.inference.criticism_tables import (
 )
 from cellvae.inference.predictive import RAW
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,6 +43,7 @@ TABLES = "metrics.json"
 FIGURE = "criticism_report.png"
 
 
+@check_arguments(only=INTEGERS)
 def create_criticism_report(
     model: HasDecoder,
     adata: AnnData | None = None,

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,6 +40,7 @@ def get_elbo(
 ) -> np.ndarray: ...
 
 
+@check_arguments(only=INTEGERS)
 def get_elbo(
     model: HasEncoder,
     adata: AnnData | None = None,
@@ -79,6 +82,7 @@ def get_elbo(
     return np.float64(elbo.mean().item()) if return_mean else elbo.numpy()
 
 
+@check_arguments(only=INTEGERS)
 def get_reconstruction_error(
     model: HasEncoder,
     adata: AnnData | None = None,

@@ -13,10 +13,11 @@ import torch
 
 from cellvae.data.matrix_file import MatrixFile, check_new_file
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.averages import Wanted, decoded_parts, mean_expression
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.differential.pool import Pool, draw_pool, parts_of
-from cellvae.inference.differential.resampling import resampled
+from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.draws import draw_latent
 from cellvae.inference.expression_arguments import (
     check_library_size,
@@ -27,7 +28,7 @@ from cellvae.inference.genes import gene_positions, names_at
 from cellvae.inference.importance_options import ImportanceOptions, importance_options
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
-from cellvae.options import check_known
+from cellvae.options import check_arguments, check_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
+@check_arguments(only=INTEGERS)
 def get_normalized_expression(
     model: HasDecoder,
     adata: AnnData | None = None,
@@ -211,7 +213,7 @@ def draw_population(
     population = asked.cells.numpy()
     with evaluating(model):
         pool = draw_pool(model.module, asked, [population], n_draws, importance=False)
-        return resampled(model, adata, [population], pool, options, batch_size)
+        return resample_pool(model, adata, [population], pool, options, batch_size)
 
 
 def expression_of_pool(

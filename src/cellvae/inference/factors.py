@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder, HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +33,7 @@ class FactorsRegions(HasDecoder, Protocol):
     """Network that is `HasFactors`."""
 
 
+@check_arguments(only=INTEGERS)
 def get_depth_factors(
     model: HasEncoder,
     adata: AnnData | None = None,

@@ -15,9 +15,11 @@ from cellvae.distributions.normalized import CountDistribution
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.marginal import check_draws, log_marginal
 from cellvae.inference.pass_over import Pass, evaluating, pass_over
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,7 @@ MOST_TERMS = 2**23
 """Densities of single counts that are held in memory at a time."""
 
 
+@check_arguments(only=INTEGERS)
 def get_importance_weights(
     model: HasEncoder,
     adata: AnnData | None,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellvae.data.values import as_array, as_index
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.attributions import (
     AttributionSums,
     checked_arguments,
@@ -18,6 +19,7 @@ from cellvae.inference.attributions import (
 )
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +95,7 @@ def predict(
 ) -> tuple[np.ndarray | pd.DataFrame, pd.DataFrame]: ...
 
 
+@check_arguments(only=INTEGERS)
 def predict(
     model: HasClassifier,
     adata: AnnData | None = None,
@@ -166,7 +169,7 @@ def predict(
     words = checked_arguments(ig_args)
     sums = AttributionSums(model.registration.n_genes)
 
-    def attributed() -> Iterator[Any]:
+    def iter_attributed_batches() -> Iterator[Any]:
         """Batches, each attributed to genes before it is handed on."""
         for batch in batches_of(model, adata, indices, batch_size, counts=True):
             with evaluating(model):
@@ -174,7 +177,7 @@ def predict(
             sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
             yield batch
 
-    found = predicted_codes(model, attributed(), soft, use_posterior_mean)
+    found = predicted_codes(model, iter_attributed_batches(), soft, use_posterior_mean)
     table = sums.table(model.registration.genes)
     return as_labels(model, adata, indices, found, soft), table
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.pass_over import batches_of, evaluating
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +45,7 @@ def get_latent_representation(
 ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+@check_arguments(only=INTEGERS)
 def get_latent_representation(
     model: HasEncoder,
     adata: AnnData | None = None,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
+@check_arguments(only=INTEGERS)
 def get_latent_library_size(
     model: HasEncoder,
     adata: AnnData | None = None,

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from cellvae.contracts import Module
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.joint import log_weights
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasEncoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,6 +51,7 @@ def get_marginal_ll(
 ) -> np.ndarray: ...
 
 
+@check_arguments(only=INTEGERS)
 def get_marginal_ll(
     model: HasEncoder,
     adata: AnnData | None = None,

@@ -11,9 +11,11 @@ from torch import Tensor
 from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.draws import decode, draw_latent, in_parts
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
+@check_arguments(only=INTEGERS)
 def get_likelihood_parameters(
     model: HasDecoder,
     adata: AnnData | None = None,

@@ -22,9 +22,11 @@ from cellvae.evaluation.predictive import (
     Ranks,
     variation_of_cells,
 )
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.draws import decode, draw_latent
 from cellvae.inference.pass_over import Pass, evaluating
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,6 +79,7 @@ def measured_in(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
     return counts if raw is None else raw.take(cells).to(counts.device)
 
 
+@check_arguments(only=INTEGERS)
 def predicted(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
     """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
     latent = draw_latent(module, batch, n_samples)

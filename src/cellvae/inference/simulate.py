@@ -10,11 +10,13 @@ import torch
 
 from cellvae.distributions.sparse_counts import SparseCounts, draw_sparse
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.draws import decode, draw_latent
 from cellvae.inference.genes import gene_positions
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
+@check_arguments(only=INTEGERS)
 def posterior_predictive_sample(
     model: HasDecoder,
     adata: AnnData | None = None,

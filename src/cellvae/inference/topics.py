@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.elbo import losses
 from cellvae.inference.pass_over import batches_of, evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 from cellvae.seeds import generator
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class HasTopics(HasDecoder, Protocol):
     """Network that is `Topics`."""
 
 
+@check_arguments(only=INTEGERS)
 def get_feature_by_topic(model: HasTopics, n_samples: int = 5_000) -> pd.DataFrame:
     """Share of each feature in each topic: the mean of its posterior.
 
@@ -84,6 +87,7 @@ def get_feature_by_topic(model: HasTopics, n_samples: int = 5_000) -> pd.DataFra
     return pd.DataFrame(table, index=features, columns=names(table.shape[1]))
 
 
+@check_arguments(only=INTEGERS)
 def get_topic_shares(
     model: HasTopics,
     adata: AnnData | None = None,
@@ -149,6 +153,7 @@ def expected_shares(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
     return total / n_samples
 
 
+@check_arguments(only=INTEGERS)
 def get_perplexity(
     model: HasTopics,
     adata: AnnData | None = None,

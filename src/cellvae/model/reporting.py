@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
+from cellvae.folders import check_output_folder
 from cellvae.model.overview import SHOWN
 from cellvae.report import Chart, Facts, Gallery, Grid, Note, RunSummary, Section, write_page
 from cellvae.seeds import own_randomness
@@ -84,6 +85,7 @@ def write_report(
     target = Path(path).expanduser()
     if target.suffix.lower() not in (".html", ".htm"):
         raise InvalidOptionError(f"Expected a file that ends in .html; got '{path}'.")
+    check_output_folder(target.parent, "the folder of the page")
     if n_cells < 10:
         raise InvalidOptionError(f"Expected n_cells of at least 10; got {n_cells}.")
     cells = model.adata if adata is None else adata

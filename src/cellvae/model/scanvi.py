@@ -102,9 +102,11 @@ class SCANVIConfig(SCVIConfig):
         check_known(given, CLASSIFIER_OPTIONS, "classifier_parameters")
         for word, value in given.items():
             hint, bounds = CLASSIFIER_OPTIONS[word]
-            checked(f"classifier_parameters['{word}']", value, hint, bounds)
+            given[word] = checked(f"classifier_parameters['{word}']", value, hint, bounds)
+        if self.classifier_parameters is not None:
+            object.__setattr__(self, "classifier_parameters", given)
         if self.y_prior is not None and (
-            min(self.y_prior) <= 0 or abs(sum(self.y_prior) - 1) > 1e-3
+            not all(share > 0 for share in self.y_prior) or abs(sum(self.y_prior) - 1) > 1e-3
         ):
             raise InvalidOptionError(
                 f"Expected y_prior to be shares above 0 that sum to 1; got {self.y_prior}."

@@ -25,7 +25,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.entries import Entries
-from cellvae.errors import InvalidOptionError, UnknownOptionError
+from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
     differential_expression,
@@ -51,7 +51,7 @@ from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import beside, one_hot
 from cellvae.nn.dense import Activation
 from cellvae.nn.encoder import VarActivation
-from cellvae.options import Options, option
+from cellvae.options import Options, check_known, checked, option
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -141,15 +141,12 @@ class SCVIConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for word, value in (self.batch_embedding_kwargs or {}).items():
-            if word != "embedding_dim":
-                raise UnknownOptionError(
-                    f"batch_embedding_kwargs has no option '{word}'. It has: embedding_dim."
-                )
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
-                raise InvalidOptionError(
-                    f"Expected embedding_dim to be a whole number of at least 1; got {value!r}."
-                )
+        given = dict(self.batch_embedding_kwargs or {})
+        check_known(given, ("embedding_dim",), "batch_embedding_kwargs")
+        for word, value in given.items():
+            given[word] = checked(word, value, int, {"at_least": 1, "at_most": 65_536})
+        if self.batch_embedding_kwargs is not None:
+            object.__setattr__(self, "batch_embedding_kwargs", given)
 
     @property
     def embedding_dim(self) -> int:

@@ -20,7 +20,7 @@ def as_bytes(*arguments: Any) -> bytes:
     return b""
 
 
-def encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
     """Bytes from the text that protocol 2 writes for them."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise FileFormatError("Expected bytes written as latin1 text in the file.")
@@ -61,7 +61,7 @@ PLAIN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("builtins", "set"): set,
         ("__builtin__", "slice"): slice,
         ("builtins", "slice"): slice,
-        ("_codecs", "encode"): Maker(encoded),
+        ("_codecs", "encode"): Maker(encode_latin1),
         ("collections", "OrderedDict"): OrderedDict,
         ("collections", "defaultdict"): Maker(plain_dict),
         ("numpy", "dtype"): Kind,

@@ -322,7 +322,8 @@ def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> di
     Raises
     ------
     InvalidOptionError
-        If the precision is one in which counts and weights would lose their digits.
+        If the precision is one in which counts and weights would lose their digits, or gradients
+        are to be added up over something else than a number of batches.
     """
     if words.get("precision") in UNSUPPORTED_PRECISION:
         raise InvalidOptionError(
@@ -332,6 +333,14 @@ def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> di
         )
     ours = {*RUN_WORDS, *PROGRESS_WORDS, "enable_checkpointing", "callbacks"}
     arguments = {k: v for k, v in words.items() if k in trainer_words and k not in ours}
+    if arguments.get("accumulate_grad_batches") is not None:
+        name, value = "accumulate_grad_batches", arguments["accumulate_grad_batches"]
+        if isinstance(value, Mapping):
+            raise InvalidOptionError(
+                f"Expected {name} to be a whole number; got {value!r}. Numbers by epoch are given "
+                "with accumulate={epoch: batches}."
+            )
+        arguments[name] = checked(name, value, int, {"at_least": 1})
     if words.get("log_save_dir") is not None:
         arguments.setdefault("default_root_dir", words["log_save_dir"])
     return arguments

@@ -77,23 +77,27 @@ def train_words(
         Whether the model learns from labels, and so has `n_samples_per_label`.
     """
     rows = [
-        *named("train", "training", TrainOptions, {word: word for word in RUN_WORDS}),
-        *named("train", "training", SplitOptions, {word: word for word in SPLIT_WORDS[:3]}),
-        *named("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
-        *named("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
-        *named("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
-        *named("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_WORDS}),
-        *named("plan_kwargs", "optimizer", WarmupOptions, WARMUP_WORDS),
+        *field_words("train", "training", TrainOptions, {word: word for word in RUN_WORDS}),
+        *field_words("train", "training", SplitOptions, {word: word for word in SPLIT_WORDS[:3]}),
+        *field_words("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
+        *field_words("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
+        *field_words("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
+        *field_words("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_WORDS}),
+        *field_words("plan_kwargs", "optimizer", WarmupOptions, WARMUP_WORDS),
         *switches(),
-        *named("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_WORDS),
-        *named("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
-        *named("train", "training", TrainOptions, {"checkpointing_monitor": "checkpoint_monitor"}),
-        *named("plan_kwargs", "optimizer", CompileOptions, {"compile": "enabled"}),
-        *named("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_WORDS),
-        *named("train", "progress", ProgressOptions, PROGRESS_WORDS),
+        *field_words("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_WORDS),
+        *field_words("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
+        *field_words(
+            "train", "training", TrainOptions, {"checkpointing_monitor": "checkpoint_monitor"}
+        ),
+        *field_words("plan_kwargs", "optimizer", CompileOptions, {"compile": "enabled"}),
+        *field_words("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_WORDS),
+        *field_words("train", "progress", ProgressOptions, PROGRESS_WORDS),
     ]
     if learns_labels:
-        rows += named("train", "training", LoaderOptions, {word: word for word in LABEL_WORDS})
+        rows += field_words(
+            "train", "training", LoaderOptions, {word: word for word in LABEL_WORDS}
+        )
     rows += [
         TrainWord(
             name=word,
@@ -108,7 +112,9 @@ def train_words(
     return tuple(rows)
 
 
-def named(place: Place, topic: Topic, options: type, names: Mapping[str, str]) -> list[TrainWord]:
+def field_words(
+    place: Place, topic: Topic, options: type, names: Mapping[str, str]
+) -> list[TrainWord]:
     """Words for fields of a dataclass, by the names that they have there."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return [

@@ -336,3 +336,12 @@ class TrainOptions(Options):
     progress: ProgressOptions = field(default_factory=ProgressOptions)
     compile: CompileOptions = field(default_factory=CompileOptions)
     trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for epoch, n_batches in (self.accumulate or {}).items():
+            if epoch < 0 or n_batches < 1:
+                raise InvalidOptionError(
+                    "Expected accumulate to name epochs from 0, each with at least 1 batch; "
+                    f"got {dict(self.accumulate or {})}."
+                )

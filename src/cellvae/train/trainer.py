@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options import TrainOptions
@@ -19,6 +21,10 @@ from cellvae.train.quiet_logger import QuietLogger, needs_logger
 LOG_EVERY = 10
 LIMIT = "CELLVAE_LIMIT_BATCHES"
 """Name of the environment variable with the most batches of an epoch, to try a script quickly."""
+
+
+REFUSALS = (AttributeError, MisconfigurationException, RuntimeError, TypeError, ValueError)
+"""What Lightning's trainer raises for arguments that it cannot take."""
 
 
 def make_trainer(
@@ -50,7 +56,7 @@ def make_trainer(
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
-        **options.trainer,
+        **{name: as_python_number(value) for name, value in options.trainer.items()},
     }
     arguments["strategy"] = pick_strategy(arguments.get("strategy", "auto"), arguments["devices"])
     if root is not None:
@@ -64,8 +70,13 @@ def make_trainer(
         arguments["logger"] = QuietLogger() if needed else False
     try:
         return pl.Trainer(**arguments)
-    except (ValueError, TypeError, RuntimeError) as failure:
+    except REFUSALS as failure:
         raise InvalidOptionError(f"Lightning's Trainer refused an argument: {failure}") from failure
+
+
+def as_python_number(value: Any) -> Any:
+    """Number of Python in place of one of NumPy, which Lightning's trainer refuses."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def pick_accelerator(accelerator: str) -> str:
@@ -76,8 +87,16 @@ def pick_accelerator(accelerator: str) -> str:
 
 
 def pick_devices(devices: int | str | Sequence[int]) -> Any:
-    """Devices for Lightning; `"auto"` is one."""
+    """Devices for Lightning; `"auto"` is one.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there are none.
+    """
     wanted = list(devices) if isinstance(devices, tuple) else devices
+    if wanted in (0, "0", []):
+        raise InvalidOptionError(f"Expected devices to be at least one; got {devices!r}.")
     return 1 if wanted == "auto" else wanted
 
 

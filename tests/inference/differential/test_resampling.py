@@ -53,7 +53,7 @@ def test_draws_are_those_that_have_weight(
     options = ImportanceOptions(max_cells=5, truncation=True)
     with evaluating(model):
         pool = draw_pool(model.module, asked, populations, 50, importance=False)
-        found = resampling.resampled(model, None, populations, pool, options, 16)
+        found = resampling.resample_pool(model, None, populations, pool, options, 16)
     for place, cells in enumerate(populations):
         call = weigh[place]
         assert call["indices"] is cells
@@ -200,5 +200,5 @@ def test_true_posteriors_leave_the_draws_alike(linear: Callable[..., Any]) -> No
         with evaluating(model):
             torch.manual_seed(0)
             pool = draw_pool(model.module, asked, [np.arange(40)], 25, importance=False)
-            resampling.resampled(model, None, [np.arange(40)], pool, options, None)
+            resampling.resample_pool(model, None, [np.arange(40)], pool, options, None)
     np.testing.assert_allclose(weights[0], 1 / 25, rtol=1e-3)

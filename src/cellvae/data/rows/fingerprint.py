@@ -27,11 +27,11 @@ def fingerprint(rows: ColumnRows[Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for column in rows.columns.values():
         if isinstance(column, SparseColumn | DenseColumn):
-            digest.update(cell_checksums(column, spread(column)).tobytes())
+            digest.update(cell_checksums(column, sample_cells_evenly(column)).tobytes())
     return digest.hexdigest()
 
 
-def spread(column: Column) -> NDArray[np.int64]:
+def sample_cells_evenly(column: Column) -> NDArray[np.int64]:
     """Numbers of some cells, evenly spaced, that have about `LOOKED_AT` values."""
     n = max(16, int(LOOKED_AT // max(values_per_cell(column), 1)))
     return np.arange(0, len(column), max(1, -(-len(column) // n)))

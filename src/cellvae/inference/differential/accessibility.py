@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cellvae.data.rows.absent import lacks_counts
 from cellvae.data.values import Scalar
 from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.differential.arguments import (
     check_batches,
     check_cells_asked,
@@ -24,11 +25,12 @@ from cellvae.inference.differential.groups import populations_of_cells, populati
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
 from cellvae.inference.differential.pool import draw_pool
-from cellvae.inference.differential.resampling import resampled
+from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import with_groups
 from cellvae.inference.importance_options import importance_options
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,7 @@ def difference(first: NDArray[Any], second: NDArray[Any], pseudocount: float) ->
     return values
 
 
+@check_arguments(only=INTEGERS)
 def differential_accessibility(
     model: HasAccessibility,
     adata: AnnData | None = None,
@@ -226,7 +229,7 @@ def differential_accessibility(
         per_cell = importance and by_population is None
         pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
         if by_population is not None:
-            pool = resampled(model, adata, found.cells, pool, by_population, batch_size)
+            pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             both = (comparison.first, comparison.second)

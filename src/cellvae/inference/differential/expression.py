@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cellvae.data.rows.absent import lacks_counts
 from cellvae.data.values import Scalar
+from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.counterfactual import batch_codes
 from cellvae.inference.differential.arguments import (
     check_batches,
@@ -27,12 +28,13 @@ from cellvae.inference.differential.groups import (
 from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
 from cellvae.inference.differential.outliers import without_outliers
 from cellvae.inference.differential.pool import Pool, decoded, draw_pool, expected_counts
-from cellvae.inference.differential.resampling import resampled
+from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import frame
 from cellvae.inference.importance_options import importance_options
 from cellvae.inference.pass_over import evaluating, pass_over
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import HasDecoder
+from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from cellvae.data.cells import Cells
 
 
+@check_arguments(only=INTEGERS)
 def differential_expression(
     model: HasDecoder,
     adata: AnnData | None = None,
@@ -188,7 +191,7 @@ def differential_expression(
         per_cell = importance and by_population is None
         pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
         if by_population is not None:
-            pool = resampled(model, adata, found.cells, pool, by_population, batch_size)
+            pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
         for place, first, second in pairs(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             columns = tested(

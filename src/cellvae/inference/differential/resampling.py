@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import HasDecoder
 
 
-def resampled(
+def resample_pool(
     model: HasDecoder,
     adata: AnnData | None,
     populations: list[NDArray[np.int64]],

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.data.values import Scalar, repeated
+from cellvae.data.values import Scalar, constant_column
 from cellvae.inference.differential.bayes import called_at_fdr
 from cellvae.inference.differential.counted import CountedMeans
 from cellvae.inference.differential.groups import Comparison
@@ -90,6 +90,6 @@ def with_groups(table: pd.DataFrame, names: tuple[Scalar, Scalar]) -> pd.DataFra
     """Table with columns that say what was compared; groups keep their type."""
     first, second = names
     table["comparison"] = f"{first} vs {second}"
-    table["group1"] = repeated(first, table.index)
-    table["group2"] = repeated(second, table.index)
+    table["group1"] = constant_column(first, table.index)
+    table["group2"] = constant_column(second, table.index)
     return table

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.folders import check_output_folder
 from cellvae.messages import logger
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
@@ -57,7 +58,7 @@ class RunLogger(pl.Callback):
                 f"Expected level to be one of {', '.join(levels)}; got {level!r}."
                 f"{did_you_mean(str(level), levels)}"
             )
-        self.run_dir = None if run_dir is None else Path(run_dir).expanduser()
+        self.run_dir = None if run_dir is None else check_output_folder(run_dir, "run_dir")
         self.level = level
         self.folder: Path | None = None
         self.handlers: list[logging.Handler] = []

@@ -45,7 +45,7 @@ class Stage(Options):
 
     epochs: int | None = option(None, at_least=1)
     freeze: Any = None
-    lr: float | None = option(None, above=0)
+    lr: float | None = option(None, at_least=0)
     lr_factor: float | None = option(None, above=0)
     kl_weight: float | None = option(None, at_least=0)
 
@@ -89,9 +89,9 @@ class Stages(pl.Callback):
     @check_arguments("stages")
     def __init__(self, stages: Sequence[Stage], verbose: bool = False) -> None:
         super().__init__()
+        check_stages(stages)
         self.stages = list(stages)
         self.verbose = verbose
-        check_stages(self.stages)
         lengths = [stage.epochs or 0 for stage in self.stages[:-1]]
         self.first_epochs = list(accumulate(lengths, initial=0))
         self.clear()
@@ -225,6 +225,8 @@ def check_stages(stages: Sequence[Stage]) -> None:
     InvalidOptionError
         If there are none, or one that is not the last does not say how long it is.
     """
+    if not isinstance(stages, Sequence):
+        raise InvalidOptionError(f"Expected a list of stages, each a Stage; got {stages!r:.100}.")
     if not stages:
         raise InvalidOptionError("Expected at least one Stage; got none.")
     for i, stage in enumerate(stages):
