@@ -205,7 +205,7 @@ def test_models_can_be_kept_at_the_end_of_each_stage(tmp_path: Path) -> None:
         (lambda: Stages([{"epochs": 3}]), r"Stage\(epochs=...\); got"),  # type: ignore[list-item]
         (lambda: Stage(lr=0.1, lr_factor=0.1), "lr or lr_factor"),
         (lambda: Stage(epochs=0), "epochs to be at least 1; got 0"),
-        (lambda: Stage(lr=0.0), "lr to be above 0"),
+        (lambda: Stage(lr=-0.1), "lr to be at least 0; got -0.1"),
         (lambda: Stage(kl_weight=-1.0), "kl_weight to be at least 0"),
     ],
 )
@@ -238,3 +238,10 @@ def test_real_cells_in_two_stages(shared_data: Path) -> None:
     assert watch.moved() == [False, False, False, True, True]
     elbo = model.history["elbo_train"].iloc[:, 0]
     assert elbo.iloc[-1] < elbo.iloc[2] < elbo.iloc[0]
+
+
+def test_a_stage_may_have_a_learning_rate_of_0(module: Any, rows: Any, split: Split) -> None:
+    before = [p.detach().clone() for p in module.parameters()]
+    outcome = run(module, rows, split, Stages([Stage(lr=0.0)]))
+    assert outcome.report.epochs == 6
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
