@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cellvae import allocation
-from cellvae.allocation import KEPT, USUAL, memory_kept
+from cellvae.allocation import RETAIN_FREED_MEMORY, GLIBC_DEFAULTS, retain_freed_memory
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="page faults are counted on Linux"
@@ -41,9 +41,9 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No variables of the allocator, and no library remembered."""
     for name in allocation.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    allocation.tunable.cache_clear()
+    allocation.find_glibc.cache_clear()
     yield
-    allocation.tunable.cache_clear()
+    allocation.find_glibc.cache_clear()
 
 
 def faults_of_twenty() -> int:
@@ -58,9 +58,9 @@ def faults_of_twenty() -> int:
 
 @pytest.mark.usefixtures("untouched")
 def test_memory_that_was_freed_is_used_again() -> None:
-    if allocation.tunable() is None:
+    if allocation.find_glibc() is None:
         pytest.skip("the C library is not glibc")
-    with memory_kept():
+    with retain_freed_memory():
         faults_of_twenty()
         kept = faults_of_twenty()
     # Forty allocations of 2,048 pages each.
@@ -69,7 +69,7 @@ def test_memory_that_was_freed_is_used_again() -> None:
 
 @pytest.mark.usefixtures("untouched")
 def test_what_was_kept_is_given_back() -> None:
-    if allocation.tunable() is None:
+    if allocation.find_glibc() is None:
         pytest.skip("the C library is not glibc")
     page = resource.getpagesize()
 
@@ -77,7 +77,7 @@ def test_what_was_kept_is_given_back() -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * page
 
     before = resident()
-    with memory_kept():
+    with retain_freed_memory():
         parts = [torch.ones(2**20) for _ in range(64)]
         del parts
         inside = resident() - before
@@ -88,11 +88,11 @@ def test_what_was_kept_is_given_back() -> None:
 def test_only_the_outermost_context_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
     monkeypatch.setattr(allocation, "tunable", lambda: library)
-    with memory_kept():
-        with pytest.raises(KeyError), memory_kept():
+    with retain_freed_memory():
+        with pytest.raises(KeyError), retain_freed_memory():
             raise KeyError
-        assert library.told == list(KEPT)
-    assert library.told == [*KEPT, *USUAL]
+        assert library.told == list(RETAIN_FREED_MEMORY)
+    assert library.told == [*RETAIN_FREED_MEMORY, *GLIBC_DEFAULTS]
     assert library.n_trimmed == 1
 
 
@@ -102,18 +102,18 @@ def test_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
-        with memory_kept():
+        with retain_freed_memory():
             inside.set()
             leave.wait(30)
 
     thread = threading.Thread(target=other)
-    with memory_kept():
+    with retain_freed_memory():
         thread.start()
         assert inside.wait(30)
-    assert library.told == list(KEPT)
+    assert library.told == list(RETAIN_FREED_MEMORY)
     leave.set()
     thread.join(30)
-    assert library.told == [*KEPT, *USUAL]
+    assert library.told == [*RETAIN_FREED_MEMORY, *GLIBC_DEFAULTS]
 
 
 @pytest.mark.usefixtures("untouched")
@@ -122,6 +122,6 @@ def test_a_user_who_tunes_the_library_is_left_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "1")
-    assert allocation.tunable() is None
-    with memory_kept():
+    assert allocation.find_glibc() is None
+    with retain_freed_memory():
         pass

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def matrix() -> sparse.csr_matrix:
     return sparse.csr_matrix(whole)
 
 
-def entries_of(matrix: sparse.csr_matrix) -> Entries:
-    return Entries(
+def entries_of(matrix: sparse.csr_matrix) -> CSRBatch:
+    return CSRBatch(
         torch.from_numpy(matrix.data),
         torch.from_numpy(matrix.indices.astype(np.int32)),
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -31,12 +31,12 @@ def entries_of(matrix: sparse.csr_matrix) -> Entries:
 def test_all_values_and_sums(matrix: sparse.csr_matrix) -> None:
     entries = entries_of(matrix)
     assert entries.n_cells == 7
-    np.testing.assert_array_equal(entries.dense(), matrix.toarray())
-    np.testing.assert_array_equal(entries.sizes().numpy(), matrix.sum(axis=1))
+    np.testing.assert_array_equal(entries.to_dense(), matrix.toarray())
+    np.testing.assert_array_equal(entries.sum_by_cell().numpy(), matrix.sum(axis=1))
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 7), (0, 3), (2, 3), (3, 7), (4, 4)])
 def test_a_part_has_the_cells_of_it(matrix: sparse.csr_matrix, start: int, end: int) -> None:
-    part = entries_of(matrix).part(start, end)
+    part = entries_of(matrix).slice_cells(start, end)
     assert part.n_cells == end - start
-    np.testing.assert_array_equal(part.dense(), matrix.toarray()[start:end])
+    np.testing.assert_array_equal(part.to_dense(), matrix.toarray()[start:end])

@@ -14,10 +14,10 @@ from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.options import (
     Options,
     check_arguments,
-    check_known,
-    checked,
-    described,
-    from_words,
+    check_kwargs,
+    check_value,
+    describe_annotation,
+    from_kwargs,
     option,
 )
 
@@ -122,7 +122,7 @@ def test_every_error_is_the_builtin_one_too() -> None:
     with pytest.raises(ValueError, match="minutes"):
         Oven(minutes=0)
     with pytest.raises(TypeError, match="'heet'"):
-        from_words(Oven, {"heet": 1}, "oven()")
+        from_kwargs(Oven, {"heet": 1}, "oven()")
 
 
 def test_options_cannot_be_changed() -> None:
@@ -131,29 +131,29 @@ def test_options_cannot_be_changed() -> None:
 
 
 def test_options_are_made_from_the_words_of_a_caller() -> None:
-    assert from_words(Oven, {"heat": 90}, "oven()") == Oven(heat=90.0)
+    assert from_kwargs(Oven, {"heat": 90}, "oven()") == Oven(heat=90.0)
     with pytest.raises(UnknownOptionError) as caught:
-        from_words(Oven, {"heta": 90}, "oven()")
+        from_kwargs(Oven, {"heta": 90}, "oven()")
     assert str(caught.value) == "oven() has no option 'heta'. Did you mean 'heat'?"
 
 
 def test_known_words_are_listed_where_none_is_close() -> None:
-    check_known({"a": 1}, ["a", "b"], "f()")
+    check_kwargs({"a": 1}, ["a", "b"], "f()")
     with pytest.raises(UnknownOptionError) as caught:
-        check_known(["zzz"], ["beta", "alpha"], "f()")
+        check_kwargs(["zzz"], ["beta", "alpha"], "f()")
     assert str(caught.value) == "f() has no option 'zzz'. It has: alpha, beta."
 
 
 def test_one_value_can_be_checked_alone() -> None:
-    assert checked("n", np.int8(4), int, {"at_least": 4}) == 4
+    assert check_value("n", np.int8(4), int, {"at_least": 4}) == 4
     with pytest.raises(InvalidOptionError, match="n to be at least 5; got 4"):
-        checked("n", 4, int, {"at_least": 5})
+        check_value("n", 4, int, {"at_least": 5})
 
 
 def test_annotations_are_described_in_words() -> None:
-    assert described(int | None) == "a whole number or None"
-    assert described(Literal["a", "b"] | float) == "'a', 'b' or a number"
-    assert described(list[int] | dict[str, int]) == "a list of whole numbers or dict"
+    assert describe_annotation(int | None) == "a whole number or None"
+    assert describe_annotation(Literal["a", "b"] | float) == "'a', 'b' or a number"
+    assert describe_annotation(list[int] | dict[str, int]) == "a list of whole numbers or dict"
 
 
 def test_arguments_of_functions_are_checked_and_converted() -> None:

@@ -13,11 +13,11 @@ from torch.distributions import Normal
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys
 from cellvae.data.fields import Counts
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation
 from cellvae.model import Model, register
-from cellvae.model.pyro_loss import pyro_loss
+from cellvae.model.pyro_loss import pyro_elbo_loss
 from cellvae.nn import Encoder
 from cellvae.options import Options, option
 
@@ -73,10 +73,10 @@ class ProgrammesModule(Module[Batch]):
 
     def decode(self, latent: Latent, batch: Batch) -> Poisson:
         scale = self.shares(latent.sample, self.mean)
-        return Poisson(latent.library.exp() * scale, scale=scale)
+        return Poisson(latent.log_library.exp() * scale, scale=scale)
 
     def loss(self, batch: Batch, kl_weight: Tensor) -> Loss:
-        return pyro_loss(self.model, self.guide, batch.counts, kl_weight, n_cells=self.n_cells)
+        return pyro_elbo_loss(self.model, self.guide, batch.counts, kl_weight, n_cells=self.n_cells)
 
 
 @register
@@ -90,7 +90,7 @@ class Programmes(Model):
 
     @classmethod
     def setup_anndata(cls, adata, layer=None):
-        cls.register(adata, keys_from_words({"layer": layer}, CountKeys))
+        cls.register(adata, keys_from_kwargs({"layer": layer}, CountKeys))
 
     @staticmethod
     def fields(keys):

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys
 from cellvae.data.fields import Category, Counts
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
 from cellvae.model import Model, register
@@ -52,7 +52,7 @@ class PoissonVAEModule(Module[Batch]):
     def decode(self, latent: Latent, batch: Batch) -> Poisson:
         hidden = self.decoder(latent.sample, [batch.batch])
         scale = self.shares(hidden).softmax(dim=-1)
-        return Poisson(latent.library.exp() * scale, scale=scale)
+        return Poisson(latent.log_library.exp() * scale, scale=scale)
 
     def loss(self, batch: Batch, kl_weight: Tensor) -> Loss:
         latent = self.encode(batch)
@@ -60,9 +60,9 @@ class PoissonVAEModule(Module[Batch]):
         standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0)
         kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
         return Loss(
-            objective=(reconstruction + self.beta * kl_weight * kl).mean(),
+            loss=(reconstruction + self.beta * kl_weight * kl).mean(),
             reconstruction=reconstruction,
-            kl=kl,
+            kl_local=kl,
             kl_global=torch.zeros_like(kl).sum(),
         )
 
@@ -79,7 +79,7 @@ class PoissonVAE(Model):
 
     @classmethod
     def setup_anndata(cls, adata, layer=None, batch_key=None):
-        cls.register(adata, keys_from_words({"layer": layer, "batch_key": batch_key}, CountKeys))
+        cls.register(adata, keys_from_kwargs({"layer": layer, "batch_key": batch_key}, CountKeys))
 
     @staticmethod
     def fields(keys):

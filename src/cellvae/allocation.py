@@ -13,14 +13,14 @@ from typing import Any
 
 # Numbers of the parameters in malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
-KEPT = (
+RETAIN_FREED_MEMORY = (
     (MMAP_MAX, 0),
     (TRIM_THRESHOLD, 2**31 - 1),
     (TOP_PAD, 2**26),
 )
 """Nothing that is freed goes back to the system: every allocation comes from one heap."""
 # What the library sets by itself once a program has freed a block of 32 MiB, its largest threshold.
-USUAL = (
+GLIBC_DEFAULTS = (
     (MMAP_MAX, 65_536),
     (MMAP_THRESHOLD, 2**25),
     (TRIM_THRESHOLD, 2**26),
@@ -38,7 +38,7 @@ _n_inside = 0
 
 
 @contextmanager
-def memory_kept() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Context in which freed memory is kept for what is allocated next.
 
     A step of training frees what it has allocated, and the next one allocates as much again. By
@@ -48,26 +48,26 @@ def memory_kept() -> Iterator[None]:
     the library's own variables.
     """
     global _n_inside
-    library = tunable()
+    library = find_glibc()
     if library is None:
         yield
         return
     with _lock:
         _n_inside += 1
         if _n_inside == 1:
-            tune(library, KEPT)
+            set_malloc_parameters(library, RETAIN_FREED_MEMORY)
     try:
         yield
     finally:
         with _lock:
             _n_inside -= 1
             if not _n_inside:
-                tune(library, USUAL)
+                set_malloc_parameters(library, GLIBC_DEFAULTS)
                 library.malloc_trim(ctypes.c_size_t(0))
 
 
 @cache
-def tunable() -> Any:
+def find_glibc() -> Any:
     """The C library, where it is glibc and nobody has told it what to do; else None."""
     if not sys.platform.startswith("linux") or any(name in os.environ for name in VARIABLES):
         return None
@@ -78,7 +78,7 @@ def tunable() -> Any:
     return library if known else None
 
 
-def tune(library: Any, values: tuple[tuple[int, int], ...]) -> None:
+def set_malloc_parameters(library: Any, values: tuple[tuple[int, int], ...]) -> None:
     """Set parameters of the allocator."""
     mallopt: Callable[[int, int], int] = library.mallopt
     for parameter, value in values:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from cellvae.kept import Kept
+from cellvae.kept import FrozenWeights
 
 B = TypeVar("B", bound=tuple)
 B_co = TypeVar("B_co", bound=tuple, covariant=True)
@@ -31,7 +31,7 @@ class Rows(Protocol[B_co]):
         ...
 
 
-class Block(NamedTuple):
+class StepBlock(NamedTuple):
     """What Lightning sees as one batch: rows, and which of them make up each optimizer step."""
 
     rows: Rows[Any]
@@ -45,41 +45,41 @@ class Latent(NamedTuple):
     """q(z | x), [cells, latent]."""
     sample: Float[Tensor, "*samples cells latent"]
     """Draw in the space that the decoder reads."""
-    library: Float[Tensor, "*samples cells 1"]
+    log_library: Float[Tensor, "*samples cells 1"]
     """Natural logarithm of the size of each cell."""
-    library_posterior: Normal | None = None
+    log_library_posterior: Normal | None = None
     """q(library | x), [cells, 1]; None where the library is observed."""
 
 
 class Loss(NamedTuple):
     """Loss of a batch: what the optimizer minimises, and the parts that people read."""
 
-    objective: Float[Tensor, ""]
+    loss: Float[Tensor, ""]
     """Mean per cell, with weighted KL; nats per cell."""
     reconstruction: Float[Tensor, " cells"]
     """Negative log-likelihood of the counts; nats."""
-    kl: Float[Tensor, " cells"]
+    kl_local: Float[Tensor, " cells"]
     """Divergence of the local latent variables from their priors, not weighted; nats."""
     kl_global: Float[Tensor, ""]
     """Divergence of variables shared by all cells; nats."""
-    extra: tuple[Tensor, ...] = ()
+    extra_metrics: tuple[Tensor, ...] = ()
     """Further sums over cells, of any shape, which the module's `measures` makes metrics of."""
 
 
 class Module(nn.Module, ABC, Generic[B]):
     """The mathematics of one model: tensors in, distributions and a loss out."""
 
-    extra_names: tuple[str, ...] = ()
+    extra_metric_names: tuple[str, ...] = ()
     """Names of the metrics beside those of the loss; `train_` or `validation_` comes before."""
     loss_weights: Mapping[str, float] = MappingProxyType({})
     """Weights of parts of the loss that users can choose in `plan_kwargs`, and their defaults."""
     n_cells: int = 1
     """Cells that a run trains on, among which terms that all cells share are divided."""
-    can_be_recorded: bool = True
+    cuda_graph_safe: bool = True
     """Whether a step asks a device for the same whatever the numbers are, so it can be recorded."""
-    latent_is_normal: bool = True
+    latent_is_gaussian: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
-    kept: Kept = Kept()
+    frozen_weights: FrozenWeights = FrozenWeights()
     """What training leaves as it is."""
 
     @abstractmethod
@@ -114,21 +114,21 @@ class Module(nn.Module, ABC, Generic[B]):
         """p(library), [cells, 1]; None where the library is observed."""
         return None
 
-    def measures(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
+    def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
         """Metrics named in `extra_names`, of what losses carried, added up over an epoch."""
         return {}
 
-    def keep(self, kept: Kept) -> None:
+    def freeze(self, frozen_weights: FrozenWeights) -> None:
         """Let training leave this as it is from now on."""
-        self.kept = kept
+        self.frozen_weights = frozen_weights
         parameters = dict(self.named_parameters())
-        for name in kept.whole:
+        for name in frozen_weights.parameters:
             parameters[name].requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
         """Put the network in training mode, but for the layers that are kept still."""
         super().train(mode)
-        for name in self.kept.still:
+        for name in self.frozen_weights.eval_modules:
             self.get_submodule(name).eval()
         return self
 

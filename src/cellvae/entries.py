@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Entries(NamedTuple):
+class CSRBatch(NamedTuple):
     """Sparse counts, or what was made of them one by one, [cells, genes].
 
     The genes of a cell are in order, each at most once. For modules that say `reads_entries`.
@@ -17,36 +17,36 @@ class Entries(NamedTuple):
 
     values: Float[Tensor, " entries"]
     """What is not zero, cell by cell."""
-    genes: Int[Tensor, " entries"]
+    indices: Int[Tensor, " entries"]
     """Gene of each value, of 32 bits."""
-    starts: Int[Tensor, " cells_and_one"]
+    indptr: Int[Tensor, " cells_and_one"]
     """Where each cell begins, and where the last one ends, of 64 bits."""
     n_genes: int
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        return len(self.starts) - 1
+        return len(self.indptr) - 1
 
-    def sizes(self) -> Float[Tensor, "cells 1"]:
+    def sum_by_cell(self) -> Float[Tensor, "cells 1"]:
         """Sum of each cell."""
-        return torch.segment_reduce(self.values, "sum", offsets=self.starts).unsqueeze(-1)
+        return torch.segment_reduce(self.values, "sum", offsets=self.indptr).unsqueeze(-1)
 
-    def part(self, start: int, end: int) -> Entries:
+    def slice_cells(self, start: int, end: int) -> CSRBatch:
         """Cells from `start` to before `end`; nothing is copied but where they begin."""
-        first, beyond = int(self.starts[start]), int(self.starts[end])
-        return Entries(
+        first, beyond = int(self.indptr[start]), int(self.indptr[end])
+        return CSRBatch(
             self.values[first:beyond],
-            self.genes[first:beyond],
-            self.starts[start : end + 1] - first,
+            self.indices[first:beyond],
+            self.indptr[start : end + 1] - first,
             self.n_genes,
         )
 
-    def dense(self) -> Float[Tensor, "cells genes"]:
+    def to_dense(self) -> Float[Tensor, "cells genes"]:
         """All values, zeros too."""
         # The number of entries is known here: no device is asked for it.
         cells = torch.arange(self.n_cells, device=self.values.device).repeat_interleave(
-            self.starts.diff(), output_size=len(self.values)
+            self.indptr.diff(), output_size=len(self.values)
         )
         out = self.values.new_zeros(self.n_cells, self.n_genes)
-        return out.index_put_((cells, self.genes.long()), self.values)
+        return out.index_put_((cells, self.indices.long()), self.values)

@@ -107,14 +107,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{lowered[close[0]]}'?" if close else ""
 
 
-def named(values: Sequence[object], most: int = 5) -> str:
+def quote_names(values: Sequence[object], most: int = 5) -> str:
     """Values quoted in a row for a message, cut after `most` of them."""
     shown = ", ".join(repr(str(value)) for value in values[:most])
     left = len(values) - most
     return f"{shown} and {left:,} more" if left > 0 else shown
 
 
-def many(n: int, what: str) -> str:
+def count_noun(n: int, what: str) -> str:
     """How many of something: "1 other", "2 others"."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cellvae.model import POISSONVI
-from cellvae.model.absent import no_model
+from cellvae.model.absent import missing_model_error
 
 __all__ = ["POISSONVI"]
 
 
 def __getattr__(name: str) -> object:
-    raise no_model("cellvae.external", name)
+    raise missing_model_error("cellvae.external", name)
 
 
 def __dir__() -> list[str]:

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from cellvae.errors import FileFormatError
 
 
-class Part(NamedTuple):
+class WeightSlice(NamedTuple):
     """Ranges of a tensor along one of its dimensions."""
 
     dim: int
     ranges: tuple[tuple[int, int], ...]
 
-    def of(self, tensor: Tensor) -> Iterator[Tensor]:
+    def select(self, tensor: Tensor) -> Iterator[Tensor]:
         """Views of the ranges."""
         for start, stop in self.ranges:
             yield tensor.narrow(self.dim, start, stop - start)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class FrozenWeights:
     """What training leaves as it is in a network that began as another one.
 
     Parameters
@@ -37,35 +37,35 @@ class Kept:
         Names of layers of normalisation and dropout that work in training as they do afterwards.
     """
 
-    whole: tuple[str, ...] = ()
-    parts: Mapping[str, Part] = field(default_factory=dict)
-    still: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    slices: Mapping[str, WeightSlice] = field(default_factory=dict)
+    eval_modules: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.parts or self.still)
+        return bool(self.parameters or self.slices or self.eval_modules)
 
     def tensors(self, module: nn.Module) -> Iterator[Tensor]:
         """Views of everything that stays, in the same order for networks of the same kind."""
         parameters = dict(module.named_parameters())
-        for name in self.whole:
+        for name in self.parameters:
             yield parameters[name].detach()
-        for name, part in self.parts.items():
-            yield from part.of(parameters[name].detach())
-        for name in self.still:
+        for name, part in self.slices.items():
+            yield from part.select(parameters[name].detach())
+        for name in self.eval_modules:
             yield from module.get_submodule(name).buffers()
 
     def to_json(self) -> dict[str, object]:
         """Values for JSON."""
         return {
-            "whole": list(self.whole),
+            "whole": list(self.parameters),
             "parts": {
-                name: [dim, [*map(list, ranges)]] for name, (dim, ranges) in self.parts.items()
+                name: [dim, [*map(list, ranges)]] for name, (dim, ranges) in self.slices.items()
             },
-            "still": list(self.still),
+            "still": list(self.eval_modules),
         }
 
     @classmethod
-    def from_json(cls, values: object, module: nn.Module) -> Kept:
+    def from_json(cls, values: object, module: nn.Module) -> FrozenWeights:
         """What stays in a network, from the values of its JSON object.
 
         Raises
@@ -81,7 +81,7 @@ class Kept:
         try:
             whole, still = tuple(values["whole"]), tuple(values["still"])  # type: ignore[index]
             parts = {
-                str(name): Part(int(dim), tuple((int(start), int(stop)) for start, stop in ranges))
+                str(name): WeightSlice(int(dim), tuple((int(start), int(stop)) for start, stop in ranges))
                 for name, (dim, ranges) in values["parts"].items()  # type: ignore[index]
             }
             sizes = {name: parameters[name].shape[part.dim] for name, part in parts.items()}

@@ -18,7 +18,7 @@ from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-KINDS: Mapping[object, str] = types.MappingProxyType(
+TYPE_NAMES: Mapping[object, str] = types.MappingProxyType(
     {
         type(None): "None",
         bool: "True or False",
@@ -65,13 +65,13 @@ class Options:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = checked(
+            value = check_value(
                 field.name, getattr(self, field.name), hints[field.name], field.metadata
             )
             object.__setattr__(self, field.name, value)
 
 
-def from_words(cls: type[T], words: Mapping[str, Any], caller: str) -> T:
+def from_kwargs(cls: type[T], kwargs: Mapping[str, Any], caller: str) -> T:
     """Options made from the keywords that a caller got.
 
     Raises
@@ -79,11 +79,11 @@ def from_words(cls: type[T], words: Mapping[str, Any], caller: str) -> T:
     UnknownOptionError
         If a keyword is not a field of the options.
     """
-    check_known(words, [field.name for field in dataclasses.fields(cls)], caller)  # type: ignore[arg-type]
-    return cls(**words)
+    check_kwargs(kwargs, [field.name for field in dataclasses.fields(cls)], caller)  # type: ignore[arg-type]
+    return cls(**kwargs)
 
 
-def check_known(words: Collection[str], known: Collection[str], caller: str) -> None:
+def check_kwargs(kwargs: Collection[str], known: Collection[str], caller: str) -> None:
     """Check that every keyword is one that the caller has.
 
     Raises
@@ -91,7 +91,7 @@ def check_known(words: Collection[str], known: Collection[str], caller: str) -> 
     UnknownOptionError
         For the first that is not, with the closest name; also where a name is no text.
     """
-    for word in words:
+    for word in kwargs:
         if not isinstance(word, str):
             raise UnknownOptionError(f"Expected names of options of {caller}; got {word!r:.100}.")
         if word not in known:
@@ -100,7 +100,7 @@ def check_known(words: Collection[str], known: Collection[str], caller: str) -> 
             raise UnknownOptionError(f"{caller} has no option '{word}'.{close}{listed}")
 
 
-def checked(
+def check_value(
     name: str, value: Any, hint: Any, bounds: Mapping[str, float] = types.MappingProxyType({})
 ) -> Any:
     """Value in the type its annotation names (a NumPy integer becomes an int).
@@ -110,13 +110,13 @@ def checked(
     InvalidOptionError
         If it is of another type, not among the choices, or out of range.
     """
-    for candidate in members(hint):
-        fits, converted = as_type(value, candidate)
+    for candidate in union_members(hint):
+        fits, converted = convert_to_type(value, candidate)
         if fits:
             check_range(name, converted, bounds)
             return converted
     raise InvalidOptionError(
-        f"Expected {name} to be {described(hint)}; got {value!r:.100}.{suggestion(value, hint)}"
+        f"Expected {name} to be {describe_annotation(hint)}; got {value!r:.100}.{suggest_choice(value, hint)}"
     )
 
 
@@ -162,25 +162,25 @@ def with_checked_arguments(function: F, skipped: Collection[str], only: Collecti
                 and name not in skipped
                 and kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
             ):
-                bound.arguments[name] = checked(name, value, hints()[name])
+                bound.arguments[name] = check_value(name, value, hints()[name])
         return function(*bound.args, **bound.kwargs)
 
     return checked_call  # type: ignore[return-value]
 
 
-def members(hint: Any) -> tuple[Any, ...]:
+def union_members(hint: Any) -> tuple[Any, ...]:
     """Alternatives of an annotation."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return typing.get_args(hint)
     return (hint,)
 
 
-def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
+def convert_to_type(value: Any, hint: Any) -> tuple[bool, Any]:
     """Whether a value fits one annotation, and the value in that type."""
     origin = typing.get_origin(hint)
-    truth = is_truth(value)
+    truth = is_bool(value)
     if origin is Literal:
-        return as_choice(value, typing.get_args(hint))
+        return match_choice(value, typing.get_args(hint))
     if hint is None or hint is type(None):
         return value is None, None
     if hint is bool:
@@ -188,7 +188,7 @@ def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     if hint is int:
         return convert_to_int(value)
     if hint is float:
-        return as_float(value)
+        return convert_to_float(value)
     if origin in (list, tuple):
         return convert_elements(value, origin, typing.get_args(hint))
     if origin is Sequence:
@@ -204,13 +204,13 @@ def as_type(value: Any, hint: Any) -> tuple[bool, Any]:
     return isinstance(value, hint), value
 
 
-def is_truth(value: Any) -> bool:
+def is_bool(value: Any) -> bool:
     """Whether a value is True or False, of Python or of NumPy (which is not loaded for this)."""
     kind = type(value)
     return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
 
 
-def as_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:
+def match_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:
     """Whether a value is one of the choices, and that choice (NumPy's text becomes text)."""
     for choice in choices:
         if isinstance(value, type(choice)) and value == choice:
@@ -220,8 +220,8 @@ def as_choice(value: Any, choices: tuple[Any, ...]) -> tuple[bool, Any]:
 
 def convert_to_int(value: Any) -> tuple[bool, Any]:
     """Whether a value is a whole number (10.0 is one, True is not), and that number as an int."""
-    fits, number = as_float(value)
-    whole = fits and not is_truth(value) and math.isfinite(number) and number.is_integer()
+    fits, number = convert_to_float(value)
+    whole = fits and not is_bool(value) and math.isfinite(number) and number.is_integer()
     return whole, int(value) if whole else value
 
 
@@ -259,14 +259,14 @@ def convert_items(
 
 def convert_to_any(value: Any, hint: Any) -> tuple[bool, Any]:
     """Whether a value fits one of the alternatives of an annotation, and it in that type."""
-    for candidate in members(hint):
-        fits, converted = as_type(value, candidate)
+    for candidate in union_members(hint):
+        fits, converted = convert_to_type(value, candidate)
         if fits:
             return True, converted
     return False, value
 
 
-def as_float(value: Any) -> tuple[bool, Any]:
+def convert_to_float(value: Any) -> tuple[bool, Any]:
     """Whether a value is a real number that a float can hold, and that float."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False, value
@@ -295,25 +295,25 @@ def check_range(name: str, value: Any, bounds: Mapping[str, float]) -> None:
         raise InvalidOptionError(f"Expected {name} to be {' and '.join(wanted)}; got {value!r}.")
 
 
-def described(hint: Any) -> str:
+def describe_annotation(hint: Any) -> str:
     """Words for what an annotation allows."""
     words: list[str] = []
-    for candidate in members(hint):
+    for candidate in union_members(hint):
         kind = typing.get_origin(candidate) or candidate
         inner = [arg for arg in typing.get_args(candidate) if arg not in (Ellipsis, Any)]
         if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
         elif kind in (list, tuple, Sequence) and len(set(inner)) == 1:
-            words.append(f"{KINDS[kind]} of {PLURALS.get(inner[0]) or described(inner[0])}")
+            words.append(f"{TYPE_NAMES[kind]} of {PLURALS.get(inner[0]) or describe_annotation(inner[0])}")
         else:
-            words.append(KINDS.get(kind) or str(getattr(kind, "__name__", kind)))
+            words.append(TYPE_NAMES.get(kind) or str(getattr(kind, "__name__", kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def suggestion(value: Any, hint: Any) -> str:
+def suggest_choice(value: Any, hint: Any) -> str:
     """Sentence naming the choice closest to a mistyped one."""
     if not isinstance(value, str):
         return ""
-    literals = [h for h in members(hint) if typing.get_origin(h) is Literal]
+    literals = [h for h in union_members(hint) if typing.get_origin(h) is Literal]
     choices = [choice for h in literals for choice in typing.get_args(h)]
     return did_you_mean(value, [choice for choice in choices if isinstance(choice, str)])

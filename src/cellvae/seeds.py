@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-def derive(seed: int, *words: str | int) -> int:
+def derive_seed(seed: int, *words: str | int) -> int:
     """Seed of a stream of its own, a fixed function of a run's seed and what the stream is for."""
     text = "/".join([str(seed), *map(str, words)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -20,14 +20,14 @@ def draw_seed() -> int:
     return int(torch.randint(2**31 - 1, ()).item())
 
 
-def generator(seed: int, *words: str | int) -> torch.Generator:
+def make_generator(seed: int, *words: str | int) -> torch.Generator:
     """CPU generator for one use of a run's seed."""
-    return torch.Generator().manual_seed(derive(seed, *words))
+    return torch.Generator().manual_seed(derive_seed(seed, *words))
 
 
 @contextmanager
-def own_randomness(seed: int, *words: str | int) -> Iterator[None]:
+def isolated_rng(seed: int, *words: str | int) -> Iterator[None]:
     """Context with its own stream in torch's global generators, which are put back afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(seed, *words))
+        torch.manual_seed(derive_seed(seed, *words))
         yield

@@ -9,9 +9,9 @@ from typing import Literal
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.fork import fork
 from cellvae.messages import logger, show_messages
-from cellvae.options import checked
+from cellvae.options import check_value
 
-WITHOUT_EFFECT = {
+IGNORED_SETTINGS = {
     "dl_num_workers": "Cells are taken by threads of this process: see num_workers of train().",
     "dl_persistent_workers": "Cells are taken by threads of this process.",
     "logging_dir": "Give the folder to what writes: run_dir of train(), dirpath of callbacks.",
@@ -24,7 +24,7 @@ WITHOUT_EFFECT = {
 """Settings of scvi-tools that can be set and change nothing here, with the reason."""
 
 
-USUAL_BATCH = 128
+DEFAULT_BATCH_SIZE = 128
 """Cells per batch where nobody has said how many."""
 
 
@@ -44,7 +44,7 @@ class Settings:
     def __init__(self) -> None:
         self.values: dict[str, object] = {
             "seed": None,
-            "batch_size": USUAL_BATCH,
+            "batch_size": DEFAULT_BATCH_SIZE,
             "progress_bar": True,
             "kernels": "auto",
         }
@@ -59,7 +59,7 @@ class Settings:
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        number: int | None = checked(
+        number: int | None = check_value(
             "seed", seed, int | None, {"at_least": 0, "at_most": 2**32 - 1}
         )
         self.values["seed"] = number
@@ -78,7 +78,7 @@ class Settings:
 
     @batch_size.setter
     def batch_size(self, batch_size: int) -> None:
-        self.values["batch_size"] = checked("batch_size", batch_size, int, {"at_least": 1})
+        self.values["batch_size"] = check_value("batch_size", batch_size, int, {"at_least": 1})
 
     @property
     def progress_bar(self) -> bool:
@@ -87,7 +87,7 @@ class Settings:
 
     @progress_bar.setter
     def progress_bar(self, shown: bool) -> None:
-        self.values["progress_bar"] = checked("progress_bar", shown, bool)
+        self.values["progress_bar"] = check_value("progress_bar", shown, bool)
 
     @property
     def verbosity(self) -> int:
@@ -103,7 +103,7 @@ class Settings:
                 f"Expected verbosity to be a level of logging ({', '.join(known)}); got {level!r}."
                 f"{did_you_mean(name, known)}"
             )
-        logging.getLogger("cellvae").setLevel(checked("verbosity", name, int | str))
+        logging.getLogger("cellvae").setLevel(check_value("verbosity", name, int | str))
 
     @property
     def kernels(self) -> Literal["auto", "compiled", "torch"]:
@@ -117,7 +117,7 @@ class Settings:
 
     @kernels.setter
     def kernels(self, kernels: Literal["auto", "compiled", "torch"]) -> None:
-        self.values["kernels"] = checked("kernels", kernels, Literal["auto", "compiled", "torch"])
+        self.values["kernels"] = check_value("kernels", kernels, Literal["auto", "compiled", "torch"])
 
     @property
     def num_threads(self) -> int:
@@ -130,7 +130,7 @@ class Settings:
     def num_threads(self, number: int) -> None:
         import torch
 
-        n_threads = checked("num_threads", number, int, {"at_least": 1})
+        n_threads = check_value("num_threads", number, int, {"at_least": 1})
         if n_threads > 1 and fork.only_one_thread:
             raise InvalidOptionError(
                 "Expected num_threads to be 1 in a process that was forked from one whose OpenMP "
@@ -144,13 +144,13 @@ class Settings:
         show_messages()
 
     def __getattr__(self, name: str) -> object:
-        if name in WITHOUT_EFFECT:
+        if name in IGNORED_SETTINGS:
             return self.values.get(name)
         raise AttributeError(f"settings has no '{name}'.")
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in WITHOUT_EFFECT:
-            logger.info("settings.%s changes nothing here. %s", name, WITHOUT_EFFECT[name])
+        if name in IGNORED_SETTINGS:
+            logger.info("settings.%s changes nothing here. %s", name, IGNORED_SETTINGS[name])
             self.values[name] = value
             return
         known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads", "kernels"]

@@ -13,8 +13,8 @@ from cellvae.cli.job import Job
 from cellvae.cli.results import RESULTS
 from cellvae.errors import UnknownOptionError
 from cellvae.model.scvi import SCVIConfig
-from cellvae.options import from_words
-from cellvae.train.arguments import parse
+from cellvae.options import from_kwargs
+from cellvae.train.arguments import parse_train_kwargs
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_folder_with_other_files_is_left_alone(
 
 
 def test_the_words_of_the_demo_are_known() -> None:
-    from_words(SCVIConfig, demo.JOB.config, "demo")
-    parse(demo.JOB.train)
+    from_kwargs(SCVIConfig, demo.JOB.config, "demo")
+    parse_train_kwargs(demo.JOB.train)
     with pytest.raises(UnknownOptionError):
-        parse({**demo.JOB.train, "early_stoping": True})
+        parse_train_kwargs({**demo.JOB.train, "early_stoping": True})

@@ -16,7 +16,7 @@ from cellvae.cli.flags import Flag, flags_of, sort_words, value_from_text
 from cellvae.cli.job import Job, check_options
 from cellvae.model import MODELS
 from cellvae.model.scvi import SCVIConfig
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 
 # What can be typed for flags whose values are neither a number nor a choice.
 TYPED = {
@@ -181,7 +181,7 @@ def test_what_was_not_typed_is_not_given() -> None:
     flags = flags_of(MODELS["SCVI"])
     words = sort_words(flags, dict.fromkeys((flag.name for flag in flags), None))
     assert words == {"setup": {}, "config": {}, "train": {}}
-    assert parse(words["train"]).options.early_stopping is None
+    assert parse_train_kwargs(words["train"]).options.early_stopping is None
 
 
 def test_descriptions_are_read_through_the_bases() -> None:

@@ -297,21 +297,21 @@ def test_a_record_that_cannot_be_read_is_told(counts: Path, tmp_path: Path) -> N
 def test_a_run_ended_by_hand_is_kept_and_continued_by_the_same_command(
     counts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from cellvae.train.plan import Plan
+    from cellvae.train.plan import TrainingPlan
 
     monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
     job = dataclasses.replace(
         QUICK, umap=False, train={"max_epochs": 4, "enable_progress_bar": False}
     )
-    step = Plan.training_step
+    step = TrainingPlan.training_step
 
-    def interrupted(plan: Plan, batch: Any, batch_idx: int) -> Any:
+    def interrupted(plan: TrainingPlan, batch: Any, batch_idx: int) -> Any:
         if plan.epoch == 2:
             signal.raise_signal(signal.SIGINT)
         return step(plan, batch, batch_idx)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Plan, "training_step", interrupted)
+        patched.setattr(TrainingPlan, "training_step", interrupted)
         model = run_job(anndata.read_h5ad(counts), job, tmp_path / "cut")
     assert model.training_report.status == "interrupted"
     assert {"model", "latent.h5ad", "state"} <= {p.name for p in (tmp_path / "cut").iterdir()}

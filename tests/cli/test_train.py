@@ -194,12 +194,12 @@ def test_a_run_that_was_cut_off_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from cellvae.train.plan import Plan
+    from cellvae.train.plan import TrainingPlan
 
     monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
-    step = Plan.training_step
+    step = TrainingPlan.training_step
 
-    def failing(plan: Plan, batch: Any, batch_idx: int) -> Any:
+    def failing(plan: TrainingPlan, batch: Any, batch_idx: int) -> Any:
         if plan.epoch == 2:
             raise OSError("no space left on device")
         return step(plan, batch, batch_idx)
@@ -207,7 +207,7 @@ def test_a_run_that_was_cut_off_goes_on(
     words = ("train", counts, "--max-epochs", 4, "--n-hidden", 8, "--no-umap")
     assert program(*words, "--out", tmp_path / "whole").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(Plan, "training_step", failing)
+        patched.setattr(TrainingPlan, "training_step", failing)
         ended = program(*words, "--out", tmp_path / "cut")
     assert ended.code != 0
     assert "no space left" in ended.err

@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from torch.distributions import Distribution
 
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
 from cellvae.model import MODELS
 
@@ -102,7 +102,7 @@ def test_training_lowers_the_loss(trained: Any) -> None:
 def test_gradients_reach_every_parameter(case: Any) -> None:
     model = case.made()
     model.module.train()
-    _, batch = next(in_batches(model.rows, torch.arange(32), 32))
+    _, batch = next(iter_batches(model.rows, torch.arange(32), 32))
     model.module.loss(batch, torch.tensor(0.5)).objective.backward()
     for name, parameter in model.module.named_parameters():
         assert parameter.grad is not None, name
@@ -114,7 +114,7 @@ def test_gradients_reach_every_parameter(case: Any) -> None:
 
 def test_a_loss_has_one_value_a_cell_and_their_weighted_mean(case: Any) -> None:
     model = case.made()
-    _, batch = next(in_batches(model.rows, torch.arange(20), 20))
+    _, batch = next(iter_batches(model.rows, torch.arange(20), 20))
     torch.manual_seed(1)
     full = model.module.loss(batch, torch.tensor(1.0))
     assert full.reconstruction.shape == full.kl.shape == (20,)

@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 
 import cellvae
-from cellvae.kept import Part
+from cellvae.kept import WeightSlice
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "decay": {"optimizer": "AdamW", "weight_decay": 0.2, "lr": 0.05},
@@ -46,8 +46,8 @@ def state(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
 
 
-def old_part(tensor: torch.Tensor, part: Part | None) -> torch.Tensor:
-    return tensor if part is None else torch.cat([*part.of(tensor)], dim=part.dim)
+def old_part(tensor: torch.Tensor, part: WeightSlice | None) -> torch.Tensor:
+    return tensor if part is None else torch.cat([*part.select(tensor)], dim=part.dim)
 
 
 def test_new_categories_come_last_and_change_nothing_for_known_cells(
@@ -137,12 +137,12 @@ def test_what_is_kept_is_saved_and_kept_after_loading(
     train(model)
     model.save(tmp_path / "query")
     again = cellvae.load(tmp_path / "query", query)
-    assert again.module.kept == model.module.kept
+    assert again.module.frozen_weights == model.module.kept
     begin = state(again)
     train(again, plan_kwargs=OPTIMIZERS["decay"])
-    for name in again.module.kept.whole:
+    for name in again.module.frozen_weights.parameters:
         assert torch.equal(begin[name], again.module.state_dict()[name])
-    for name, part in again.module.kept.parts.items():
+    for name, part in again.module.frozen_weights.slices.items():
         assert torch.equal(old_part(begin[name], part), old_part(state(again)[name], part))
 
 

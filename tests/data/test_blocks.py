@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellvae.contracts import Block, Rows
-from cellvae.data.blocks import EpochBlocks, cut
-from cellvae.data.rows.memory import CodeColumn, ColumnRows, DenseColumn
+from cellvae.contracts import StepBlock, Rows
+from cellvae.data.blocks import EpochBlocks, make_blocks
+from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, DenseColumn
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 
@@ -30,7 +30,7 @@ def rows() -> ColumnRows[Batch]:
     random = np.random.default_rng(0)
     columns = {
         "counts": DenseColumn(random.poisson(2, (101, 6)).astype(np.float32)),
-        "codes": CodeColumn(np.arange(101)[:, None]),
+        "codes": CategoricalColumn(np.arange(101)[:, None]),
     }
     return ColumnRows(columns, Batch)
 
@@ -47,7 +47,7 @@ BATCH_SIZES = [2, 3, 4, 7, 128]
 def test_every_cell_comes_exactly_once_and_in_order(batch_size: int) -> None:
     for n_cells, steps, smallest in product(SIZES, [1, 2, 50], [1, 3]):
         order = torch.randperm(n_cells, generator=torch.Generator().manual_seed(n_cells))
-        cut_up = cut(order, batch_size, steps_per_block=steps, smallest=smallest)
+        cut_up = make_blocks(order, batch_size, steps_per_block=steps, smallest=smallest)
         found = [cell for batch in batches(cut_up) for cell in batch]
         assert found == order.tolist()
 
@@ -55,7 +55,7 @@ def test_every_cell_comes_exactly_once_and_in_order(batch_size: int) -> None:
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_batches_are_full_but_for_a_last_one_that_is_never_too_small(batch_size: int) -> None:
     for n_cells in SIZES:
-        sizes = [len(batch) for batch in batches(cut(torch.arange(n_cells), batch_size))]
+        sizes = [len(batch) for batch in batches(make_blocks(torch.arange(n_cells), batch_size))]
         rest = n_cells % batch_size
         expected = [batch_size] * (n_cells // batch_size) + [rest] * (rest > 0)
         if 0 < rest < 3 and len(expected) > 1:
@@ -67,33 +67,33 @@ def test_batches_are_full_but_for_a_last_one_that_is_never_too_small(batch_size:
 def test_the_number_of_steps_per_block_does_not_change_the_batches() -> None:
     for n_cells in (300, 301, 303, 320):
         order = torch.arange(n_cells)
-        expected = batches(cut(order, 32))
+        expected = batches(make_blocks(order, 32))
         for steps in (2, 3, 50):
-            blocks = cut(order, 32, steps_per_block=steps)
+            blocks = make_blocks(order, 32, steps_per_block=steps)
             assert batches(blocks) == expected
             assert all(len(block) <= steps for block in blocks)
             assert all(block.is_contiguous() for block in blocks)
 
 
 def test_the_last_batch_can_be_dropped() -> None:
-    assert batches(cut(torch.arange(10), 4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert batches(cut(torch.arange(9), 4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert batches(make_blocks(torch.arange(10), 4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert batches(make_blocks(torch.arange(9), 4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(InvalidOptionError, match="full batch of 4 cells with drop_last; got 3"):
-        cut(torch.arange(3), 4, drop_last=True)
+        make_blocks(torch.arange(3), 4, drop_last=True)
 
 
 def test_two_cells_make_one_batch_and_one_cell_none() -> None:
-    assert batches(cut(torch.tensor([8, 5]), 128)) == [[8, 5]]
+    assert batches(make_blocks(torch.tensor([8, 5]), 128)) == [[8, 5]]
     with pytest.raises(InvalidDataError, match="at least 2 cells in an epoch; got 1"):
-        cut(torch.tensor([8]), 128)
+        make_blocks(torch.tensor([8]), 128)
     with pytest.raises(InvalidDataError, match="at least 1 cells in an epoch; got 0"):
-        cut(torch.tensor([], dtype=torch.int64), 128, smallest=1)
+        make_blocks(torch.tensor([], dtype=torch.int64), 128, smallest=1)
 
 
 def test_where_nothing_is_normalised_one_cell_may_be_a_batch() -> None:
-    assert batches(cut(torch.tensor([8]), 128, smallest=1)) == [[8]]
-    assert batches(cut(torch.arange(3), 1, smallest=1)) == [[0], [1], [2]]
-    assert batches(cut(torch.arange(5), 4, smallest=1)) == [[0, 1, 2, 3], [4]]
+    assert batches(make_blocks(torch.tensor([8]), 128, smallest=1)) == [[8]]
+    assert batches(make_blocks(torch.arange(3), 1, smallest=1)) == [[0], [1], [2]]
+    assert batches(make_blocks(torch.arange(5), 4, smallest=1)) == [[0, 1, 2, 3], [4]]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_sizes_that_cut_nothing_are_refused(
     batch_size: int, words: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        cut(torch.arange(10), batch_size, **words)  # type: ignore[arg-type]
+        make_blocks(torch.arange(10), batch_size, **words)  # type: ignore[arg-type]
 
 
 def epoch_of(blocks: EpochBlocks[Batch], epoch: int) -> list[Batch]:
@@ -153,7 +153,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(rows: ColumnRows[Batch]) -> N
 
 def test_a_block_without_prefetch_holds_the_rows_themselves(rows: ColumnRows[Batch]) -> None:
     block = next(iter(EpochBlocks(rows, torch.arange(101), 8, seed=5)))
-    assert isinstance(block, Block)
+    assert isinstance(block, StepBlock)
     assert block.rows is rows and block.steps.shape == (1, 8)
 
 

@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.cells import cell_numbers
+from cellvae.data.cells import cell_indices
 from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
 
 
@@ -65,28 +65,28 @@ def adata() -> AnnData:
 def test_what_points_at_cells_becomes_their_positions(
     adata: AnnData, indices: object, expected: list[int]
 ) -> None:
-    found = cell_numbers(indices, adata)
+    found = cell_indices(indices, adata)
     assert found.dtype == np.int64
     assert found.tolist() == expected
 
 
 def test_a_mask_with_names_is_matched_by_name(adata: AnnData) -> None:
     mask = adata.obs["batch"] == "b"
-    assert cell_numbers(mask, adata).tolist() == [2, 3]
-    assert cell_numbers(mask[::-1], adata).tolist() == [2, 3]
-    assert cell_numbers(mask.reset_index(drop=True), adata).tolist() == [2, 3]
-    assert cell_numbers(mask.to_frame(), adata).tolist() == [2, 3]
-    assert cell_numbers(mask, adata[["y", "v", "x"]]).tolist() == [0, 2]
+    assert cell_indices(mask, adata).tolist() == [2, 3]
+    assert cell_indices(mask[::-1], adata).tolist() == [2, 3]
+    assert cell_indices(mask.reset_index(drop=True), adata).tolist() == [2, 3]
+    assert cell_indices(mask.to_frame(), adata).tolist() == [2, 3]
+    assert cell_indices(mask, adata[["y", "v", "x"]]).tolist() == [0, 2]
     with pytest.raises(InvalidOptionError, match=r"labels lack 1 cell: 'z'"):
-        cell_numbers(mask.rename({"z": "other"}), adata)
+        cell_indices(mask.rename({"z": "other"}), adata)
 
 
 def test_without_an_anndata_numbers_and_masks_are_understood() -> None:
-    assert cell_numbers(None, 3).tolist() == [0, 1, 2]
-    assert cell_numbers([-1], 3).tolist() == [2]
-    assert cell_numbers([True, False, True], 3).tolist() == [0, 2]
+    assert cell_indices(None, 3).tolist() == [0, 1, 2]
+    assert cell_indices([-1], 3).tolist() == [2]
+    assert cell_indices([True, False, True], 3).tolist() == [0, 2]
     with pytest.raises(InvalidOptionError, match="got names, first 'a'"):
-        cell_numbers(["a"], 3)
+        cell_indices(["a"], 3)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_what_points_at_no_cells_is_refused(
     adata: AnnData, indices: object, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        cell_numbers(indices, adata)
+        cell_indices(indices, adata)
 
 
 def test_names_are_refused_where_cells_share_one(adata: AnnData) -> None:
     adata.obs_names = ["a", "b", "a", "c", "d"]
     with pytest.raises(InvalidDataError, match="got 'a' more than once.*obs_names_make_unique"):
-        cell_numbers(["b"], adata)
-    assert cell_numbers([1], adata).tolist() == [1]
+        cell_indices(["b"], adata)
+    assert cell_indices([1], adata).tolist() == [1]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cellvae.data.blocks import EpochBlocks
-from cellvae.data.companions import Companions
-from cellvae.data.rows.memory import CodeColumn, ColumnRows
+from cellvae.data.companions import LabelledSampler
+from cellvae.data.rows.memory import CategoricalColumn, ColumnRows
 from cellvae.errors import InvalidDataError
 
 CELLS = np.arange(100, 140)
@@ -25,23 +25,23 @@ class Batch(NamedTuple):
     n_companions: int = 0
 
 
-def companions(batch_size: int = 16, **words: object) -> Companions:
-    return Companions(CELLS, LABELS, batch_size, **{"seed": 3, **words})  # type: ignore[arg-type]
+def companions(batch_size: int = 16, **words: object) -> LabelledSampler:
+    return LabelledSampler(CELLS, LABELS, batch_size, **{"seed": 3, **words})  # type: ignore[arg-type]
 
 
 def test_a_pass_goes_through_all_of_them_before_one_comes_again() -> None:
-    found = companions().of_steps(0, 10).flatten()
+    found = companions().per_step(0, 10).flatten()
     for begin in range(0, 160, 40):
         assert sorted(found[begin : begin + 40].tolist()) == CELLS.tolist()
     assert not torch.equal(found[:40], found[40:80])
-    assert companions(64).of_steps(0, 3).shape == (3, 40)
+    assert companions(64).per_step(0, 3).shape == (3, 40)
 
 
 def test_epochs_differ_and_each_is_the_same_again() -> None:
-    first, again = (companions().of_steps(epoch, 5) for epoch in (1, 1))
+    first, again = (companions().per_step(epoch, 5) for epoch in (1, 1))
     assert torch.equal(first, again)
-    assert not torch.equal(first, companions().of_steps(2, 5))
-    assert not torch.equal(first, companions(seed=4).of_steps(1, 5))
+    assert not torch.equal(first, companions().per_step(2, 5))
+    assert not torch.equal(first, companions(seed=4).per_step(1, 5))
 
 
 def test_so_many_of_each_label_are_drawn_anew_for_every_epoch() -> None:
@@ -49,7 +49,7 @@ def test_so_many_of_each_label_are_drawn_anew_for_every_epoch() -> None:
     label = dict(zip(CELLS.tolist(), LABELS.tolist(), strict=True))
     seen: set[int] = set()
     for epoch in range(40):
-        chosen = drawn.chosen(epoch).tolist()
+        chosen = drawn.sample_cells(epoch).tolist()
         assert len(set(chosen)) == len(chosen)
         assert [sum(label[c] == kind for c in chosen) for kind in range(3)] == [5, 5, 2]
         seen |= set(chosen)
@@ -60,7 +60,7 @@ def test_every_cell_of_a_label_is_drawn_as_often() -> None:
     drawn = companions(n_per_label=6)
     counts = np.zeros(140)
     for epoch in range(2_000):
-        counts[drawn.chosen(epoch).numpy()] += 1
+        counts[drawn.sample_cells(epoch).numpy()] += 1
     often = counts[100:130] / 2_000
     np.testing.assert_allclose(often, 0.2, atol=5 * np.sqrt(0.2 * 0.8 / 2_000))
 
@@ -68,7 +68,7 @@ def test_every_cell_of_a_label_is_drawn_as_often() -> None:
 @pytest.mark.parametrize("steps_per_block", [1, 3, 100])
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_blocks_of_any_size_have_the_same_companions(steps_per_block: int, prefetch: int) -> None:
-    rows = ColumnRows({"number": CodeColumn(np.arange(150)[:, None])}, Batch)
+    rows = ColumnRows({"number": CategoricalColumn(np.arange(150)[:, None])}, Batch)
 
     def numbers(size: int, ahead: int) -> list[list[int]]:
         blocks = EpochBlocks(
@@ -78,7 +78,7 @@ def test_blocks_of_any_size_have_the_same_companions(steps_per_block: int, prefe
             seed=0,
             steps_per_block=size,
             prefetch=ahead,
-            companions=companions(),
+            labelled_cells=companions(),
         )
         steps = []
         for block in blocks:
@@ -95,9 +95,9 @@ def test_blocks_of_any_size_have_the_same_companions(steps_per_block: int, prefe
 
 
 def test_without_shuffling_each_goes_along_once() -> None:
-    rows = ColumnRows({"number": CodeColumn(np.arange(150)[:, None])}, Batch)
+    rows = ColumnRows({"number": CategoricalColumn(np.arange(150)[:, None])}, Batch)
     blocks = EpochBlocks(
-        rows, np.arange(75), 16, seed=0, shuffle=False, companions=companions(), smallest=1
+        rows, np.arange(75), 16, seed=0, shuffle=False, labelled_cells=companions(), smallest=1
     )
     batches = [block.rows.take(block.steps[0]) for block in blocks]
     further = [n for b in batches for n in b.number.flatten().tolist()[-b.n_companions :]]
@@ -106,10 +106,10 @@ def test_without_shuffling_each_goes_along_once() -> None:
 
 
 def test_processes_share_them() -> None:
-    rows = ColumnRows({"number": CodeColumn(np.arange(150)[:, None])}, Batch)
+    rows = ColumnRows({"number": CategoricalColumn(np.arange(150)[:, None])}, Batch)
     whole: list[Tensor] = []
     for rank in range(2):
-        blocks = EpochBlocks(rows, np.arange(64), 16, seed=0, companions=companions())
+        blocks = EpochBlocks(rows, np.arange(64), 16, seed=0, labelled_cells=companions())
         blocks.shard(rank, 2)
         whole += [block.steps[0, -16:] for block in blocks]
     # Two processes with two steps each take four steps, one pass and a half, between them.
@@ -119,4 +119,4 @@ def test_processes_share_them() -> None:
 
 def test_none_is_refused() -> None:
     with pytest.raises(InvalidDataError, match="at least one cell"):
-        Companions(CELLS[:0], LABELS[:0], 4, seed=0)
+        LabelledSampler(CELLS[:0], LABELS[:0], 4, seed=0)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.keys import CountKeys, Keys, keys_from_words, store_keys, stored_keys
+from cellvae.data.keys import CountKeys, Keys, keys_from_kwargs, store_keys, stored_keys
 from cellvae.errors import InvalidDataError, InvalidOptionError, NotSetUpError
 
 EVERY_WORD = CountKeys(
@@ -151,14 +151,14 @@ def test_several_names_may_come_in_any_list() -> None:
 )
 def test_names_of_another_type_are_refused(words: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        keys_from_words(words, CountKeys)
+        keys_from_kwargs(words, CountKeys)
 
 
 def test_a_key_without_default_must_be_given() -> None:
     with pytest.raises(InvalidOptionError, match="for labels_key; got None"):
         LabelledKeys(labels_key=None)  # type: ignore[arg-type]
     with pytest.raises(InvalidOptionError, match="Expected the words 'labels_key'"):
-        keys_from_words({}, LabelledKeys)
+        keys_from_kwargs({}, LabelledKeys)
 
 
 def test_a_word_that_is_not_the_models_is_refused_with_the_closest(adata: AnnData) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cellvae.data.orders import as_numbers, epoch_order
+from cellvae.data.orders import as_index_tensor, epoch_order
 
 CELLS = torch.arange(100, 1100)
 
@@ -42,5 +42,5 @@ def test_without_shuffling_the_order_is_kept() -> None:
 def test_an_array_that_may_not_be_written_to_becomes_numbers_of_their_own() -> None:
     array = np.array([3, 1], dtype=np.int32)
     array.flags.writeable = False
-    numbers = as_numbers(array)
+    numbers = as_index_tensor(array)
     assert numbers.dtype is torch.int64 and numbers.tolist() == [3, 1]

@@ -13,7 +13,7 @@ from cellvae.data import CountKeys, Registration, split_cells, synthetic_iid
 from cellvae.data.blocks import EpochBlocks
 from cellvae.data.fields import count_fields
 from cellvae.data.keys import store_keys
-from cellvae.data.passes import over_cells
+from cellvae.data.passes import map_batches
 
 
 class Batch(NamedTuple):
@@ -38,5 +38,5 @@ def test_from_the_anndata_to_the_last_batch_no_global_number_is_drawn() -> None:
     split = split_cells(adata.n_obs, seed=1)
     for block in EpochBlocks(rows, split.train, 32, seed=1, prefetch=1):
         block.rows.take(block.steps[0])
-    over_cells(lambda batch: batch.counts, rows, split.validation, 16)
+    map_batches(lambda batch: batch.counts, rows, split.validation, 16)
     assert global_states() == before

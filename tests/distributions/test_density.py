@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cellvae.distributions.density import (
-    NegativeBinomialDensity,
-    PoissonDensity,
-    ZeroInflatedDensity,
+    NegativeBinomialLogProb,
+    PoissonLogProb,
+    ZeroInflatedLogProb,
 )
 
 COUNTS = (0, 1, 2, 7, 40, 1000, 10**6)
@@ -53,7 +53,7 @@ def rows_of(*columns: Tensor) -> list[list[float]]:
 @each_dtype
 def test_negative_binomial_is_exact_from_dispersion_1e_6_to_1e8(dtype: torch.dtype) -> None:
     x, mu, theta = grid(dtype, COUNTS, MEANS, DISPERSIONS)
-    computed = NegativeBinomialDensity.apply(x.detach(), mu, theta).double()
+    computed = NegativeBinomialLogProb.apply(x.detach(), mu, theta).double()
     with mpmath.workdps(40):
         expected = rounded([exact_negative_binomial(*row) for row in rows_of(x, mu, theta)])
     torch.testing.assert_close(computed, expected, rtol=TOLERANCE[dtype], atol=0)
@@ -62,7 +62,7 @@ def test_negative_binomial_is_exact_from_dispersion_1e_6_to_1e8(dtype: torch.dty
 @each_dtype
 def test_negative_binomial_gradient_is_exact_at_the_same_corners(dtype: torch.dtype) -> None:
     x, mu, theta = grid(dtype, COUNTS, MEANS, DISPERSIONS)
-    NegativeBinomialDensity.apply(x.detach(), mu, theta).sum().backward()
+    NegativeBinomialLogProb.apply(x.detach(), mu, theta).sum().backward()
     with mpmath.workdps(40):
         slopes = [exact_slopes(*row) for row in rows_of(x, mu, theta)]
     bound = TOLERANCE[dtype]
@@ -79,7 +79,7 @@ def test_negative_binomial_gradient_is_exact_at_the_same_corners(dtype: torch.dt
 @each_dtype
 def test_zero_counts_keep_their_relative_precision(dtype: torch.dtype) -> None:
     x, mu, theta = grid(dtype, (0.0,), (1e-15, 1e-9, 1e-3, 5.0, 1e6), DISPERSIONS)
-    computed = NegativeBinomialDensity.apply(x, mu, theta).double()
+    computed = NegativeBinomialLogProb.apply(x, mu, theta).double()
     expected = -theta.double() * torch.log1p(mu.double() / theta.double())
     torch.testing.assert_close(computed, expected, rtol=TOLERANCE[dtype], atol=0)
 
@@ -87,9 +87,9 @@ def test_zero_counts_keep_their_relative_precision(dtype: torch.dtype) -> None:
 @each_dtype
 def test_a_mean_of_zero_forbids_all_but_zero_and_stays_finite(dtype: torch.dtype) -> None:
     x, mu, theta = grid(dtype, COUNTS, (0.0,), DISPERSIONS)
-    log_prob = NegativeBinomialDensity.apply(x.detach(), mu, theta)
+    log_prob = NegativeBinomialLogProb.apply(x.detach(), mu, theta)
     rate = torch.zeros_like(x).requires_grad_()
-    poisson = PoissonDensity.apply(x.detach(), rate)
+    poisson = PoissonLogProb.apply(x.detach(), rate)
     (log_prob + poisson).sum().backward()
     for density in (log_prob, poisson):
         assert torch.all(density[x == 0] == 0)
@@ -105,13 +105,13 @@ def test_a_mean_of_zero_forbids_all_but_zero_and_stays_finite(dtype: torch.dtype
 @each_dtype
 def test_dispersion_of_zero_or_infinity_stays_finite(dtype: torch.dtype) -> None:
     x, mu, theta = grid(dtype, COUNTS, (0.0, 1e-9, 3.0, 1e6), (0.0, 1e-30, 1e30, float("inf")))
-    log_prob = NegativeBinomialDensity.apply(x.detach(), mu, theta)
+    log_prob = NegativeBinomialLogProb.apply(x.detach(), mu, theta)
     log_prob.sum().backward()
     assert torch.all(log_prob.isfinite())
     for gradient in (mu.grad, theta.grad):
         assert gradient is not None
         assert torch.all(gradient.isfinite())
-    poisson = PoissonDensity.apply(x.detach(), mu)
+    poisson = PoissonLogProb.apply(x.detach(), mu)
     huge = theta > 1
     torch.testing.assert_close(log_prob[huge], poisson[huge], rtol=1e-6, atol=0)
 
@@ -119,7 +119,7 @@ def test_dispersion_of_zero_or_infinity_stays_finite(dtype: torch.dtype) -> None
 @each_dtype
 def test_poisson_keeps_its_digits_at_a_million_counts(dtype: torch.dtype) -> None:
     x, rate = grid(dtype, (*COUNTS, 1001000), (*MEANS, 1001000.0))
-    computed = PoissonDensity.apply(x.detach(), rate)
+    computed = PoissonLogProb.apply(x.detach(), rate)
     computed.sum().backward()
     with mpmath.workdps(40):
         exact = [
@@ -138,7 +138,7 @@ def test_poisson_keeps_its_digits_at_a_million_counts(dtype: torch.dtype) -> Non
 @each_dtype
 def test_zero_inflation_is_exact_with_logits_from_minus_to_plus_100(dtype: torch.dtype) -> None:
     x, log_prob, logits = grid(dtype, (0.0, 3.0), (-1e8, -150.0, -5.0, -1e-3, 0.0), LOGITS)
-    computed = ZeroInflatedDensity.apply(x.detach(), log_prob, logits)
+    computed = ZeroInflatedLogProb.apply(x.detach(), log_prob, logits)
     computed.sum().backward()
     values, by_log_prob, by_logits = [], [], []
     with mpmath.workdps(60):
@@ -170,29 +170,29 @@ def test_gradients_agree_with_finite_differences_through_broadcasting() -> None:
     logits = torch.randn(4, 1, dtype=torch.float64, requires_grad=True)
 
     def density(mu: Tensor, theta: Tensor, logits: Tensor) -> Tensor:
-        return ZeroInflatedDensity.apply(x, NegativeBinomialDensity.apply(x, mu, theta), logits)
+        return ZeroInflatedLogProb.apply(x, NegativeBinomialLogProb.apply(x, mu, theta), logits)
 
     assert density(mu, theta, logits).shape == (2, 4, 3)
     assert torch.autograd.gradcheck(density, (mu, theta, logits))
-    assert torch.autograd.gradcheck(lambda rate: PoissonDensity.apply(x, rate), (mu,))
+    assert torch.autograd.gradcheck(lambda rate: PoissonLogProb.apply(x, rate), (mu,))
 
 
 def test_counts_may_be_narrower_than_the_parameters() -> None:
     x = torch.tensor([0.0, 4.0])
     mu = torch.rand(3, 2).requires_grad_()
     theta = torch.rand(3, 1).requires_grad_()
-    narrow = NegativeBinomialDensity.apply(x, mu, theta)
-    assert torch.equal(narrow, NegativeBinomialDensity.apply(x.expand(3, 2), mu, theta))
+    narrow = NegativeBinomialLogProb.apply(x, mu, theta)
+    assert torch.equal(narrow, NegativeBinomialLogProb.apply(x.expand(3, 2), mu, theta))
     narrow.sum().backward()
     assert mu.grad is not None
     assert theta.grad is not None
     assert (mu.grad.shape, theta.grad.shape) == ((3, 2), (3, 1))
-    assert PoissonDensity.apply(x, mu).shape == (3, 2)
+    assert PoissonLogProb.apply(x, mu).shape == (3, 2)
 
 
 def test_a_missing_value_is_not_hidden() -> None:
     one, nothing = torch.tensor(1.0), torch.tensor(float("nan"))
-    assert NegativeBinomialDensity.apply(nothing, one, one).isnan()
-    assert NegativeBinomialDensity.apply(one, nothing, one).isnan()
-    assert NegativeBinomialDensity.apply(one, one, nothing).isnan()
-    assert ZeroInflatedDensity.apply(torch.tensor(0.0), one, nothing).isnan()
+    assert NegativeBinomialLogProb.apply(nothing, one, one).isnan()
+    assert NegativeBinomialLogProb.apply(one, nothing, one).isnan()
+    assert NegativeBinomialLogProb.apply(one, one, nothing).isnan()
+    assert ZeroInflatedLogProb.apply(torch.tensor(0.0), one, nothing).isnan()

@@ -8,8 +8,8 @@ import torch
 
 from cellvae.distributions.log_gamma import (
     HALF_LOG_TWO_PI,
-    descent,
-    digamma_less_log,
+    falling_product,
+    digamma_minus_log,
     polynomial,
     stirling_for,
     stirling_sum,
@@ -41,7 +41,7 @@ def test_recurrence_and_series_give_the_log_gamma_function(dtype: torch.dtype) -
     inverse = high.reciprocal()
     log_factorial = (high - 0.5) * high.log() - high + HALF_LOG_TWO_PI
     log_factorial += stirling_sum(inverse, stirling)
-    log_factorial -= descent(inverse, stirling).log() + (stirling.shift - 1) * high.log()
+    log_factorial -= falling_product(inverse, stirling).log() + (stirling.shift - 1) * high.log()
     expected = torch.lgamma(x.double() + 1).to(dtype)
     torch.testing.assert_close(log_factorial, expected, rtol=1e-6, atol=200 * TOLERANCE[dtype])
 
@@ -50,7 +50,7 @@ def test_recurrence_and_series_give_the_log_gamma_function(dtype: torch.dtype) -
 def test_digamma_keeps_its_digits_for_small_and_large_arguments(dtype: torch.dtype) -> None:
     stirling = stirling_for(dtype)
     z = torch.logspace(-15, 12, 100, dtype=torch.float64).to(dtype)
-    computed = digamma_less_log(z, stirling)
+    computed = digamma_minus_log(z, stirling)
     with mpmath.workdps(40):
         exact = [
             mpmath.digamma(y) - mpmath.log(y + stirling.shift) for y in map(mpmath.mpf, z.tolist())

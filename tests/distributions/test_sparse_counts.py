@@ -13,7 +13,7 @@ from cellvae.distributions import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from cellvae.distributions.sparse_counts import draw_sparse
+from cellvae.distributions.sparse_counts import sample_sparse
 
 N = 100_000
 
@@ -21,9 +21,9 @@ N = 100_000
 def drawn(counts: object, shape: tuple[int, ...] = (N,)) -> np.ndarray:
     """All counts of one draw, with the zeros."""
     torch.manual_seed(0)
-    sparse = draw_sparse(counts)
+    sparse = sample_sparse(counts)
     dense = torch.zeros(shape).flatten()
-    dense[sparse.places] = sparse.values
+    dense[sparse.indices] = sparse.values
     return dense.reshape(shape).double().numpy()
 
 
@@ -81,8 +81,8 @@ def test_each_count_has_its_own_parameters_and_place() -> None:
 
 
 def test_places_rise() -> None:
-    sparse = draw_sparse(NegativeBinomial(mu=torch.rand(40, 7), theta=torch.rand(7)))
-    assert (sparse.places.diff() > 0).all()
+    sparse = sample_sparse(NegativeBinomial(mu=torch.rand(40, 7), theta=torch.rand(7)))
+    assert (sparse.indices.diff() > 0).all()
     assert (sparse.values > 0).all()
     assert sparse.values.dtype == torch.float32
     assert torch.equal(sparse.values, sparse.values.round())

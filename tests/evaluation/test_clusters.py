@@ -7,7 +7,7 @@ import pytest
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import cluster_agreement
-from cellvae.evaluation.clusters import agreement
+from cellvae.evaluation.clusters import compare_clusterings
 
 
 def test_groups_far_apart_are_found() -> None:
@@ -37,7 +37,7 @@ def test_agreement_is_that_of_counting() -> None:
     both, one, other = (together[0] & together[1]).sum(), *(t.sum() for t in together)
     chance = one * other / len(pairs)
     ari = (both - chance) / ((one + other) / 2 - chance)
-    assert agreement(labels, found) == pytest.approx((mutual / np.mean(entropies), ari))
+    assert compare_clusterings(labels, found) == pytest.approx((mutual / np.mean(entropies), ari))
 
 
 def test_cells_at_one_place_are_no_error() -> None:

@@ -6,8 +6,8 @@ from scipy.optimize import brentq
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import clisi, ilisi
-from cellvae.evaluation.lisi import lisi_of, weights_of
-from cellvae.evaluation.neighbours import neighbours_of
+from cellvae.evaluation.lisi import lisi_from_neighbours, perplexity_weights
+from cellvae.evaluation.neighbours import find_neighbours
 
 
 def by_hand(distances: np.ndarray, categories: np.ndarray, perplexity: float) -> float:
@@ -31,12 +31,12 @@ def test_it_is_that_of_a_root_finder_for_every_cell() -> None:
     distances = np.sort(rng.gamma(3.0, rng.choice([0.01, 1, 50], size=(30, 1)), (30, 45)), axis=1)
     around = rng.integers(0, 4, (30, 45))
     expected = [by_hand(d, a, 15) for d, a in zip(distances, around, strict=True)]
-    assert lisi_of(distances, around) == pytest.approx(expected, rel=1e-5)
+    assert lisi_from_neighbours(distances, around) == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_have_the_perplexity_asked_for() -> None:
     distances = np.sort(np.random.default_rng(1).exponential(size=(20, 30)), axis=1)
-    weights = weights_of(distances, 7.0)
+    weights = perplexity_weights(distances, 7.0)
     entropy = -(weights * np.log(weights)).sum(axis=1)
     assert np.exp(entropy) == pytest.approx(np.full(20, 7.0), rel=1e-5)
     assert weights.sum(axis=1) == pytest.approx(np.ones(20))
@@ -45,7 +45,7 @@ def test_weights_have_the_perplexity_asked_for() -> None:
 def test_equal_distances_give_equal_weights() -> None:
     around = np.array([[0, 0, 1, 1, 2, 2]])
     for distance in (0.0, 3.0):
-        assert lisi_of(np.full((1, 6), distance), around) == pytest.approx([3.0])
+        assert lisi_from_neighbours(np.full((1, 6), distance), around) == pytest.approx([3.0])
 
 
 def test_batches_at_random_are_mixed_and_batches_apart_are_not() -> None:
@@ -54,9 +54,9 @@ def test_batches_at_random_are_mixed_and_batches_apart_are_not() -> None:
     batch = rng.integers(0, 3, 1_500)
     # Simpson's index of draws of B batches with weights w is 1/B + (1 - 1/B) sum w^2 on average.
     every = np.arange(1_500)
-    around = neighbours_of(latent, 89, every, every)
-    squared = np.square(weights_of(around.distances, 30)).sum(axis=1).mean()
-    found = lisi_of(around.distances, batch[around.cells])
+    around = find_neighbours(latent, 89, every, every)
+    squared = np.square(perplexity_weights(around.distances, 30)).sum(axis=1).mean()
+    found = lisi_from_neighbours(around.distances, batch[around.cells])
     assert np.mean(1 / found) == pytest.approx(1 / 3 + 2 / 3 * squared, abs=0.003)
     assert ilisi(latent, batch) == pytest.approx((np.median(found) - 1) / 2)
     assert clisi(latent, batch) == pytest.approx(1 - ilisi(latent, batch), abs=1e-12)

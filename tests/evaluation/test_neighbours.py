@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import batch_mixing, knn_accuracy
-from cellvae.evaluation.neighbours import entropy_of_chance, nearest
+from cellvae.evaluation.neighbours import expected_entropy, nearest_cells
 
 
 def entropy(categories: object) -> float:
@@ -101,7 +101,7 @@ def test_cells_without_a_label_can_be_left_out(points: np.ndarray, groups: np.nd
 def test_a_cell_is_not_its_own_neighbour_even_among_duplicates() -> None:
     same = np.zeros((30, 2))
     every = np.arange(30)
-    found = nearest(same, 4, every, every)
+    found = nearest_cells(same, 4, every, every)
     assert found.shape == (30, 4)
     assert not (found == every[:, None]).any()
     assert all(len(set(row)) == 4 for row in found)
@@ -111,7 +111,7 @@ def test_neighbours_are_those_of_brute_force_where_cells_are_scored_that_are_no_
     points: np.ndarray,
 ) -> None:
     sources, scored = np.arange(10, 50), np.array([2, 30, 45])
-    found = nearest(points, 6, sources, scored)
+    found = nearest_cells(points, 6, sources, scored)
     for cell, row in zip(scored, found, strict=True):
         ordered = [c for c in others_by_distance(points, cell) if c >= 10]
         assert list(row) == ordered[:6]
@@ -120,7 +120,7 @@ def test_neighbours_are_those_of_brute_force_where_cells_are_scored_that_are_no_
 @pytest.mark.parametrize("k", [2, 5, 15])
 def test_mixing_is_that_of_brute_force(points: np.ndarray, groups: np.ndarray, k: int) -> None:
     around = [entropy(groups[others_by_distance(points, cell)[:k]]) for cell in range(50)]
-    chance = entropy_of_chance(np.unique(groups, return_counts=True)[1], k)
+    chance = expected_entropy(np.unique(groups, return_counts=True)[1], k)
     # Groups were drawn without regard to the points; at 5 they are by luck more even than chance.
     assert batch_mixing(points, groups, k=k) == pytest.approx(min(1, np.mean(around) / chance))
 
@@ -133,11 +133,11 @@ def test_entropy_of_chance_is_that_of_all_possible_draws(sizes: tuple[int, ...],
         for cell in range(len(batch))
         for drawn in combinations([c for c in range(len(batch)) if c != cell], k)
     ]
-    assert entropy_of_chance(np.array(sizes), k) == pytest.approx(np.mean(draws), abs=1e-12)
+    assert expected_entropy(np.array(sizes), k) == pytest.approx(np.mean(draws), abs=1e-12)
 
 
 def test_entropy_of_chance_nears_that_of_the_batch_shares_as_k_grows() -> None:
-    assert entropy_of_chance(np.array([30_000, 10_000]), 3_000) == pytest.approx(
+    assert expected_entropy(np.array([30_000, 10_000]), 3_000) == pytest.approx(
         entropy([0, 0, 0, 1]), abs=1e-3
     )
 

@@ -8,7 +8,7 @@ import pytest
 from cellvae import evaluation
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.panel import NEEDS, PANEL, scores_of_panel
+from cellvae.evaluation.panel import REQUIRED_COLUMNS, PANEL, panel_score_names
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def test_scores_without_what_they_need_are_left_out_or_refused(
     with pytest.raises(InvalidOptionError, match="Expected labels for 'nmi'; got none"):
         integration_scores(latent, batch, metrics=["nmi"])
     with pytest.raises(InvalidOptionError, match="got 'ilsi'. Did you mean 'ilisi'"):
-        scores_of_panel(["ilsi"])
+        panel_score_names(["ilsi"])
     with pytest.raises(InvalidOptionError, match="two or more values of batch"):
         integration_scores(latent, ["one"] * 300, labels)
 
 
 def test_every_score_has_a_definition() -> None:
-    found = evaluation.definitions_of([name for name in NEEDS if name != "scib"])
+    found = evaluation.definitions_of([name for name in REQUIRED_COLUMNS if name != "scib"])
     assert all(found.values()) and set(PANEL) < set(found)
     assert evaluation.definitions_of(["scib_bras"])["scib_bras"].startswith("bras of scib-metrics ")
 

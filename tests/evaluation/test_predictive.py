@@ -11,7 +11,7 @@ from cellvae.evaluation.predictive import (
     GeneMoments,
     IntervalCoverage,
     Ranks,
-    agreement,
+    compare_statistics,
     interpolated_quantiles,
     variation_of_cells,
 )
@@ -81,10 +81,10 @@ def test_quantiles_and_coverage_are_those_of_numpy(counts: np.ndarray) -> None:
 
 def test_agreement_leaves_out_what_is_missing() -> None:
     measured, drawn = np.array([1.0, 2.0, np.nan, 4.0]), np.array([2.0, 3.0, 1.0, 5.0])
-    scores = agreement(measured, drawn)
+    scores = compare_statistics(measured, drawn)
     assert scores["mean_absolute_error"] == 1
     assert scores["pearson"] == pytest.approx(1)
     assert scores["spearman"] == pytest.approx(1)
     # One off everywhere, around a mean of 10 / 3.
     assert scores["r2"] == pytest.approx(1 - 3 / (16 / 9 + 1 / 9 + 25 / 9))
-    assert np.isnan(agreement(measured, np.ones(4))["pearson"])
+    assert np.isnan(compare_statistics(measured, np.ones(4))["pearson"])

@@ -12,7 +12,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.retrieval import (
     AT_K,
     OF_ALL,
-    match,
+    match_cells,
     retrieval_scores,
     score_names,
 )
@@ -72,7 +72,7 @@ def test_every_score_is_that_of_ranking_each_query(
         if any(order):
             one_by_one.append(by_hand(order, k))
     monkeypatch.setattr("cellvae.evaluation.retrieval.CHUNK", 200)
-    found = match(**cells, k=k, metric=metric, exclude=[(batch[:15], batch[15:])])
+    found = match_cells(**cells, k=k, metric=metric, exclude=[(batch[:15], batch[15:])])
     scores = retrieval_scores(found, ALL, k)
     assert len(one_by_one) < 15
     assert set(scores) == set(score_names(ALL, k)) == set(one_by_one[0])
@@ -81,7 +81,7 @@ def test_every_score_is_that_of_ranking_each_query(
 
 
 def test_scores_of_all_candidates_are_those_of_scikit_learn(cells: dict[str, Any]) -> None:
-    found = match(**cells, k=40, metric="euclidean")
+    found = match_cells(**cells, k=40, metric="euclidean")
     relevant = cells["query_labels"][:, None] == cells["index_labels"]
     near = -np.linalg.norm(cells["query"][:, None] - cells["index"], axis=2)
     some = relevant.any(axis=1)
@@ -96,10 +96,10 @@ def test_scores_of_all_candidates_are_those_of_scikit_learn(cells: dict[str, Any
 def test_a_cell_that_is_excluded_is_not_its_own_match(cells: dict[str, Any]) -> None:
     query, labels = cells["query"], np.arange(15)
     numbers = np.arange(100, 115)
-    found = match(query, query, labels, labels, k=3)
+    found = match_cells(query, query, labels, labels, k=3)
     assert found.cells[:, 0].tolist() == list(range(15))
     assert found.similarity[:, 0] == pytest.approx(np.ones(15))
-    found = match(query, query, labels, labels, k=15, exclude=[(numbers, numbers)])
+    found = match_cells(query, query, labels, labels, k=15, exclude=[(numbers, numbers)])
     assert not (found.cells == np.arange(15)[:, None]).any()
     # One candidate too few for k: the last place is empty.
     assert (found.cells[:, -1] == -1).all()
@@ -111,7 +111,7 @@ def test_perfect_neighbours_have_perfect_scores() -> None:
     labels = np.repeat(np.arange(3), 10)
     points = np.eye(3)[labels] + 1e-3 * np.random.default_rng(0).normal(size=(30, 3))
     every = np.arange(30)
-    found = match(points, points, labels, labels, k=9, exclude=[(every, every)])
+    found = match_cells(points, points, labels, labels, k=9, exclude=[(every, every)])
     scores = retrieval_scores(found, ALL, 9)
     dcg = scores.pop("dcg@9")
     assert dcg == pytest.approx(sum(1 / np.log2(i + 2) for i in range(9)))
@@ -119,7 +119,7 @@ def test_perfect_neighbours_have_perfect_scores() -> None:
 
 
 def test_k_beyond_the_cells_there_are_counts_the_missing_as_not_relevant() -> None:
-    found = match(np.eye(2), np.eye(2), np.zeros(2, int), np.zeros(2, int), k=10)
+    found = match_cells(np.eye(2), np.eye(2), np.zeros(2, int), np.zeros(2, int), k=10)
     assert found.cells.shape == (2, 10)
     assert retrieval_scores(found, ("precision", "recall"), 10) == {
         "precision@10": pytest.approx(0.2),

@@ -10,7 +10,7 @@ from sklearn.metrics import silhouette_samples
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import asw_batch, asw_label, bras, isolated_labels, silhouette
-from cellvae.evaluation.silhouette import widths
+from cellvae.evaluation.silhouette import silhouette_widths
 
 
 def test_width_of_two_pairs_on_a_line() -> None:
@@ -48,13 +48,13 @@ def test_widths_are_those_of_scikit_learn_in_whatever_pieces(
     rng = np.random.default_rng(0)
     points, groups = rng.normal(size=(90, 3)), rng.choice([2, 5, 9, 11], 90, p=[0.6, 0.2, 0.1, 0.1])
     expected = silhouette_samples(points, groups)
-    assert widths(points, groups) == pytest.approx(expected, abs=1e-12)
+    assert silhouette_widths(points, groups) == pytest.approx(expected, abs=1e-12)
     monkeypatch.setattr(sys.modules["cellvae.evaluation.silhouette"], "CHUNK", 1_000)
-    assert widths(points, groups) == pytest.approx(expected, abs=1e-12)
+    assert silhouette_widths(points, groups) == pytest.approx(expected, abs=1e-12)
 
 
 def test_widths_of_cells_at_one_place_are_zero() -> None:
-    assert widths(np.zeros((6, 2)), np.arange(6) % 2).tolist() == [0.0] * 6
+    assert silhouette_widths(np.zeros((6, 2)), np.arange(6) % 2).tolist() == [0.0] * 6
 
 
 def test_labels_are_scaled_to_0_and_1() -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from cellvae.errors import InvalidOptionError, UnknownKeyError
-from cellvae.inference.aggregated import log_density, normal_log_density
+from cellvae.inference.aggregated import mixture_log_prob, normal_mixture_log_prob
 from cellvae.model import SCVI
 
 
@@ -68,7 +68,7 @@ def test_parts_of_points_give_the_same_density(
     points = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     whole = mixed.log_prob(points)
     monkeypatch.setattr("cellvae.inference.aggregated.MOST_TERMS", 400)
-    torch.testing.assert_close(log_density(mixed, points), whole)
+    torch.testing.assert_close(mixture_log_prob(mixed, points), whole)
 
 
 def test_far_and_narrow_normals_keep_their_precision() -> None:
@@ -76,7 +76,7 @@ def test_far_and_narrow_normals_keep_their_precision() -> None:
     means = 30 + random.normal(size=(50, 10))
     deviations = random.uniform(1e-3, 1e-2, (50, 10))
     points = means[:20] + deviations[:20] * random.normal(size=(20, 10))
-    got = normal_log_density(*map(torch.from_numpy, (means, deviations, points)))
+    got = normal_mixture_log_prob(*map(torch.from_numpy, (means, deviations, points)))
     expected = brute_force(points, means, deviations**2, None)
     np.testing.assert_allclose(got, expected, atol=1e-4)
 

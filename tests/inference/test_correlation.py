@@ -13,8 +13,8 @@ from scipy import stats
 from cellvae.distributions import NegativeBinomial
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import correlation as module_of_correlation
-from cellvae.inference.coefficients import Moments, RankedDraws
-from cellvae.inference.correlation import denoised
+from cellvae.inference.coefficients import CorrelationMoments, RankedDraws
+from cellvae.inference.correlation import denoised_expression
 from cellvae.model import SCVI
 
 
@@ -32,7 +32,7 @@ def parts_of(values: np.ndarray) -> list[torch.Tensor]:
 
 
 def test_coefficients_of_pearson_are_those_of_numpy() -> None:
-    values, moments = mixed(), Moments(5)
+    values, moments = mixed(), CorrelationMoments(5)
     for part in parts_of(values):
         moments.add(part)
     expected = np.corrcoef(values.T.astype(float))
@@ -49,7 +49,7 @@ def test_ranks_are_those_of_scipy() -> None:
 
 
 def test_a_gene_that_does_not_vary_has_no_coefficient() -> None:
-    moments = Moments(2)
+    moments = CorrelationMoments(2)
     for value in (1.0, 2.5, 0.3):
         moments.add(torch.tensor([[value, 0.1], [3.0, 0.1]]))
     coefficients = moments.coefficients()
@@ -74,7 +74,7 @@ def test_expression_is_drawn_from_the_gamma_of_the_counts() -> None:
     scale, theta = torch.tensor([0.2, 0.8]), torch.tensor([0.5, 4.0])
     counts = NegativeBinomial(mu=scale.expand(50_000, 2), theta=theta, scale=scale)
     torch.manual_seed(0)
-    draws = denoised(counts, 100.0).double()
+    draws = denoised_expression(counts, 100.0).double()
     mean = 100 * scale.double()
     for gene in range(2):
         law = stats.gamma(theta[gene].item(), scale=(mean / theta)[gene].item())

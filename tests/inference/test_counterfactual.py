@@ -13,7 +13,7 @@ from cellvae.data.fields import count_fields
 from cellvae.data.keys import CountKeys
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.inference.counterfactual import batch_codes
-from cellvae.inference.genes import gene_positions, names_at
+from cellvae.inference.genes import gene_positions, gene_names
 
 
 def registered(batches: list[object] | None) -> Registration:
@@ -53,7 +53,7 @@ def test_genes_become_positions_in_the_order_asked() -> None:
     assert gene_positions(genes, None) is None
     positions = gene_positions(genes, np.array(["NKG7", "CD3D", "NKG7"]))
     assert torch.equal(positions, torch.tensor([2, 0, 2]))
-    assert names_at(genes, positions) == ["NKG7", "CD3D", "NKG7"]
-    assert names_at(genes, None) == list(genes)
+    assert gene_names(genes, positions) == ["NKG7", "CD3D", "NKG7"]
+    assert gene_names(genes, None) == list(genes)
     with pytest.raises(UnknownKeyError, match=r"got 1 other: 'CD3E'\. Did you mean 'CD3D'"):
         gene_positions(genes, ["LYZ", "CD3E"])

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from cellvae.inference import draws as module_of_draws
-from cellvae.inference.draws import decode, draw, draw_latent, in_parts
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.draws import decode_samples, sample_posterior, sample_latent, iter_chunks
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 
 def batch_of(model: SCVI) -> tuple:
     """All cells of a model as one batch."""
-    (_, batch), *_ = pass_over(model, None, None, 1000).batches()
+    (_, batch), *_ = plan_pass(model, None, None, 1000).iter_batches()
     return batch
 
 
@@ -26,8 +26,8 @@ def test_scales_are_shares_and_rates_are_counts(
 ) -> None:
     model = trained(gene_likelihood=likelihood)
     batch = batch_of(model)
-    with evaluating(model):
-        drawn = draw(model.module, batch, n_samples=4)
+    with eval_mode(model):
+        drawn = sample_posterior(model.module, batch, n_samples=4)
     assert drawn.scales.shape == (4, 60, 10)
     np.testing.assert_allclose(drawn.scales.sum(dim=-1), 1, rtol=1e-5)
     sizes = batch.counts.sum(dim=1, keepdim=True)
@@ -39,12 +39,12 @@ def test_draws_are_those_of_the_posterior(n_samples: int, trained: Callable[...,
     model = trained(use_observed_lib_size=False)
     batch = batch_of(model)
     torch.manual_seed(0)
-    with evaluating(model):
-        latent = draw_latent(model.module, batch, n_samples)
-    assert latent.library_posterior is not None
+    with eval_mode(model):
+        latent = sample_latent(model.module, batch, n_samples)
+    assert latent.log_library_posterior is not None
     for values, posterior in (
         (latent.sample, latent.posterior),
-        (latent.library, latent.library_posterior),
+        (latent.log_library, latent.log_library_posterior),
     ):
         standard = ((values - posterior.loc) / posterior.stddev).numpy()
         assert standard.shape[0] == n_samples
@@ -57,13 +57,13 @@ def test_the_decoder_is_told_another_batch_and_the_encoder_is_not(
 ) -> None:
     model = trained(encode_covariates=True, dispersion="gene-batch")
     batch = batch_of(model)
-    with evaluating(model):
-        latent = draw_latent(model.module, batch)
-        own, other = decode(model.module, latent, batch), decode(model.module, latent, batch, 2)
+    with eval_mode(model):
+        latent = sample_latent(model.module, batch)
+        own, other = decode_samples(model.module, latent, batch), decode_samples(model.module, latent, batch, 2)
         torch.manual_seed(1)
-        first = draw(model.module, batch, transform_batch=2)
+        first = sample_posterior(model.module, batch, transform_batch=2)
         torch.manual_seed(1)
-        second = draw(model.module, batch)
+        second = sample_posterior(model.module, batch)
     same = batch.batch.squeeze(1) == 2
     for counts in (own, other):
         assert counts.mean.shape == (1, 60, 10)
@@ -79,9 +79,9 @@ def test_parts_hold_all_draws_in_order(
 ) -> None:
     monkeypatch.setattr(module_of_draws, "MOST_DECODED", 60 * 10 * 3)
     model = trained()
-    with evaluating(model):
-        latent = draw_latent(model.module, batch_of(model), 8)
-    parts = list(in_parts(latent, n_genes=10))
+    with eval_mode(model):
+        latent = sample_latent(model.module, batch_of(model), 8)
+    parts = list(iter_chunks(latent, n_genes=10))
     assert [part for part, _ in parts] == [slice(0, 3), slice(3, 6), slice(6, 8)]
     assert torch.equal(torch.cat([few.sample for _, few in parts]), latent.sample)
-    assert torch.equal(torch.cat([few.library for _, few in parts]), latent.library)
+    assert torch.equal(torch.cat([few.log_library for _, few in parts]), latent.log_library)

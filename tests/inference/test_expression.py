@@ -14,8 +14,8 @@ import torch
 
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
 from cellvae.inference import draws as module_of_draws
-from cellvae.inference.draws import decode, draw_latent
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.draws import decode_samples, sample_latent
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 
@@ -28,10 +28,10 @@ def seeded(model: SCVI, **words: Any) -> Any:
 def by_hand(model: SCVI, key: str, code: int | None = None) -> np.ndarray:
     """Decoded expression of all cells from the draw that `seeded` makes."""
     torch.manual_seed(0)
-    with evaluating(model):
-        (_, batch), *_ = pass_over(model, None, None, 128).batches()
-        latent = draw_latent(model.module, batch)
-        return decode(model.module, latent, batch, code).get_normalized(key)[0].numpy()
+    with eval_mode(model):
+        (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
+        latent = sample_latent(model.module, batch)
+        return decode_samples(model.module, latent, batch, code).get_normalized(key)[0].numpy()
 
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "normal"])
@@ -140,12 +140,12 @@ def test_draws_in_all_are_of_cells_chosen_at_random(trained: Callable[..., SCVI]
 def test_importance_brings_means_to_the_true_posterior(trained: Callable[..., SCVI]) -> None:
     """Against importance sampling from the prior, the brute force of one cell and many draws."""
     model = trained()
-    with evaluating(model):
-        (_, batch), *_ = pass_over(model, None, [4], 1).batches()
-        latent = draw_latent(model.module, batch)
+    with eval_mode(model):
+        (_, batch), *_ = plan_pass(model, None, [4], 1).iter_batches()
+        latent = sample_latent(model.module, batch)
         torch.manual_seed(1)
-        prior = latent._replace(sample=torch.randn(200_000, 1, 3), library=latent.library)
-        counts = decode(model.module, prior, batch)
+        prior = latent._replace(sample=torch.randn(200_000, 1, 3), library=latent.log_library)
+        counts = decode_samples(model.module, prior, batch)
         log_likelihood = counts.log_prob(batch.counts).sum(dim=-1).double()
         true = (log_likelihood.softmax(dim=0).unsqueeze(-1) * counts.get_normalized("scale")).sum(0)
     true = true.numpy()

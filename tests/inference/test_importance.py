@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from cellvae.contracts import Latent
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import get_importance_weights
-from cellvae.inference.importance import truncated
+from cellvae.inference.importance import truncate_log_weights
 from cellvae.model import SCVI
 
 
@@ -62,7 +62,7 @@ def test_few_cells_can_stand_for_many(linear: Callable[..., Any]) -> None:
 def test_truncation_lowers_the_largest_weights_and_no_other() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0, 0.5] * 24 + [900.0, 4.0, 1.0, 1.0], dtype=torch.float64)
     most = weights.mean() * 10  # 100 weights
-    got = truncated(weights.log()).exp()
+    got = truncate_log_weights(weights.log()).exp()
     torch.testing.assert_close(got, weights.clamp(max=most))
     assert got.max() < weights.max()
     assert got.min() == pytest.approx(0.5)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 
@@ -24,9 +24,9 @@ def test_observed_sizes_are_sums_of_counts(trained: Callable[..., SCVI]) -> None
 
 def test_latent_sizes_have_a_lognormal_posterior(trained: Callable[..., SCVI]) -> None:
     model = trained(use_observed_lib_size=False)
-    with evaluating(model):
-        (_, batch), *_ = pass_over(model, None, None, 128).batches()
-        posterior = model.module.encode(batch).library_posterior
+    with eval_mode(model):
+        (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
+        posterior = model.module.encode(batch).log_library_posterior
     assert posterior is not None
     lognormal = torch.distributions.LogNormal(posterior.loc, posterior.stddev)
     sizes = model.get_latent_library_size(batch_size=16)

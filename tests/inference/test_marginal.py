@@ -12,7 +12,7 @@ import torch
 from anndata import read_h5ad
 from scipy.special import logsumexp
 
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import get_marginal_ll
 from cellvae.model import SCVI
@@ -87,11 +87,11 @@ def test_one_draw_is_the_bound_and_more_lie_above_it(
 def test_a_grid_over_the_latent_gives_the_same(trained: Callable[..., SCVI]) -> None:
     model = trained(n_latent=1)
     grid = torch.linspace(-8, 8, 3001)
-    _, batch = next(in_batches(model.rows, torch.arange(20), 20))
+    _, batch = next(iter_batches(model.rows, torch.arange(20), 20))
     with torch.inference_mode():
         latent = model.module.encode(batch)
         z = grid[:, None, None].expand(-1, 20, 1)
-        wide = latent._replace(sample=z, library=latent.library.expand(3001, -1, -1))
+        wide = latent._replace(sample=z, library=latent.log_library.expand(3001, -1, -1))
         likelihood = model.module.decode(wide, batch).log_prob(batch.counts).double().sum(dim=-1)
     prior = -0.5 * grid.double() ** 2 - 0.5 * np.log(2 * np.pi)
     expected = (likelihood + prior[:, None]).logsumexp(dim=0) + np.log(16 / 3000)

@@ -11,8 +11,8 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import draws as module_of_draws
-from cellvae.inference.draws import decode, draw_latent
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.draws import decode_samples, sample_latent
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 NAMES = {
@@ -49,9 +49,9 @@ def test_every_likelihood_has_its_parameters(likelihood: str, trained: Callable[
 def test_dropout_is_a_probability_of_the_network(trained: Callable[..., SCVI]) -> None:
     model = trained()
     torch.manual_seed(0)
-    with evaluating(model):
-        (_, batch), *_ = pass_over(model, None, None, 128).batches()
-        logits = decode(model.module, draw_latent(model.module, batch), batch).zi_logits[0]
+    with eval_mode(model):
+        (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
+        logits = decode_samples(model.module, sample_latent(model.module, batch), batch).zi_logits[0]
     expected = 1 / (1 + np.exp(-logits.numpy()))
     np.testing.assert_allclose(asked(model)["dropout"], expected, rtol=1e-4)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cellvae.inference import progress
-from cellvae.inference.progress import is_watched, with_progress
+from cellvae.inference.progress import is_interactive, with_progress
 from cellvae.model import SCVI
 from cellvae.settings import settings
 
@@ -51,12 +51,12 @@ def test_nothing_is_shown_where_nobody_watches(
 
 def test_a_terminal_or_a_notebook_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    assert not is_watched()
+    assert not is_interactive()
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    assert is_watched()
+    assert is_interactive()
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert is_watched()
+    assert is_interactive()
 
 
 @pytest.mark.usefixtures("watched")

@@ -18,7 +18,7 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import DataMismatchError, FileFormatError, InvalidOptionError
 from cellvae.model import MODELS, SCANVI, SCVI
-from cellvae.persistence.foreign import read_foreign
+from cellvae.persistence.foreign import read_scvi_model
 
 DATA = Path(__file__).with_name("data")
 KINDS = {
@@ -317,17 +317,17 @@ class Described:
 )
 def test_damaged_and_hostile_files_are_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError):
-        read_foreign(planted(tmp_path / "model", content))
+        read_scvi_model(planted(tmp_path / "model", content))
 
 
 def test_files_that_swell_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", b"0" * 10_000_000)
     with pytest.raises(FileFormatError, match="compressed"):
-        read_foreign(tmp_path)
+        read_scvi_model(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"PK")
     with pytest.raises(FileFormatError, match=r"torch\.save"):
-        read_foreign(tmp_path)
+        read_scvi_model(tmp_path)
 
 
 def test_weights_of_other_shapes_are_refused(
@@ -335,7 +335,7 @@ def test_weights_of_other_shapes_are_refused(
 ) -> None:
     import cellvae.model.foreign as foreign
 
-    real = foreign.read_foreign
+    real = foreign.read_scvi_model
 
     def changed(*arguments: Any, **words: Any) -> Any:
         found = real(*arguments, **words)

@@ -11,8 +11,8 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.distributions.detection import Detection
-from cellvae.entries import Entries
-from cellvae.kernels import Affine, detection_log_likelihood
+from cellvae.entries import CSRBatch
+from cellvae.kernels import LazyLinear, detection_log_likelihood
 
 N_CELLS, N_REGIONS = 37, 61
 
@@ -30,9 +30,9 @@ def given() -> dict[str, Tensor]:
     }
 
 
-def entries_of(counts: Tensor) -> Entries:
+def entries_of(counts: Tensor) -> CSRBatch:
     matrix = sparse.csr_matrix(counts.numpy())
-    return Entries(
+    return CSRBatch(
         torch.from_numpy(matrix.data),
         torch.from_numpy(matrix.indices.astype(np.int32)),
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -101,13 +101,13 @@ def test_a_layer_left_to_the_kernel_gives_what_it_gives_by_itself(
 ) -> None:
     torch.manual_seed(1)
     weight = torch.rand(N_CELLS) if weighted else torch.full((N_CELLS,), 0.3)
-    layer = Affine(torch.randn(N_CELLS, 7), torch.randn(N_REGIONS, 7), torch.randn(N_REGIONS))
+    layer = LazyLinear(torch.randn(N_CELLS, 7), torch.randn(N_REGIONS, 7), torch.randn(N_REGIONS))
 
     def results(*, left: bool) -> list[Tensor]:
         """Value, and gradients by everything that the result follows from."""
-        own = Affine(*(part.clone().requires_grad_() for part in layer))
+        own = LazyLinear(*(part.clone().requires_grad_() for part in layer))
         others = [given[name].clone().requires_grad_() for name in ("log_depth", "log_factor")]
-        logits = own if left else own.computed()
+        logits = own if left else own.materialize()
         value = detection_log_likelihood(given["counts"], logits, *others)
         (value * weight).sum().backward()
         return [value.detach(), *(t.grad for t in (*own, *others))]
@@ -120,12 +120,12 @@ def test_a_layer_left_to_the_kernel_gives_what_it_gives_by_itself(
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     torch.manual_seed(1)
     counts = (torch.rand(150, 9) < 0.3).float()
-    layer = Affine(torch.randn(150, 3), torch.randn(9, 3), torch.randn(9).requires_grad_())
+    layer = LazyLinear(torch.randn(150, 3), torch.randn(9, 3), torch.randn(9).requires_grad_())
     depth, factor = -torch.rand(150, 1), (-torch.rand(9)).requires_grad_()
 
     def found() -> list[Tensor]:
         value = detection_log_likelihood(counts, layer, depth, factor)
-        return [value, *torch.autograd.grad(value.sum(), [factor, layer.constant])]
+        return [value, *torch.autograd.grad(value.sum(), [factor, layer.bias])]
 
     before = torch.get_num_threads()
     try:

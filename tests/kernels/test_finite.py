@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cellvae.kernels import all_finite
-from cellvae.kernels.finite import FEWEST, is_readable, look_at
+from cellvae.kernels.finite import MIN_SIZE, is_contiguous_float32, scan_tensors
 from cellvae.settings import settings
 
 WRONG = (math.nan, -math.nan, math.inf, -math.inf)
@@ -18,26 +18,26 @@ WRONG = (math.nan, -math.nan, math.inf, -math.inf)
 @pytest.mark.parametrize("place", [0, 1, 65_535, 65_536, 70_001, -2, -1])
 def test_one_number_among_many_is_found(place: int, wrong: float) -> None:
     tensors = [torch.zeros(3), torch.full((7, 10_003), -3.4e38), torch.tensor(1e-45)]
-    assert look_at(tensors)
+    assert scan_tensors(tensors)
     tensors[1].view(-1)[place] = wrong
-    assert not look_at(tensors)
+    assert not scan_tensors(tensors)
 
 
 @pytest.mark.parametrize("which", range(4))
 def test_every_tensor_is_looked_at(which: int) -> None:
     tensors = [torch.ones(n) for n in (1, 65_536, 65_537, 2)]
     tensors[which][-1] = math.inf
-    assert not look_at(tensors)
+    assert not scan_tensors(tensors)
     tensors[which][-1] = 0.0
-    assert look_at(tensors)
+    assert scan_tensors(tensors)
 
 
 def test_nothing_is_finite() -> None:
-    assert look_at([torch.zeros(0), torch.zeros(0, 3)])
+    assert scan_tensors([torch.zeros(0), torch.zeros(0, 3)])
 
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
-@pytest.mark.parametrize("size", [8, FEWEST])
+@pytest.mark.parametrize("size", [8, MIN_SIZE])
 @pytest.mark.parametrize("kind", ["plain", "transposed", "strided", "double"])
 def test_all_kinds_of_tensors_are_looked_at(
     kind: str, size: int, kernels: str, monkeypatch: pytest.MonkeyPatch
@@ -45,7 +45,7 @@ def test_all_kinds_of_tensors_are_looked_at(
     monkeypatch.setitem(settings.values, "kernels", kernels)
     whole = torch.ones(4, size, dtype=torch.float64 if kind == "double" else torch.float32)
     tensor = {"transposed": whole.t(), "strided": whole[:, ::2]}.get(kind, whole)
-    assert is_readable(tensor) == (kind in ("plain", "transposed"))
+    assert is_contiguous_float32(tensor) == (kind in ("plain", "transposed"))
     assert all_finite([tensor])
     whole[-1, 2] = math.nan
     assert not all_finite([tensor])

@@ -13,9 +13,9 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from cellvae.entries import Entries
-from cellvae.kernels import Affine, choice, compiled_for, likelihood, log_likelihood
-from cellvae.kernels.choice import loads
+from cellvae.entries import CSRBatch
+from cellvae.kernels import LazyLinear, choice, use_compiled, likelihood, count_log_likelihood
+from cellvae.kernels.choice import can_compile
 from cellvae.settings import settings
 
 N_CELLS, N_GENES = 37, 61
@@ -69,7 +69,7 @@ def test_value_and_gradient_are_those_of_the_distribution(kind: str, per_cell: b
         k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
     }
 
-    value = log_likelihood(**narrow)
+    value = count_log_likelihood(**narrow)
     (value * weight).sum().backward()
 
     expected, gradients = exact(given, weight.double())
@@ -81,12 +81,12 @@ def test_value_and_gradient_are_those_of_the_distribution(kind: str, per_cell: b
         )
 
 
-def entries_of(counts: Tensor) -> Entries:
+def entries_of(counts: Tensor) -> CSRBatch:
     matrix = sparse.csr_matrix(counts.numpy())
     # A count that is stored though it is zero.
     matrix.data[4] = 0
     counts[tuple(torch.tensor(axis[4]) for axis in counts.numpy().nonzero())] = 0
-    return Entries(
+    return CSRBatch(
         torch.from_numpy(matrix.data),
         torch.from_numpy(matrix.indices.astype(np.int32)),
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -106,7 +106,7 @@ def test_counts_and_their_entries_give_the_same_bits(kind: str, per_cell: bool) 
             for k, v in given.items()
             if k != "counts"
         }
-        value = log_likelihood(counts, **own)
+        value = count_log_likelihood(counts, **own)
         value.sum().backward()
         found.append([value.detach(), *(v.grad for v in own.values() if v is not None)])
     for one, other in zip(*found, strict=True):
@@ -119,14 +119,14 @@ def test_without_gradients_the_values_are_the_same_bits(kind: str) -> None:
     with_gradients = {
         k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
     }
-    assert torch.equal(log_likelihood(**given), log_likelihood(**with_gradients).detach())
+    assert torch.equal(count_log_likelihood(**given), count_log_likelihood(**with_gradients).detach())
 
 
 @pytest.mark.parametrize("theta", [1e-30, 1e-8, 1e-3, 1.0, 1e4, 1e8, 1e14])
 def test_dispersions_far_from_one_are_as_exact(theta: float) -> None:
     given = inputs("nb") | {"theta": torch.full((N_GENES,), theta)}
 
-    value = log_likelihood(**given)
+    value = count_log_likelihood(**given)
 
     expected, _ = exact(given, torch.ones(N_CELLS))
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-3)
@@ -135,7 +135,7 @@ def test_dispersions_far_from_one_are_as_exact(theta: float) -> None:
 def test_a_cell_with_one_count_by_hand() -> None:
     counts = torch.tensor([[2.0, 0.0]])
 
-    value = log_likelihood(
+    value = count_log_likelihood(
         counts, torch.zeros(1, 2), torch.tensor([[math.log(6.0)]]), theta=torch.ones(2)
     )
 
@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_not_lost(part: str, wrong: float) -> None:
     if part == "theta" and wrong == math.inf:
         pytest.skip("An infinite inverse dispersion is the Poisson distribution.")
 
-    value = log_likelihood(**given | {part: tensor})
+    value = count_log_likelihood(**given | {part: tensor})
 
     assert not torch.isfinite(value).all()
 
@@ -161,16 +161,16 @@ def test_what_is_not_finite_is_not_lost(part: str, wrong: float) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_do_not_depend_on_the_number_of_threads(kind: str) -> None:
     given = inputs(kind)
-    one = log_likelihood(**given)
+    one = count_log_likelihood(**given)
     for n_threads in (2, 3):
         torch.set_num_threads(n_threads)
-        assert torch.equal(log_likelihood(**given), one)
+        assert torch.equal(count_log_likelihood(**given), one)
 
 
 def test_a_second_backward_gives_the_same() -> None:
     given = inputs("nb")
     logits = given["logits"].clone().requires_grad_()
-    value = log_likelihood(**given | {"logits": logits}).sum()
+    value = count_log_likelihood(**given | {"logits": logits}).sum()
     (first,) = torch.autograd.grad(value, logits, retain_graph=True)
     (second,) = torch.autograd.grad(value, logits)
 
@@ -187,21 +187,21 @@ def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
     weight = torch.rand(N_CELLS) if weighted else torch.full((N_CELLS,), 0.3)
     names = ("logits", "dropout")
     layers = {
-        name: Affine(torch.randn(N_CELLS, 7), torch.randn(N_GENES, 7), torch.randn(N_GENES))
+        name: LazyLinear(torch.randn(N_CELLS, 7), torch.randn(N_GENES, 7), torch.randn(N_GENES))
         for name in names
         if given[name] is not None
     }
 
     def results(*, left: bool) -> dict[str, Tensor]:
         """Value, and gradients by everything that the result follows from."""
-        own = {n: Affine(*(part.clone().requires_grad_() for part in layers[n])) for n in layers}
+        own = {n: LazyLinear(*(part.clone().requires_grad_() for part in layers[n])) for n in layers}
         others = {
             n: v.clone().requires_grad_()
             for n, v in given.items()
             if v is not None and n not in (*layers, "counts")
         }
-        whole = {n: layer if left else layer.computed() for n, layer in own.items()}
-        value = log_likelihood(given["counts"], **whole, **others)
+        whole = {n: layer if left else layer.materialize() for n, layer in own.items()}
+        value = count_log_likelihood(given["counts"], **whole, **others)
         (value * weight).sum().backward()
         found = {f"{n} {part}": t.grad for n in own for part, t in own[n]._asdict().items()}
         return found | {n: v.grad for n, v in others.items()} | {"value": value.detach()}
@@ -221,8 +221,8 @@ def test_what_is_frozen_gets_no_gradient(frozen: str) -> None:
             "weight": torch.randn(N_GENES, 7),
             "constant": torch.randn(N_GENES),
         }
-        given[name] = Affine(**{n: v.requires_grad_(n != frozen) for n, v in parts.items()})
-    log_likelihood(**given).sum().backward()
+        given[name] = LazyLinear(**{n: v.requires_grad_(n != frozen) for n, v in parts.items()})
+    count_log_likelihood(**given).sum().backward()
     for layer in (given["logits"], given["dropout"]):
         for name, part in layer._asdict().items():
             assert (part.grad is None) == (name == frozen)
@@ -232,7 +232,7 @@ def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = []
-    usual = likelihood.results_of
+    usual = likelihood.compute_log_prob
 
     def watched(*given: Any, **words: Any) -> Any:
         wanted.append(words["wanted"])
@@ -240,17 +240,17 @@ def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
 
     monkeypatch.setattr(likelihood, "results_of", watched)
     given = inputs("nb") | {
-        "logits": Affine(
+        "logits": LazyLinear(
             torch.randn(N_CELLS, 7),
             torch.nn.Parameter(torch.randn(N_GENES, 7)),
             torch.nn.Parameter(torch.randn(N_GENES)),
         )
     }
-    with_derivatives = log_likelihood(**given)
+    with_derivatives = count_log_likelihood(**given)
     with torch.no_grad():
-        without = log_likelihood(**given)
+        without = count_log_likelihood(**given)
     with torch.inference_mode():
-        log_likelihood(**given)
+        count_log_likelihood(**given)
     assert wanted == [True, False, False]
     assert torch.equal(without, with_derivatives.detach())
 
@@ -261,11 +261,11 @@ def test_many_cells_are_summed_in_the_same_ranges_by_any_number_of_threads(
     torch.manual_seed(1)
     counts = torch.poisson(torch.rand(150, 9))
     theta = torch.rand(9).requires_grad_()
-    layer = Affine(torch.randn(150, 3), torch.randn(9, 3), torch.randn(9).requires_grad_())
+    layer = LazyLinear(torch.randn(150, 3), torch.randn(9, 3), torch.randn(9).requires_grad_())
 
     def gradients() -> list[Tensor]:
-        value = log_likelihood(counts, layer, torch.full((150, 1), 3.0), theta)
-        return list(torch.autograd.grad(value.sum(), [theta, layer.constant]))
+        value = count_log_likelihood(counts, layer, torch.full((150, 1), 3.0), theta)
+        return list(torch.autograd.grad(value.sum(), [theta, layer.bias]))
 
     one = gradients()
     for n_threads in (2, 3, 5):
@@ -276,7 +276,7 @@ def test_many_cells_are_summed_in_the_same_ranges_by_any_number_of_threads(
 def test_the_largest_logit_is_found_whatever_its_sign() -> None:
     logits = torch.tensor([[-400.0, -390.0, -395.0], [300.0, -1e30, 310.0], [0.0, -0.0, -1e-40]])
 
-    value = log_likelihood(torch.zeros(3, 3), logits, torch.full((3, 1), 2.0))
+    value = count_log_likelihood(torch.zeros(3, 3), logits, torch.full((3, 1), 2.0))
 
     # All shares sum to one, so that the Poisson log-probability of no counts is minus the size.
     torch.testing.assert_close(value, torch.full((3,), -math.exp(2.0)))
@@ -284,13 +284,13 @@ def test_the_largest_logit_is_found_whatever_its_sign() -> None:
 
 def test_settings_choose_where_the_kernels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = torch.zeros(2, 16), torch.zeros(2, 256)
-    assert [compiled_for(few), compiled_for(many)] == [False, True]
+    assert [use_compiled(few), use_compiled(many)] == [False, True]
     monkeypatch.setitem(settings.values, "kernels", "compiled")
-    assert compiled_for(few)
-    assert not compiled_for(many.double())
-    assert not compiled_for(torch.zeros(3, 2, 256))
+    assert use_compiled(few)
+    assert not use_compiled(many.double())
+    assert not use_compiled(torch.zeros(3, 2, 256))
     monkeypatch.setitem(settings.values, "kernels", "torch")
-    assert not compiled_for(many)
+    assert not use_compiled(many)
 
 
 def test_where_nothing_can_be_compiled_torch_is_used(
@@ -299,13 +299,13 @@ def test_where_nothing_can_be_compiled_torch_is_used(
     def refused(name: str) -> None:
         raise RuntimeError("cannot cache function: no locator available")
 
-    loads.cache_clear()
+    can_compile.cache_clear()
     monkeypatch.setattr(choice, "import_module", refused)
     with caplog.at_level("INFO", logger="cellvae"):
-        assert not compiled_for(torch.zeros(2, 300))
-        assert not compiled_for(torch.zeros(2, 300))
+        assert not use_compiled(torch.zeros(2, 300))
+        assert not use_compiled(torch.zeros(2, 300))
     assert [record.message for record in caplog.records] == [
         "Kernels cannot be compiled here, torch is used instead: "
         "cannot cache function: no locator available"
     ]
-    loads.cache_clear()
+    can_compile.cache_clear()

@@ -10,15 +10,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.entries import Entries
-from cellvae.kernels import gene_by_gene, sparse_product
-from cellvae.kernels.entries import BYTES_AT_ONCE, N_PARTS
+from cellvae.entries import CSRBatch
+from cellvae.kernels import to_gene_major, sparse_linear
+from cellvae.kernels.entries import BYTES_PER_TILE, N_GENE_RANGES
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
-SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_PARTS, 1)]
+SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_GENE_RANGES, 1)]
 # Weights that are read a few genes at a time.
 WIDE = 1024
-FEW_GENES = BYTES_AT_ONCE // (4 * WIDE)
+FEW_GENES = BYTES_PER_TILE // (4 * WIDE)
 SHAPES += [(n, k * FEW_GENES + more, WIDE) for n, k, more in ((3, 1, 1), (40, 2, 0), (17, 2, 3))]
 
 
@@ -29,14 +29,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def made(n_cells: int, n_genes: int, density: float = 0.3) -> tuple[Entries, Tensor]:
+def made(n_cells: int, n_genes: int, density: float = 0.3) -> tuple[CSRBatch, Tensor]:
     matrix = sparse.random(
         n_cells, n_genes, density, format="csr", dtype=np.float32, random_state=1
     )
     whole = matrix.toarray()
     whole[n_cells // 2] = 0
     matrix = sparse.csr_matrix(whole)
-    entries = Entries(
+    entries = CSRBatch(
         torch.from_numpy(matrix.data),
         torch.from_numpy(matrix.indices.astype(np.int32)),
         torch.from_numpy(matrix.indptr.astype(np.int64)),
@@ -56,10 +56,10 @@ def test_value_and_gradient_are_those_of_the_dense_product(
     entries, dense = made(n_cells, n_genes)
     weight, bias = torch.randn(n_out, n_genes), torch.randn(n_out) if with_bias else None
     by_out = torch.randn(n_cells, n_out)
-    mine = (gene_by_gene(weight) if laid_out else weight).requires_grad_()
+    mine = (to_gene_major(weight) if laid_out else weight).requires_grad_()
     own_bias = None if bias is None else bias.clone().requires_grad_()
 
-    product = sparse_product(entries, mine, own_bias)
+    product = sparse_linear(entries, mine, own_bias)
     (product * by_out).sum().backward()
 
     expected = dense @ weight.detach().double().T + (0 if bias is None else bias.double())
@@ -78,8 +78,8 @@ def test_results_do_not_depend_on_the_number_of_threads(n_genes: int, n_out: int
     for n in (1, 2, 3):
         torch.set_num_threads(n)
         torch.manual_seed(0)
-        weight = gene_by_gene(torch.randn(n_out, n_genes)).requires_grad_()
-        product = sparse_product(entries, weight)
+        weight = to_gene_major(torch.randn(n_out, n_genes)).requires_grad_()
+        product = sparse_linear(entries, weight)
         product.square().sum().backward()
         found.append((product.detach(), weight.grad))
     for product, gradient in found[1:]:
@@ -89,16 +89,16 @@ def test_results_do_not_depend_on_the_number_of_threads(n_genes: int, n_out: int
 
 def test_a_cell_gives_the_same_bits_among_others_and_alone() -> None:
     entries, _ = made(64, 3 * FEW_GENES)
-    weight = gene_by_gene(torch.randn(WIDE, 3 * FEW_GENES))
-    whole = sparse_product(entries, weight)
+    weight = to_gene_major(torch.randn(WIDE, 3 * FEW_GENES))
+    whole = sparse_linear(entries, weight)
     for start, end in ((0, 1), (5, 40), (63, 64)):
-        assert torch.equal(sparse_product(entries.part(start, end), weight), whole[start:end])
+        assert torch.equal(sparse_linear(entries.slice_cells(start, end), weight), whole[start:end])
 
 
 def test_no_entries_at_all_leave_the_constant() -> None:
-    none = Entries(torch.zeros(0), torch.zeros(0, dtype=torch.int32), torch.zeros(4).long(), 6)
+    none = CSRBatch(torch.zeros(0), torch.zeros(0, dtype=torch.int32), torch.zeros(4).long(), 6)
     weight, bias = torch.randn(2, 6, requires_grad=True), torch.randn(2)
-    product = sparse_product(none, weight, bias)
+    product = sparse_linear(none, weight, bias)
     assert torch.equal(product, bias.expand(3, 2))
     product.sum().backward()
     assert torch.equal(weight.grad, torch.zeros(2, 6))
@@ -106,6 +106,6 @@ def test_no_entries_at_all_leave_the_constant() -> None:
 
 def test_weights_gene_by_gene_are_the_same_weights() -> None:
     weight = torch.randn(3, 5)
-    laid_out = gene_by_gene(weight)
+    laid_out = to_gene_major(weight)
     assert torch.equal(laid_out, weight)
     assert laid_out.stride() == (1, 3)

@@ -34,7 +34,7 @@ def differences(model: SCANVI) -> np.ndarray:
     """Logits of all labels less those of cells without any count, [cells, labels]."""
     assert model.adata is not None
     with torch.inference_mode():
-        batch = model.trained_rows(None).take(torch.arange(model.adata.n_obs))
+        batch = model.rows_for(None).take(torch.arange(model.adata.n_obs))
         empty = batch._replace(counts=torch.zeros_like(batch.counts))
         module = model.module.eval()
         return (module.classify(batch) - module.classify(empty)).numpy()

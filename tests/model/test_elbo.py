@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from scipy import stats
 
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 from cellvae.model import SCVI
 
 
@@ -82,7 +82,7 @@ def test_reconstruction_errors_are_those_of_scipy(
 ) -> None:
     model = train(make(cells(), gene_likelihood=likelihood))
     error = asked(model.get_reconstruction_error)
-    _, batch = next(in_batches(model.rows, torch.arange(70), 70))
+    _, batch = next(iter_batches(model.rows, torch.arange(70), 70))
     with torch.no_grad():
         torch.manual_seed(0)
         z = model.module.encode(batch).sample
@@ -108,9 +108,9 @@ def test_latent_sizes_add_their_divergence_from_those_of_the_batch(
     make: Callable[..., SCVI], train: Callable[..., SCVI], cells: Callable[..., AnnData]
 ) -> None:
     model = train(make(cells(), use_observed_lib_size=False))
-    _, batch = next(in_batches(model.rows, torch.arange(70), 70))
+    _, batch = next(iter_batches(model.rows, torch.arange(70), 70))
     with torch.no_grad():
-        q = model.module.encode(batch).library_posterior
+        q = model.module.encode(batch).log_library_posterior
     assert q is not None
     m, v = (x.double().numpy().squeeze(1) for x in (q.loc, q.variance))
     counts, codes = model.adata.X.astype(np.float64), np.arange(70) % 3

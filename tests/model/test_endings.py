@@ -223,8 +223,8 @@ def test_a_model_that_was_loaded_begins_with_a_new_optimizer(
     for each in (model, loaded):
         each.train(1, **WORDS)
         assert each.history.epochs == [0, 1, 2]
-    assert model.carried is not None and loaded.carried is not None
-    steps = [int(m.carried.optimizers[0]["state"][0]["step"]) for m in (model, loaded)]
+    assert model.carryover is not None and loaded.carryover is not None
+    steps = [int(m.carryover.optimizers[0]["state"][0]["step"]) for m in (model, loaded)]
     assert steps == [12, 4]
     assert np.array_equal(model.train_indices, loaded.train_indices)
 
@@ -248,8 +248,8 @@ def test_a_learning_rate_asked_for_later_is_the_one_used(
     model.train(2, **WORDS)
     model.train(1, plan_kwargs={"lr": 0.005}, learning_rate_monitor=True, **WORDS)
     assert model.history["lr-Adam"]["lr-Adam"].tolist() == pytest.approx([0.005])
-    assert model.carried is not None
-    assert int(model.carried.optimizers[0]["state"][0]["step"]) == 12  # moments went on
+    assert model.carryover is not None
+    assert int(model.carryover.optimizers[0]["state"][0]["step"]) == 12  # moments went on
 
 
 def test_reset_starts_anew(adata: AnnData, make: Callable[..., SCVI]) -> None:
@@ -361,8 +361,8 @@ def test_epochs_can_be_cut_short_from_outside(
     monkeypatch.setenv("CELLVAE_LIMIT_BATCHES", "1")
     model = make(adata)
     model.train(2, check_val_every_n_epoch=1, **WORDS)
-    assert model.carried is not None
-    assert model.carried.n_steps == 2
+    assert model.carryover is not None
+    assert model.carryover.n_steps == 2
 
 
 def test_validation_within_epochs(adata: AnnData, make: Callable[..., SCVI]) -> None:

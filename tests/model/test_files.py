@@ -155,7 +155,7 @@ def test_a_loaded_model_trains_on_as_the_saved_one_would(
     model.save(tmp_path)
     again = SCVI.load(tmp_path, cells())
     # The optimizer is no part of a saved model: it starts anew.
-    model.carried = None
+    model.carryover = None
     for each in (model, again):
         train(each, seed=4)
     assert again.history.table.equals(model.history.table)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 from cellvae.errors import DataWarning
 from cellvae.model import SCVI
-from cellvae.model.library import LEAST_VARIANCE, library_by_batch
+from cellvae.model.library import MIN_VARIANCE, library_stats_by_batch
 
 
 def test_means_and_variances_are_those_of_log_sizes_in_each_batch(
@@ -23,7 +23,7 @@ def test_means_and_variances_are_those_of_log_sizes_in_each_batch(
     logs = np.log(adata.X.sum(axis=1).astype(np.float64))
     codes = adata.obs["batch"].cat.codes.to_numpy()
     for batch_size in (7, 4096):
-        means, variances = library_by_batch(rows, 3, batch_size)
+        means, variances = library_stats_by_batch(rows, 3, batch_size)
         assert means.shape == variances.shape == (1, 3)
         expected = [logs[codes == b] for b in range(3)]
         np.testing.assert_allclose(means[0], [x.mean() for x in expected], rtol=1e-6)
@@ -45,7 +45,7 @@ def test_empty_cells_and_batches_and_equal_sizes_give_finite_numbers(adata: AnnD
         module.library_log_means[0], [np.log(adata.X[0].sum()), logs.mean(), 0], rtol=1e-6
     )
     np.testing.assert_allclose(
-        module.library_log_vars[0], [LEAST_VARIANCE, logs.var(), 1], rtol=1e-5
+        module.library_log_vars[0], [MIN_VARIANCE, logs.var(), 1], rtol=1e-5
     )
 
 
@@ -63,7 +63,7 @@ def test_expected_counts_grow_with_the_size_factor(
     cells: Callable[..., AnnData], make: Callable[..., SCVI]
 ) -> None:
     model = make(cells(), {"size_factor_key": "size"}, gene_likelihood="nb")
-    _, batch = next(in_batches(model.rows, torch.arange(70), 70))
+    _, batch = next(iter_batches(model.rows, torch.arange(70), 70))
     assert batch.size_factor is not None
     np.testing.assert_allclose(batch.size_factor[:, 0], model.adata.obs["size"], rtol=1e-6)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_without_size_factors_expected_counts_add_up_to_those_of_the_cell(
 ) -> None:
     ignoring = make(cells(), {"size_factor_key": "size"}, use_size_factor_key=False)
     for model in (make(cells(), gene_likelihood="nb"), ignoring):
-        _, batch = next(in_batches(model.rows, torch.arange(70), 70))
+        _, batch = next(iter_batches(model.rows, torch.arange(70), 70))
         with torch.no_grad():
             decoded = model.module.decode(model.module.encode(batch), batch)
         torch.testing.assert_close(decoded.mu.sum(dim=1), batch.counts.sum(dim=1))

@@ -82,7 +82,7 @@ def test_answers_are_those_from_counts(
         for got, wanted in zip(answered(model, name, **words), expected[name], strict=True):
             np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=1e-5, err_msg=name)
     few = model.get_latent_representation(indices=["cell5", "cell2"], batch_size=1)
-    if model.module.latent_is_normal:
+    if model.module.latent_is_gaussian:
         assert np.array_equal(few, expected["get_latent_representation"][0][[5, 2]])
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.query import PADDED
+from cellvae.data.query import PADDING_KEY
 from cellvae.errors import (
     DataMismatchError,
     DataWarning,
@@ -211,7 +211,7 @@ def test_missing_genes_are_zeros_and_told(
     assert (made is None) == inplace
     found = part if inplace else made
     assert [*found.var_names] == [*query.var_names]
-    assert found.var_names[found.var[PADDED]].tolist() == ["gene7", "gene10"]
+    assert found.var_names[found.var[PADDING_KEY]].tolist() == ["gene7", "gene10"]
     expected = query.X.copy()
     expected[:, [7, 10]] = 0
     for matrix in (found.X, found.layers["more"]):
@@ -247,7 +247,7 @@ def test_genes_of_the_reference_alone(trained: SCVI, query: AnnData) -> None:
     names = SCVI.prepare_query_anndata(query, trained, return_reference_var_names=True)
     assert [*names] == [*query.var_names]
     assert SCVI.prepare_query_anndata(query, trained) is None
-    assert PADDED not in query.var
+    assert PADDING_KEY not in query.var
 
 
 def test_labels_of_a_query_may_be_missing_but_not_others(
@@ -272,11 +272,11 @@ def test_labels_of_a_query_may_be_missing_but_not_others(
 def test_a_file_that_claims_other_weights_are_kept_is_refused(
     trained: SCVI, query: AnnData
 ) -> None:
-    from cellvae.kept import Kept
+    from cellvae.kept import FrozenWeights
 
     model = SCVI.load_query_data(query, trained)
     values: Any = model.module.kept.to_json()
-    assert Kept.from_json(values, model.module) == model.module.kept
+    assert FrozenWeights.from_json(values, model.module) == model.module.kept
     name = next(iter(values["parts"]))
     for wrong in (
         {},
@@ -291,4 +291,4 @@ def test_a_file_that_claims_other_weights_are_kept_is_refused(
         {**values, "parts": {"nothing": [0, [[0, 1]]]}},
     ):
         with pytest.raises(FileFormatError, match="kept"):
-            Kept.from_json(wrong, model.module)
+            FrozenWeights.from_json(wrong, model.module)

@@ -305,7 +305,7 @@ def test_minified_cells_are_told_the_same_labels(labelled: AnnData) -> None:
 
 def test_unknown_labels_have_the_mean_dispersion(labelled: AnnData) -> None:
     model = made(labelled, dispersion="gene-label", y_prior=(0.5, 0.25, 0.25))
-    batch = model.own_rows().take(torch.as_tensor(model.unlabeled_indices[:2]))
+    batch = model.rows_of_model().take(torch.as_tensor(model.unlabeled_indices[:2]))
     found = model.module.log_dispersion(batch, None)
     expected = model.module.px_r @ torch.tensor([0.5, 0.25, 0.25])
     torch.testing.assert_close(found, expected.expand(2, -1))

@@ -38,8 +38,8 @@ def network(sizes: SCVISizes = SIZES, **config: Any) -> SCVIModule:
 def check_gradients(module: SCVIModule, cells: CountBatch) -> None:
     module.train()
     loss = module.loss(cells, torch.tensor(1.0))
-    assert torch.isfinite(loss.objective)
-    loss.objective.backward()
+    assert torch.isfinite(loss.loss)
+    loss.loss.backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -66,7 +66,7 @@ def test_who_says_no_is_not_warned(model: PEAKVI) -> None:
 
 
 def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> None:
-    plain = model.parsed({}).options
+    plain = model.parse_train_kwargs({}).options
     assert (plain.optimizer.optimizer, plain.optimizer.lr, plain.optimizer.eps) == (
         "AdamW",
         1e-4,
@@ -74,7 +74,7 @@ def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> 
     )
     assert (plain.max_epochs, plain.warmup.n_epochs) == (500, 50)
     assert plain.early_stopping is not None and plain.early_stopping.patience == 50
-    said = model.parsed(
+    said = model.parse_train_kwargs(
         {
             "max_epochs": 7,
             "plan_config": {"lr": 1.0, "eps": 0.5},
@@ -85,7 +85,7 @@ def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> 
     assert (said.optimizer.lr, said.optimizer.eps, said.optimizer.weight_decay) == (0.1, 0.5, 1e-3)
     assert said.max_epochs == 7 and said.early_stopping is not None
     assert said.early_stopping.patience == 3
-    direct = model.parsed({"lr": 0.2, "weight_decay": 0.3, "n_steps_kl_warmup": 9}).options
+    direct = model.parse_train_kwargs({"lr": 0.2, "weight_decay": 0.3, "n_steps_kl_warmup": 9}).options
     assert (direct.optimizer.lr, direct.optimizer.weight_decay) == (0.2, 0.3)
     assert direct.warmup.n_steps == 9 and direct.warmup.n_epochs != 50
 

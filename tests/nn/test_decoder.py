@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cellvae.kernels import Affine
+from cellvae.kernels import LazyLinear
 from cellvae.nn import DecoderSCVI
 
 SIZES = (3, 1, 2)
@@ -99,16 +99,16 @@ def test_samples_may_share_the_sizes_of_the_cells(codes: list[Tensor]) -> None:
 def test_large_layers_are_put_off_unless_somebody_watches_them() -> None:
     made = decoder(zero_inflation=True).eval()
     z, codes = torch.randn(4, 2), [torch.zeros(4, 1, dtype=torch.int64) for _ in SIZES]
-    raw = made.raw(z, codes)
-    assert isinstance(raw.logits, Affine)
-    assert isinstance(raw.dropout, Affine)
+    raw = made.logits(z, codes)
+    assert isinstance(raw.logits, LazyLinear)
+    assert isinstance(raw.dropout, LazyLinear)
     seen = []
     handle = made.px_scale_decoder[0].register_forward_hook(lambda *given: seen.append(given[2]))
-    watched = made.raw(z, codes)
+    watched = made.logits(z, codes)
     assert watched.logits is seen[0]
-    assert torch.equal(watched.logits, raw.logits.computed())
-    assert isinstance(watched.dropout, Affine)
+    assert torch.equal(watched.logits, raw.logits.materialize())
+    assert isinstance(watched.dropout, LazyLinear)
     handle.remove()
     torch.nn.utils.parametrizations.weight_norm(made.px_dropout_decoder)
-    assert isinstance(made.raw(z, codes).dropout, Tensor)
-    assert isinstance(made.raw(z, codes).logits, Affine)
+    assert isinstance(made.logits(z, codes).dropout, Tensor)
+    assert isinstance(made.logits(z, codes).logits, LazyLinear)

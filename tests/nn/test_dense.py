@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.nn import FCLayers
-from cellvae.nn.covariates import beside, indicator_columns, one_hot
+from cellvae.nn.covariates import concat_covariates, indicator_columns, one_hot
 
 SIZES = (3, 1, 2)
 
@@ -118,9 +118,9 @@ def test_indicator_columns_are_those_of_the_identity(codes: list[Tensor]) -> Non
 
 def test_columns_stand_beside_every_sample() -> None:
     features, columns = torch.randn(2, 9, 4), torch.randn(9, 3)
-    joined = beside(features, columns)
+    joined = concat_covariates(features, columns)
     assert joined.shape == (2, 9, 7)
     assert torch.equal(joined[..., :4], features)
     assert torch.equal(joined[0, :, 4:], columns)
     assert torch.equal(joined[1, :, 4:], columns)
-    assert beside(features, None) is features
+    assert concat_covariates(features, None) is features

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 from cellvae.contracts import Latent
-from cellvae.model.library import library_by_batch
+from cellvae.model.library import library_stats_by_batch
 
 
 def assert_within(ours: Tensor, theirs: Tensor, relative: float) -> None:
@@ -63,14 +63,14 @@ def test_sizes_of_cells_are_those_of_scvi_tools(case: Any) -> None:
     latent, theirs = encoded(case), case.values["library"]
     # scvi-tools takes the logarithm of zero where a cell has no counts.
     known = theirs.isfinite()
-    assert_allclose(latent.library[known].numpy(), theirs[known].numpy(), rtol=0, atol=1e-5)
-    assert latent.library.isfinite().all()
-    assert (latent.library[~known] < -18).all()
+    assert_allclose(latent.log_library[known].numpy(), theirs[known].numpy(), rtol=0, atol=1e-5)
+    assert latent.log_library.isfinite().all()
+    assert (latent.log_library[~known] < -18).all()
 
 
 @pytest.mark.usefixtures("same_noise")
 def test_posterior_of_the_library_is_that_of_scvi_tools(case: Any) -> None:
-    posterior = encoded(case).library_posterior
+    posterior = encoded(case).log_library_posterior
     assert (posterior is None) == ("library_mean" not in case.values)
     if posterior is not None:
         for ours, name in ((posterior.mean, "mean"), (posterior.variance, "variance")):
@@ -116,6 +116,6 @@ class RowsOfCase:
 def test_prior_of_the_library_is_that_of_scvi_tools(pinned_cases: list[Any]) -> None:
     n_cells = max(case.about["n_cells"] for case in pinned_cases)
     case = next(c for c in pinned_cases if "library_log_means" in c.weights())
-    means, variances = library_by_batch(RowsOfCase(case, n_cells), case.about["sizes"]["n_batch"])
+    means, variances = library_stats_by_batch(RowsOfCase(case, n_cells), case.about["sizes"]["n_batch"])
     assert_within(means, case.weights()["library_log_means"], 1e-6)
     assert_within(variances, case.weights()["library_log_vars"], 1e-6)

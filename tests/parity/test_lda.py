@@ -9,8 +9,8 @@ import pyro
 import torch
 from torch.distributions import Normal
 
-from cellvae.inference.topics import expected_shares
-from cellvae.model.amortized_lda import AmortizedLDAConfig, AmortizedLDAModule, WordBatch
+from cellvae.inference.topics import mean_proportions
+from cellvae.model.amortized_lda import AmortizedLDAConfig, AmortizedLDAModule, LDABatch
 
 
 def test_topics_and_losses_are_those_of_scvi_tools() -> None:
@@ -27,7 +27,7 @@ def test_topics_and_losses_are_those_of_scvi_tools() -> None:
     )
     own.pop("_dummy")
     module.load_state_dict(own)
-    batch = WordBatch(theirs["counts"])
+    batch = LDABatch(theirs["counts"])
     posterior = module.encode(batch).posterior
     torch.testing.assert_close(posterior.loc, theirs["mean"])
     torch.testing.assert_close(posterior.scale, theirs["deviation"])
@@ -43,10 +43,10 @@ def test_topics_and_losses_are_those_of_scvi_tools() -> None:
     reconstruction = -model.nodes["counts"]["unscaled_log_prob"]
     torch.testing.assert_close(reconstruction, theirs["reconstruction"], rtol=1e-5, atol=1e-4)
     loss = module.loss(batch, torch.ones(()))
-    torch.testing.assert_close(loss.kl, theirs["kl"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.kl_local, theirs["kl"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.kl_global, theirs["kl_global"], rtol=1e-5, atol=1e-4)
     mean, deviation = module.topic_feature_posterior_mu, module.topic_feature_posterior_sigma
-    shares = expected_shares(mean.detach(), deviation.detach(), 200_000)
+    shares = mean_proportions(mean.detach(), deviation.detach(), 200_000)
     torch.testing.assert_close(shares, theirs["feature_by_topic"], rtol=0.02, atol=1e-3)
 
 
@@ -54,20 +54,20 @@ def test_the_objective_is_the_bound_written_out() -> None:
     torch.manual_seed(0)
     module = AmortizedLDAModule(12, AmortizedLDAConfig(n_topics=3, n_hidden=8)).eval()
     module.n_cells = 40
-    batch = WordBatch(torch.poisson(5 * torch.rand(10, 12)))
+    batch = LDABatch(torch.poisson(5 * torch.rand(10, 12)))
     torch.manual_seed(1)
     loss = module.loss(batch, torch.tensor(0.3))
-    expected = (loss.reconstruction + 0.3 * loss.kl).mean() + 0.3 * loss.kl_global / 40
-    torch.testing.assert_close(loss.objective, expected)
+    expected = (loss.reconstruction + 0.3 * loss.kl_local).mean() + 0.3 * loss.kl_global / 40
+    torch.testing.assert_close(loss.loss, expected)
     prior = module.prior(batch)
-    kl = torch.distributions.kl_divergence(module.of_cells(batch), prior).sum(dim=-1)
-    torch.testing.assert_close(loss.kl, kl)
+    kl = torch.distributions.kl_divergence(module.encode_topics(batch), prior).sum(dim=-1)
+    torch.testing.assert_close(loss.kl_local, kl)
     of_topics = Normal(module.topic_feature_posterior_mu, module.topic_feature_posterior_sigma)
     prior = Normal(module.topic_feature_prior_mu, module.topic_feature_prior_sigma)
     shared = torch.distributions.kl_divergence(of_topics, prior).sum()
     torch.testing.assert_close(loss.kl_global, shared)
     torch.manual_seed(1)
     topics = of_topics.rsample().softmax(dim=-1)
-    cells = module.of_cells(batch).rsample().softmax(dim=-1)
+    cells = module.encode_topics(batch).rsample().softmax(dim=-1)
     cost = -(batch.counts * (cells @ topics).log()).sum(dim=-1)
     torch.testing.assert_close(loss.reconstruction, cost)

@@ -49,11 +49,11 @@ def test_latent_factors_probabilities_and_losses_are_those_of_scvi_tools(name: s
     with torch.no_grad():
         latent = module.encode(batch)
         found = module.decode(latent._replace(sample=latent.posterior.loc), batch)
-        kl = module.loss(batch, torch.tensor(1.0)).kl
+        kl = module.loss(batch, torch.tensor(1.0)).kl_local
     for ours, key in (
         (latent.posterior.loc, "mean"),
         (latent.posterior.scale, "scale"),
-        (latent.library.exp(), "depth"),
+        (latent.log_library.exp(), "depth"),
         (found.get_normalized("scale"), "accessibility"),
         (-found.log_prob(batch.counts).sum(dim=-1), "reconstruction"),
         (kl, "kl"),

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 from cellvae.contracts import Latent
-from cellvae.inference.accessibility import without_factors
+from cellvae.inference.accessibility import ignore_region_bias
 from cellvae.model import POISSONVI
 
 
@@ -27,12 +27,12 @@ def test_latent_shares_and_factors_are_those_of_scvi_tools() -> None:
     own = set(module.state_dict())
     assert own <= set(weights)
     module.load_state_dict({name: weights[name] for name in own})
-    batch = model.own_rows().take(torch.arange(120))
+    batch = model.rows_of_model().take(torch.arange(120))
     with torch.no_grad():
         latent = module.encode(batch)
         latent = latent._replace(sample=latent.posterior.loc)
         decoded = module.decode(latent, batch)
-        with without_factors(module):
+        with ignore_region_bias(module):
             plain = module.decode(Latent(*latent), batch).get_normalized("scale")
         found = {
             "mean": latent.posterior.loc,

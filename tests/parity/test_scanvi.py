@@ -75,14 +75,14 @@ def test_latent_losses_labels_and_gradients_are_those_of_scvi_tools(
     with monkeypatch.context() as patched:
         patched.setitem(settings.values, "kernels", "torch")
         loss = module.loss(whole, torch.tensor(0.7))
-    loss.objective.backward()
-    sums = module.measures(loss.extra)
+    loss.loss.backward()
+    sums = module.measures(loss.extra_metrics)
     scores = module.classify(cells)
     for ours, key in (
         (module.encode(cells).posterior.loc, "mean"),
         (loss.reconstruction, "reconstruction"),
-        (loss.kl, "kl"),
-        (loss.objective, "loss"),
+        (loss.kl_local, "kl"),
+        (loss.loss, "loss"),
         (sums["classification_loss"], "cross_entropy"),
         (scores.softmax(dim=-1) if module.gives_logits else scores, "probabilities"),
         (module.z_encoder.encoder.fc_layers[0][0].weight.grad, "gradient"),

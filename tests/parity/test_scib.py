@@ -10,8 +10,8 @@ import pytest
 
 from cellvae import evaluation
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.lisi import lisi_of
-from cellvae.evaluation.neighbours import neighbours_of
+from cellvae.evaluation.lisi import lisi_from_neighbours
+from cellvae.evaluation.neighbours import find_neighbours
 
 VERSIONS = ("0.5.1", "0.6.1")
 
@@ -26,9 +26,9 @@ def theirs(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
 def test_lisi_of_each_cell_is_that_of_both_versions(theirs: dict[str, np.ndarray]) -> None:
     latent = theirs["latent"]
     every = np.arange(len(latent))
-    around = neighbours_of(latent, 89, every, every)
+    around = find_neighbours(latent, 89, every, every)
     for name in ("batch", "labels"):
-        found = lisi_of(around.distances, theirs[name][around.cells])
+        found = lisi_from_neighbours(around.distances, theirs[name][around.cells])
         expected = theirs["lisi of batches" if name == "batch" else "lisi of labels"]
         # They stop once the entropy is within 1e-5.
         np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -26,7 +26,7 @@ def trained(run: Any, draw_from: Draw) -> tuple[SCVIModule, Tensor]:
     losses = []
     for step, cells in enumerate(run.values["cells"]):
         draw_from(run.values["noise_z"][step], run.values["noise_library"][step])
-        loss = module.loss(run.batch(cells), torch.tensor(warmup.at(0, step))).objective
+        loss = module.loss(run.batch(cells), torch.tensor(warmup.weight_at(0, step))).objective
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -65,4 +65,4 @@ def test_weights_after_the_last_step_are_those_of_scvi_tools(
 def test_kl_weight_of_every_step_is_that_of_scvi_tools(training_run: Any) -> None:
     theirs = training_run.values["kl_weights"].tolist()
     warmup = KLWarmup(n_epochs=None, n_steps=len(theirs), minimum=0.0, maximum=1.0)
-    assert [warmup.at(0, step) for step in range(len(theirs))] == theirs
+    assert [warmup.weight_at(0, step) for step in range(len(theirs))] == theirs

@@ -16,7 +16,7 @@ import torch
 
 from cellvae.errors import CellvaeWarning, FileFormatError
 from cellvae.persistence.record import Record
-from cellvae.persistence.store import Saved, open_saved, save
+from cellvae.persistence.store import SavedFiles, open_saved, save_model_files
 
 STEPS = [
     (os, "mkdir"),
@@ -79,7 +79,7 @@ def store(record: Record) -> Callable[..., Path]:
         def write_adata(path: Path) -> None:
             path.write_text(f"data {k}")
 
-        return save(
+        return save_model_files(
             folder,
             dataclasses.replace(record, config={"k": k}),
             {"w": torch.full((50,), float(k)), "b": torch.full((k + 1,), float(k))},
@@ -91,7 +91,7 @@ def store(record: Record) -> Callable[..., Path]:
     return run
 
 
-def number(saved: Saved) -> int:
+def number(saved: SavedFiles) -> int:
     """The number k of a model, which every file must agree on."""
     k = saved.record.config["k"]
     tensors = saved.tensors()
@@ -233,7 +233,7 @@ def test_a_full_disk_keeps_the_words_of_the_system_and_the_old_model(
 
     folder = store(tmp_path / "m", 1)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        save(folder, record, {}, overwrite=True, write_adata=write_adata)
+        save_model_files(folder, record, {}, overwrite=True, write_adata=write_adata)
     assert caught.value.errno == errno.ENOSPC
     assert number(open_saved(folder)) == 1
     assert hidden(folder) == []
@@ -246,7 +246,7 @@ def test_an_interrupt_while_data_are_written_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save(tmp_path / "m", record, {"w": torch.zeros(3)}, write_adata=write_adata)
+        save_model_files(tmp_path / "m", record, {"w": torch.zeros(3)}, write_adata=write_adata)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
-from cellvae.persistence.document import DEEPEST, from_text, to_text
+from cellvae.persistence.document import MAX_DEPTH, loads, dumps
 
 
 def reject(word: str) -> None:
@@ -18,9 +18,9 @@ def reject(word: str) -> None:
 
 
 def back(value: Any) -> Any:
-    text = to_text(value)
+    text = dumps(value)
     json.loads(text, parse_constant=reject)
-    return from_text(text, "here.json")
+    return loads(text, "here.json")
 
 
 def nested(depth: int) -> list[Any]:
@@ -44,7 +44,7 @@ def test_what_is_not_finite_survives_as_strict_json() -> None:
     got = back({"a": [math.nan, math.inf, -math.inf]})["a"]
     assert math.isnan(got[0])
     assert got[1:] == [math.inf, -math.inf]
-    assert json.loads(to_text(math.nan)) == {"float": "nan"}
+    assert json.loads(dumps(math.nan)) == {"float": "nan"}
 
 
 @pytest.mark.parametrize(
@@ -98,22 +98,22 @@ def test_tuples_and_numpy_floats_become_lists_and_floats() -> None:
 )
 def test_what_json_cannot_hold_is_named_with_its_place(value: Any, message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        to_text(value)
+        dumps(value)
 
 
 def test_a_list_that_contains_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(InvalidOptionError, match="contain itself"):
-        to_text(value)
+        dumps(value)
 
 
 def test_depth_is_bounded_the_same_in_both_directions() -> None:
-    assert back(nested(DEEPEST)) == nested(DEEPEST)
+    assert back(nested(MAX_DEPTH)) == nested(MAX_DEPTH)
     with pytest.raises(InvalidOptionError, match="nesting"):
-        to_text(nested(DEEPEST + 1))
+        dumps(nested(MAX_DEPTH + 1))
     with pytest.raises(UnsafeFileError, match="nesting in deep.json"):
-        from_text("[" * (DEEPEST + 2) + "]" * (DEEPEST + 2), "deep.json")
+        loads("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "deep.json")
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -121,7 +121,7 @@ def test_a_depth_bomb_is_refused_without_exhausting_the_stack(opening: str) -> N
     closing = "]" if opening == "[" else "}"
     for text in (opening * 200_000, opening * 200_000 + "1" + closing * 200_000):
         with pytest.raises(UnsafeFileError, match="nesting"):
-            from_text(text, "bomb.json")
+            loads(text, "bomb.json")
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_a_depth_bomb_is_refused_without_exhausting_the_stack(opening: str) -> N
 )
 def test_text_that_is_not_strict_json_is_refused_naming_the_file(text: str, message: str) -> None:
     with pytest.raises(FileFormatError, match=message) as caught:
-        from_text(text, "odd.json")
+        loads(text, "odd.json")
     assert "in odd.json" in str(caught.value)

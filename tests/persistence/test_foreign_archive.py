@@ -14,7 +14,7 @@ from cellvae.persistence.foreign.archive import TorchArchive
 def content_of(path: Path) -> dict[str, bytes]:
     archive = TorchArchive(path)
     names = [name.removeprefix(archive.root) for name in archive.members]
-    return {name: archive.bytes_of(name, 10**6) for name in names if not name.startswith(".")}
+    return {name: archive.read_member(name, 10**6) for name in names if not name.startswith(".")}
 
 
 def test_every_flip_and_cut_of_an_archive_is_refused_or_changes_nothing_that_is_read(

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.header import DTYPES, LONGEST, Spec, read_header
+from cellvae.persistence.header import DTYPES, MAX_HEADER_BYTES, TensorSpec, read_header
 from cellvae.persistence.weights import read_tensors, write_tensors
 
 RawFile = Callable[..., Path]
@@ -34,12 +34,12 @@ def test_the_header_agrees_with_what_safetensors_reads(
 
 
 def test_a_spec_reads_like_a_tensor() -> None:
-    assert str(Spec(torch.bfloat16, (3, 4))) == "bfloat16 [3, 4]"
+    assert str(TensorSpec(torch.bfloat16, (3, 4))) == "bfloat16 [3, 4]"
 
 
 def test_metadata_of_other_writers_are_passed_over(raw_file: RawFile) -> None:
     path = raw_file({"__metadata__": {"format": "pt"}, "a": entry("U8", [2], 0, 2)}, b"\1\2")
-    assert read_header(path) == {"a": Spec(torch.uint8, (2,))}
+    assert read_header(path) == {"a": TensorSpec(torch.uint8, (2,))}
     assert read_tensors(path)["a"].tolist() == [1, 2]
 
 
@@ -57,7 +57,7 @@ def test_a_file_shorter_than_its_first_number_is_refused(tmp_path: Path, content
         read_header(path)
 
 
-@pytest.mark.parametrize("length", [LONGEST + 1, 2**40, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("length", [MAX_HEADER_BYTES + 1, 2**40, 2**63, 2**64 - 1])
 def test_a_huge_header_is_not_read(raw_file: RawFile, length: int) -> None:
     with pytest.raises(UnsafeFileError, match=f"header of {length:,} bytes"):
         read_header(raw_file({}, length=length))

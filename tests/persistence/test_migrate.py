@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.migrate import FORMAT, MIGRATIONS, Fields, to_newest
+from cellvae.persistence.migrate import FORMAT, MIGRATIONS, Fields, migrate
 
 
 def rename(fields: Fields) -> Fields:
@@ -26,16 +26,16 @@ def test_every_older_format_has_its_migration() -> None:
 
 def test_migrations_run_in_order_from_the_format_of_the_file() -> None:
     old = {"format": 1, "config": {"n": 3}}
-    got = to_newest(old, "model.json", migrations=MADE_UP, newest=3)
+    got = migrate(old, "model.json", migrations=MADE_UP, newest=3)
     assert got == {"format": 3, "settings": {"n": 6}}
     assert old == {"format": 1, "config": {"n": 3}}
     middle = {"format": 2, "settings": {"n": 3}}
-    assert to_newest(middle, "model.json", migrations=MADE_UP, newest=3) == got
+    assert migrate(middle, "model.json", migrations=MADE_UP, newest=3) == got
 
 
 def test_the_newest_format_is_left_as_it_is() -> None:
     fields = {"format": 3, "settings": {"n": 3}}
-    assert to_newest(fields, "model.json", migrations=MADE_UP, newest=3) == fields
+    assert migrate(fields, "model.json", migrations=MADE_UP, newest=3) == fields
 
 
 @pytest.mark.parametrize(
@@ -48,26 +48,26 @@ def test_the_newest_format_is_left_as_it_is() -> None:
 )
 def test_a_newer_format_says_what_to_install(version: Any, message: str) -> None:
     with pytest.raises(FileFormatError, match=message):
-        to_newest({"format": 9, "library_version": version}, "model.json")
+        migrate({"format": 9, "library_version": version}, "model.json")
 
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_format_that_never_was_is_refused(number: int) -> None:
     with pytest.raises(FileFormatError, match=f"from 1 to 3 in m.json; got {number}"):
-        to_newest({"format": number}, "m.json", migrations=MADE_UP, newest=3)
+        migrate({"format": number}, "m.json", migrations=MADE_UP, newest=3)
 
 
 @pytest.mark.parametrize("number", [True, 1.0, "1", None, [1]])
 def test_a_format_that_is_no_whole_number_is_refused(number: Any) -> None:
     with pytest.raises(FileFormatError, match="whole number for 'format' in m.json"):
-        to_newest({"format": number}, "m.json")
+        migrate({"format": number}, "m.json")
 
 
 def test_a_missing_format_is_refused() -> None:
     with pytest.raises(FileFormatError, match="'format' in m.json; got no such key"):
-        to_newest({}, "m.json")
+        migrate({}, "m.json")
 
 
 def test_a_damaged_older_record_is_told_from_a_bug() -> None:
     with pytest.raises(FileFormatError, match="format 1 in m.json; .* KeyError: 'config'"):
-        to_newest({"format": 1}, "m.json", migrations=MADE_UP, newest=3)
+        migrate({"format": 1}, "m.json", migrations=MADE_UP, newest=3)

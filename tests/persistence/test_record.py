@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
-from cellvae.persistence.record import LARGEST, FileRecord, Record, read_record
+from cellvae.persistence.record import MAX_RECORD_BYTES, FileRecord, Record, read_record
 
 DIGITS = "0123456789abcdef" * 4
 
@@ -18,8 +18,8 @@ DIGITS = "0123456789abcdef" * 4
 @pytest.fixture
 def full(record: Record) -> Record:
     files = {
-        "weights.safetensors": FileRecord(bytes=12, sha256=DIGITS),
-        "adata.h5ad": FileRecord(bytes=10**11, sha256=None),
+        "weights.safetensors": FileRecord(n_bytes=12, sha256=DIGITS),
+        "adata.h5ad": FileRecord(n_bytes=10**11, sha256=None),
     }
     return dataclasses.replace(record, files=files)
 
@@ -130,7 +130,7 @@ def test_entries_of_files_are_checked(edited: Callable[..., str], entry: Any, me
 def test_a_file_too_large_for_a_record_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     with path.open("wb") as file:
-        file.truncate(LARGEST + 1)
+        file.truncate(MAX_RECORD_BYTES + 1)
     with pytest.raises(UnsafeFileError, match="at most 268,435,456 bytes in .*; got 268,435,457"):
         read_record(path)
 

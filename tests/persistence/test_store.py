@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
 from cellvae.persistence.record import Record
-from cellvae.persistence.store import open_saved, save
-from cellvae.persistence.weights import specs, write_tensors
+from cellvae.persistence.store import open_saved, save_model_files
+from cellvae.persistence.weights import tensor_specs, write_tensors
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes, and few links")
 
@@ -25,7 +25,7 @@ needs_links = pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes, 
 @pytest.fixture
 def folder(tmp_path: Path, record: Record, weights: dict[str, Tensor]) -> Path:
     cells = {"train": torch.arange(8), "validation": torch.tensor([9, 8])}
-    return save(tmp_path / "m", record, weights, cells)
+    return save_model_files(tmp_path / "m", record, weights, cells)
 
 
 def change_record(folder: Path, **fields: Any) -> None:
@@ -52,7 +52,7 @@ def test_a_saved_model_comes_back_bit_by_bit(
     for name, tensor in weights.items():
         assert got[name].dtype == tensor.dtype
         assert torch.equal(got[name], tensor)
-    assert dict(saved.header()) == specs(weights)
+    assert dict(saved.header()) == tensor_specs(weights)
     assert {name: cells.tolist() for name, cells in saved.cells().items()} == {
         "train": list(range(8)),
         "validation": [9, 8],
@@ -75,7 +75,7 @@ def test_saving_the_same_model_twice_gives_the_same_bytes(
     tmp_path: Path, folder: Path, weights: dict[str, Tensor]
 ) -> None:
     saved = open_saved(folder)
-    again = save(tmp_path / "again", saved.record, saved.tensors(), saved.cells())
+    again = save_model_files(tmp_path / "again", saved.record, saved.tensors(), saved.cells())
     for path in folder.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes()
 
@@ -84,7 +84,7 @@ def test_saving_changes_no_tensor(tmp_path: Path, record: Record) -> None:
     module = torch.nn.Linear(3, 3)
     state = module.state_dict()
     before = {name: (x.clone(), x.data_ptr()) for name, x in state.items()}
-    save(tmp_path, record, state)
+    save_model_files(tmp_path, record, state)
     for name, (values, pointer) in before.items():
         assert torch.equal(state[name], values)
         assert state[name].data_ptr() == pointer
@@ -92,7 +92,7 @@ def test_saving_changes_no_tensor(tmp_path: Path, record: Record) -> None:
 
 
 def test_split_and_data_are_optional(tmp_path: Path, record: Record) -> None:
-    saved = open_saved(save(tmp_path / "m", record, {}))
+    saved = open_saved(save_model_files(tmp_path / "m", record, {}))
     assert saved.tensors() == {}
     assert saved.cells() == {}
     assert saved.adata_path() is None
@@ -104,11 +104,11 @@ def test_folders_are_text_or_paths_with_the_home_written_out_and_parents_made(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert save("~/a/b", record, {}) == tmp_path / "a" / "b"
+    assert save_model_files("~/a/b", record, {}) == tmp_path / "a" / "b"
     assert open_saved("~/a/b").record.model == "SCVI"
     assert open_saved(str(tmp_path / "a" / "b")).folder == tmp_path / "a" / "b"
     monkeypatch.chdir(tmp_path / "a")
-    save(".", record, {}, prefix="here_")
+    save_model_files(".", record, {}, prefix="here_")
     assert Path.cwd() == tmp_path / "a"
     assert open_saved(".", "here_").record.model == "SCVI"
 
@@ -117,10 +117,10 @@ def test_models_with_prefixes_share_a_folder_and_leave_each_other_alone(
     tmp_path: Path, record: Record
 ) -> None:
     for i, prefix in enumerate(["", "a_", "b.", "a_a_"]):
-        save(tmp_path, record, {"w": torch.tensor(i)}, {"test": torch.tensor([i])}, prefix=prefix)
+        save_model_files(tmp_path, record, {"w": torch.tensor(i)}, {"test": torch.tensor([i])}, prefix=prefix)
     (tmp_path / "figure.png").write_text("mine")
     (tmp_path / "sub").mkdir()
-    save(tmp_path, record, {"w": torch.tensor(10)}, prefix="a_", overwrite=True)
+    save_model_files(tmp_path, record, {"w": torch.tensor(10)}, prefix="a_", overwrite=True)
     got = {prefix: open_saved(tmp_path, prefix) for prefix in ("", "a_", "b.", "a_a_")}
     assert [saved.tensors()["w"].item() for saved in got.values()] == [0, 10, 2, 3]
     assert [len(saved.cells()) for saved in got.values()] == [1, 0, 1, 1]
@@ -140,7 +140,7 @@ def test_prefixes_that_lead_elsewhere_are_refused(
     tmp_path: Path, record: Record, prefix: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match="start of a file name as `prefix`"):
-        save(tmp_path, record, {}, prefix=prefix)
+        save_model_files(tmp_path, record, {}, prefix=prefix)
     with pytest.raises(InvalidOptionError, match="start of a file name as `prefix`"):
         open_saved(tmp_path, prefix)
 
@@ -149,9 +149,9 @@ def test_a_model_is_not_overwritten_unless_asked(
     folder: Path, record: Record, weights: dict[str, Tensor]
 ) -> None:
     with pytest.raises(ValueError, match="'model.json', 'weights.safetensors'.*overwrite=True"):
-        save(folder, record, {})
+        save_model_files(folder, record, {})
     assert open_saved(folder).tensors().keys() == weights.keys()
-    save(folder, dataclasses.replace(record, model="PEAKVI"), {}, overwrite=True)
+    save_model_files(folder, dataclasses.replace(record, model="PEAKVI"), {}, overwrite=True)
     assert open_saved(folder).record.model == "PEAKVI"
     assert open_saved(folder).cells() == {}
 
@@ -160,10 +160,10 @@ def test_files_of_others_with_the_same_names_are_not_overwritten_unless_asked(
     tmp_path: Path, record: Record
 ) -> None:
     (tmp_path / "adata.h5ad").write_text("my only copy")
-    save(tmp_path, record, {})
+    save_model_files(tmp_path, record, {})
     with pytest.raises(InvalidOptionError, match="'adata.h5ad'"):
-        save(tmp_path, record, {}, prefix="", write_adata=lambda path: path.touch())
-    save(tmp_path, record, {}, overwrite=True)
+        save_model_files(tmp_path, record, {}, prefix="", write_adata=lambda path: path.touch())
+    save_model_files(tmp_path, record, {}, overwrite=True)
     assert (tmp_path / "adata.h5ad").read_text() == "my only copy"
     assert open_saved(tmp_path).adata_path() is None
 
@@ -174,7 +174,7 @@ def test_data_are_written_by_the_caller_and_checked_when_asked_for(
     def write_adata(path: Path) -> None:
         path.write_text("cells")
 
-    folder = save(tmp_path, record, {}, write_adata=write_adata)
+    folder = save_model_files(tmp_path, record, {}, write_adata=write_adata)
     path = open_saved(folder).adata_path()
     assert path == tmp_path / "adata.h5ad"
     assert path.read_text() == "cells"
@@ -192,7 +192,7 @@ def test_data_are_written_by_the_caller_and_checked_when_asked_for(
 
 def test_data_that_were_not_written_are_an_error(tmp_path: Path, record: Record) -> None:
     with pytest.raises(FileNotFoundError, match="adata.h5ad"):
-        save(tmp_path / "m", record, {}, write_adata=lambda path: None)
+        save_model_files(tmp_path / "m", record, {}, write_adata=lambda path: None)
     assert not (tmp_path / "m").exists()
 
 
@@ -210,7 +210,7 @@ def test_a_split_is_of_positions_when_saved_and_when_read(
     tmp_path: Path, folder: Path, record: Record, cells: dict[str, Tensor]
 ) -> None:
     with pytest.raises(InvalidOptionError, match="int64"):
-        save(tmp_path / "other", record, {}, cells)
+        save_model_files(tmp_path / "other", record, {}, cells)
     assert not (tmp_path / "other").exists()
     replace_tensors(folder, "cells.safetensors", cells)
     with pytest.raises(FileFormatError, match="cells.safetensors, each int64"):
@@ -220,7 +220,7 @@ def test_a_split_is_of_positions_when_saved_and_when_read(
 def test_a_record_of_the_wrong_kind_is_not_saved(tmp_path: Path, record: Record) -> None:
     odd = dataclasses.replace(record, versions={"torch": 2})  # type: ignore[dict-item]
     with pytest.raises(FileFormatError, match="'versions.torch' in what is to be saved"):
-        save(tmp_path / "m", odd, {})
+        save_model_files(tmp_path / "m", odd, {})
     assert not (tmp_path / "m").exists()
 
 
@@ -230,7 +230,7 @@ def test_a_record_too_large_to_be_read_is_not_saved(
     monkeypatch.setattr("cellvae.persistence.store.LARGEST", 1000)
     odd = dataclasses.replace(record, history={"elbo": [0.5] * 1000})
     with pytest.raises(InvalidOptionError, match="at most 1,000 bytes to save; got"):
-        save(tmp_path / "m", odd, {})
+        save_model_files(tmp_path / "m", odd, {})
     assert not (tmp_path / "m").exists()
 
 
@@ -247,10 +247,10 @@ def test_a_file_in_the_place_of_the_folder_is_an_error_of_the_system(
 ) -> None:
     (tmp_path / "m").write_text("mine")
     with pytest.raises(FileExistsError, match="File exists") as caught:
-        save(tmp_path / "m", record, {})
+        save_model_files(tmp_path / "m", record, {})
     assert "not saved" in caught.value.__notes__[0]
     with pytest.raises(NotADirectoryError):
-        save(tmp_path / "m" / "deeper", record, {})
+        save_model_files(tmp_path / "m" / "deeper", record, {})
     assert (tmp_path / "m").read_text() == "mine"
     with pytest.raises(FileFormatError, match="got the file"):
         open_saved(tmp_path / "m")
@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_of_the_system(
 ) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="Permission denied"):
-        save(tmp_path, record, {})
+        save_model_files(tmp_path, record, {})
     tmp_path.chmod(0o700)
 
 
@@ -276,7 +276,7 @@ def test_a_refused_folder_keeps_the_words_of_the_system(
 
     monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(PermissionError, match="Permission denied") as caught:
-        save(tmp_path, record, {})
+        save_model_files(tmp_path, record, {})
     assert "not saved" in caught.value.__notes__[0]
     assert list(tmp_path.iterdir()) == []
 
@@ -294,7 +294,7 @@ def test_no_folder_is_told_from_an_empty_folder_and_a_folder_of_other_things(
 
 
 def test_other_prefixes_are_named(folder: Path, record: Record) -> None:
-    save(folder, record, {}, prefix="rna_")
+    save_model_files(folder, record, {}, prefix="rna_")
     with pytest.raises(FileFormatError, match="prefixes '', 'rna_'.*`prefix=''`"):
         open_saved(folder, "atac_")
 
@@ -331,7 +331,7 @@ def test_weights_exchanged_after_opening_are_refused_not_mixed(
 ) -> None:
     saved = open_saved(folder)
     other = {name: tensor + 1 for name, tensor in weights.items() if name != "mask"}
-    save(folder, record, {**other, "mask": ~weights["mask"]}, overwrite=True)
+    save_model_files(folder, record, {**other, "mask": ~weights["mask"]}, overwrite=True)
     with pytest.raises(FileFormatError, match="saved over it since this one was opened"):
         saved.tensors()
 
@@ -388,7 +388,7 @@ def values_of(folder: Path) -> str:
 def test_every_flip_and_cut_of_every_file_is_refused_or_says_the_same(
     tmp_path: Path, record: Record, weights: dict[str, Tensor]
 ) -> None:
-    folder = save(
+    folder = save_model_files(
         tmp_path / "m",
         record,
         weights,
@@ -440,7 +440,7 @@ def test_files_of_before_checksums_of_the_record_and_the_data_are_read(
     def write(path: Path) -> None:
         path.write_bytes(b"cells")
 
-    folder = save(tmp_path / "m", record, weights, write_adata=write)
+    folder = save_model_files(tmp_path / "m", record, weights, write_adata=write)
     files = json.loads((folder / "model.json").read_text())["files"]
     assert files["adata.h5ad"]["sha256"] == hashlib.sha256(b"cells").hexdigest()
     (folder / "adata.h5ad").write_bytes(b"sells")
@@ -483,7 +483,7 @@ def test_links_to_ordinary_files_are_followed_as_caches_of_downloads_need(
     saved = open_saved(snapshot)
     assert saved.cells()["validation"].tolist() == [9, 8]
     before = {path.name: path.read_bytes() for path in blobs.iterdir()}
-    save(snapshot, saved.record, {}, overwrite=True)
+    save_model_files(snapshot, saved.record, {}, overwrite=True)
     assert open_saved(snapshot).tensors() == {}
     assert {path.name: path.read_bytes() for path in blobs.iterdir()} == before
 

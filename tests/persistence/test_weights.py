@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import FileFormatError, InvalidOptionError
-from cellvae.persistence.header import DTYPES, Spec, read_header
-from cellvae.persistence.weights import check_tensors, read_tensors, specs, write_tensors
+from cellvae.persistence.header import DTYPES, TensorSpec, read_header
+from cellvae.persistence.weights import check_tensors, read_tensors, tensor_specs, write_tensors
 
 
 def bits(tensor: Tensor) -> bytes:
@@ -56,7 +56,7 @@ def test_every_type_and_shape_survives(path: Path, dtype: torch.dtype) -> None:
     write_tensors(path, tensors)
     assert_same_bits(read_tensors(path), tensors)
     assert read_header(path).keys() == tensors.keys()
-    assert dict(read_header(path)) == specs(tensors)
+    assert dict(read_header(path)) == tensor_specs(tensors)
 
 
 def test_no_tensors_at_all_survive(path: Path) -> None:
@@ -184,13 +184,13 @@ def test_matching_tensors_pass_even_on_the_meta_device(
     path: Path, weights: dict[str, Tensor]
 ) -> None:
     write_tensors(path, weights)
-    check_tensors(read_header(path), specs({n: x.to("meta") for n, x in weights.items()}))
+    check_tensors(read_header(path), tensor_specs({n: x.to("meta") for n, x in weights.items()}))
 
 
 def test_every_difference_between_file_and_model_is_named() -> None:
     f32, i64 = torch.float32, torch.int64
-    header = {"same": Spec(f32, (2,)), "extra": Spec(f32, (1,)), "shape": Spec(f32, (50,))}
-    expected = {"same": Spec(f32, (2,)), "gone": Spec(f32, ()), "shape": Spec(i64, (40,))}
+    header = {"same": TensorSpec(f32, (2,)), "extra": TensorSpec(f32, (1,)), "shape": TensorSpec(f32, (50,))}
+    expected = {"same": TensorSpec(f32, (2,)), "gone": TensorSpec(f32, ()), "shape": TensorSpec(i64, (40,))}
     with pytest.raises(FileFormatError) as caught:
         check_tensors(header, expected, "w.safetensors")
     message = str(caught.value)
@@ -201,10 +201,10 @@ def test_every_difference_between_file_and_model_is_named() -> None:
 
 
 def test_a_long_list_of_differences_is_cut() -> None:
-    expected = {f"w{i}": Spec(torch.float32, (i,)) for i in range(30)}
+    expected = {f"w{i}": TensorSpec(torch.float32, (i,)) for i in range(30)}
     with pytest.raises(FileFormatError, match="and 25 more"):
         check_tensors({}, expected)
-    header = {name: Spec(torch.float64, shape) for name, (_, shape) in expected.items()}
+    header = {name: TensorSpec(torch.float64, shape) for name, (_, shape) in expected.items()}
     with pytest.raises(FileFormatError, match="25 more differ"):
         check_tensors(header, expected)
 

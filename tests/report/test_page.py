@@ -16,7 +16,7 @@ from cellvae.report import (
     Note,
     RunSummary,
     Section,
-    page,
+    render_page,
     write_page,
 )
 
@@ -66,7 +66,7 @@ class Tags(HTMLParser):
 
 
 def test_every_tag_is_closed_and_everything_is_shown() -> None:
-    text = page(summary())
+    text = render_page(summary())
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
@@ -79,14 +79,14 @@ def test_every_tag_is_closed_and_everything_is_shown() -> None:
 
 
 def test_names_from_the_data_cannot_become_code() -> None:
-    text = page(summary(NASTY))
+    text = render_page(summary(NASTY))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert 'aria-label="&lt;script' in text
 
 
 def test_figures_do_not_share_names() -> None:
-    text = page(summary())
+    text = render_page(summary())
     names = re.findall(r'<path id="([^"]+)"', text)
     assert len(set(names)) == len(names) == 2
     assert re.findall(r"url\(#([^)]+)\)", text) == names
@@ -94,7 +94,7 @@ def test_figures_do_not_share_names() -> None:
 
 
 def test_the_page_asks_for_nothing_else() -> None:
-    text = page(summary())
+    text = render_page(summary())
     assert not re.search(r'(src|href)="(?!#)', text)
     assert "default-src 'none'" in text
     assert "@import" not in text

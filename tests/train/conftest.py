@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cellvae.data import Split
-from cellvae.data.rows.memory import CodeColumn, ColumnRows, DenseColumn
+from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, DenseColumn
 from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
 
 N_CELLS, N_GENES = 60, 12
@@ -21,8 +21,8 @@ def rows() -> ColumnRows[CountBatch]:
     codes = np.zeros((N_CELLS, 1), dtype=np.int64)
     columns: dict[str, Any] = {
         "counts": DenseColumn(counts),
-        "batch": CodeColumn(codes),
-        "labels": CodeColumn(codes),
+        "batch": CategoricalColumn(codes),
+        "labels": CategoricalColumn(codes),
     }
     return ColumnRows(columns, CountBatch)
 

@@ -9,12 +9,12 @@ import pytest
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.train import EarlyStopping
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.options import TrainOptions
 
 
 def test_nothing_said_gives_the_defaults_of_scvi_tools() -> None:
-    options = parse({}).options
+    options = parse_train_kwargs({}).options
     assert options == TrainOptions()
     assert (options.loader.batch_size, options.optimizer.lr, options.optimizer.eps) == (
         128,
@@ -40,7 +40,7 @@ def test_nothing_said_gives_the_defaults_of_scvi_tools() -> None:
 )
 def test_a_typo_names_the_right_word(words: dict, wrong: str, right: str) -> None:
     with pytest.raises(UnknownOptionError, match=f"'{wrong}'.* Did you mean '{right}'") as info:
-        parse(words)
+        parse_train_kwargs(words)
     assert isinstance(info.value, TypeError)
 
 
@@ -84,13 +84,13 @@ def test_a_value_that_cannot_be_taken_is_refused_with_those_that_can(
     words: dict, text: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=text):
-        parse(words)
+        parse_train_kwargs(words)
 
 
 def test_words_go_where_they_belong() -> None:
     def creator(parameters: object) -> None: ...
 
-    options = parse(
+    options = parse_train_kwargs(
         {
             "max_epochs": 7,
             "batch_size": 64,
@@ -132,7 +132,7 @@ def test_words_go_where_they_belong() -> None:
 
 
 def test_a_plateau_needs_to_be_asked_for() -> None:
-    assert parse({"plan_kwargs": {"lr_factor": 0.1}}).options.plateau is None
+    assert parse_train_kwargs({"plan_kwargs": {"lr_factor": 0.1}}).options.plateau is None
 
 
 @pytest.mark.parametrize(
@@ -147,21 +147,21 @@ def test_a_plateau_needs_to_be_asked_for() -> None:
 def test_early_stopping_is_asked_for_in_several_ways(
     words: dict, monitor: str, patience: int
 ) -> None:
-    stop = parse(words).options.early_stopping
+    stop = parse_train_kwargs(words).options.early_stopping
     assert stop is not None
     assert (stop.monitor, stop.patience) == (monitor, patience)
 
 
 def test_early_stopping_that_is_switched_off_stays_off() -> None:
     assert (
-        parse({"early_stopping": False, "early_stopping_patience": 3}).options.early_stopping
+        parse_train_kwargs({"early_stopping": False, "early_stopping_patience": 3}).options.early_stopping
         is None
     )
 
 
 def test_an_early_stopping_callback_may_stand_for_true() -> None:
     callback = EarlyStopping("elbo_train")
-    parsed = parse({"early_stopping": callback})
+    parsed = parse_train_kwargs({"early_stopping": callback})
     assert parsed.options.early_stopping is None
     assert parsed.callbacks == (callback,)
 
@@ -169,7 +169,7 @@ def test_an_early_stopping_callback_may_stand_for_true() -> None:
 @pytest.mark.parametrize("wrap", [list, tuple, lambda x: x[0]])
 def test_callbacks_come_alone_or_in_a_sequence_that_stays_as_it_was(wrap: object) -> None:
     given = [pl.Callback()]
-    assert parse({"callbacks": wrap(given)}).callbacks == tuple(given)  # type: ignore[operator]
+    assert parse_train_kwargs({"callbacks": wrap(given)}).callbacks == tuple(given)  # type: ignore[operator]
     assert len(given) == 1
 
 
@@ -180,15 +180,15 @@ def test_what_train_was_told_goes_before_the_config() -> None:
         max_epochs: int = 77
         logger: object = None
 
-    options = parse({"trainer_config": TrainerConfig(), "max_epochs": 5}).options
+    options = parse_train_kwargs({"trainer_config": TrainerConfig(), "max_epochs": 5}).options
     assert options.max_epochs == 5
     assert options.early_stopping is not None
-    plan = parse(
+    plan = parse_train_kwargs(
         {"plan_config": {"lr": 0.1, "eps": 0.5}, "plan_kwargs": {"lr": 0.2}}
     ).options.optimizer
     assert (plan.lr, plan.eps) == (0.2, 0.5)
 
 
 def test_a_fixed_kl_weight_is_a_warmup_that_has_ended() -> None:
-    warmup = parse({"plan_kwargs": {"kl_weight": 0.3}}).options.warmup
+    warmup = parse_train_kwargs({"plan_kwargs": {"kl_weight": 0.3}}).options.warmup
     assert (warmup.n_epochs, warmup.maximum) == (None, 0.3)

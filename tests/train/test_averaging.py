@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.averaging import copy_into, interpolate_with, move_towards
+from cellvae.train.averaging import copy_weights_, interpolate_with, lerp_
 
 
 def state(seed: int) -> dict[str, torch.Tensor]:
@@ -23,10 +23,10 @@ def state(seed: int) -> dict[str, torch.Tensor]:
 def test_an_average_moves_by_a_fraction_in_place() -> None:
     average, values = [torch.tensor([0.0, 8.0])], [torch.tensor([4.0, 0.0])]
     held = average[0]
-    move_towards(average, values, 0.25)
+    lerp_(average, values, 0.25)
     assert held.tolist() == [1.0, 6.0]
     assert values[0].tolist() == [4.0, 0.0]
-    copy_into(average, values)
+    copy_weights_(average, values)
     assert held.tolist() == [4.0, 0.0]
 
 

@@ -148,7 +148,7 @@ def test_all_of_few_real_cells_fit(shared_data: Path) -> None:
     adata = adata[:300, np.asarray(adata.X.sum(0)).ravel().argsort()[-200:]].copy()
     SCVI.setup_anndata(adata)
     model = SCVI(adata, n_hidden=16, n_latent=4)
-    assert find_batch_size(model.module, model.own_rows(), np.arange(300), seed=0) == 300
+    assert find_batch_size(model.module, model.rows_of_model(), np.arange(300), seed=0) == 300
 
 
 @pytest.mark.gpu

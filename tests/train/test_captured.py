@@ -26,7 +26,7 @@ from cellvae.train.options import (
     OptimizerOptions,
     TrainOptions,
 )
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 from cellvae.train.steps import StepsPerBlock
 
 QUICK: dict[str, Any] = {
@@ -189,7 +189,7 @@ def test_what_is_not_finite_is_found_by_recorded_steps(
             return found
         seen.append(len(seen))
         factor = torch.tensor(float("nan")) if len(seen) == 17 else torch.ones(())
-        return found._replace(objective=found.objective * factor)
+        return found._replace(objective=found.loss * factor)
 
     monkeypatch.setattr(SCVIModule, "loss", spoiled)
     monkeypatch.setattr(NaNGuard, "looks_at_once", lambda *_: False)
@@ -254,7 +254,7 @@ def test_single_steps_and_pyro_are_not_recorded(made: Callable[..., Any]) -> Non
     single = StepsPerBlock(number=1, reason="single steps: every step is logged")
     found = choose_capture(options, [], module, single, CUDA, "device")
     assert found.reason == "single steps: every step is logged"
-    assert not AmortizedLDAModule.can_be_recorded
+    assert not AmortizedLDAModule.cuda_graph_safe
 
 
 def counted(n_cells: int = 2000, n_genes: int = 300) -> AnnData:
@@ -292,7 +292,7 @@ def test_a_gpu_plays_steps_that_learn_as_others_do(likelihood: str) -> None:
 def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     adata = counted()
     SCVI.setup_anndata(adata, batch_key="batch")
-    make, blocks = Plan.make_steps, []
+    make, blocks = TrainingPlan.run_block, []
 
     def watched(self: Any, block: Any) -> None:
         # The first block makes the recording, which waits for the device.
@@ -303,7 +303,7 @@ def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Plan, "make_steps", watched)
+    monkeypatch.setattr(TrainingPlan, "make_steps", watched)
     model = SCVI(adata)
     model.train(
         **QUICK | {"batch_size": 128}, accelerator="cuda", steps_per_block=5, capture_steps=True

@@ -15,15 +15,15 @@ from cellvae.data import Split
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model.scvi import SCVIModule
-from cellvae.seeds import own_randomness
-from cellvae.train.arguments import parse
-from cellvae.train.fit import Outcome, Start, fit
+from cellvae.seeds import isolated_rng
+from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.fit import RunResult, RunStart, fit
 from cellvae.train.history import History
 
 
-def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
+def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
     history, seed = words.pop("history", None), words.pop("seed", 1)
-    parsed = parse({"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words})
+    parsed = parse_train_kwargs({"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words})
     return fit(
         module,
         rows,
@@ -31,7 +31,7 @@ def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
         parsed.options,
         seed=seed,
         callbacks=parsed.callbacks,
-        start=Start(history=history or History()),
+        start=RunStart(history=history or History()),
     )
 
 
@@ -70,7 +70,7 @@ def test_the_validation_elbo_is_that_of_the_weights_of_the_epoch(
 ) -> None:
     outcome = train(module, rows, split, check_val_every_n_epoch=1, seed=7)
     losses = []
-    with own_randomness(7, "validation"), torch.inference_mode():
+    with isolated_rng(7, "validation"), torch.inference_mode():
         for first in range(0, len(split.validation), 16):
             cells = torch.from_numpy(split.validation[first : first + 16])
             losses.append(module.loss(rows.take(cells), torch.tensor(1.0)))
@@ -163,7 +163,7 @@ def test_an_exception_in_the_first_epoch_leaves_the_weights_as_they_were(
     error = RuntimeError("disk full")
     outcome = train(module, rows, split, callbacks=Raise(error, 0))
     assert outcome.error is error
-    assert not outcome.kept
+    assert not outcome.keep_weights
     assert torch.equal(before, weights(module))
     assert outcome.report.status == "failed"
     assert "disk full" in outcome.report.reason
@@ -174,7 +174,7 @@ def test_an_exception_later_keeps_what_was_learned(
 ) -> None:
     before = weights(module)
     outcome = train(module, rows, split, callbacks=[Raise(ValueError("no"), 2)])
-    assert outcome.kept
+    assert outcome.keep_weights
     assert outcome.history.epochs == [0, 1]
     assert not torch.equal(before, weights(module))
     assert not module.training
@@ -188,7 +188,7 @@ def test_an_exception_in_a_further_run_leaves_the_model_as_it_was(
     outcome = train(
         module, rows, split, history=first.history, callbacks=[Raise(ValueError("no"), 1)]
     )
-    assert not outcome.kept
+    assert not outcome.keep_weights
     assert torch.equal(before, weights(module))
     assert first.history.epochs == [0, 1, 2]
 
@@ -205,7 +205,7 @@ def test_ctrl_c_ends_the_run_and_returns(
     outcome = train(module, rows, split, callbacks=[CtrlC()])
     assert outcome.report.status == "interrupted"
     assert outcome.error is None
-    assert outcome.kept
+    assert outcome.keep_weights
     assert outcome.history.epochs == [0, 1]
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_weights_as_they_we
     assert isinstance(outcome.error, TrainingError)
     assert "the training loss was not finite in epoch 0 (batch" in str(outcome.error)
     assert outcome.report.status == "not_finite"
-    assert not outcome.kept
+    assert not outcome.keep_weights
     assert torch.equal(before, weights(module))
 
 

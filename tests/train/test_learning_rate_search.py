@@ -16,7 +16,7 @@ from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.model import SCVI
-from cellvae.train.learning_rate_search import find_learning_rate, smoothed
+from cellvae.train.learning_rate_search import find_learning_rate, debiased_ema
 from cellvae.train.options import OptimizerOptions
 
 SGD = OptimizerOptions(
@@ -91,7 +91,7 @@ def test_the_suggestion_is_in_the_right_decade(curvature: float) -> None:
 
 def test_smoothing_by_brute_force() -> None:
     losses = np.random.default_rng(0).normal(size=20).tolist()
-    for i, value in enumerate(smoothed(losses)):
+    for i, value in enumerate(debiased_ema(losses)):
         weights = 0.9 ** np.arange(i, -1, -1)
         assert value == pytest.approx((weights * losses[: i + 1]).sum() / weights.sum())
 
@@ -168,6 +168,6 @@ def test_the_suggestion_for_real_cells_is_one_that_people_use(shared_data: Path,
     SCVI.setup_anndata(adata)
     torch.manual_seed(seed)
     model = SCVI(adata, n_hidden=32, n_latent=5)
-    found = find_learning_rate(model.module, model.own_rows(), np.arange(500), seed=seed)
+    found = find_learning_rate(model.module, model.rows_of_model(), np.arange(500), seed=seed)
     assert 1e-5 < found.suggestion < 1e-1
     assert math.isfinite(found.losses[-1])

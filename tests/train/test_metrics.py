@@ -9,8 +9,8 @@ from cellvae.train.metrics import (
     DIRECTIONS,
     HIGHER_IS_BETTER,
     LOWER_IS_BETTER,
-    better,
-    canonical,
+    metric_mode,
+    canonical_name,
     check_monitor,
     is_validation,
     metric_names,
@@ -37,7 +37,7 @@ from cellvae.train.metrics import (
     ],
 )
 def test_losses_improve_downwards(name: str) -> None:
-    assert better(name, "auto") == "min"
+    assert metric_mode(name, "auto") == "min"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_losses_improve_downwards(name: str) -> None:
 )
 def test_scores_improve_upwards(name: str) -> None:
     expected = "max"
-    assert better(name.replace("ilisi", "lisi"), "auto") == expected
+    assert metric_mode(name.replace("ilisi", "lisi"), "auto") == expected
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_scores_improve_upwards(name: str) -> None:
     ],
 )
 def test_every_name_has_the_direction_of_its_words(name: str, direction: str) -> None:
-    assert better(name, "auto") == direction
-    assert better(name.upper(), "auto") == direction
+    assert metric_mode(name, "auto") == direction
+    assert metric_mode(name.upper(), "auto") == direction
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_every_name_has_the_direction_of_its_words(name: str, direction: str) ->
 )
 def test_a_part_of_a_word_decides_nothing(name: str) -> None:
     with pytest.raises(InvalidOptionError, match="mode='min' or mode='max'"):
-        better(name, "auto")
-    assert better(name, "min") == "min"
+        metric_mode(name, "auto")
+    assert metric_mode(name, "min") == "min"
 
 
 def test_no_word_has_two_directions() -> None:
@@ -107,12 +107,12 @@ def test_no_word_has_two_directions() -> None:
 def test_every_metric_of_a_plan_has_a_direction() -> None:
     for split in ("train", "validation"):
         for name in metric_names(split):  # type: ignore[arg-type]
-            assert better(name, "auto") == "min"
+            assert metric_mode(name, "auto") == "min"
 
 
 def test_a_mode_that_does_not_exist_is_refused() -> None:
     with pytest.raises(InvalidOptionError, match="'min', 'max' or 'auto'; got 'up'"):
-        better("elbo_train", "up")  # type: ignore[arg-type]
+        metric_mode("elbo_train", "up")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -140,22 +140,22 @@ def test_a_mode_that_does_not_exist_is_refused() -> None:
 )
 def test_the_place_of_the_split_in_a_name_does_not_matter(name: str, found: str) -> None:
     known = [*metric_names("train"), *metric_names("validation")]
-    assert canonical(name, known) == found
-    assert canonical(canonical(name, known), known) == found
+    assert canonical_name(name, known) == found
+    assert canonical_name(canonical_name(name, known), known) == found
 
 
 def test_a_name_that_is_known_stays_even_if_another_spelling_is_known_too() -> None:
     known = ["validation_accuracy", "accuracy_validation", "val_f1"]
     for name in known:
-        assert canonical(name, known) == name
-    assert canonical("f1_validation", known) == "val_f1"
-    assert canonical("accuracy_val", known) == "accuracy_validation"
+        assert canonical_name(name, known) == name
+    assert canonical_name("f1_validation", known) == "val_f1"
+    assert canonical_name("accuracy_val", known) == "accuracy_validation"
 
 
 def test_an_unknown_name_asks_for_a_mode() -> None:
     with pytest.raises(InvalidOptionError, match="'wombats'.*mode='min' or mode='max'"):
-        better("wombats", "auto")
-    assert better("wombats", "max") == "max"
+        metric_mode("wombats", "auto")
+    assert metric_mode("wombats", "max") == "max"
 
 
 def test_validation_metrics_are_told_by_their_names() -> None:

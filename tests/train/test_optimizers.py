@@ -9,7 +9,7 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.layouts import match_layouts
+from cellvae.train.layouts import align_optimizer_state
 from cellvae.train.optimizers import Adam, AdamW, make_optimizer, make_plateau
 from cellvae.train.options import OptimizerOptions, PlateauOptions
 
@@ -98,7 +98,7 @@ def test_what_an_optimizer_remembers_takes_the_layout_of_its_weights() -> None:
     optimizer.step()
     before = {k: v.clone() for k, v in optimizer.state[weight].items()}
     weight.data = weight.data.t().contiguous().t()
-    match_layouts(optimizer)
+    align_optimizer_state(optimizer)
     for name, value in optimizer.state[weight].items():
         assert torch.equal(value, before[name])
         assert value.ndim == 0 or value.stride() == (1, 5)

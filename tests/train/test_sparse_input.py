@@ -13,11 +13,11 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.rows.entries import readable_entries
-from cellvae.entries import Entries
+from cellvae.data.rows.entries import sparse_rows_for
+from cellvae.entries import CSRBatch
 from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
 from cellvae.model.scvi import SCVIModule
-from cellvae.nn.input_linear import InputLinear
+from cellvae.nn.input_linear import SparseInputLinear
 from cellvae.settings import settings
 
 QUICK: dict[str, Any] = {
@@ -61,7 +61,7 @@ def made() -> Callable[..., Any]:
 
 
 def entries_of(model: Any) -> Any:
-    return readable_entries(model.module, model.rows)
+    return sparse_rows_for(model.module, model.rows)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -170,7 +170,7 @@ def test_the_weights_that_read_counts_are_laid_out_and_saved_in_full(
     (first,) = [
         part
         for part in model.module.modules()
-        if isinstance(part, InputLinear) and part.in_features == 60
+        if isinstance(part, SparseInputLinear) and part.in_features == 60
     ]
     assert first.weight.stride() == (1, 9)
     model.save(tmp_path / "model")
@@ -201,12 +201,12 @@ def test_a_class_of_the_users_own_gets_dense_counts_unless_it_says_so(made: Any)
         pass
 
     class Saying(SCVIModule):
-        reads_entries = SCVIModule.reads_entries
+        reads_entries = SCVIModule.accepts_sparse
 
     model = made()
     for kind, expected in ((Own, False), (Saying, True)):
         module = kind(model.module.sizes, model.module.config)
-        assert (readable_entries(module, model.rows) is not None) == expected
+        assert (sparse_rows_for(module, model.rows) is not None) == expected
 
 
 def test_the_cells_of_a_batch_are_entries(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_the_cells_of_a_batch_are_entries(made: Any, monkeypatch: pytest.MonkeyP
     loss = SCVIModule.loss
 
     def noted(self: Any, batch: Any, weight: Any) -> Any:
-        seen.append(isinstance(batch.counts, Entries))
+        seen.append(isinstance(batch.counts, CSRBatch))
         return loss(self, batch, weight)
 
     monkeypatch.setattr(SCVIModule, "loss", noted)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from cellvae.contracts import Loss
-from cellvae.train.tally import Tally
+from cellvae.train.tally import LossSums
 
 
 def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
     generator = torch.Generator().manual_seed(0)
     reconstruction = torch.rand(10, generator=generator) * 100
     kl = torch.rand(10, generator=generator)
-    tally = Tally("validation", lambda sums: {"accuracy": sums[0] / sums[1].sum()})
+    tally = LossSums("validation", lambda sums: {"accuracy": sums[0] / sums[1].sum()})
     for cells in (slice(0, 4), slice(4, 8), slice(8, 10)):
         objective = (reconstruction[cells] + 0.3 * kl[cells]).mean()
         tally.add(
@@ -35,7 +35,7 @@ def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
 
 
 def test_many_batches_lose_no_precision() -> None:
-    tally = Tally("train")
+    tally = LossSums("train")
     one = Loss(
         torch.tensor(1000.1),
         torch.full((128,), 1000.1),
@@ -48,7 +48,7 @@ def test_many_batches_lose_no_precision() -> None:
 
 
 def test_clearing_starts_anew() -> None:
-    tally = Tally("train")
+    tally = LossSums("train")
     tally.add(Loss(torch.tensor(1.0), torch.ones(2), torch.ones(2), torch.tensor(0.0)))
     tally.clear()
     tally.add(Loss(torch.tensor(3.0), torch.full((1,), 3.0), torch.zeros(1), torch.tensor(0.0)))

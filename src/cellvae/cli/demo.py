@@ -10,7 +10,7 @@ import typer
 from cellvae.cli.job import Job, check_out, run_job
 from cellvae.cli.results import RESULTS
 from cellvae.cli.summary import print_summary
-from cellvae.errors import InvalidOptionError, named
+from cellvae.errors import InvalidOptionError, quote_names
 
 JOB = Job(
     model="SCVI",
@@ -44,7 +44,7 @@ def demo(
     check_out(out, JOB, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULTS)
     if others:
-        raise InvalidOptionError(f"'{out}' holds other files: {named(others)}. Give another --out.")
+        raise InvalidOptionError(f"'{out}' holds other files: {quote_names(others)}. Give another --out.")
     adata = pbmc68k_reduced()
     typer.echo(
         f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cellvae.cli.docstrings import parameter_help
-from cellvae.options import members
-from cellvae.train.epochs import CELLS_AT_MOST_EPOCHS, default_epochs
+from cellvae.options import union_members
+from cellvae.train.epochs import REFERENCE_N_CELLS, default_epochs
 
 DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (
     "Data",
@@ -73,17 +73,17 @@ class Flag:
     @property
     def is_switch(self) -> bool:
         """Whether it takes no value: `--x` or `--no-x`."""
-        return bool in members(self.hint)
+        return bool in union_members(self.hint)
 
     @property
     def is_repeatable(self) -> bool:
         """Whether it may be given several times."""
-        return any(typing.get_origin(member) in MANY for member in members(self.hint))
+        return any(typing.get_origin(member) in MANY for member in union_members(self.hint))
 
     @property
     def choices(self) -> list[str]:
         """Values that are named by its annotation."""
-        literals = [hint for hint in members(self.hint) if typing.get_origin(hint) is Literal]
+        literals = [hint for hint in union_members(self.hint) if typing.get_origin(hint) is Literal]
         named = [str(choice) for hint in literals for choice in typing.get_args(hint)]
         return [name for name in named if name not in UNTYPED]
 
@@ -102,10 +102,10 @@ class Flag:
     def describe(self) -> str:
         """Help with choices and default, in one line."""
         text = self.help
-        numeric = {int, float} & set(members(self.hint))
+        numeric = {int, float} & set(union_members(self.hint))
         if len(self.choices) > 1 and not numeric:
             text += f" One of: {', '.join(self.choices)}."
-        if any(typing.get_origin(member) is Mapping for member in members(self.hint)):
+        if any(typing.get_origin(member) is Mapping for member in union_members(self.hint)):
             text += " As JSON."
         if self.is_repeatable:
             text += " May be repeated."
@@ -127,8 +127,8 @@ class Flag:
             return value_from_text(given, self.hint)
         inner = functools.reduce(operator.or_, inner_types(self.hint))
         values = [value_from_text(text, inner) for text in given]
-        scalars = [m for m in members(self.hint) if typing.get_origin(m) not in (*MANY, None)]
-        plain = {str, int, float} & set(members(self.hint))
+        scalars = [m for m in union_members(self.hint) if typing.get_origin(m) not in (*MANY, None)]
+        plain = {str, int, float} & set(union_members(self.hint))
         return values[0] if len(values) == 1 and (scalars or plain) else values
 
 
@@ -140,7 +140,7 @@ def as_flag(word: str) -> str:
 def inner_types(hint: Any) -> tuple[Any, ...]:
     """Alternatives of an annotation, where those of a list's or tuple's items stand for it."""
     found = []
-    for member in members(hint):
+    for member in union_members(hint):
         of_items = typing.get_origin(member) in MANY
         found += (
             [each for each in typing.get_args(member) if each is not ...] if of_items else [member]
@@ -150,7 +150,7 @@ def inner_types(hint: Any) -> tuple[Any, ...]:
 
 def value_from_text(text: str, hint: Any) -> Any:
     """Value in the first type of an annotation that a text can be read as, or the text itself."""
-    candidates = members(hint)
+    candidates = union_members(hint)
     for member in candidates:
         if typing.get_origin(member) is Literal:
             for choice in typing.get_args(member):
@@ -173,7 +173,7 @@ def value_from_text(text: str, hint: Any) -> Any:
 
 def is_typed(hint: Any) -> bool:
     """Whether a value of an annotation can be typed on a command line."""
-    for member in members(hint):
+    for member in union_members(hint):
         origin = typing.get_origin(member)
         if member in (bool, int, float, str) or origin in (Literal, *MANY):
             return True
@@ -272,15 +272,15 @@ def uses_labels(kind: Any) -> bool:
     """Whether a model learns from labels."""
     from cellvae.model.base import Model
 
-    return kind.labels_to_learn is not Model.labels_to_learn
+    return kind.labels_to_learn is not Model.training_labels
 
 
 def train_defaults_of(kind: Any) -> dict[str, Any]:
     """Defaults of `train` that a model has for itself, by their words."""
-    few, many = (own_train_words(kind, n_cells) for n_cells in (1, 50 * CELLS_AT_MOST_EPOCHS))
+    few, many = (own_train_words(kind, n_cells) for n_cells in (1, 50 * REFERENCE_N_CELLS))
     epochs = few["max_epochs"]
     if many["max_epochs"] < epochs:
-        epochs = f"{epochs}, fewer above {CELLS_AT_MOST_EPOCHS:,} cells"
+        epochs = f"{epochs}, fewer above {REFERENCE_N_CELLS:,} cells"
     return {**few, "max_epochs": epochs}
 
 

@@ -17,7 +17,7 @@ from cellvae.errors import (
     TrainingError,
     UnknownKeyError,
     did_you_mean,
-    named,
+    quote_names,
 )
 from cellvae.messages import logger
 
@@ -299,13 +299,13 @@ def check_options(job: Job) -> None:
     InvalidOptionError, UnknownOptionError
         If a keyword is unknown or has a value that it cannot take.
     """
-    from cellvae.options import from_words
-    from cellvae.train.arguments import parse
+    from cellvae.options import from_kwargs
+    from cellvae.train.arguments import parse_train_kwargs
 
     kind = model_class(job.model)
     check_setup(kind, job.setup)
-    from_words(kind.Config, job.config, f"{job.model}()")
-    parse(job.train, loss_weights=[*loss_weights_of(kind)], learns_labels=uses_labels(kind))
+    from_kwargs(kind.Config, job.config, f"{job.model}()")
+    parse_train_kwargs(job.train, loss_weights=[*loss_weights_of(kind)], learns_labels=uses_labels(kind))
 
 
 def check_colors(colors: Sequence[str], adata: AnnData) -> None:
@@ -321,5 +321,5 @@ def check_colors(colors: Sequence[str], adata: AnnData) -> None:
         if color not in columns:
             raise UnknownKeyError(
                 f"Expected --color to be a column of obs; got '{color}'."
-                f"{did_you_mean(color, columns)} The columns are {named(columns, 10) or 'none'}."
+                f"{did_you_mean(color, columns)} The columns are {quote_names(columns, 10) or 'none'}."
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellvae.data.cells import cell_numbers
+from cellvae.data.cells import cell_indices
 from cellvae.data.datasets import (
     annotation_simulation,
     brainlarge_dataset,
@@ -44,7 +44,7 @@ __all__ = [
     "annotation_simulation",
     "brainlarge_dataset",
     "breast_cancer_dataset",
-    "cell_numbers",
+    "cell_indices",
     "cellxgene",
     "cortex",
     "dataset_10x",

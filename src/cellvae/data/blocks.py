@@ -13,26 +13,26 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import B, Block, Rows
-from cellvae.data.companions import AccompaniedRows, Companions
-from cellvae.data.orders import as_numbers, epoch_order
-from cellvae.data.rows.taken import taken
+from cellvae.contracts import B, StepBlock, Rows
+from cellvae.data.companions import WithLabelledCells, LabelledSampler
+from cellvae.data.orders import as_index_tensor, epoch_order
+from cellvae.data.rows.taken import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
-SMALLEST = 3
+MIN_BATCH_SIZE = 3
 """Least number of cells of a batch: batch normalisation needs 2, and 2 are very noisy."""
 
 
-def cut(
+def make_blocks(
     order: CellNumbers,
     batch_size: int,
     *,
     steps_per_block: int = 1,
     drop_last: bool = False,
-    smallest: int = SMALLEST,
+    smallest: int = MIN_BATCH_SIZE,
 ) -> list[Int[Tensor, "steps cells"]]:
     """Cells of each block, [steps, cells]: full batches, then the rest as a block of its own.
 
@@ -125,14 +125,14 @@ class EpochBlocks(Generic[B]):
         shuffle: bool = True,
         steps_per_block: int = 1,
         drop_last: bool = False,
-        smallest: int = SMALLEST,
+        smallest: int = MIN_BATCH_SIZE,
         prefetch: int = 0,
-        companions: Companions | None = None,
+        labelled_cells: LabelledSampler | None = None,
     ) -> None:
         if prefetch < 0:
             raise InvalidOptionError(f"Expected prefetch of at least 0; got {prefetch}.")
         self.rows = rows
-        self.cells = as_numbers(cells)
+        self.cells = as_index_tensor(cells)
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -140,11 +140,11 @@ class EpochBlocks(Generic[B]):
         self.drop_last = drop_last
         self.smallest = smallest
         self.prefetch = prefetch
-        self.companions = companions
+        self.labelled_cells = labelled_cells
         self.epoch = 0
         self.shard(0, 1)
 
-    def shard(self, rank: int, n_shares: int) -> None:
+    def shard(self, rank: int, world_size: int) -> None:
         """Go through one share of the cells of every epoch, where several processes take one each.
 
         All shares have the same number of blocks. Shuffled cells are dealt anew every epoch, and
@@ -155,31 +155,31 @@ class EpochBlocks(Generic[B]):
         InvalidDataError
             If there are too few cells for so many shares.
         """
-        if len(self.cells) < n_shares:
+        if len(self.cells) < world_size:
             raise InvalidDataError(
-                f"Expected at least one cell for each of {n_shares} processes; got "
+                f"Expected at least one cell for each of {world_size} processes; got "
                 f"{len(self.cells)}. Use fewer devices."
             )
-        self.rank, self.n_shares = rank, n_shares
-        sizes = [len(steps) for steps in self.blocks_of(self.cells)]
+        self.rank, self.n_shares = rank, world_size
+        sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
 
-    def blocks_of(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+    def shard_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this share, for an order of all cells."""
         if self.n_shares == 1:
-            return self.cut(order)
+            return self.make_blocks(order)
         if self.shuffle:
             own = len(order) // self.n_shares
-            return self.cut(order[self.rank * own : (self.rank + 1) * own])
+            return self.make_blocks(order[self.rank * own : (self.rank + 1) * own])
         share = order.tensor_split(self.n_shares)[self.rank]
         largest = -(-len(order) // self.n_shares)
         n_batches = min(-(-largest // self.batch_size), len(order) // self.n_shares)
         return [part.view(1, -1) for part in share.tensor_split(n_batches)]
 
-    def cut(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+    def make_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block for an order of the cells."""
-        return cut(
+        return make_blocks(
             order,
             self.batch_size,
             steps_per_block=self.steps_per_block,
@@ -195,42 +195,42 @@ class EpochBlocks(Generic[B]):
         """Count the blocks of an epoch."""
         return self.n_blocks
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Iterator[StepBlock]:
         """Go through the blocks of the epoch that is chosen when the first is asked for."""
         order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
-        steps = self.blocks_of(order)
+        steps = self.shard_blocks(order)
         blocks = (
-            (Block(self.rows, cells) for cells in steps)
-            if self.companions is None
-            else self.accompanied(steps, self.companions)
+            (StepBlock(self.rows, cells) for cells in steps)
+            if self.labelled_cells is None
+            else self.append_labelled_cells(steps, self.labelled_cells)
         )
-        yield from ahead(blocks, self.prefetch) if self.prefetch else blocks
+        yield from prefetch(blocks, self.prefetch) if self.prefetch else blocks
 
-    def accompanied(
-        self, blocks: list[Int[Tensor, "steps cells"]], companions: Companions
-    ) -> Iterator[Block]:
+    def append_labelled_cells(
+        self, blocks: list[Int[Tensor, "steps cells"]], labelled_cells: LabelledSampler
+    ) -> Iterator[StepBlock]:
         """Blocks whose steps have companions at their end."""
         n_steps = sum(len(steps) for steps in blocks)
         whole = n_steps * self.n_shares
         every: Iterable[Tensor] = (
-            companions.of_steps(self.epoch, whole)[self.rank :: self.n_shares]
+            labelled_cells.per_step(self.epoch, whole)[self.rank :: self.n_shares]
             if self.shuffle
-            else companions.dealt(whole)[self.rank :: self.n_shares]
+            else labelled_cells.split_evenly(whole)[self.rank :: self.n_shares]
         )
         following = iter(every)
         for steps in blocks:
             further = [next(following) for _ in steps]
-            rows = AccompaniedRows(self.rows, len(further[0]))
-            yield Block(rows, torch.cat([steps, torch.stack(further)], dim=1))
+            rows = WithLabelledCells(self.rows, len(further[0]))
+            yield StepBlock(rows, torch.cat([steps, torch.stack(further)], dim=1))
 
 
-def ahead(blocks: Iterable[Block], n_ahead: int) -> Iterator[Block]:
+def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:
     """Blocks whose cells have been taken, `n_ahead` of them while the caller is at work."""
-    waiting: deque[Future[Block]] = deque()
+    waiting: deque[Future[StepBlock]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-blocks")
     try:
         for block in blocks:
-            waiting.append(pool.submit(taken, block))
+            waiting.append(pool.submit(prefetch_block, block))
             if len(waiting) > n_ahead:
                 yield waiting.popleft().result()
         while waiting:

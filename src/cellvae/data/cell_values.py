@@ -19,7 +19,7 @@ from cellvae.data.records import (
     NumbersRecord,
 )
 from cellvae.data.rows.checksums import cell_checksums
-from cellvae.data.rows.memory import CodeColumn, ColumnRows, NumberColumn
+from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, ContinuousColumn
 from cellvae.errors import FileFormatError
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def read_cell_values(
     for field, column in rows.columns.items():
         record = registration.fields.get(field)
         keys = list(columns_of(record))
-        if isinstance(column, CodeColumn | NumberColumn) and isinstance(record, OF_OBS):
-            values = column.codes if isinstance(column, CodeColumn) else column.values
+        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(record, OF_OBS):
+            values = column.codes if isinstance(column, CategoricalColumn) else column.values
             for j, (key, categories) in enumerate(keys):
                 found[f"{field}.{key}"] = CellValues(
                     where=f"obs['{key}']",

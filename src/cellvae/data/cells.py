@@ -15,8 +15,8 @@ from cellvae.errors import (
     InvalidOptionError,
     UnknownKeyError,
     did_you_mean,
-    many,
-    named,
+    count_noun,
+    quote_names,
 )
 from cellvae.selection import check_not_numeric_mask, flat_selection
 
@@ -27,7 +27,7 @@ Cells: TypeAlias = "ArrayLike | Sequence[str] | slice | pd.Series | pd.Index | T
 """What a user can point at cells with."""
 
 
-def cell_numbers(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
+def cell_indices(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
     """Positions of cells from 0, in the order pointed at; a cell may come more than once.
 
     Parameters
@@ -59,12 +59,12 @@ def cell_numbers(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
         return np.zeros(0, dtype=np.int64)
     kind = pd.api.types.infer_dtype(values, skipna=False)
     if kind == "boolean":
-        return positions_of_mask(indices, values.astype(bool), data, n_cells)
+        return indices_from_mask(indices, values.astype(bool), data, n_cells)
     if kind == "integer":
         check_not_numeric_mask(values, n_cells)
-        return positions_of_numbers(values, n_cells)
+        return indices_from_integers(values, n_cells)
     if kind == "string":
-        return positions_of_names(values, data)
+        return indices_from_names(values, data)
     advice = " Convert them: .astype(int) for positions, .astype(bool) for a mask."
     raise InvalidOptionError(
         "Expected cells as whole numbers, a mask or names; got values of type "
@@ -83,7 +83,7 @@ def positions_of_slice(selected: slice, n_cells: int) -> NDArray[np.int64]:
         ) from error
 
 
-def positions_of_mask(
+def indices_from_mask(
     indices: object, mask: NDArray[np.bool_], data: AnnData | int, n_cells: int
 ) -> NDArray[np.int64]:
     """Positions that are true; the labels of a pandas mask are matched with the names of cells."""
@@ -96,7 +96,7 @@ def positions_of_mask(
                 missing = [*names[~names.isin(labels)]]
                 raise InvalidOptionError(
                     f"Expected a mask of the {n_cells:,} cells; its labels lack "
-                    f"{many(len(missing), 'cell')}: {named(missing)}. Give mask.to_numpy() if it "
+                    f"{count_noun(len(missing), 'cell')}: {quote_names(missing)}. Give mask.to_numpy() if it "
                     "is in the order of the cells."
                 )
     if len(mask) != n_cells:
@@ -106,19 +106,19 @@ def positions_of_mask(
     return np.flatnonzero(mask).astype(np.int64)
 
 
-def positions_of_numbers(values: NDArray[np.integer], n_cells: int) -> NDArray[np.int64]:
+def indices_from_integers(values: NDArray[np.integer], n_cells: int) -> NDArray[np.int64]:
     """Positions from whole numbers, negative ones counted from the end."""
     numbers = values.astype(np.int64)
     outside = (numbers < -n_cells) | (numbers >= n_cells)
     if outside.any():
         raise InvalidOptionError(
             f"Expected numbers of cells from 0 to {n_cells - 1:,}; "
-            f"got {many(int(outside.sum()), 'other')}: {named([*numbers[outside]])}."
+            f"got {count_noun(int(outside.sum()), 'other')}: {quote_names([*numbers[outside]])}."
         )
     return np.where(numbers < 0, numbers + n_cells, numbers)
 
 
-def positions_of_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray[np.int64]:
+def indices_from_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray[np.int64]:
     """Positions from names of cells."""
     if isinstance(data, int):
         raise InvalidOptionError(
@@ -128,14 +128,14 @@ def positions_of_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray
     if not names.is_unique:
         raise InvalidDataError(
             "Expected different names for all cells to find cells by name; got "
-            f"{named([*names[names.duplicated()].unique()])} more than once. Make them different "
+            f"{quote_names([*names[names.duplicated()].unique()])} more than once. Make them different "
             "with adata.obs_names_make_unique(), or use numbers."
         )
     found = names.get_indexer(pd.Index(values.astype(object)))
     if (found < 0).any():
         unknown = [*values[found < 0]]
         raise UnknownKeyError(
-            f"Expected names of cells; got {many(len(unknown), 'other')}: {named(unknown)}."
+            f"Expected names of cells; got {count_noun(len(unknown), 'other')}: {quote_names(unknown)}."
             f"{did_you_mean(str(unknown[0]), map(str, names))}"
         )
     return found.astype(np.int64)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from cellvae.data.keys import check_is_anndata
-from cellvae.data.pieces import Piece, pieces
-from cellvae.errors import DataWarning, InvalidDataError, named
+from cellvae.data.pieces import Chunk, iter_chunks
+from cellvae.errors import DataWarning, InvalidDataError, quote_names
 from cellvae.messages import warn
 
 if TYPE_CHECKING:
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 LARGEST_COUNT = 1e15
 """Largest count: sums and squares of more would not be finite in single precision."""
-SHOWN = 3
+MAX_NAMED = 3
 """Places named in a message for each kind of wrong value."""
 
 
 @final
 @dataclass
-class Wrong:
+class BadValues:
     """Wrong values of one kind: how many, and the first cells and genes."""
 
     name: str
     n: int = 0
     places: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, piece: Piece, found: NDArray[np.bool_]) -> None:
+    def add(self, piece: Chunk, found: NDArray[np.bool_]) -> None:
         """Count the values found in a piece, and keep the first places."""
         n = int(np.count_nonzero(found))
-        if n and len(self.places) < SHOWN:
-            cells, genes = piece.where(found)
-            order = np.lexsort((genes, cells))[:SHOWN]
+        if n and len(self.places) < MAX_NAMED:
+            cells, genes = piece.coordinates(found)
+            order = np.lexsort((genes, cells))[:MAX_NAMED]
             more = zip(cells[order].tolist(), genes[order].tolist(), strict=True)
-            self.places = sorted([*self.places, *more])[:SHOWN]
+            self.places = sorted([*self.places, *more])[:MAX_NAMED]
         self.n += n
 
-    def described(self, cells: Sequence[object], genes: Sequence[object]) -> str:
+    def describe(self, cells: Sequence[object], genes: Sequence[object]) -> str:
         """Number of the values and the first places by name."""
         plural = "" if self.n == 1 else "s"
         places = "; ".join(f"cell '{cells[i]}', gene '{genes[j]}'" for i, j in self.places)
@@ -52,7 +52,7 @@ class Wrong:
 
 
 @final
-class CountFacts:
+class CountSummary:
     """What a look at every count has found.
 
     `integers` says whether all values are whole numbers, `binary` whether none is above one,
@@ -65,13 +65,13 @@ class CountFacts:
         self.n_values = 0
         self.filled = np.zeros(n_cells, dtype=bool)
         self.wrong = (
-            Wrong("NaN"),
-            Wrong("infinite"),
-            Wrong("negative"),
-            Wrong(f"too large (above {LARGEST_COUNT:.0e})"),
+            BadValues("NaN"),
+            BadValues("infinite"),
+            BadValues("negative"),
+            BadValues(f"too large (above {LARGEST_COUNT:.0e})"),
         )
 
-    def look(self, piece: Piece) -> None:
+    def update(self, piece: Chunk) -> None:
         """Look at every value of a piece."""
         values = piece.values
         self.n_values += values.size
@@ -82,21 +82,21 @@ class CountFacts:
             if kind == "f":
                 # One comparison each for the least and the greatest; NaN fails both.
                 if not (values.min() >= 0 and largest <= LARGEST_COUNT):
-                    self.note(piece)
+                    self.record_bad_values(piece)
                 self.integers = self.integers and bool((np.rint(values) == values).all())
             elif kind == "i" and values.min() < 0:
                 self.wrong[2].add(piece, values < 0)
             if kind in "iu" and largest > LARGEST_COUNT:
                 self.wrong[3].add(piece, values > LARGEST_COUNT)
             self.largest = max(self.largest, largest)
-            piece.mark(self.filled)
+            piece.mark_nonempty(self.filled)
 
     @property
     def binary(self) -> bool:
         """Whether the values say yes or no, not how many."""
         return self.integers and self.largest <= 1
 
-    def note(self, piece: Piece) -> None:
+    def record_bad_values(self, piece: Chunk) -> None:
         """Keep what is wrong in a piece of floating point numbers."""
         values: NDArray[Any] = piece.values
         finite = np.isfinite(values)
@@ -128,11 +128,11 @@ def check_names(adata: AnnData) -> None:
         twice = adata.var_names[adata.var_names.duplicated()].unique()
         raise InvalidDataError(
             f"Expected different names for all genes; got {len(twice):,} names more than once: "
-            f"{named([*twice])}. Make them different with adata.var_names_make_unique()."
+            f"{quote_names([*twice])}. Make them different with adata.var_names_make_unique()."
         )
 
 
-def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
+def check_counts(matrix: CountMatrix, adata: AnnData) -> CountSummary:
     """Look at every count of a matrix of an AnnData.
 
     Values that are not whole numbers are recorded, not refused.
@@ -147,13 +147,13 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
     DataWarning
         If cells have no counts, naming the first.
     """
-    facts = CountFacts(adata.n_obs)
-    for piece in pieces(matrix):
-        facts.look(piece)
+    facts = CountSummary(adata.n_obs)
+    for piece in iter_chunks(matrix):
+        facts.update(piece)
     wrong = [kind for kind in facts.wrong if kind.n]
     if wrong:
         cells, genes = adata.obs_names, adata.var_names
-        found = "; and ".join(kind.described(cells, genes) for kind in wrong)
+        found = "; and ".join(kind.describe(cells, genes) for kind in wrong)
         raise InvalidDataError(
             f"Expected finite counts of 0 or more in {matrix.where}; got {found}. {matrix.advice}"
         )
@@ -161,7 +161,7 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountFacts:
     if n_empty:
         warn(
             f"Expected counts in every cell; got {n_empty:,} of {adata.n_obs:,} cells without "
-            f"any in {matrix.where}: {named([*adata.obs_names[~facts.filled]])}. They tell "
+            f"any in {matrix.where}: {quote_names([*adata.obs_names[~facts.filled]])}. They tell "
             "the model nothing; leave them out, e.g. with "
             "scanpy.pp.filter_cells(adata, min_counts=1).",
             DataWarning,

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.contracts import B, Rows
-from cellvae.data.orders import as_numbers
+from cellvae.data.orders import as_index_tensor
 from cellvae.errors import InvalidDataError
-from cellvae.seeds import generator
+from cellvae.seeds import make_generator
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
 
 @final
-class Companions:
+class LabelledSampler:
     """Cells that go along with the steps of an epoch, a fixed function of seed and epoch.
 
     Parameters
@@ -54,8 +54,8 @@ class Companions:
         n_per_label: int | None = None,
         shuffle: bool = True,
     ) -> None:
-        self.cells = as_numbers(cells)
-        self.labels = as_numbers(labels)
+        self.cells = as_index_tensor(cells)
+        self.labels = as_index_tensor(labels)
         if not len(self.cells):
             raise InvalidDataError("Expected at least one cell that can go along; got none.")
         self.batch_size = batch_size
@@ -63,11 +63,11 @@ class Companions:
         self.n_per_label = n_per_label
         self.shuffle = shuffle
 
-    def chosen(self, epoch: int) -> CellNumbers:
+    def sample_cells(self, epoch: int) -> CellNumbers:
         """Cells that take part in an epoch."""
         if self.n_per_label is None:
             return self.cells
-        stream = generator(self.seed, "companions", "chosen", epoch)
+        stream = make_generator(self.seed, "companions", "chosen", epoch)
         mixed = torch.randperm(len(self.cells), generator=stream)
         # A stable sort leaves the cells of each label in their mixed order, so the first are drawn.
         labels, places = self.labels[mixed].sort(stable=True)
@@ -76,12 +76,12 @@ class Companions:
         kept = mixed[places[rank < self.n_per_label]]
         return self.cells[kept.sort().values]
 
-    def of_steps(self, epoch: int, n_steps: int) -> Int[Tensor, "steps companions"]:
+    def per_step(self, epoch: int, n_steps: int) -> Int[Tensor, "steps companions"]:
         """Companions of each step of an epoch: one pass through all of them after another."""
-        cells = self.chosen(epoch)
+        cells = self.sample_cells(epoch)
         n_companions = min(self.batch_size, len(cells))
         n_passes = -(-n_steps * n_companions // len(cells))
-        stream = generator(self.seed, "companions", "order", epoch)
+        stream = make_generator(self.seed, "companions", "order", epoch)
         whole = torch.arange(len(cells))
         orders = [
             torch.randperm(len(cells), generator=stream) if self.shuffle else whole
@@ -90,13 +90,13 @@ class Companions:
         places = torch.cat(orders)[: n_steps * n_companions]
         return cells[places].view(n_steps, n_companions)
 
-    def dealt(self, n_steps: int) -> list[CellNumbers]:
+    def split_evenly(self, n_steps: int) -> list[CellNumbers]:
         """Companions of each step where every one of them goes along once."""
         return list(self.cells.tensor_split(n_steps))
 
 
 @final
-class AccompaniedRows(Generic[B]):
+class WithLabelledCells(Generic[B]):
     """Rows whose batches say how many cells at the end of a step are companions.
 
     Parameters
@@ -107,9 +107,9 @@ class AccompaniedRows(Generic[B]):
         Companions of each step.
     """
 
-    def __init__(self, rows: Rows[B], n_companions: int) -> None:
+    def __init__(self, rows: Rows[B], n_labelled: int) -> None:
         self.rows = rows
-        self.n_companions = n_companions
+        self.n_labelled = n_labelled
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -118,6 +118,6 @@ class AccompaniedRows(Generic[B]):
     def take(self, cells: CellNumbers) -> B:
         """Batch of the cells with these numbers, in this order; numbers may repeat."""
         batch: B = self.rows.take(cells)._replace(  # type: ignore[attr-defined]
-            n_companions=self.n_companions
+            n_companions=self.n_labelled
         )
         return batch

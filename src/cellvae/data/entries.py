@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from cellvae.errors import FileFormatError, named
+from cellvae.errors import FileFormatError, quote_names
 
 
 @final
-class Entries:
+class JsonObject:
     """Reader of a JSON object that refuses unknown, missing and ill-typed entries.
 
     Parameters
@@ -28,74 +28,74 @@ class Entries:
     def __init__(self, values: object, where: str) -> None:
         self.where = where
         if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-            raise self.refusal("an object", values)
-        self.left = dict(values)
+            raise self.type_error("an object", values)
+        self.unread = dict(values)
 
-    def take(self, name: str) -> object:
+    def value(self, name: str) -> object:
         """Value of an entry, whatever it is; the entry then counts as read."""
-        if name not in self.left:
+        if name not in self.unread:
             raise FileFormatError(
-                f"Expected an entry '{name}' in {self.where}; got {named([*self.left]) or 'none'}."
+                f"Expected an entry '{name}' in {self.where}; got {quote_names([*self.unread]) or 'none'}."
             )
-        return self.left.pop(name)
+        return self.unread.pop(name)
 
     def text(self, name: str) -> str:
         """Text of an entry."""
-        value = self.take(name)
+        value = self.value(name)
         if not isinstance(value, str):
-            raise self.refusal("text", value, name)
+            raise self.type_error("text", value, name)
         return value
 
     def optional_text(self, name: str) -> str | None:
         """Text of an entry, or null."""
-        value = self.take(name)
+        value = self.value(name)
         if value is not None and not isinstance(value, str):
-            raise self.refusal("text or null", value, name)
+            raise self.type_error("text or null", value, name)
         return value
 
-    def flag(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         """Truth of an entry."""
-        value = self.take(name)
+        value = self.value(name)
         if not isinstance(value, bool):
-            raise self.refusal("true or false", value, name)
+            raise self.type_error("true or false", value, name)
         return value
 
-    def whole(self, name: str, least: int = 0) -> int:
+    def integer(self, name: str, least: int = 0) -> int:
         """Whole number of an entry, not below `least`."""
-        value = self.take(name)
+        value = self.value(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.refusal(f"a whole number of at least {least}", value, name)
+            raise self.type_error(f"a whole number of at least {least}", value, name)
         return value
 
-    def listed(self, name: str) -> list[object]:
+    def list_of_values(self, name: str) -> list[object]:
         """List of an entry."""
-        value = self.take(name)
+        value = self.value(name)
         if not isinstance(value, (list, tuple)):
-            raise self.refusal("a list", value, name)
+            raise self.type_error("a list", value, name)
         return [*value]
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def list_of_texts(self, name: str) -> tuple[str, ...]:
         """List of texts of an entry, none of them twice."""
-        values = self.listed(name)
+        values = self.list_of_values(name)
         texts = tuple(value for value in values if isinstance(value, str))
         if len(texts) < len(values):
-            raise self.refusal("a list of texts", values, name)
+            raise self.type_error("a list of texts", values, name)
         if len(set(texts)) < len(texts):
-            raise self.refusal("a list of different texts", values, name)
+            raise self.type_error("a list of different texts", values, name)
         return texts
 
-    def entries(self, name: str) -> Entries:
+    def json_object(self, name: str) -> JsonObject:
         """Object of an entry."""
-        return Entries(self.take(name), f"{self.where}.{name}")
+        return JsonObject(self.value(name), f"{self.where}.{name}")
 
-    def end(self) -> None:
+    def refuse_unread(self) -> None:
         """Refuse entries that nothing has read."""
-        if self.left:
+        if self.unread:
             raise FileFormatError(
-                f"Expected no more entries in {self.where}; got {named([*self.left])}."
+                f"Expected no more entries in {self.where}; got {quote_names([*self.unread])}."
             )
 
-    def refusal(self, expected: str, value: object, name: str | None = None) -> FileFormatError:
+    def type_error(self, expected: str, value: object, name: str | None = None) -> FileFormatError:
         """Error that says what an entry should have been."""
         where = self.where if name is None else f"{self.where}.{name}"
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"

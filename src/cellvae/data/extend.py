@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellvae.data.fields import Categories, Category, Field, Labels
-from cellvae.data.observations import as_categories
+from cellvae.data.observations import to_categorical
 from cellvae.data.records import CategoriesRecord, CategoryRecord, FieldRecord
 from cellvae.data.registration import Registration
 from cellvae.data.values import Codes, Scalar, named_with_type, plain
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def extended_registration(
+def extend_registration(
     registration: Registration[Any], adata: AnnData, fields: Sequence[Field]
 ) -> Registration[Any]:
     """Registration of further cells: their new categories come after the known ones.
@@ -41,20 +41,20 @@ def extended_registration(
         if isinstance(field, Category) and field.key is not None:
             assert isinstance(known, CategoryRecord) and not isinstance(field, Labels)
             records[field.name] = replace(
-                known, categories=with_new(adata, field.key, known.categories)
+                known, categories=append_categories(adata, field.key, known.categories)
             )
         elif isinstance(field, Categories):
             assert isinstance(known, CategoriesRecord)
             pairs = zip(field.keys, known.categories, strict=True)
             records[field.name] = replace(
-                known, categories=tuple(with_new(adata, key, values) for key, values in pairs)
+                known, categories=tuple(append_categories(adata, key, values) for key, values in pairs)
             )
     return replace(registration, n_cells=int(adata.n_obs), fields=records)
 
 
-def with_new(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+def append_categories(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     """Known categories, then those that cells have beside them, in the order of pandas."""
-    values = as_categories(adata, key).cat
+    values = to_categorical(adata, key).cat
     n_cells = np.bincount(values.codes, minlength=len(values.categories))
     found = [plain(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
     position = Codes(known)

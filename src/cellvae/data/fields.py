@@ -11,7 +11,7 @@ import numpy as np
 
 from cellvae.data.checks import check_counts
 from cellvae.data.matrices import CountMatrix, count_matrix
-from cellvae.data.observations import categories, codes, labels, numbers
+from cellvae.data.observations import column_categories, category_codes, label_categories, numeric_column
 from cellvae.data.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -20,7 +20,7 @@ from cellvae.data.records import (
     NumbersRecord,
 )
 from cellvae.data.rows.backed import BackedColumn
-from cellvae.data.rows.memory import CodeColumn, DenseColumn, NumberColumn, SparseColumn
+from cellvae.data.rows.memory import CategoricalColumn, DenseColumn, ContinuousColumn, SparseColumn
 from cellvae.errors import DataMismatchError, InvalidDataError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Counts(Field):
 
     name: str = "counts"
     layer: str | None = None
-    told_apart: bool = dataclasses.field(default=False, compare=False)
+    refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
 
     def describe(self, adata: AnnData) -> CountsRecord:
         """What is there, every value checked."""
@@ -72,7 +72,7 @@ class Counts(Field):
     def check(self, adata: AnnData, record: CountsRecord) -> None:
         """Refuse NaN, infinite and negative counts, and counts of another kind."""
         facts = check_counts(count_matrix(adata, self.layer), adata)
-        if self.told_apart and record.binary and not facts.binary:
+        if self.refuse_if_was_binary and record.binary and not facts.binary:
             raise DataMismatchError(
                 "Expected zeros and ones, which the model was trained on; got counts up to "
                 f"{facts.largest:g}. Make them alike: adata.X = (adata.X > 0).astype('float32')."
@@ -80,7 +80,7 @@ class Counts(Field):
 
     def read(self, adata: AnnData, record: CountsRecord, genes: NDArray[np.int64] | None) -> Column:
         """Column of all cells, which keeps the matrix of the AnnData as it is."""
-        return count_column(count_matrix(adata, self.layer), genes)
+        return make_count_column(count_matrix(adata, self.layer), genes)
 
 
 @final
@@ -95,23 +95,23 @@ class Category(Field):
         """Categories, in the order that pandas gives them."""
         if self.key is None:
             return CategoryRecord()
-        return CategoryRecord(key=self.key, categories=categories(adata, self.key))
+        return CategoryRecord(key=self.key, categories=column_categories(adata, self.key))
 
     def check(self, adata: AnnData, record: CategoryRecord) -> None:
         """Refuse missing and unknown categories."""
-        self.codes(adata, record)
+        self.category_codes(adata, record)
 
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
         """Column of all cells."""
-        return CodeColumn(self.codes(adata, record)[:, None])
+        return CategoricalColumn(self.category_codes(adata, record)[:, None])
 
-    def codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
+    def category_codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
         """Code of each cell, [cells]."""
         if self.key is None:
             return np.zeros(adata.n_obs, dtype=np.int64)
-        return codes(adata, self.key, record.categories)
+        return category_codes(adata, self.key, record.categories)
 
 
 @final
@@ -129,7 +129,7 @@ class Labels(Field):
 
     def describe(self, adata: AnnData) -> CategoryRecord:
         """Labels, in the order that pandas gives them but for the unlabelled category."""
-        found = labels(adata, self.key, self.unlabeled)
+        found = label_categories(adata, self.key, self.unlabeled)
         if len(found) < 2:
             raise InvalidDataError(
                 f"Expected labels in adata.obs['{self.key}']; got no other value than "
@@ -140,20 +140,20 @@ class Labels(Field):
 
     def check(self, adata: AnnData, record: CategoryRecord) -> None:
         """Refuse unknown labels."""
-        self.codes(adata, record)
+        self.category_codes(adata, record)
 
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
         """Column of all cells."""
-        return CodeColumn(self.codes(adata, record)[:, None])
+        return CategoricalColumn(self.category_codes(adata, record)[:, None])
 
-    def codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
+    def category_codes(self, adata: AnnData, record: CategoryRecord) -> NDArray[np.int64]:
         """Code of each cell, [cells]."""
         last = len(record.categories) - 1
         if self.key not in adata.obs:
             return np.full(adata.n_obs, last, dtype=np.int64)
-        return codes(adata, self.key, record.categories, missing=last)
+        return category_codes(adata, self.key, record.categories, missing=last)
 
 
 @final
@@ -166,23 +166,23 @@ class Categories(Field):
 
     def describe(self, adata: AnnData) -> CategoriesRecord:
         """Categories of each column, in the order that pandas gives them."""
-        found = tuple(categories(adata, key) for key in self.keys)
+        found = tuple(column_categories(adata, key) for key in self.keys)
         return CategoriesRecord(keys=self.keys, categories=found)
 
     def check(self, adata: AnnData, record: CategoriesRecord) -> None:
         """Refuse missing and unknown categories."""
-        self.codes(adata, record)
+        self.category_codes(adata, record)
 
     def read(
         self, adata: AnnData, record: CategoriesRecord, genes: NDArray[np.int64] | None
     ) -> Column | None:
         """Column of all cells; None without keys."""
-        return CodeColumn(np.stack(self.codes(adata, record), axis=1)) if self.keys else None
+        return CategoricalColumn(np.stack(self.category_codes(adata, record), axis=1)) if self.keys else None
 
-    def codes(self, adata: AnnData, record: CategoriesRecord) -> list[NDArray[np.int64]]:
+    def category_codes(self, adata: AnnData, record: CategoriesRecord) -> list[NDArray[np.int64]]:
         """Code of each cell, a list with [cells] for each key."""
         pairs = zip(self.keys, record.categories, strict=True)
-        return [codes(adata, key, known) for key, known in pairs]
+        return [category_codes(adata, key, known) for key, known in pairs]
 
 
 @final
@@ -210,14 +210,14 @@ class Numbers(Field):
         self, adata: AnnData, record: NumbersRecord, genes: NDArray[np.int64] | None
     ) -> Column | None:
         """Column of all cells; None without keys."""
-        return NumberColumn(np.stack(self.values(adata), axis=1)) if self.keys else None
+        return ContinuousColumn(np.stack(self.values(adata), axis=1)) if self.keys else None
 
     def values(self, adata: AnnData) -> list[NDArray[np.float32]]:
         """Number of each cell, a list with [cells] for each key."""
-        return [numbers(adata, key, positive=self.positive) for key in self.keys]
+        return [numeric_column(adata, key, positive=self.positive) for key in self.keys]
 
 
-def count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:
+def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:
     """Column of counts for the kind of matrix that it is."""
     if matrix.on_disk:
         chosen = matrix.genes if genes is None else genes

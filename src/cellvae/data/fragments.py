@@ -8,7 +8,7 @@ import numpy as np
 
 from cellvae.data.keys import check_is_anndata
 from cellvae.data.matrices import layer_names
-from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
+from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,7 +49,7 @@ def reads_to_fragments(
     if read_layer is not None and read_layer not in layers:
         raise UnknownKeyError(
             f"Expected a layer of adata.layers; got '{read_layer}'."
-            f"{did_you_mean(read_layer, layers)} The layers are {named(layers) or 'none'}."
+            f"{did_you_mean(read_layer, layers)} The layers are {quote_names(layers) or 'none'}."
         )
     reads = adata.X if read_layer is None else adata.layers[read_layer]
     values = reads.data if sparse.issparse(reads) else np.asarray(reads)

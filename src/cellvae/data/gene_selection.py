@@ -11,7 +11,7 @@ from scipy import sparse
 from cellvae.data.checks import check_counts
 from cellvae.data.keys import check_is_anndata
 from cellvae.data.matrices import count_matrix
-from cellvae.data.observations import as_categories
+from cellvae.data.observations import to_categorical
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def poisson_gene_selection(
     counts = matrix.values.tocsr() if sparse.issparse(matrix.values) else matrix.values
     parts = [np.arange(adata.n_obs)]
     if batch_key is not None:
-        codes = as_categories(adata, batch_key).cat.codes.to_numpy()
+        codes = to_categorical(adata, batch_key).cat.codes.to_numpy()
         parts = [np.flatnonzero(codes == code) for code in np.unique(codes)]
     zeros = [zero_fractions(counts[cells], minibatch_size) for cells in parts]
     observed = np.stack([part[0] for part in zeros])

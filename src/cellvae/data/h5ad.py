@@ -51,12 +51,12 @@ def write_h5ad(adata: AnnData, path: Path, words: Mapping[str, Any]) -> None:
         # write_h5ad would make it read from the new file from then on.
         adata.copy(path).file.close()
     else:
-        copy = same_arrays(adata)
-        copy.obs, copy.var = with_plain_texts(copy.obs), with_plain_texts(copy.var)
+        copy = shallow_copy(adata)
+        copy.obs, copy.var = use_object_strings(copy.obs), use_object_strings(copy.var)
         copy.write_h5ad(path, **words)
 
 
-def with_plain_texts(table: pd.DataFrame) -> pd.DataFrame:
+def use_object_strings(table: pd.DataFrame) -> pd.DataFrame:
     """Table with ordinary texts in place of pandas' own type, which older readers do not know."""
     import pandas as pd
 
@@ -66,7 +66,7 @@ def with_plain_texts(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(typed, object)) if typed else table
 
 
-def same_arrays(adata: AnnData) -> AnnData:
+def shallow_copy(adata: AnnData) -> AnnData:
     """AnnData with the same arrays and tables of its own: writing turns texts into categories."""
     from anndata import AnnData
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from cellvae.errors import InvalidDataError, InvalidOptionError, NotSetUpError, did_you_mean, named
+from cellvae.errors import InvalidDataError, InvalidOptionError, NotSetUpError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-PLACE = "cellvae"
+UNS_KEY = "cellvae"
 """Entry of `adata.uns` that holds what the user said, one entry for each model."""
 
 
@@ -29,13 +29,13 @@ class Keys:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, tuple):
-                value = several_names(value, field.name)
+                value = check_names(value, field.name)
             else:
                 required = field.default is dataclasses.MISSING
-                value = one_name(value, field.name, required=required)
+                value = check_name(value, field.name, required=required)
             object.__setattr__(self, field.name, value)
 
-    def given(self) -> dict[str, str | list[str]]:
+    def to_json(self) -> dict[str, str | list[str]]:
         """Words that the user gave, as values that JSON and h5ad files hold."""
         words = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
@@ -104,39 +104,39 @@ class LabelKeys(CountKeys):
     unlabeled_category: str
 
 
-def one_name(value: object, word: str, *, required: bool = False) -> str | None:
+def check_name(value: object, argument: str, *, required: bool = False) -> str | None:
     """One name of a column or layer, or None where it may be left out."""
     if isinstance(value, str):
         return str(value)
     if value is None and not required:
         return None
-    raise InvalidOptionError(f"Expected a name (text) for {word}; got {value!r}.")
+    raise InvalidOptionError(f"Expected a name (text) for {argument}; got {value!r}.")
 
 
-def several_names(value: object, word: str) -> tuple[str, ...]:
+def check_names(value: object, argument: str) -> tuple[str, ...]:
     """Names of columns in the order given, none of them twice."""
     if value is None:
         return ()
     if isinstance(value, str):
         raise InvalidOptionError(
-            f"Expected a list of names for {word}; got the text '{value}'. "
-            f"Write {word}=['{value}']."
+            f"Expected a list of names for {argument}; got the text '{value}'. "
+            f"Write {argument}=['{value}']."
         )
     if not isinstance(value, Iterable) or isinstance(value, (set, frozenset, Mapping)):
-        raise InvalidOptionError(f"Expected a list of names for {word}; got {value!r}.")
+        raise InvalidOptionError(f"Expected a list of names for {argument}; got {value!r}.")
     names = tuple(str(name) if isinstance(name, str) else name for name in value)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise InvalidOptionError(f"Expected names (text) in {word}; got {wrong[0]!r}.")
+        raise InvalidOptionError(f"Expected names (text) in {argument}; got {wrong[0]!r}.")
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise InvalidOptionError(
-            f"Expected each name in {word} once; got {named(twice)} more than once."
+            f"Expected each name in {argument} once; got {quote_names(twice)} more than once."
         )
     return names
 
 
-def keys_from_words(words: Mapping[str, object], keys_type: type[K]) -> K:
+def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
     """Keys from words as they were written down.
 
     Raises
@@ -145,20 +145,20 @@ def keys_from_words(words: Mapping[str, object], keys_type: type[K]) -> K:
         If a word is not one of the model's, or has a value that it cannot take.
     """
     known = [field.name for field in dataclasses.fields(keys_type)]
-    for word in words:
+    for word in kwargs:
         if word not in known:
             raise InvalidOptionError(
-                f"Expected the words {named(known, most=20)}; got '{word}'."
+                f"Expected the words {quote_names(known, most=20)}; got '{word}'."
                 f"{did_you_mean(str(word), known)}"
             )
     missing = [
         field.name
         for field in dataclasses.fields(keys_type)
-        if field.default is dataclasses.MISSING and field.name not in words
+        if field.default is dataclasses.MISSING and field.name not in kwargs
     ]
     if missing:
-        raise InvalidOptionError(f"Expected the words {named(missing)}; got {named([*words])}.")
-    return keys_type(**dict(words))
+        raise InvalidOptionError(f"Expected the words {quote_names(missing)}; got {quote_names([*kwargs])}.")
+    return keys_type(**dict(kwargs))
 
 
 def check_is_anndata(adata: object) -> None:
@@ -195,16 +195,16 @@ def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
             "mode. Set up the whole AnnData and choose cells later, or load the view with "
             "adata.to_memory()."
         )
-    stored = adata.uns.get(PLACE, {})
+    stored = adata.uns.get(UNS_KEY, {})
     if not isinstance(stored, Mapping):
         raise InvalidDataError(
-            f"Expected adata.uns['{PLACE}'] to be free for setup_anndata; got a value of type "
+            f"Expected adata.uns['{UNS_KEY}'] to be free for setup_anndata; got a value of type "
             f"{type(stored).__name__} there. Rename it."
         )
-    words = {**stored, model: keys.given()}
+    words = {**stored, model: keys.to_json()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitModificationWarning)
-        adata.uns[PLACE] = words
+        adata.uns[UNS_KEY] = words
 
 
 def stored_keys(adata: AnnData, model: str, keys_type: type[K]) -> K | None:
@@ -216,15 +216,15 @@ def stored_keys(adata: AnnData, model: str, keys_type: type[K]) -> K | None:
         If what is stored there is not what this version of the model understands.
     """
     check_is_anndata(adata)
-    stored = adata.uns.get(PLACE)
+    stored = adata.uns.get(UNS_KEY)
     words = stored.get(model) if isinstance(stored, Mapping) else None
     if words is None:
         return None
     try:
         if not isinstance(words, Mapping):
             raise InvalidOptionError(f"Expected words and their values; got {words!r}.")
-        return keys_from_words(words, keys_type)
+        return keys_from_kwargs(words, keys_type)
     except InvalidOptionError as error:
         raise NotSetUpError(
-            f"Cannot read adata.uns['{PLACE}']['{model}']: {error} Call setup_anndata again."
+            f"Cannot read adata.uns['{UNS_KEY}']['{model}']: {error} Call setup_anndata again."
         ) from error

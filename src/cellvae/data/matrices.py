@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, named
+from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,11 +49,11 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
     layers = layer_names(adata)
     where = "adata.X" if layer is None else f"adata.layers['{layer}']"
     advice = "The models need raw counts. Name the layer that holds them with layer=..."
-    advice += f" (layers here: {named(layers)})." if layers else " or put them into adata.X."
+    advice += f" (layers here: {quote_names(layers)})." if layers else " or put them into adata.X."
     if layer is not None and layer not in layers:
         raise UnknownKeyError(
             f"Expected a layer of the AnnData; got '{layer}'.{did_you_mean(layer, layers)} "
-            f"The layers are {named(layers, most=10) or 'none'}."
+            f"The layers are {quote_names(layers, most=10) or 'none'}."
         )
     cells = genes = None
     if layer is None and adata.isbacked and adata.is_view:

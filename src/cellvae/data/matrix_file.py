@@ -41,7 +41,7 @@ def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
         raise InvalidOptionError(
             f"Expected a file that is not there yet; '{path}' is. Remove it, or give another name."
         )
-    if file.suffix == ".zarr" and not writes_zarr():
+    if file.suffix == ".zarr" and not has_zarr():
         raise InvalidOptionError(
             f"Expected the package zarr, version 3 or later, for '{path}'. Install it, or give a "
             "file that ends in .h5ad."
@@ -51,7 +51,7 @@ def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
     return file
 
 
-def writes_zarr() -> bool:
+def has_zarr() -> bool:
     """Whether a package is there that writes zarr files."""
     try:
         return int(version("zarr").partition(".")[0]) >= 3
@@ -94,7 +94,7 @@ class MatrixFile:
         if not names.is_unique:
             rows = [str(row) for row in range(len(names))]
             obs = pd.DataFrame({"cell": names.to_numpy()}, index=rows)
-        self.store = self.opened()
+        self.store = self.open_store()
         self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_elem(self.store, "obs", obs)
         write_elem(self.store, "var", pd.DataFrame(index=list(self.genes)))
@@ -107,7 +107,7 @@ class MatrixFile:
         """Whether the file is one of HDF5; otherwise it is a folder of zarr."""
         return self.path.suffix == ".h5ad"
 
-    def opened(self) -> Any:
+    def open_store(self) -> Any:
         """New store, of h5py or zarr."""
         if self.is_h5ad:
             import h5py

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellvae.data.fields import Counts, Field
-from cellvae.data.h5ad import same_arrays
+from cellvae.data.h5ad import shallow_copy
 from cellvae.data.keys import check_is_anndata
 from cellvae.data.matrices import layer_names
 from cellvae.data.registration import Registration
-from cellvae.data.rows.absent import AbsentCounts
-from cellvae.data.rows.memory import ColumnRows, NumberColumn
-from cellvae.errors import DataMismatchError, InvalidDataError, named
+from cellvae.data.rows.absent import DroppedCounts
+from cellvae.data.rows.memory import ColumnRows, ContinuousColumn
+from cellvae.errors import DataMismatchError, InvalidDataError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,27 +30,27 @@ MinifiedType: TypeAlias = Literal[
 ]
 """What is kept: the latent alone, or the counts too."""
 
-PLACE = "cellvae_minified"
+UNS_KEY = "cellvae_minified"
 """Entry of `adata.uns` that says that an AnnData is minified, and by what."""
 
-PEER_PLACE = "_scvi_adata_minify_type"
+SCVI_UNS_KEY = "_scvi_adata_minify_type"
 """Entry of `adata.uns` in which scvi-tools says that an AnnData is minified, and how.
 
 It is written here too, for notebooks that read it.
 """
-PEER_PREFIXES = ("scvi_", "_scvi_")
+SCVI_TYPE_PREFIXES = ("scvi_", "_scvi_")
 """Beginnings of the entries of `adata.obsm` in which scvi-tools keeps mean and variance."""
-PEER_SIZE = "_scvi_observed_lib_size"
+SCVI_LIBRARY_SIZE_KEY = "_scvi_observed_lib_size"
 """Column of `adata.obs` with the sum of the counts in older versions of scvi-tools."""
 
-SIZE = "observed_lib_size"
+LIBRARY_SIZE_KEY = "observed_lib_size"
 """Column of `adata.obs` with the sum of the counts of each cell."""
 
-SIZE_MEAN, SIZE_VARIANCE = "latent_lib_size_qlm", "latent_lib_size_qlv"
+LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY = "latent_lib_size_qlm", "latent_lib_size_qlv"
 """Columns of `adata.obs` with the posterior of the logarithm of the size, where it is latent."""
 
 
-LEAST_SIZE = 1e-8
+MIN_LIBRARY_SIZE = 1e-8
 """Least size of a cell without counts, so that its logarithm is finite."""
 
 
@@ -88,11 +88,11 @@ class StoredPosterior(NamedTuple):
     """Of the latent, [cells, latent]."""
     variance: NDArray[np.float32]
     """Of the latent, [cells, latent]."""
-    size: NDArray[np.float32]
+    library_size: NDArray[np.float32]
     """Sum of the counts, [cells]."""
-    size_mean: NDArray[np.float32] | None = None
+    log_library_mean: NDArray[np.float32] | None = None
     """Of the logarithm of a latent size, [cells]."""
-    size_variance: NDArray[np.float32] | None = None
+    log_library_variance: NDArray[np.float32] | None = None
     """Of the logarithm of a latent size, [cells]."""
 
 
@@ -105,31 +105,31 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
         If the entry in `adata.uns` is not what this version writes.
     """
     check_is_anndata(adata)
-    stored = adata.uns.get(PLACE)
+    stored = adata.uns.get(UNS_KEY)
     if stored is None:
-        peer = adata.uns.get(PEER_PLACE)
+        peer = adata.uns.get(SCVI_UNS_KEY)
         if peer is None:
             return None
-        old = f"{PEER_PREFIXES[1]}latent_qzm" in adata.obsm
-        keys = {f"{name}_key": f"{PEER_PREFIXES[old]}latent_{name}" for name in ("qzm", "qzv")}
+        old = f"{SCVI_TYPE_PREFIXES[1]}latent_qzm" in adata.obsm
+        keys = {f"{name}_key": f"{SCVI_TYPE_PREFIXES[old]}latent_{name}" for name in ("qzm", "qzv")}
         stored = {"data_type": peer, "weights": "", **keys}
     wanted = [field.name for field in fields(MinifiedRecord)]
     if not isinstance(stored, Mapping) or set(stored) != set(wanted):
         raise InvalidDataError(
-            f"Expected {named(wanted)} in adata.uns['{PLACE}']; got {stored!r}. Remove it, and "
+            f"Expected {quote_names(wanted)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove it, and "
             "minify again from the AnnData with counts."
         )
     words = {name: str(stored[name]) for name in wanted}
     if words["data_type"] not in get_args(MinifiedType):
         raise InvalidDataError(
-            f"Expected adata.uns['{PLACE}']['data_type'] to be one of "
-            f"{named(get_args(MinifiedType))}; got '{words['data_type']}'."
+            f"Expected adata.uns['{UNS_KEY}']['data_type'] to be one of "
+            f"{quote_names(get_args(MinifiedType))}; got '{words['data_type']}'."
         )
     kind = cast("MinifiedType", words.pop("data_type"))
     return MinifiedRecord(data_type=kind, **words)
 
 
-def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior) -> AnnData:
+def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior) -> AnnData:
     """AnnData with the posterior of each cell; the one given stays as it is.
 
     Tables and what lies in `obsm`, `varm`, `obsp`, `varp` and `uns` come along. Without counts, `X`
@@ -138,7 +138,7 @@ def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior)
     from anndata import AnnData
 
     if record.has_counts:
-        small = same_arrays(adata.to_memory() if adata.isbacked else adata)
+        small = shallow_copy(adata.to_memory() if adata.isbacked else adata)
     else:
         small = AnnData(
             X=without_entries(adata.shape),
@@ -153,12 +153,12 @@ def minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior)
         )
     small.obsm[record.qzm_key] = posterior.mean
     small.obsm[record.qzv_key] = posterior.variance
-    small.obs[SIZE] = posterior.size
-    if posterior.size_mean is not None:
-        small.obs[SIZE_MEAN] = posterior.size_mean
-        small.obs[SIZE_VARIANCE] = posterior.size_variance
-    small.uns[PLACE] = asdict(record)
-    small.uns[PEER_PLACE] = record.data_type
+    small.obs[LIBRARY_SIZE_KEY] = posterior.library_size
+    if posterior.log_library_mean is not None:
+        small.obs[LOG_LIBRARY_MEAN_KEY] = posterior.log_library_mean
+        small.obs[LOG_LIBRARY_VARIANCE_KEY] = posterior.log_library_variance
+    small.uns[UNS_KEY] = asdict(record)
+    small.uns[SCVI_UNS_KEY] = record.data_type
     return small
 
 
@@ -167,7 +167,7 @@ def without_entries(shape: tuple[int, int]) -> sparse.csr_matrix:
     return sparse.csr_matrix(shape, dtype=np.float32)
 
 
-def without_counts(fields: Sequence[Field], record: MinifiedRecord | None) -> tuple[Field, ...]:
+def drop_count_fields(fields: Sequence[Field], record: MinifiedRecord | None) -> tuple[Field, ...]:
     """Fields that an AnnData has: those of counts only where they were kept."""
     dropped = record is not None and not record.has_counts
     return tuple(field for field in fields if not (dropped and isinstance(field, Counts)))
@@ -189,10 +189,10 @@ def read_minified(
     DataMismatchError
         If the posterior is not there, or as `Registration.read` does.
     """
-    present = without_counts(fields, record)
+    present = drop_count_fields(fields, record)
     rows = registration.read(adata, present, batch_type, check_counts=check_counts)
     absent: dict[str, Column] = {
-        field.name: AbsentCounts(int(adata.n_obs)) for field in fields if field not in present
+        field.name: DroppedCounts(int(adata.n_obs)) for field in fields if field not in present
     }
     return ColumnRows(absent | rows.columns | posterior_columns(adata, record), batch_type)
 
@@ -207,21 +207,21 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
     """
     keys = {"latent_mean": record.qzm_key, "latent_variance": record.qzv_key}
     missing = [f"obsm['{key}']" for key in keys.values() if key not in adata.obsm]
-    size = PEER_SIZE if PEER_SIZE in adata.obs and SIZE not in adata.obs else SIZE
-    columns = [SIZE_MEAN, SIZE_VARIANCE] if SIZE_MEAN in adata.obs else [size]
+    size = SCVI_LIBRARY_SIZE_KEY if SCVI_LIBRARY_SIZE_KEY in adata.obs and LIBRARY_SIZE_KEY not in adata.obs else LIBRARY_SIZE_KEY
+    columns = [LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY] if LOG_LIBRARY_MEAN_KEY in adata.obs else [size]
     missing += [f"obs['{key}']" for key in columns if key not in adata.obs]
     if missing:
         raise DataMismatchError(
-            f"Expected a minified AnnData with {named(missing)}; not there. Put it back, or minify "
+            f"Expected a minified AnnData with {quote_names(missing)}; not there. Put it back, or minify "
             "the AnnData with counts again."
         )
     found: dict[str, Column] = {
-        name: NumberColumn(np.asarray(adata.obsm[key], dtype=np.float32))
+        name: ContinuousColumn(np.asarray(adata.obsm[key], dtype=np.float32))
         for name, key in keys.items()
     }
     values = [adata.obs[key].to_numpy(dtype=np.float32)[:, None] for key in columns]
     if len(values) == 1:
-        found["library_mean"] = NumberColumn(np.log(np.maximum(values[0], LEAST_SIZE)))
+        found["library_mean"] = ContinuousColumn(np.log(np.maximum(values[0], MIN_LIBRARY_SIZE)))
     else:
-        found["library_mean"], found["library_variance"] = map(NumberColumn, values)
+        found["library_mean"], found["library_variance"] = map(ContinuousColumn, values)
     return found

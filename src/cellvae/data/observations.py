@@ -15,8 +15,8 @@ from cellvae.errors import (
     InvalidDataError,
     UnknownKeyError,
     did_you_mean,
-    many,
-    named,
+    count_noun,
+    quote_names,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def column(adata: AnnData, key: str) -> pd.Series:
+def obs_column(adata: AnnData, key: str) -> pd.Series:
     """Column of `adata.obs`.
 
     Raises
@@ -38,7 +38,7 @@ def column(adata: AnnData, key: str) -> pd.Series:
     if key not in columns:
         raise UnknownKeyError(
             f"Expected a column of adata.obs; got '{key}'.{did_you_mean(key, columns)} "
-            f"The columns are {named(columns, most=10) or 'none'}."
+            f"The columns are {quote_names(columns, most=10) or 'none'}."
         )
     if columns.count(key) > 1:
         raise InvalidDataError(
@@ -48,7 +48,7 @@ def column(adata: AnnData, key: str) -> pd.Series:
     return adata.obs[key]
 
 
-def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Series:
+def to_categorical(adata: AnnData, key: str, *, complete: bool = True) -> pd.Series:
     """Column as pandas categories; the order of existing categories is kept.
 
     With `complete`, every cell has to have one.
@@ -59,7 +59,7 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
         If the value of a cell is missing, or values cannot be categories, as lists cannot.
     """
     try:
-        values = column(adata, key)
+        values = obs_column(adata, key)
         # pandas has no index of these types, and so no categories.
         others = {"float16": "float32", "longdouble": "float64", "float128": "float64"}
         values = values.astype(others.get(str(values.dtype), values.dtype))
@@ -70,13 +70,13 @@ def as_categories(adata: AnnData, key: str, *, complete: bool = True) -> pd.Seri
             f"tuples); got others: {error}. Convert them with adata.obs['{key}'].astype(str)."
         ) from error
     if complete:
-        refuse_missing(adata, key, values.isna().to_numpy())
+        raise_if_missing(adata, key, values.isna().to_numpy())
     return values
 
 
-def categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
+def column_categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
     """Categories of a column, in the order that pandas gives them, unused ones too."""
-    return distinct([*as_categories(adata, key).cat.categories], key)
+    return distinct([*to_categorical(adata, key).cat.categories], key)
 
 
 def distinct(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
@@ -92,7 +92,7 @@ def distinct(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
         twice = sorted({str(value) for value in found if found.count(value) > 1})
         raise InvalidDataError(
             f"Expected different categories in adata.obs['{key}']; got several objects whose text "
-            f"is {named(twice)}. Convert them with adata.obs['{key}'].astype(str)."
+            f"is {quote_names(twice)}. Convert them with adata.obs['{key}'].astype(str)."
         )
     return found
 
@@ -107,19 +107,19 @@ def label_text(adata: AnnData, key: str, label: object) -> object:
     if isinstance(value, str):
         return label
     if key in adata.obs:
-        for category in as_categories(adata, key, complete=False).cat.categories:
+        for category in to_categorical(adata, key, complete=False).cat.categories:
             if plain(category) == value:
                 return str(plain(category))
     return str(value)
 
 
-def labels(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
+def label_categories(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
     """Labels of a column, that of cells without one last.
 
     It changes places with the last of the others, as in scvi-tools, so that weights can be
     exchanged; where no cell has it, it is added.
     """
-    values = as_categories(adata, key, complete=False)
+    values = to_categorical(adata, key, complete=False)
     found = [*distinct([*values.cat.categories], key)]
     texts = [str(value) for value in found]
     if unlabeled not in texts:
@@ -129,7 +129,7 @@ def labels(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
     return tuple(found)
 
 
-def codes(
+def category_codes(
     adata: AnnData, key: str, known: tuple[Scalar, ...], *, missing: int | None = None
 ) -> NDArray[np.int64]:
     """Position of each cell's category among the known ones, [cells].
@@ -142,7 +142,7 @@ def codes(
     DataMismatchError
         If a cell has a category that is not known.
     """
-    values = as_categories(adata, key, complete=missing is None)
+    values = to_categorical(adata, key, complete=missing is None)
     own = [plain(value) for value in values.cat.categories]
     position = Codes(known)
     found_codes = [position.find(value) for value in own]
@@ -164,7 +164,7 @@ def codes(
     return found
 
 
-def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.float32]:
+def numeric_column(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.float32]:
     """Number of each cell, [cells].
 
     Raises
@@ -173,7 +173,7 @@ def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.f
         If the column does not hold numbers, or a number is missing, infinite, too large for
         single precision, or not above 0 where it has to be.
     """
-    values = column(adata, key)
+    values = obs_column(adata, key)
     kind = values.dtype
     if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
         raise InvalidDataError(
@@ -181,17 +181,17 @@ def numbers(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.f
             f"{plain(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them with "
             f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
         )
-    refuse_missing(adata, key, values.isna().to_numpy())
+    raise_if_missing(adata, key, values.isna().to_numpy())
     with np.errstate(over="ignore"):
         found = values.to_numpy(dtype=np.float64).astype(np.float32)
     wrong = ~np.isfinite(found)
-    refuse(adata, key, wrong, found, "finite numbers")
+    raise_if_any(adata, key, wrong, found, "finite numbers")
     if positive:
-        refuse(adata, key, found <= 0, found, "numbers above 0")
+        raise_if_any(adata, key, found <= 0, found, "numbers above 0")
     return found
 
 
-def refuse(
+def raise_if_any(
     adata: AnnData, key: str, wrong: NDArray[np.bool_], found: NDArray[np.float32], expected: str
 ) -> None:
     """Raise if any number of a column is wrong, naming the first cells."""
@@ -199,16 +199,16 @@ def refuse(
         values = ", ".join(f"{value:g}" for value in found[wrong][:3])
         raise InvalidDataError(
             f"Expected {expected} in adata.obs['{key}']; "
-            f"got {many(int(wrong.sum()), 'other')} ({values}) in cells "
-            f"{named([*adata.obs_names[wrong]])}. Correct them or leave these cells out."
+            f"got {count_noun(int(wrong.sum()), 'other')} ({values}) in cells "
+            f"{quote_names([*adata.obs_names[wrong]])}. Correct them or leave these cells out."
         )
 
 
-def refuse_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> None:
+def raise_if_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> None:
     """Raise if any value of a column is missing, naming the first cells."""
     if missing.any():
         raise InvalidDataError(
             f"Expected a value for every cell in adata.obs['{key}']; got {int(missing.sum()):,} "
-            f"missing, in cells {named([*adata.obs_names[missing]])}. Fill them, or leave these "
+            f"missing, in cells {quote_names([*adata.obs_names[missing]])}. Fill them, or leave these "
             f"cells out: adata[adata.obs['{key}'].notna()].copy()."
         )

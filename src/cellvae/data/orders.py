@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellvae.seeds import generator
+from cellvae.seeds import make_generator
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
@@ -22,13 +22,13 @@ def epoch_order(
     An epoch does not depend on those before it, so a run that is taken up again at any epoch
     sees the same batches.
     """
-    numbers = as_numbers(cells)
+    numbers = as_index_tensor(cells)
     if not shuffle:
         return numbers
-    return numbers[torch.randperm(len(numbers), generator=generator(seed, "order", epoch))]
+    return numbers[torch.randperm(len(numbers), generator=make_generator(seed, "order", epoch))]
 
 
-def as_numbers(cells: CellNumbers | NDArray[np.int64]) -> CellNumbers:
+def as_index_tensor(cells: CellNumbers | NDArray[np.int64]) -> CellNumbers:
     """Cell numbers as a tensor of their own, so that later writing to an array changes nothing."""
     if isinstance(cells, torch.Tensor):
         return cells.to(torch.int64)

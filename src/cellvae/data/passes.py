@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.data.orders import as_numbers
+from cellvae.data.orders import as_index_tensor
 from cellvae.errors import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Results = TypeVar("Results", bound=tuple[Any, ...])
 
 
-def in_batches(
+def iter_batches(
     rows: Rows[B], cells: CellNumbers | NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[slice, B]]:
     """Batches of the cells in this order, each with its positions among them.
@@ -31,14 +31,14 @@ def in_batches(
     """
     if batch_size < 1:
         raise InvalidOptionError(f"Expected a batch_size of at least 1; got {batch_size}.")
-    numbers = as_numbers(cells)
+    numbers = as_index_tensor(cells)
     for first in range(0, len(numbers), batch_size):
         chosen = numbers[first : first + batch_size]
         yield slice(first, first + len(chosen)), rows.take(chosen)
 
 
 @overload
-def over_cells(
+def map_batches(
     function: Callable[[B], Tensor],
     rows: Rows[B],
     cells: CellNumbers | NDArray[np.int64],
@@ -49,7 +49,7 @@ def over_cells(
 
 
 @overload
-def over_cells(
+def map_batches(
     function: Callable[[B], Results],
     rows: Rows[B],
     cells: CellNumbers | NDArray[np.int64],
@@ -59,7 +59,7 @@ def over_cells(
 ) -> Results: ...
 
 
-def over_cells(
+def map_batches(
     function: Callable[[B], Tensor | tuple[Tensor, ...]],
     rows: Rows[B],
     cells: CellNumbers | NDArray[np.int64],
@@ -91,10 +91,10 @@ def over_cells(
         If there are no cells, or `batch_size` is below 1.
     """
     whole: Tensor | tuple[Tensor, ...] | None = None
-    for positions, batch in in_batches(rows, cells, batch_size):
+    for positions, batch in iter_batches(rows, cells, batch_size):
         result = function(batch)
         if whole is None:
-            whole = like(result, len(cells), dim)
+            whole = allocate_results(result, len(cells), dim)
         for part, kept in zip(as_tuple(result), as_tuple(whole), strict=True):
             kept.narrow(dim, positions.start, part.shape[dim]).copy_(part)
     if whole is None:
@@ -107,7 +107,7 @@ def as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (result,) if isinstance(result, Tensor) else result
 
 
-def like(
+def allocate_results(
     result: Tensor | tuple[Tensor, ...], n_cells: int, dim: int
 ) -> Tensor | tuple[Tensor, ...]:
     """Memory for the results of all cells, in the form that one batch has."""

@@ -8,12 +8,12 @@ from typing import Any, Generic, Literal
 import torch
 
 from cellvae.contracts import B, Rows
-from cellvae.data.rows.device import most_bytes, on_device
-from cellvae.data.rows.moved import MovedRows
+from cellvae.data.rows.device import max_device_bytes, move_rows_to_device
+from cellvae.data.rows.moved import ToDevice
 from cellvae.errors import InvalidOptionError
 
 Where = Literal["auto", "device", "memory"]
-SHARE = 0.5
+MAX_MEMORY_FRACTION = 0.5
 """Share of the free memory of a device that cells may take; the rest is for the network."""
 
 
@@ -36,7 +36,7 @@ class Placement(Generic[B]):
     reason: str
 
 
-def place(
+def choose_placement(
     rows: Rows[B], device: torch.device, asked: Where = "auto", *, free: int | None = None
 ) -> Placement[B]:
     """Keep cells on a device if they fit there with margin, else in memory.
@@ -60,30 +60,30 @@ def place(
     if device.type == "cpu":
         return Placement(rows, "memory", "the processor works there")
     if asked == "memory":
-        return Placement(MovedRows(rows, device), "memory", "placement='memory'")
-    size = most_bytes(rows)
+        return Placement(ToDevice(rows, device), "memory", "placement='memory'")
+    size = max_device_bytes(rows)
     if size is None:
         if asked == "device":
             raise InvalidOptionError(
                 "Expected cells in memory for placement='device'; they are read from a file. "
                 "Load them first, adata = adata.to_memory(), or leave placement out."
             )
-        return Placement(MovedRows(rows, device), "memory", "the cells are read from a file")
-    room = free_memory(device) if free is None else free
+        return Placement(ToDevice(rows, device), "memory", "the cells are read from a file")
+    room = free_device_memory(device) if free is None else free
     told = f"{size / 2**30:.2f} of {room / 2**30:.2f} GiB free on {device}"
-    if asked == "auto" and size > SHARE * room:
-        return Placement(MovedRows(rows, device), "memory", f"too large for the device: {told}")
+    if asked == "auto" and size > MAX_MEMORY_FRACTION * room:
+        return Placement(ToDevice(rows, device), "memory", f"too large for the device: {told}")
     if size > room:
         raise InvalidOptionError(
             f"Expected cells that fit on the device for placement='device'; they take {told}. "
             "Use placement='memory'."
         )
-    placed = on_device(rows, device)
+    placed = move_rows_to_device(rows, device)
     if placed is None:
-        return Placement(MovedRows(rows, device), "memory", "the cells are read from a file")
+        return Placement(ToDevice(rows, device), "memory", "the cells are read from a file")
     return Placement(placed, "device", told)
 
 
-def free_memory(device: Any) -> int:
+def free_device_memory(device: Any) -> int:
     """Free memory of a device, in bytes; none is known of devices other than CUDA."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0

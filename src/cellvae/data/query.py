@@ -16,7 +16,7 @@ from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
     did_you_mean,
-    named,
+    quote_names,
 )
 from cellvae.messages import warn
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-PADDED = "padded"
+PADDING_KEY = "padded"
 """Column of `adata.var` that says which genes the query did not have."""
 
 
-def with_genes_of(
+def align_genes(
     adata: AnnData, genes: Sequence[str], *, inplace: bool = True, min_fraction: float = 0.8
 ) -> AnnData | None:
     """Bring an AnnData to the genes of a reference, in its order; missing ones are zeros.
@@ -67,20 +67,20 @@ def with_genes_of(
     wanted = pd.Index(genes)
     if adata.var_names.equals(wanted):
         return None if inplace else adata.copy()
-    places = places_of(adata, wanted)
+    places = gene_indices(adata, wanted)
     missing = places < 0
-    report(adata, wanted, missing, min_fraction)
+    warn_missing_genes(adata, wanted, missing, min_fraction)
     var = adata.var.reindex(wanted)
     if missing.any():
-        var[PADDED] = missing
+        var[PADDING_KEY] = missing
     new = AnnData(
-        X=None if adata.X is None else taken(adata.X, places),
+        X=None if adata.X is None else select_columns(adata.X, places),
         obs=adata.obs.copy(),
         var=var,
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
-        layers={name: taken(adata.layers[name], places) for name in layer_names(adata)},
+        layers={name: select_columns(adata.layers[name], places) for name in layer_names(adata)},
         raw=adata.raw,
     )
     if not inplace:
@@ -90,13 +90,13 @@ def with_genes_of(
     return None
 
 
-def places_of(adata: AnnData, wanted: pd.Index) -> NDArray[np.int64]:
+def gene_indices(adata: AnnData, wanted: pd.Index) -> NDArray[np.int64]:
     """Position of each gene in the AnnData; -1 where it is missing."""
     names = adata.var_names
     twice = names[names.duplicated()].intersection(wanted)
     if len(twice):
         raise InvalidDataError(
-            f"Expected each gene once; got {named([*twice])} more than once. Make the names "
+            f"Expected each gene once; got {quote_names([*twice])} more than once. Make the names "
             "different with adata.var_names_make_unique()."
         )
     first = np.flatnonzero(~names.duplicated())
@@ -104,7 +104,7 @@ def places_of(adata: AnnData, wanted: pd.Index) -> NDArray[np.int64]:
     return np.where(found < 0, -1, first[found]).astype(np.int64)
 
 
-def report(
+def warn_missing_genes(
     adata: AnnData, wanted: pd.Index, missing: NDArray[np.bool_], min_fraction: float
 ) -> None:
     """Say how many of the genes are there; refuse too few."""
@@ -118,17 +118,17 @@ def report(
         go_on = f" Give min_fraction={least:g} to go on all the same." if n_found else ""
         raise DataMismatchError(
             f"Expected at least {min_fraction:.0%} of the {n:,} genes of the reference; got "
-            f"{n_found:,} ({n_found / n:.1%}): missing {named(absent)}.{close} Are the names of "
+            f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(absent)}.{close} Are the names of "
             f"another kind (symbols, Ensembl identifiers)?{go_on}"
         )
     warn(
         f"The query has {n_found:,} of the {n:,} genes of the reference ({n_found / n:.1%}); "
-        f"counts of the other {len(absent):,} ({named(absent)}) are zeros.",
+        f"counts of the other {len(absent):,} ({quote_names(absent)}) are zeros.",
         DataWarning,
     )
 
 
-def taken(matrix: Any, places: NDArray[np.int64]) -> Any:
+def select_columns(matrix: Any, places: NDArray[np.int64]) -> Any:
     """Columns of a matrix at these positions, zeros where one is -1."""
     known = np.flatnonzero(places >= 0)
     chosen = matrix[:, places[known]]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from cellvae.data.entries import Entries
+from cellvae.data.entries import JsonObject
 from cellvae.data.values import Scalar, categories_from_json, to_json
-from cellvae.errors import FileFormatError, did_you_mean, named
+from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 
 class FieldRecord(ABC):
@@ -23,7 +23,7 @@ class FieldRecord(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, entries: Entries) -> FieldRecord:
+    def from_json(cls, entries: JsonObject) -> FieldRecord:
         """Record from the entries of a JSON object, its kind already taken."""
 
 
@@ -44,12 +44,12 @@ class CountsRecord(FieldRecord):
         return {"kind": self.kind, **values, **further}
 
     @classmethod
-    def read(cls, entries: Entries) -> CountsRecord:
+    def from_json(cls, entries: JsonObject) -> CountsRecord:
         """Record from the entries of a JSON object."""
         return cls(
             layer=entries.optional_text("layer"),
-            integers=entries.flag("integers"),
-            binary="binary" in entries.left and entries.flag("binary"),
+            integers=entries.boolean("integers"),
+            binary="binary" in entries.unread and entries.boolean("binary"),
         )
 
 
@@ -79,15 +79,15 @@ class CategoryRecord(FieldRecord):
         return values | {"unlabeled": to_json(self.unlabeled)}
 
     @classmethod
-    def read(cls, entries: Entries) -> CategoryRecord:
+    def from_json(cls, entries: JsonObject) -> CategoryRecord:
         """Record from the entries of a JSON object."""
         key = entries.optional_text("key")
-        found = categories_from_json(entries.listed("categories"), f"{entries.where}.categories")
-        if "unlabeled" not in entries.left:
+        found = categories_from_json(entries.list_of_values("categories"), f"{entries.where}.categories")
+        if "unlabeled" not in entries.unread:
             return cls(key=key, categories=found)
-        unlabeled = entries.take("unlabeled")
+        unlabeled = entries.value("unlabeled")
         if unlabeled != to_json(found[-1]):
-            raise entries.refusal("the last category", unlabeled, "unlabeled")
+            raise entries.type_error("the last category", unlabeled, "unlabeled")
         return cls(key=key, categories=found, unlabeled=found[-1])
 
 
@@ -109,15 +109,15 @@ class CategoriesRecord(FieldRecord):
         }
 
     @classmethod
-    def read(cls, entries: Entries) -> CategoriesRecord:
+    def from_json(cls, entries: JsonObject) -> CategoriesRecord:
         """Record from the entries of a JSON object."""
         where = f"{entries.where}.categories"
-        keys = entries.texts("keys")
-        lists = entries.listed("categories")
+        keys = entries.list_of_texts("keys")
+        lists = entries.list_of_values("categories")
         if len(lists) != len(keys) or not all(
             isinstance(values, (list, tuple)) for values in lists
         ):
-            raise entries.refusal(f"{len(keys)} lists", lists, "categories")
+            raise entries.type_error(f"{len(keys)} lists", lists, "categories")
         found = (
             categories_from_json([*values], where)
             for values in lists
@@ -140,12 +140,12 @@ class NumbersRecord(FieldRecord):
         return {"kind": self.kind, "keys": list(self.keys), "positive": self.positive}
 
     @classmethod
-    def read(cls, entries: Entries) -> NumbersRecord:
+    def from_json(cls, entries: JsonObject) -> NumbersRecord:
         """Record from the entries of a JSON object."""
-        return cls(keys=entries.texts("keys"), positive=entries.flag("positive"))
+        return cls(keys=entries.list_of_texts("keys"), positive=entries.boolean("positive"))
 
 
-KINDS: tuple[type[FieldRecord], ...] = (
+RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CountsRecord,
     CategoryRecord,
     CategoriesRecord,
@@ -162,14 +162,14 @@ def record_from_json(values: object, where: str) -> FieldRecord:
     FileFormatError
         If an entry is unknown, missing or of another type than it should be.
     """
-    entries = Entries(values, where)
+    entries = JsonObject(values, where)
     kind = entries.text("kind")
-    kinds: Mapping[str, type[FieldRecord]] = {record.kind: record for record in KINDS}
+    kinds: Mapping[str, type[FieldRecord]] = {record.kind: record for record in RECORD_TYPES}
     if kind not in kinds:
         raise FileFormatError(
-            f"Expected {where}.kind to be one of {named([*kinds])}; got '{kind}'."
+            f"Expected {where}.kind to be one of {quote_names([*kinds])}; got '{kind}'."
             f"{did_you_mean(kind, kinds)}"
         )
-    record = kinds[kind].read(entries)
-    entries.end()
+    record = kinds[kind].from_json(entries)
+    entries.refuse_unread()
     return record

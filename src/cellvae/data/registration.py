@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from cellvae.data.checks import check_names
-from cellvae.data.entries import Entries
+from cellvae.data.entries import JsonObject
 from cellvae.data.fields import Counts, Field, field_of
-from cellvae.data.keys import K, keys_from_words
+from cellvae.data.keys import K, keys_from_kwargs
 from cellvae.data.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -29,7 +29,7 @@ from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
     did_you_mean,
-    named,
+    quote_names,
 )
 from cellvae.messages import logger
 
@@ -106,7 +106,7 @@ class Registration(Generic[K]):
         record = self.fields.get(name)
         if not isinstance(record, kind):
             known = [name for name, found in self.fields.items() if isinstance(found, kind)]
-            raise KeyError(f"Expected one of the fields {named(known)}; got '{name}'.")
+            raise KeyError(f"Expected one of the fields {quote_names(known)}; got '{name}'.")
         return record
 
     def categories(self, name: str) -> tuple[Scalar, ...]:
@@ -142,7 +142,7 @@ class Registration(Generic[K]):
         twice = names[names.duplicated()].intersection(wanted)
         if len(twice):
             raise InvalidDataError(
-                f"Expected each gene once; got {named([*twice])} more than once. Make the names "
+                f"Expected each gene once; got {quote_names([*twice])} more than once. Make the names "
                 "different with adata.var_names_make_unique()."
             )
         distinct = ~names.duplicated()
@@ -162,7 +162,7 @@ class Registration(Generic[K]):
         close = did_you_mean(missing[0], map(str, adata.var_names))
         return (
             f"Expected the {self.n_genes:,} genes the model was trained on; got "
-            f"{self.n_genes - len(missing):,}: missing {named(missing)}.{close} Rename the genes "
+            f"{self.n_genes - len(missing):,}: missing {quote_names(missing)}.{close} Rename the genes "
             "if they are there under other names, or train a model on the genes that both have."
         )
 
@@ -225,7 +225,7 @@ class Registration(Generic[K]):
             "genes": list(self.genes),
             "n_cells": self.n_cells,
             "fields": {name: record.to_json() for name, record in self.fields.items()},
-            "keys": self.keys.given(),
+            "keys": self.keys.to_json(),
         }
 
     @classmethod
@@ -237,20 +237,20 @@ class Registration(Generic[K]):
         FileFormatError
             If an entry is unknown, missing or of another type than it should be.
         """
-        entries = Entries(values, "registration")
-        genes = entries.texts("genes")
-        n_cells = entries.whole("n_cells", least=1)
-        records = entries.entries("fields").left
+        entries = JsonObject(values, "registration")
+        genes = entries.list_of_texts("genes")
+        n_cells = entries.integer("n_cells", least=1)
+        records = entries.json_object("fields").unread
         fields = {
             name: record_from_json(record, f"registration.fields.{name}")
             for name, record in records.items()
         }
-        words = entries.entries("keys").left
-        entries.end()
+        words = entries.json_object("keys").unread
+        entries.refuse_unread()
         if not genes:
             raise FileFormatError("Expected at least one gene in registration.genes; got none.")
         try:
-            keys = keys_from_words(words, keys_type)
+            keys = keys_from_kwargs(words, keys_type)
         except InvalidOptionError as error:
             raise FileFormatError(f"Cannot read registration.keys: {error}") from error
         return cls(genes=genes, n_cells=n_cells, fields=fields, keys=keys)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.data.cells import Cells, cell_numbers
-from cellvae.errors import InvalidDataError, InvalidOptionError, named
+from cellvae.data.cells import Cells, cell_indices
+from cellvae.errors import InvalidDataError, InvalidOptionError, quote_names
 from cellvae.messages import logger
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TRAIN_SIZE = 0.9
 """Share of the cells that are trained on if the user does not say."""
-SMALL = 3
+MAX_DROPPED_CELLS = 3
 """A last batch of fewer cells is kept out of training if the user did not choose its share."""
 
 
@@ -77,10 +77,10 @@ def split_cells(
         exist, or if no cell is left to train on.
     """
     if external_indexing is not None:
-        return given_split(n_cells if adata is None else adata, external_indexing)
-    n_train, n_validation = sizes(n_cells, train_size, validation_size)
+        return split_from_indices(n_cells if adata is None else adata, external_indexing)
+    n_train, n_validation = split_sizes(n_cells, train_size, validation_size)
     if train_size is None and not drop_last:
-        n_train, n_validation = without_small_batch(n_train, n_validation, batch_size)
+        n_train, n_validation = drop_small_batch(n_train, n_validation, batch_size)
     order = np.arange(n_cells, dtype=np.int64)
     if shuffle:
         if not 0 <= seed < 2**32:
@@ -90,7 +90,7 @@ def split_cells(
     return Split(train=order[n_validation:end], validation=order[:n_validation], test=order[end:])
 
 
-def sizes(n_cells: int, train_size: float | None, validation_size: float | None) -> tuple[int, int]:
+def split_sizes(n_cells: int, train_size: float | None, validation_size: float | None) -> tuple[int, int]:
     """Numbers of cells for training (rounded up) and validation (rounded down, or the rest)."""
     if n_cells < 1:
         raise InvalidDataError(f"Expected at least one cell to split; got {n_cells}.")
@@ -112,13 +112,13 @@ def sizes(n_cells: int, train_size: float | None, validation_size: float | None)
     return n_train, floor(n_cells * validation_size)
 
 
-def without_small_batch(n_train: int, n_validation: int, batch_size: int) -> tuple[int, int]:
+def drop_small_batch(n_train: int, n_validation: int, batch_size: int) -> tuple[int, int]:
     """Numbers of cells after 1 or 2 that would be the last batch have left the training cells.
 
     They go to validation, or to the test cells if nothing is validated.
     """
     left = n_train % batch_size
-    if not 0 < left < SMALL or left == n_train:
+    if not 0 < left < MAX_DROPPED_CELLS or left == n_train:
         return n_train, n_validation
     if n_validation:
         logger.info("Moved %d training cells, a batch too small, to validation.", left)
@@ -127,7 +127,7 @@ def without_small_batch(n_train: int, n_validation: int, batch_size: int) -> tup
     return n_train - left, 0
 
 
-def given_split(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
+def split_from_indices(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
     """Split that the user made, of an AnnData or of a number of cells."""
     n_cells = cells if isinstance(cells, int) else int(cells.n_obs)
     if isinstance(parts, np.ndarray) and (parts.ndim == 2 or parts.dtype == object):
@@ -139,7 +139,7 @@ def given_split(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
         )
     names = ("training", "validation", "test")
     empty = np.zeros(0, dtype=np.int64)
-    given = [empty if part is None else cell_numbers(part, cells) for part in parts]
+    given = [empty if part is None else cell_indices(part, cells) for part in parts]
     train, validation, test = [*given, empty, empty, empty][:3]
     owner = np.full(n_cells, -1)
     for number, chosen in enumerate((train, validation, test)):
@@ -147,13 +147,13 @@ def given_split(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
         if len(repeated):
             raise InvalidOptionError(
                 f"Expected each {names[number]} cell once in external_indexing; got "
-                f"{len(repeated):,} repeated: {named([*repeated])}."
+                f"{len(repeated):,} repeated: {quote_names([*repeated])}."
             )
         shared = chosen[owner[chosen] >= 0]
         if len(shared):
             raise InvalidOptionError(
                 f"Expected no cell twice in external_indexing; got {len(shared):,} both for "
-                f"{names[owner[shared[0]]]} and {names[number]}: {named([*shared])}."
+                f"{names[owner[shared[0]]]} and {names[number]}: {quote_names([*shared])}."
             )
         owner[chosen] = number
     if not len(train):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellvae.errors import InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,20 +108,20 @@ def synthetic_iid(
     obs = pd.DataFrame(index=[str(cell) for cell in range(n_cells)])
     names = np.array([f"batch_{batch}" for batch in range(n_batches)])
     obs[batch_key] = pd.Categorical(np.repeat(names, batch_size))
-    genes = drawn(random, n_cells, n_genes, dropout_ratio, sparse_format, rna_dist)
-    proteins = drawn(random, n_cells, n_proteins, None, sparse_format)
-    regions = drawn(random, n_cells, n_regions, dropout_ratio, sparse_format)
-    proteins_var = features(protein_names_prefix, n_proteins)
+    genes = sample_counts(random, n_cells, n_genes, dropout_ratio, sparse_format, rna_dist)
+    proteins = sample_counts(random, n_cells, n_proteins, None, sparse_format)
+    regions = sample_counts(random, n_cells, n_regions, dropout_ratio, sparse_format)
+    proteins_var = make_var(protein_names_prefix, n_proteins)
     if n_labels:
         codes = random.integers(0, n_labels, n_cells)
         obs[labels_key] = pd.Categorical([f"label_{code}" for code in codes])
     places = random.normal(size=(n_cells, 2)) if generate_coordinates else None
 
-    adata = AnnData(genes, obs=obs, var=features(gene_names_prefix, n_genes))
+    adata = AnnData(genes, obs=obs, var=make_var(gene_names_prefix, n_genes))
     if return_mudata:
         kinds = {
             rna_key: (adata.X, adata.var),
-            accessibility_key: (regions, features(region_names_prefix, n_regions)),
+            accessibility_key: (regions, make_var(region_names_prefix, n_regions)),
             protein_expression_key: (proteins, proteins_var),
         }
         adata = as_mudata(obs, kinds)
@@ -150,14 +150,14 @@ def check_arguments(dropout_ratio: float, sparse_format: str | None, rna_dist: s
     formats = get_args(SparseFormat)
     if sparse_format is not None and sparse_format not in formats:
         raise InvalidOptionError(
-            f"Expected sparse_format to be one of {named(formats)}, or None; got "
+            f"Expected sparse_format to be one of {quote_names(formats)}, or None; got "
             f"'{sparse_format}'.{did_you_mean(sparse_format, formats)}"
         )
     if rna_dist not in get_args(RnaDistribution):
         raise InvalidOptionError(f"Expected rna_dist to be 'nb' or 'normal'; got '{rna_dist}'.")
 
 
-def drawn(
+def sample_counts(
     random: np.random.Generator,
     n_cells: int,
     n_features: int,
@@ -179,7 +179,7 @@ def drawn(
     return counts if sparse_format is None else makers[sparse_format](counts)
 
 
-def features(kind: str, n: int) -> pd.DataFrame:
+def make_var(kind: str, n: int) -> pd.DataFrame:
     """Features without annotation, named `gene_0`, `gene_1`, ..."""
     return pd.DataFrame(index=[f"{kind}_{number}" for number in range(n)])
 

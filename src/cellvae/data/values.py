@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.errors import FileFormatError, did_you_mean, named
+from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 Scalar: TypeAlias = Hashable
 """Category: text, a number, a truth value, bytes, a date or time, an interval, a tuple of these."""
@@ -201,7 +201,7 @@ def categories_from_json(values: list[object], where: str) -> tuple[Scalar, ...]
             ) from error
     if not kept or len(set(kept)) < len(kept):
         raise FileFormatError(
-            f"Expected categories in {where}, no two alike; got {named(kept) or 'none'}."
+            f"Expected categories in {where}, no two alike; got {quote_names(kept) or 'none'}."
         )
     return tuple(kept)
 
@@ -273,7 +273,7 @@ def named_with_type(values: Sequence[object], others: Sequence[object], most: in
     """Values quoted for a message, with their types where text alone would not tell them apart."""
     alike = set(map(str, values)) & set(map(str, others))
     apart = {type(value) for value in values}.isdisjoint(type(value) for value in others)
-    shown = named(values, most)
+    shown = quote_names(values, most)
     return f"{shown} as {types_of(values)}" if others and (alike or apart) else shown
 
 

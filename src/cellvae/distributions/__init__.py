@@ -2,7 +2,7 @@
 
 from cellvae.distributions.bag_of_words import BagOfWords
 from cellvae.distributions.beta_binomial import BetaBinomial
-from cellvae.distributions.divergence import kl_to_standard
+from cellvae.distributions.divergence import kl_to_standard_normal
 from cellvae.distributions.mixture import NegativeBinomialMixture
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
@@ -18,7 +18,7 @@ __all__ = [
     "Normal",
     "Poisson",
     "ZeroInflatedNegativeBinomial",
-    "kl_to_standard",
+    "kl_to_standard_normal",
 ]
 
 NO_MODEL = "no model here has values of this distribution"

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.normalized import pick_mean
 
 
 class BagOfWords(Distribution):
@@ -56,7 +56,7 @@ class BagOfWords(Distribution):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*samples cells features"]:
         """Mean of the counts for "mu", share of each feature for "scale"."""
-        return choose_normalized(key, self.mean, self.shares)
+        return pick_mean(key, self.mean, self.shares)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*samples cells features"]:
         """Part that each feature has in the log-probability of the counts, in nats."""

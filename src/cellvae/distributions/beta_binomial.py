@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Binomial, Distribution, Gamma, constraints
 
-from cellvae.distributions.density import MOST
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.density import MAX_INVERSE_DISPERSION
+from cellvae.distributions.normalized import pick_mean
 from cellvae.errors import InvalidOptionError
 
 LARGE = 100.0
@@ -119,7 +119,7 @@ class BetaBinomial(Distribution):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu", mean probability of success for "scale"."""
-        return choose_normalized(key, self.mean, self.mu)
+        return pick_mean(key, self.mean, self.mu)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
@@ -150,7 +150,7 @@ def shapes_of(
     if alpha is not None and beta is not None and mu is None and gamma is None:
         return alpha, beta
     if mu is not None and gamma is not None and alpha is None and beta is None:
-        size = ((1 - gamma) / gamma).clamp(max=MOST)
+        size = ((1 - gamma) / gamma).clamp(max=MAX_INVERSE_DISPERSION)
         return (mu * size).clamp(min=eps), ((1 - mu) * size).clamp(min=eps)
     given = {"alpha": alpha, "beta": beta, "mu": mu, "gamma": gamma}
     names = ", ".join(f"`{name}`" for name, tensor in given.items() if tensor is not None)

@@ -11,19 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from cellvae.distributions.log_gamma import (
     HALF_LOG_TWO_PI,
-    descent,
-    digamma_less_log,
+    falling_product,
+    digamma_minus_log,
     stirling_for,
     stirling_sum,
 )
 
-LEAST = 1e-20
+MIN_MEAN = 1e-20
 """Mean or inverse dispersion that stands for zero: its inverse still fits in 32 bits."""
-MOST = 1e15
+MAX_INVERSE_DISPERSION = 1e15
 """Inverse dispersion that stands for infinity: the distribution is Poisson long before."""
 
 
-class NegativeBinomialDensity(torch.autograd.Function):
+class NegativeBinomialLogProb(torch.autograd.Function):
     r"""Log-probability of counts x under a mean :math:`\mu` and inverse dispersion :math:`\theta`.
 
     The recurrence of the gamma function moves its arguments k steps up, to :math:`X = x + k`,
@@ -47,7 +47,7 @@ class NegativeBinomialDensity(torch.autograd.Function):
         theta: Float[Tensor, "*#draws"],
     ) -> Float[Tensor, "*#draws"]:
         """Log-probability, in nats."""
-        theta = theta.clamp(LEAST, MOST)
+        theta = theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
         wide, _, _ = torch.broadcast_tensors(value, mu, theta)
         total = wide + theta
         stirling = stirling_for(total.dtype)
@@ -57,16 +57,16 @@ class NegativeBinomialDensity(torch.autograd.Function):
         high = total + shift
         inverse_b = high.reciprocal()
 
-        steps = torch.mul(high, inverse_x).sqrt_().mul_(descent(inverse_x, stirling))
-        steps.div_(descent(inverse_b, stirling).mul_(total))
-        steps.mul_(descent(inverse_t, stirling).mul_(inverse_t.sqrt()).mul_(theta))
+        steps = torch.mul(high, inverse_x).sqrt_().mul_(falling_product(inverse_x, stirling))
+        steps.div_(falling_product(inverse_b, stirling).mul_(total))
+        steps.mul_(falling_product(inverse_t, stirling).mul_(inverse_t.sqrt()).mul_(theta))
         small = steps.log_().add_(stirling_sum(inverse_b, stirling))
         small.sub_(stirling_sum(inverse_x, stirling))
         small.sub_(stirling_sum(inverse_t, stirling).add_(HALF_LOG_TWO_PI - shift))
         small.mul_(value.sign())
 
         error = wide - mu
-        by_x = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=LEAST))
+        by_x = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
         by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
         error.mul_(theta).sub_(mu, alpha=shift)
         side = error.sign()
@@ -82,19 +82,19 @@ class NegativeBinomialDensity(torch.autograd.Function):
         value, mu, theta, by_theta = ctx.saved_tensors
         grad_mu = grad_theta = None
         if ctx.needs_input_grad[1]:
-            mean = mu.clamp(min=LEAST)
+            mean = mu.clamp(min=MIN_MEAN)
             slope = (value - mean).div_(mean).mul_(theta / (mean + theta))
             grad_mu = slope.mul_(grad).sum_to_size(mu.shape)
         if ctx.needs_input_grad[2]:
             stirling = stirling_for(by_theta.dtype)
-            slope = digamma_less_log(value + theta, stirling)
-            slope.sub_(digamma_less_log(theta, stirling)).add_(by_theta)
+            slope = digamma_minus_log(value + theta, stirling)
+            slope.sub_(digamma_minus_log(theta, stirling)).add_(by_theta)
             slope.sub_((value - mu).div_(mu + theta))
             grad_theta = slope.mul_(grad).sum_to_size(theta.shape)
         return None, grad_mu, grad_theta
 
 
-class PoissonDensity(torch.autograd.Function):
+class PoissonLogProb(torch.autograd.Function):
     """Log-probability of counts under a rate: the negative binomial without dispersion."""
 
     @staticmethod
@@ -108,9 +108,9 @@ class PoissonDensity(torch.autograd.Function):
         error = value - rate
         stirling = stirling_for(error.dtype)
         inverse = (value + stirling.shift).reciprocal_()
-        small = descent(inverse, stirling).mul_(inverse.sqrt()).log_()
+        small = falling_product(inverse, stirling).mul_(inverse.sqrt()).log_()
         small.sub_(stirling_sum(inverse, stirling)).add_(stirling.shift - HALF_LOG_TWO_PI)
-        by_x = (error + stirling.shift).div_(rate.clamp(min=LEAST))
+        by_x = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
         by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
         return error.sub_(by_x).add_(small.mul_(value.sign()))
 
@@ -119,11 +119,11 @@ class PoissonDensity(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Gradient with respect to the rate."""
         value, rate = ctx.saved_tensors
-        mean = rate.clamp(min=LEAST)
+        mean = rate.clamp(min=MIN_MEAN)
         return None, (value - mean).div_(mean).mul_(grad).sum_to_size(rate.shape)
 
 
-class ZeroInflatedDensity(torch.autograd.Function):
+class ZeroInflatedLogProb(torch.autograd.Function):
     r"""Log-probability of counts of which some were replaced by zero.
 
     From the log-probability p of the counts before that, and the logit l of being replaced, it is

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.normalized import pick_mean
 
 
 class Detection(Distribution):
@@ -48,7 +48,7 @@ class Detection(Distribution):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Probability of detection for "mu", of accessibility for "scale"."""
-        return choose_normalized(key, self.mean, self.logits.sigmoid())
+        return pick_mean(key, self.mean, self.logits.sigmoid())
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:

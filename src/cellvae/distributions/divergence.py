@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 
-def kl_to_standard(posterior: Normal) -> Float[Tensor, "*cells latent"]:
+def kl_to_standard_normal(posterior: Normal) -> Float[Tensor, "*cells latent"]:
     r"""KL of normal distributions from the standard normal, each dimension by itself, in nats.
 
     .. math:: (\mu^2 + \sigma^2 - 1) / 2 - \log \sigma

@@ -12,7 +12,7 @@ from torch import Tensor
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class Stirling(NamedTuple):
+class StirlingSeries(NamedTuple):
     r"""Approximation for z >= `shift` that is as exact as a floating-point type can tell.
 
     .. math:: \log\Gamma(z) = (z - 1/2) \log z - z + \log(2\pi) / 2 + \sum_n c_n z^{1 - 2n}
@@ -27,20 +27,20 @@ class Stirling(NamedTuple):
 
 
 # B_2n / 2n (2n - 1) and B_2n / 2n: DLMF 5.11.1 and 5.11.2. The error is below 1e-16 from 10 on.
-DOUBLE = Stirling(
+DOUBLE = StirlingSeries(
     10,
     (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400),
     (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160),
 )
 # Three coefficients fitted so that the largest error from 2 on is least: 4e-8 and 7e-8.
-SINGLE = Stirling(
+SINGLE = StirlingSeries(
     2,
     (0.083332745, -0.0027574901, 0.00060960551),
     (0.083327411, -0.0081761453, 0.0026924967),
 )
 
 
-def stirling_for(dtype: torch.dtype) -> Stirling:
+def stirling_for(dtype: torch.dtype) -> StirlingSeries:
     """Shortest approximation that a floating-point type cannot tell from the truth."""
     return DOUBLE if dtype == torch.float64 else SINGLE
 
@@ -53,7 +53,7 @@ def polynomial(x: Float[Tensor, "*x"], coefficients: tuple[float, ...]) -> Float
     return total
 
 
-def stirling_sum(inverse: Float[Tensor, "*z"], stirling: Stirling) -> Float[Tensor, "*z"]:
+def stirling_sum(inverse: Float[Tensor, "*z"], stirling: StirlingSeries) -> Float[Tensor, "*z"]:
     """Sum of Stirling's series at z, from 1 / z; no gradient."""
     square = inverse * inverse
     total = square * stirling.terms[-1]
@@ -62,7 +62,7 @@ def stirling_sum(inverse: Float[Tensor, "*z"], stirling: Stirling) -> Float[Tens
     return total.add_(stirling.terms[0]).mul_(inverse)
 
 
-def descent(inverse: Float[Tensor, "*z"], stirling: Stirling) -> Float[Tensor, "*z"]:
+def falling_product(inverse: Float[Tensor, "*z"], stirling: StirlingSeries) -> Float[Tensor, "*z"]:
     """Product of 1 - n / z over n from 1 to below the shift, from 1 / z; no gradient."""
     product = 1 - inverse
     for step in range(2, stirling.shift):
@@ -70,7 +70,7 @@ def descent(inverse: Float[Tensor, "*z"], stirling: Stirling) -> Float[Tensor, "
     return product
 
 
-def digamma_less_log(z: Float[Tensor, "*z"], stirling: Stirling) -> Float[Tensor, "*z"]:
+def digamma_minus_log(z: Float[Tensor, "*z"], stirling: StirlingSeries) -> Float[Tensor, "*z"]:
     r"""Digamma function of z less :math:`\log(z + \text{shift})`, for z > 0; no gradient.
 
     Made of sums, products and quotients only, so that equal arguments give equal bits.

@@ -11,8 +11,8 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid
 
 from cellvae.distributions.negative_binomial import NegativeBinomial
-from cellvae.distributions.normalized import choose_normalized
-from cellvae.kernels import compiled_for, mixture_log_prob
+from cellvae.distributions.normalized import pick_mean
+from cellvae.kernels import use_compiled, mixture_log_prob
 
 
 class NegativeBinomialMixture(Distribution):
@@ -104,7 +104,7 @@ class NegativeBinomialMixture(Distribution):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu"; a mixture has no normalized mean."""
-        return choose_normalized(key, self.mean, None)
+        return pick_mean(key, self.mean, None)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
@@ -119,7 +119,7 @@ class NegativeBinomialMixture(Distribution):
             self._validate_sample(value)
         parameters = (self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
         narrow = all(part.dtype == torch.float32 for part in parameters)
-        if narrow and value.shape == self.batch_shape and compiled_for(value, "mixtures"):
+        if narrow and value.shape == self.batch_shape and use_compiled(value, "mixtures"):
             return mixture_log_prob(value, *parameters)
         return torch.logaddexp(
             self._first.log_prob(value) + logsigmoid(self.mixture_logits),

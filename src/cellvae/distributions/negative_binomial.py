@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 
-from cellvae.distributions.density import LEAST, MOST, NegativeBinomialDensity
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.density import MIN_MEAN, MAX_INVERSE_DISPERSION, NegativeBinomialLogProb
+from cellvae.distributions.normalized import pick_mean
 from cellvae.errors import InvalidOptionError
 
 HIGHEST_RATE = 1e8
@@ -108,13 +108,13 @@ class NegativeBinomial(Distribution):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu", normalized mean for "scale"."""
-        return choose_normalized(key, self.mu, self.scale)
+        return pick_mean(key, self.mu, self.scale)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
         """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
         size = torch.Size(sample_shape)
-        theta = self.theta.clamp(LEAST, MOST)
+        theta = self.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
         rate = Gamma(theta, theta / self.mu, validate_args=False).sample(size)
         return torch.poisson(rate.clamp(max=HIGHEST_RATE))
 
@@ -125,7 +125,7 @@ class NegativeBinomial(Distribution):
         mu, theta = self.mu, self._narrow_theta
         given = torch.promote_types(mu.dtype, theta.dtype)
         dtype = torch.promote_types(given, torch.float32)
-        density: Tensor = NegativeBinomialDensity.apply(
+        density: Tensor = NegativeBinomialLogProb.apply(
             value.to(dtype), mu.to(dtype), theta.to(dtype)
         )
         return density

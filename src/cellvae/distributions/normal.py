@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.normalized import pick_mean
 
 
 class Normal(torch.distributions.Normal):
@@ -54,4 +54,4 @@ class Normal(torch.distributions.Normal):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean for "mu", normalized mean (not the standard deviation) for "scale"."""
-        return choose_normalized(key, self.loc, self.normal_mu)
+        return pick_mean(key, self.loc, self.normal_mu)

@@ -33,7 +33,7 @@ class CountDistribution(Protocol):
         ...
 
 
-def choose_normalized(
+def pick_mean(
     key: str, mu: Float[Tensor, "*batch"], scale: Float[Tensor, "*#batch"] | None
 ) -> Float[Tensor, "*#batch"]:
     """Mean called "mu" or normalized mean called "scale".

@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cellvae.distributions.density import PoissonDensity
-from cellvae.distributions.normalized import choose_normalized
+from cellvae.distributions.density import PoissonLogProb
+from cellvae.distributions.normalized import pick_mean
 
 
 class Poisson(torch.distributions.Poisson):
@@ -51,12 +51,12 @@ class Poisson(torch.distributions.Poisson):
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu", normalized mean for "scale"."""
-        return choose_normalized(key, self.rate, self.scale)
+        return pick_mean(key, self.rate, self.scale)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
         """Log-probability of counts, in nats, in 32 bits at least."""
         if self._validate_args:
             self._validate_sample(value)
         dtype = torch.promote_types(self.rate.dtype, torch.float32)
-        density: Tensor = PoissonDensity.apply(value.to(dtype), self.rate.to(dtype))
+        density: Tensor = PoissonLogProb.apply(value.to(dtype), self.rate.to(dtype))
         return density

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from cellvae.distributions.density import ZeroInflatedDensity
+from cellvae.distributions.density import ZeroInflatedLogProb
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.errors import InvalidOptionError
 
@@ -121,7 +121,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
         """Log-probability of counts, in nats."""
         without = super().log_prob(value)
-        density: Tensor = ZeroInflatedDensity.apply(
+        density: Tensor = ZeroInflatedLogProb.apply(
             value.to(without.dtype), without, self.zi_logits.to(without.dtype)
         )
         return density

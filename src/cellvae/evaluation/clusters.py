@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, check_several, codes_of, points_of
+from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
 
 
 class ClusterAgreement(NamedTuple):
@@ -41,14 +41,14 @@ def cluster_agreement(latent: ArrayLike, labels: ArrayLike, *, seed: int = 0) ->
     InvalidOptionError
         If arrays do not fit each other, a cell has no label, or there is only one label.
     """
-    points = points_of(latent)
-    codes = codes_of(labels, len(points), "labels")
+    points = check_latent(latent)
+    codes = category_codes(labels, len(points), "labels")
     check_complete(codes, "a label", "Leave the others out.")
     check_several(codes, "labels")
-    return agreement(codes, clusters(points, int(codes.max()) + 1, seed))
+    return compare_clusterings(codes, kmeans_clusters(points, int(codes.max()) + 1, seed))
 
 
-def clusters(points: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:
+def kmeans_clusters(points: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray[np.int64]:
     """K-means cluster of each cell, numbered from 0."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -60,7 +60,7 @@ def clusters(points: NDArray[np.float64], n_clusters: int, seed: int) -> NDArray
     return found.astype(np.int64)
 
 
-def agreement(labels: NDArray[np.int64], found: NDArray[np.int64]) -> ClusterAgreement:
+def compare_clusterings(labels: NDArray[np.int64], found: NDArray[np.int64]) -> ClusterAgreement:
     """Agreement of two ways to group the same cells."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, codes_of, points_of
-from cellvae.evaluation.neighbours import nearest
+from cellvae.evaluation.inputs import check_complete, category_codes, check_latent
+from cellvae.evaluation.neighbours import nearest_cells
 
 
 def graph_connectivity(latent: ArrayLike, labels: ArrayLike, *, k: int = 15) -> float:
@@ -33,14 +33,14 @@ def graph_connectivity(latent: ArrayLike, labels: ArrayLike, *, k: int = 15) -> 
     InvalidOptionError
         If arrays do not fit each other, a cell has no label, or there are too few cells for `k`.
     """
-    points = points_of(latent)
-    codes = codes_of(labels, len(points), "labels")
+    points = check_latent(latent)
+    codes = category_codes(labels, len(points), "labels")
     check_complete(codes, "a label", "Leave the others out.")
     every = np.arange(len(points))
-    return connectivity_of(nearest(points, k, every, every), codes)
+    return connectivity_from_neighbours(nearest_cells(points, k, every, every), codes)
 
 
-def connectivity_of(neighbours: NDArray[np.int64], codes: NDArray[np.int64]) -> float:
+def connectivity_from_neighbours(neighbours: NDArray[np.int64], codes: NDArray[np.int64]) -> float:
     """Connectivity from the neighbours of each cell [cells, k] and its label [cells]."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.errors import InvalidOptionError, named
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.selection import check_not_numeric_mask, flat_selection
 
 
-def points_of(latent: ArrayLike) -> NDArray[np.float64]:
+def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
     """Positions of cells in double precision, [cells, latent].
 
     Raises
@@ -24,12 +24,12 @@ def points_of(latent: ArrayLike) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
         raise InvalidOptionError(
-            f"Expected finite numbers in latent; got others in {len(bad):,} cells: {named([*bad])}."
+            f"Expected finite numbers in latent; got others in {len(bad):,} cells: {quote_names([*bad])}."
         )
     return points
 
 
-def codes_of(values: ArrayLike, n_cells: int, what: str) -> NDArray[np.int64]:
+def category_codes(values: ArrayLike, n_cells: int, what: str) -> NDArray[np.int64]:
     """Number from 0 of the category of each cell; -1 where it is missing.
 
     Raises
@@ -79,7 +79,7 @@ def check_several(codes: NDArray[np.int64], what: str) -> None:
         )
 
 
-def positions_of(cells: ArrayLike | slice | None, n_cells: int, what: str) -> NDArray[np.int64]:
+def check_positions(cells: ArrayLike | slice | None, n_cells: int, what: str) -> NDArray[np.int64]:
     """Positions of the chosen cells; of all where nothing was chosen.
 
     Raises

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation.inputs import check_complete, check_several, codes_of, points_of
-from cellvae.evaluation.neighbours import neighbours_of
+from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
+from cellvae.evaluation.neighbours import find_neighbours
 
 N_NEIGHBOURS = 90
 """Neighbours that the score looks at, the cell itself counted; the perplexity is a third of them.
@@ -48,7 +48,7 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
     Harmony. Nature Methods 16, 1289.
     """
     median, n_batches = median_lisi(latent, batch, k, "batch")
-    return mixed(median, n_batches)
+    return scale_lisi(median, n_batches)
 
 
 def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
@@ -75,28 +75,28 @@ def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> flo
         If arrays do not fit each other, a cell has no label, or there is only one label.
     """
     median, n_labels = median_lisi(latent, labels, k, "labels")
-    return 1 - mixed(median, n_labels)
+    return 1 - scale_lisi(median, n_labels)
 
 
-def mixed(median: float, n_categories: int) -> float:
+def scale_lisi(median: float, n_categories: int) -> float:
     """Median of an effective number of categories on a scale from 0 for one to 1 for all."""
     return (median - 1) / (n_categories - 1)
 
 
 def median_lisi(latent: ArrayLike, categories: ArrayLike, k: int, what: str) -> tuple[float, int]:
     """Median over cells of their effective number of categories, and how many there are."""
-    points = points_of(latent)
-    codes = codes_of(categories, len(points), what)
+    points = check_latent(latent)
+    codes = category_codes(categories, len(points), what)
     check_complete(codes, f"a value of {what}", "Leave the others out.")
     check_several(codes, what)
     if k < 3:
         raise InvalidOptionError(f"Expected k to be at least 3, to see a mixture; got {k}.")
     every = np.arange(len(points))
-    around = neighbours_of(points, min(k, len(points)) - 1, every, every)
-    return float(np.median(lisi_of(around.distances, codes[around.cells]))), int(codes.max()) + 1
+    around = find_neighbours(points, min(k, len(points)) - 1, every, every)
+    return float(np.median(lisi_from_neighbours(around.distances, codes[around.cells]))), int(codes.max()) + 1
 
 
-def lisi_of(
+def lisi_from_neighbours(
     distances: NDArray[np.float64], around: NDArray[np.int64], perplexity: float | None = None
 ) -> NDArray[np.float64]:
     """Effective number of categories around each cell, [cells]: inverse of Simpson's index.
@@ -114,14 +114,14 @@ def lisi_of(
         Effective number of neighbours; None for a third of k + 1, rounded down.
     """
     n_cells, k = distances.shape
-    weights = weights_of(distances, (k + 1) // 3 if perplexity is None else perplexity)
+    weights = perplexity_weights(distances, (k + 1) // 3 if perplexity is None else perplexity)
     n_categories = int(around.max()) + 1
     where = np.arange(n_cells)[:, None] * n_categories + around
     shares = np.bincount(where.ravel(), weights.ravel(), n_cells * n_categories)
     return 1 / np.square(shares.reshape(n_cells, n_categories)).sum(axis=1)
 
 
-def weights_of(distances: NDArray[np.float64], perplexity: float) -> NDArray[np.float64]:
+def perplexity_weights(distances: NDArray[np.float64], perplexity: float) -> NDArray[np.float64]:
     """Weights of the neighbours of each cell that sum to 1 and have a perplexity, [cells, k].
 
     Newton's method in the logarithm of the rate, halving where a step would leave the bracket.

@@ -11,9 +11,9 @@ from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.inputs import (
     check_complete,
     check_several,
-    codes_of,
-    points_of,
-    positions_of,
+    category_codes,
+    check_latent,
+    check_positions,
 )
 
 
@@ -62,17 +62,17 @@ def knn_accuracy(
         If arrays do not fit each other, a chosen cell has no label, or there are fewer than `k`
         neighbours to choose from.
     """
-    points = points_of(latent)
-    codes = codes_of(labels, len(points), "labels")
-    sources = positions_of(train, len(points), "train")
-    scored = positions_of(test, len(points), "test")
+    points = check_latent(latent)
+    codes = category_codes(labels, len(points), "labels")
+    sources = check_positions(train, len(points), "train")
+    scored = check_positions(test, len(points), "test")
     check_complete(
         codes[np.union1d(sources, scored)],
         "a label",
         "Name those that have one: train=labelled, test=labelled.",
     )
-    around = codes[nearest(points, k, sources, scored)]
-    votes = votes_for(around)
+    around = codes[nearest_cells(points, k, sources, scored)]
+    votes = count_votes(around)
     most = votes.max(axis=1)
     own_votes = (around == codes[scored, None]).sum(axis=1)
     n_commonest = (votes == most[:, None]).sum(axis=1) / most
@@ -109,20 +109,20 @@ def batch_mixing(latent: ArrayLike, batch: ArrayLike, *, k: int = 15) -> float:
         If arrays do not fit each other, a cell has no batch, there is only one batch, or `k` does
         not fit the number of cells.
     """
-    points = points_of(latent)
-    codes = codes_of(batch, len(points), "batch")
+    points = check_latent(latent)
+    codes = category_codes(batch, len(points), "batch")
     check_complete(codes, "a batch", "Leave the others out.")
     check_several(codes, "batch")
     if k < 2:
         raise InvalidOptionError(f"Expected k to be at least 2, to see a mixture; got {k}.")
     every = np.arange(len(points))
-    around = codes[nearest(points, k, every, every)]
+    around = codes[nearest_cells(points, k, every, every)]
     # With n_b of k neighbours in batch b, the entropy is log k - sum_b n_b log(n_b) / k.
-    entropy = np.log(k) - np.log(votes_for(around)).mean()
-    return float(np.clip(entropy / entropy_of_chance(np.bincount(codes), k), 0, 1))
+    entropy = np.log(k) - np.log(count_votes(around)).mean()
+    return float(np.clip(entropy / expected_entropy(np.bincount(codes), k), 0, 1))
 
 
-def nearest(
+def nearest_cells(
     points: NDArray[np.float64], k: int, sources: NDArray[np.int64], scored: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Numbers of the `k` nearest source cells of each scored cell other than itself, [scored, k].
@@ -132,10 +132,10 @@ def nearest(
     InvalidOptionError
         If there are fewer than `k` of them.
     """
-    return neighbours_of(points, k, sources, scored).cells
+    return find_neighbours(points, k, sources, scored).cells
 
 
-def neighbours_of(
+def find_neighbours(
     points: NDArray[np.float64], k: int, sources: NDArray[np.int64], scored: NDArray[np.int64]
 ) -> Neighbours:
     """Nearest `k` source cells of each scored cell other than itself.
@@ -168,7 +168,7 @@ def neighbours_of(
     return Neighbours(found[~drop].reshape(shape), distances[~drop].reshape(shape))
 
 
-def votes_for(around: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_votes(around: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many neighbours of a cell share the category of each of them, [cells, k]."""
     votes = np.zeros_like(around)
     for column in around.T:
@@ -176,7 +176,7 @@ def votes_for(around: NDArray[np.int64]) -> NDArray[np.int64]:
     return votes
 
 
-def entropy_of_chance(sizes: NDArray[np.int64], k: int) -> float:
+def expected_entropy(sizes: NDArray[np.int64], k: int) -> float:
     """Mean entropy of the batches of `k` cells drawn from all cells but one, in nats.
 
     The number of cells of one batch among those drawn is hypergeometric; the expectation is
@@ -186,8 +186,8 @@ def entropy_of_chance(sizes: NDArray[np.int64], k: int) -> float:
     drawn = np.arange(1, k + 1)[:, None]
 
     def expected(size: NDArray[np.int64]) -> NDArray[np.float64]:
-        ways = log_choose(size, drawn) + log_choose(n_others - size, k - drawn)
-        chance = np.exp(ways - log_choose(np.array(n_others), np.array(k)))
+        ways = log_binomial(size, drawn) + log_binomial(n_others - size, k - drawn)
+        chance = np.exp(ways - log_binomial(np.array(n_others), np.array(k)))
         return (chance * drawn * np.log(drawn)).sum(axis=0)
 
     whole, reduced = expected(sizes), expected(sizes - 1)
@@ -195,7 +195,7 @@ def entropy_of_chance(sizes: NDArray[np.int64], k: int) -> float:
     return float(np.log(k) - mean / k)
 
 
-def log_choose(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
+def log_binomial(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithm of the number of ways to choose `k` of `n`, minus infinity where there is none."""
     from scipy.special import gammaln
 

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.evaluation.clusters import agreement, clusters
-from cellvae.evaluation.connectivity import connectivity_of
+from cellvae.evaluation.clusters import compare_clusterings, kmeans_clusters
+from cellvae.evaluation.connectivity import connectivity_from_neighbours
 from cellvae.evaluation.inputs import (
     check_complete,
     check_several,
-    codes_of,
-    points_of,
-    positions_of,
+    category_codes,
+    check_latent,
+    check_positions,
 )
-from cellvae.evaluation.lisi import N_NEIGHBOURS, lisi_of, mixed
-from cellvae.evaluation.neighbours import Neighbours, nearest, neighbours_of
-from cellvae.evaluation.regression import unexplained
+from cellvae.evaluation.lisi import N_NEIGHBOURS, lisi_from_neighbours, scale_lisi
+from cellvae.evaluation.neighbours import Neighbours, nearest_cells, find_neighbours
+from cellvae.evaluation.regression import unexplained_fraction
 from cellvae.evaluation.scib import scib_metrics, scib_scores
-from cellvae.evaluation.silhouette import isolation, overlap, widths
+from cellvae.evaluation.silhouette import isolation, batch_overlap, silhouette_widths
 from cellvae.evaluation.transfer import label_transfer
 
 PANEL = (
@@ -30,7 +30,7 @@ PANEL = (
     *("nmi", "ari", "graph_connectivity", "pcr"),
 )
 """Scores that are given by default."""
-NEEDS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
+REQUIRED_COLUMNS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
     dict.fromkeys(("ilisi", "asw_batch", "bras", "pcr"), frozenset({"batch"}))
     | dict.fromkeys(
         ("knn_label_accuracy", "knn_label_f1", "asw_label", "nmi", "ari", "clisi"),
@@ -42,7 +42,7 @@ NEEDS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
 """What each score is made of beside the latent space."""
 
 
-def scores_of_panel(metrics: Sequence[str]) -> list[str]:
+def panel_score_names(metrics: Sequence[str]) -> list[str]:
     """Names of the scores that come out: `"scib"` is a panel of its own.
 
     Raises
@@ -51,10 +51,10 @@ def scores_of_panel(metrics: Sequence[str]) -> list[str]:
         If there is no such score, or it needs a package that is not installed.
     """
     for name in metrics:
-        if name not in NEEDS:
+        if name not in REQUIRED_COLUMNS:
             raise InvalidOptionError(
-                f"Expected metrics among {', '.join(NEEDS)}; got '{name}'."
-                f"{did_you_mean(str(name), NEEDS)}"
+                f"Expected metrics among {', '.join(REQUIRED_COLUMNS)}; got '{name}'."
+                f"{did_you_mean(str(name), REQUIRED_COLUMNS)}"
             )
     scib = [f"scib_{name}" for name in scib_metrics()] if "scib" in metrics else []
     return [n for name in metrics for n in (scib if name == "scib" else [name])]
@@ -99,31 +99,31 @@ def integration_scores(
         If arrays do not fit each other or a score, or if there is no such score.
     """
     given = {name for name, x in (("batch", batch), ("labels", labels)) if x is not None}
-    chosen = [m for m in PANEL if given >= NEEDS[m]] if metrics is None else list(metrics)
-    names = scores_of_panel(chosen)
+    chosen = [m for m in PANEL if given >= REQUIRED_COLUMNS[m]] if metrics is None else list(metrics)
+    names = panel_score_names(chosen)
     for name in chosen:
-        if not given >= NEEDS[name]:
+        if not given >= REQUIRED_COLUMNS[name]:
             raise InvalidOptionError(
-                f"Expected {' and '.join(sorted(NEEDS[name]))} for '{name}'; got none. "
+                f"Expected {' and '.join(sorted(REQUIRED_COLUMNS[name]))} for '{name}'; got none. "
                 "Give it, or leave the score out."
             )
-    points = points_of(latent)
+    points = check_latent(latent)
     codes = {}
     for what, values in (("batch", batch), ("labels", labels)):
         if values is not None:
-            codes[what] = codes_of(values, len(points), what)
+            codes[what] = category_codes(values, len(points), what)
             check_complete(codes[what], f"a value of {what}", "Leave the others out.")
-            if any(what in NEEDS[name] for name in chosen):
+            if any(what in REQUIRED_COLUMNS[name] for name in chosen):
                 check_several(codes[what], what)
-    found = Scores(points, codes.get("batch"), codes.get("labels"), k, seed).of(
+    found = IntegrationScores(points, codes.get("batch"), codes.get("labels"), k, seed).compute(
         chosen,
-        None if train is None else positions_of(train, len(points), "train"),
-        None if test is None else positions_of(test, len(points), "test"),
+        None if train is None else check_positions(train, len(points), "train"),
+        None if test is None else check_positions(test, len(points), "test"),
     )
     return {name: found[name] for name in names}
 
 
-class Scores:
+class IntegrationScores:
     """Scores of checked arrays that share a search for neighbours.
 
     Parameters
@@ -153,15 +153,15 @@ class Scores:
         self.seed = seed
         self.found: Neighbours | None = None
 
-    def around(self, k: int) -> Neighbours:
+    def neighbours(self, k: int) -> Neighbours:
         """Nearest `k` other cells of every cell, searched once for all scores."""
         if self.found is None:
             every = np.arange(len(self.points))
             most = max(self.k, min(N_NEIGHBOURS, len(self.points)) - 1)
-            self.found = neighbours_of(self.points, most, every, every)
+            self.found = find_neighbours(self.points, most, every, every)
         return Neighbours(self.found.cells[:, :k], self.found.distances[:, :k])
 
-    def of(
+    def compute(
         self,
         metrics: Sequence[str],
         train: NDArray[np.int64] | None,
@@ -174,28 +174,28 @@ class Scores:
             found["knn_label_accuracy"], found["knn_label_f1"] = self.transfer(train, test)
         for name, codes in (("ilisi", self.batch), ("clisi", self.labels)):
             if name in asked:
-                around = self.around(N_NEIGHBOURS - 1)
-                median = np.median(lisi_of(around.distances, codes[around.cells]))
-                score = mixed(float(median), int(codes.max()) + 1)
+                around = self.neighbours(N_NEIGHBOURS - 1)
+                median = np.median(lisi_from_neighbours(around.distances, codes[around.cells]))
+                score = scale_lisi(float(median), int(codes.max()) + 1)
                 found[name] = score if name == "ilisi" else 1 - score
         if "asw_batch" in asked:
-            found["asw_batch"] = overlap(self.points, self.batch, self.labels)
+            found["asw_batch"] = batch_overlap(self.points, self.batch, self.labels)
         if "bras" in asked:
-            found["bras"] = overlap(self.points, self.batch, self.labels, "cosine", "mean_other")
+            found["bras"] = batch_overlap(self.points, self.batch, self.labels, "cosine", "mean_other")
         if "asw_label" in asked:
-            found["asw_label"] = float((widths(self.points, self.labels).mean() + 1) / 2)
+            found["asw_label"] = float((silhouette_widths(self.points, self.labels).mean() + 1) / 2)
         if "isolated_labels" in asked:
             found["isolated_labels"] = isolation(self.points, self.batch, self.labels)
         if asked & {"nmi", "ari"}:
-            groups = clusters(self.points, int(self.labels.max()) + 1, self.seed)
-            found["nmi"], found["ari"] = agreement(self.labels, groups)
+            groups = kmeans_clusters(self.points, int(self.labels.max()) + 1, self.seed)
+            found["nmi"], found["ari"] = compare_clusterings(self.labels, groups)
         if "graph_connectivity" in asked:
-            found["graph_connectivity"] = connectivity_of(self.around(self.k).cells, self.labels)
+            found["graph_connectivity"] = connectivity_from_neighbours(self.neighbours(self.k).cells, self.labels)
         if "pcr" in asked:
-            found["pcr"] = unexplained(self.points, self.batch)
+            found["pcr"] = unexplained_fraction(self.points, self.batch)
         if "scib" in asked:
             found |= scib_scores(
-                self.points, self.batch, self.labels, self.around(N_NEIGHBOURS - 1)
+                self.points, self.batch, self.labels, self.neighbours(N_NEIGHBOURS - 1)
             )
         return found
 
@@ -204,8 +204,8 @@ class Scores:
     ) -> tuple[float, float]:
         """Accuracy and F1 of labels taken from the nearest cells."""
         if train is None and test is None:
-            return label_transfer(self.labels[self.around(self.k).cells], self.labels)
+            return label_transfer(self.labels[self.neighbours(self.k).cells], self.labels)
         every = np.arange(len(self.points))
         sources, scored = (every if cells is None else cells for cells in (train, test))
-        around = nearest(self.points, self.k, sources, scored)
+        around = nearest_cells(self.points, self.k, sources, scored)
         return label_transfer(self.labels[around], self.labels[scored])

@@ -132,7 +132,7 @@ class IntervalCoverage:
         return float(((self.n_inside.numpy() / self.n_counts - levels) ** 2).sum())
 
 
-def agreement(measured: NDArray, drawn: NDArray) -> dict[str, float]:
+def compare_statistics(measured: NDArray, drawn: NDArray) -> dict[str, float]:
     """Mean absolute error and correlations of a statistic of measured and of drawn counts."""
     from scipy.stats import pearsonr, spearmanr
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, check_several, codes_of, points_of
+from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
 
 
 def pcr(latent: ArrayLike, batch: ArrayLike) -> float:
@@ -33,14 +33,14 @@ def pcr(latent: ArrayLike, batch: ArrayLike) -> float:
     InvalidOptionError
         If arrays do not fit each other, a cell has no batch, or there is only one batch.
     """
-    points = points_of(latent)
-    codes = codes_of(batch, len(points), "batch")
+    points = check_latent(latent)
+    codes = category_codes(batch, len(points), "batch")
     check_complete(codes, "a batch", "Leave the others out.")
     check_several(codes, "batch")
-    return unexplained(points, codes)
+    return unexplained_fraction(points, codes)
 
 
-def unexplained(points: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+def unexplained_fraction(points: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
     """Share of the variance within groups; 1 where nothing varies."""
     centred = points - points.mean(axis=0)
     total = np.square(centred).sum()

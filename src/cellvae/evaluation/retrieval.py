@@ -37,7 +37,7 @@ class Matches:
     """Relevant ones among as many first candidates as there are relevant ones."""
 
 
-def match(
+def match_cells(
     query: NDArray[np.floating],
     index: NDArray[np.floating],
     query_labels: NDArray[np.int64],
@@ -63,10 +63,10 @@ def match(
         Pairs of numbers [queries] and [indexed]: an indexed cell with the number of the query is
         no candidate for it.
     """
-    targets = unit(index) if metric == "cosine" else index.astype(np.float64)
+    targets = normalize_rows(index) if metric == "cosine" else index.astype(np.float64)
     parts = []
     n_rows = max(1, CHUNK // len(index))
-    for rows in chunks(len(query), n_rows):
+    for rows in iter_slices(len(query), n_rows):
         near = similarities(query[rows], targets, metric)
         relevant = query_labels[rows, None] == index_labels
         for of_query, of_index in exclude:
@@ -77,18 +77,18 @@ def match(
             beyond = ((0, 0), (0, k - len(index)))
             near = np.pad(near, beyond, constant_values=-np.inf)
             relevant = np.pad(relevant, beyond)
-        parts.append(matched(near, relevant, k))
+        parts.append(match_chunk(near, relevant, k))
     names = ("cells", "similarity", "relevant", "n_relevant", "first_rank", "n_in_first")
     joined = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Matches(**dict(zip(names, joined, strict=True)))
 
 
-def chunks(n: int, size: int) -> Iterator[slice]:
+def iter_slices(n: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover `n`."""
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
-def unit(points: NDArray[np.floating]) -> NDArray[np.float64]:
+def normalize_rows(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Points at distance 1 from the origin in the same direction; the origin stays."""
     lengths = np.linalg.norm(points.astype(np.float64), axis=1, keepdims=True)
     return points / np.where(lengths > 0, lengths, 1.0)
@@ -99,13 +99,13 @@ def similarities(
 ) -> NDArray[np.float64]:
     """Similarity of each query to each target, [queries, indexed]."""
     if metric == "cosine":
-        return unit(query) @ targets.T
+        return normalize_rows(query) @ targets.T
     from scipy.spatial.distance import cdist
 
     return -cdist(query.astype(np.float64), targets)
 
 
-def matched(
+def match_chunk(
     near: NDArray[np.float64], relevant: NDArray[np.bool_], k: int
 ) -> tuple[NDArray[Any], ...]:
     """Fields of :class:`Matches` for some queries, from all their candidates."""

@@ -101,12 +101,12 @@ def scib_scores(
         "clisi": scib.clisi_knn(many, labels),
         of_batches: getattr(scib, of_batches)(points, labels, batch),
         "ilisi": scib.ilisi_knn(many, batch),
-        "kbet": kbet_of(scib.kbet_per_label(some, batch, labels)),
+        "kbet": kbet_score(scib.kbet_per_label(some, batch, labels)),
         "graph_connectivity": scib.graph_connectivity(few, labels),
     }
     return {f"scib_{name}": float(found[name]) for name in names}
 
 
-def kbet_of(result: Any) -> float:
+def kbet_score(result: Any) -> float:
     """Score of kBET; with details of each label it comes first."""
     return float(result[0] if isinstance(result, tuple) else result)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation.inputs import check_complete, check_several, codes_of, points_of
+from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
 
 Metric = Literal["euclidean", "cosine"]
 Between = Literal["nearest", "mean_other", "furthest"]
@@ -45,15 +45,15 @@ def silhouette(latent: ArrayLike, labels: ArrayLike) -> float:
     ----------
     Rousseeuw (1987): Silhouettes. Journal of Computational and Applied Mathematics 20, 53.
     """
-    points = points_of(latent)
-    codes = codes_of(labels, len(points), "labels")
+    points = check_latent(latent)
+    codes = category_codes(labels, len(points), "labels")
     check_complete(codes, "a label", "Leave the others out.")
     check_several(codes, "labels")
     if len(np.unique(codes)) == len(points):
         raise InvalidOptionError(
             f"Expected fewer groups than cells; got {len(points):,} of each. Give labels of groups."
         )
-    return float(widths(points, codes).mean())
+    return float(silhouette_widths(points, codes).mean())
 
 
 def asw_label(latent: ArrayLike, labels: ArrayLike) -> float:
@@ -93,7 +93,7 @@ def asw_batch(latent: ArrayLike, batch: ArrayLike, labels: ArrayLike | None = No
         If arrays do not fit each other, a cell has no batch or label, or there is only one batch.
     """
     points, codes, of_label = batches_within_labels(latent, batch, labels)
-    return overlap(points, codes, of_label)
+    return batch_overlap(points, codes, of_label)
 
 
 def bras(
@@ -147,7 +147,7 @@ def bras(
                 f"Expected {word} to be {' or '.join(map(repr, known))}; got {value!r}."
             )
     points, codes, of_label = batches_within_labels(latent, batch, labels)
-    return overlap(points, codes, of_label, metric, between_cluster_distances)
+    return batch_overlap(points, codes, of_label, metric, between_cluster_distances)
 
 
 def isolated_labels(latent: ArrayLike, batch: ArrayLike, labels: ArrayLike) -> float:
@@ -187,12 +187,12 @@ def batches_within_labels(
     several: Literal["batch", "labels"] = "batch",
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Checked positions, and numbers of batch and label of each cell."""
-    points = points_of(latent)
-    codes = codes_of(batch, len(points), "batch")
+    points = check_latent(latent)
+    codes = category_codes(batch, len(points), "batch")
     check_complete(codes, "a batch", "Leave the others out.")
     of_label = np.zeros(len(points), dtype=np.int64)
     if labels is not None:
-        of_label = codes_of(labels, len(points), "labels")
+        of_label = category_codes(labels, len(points), "labels")
         check_complete(of_label, "a label", "Leave the others out.")
     check_several(codes if several == "batch" else of_label, several)
     return points, codes, of_label
@@ -204,12 +204,12 @@ def isolation(
     """Mean over the labels of the fewest batches of their scaled silhouette width."""
     pairs = np.unique(np.stack([labels, batch], axis=1), axis=0)
     names, n_batches = np.unique(pairs[:, 0], return_counts=True)
-    scaled = (widths(points, labels) + 1) / 2
+    scaled = (silhouette_widths(points, labels) + 1) / 2
     isolated = names[n_batches == n_batches.min()]
     return float(np.mean([scaled[labels == label].mean() for label in isolated]))
 
 
-def overlap(
+def batch_overlap(
     points: NDArray[np.float64],
     batch: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -221,7 +221,7 @@ def overlap(
     for label in np.unique(labels):
         cells = np.flatnonzero(labels == label)
         if 1 < len(np.unique(batch[cells])) < len(cells):
-            found = widths(points[cells], batch[cells], metric, between)
+            found = silhouette_widths(points[cells], batch[cells], metric, between)
             means.append(1 - np.abs(found).mean())
     return float(np.mean(means)) if means else float("nan")
 
@@ -245,7 +245,7 @@ def summed_distances(
     return sums.clip(min=0)
 
 
-def widths(
+def silhouette_widths(
     points: NDArray[np.float64],
     codes: NDArray[np.int64],
     metric: Metric = "euclidean",

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, codes_of, points_of, positions_of
-from cellvae.evaluation.neighbours import nearest, votes_for
+from cellvae.evaluation.inputs import check_complete, category_codes, check_latent, check_positions
+from cellvae.evaluation.neighbours import nearest_cells, count_votes
 
 
 class LabelTransfer(NamedTuple):
@@ -58,21 +58,21 @@ def knn_f1(
         If arrays do not fit each other, a chosen cell has no label, or there are fewer than `k`
         neighbours to choose from.
     """
-    points = points_of(latent)
-    codes = codes_of(labels, len(points), "labels")
-    sources = positions_of(train, len(points), "train")
-    scored = positions_of(test, len(points), "test")
+    points = check_latent(latent)
+    codes = category_codes(labels, len(points), "labels")
+    sources = check_positions(train, len(points), "train")
+    scored = check_positions(test, len(points), "test")
     check_complete(
         codes[np.union1d(sources, scored)],
         "a label",
         "Name those that have one: train=labelled, test=labelled.",
     )
-    return label_transfer(codes[nearest(points, k, sources, scored)], codes[scored]).f1
+    return label_transfer(codes[nearest_cells(points, k, sources, scored)], codes[scored]).f1
 
 
 def label_transfer(around: NDArray[np.int64], own: NDArray[np.int64]) -> LabelTransfer:
     """Scores from the labels around each cell [cells, k] and its own [cells]."""
-    votes = votes_for(around)
+    votes = count_votes(around)
     commonest = votes == votes.max(axis=1)[:, None]
     shares = commonest / commonest.sum(axis=1)[:, None]
     n_labels = int(max(around.max(), own.max())) + 1

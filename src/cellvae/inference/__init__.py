@@ -23,7 +23,7 @@ from cellvae.inference.loadings import get_loadings
 from cellvae.inference.marginal import get_marginal_ll
 from cellvae.inference.parameters import get_likelihood_parameters
 from cellvae.inference.simulate import posterior_predictive_sample
-from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_topic_shares
+from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_topic_proportions
 
 __all__ = [
     "PosteriorPredictiveCheck",
@@ -50,7 +50,7 @@ __all__ = [
     "get_perplexity",
     "get_reconstruction_error",
     "get_region_factors",
-    "get_topic_shares",
+    "get_topic_proportions",
     "posterior_predictive_sample",
     "predict",
 ]

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cellvae.data.observations import as_categories
+from cellvae.data.observations import to_categorical
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.inference.aggregated import check_dof, log_density, mixture, posteriors
+from cellvae.inference.aggregated import check_dof, mixture_log_prob, make_mixture, cell_posteriors
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-RESULT = "da_log_probs"
+RESULT_KEY = "da_log_probs"
 """Entry of `adata.obsm` that the result is kept in."""
 
 
 @check_arguments(only=INTEGERS)
 def differential_abundance(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     adata_sub: AnnData | None = None,
     sample_key: str | None = None,
@@ -91,20 +91,20 @@ def differential_abundance(
         raise InvalidOptionError(
             "Expected sample_key, the column of adata.obs with the sample of each cell; got None."
         )
-    samples = as_categories(source, sample_key).cat.remove_unused_categories().cat
-    means, deviations = posteriors(model, adata, None, batch_size, silent=silent)
+    samples = to_categorical(source, sample_key).cat.remove_unused_categories().cat
+    means, deviations = cell_posteriors(model, adata, None, batch_size, silent=silent)
     points = means.double()
     if adata_sub is not None:
-        points = posteriors(model, adata_sub, None, batch_size, silent=silent)[0].double()
+        points = cell_posteriors(model, adata_sub, None, batch_size, silent=silent)[0].double()
     values = np.empty((len(points), len(samples.categories)))
     codes = samples.codes.to_numpy()
     for code in range(values.shape[1]):
         cells = torch.from_numpy(np.flatnonzero(codes == code))
         if num_cells_posterior is not None:
             cells = cells[torch.randperm(len(cells))[:num_cells_posterior]]
-        mixed = mixture(means[cells].double(), deviations[cells].double(), dof)
-        values[:, code] = log_density(mixed, points).numpy()
+        mixed = make_mixture(means[cells].double(), deviations[cells].double(), dof)
+        values[:, code] = mixture_log_prob(mixed, points).numpy()
     table = pd.DataFrame(values, index=judged.obs_names, columns=samples.categories)
     # Files of cells have text as names of columns.
-    judged.obsm[RESULT] = table.set_axis([str(name) for name in samples.categories], axis=1)
+    judged.obsm[RESULT_KEY] = table.set_axis([str(name) for name in samples.categories], axis=1)
     return table

@@ -14,13 +14,13 @@ from torch.nn import Parameter
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.averages import chosen
+from cellvae.inference.averages import select_genes
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
 from cellvae.inference.expression import get_normalized_expression
-from cellvae.inference.factors import FactorsRegions, HasFactors
-from cellvae.inference.genes import gene_positions, names_at
-from cellvae.inference.pass_over import Pass, evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.factors import RegionFactorModel, RegionFactorModule
+from cellvae.inference.genes import gene_positions, gene_names
+from cellvae.inference.pass_over import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def get_normalized_accessibility(
-    model: FactorsRegions,
+    model: RegionFactorModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     n_samples_overall: int | None = None,
@@ -106,41 +106,41 @@ def get_normalized_accessibility(
         )
     codes = batch_codes(model.registration, transform_batch)
     places = gene_positions(model.registration.genes, region_list)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     if n_samples_overall is not None:
         drawn = torch.randint(len(asked.cells), (n_samples_overall,))
         asked = asked._replace(cells=asked.cells[drawn])
-    regions = names_at(model.registration.genes, places)
+    regions = gene_names(model.registration.genes, places)
     whole: Any = model.adata if adata is None else adata
     cells = whole.obs_names[asked.cells.numpy()]
-    module: HasFactors = model.module
+    module: RegionFactorModule = model.module
     factors = module.region_factors if normalize_regions else None
     if normalize_regions and factors is None:
         raise InvalidOptionError(
             "Expected a model with region factors for normalize_regions=True; this one was made "
             "with region_factors=False."
         )
-    parts = accessible(model.module, asked, codes, use_z_mean, normalize_cells, factors, places)
+    parts = iter_accessibility(model.module, asked, codes, use_z_mean, normalize_cells, factors, places)
     import pandas as pd
 
     if threshold is None:
         values = np.empty((len(cells), len(regions)), dtype=np.float32)
-        with evaluating(model):
+        with eval_mode(model):
             for positions, part in parts:
                 values[positions] = part.cpu().numpy()
         if return_numpy:
             return values
         return pd.DataFrame(values, index=cells, columns=regions, copy=False)
-    with evaluating(model):
-        matrix = thresholded(parts, threshold)
+    with eval_mode(model):
+        matrix = threshold_to_csr(parts, threshold)
     if return_numpy:
         return matrix
     return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=regions)
 
 
-def accessible(
+def iter_accessibility(
     module: Any,
-    asked: Pass,
+    asked: CellPass,
     codes: list[int | None],
     use_z_mean: bool,
     normalize_cells: bool,
@@ -148,7 +148,7 @@ def accessible(
     places: Tensor | None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Probabilities of one batch of cells after another, [cells, regions]."""
-    for positions, batch in asked.batches():
+    for positions, batch in asked.iter_batches():
         latent = module.encode(batch)
         if use_z_mean:
             latent = latent._replace(sample=module.transform(latent.posterior.loc))
@@ -165,10 +165,10 @@ def accessible(
             total = total * latent.library.exp()
         if region_factors is not None:
             total = total * region_factors.sigmoid()
-        yield positions, chosen(total, places)
+        yield positions, select_genes(total, places)
 
 
-def thresholded(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> sparse.csr_matrix:
+def threshold_to_csr(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> sparse.csr_matrix:
     """Values of at least the threshold as a CSR matrix, without holding the dense one."""
     from scipy import sparse
 
@@ -179,7 +179,7 @@ def thresholded(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> spar
     return sparse.vstack(kept, format="csr")
 
 
-class HasScaleBias(Protocol):
+class RegionBiasModule(Protocol):
     """A network whose decoder ends in a bias for each region."""
 
     @property
@@ -188,7 +188,7 @@ class HasScaleBias(Protocol):
         ...
 
 
-class CountsFragments(HasDecoder, Protocol):
+class RegionBiasModel(DecoderModel, Protocol):
     """A trained model of fragments in regions."""
 
     module: Any
@@ -197,7 +197,7 @@ class CountsFragments(HasDecoder, Protocol):
 
 @check_arguments(only=INTEGERS)
 def get_fragment_accessibility(
-    model: CountsFragments,
+    model: RegionBiasModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     transform_batch: BatchChoice = None,
@@ -238,7 +238,7 @@ def get_fragment_accessibility(
         As :func:`get_normalized_expression` does.
     """
     model.check_trained()
-    with nullcontext() if normalize_regions else without_factors(model.module):
+    with nullcontext() if normalize_regions else ignore_region_bias(model.module):
         result = get_normalized_expression(
             model,
             adata,
@@ -259,7 +259,7 @@ def get_fragment_accessibility(
     return result
 
 
-def get_fragment_factors(model: CountsFragments) -> np.ndarray:
+def get_fragment_factors(model: RegionBiasModel) -> np.ndarray:
     """Factor of each region, on the scale of a natural logarithm.
 
     Parameters
@@ -277,13 +277,13 @@ def get_fragment_factors(model: CountsFragments) -> np.ndarray:
         If the model has not been trained.
     """
     model.check_trained()
-    module: HasScaleBias = model.module
+    module: RegionBiasModule = model.module
     factors: np.ndarray = module.region_bias.detach().cpu().numpy()
     return factors
 
 
 @contextmanager
-def without_factors(module: HasScaleBias) -> Iterator[None]:
+def ignore_region_bias(module: RegionBiasModule) -> Iterator[None]:
     """Context in which all regions have the same factor."""
     kept = module.region_bias.data
     module.region_bias.data = torch.zeros_like(kept)

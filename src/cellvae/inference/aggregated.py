@@ -12,8 +12,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-MOST_TERMS = 2**22
+MAX_ELEMENTS = 2**22
 """Densities of single dimensions that are held in memory at a time."""
 
 
 @check_arguments(only=INTEGERS)
 def get_aggregated_posterior(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -70,7 +70,7 @@ def get_aggregated_posterior(
         If no cells are asked for, or `dof` is not above 0.
     """
     check_dof(dof)
-    return mixture(*posteriors(model, adata, indices, batch_size, silent=silent), dof)
+    return make_mixture(*cell_posteriors(model, adata, indices, batch_size, silent=silent), dof)
 
 
 def check_dof(dof: float | None) -> None:
@@ -81,8 +81,8 @@ def check_dof(dof: float | None) -> None:
         )
 
 
-def posteriors(
-    model: HasEncoder,
+def cell_posteriors(
+    model: EncoderModel,
     adata: AnnData | None,
     indices: CellChoice,
     batch_size: int | None,
@@ -90,10 +90,10 @@ def posteriors(
     silent: bool = False,
 ) -> tuple[Float[Tensor, "cells latent"], Float[Tensor, "cells latent"]]:
     """Mean and standard deviation of the posterior of each cell, on the CPU."""
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     means, deviations = [], []
-    with evaluating(model):
-        for _, batch in asked.batches():
+    with eval_mode(model):
+        for _, batch in asked.iter_batches():
             posterior = model.module.encode(batch).posterior
             means.append(posterior.loc.cpu())
             deviations.append(posterior.stddev.cpu())
@@ -101,7 +101,7 @@ def posteriors(
     return torch.cat(means).clone(), torch.cat(deviations).clone()
 
 
-def mixture(
+def make_mixture(
     means: Float[Tensor, "cells latent"],
     deviations: Float[Tensor, "cells latent"],
     dof: float | None,
@@ -116,7 +116,7 @@ def mixture(
     return MixtureSameFamily(equal, Independent(one, 1, validate_args=False), validate_args=False)
 
 
-def log_density(
+def mixture_log_prob(
     mixed: MixtureSameFamily, points: Float[Tensor, "points latent"]
 ) -> Float[Tensor, " points"]:
     """Logarithm of the density of a mixture at points, a few of them at a time; nats."""
@@ -124,12 +124,12 @@ def log_density(
     parts = parts.base_dist
     n_components, n_latent = parts.mean.shape
     if isinstance(parts, Normal):
-        return normal_log_density(parts.loc, parts.scale, points)
-    step = max(1, MOST_TERMS // (n_components * n_latent))
+        return normal_mixture_log_prob(parts.loc, parts.scale, points)
+    step = max(1, MAX_ELEMENTS // (n_components * n_latent))
     return torch.cat([mixed.log_prob(few) for few in points.split(step)])
 
 
-def normal_log_density(
+def normal_mixture_log_prob(
     means: Float[Tensor, "cells latent"],
     deviations: Float[Tensor, "cells latent"],
     points: Float[Tensor, "points latent"],
@@ -145,7 +145,7 @@ def normal_log_density(
     constant += n_latent * math.log(2 * math.pi) / 2 + math.log(n_cells)
     squared, linear = (-precision / 2).T, (means * precision).T
     parts = []
-    for few in z.split(max(1, MOST_TERMS // n_cells)):
+    for few in z.split(max(1, MAX_ELEMENTS // n_cells)):
         exponent = torch.addmm(few.square() @ squared - constant, few, linear)
         parts.append(exponent.logsumexp(dim=1))
     return torch.cat(parts).to(points.dtype)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
-from cellvae.options import check_known
+from cellvae.options import check_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def checked_arguments(given: Mapping[str, Any] | None) -> dict[str, Any]:
     method = load_captum().IntegratedGradients.attribute
     known = [word for word in inspect.signature(method).parameters if word not in GIVEN]
     words = dict(given or {})
-    check_known(words, known, "ig_args")
+    check_kwargs(words, known, "ig_args")
     return words
 
 

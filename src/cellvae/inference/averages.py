@@ -9,14 +9,14 @@ from torch import Tensor
 
 from cellvae.contracts import Latent, Module
 from cellvae.distributions.normalized import CountDistribution
-from cellvae.inference.draws import decode, draw_latent, in_parts
-from cellvae.inference.joint import chosen_draws, weighted_draws
+from cellvae.inference.draws import decode_samples, sample_latent, iter_chunks
+from cellvae.inference.joint import resample_latent, weighted_samples
 
 
-class Wanted(NamedTuple):
+class ExpressionRequest(NamedTuple):
     """What is asked of each batch of cells."""
 
-    codes: list[int | None]
+    batch_codes: list[int | None]
     """Batches to decode for, averaged."""
     genes: Tensor | None
     """Positions of the genes, None for all."""
@@ -27,19 +27,19 @@ class Wanted(NamedTuple):
     importance: bool = False
 
 
-def mean_expression(module: Module[Any], batch: Any, wanted: Wanted) -> Tensor:
+def mean_expression(module: Module[Any], batch: Any, wanted: ExpressionRequest) -> Tensor:
     """Expression of a batch of cells, averaged over draws, [cells, genes]."""
     weights = None
     if not wanted.importance:
-        latent = draw_latent(module, batch, wanted.n_samples)
+        latent = sample_latent(module, batch, wanted.n_samples)
     elif wanted.n_samples > 1:
         encoded = module.encode(batch)
-        latent, logs = weighted_draws(module, batch, encoded, wanted.n_samples)
+        latent, logs = weighted_samples(module, batch, encoded, wanted.n_samples)
         weights = logs.softmax(dim=0).to(latent.sample.dtype)
     else:
-        latent = chosen_draws(module, batch, module.encode(batch))
+        latent = resample_latent(module, batch, module.encode(batch))
     total: Tensor | None = None
-    for samples, values in decoded_parts(module, latent, batch, wanted):
+    for samples, values in iter_decoded(module, latent, batch, wanted):
         if weights is not None:
             values *= weights[samples].unsqueeze(-1)
         part = values.sum(dim=0)
@@ -48,26 +48,26 @@ def mean_expression(module: Module[Any], batch: Any, wanted: Wanted) -> Tensor:
     return total if weights is not None else total.div_(len(latent.sample))
 
 
-def decoded_parts(
-    module: Module[Any], latent: Latent, batch: Any, wanted: Wanted
+def iter_decoded(
+    module: Module[Any], latent: Latent, batch: Any, wanted: ExpressionRequest
 ) -> Iterator[tuple[slice, Tensor]]:
     """Expression for a few draws at a time, [samples, cells, genes], averaged over batches."""
-    for samples, few in in_parts(latent, wanted.n_decoded):
+    for samples, few in iter_chunks(latent, wanted.n_decoded):
         total: Tensor | None = None
-        for code in wanted.codes:
-            values = expression_of(decode(module, few, batch, code), wanted)
+        for code in wanted.batch_codes:
+            values = select_expression(decode_samples(module, few, batch, code), wanted)
             total = values if total is None else total.add_(values)
         assert total is not None
-        yield samples, total.div_(len(wanted.codes))
+        yield samples, total.div_(len(wanted.batch_codes))
 
 
-def expression_of(counts: CountDistribution, wanted: Wanted) -> Tensor:
+def select_expression(counts: CountDistribution, wanted: ExpressionRequest) -> Tensor:
     """Expression in a decoded distribution, of the genes asked for and scaled."""
     if wanted.library_size == "latent":
-        return chosen(counts.get_normalized("mu"), wanted.genes)
-    return chosen(counts.get_normalized("scale"), wanted.genes) * wanted.library_size
+        return select_genes(counts.get_normalized("mu"), wanted.genes)
+    return select_genes(counts.get_normalized("scale"), wanted.genes) * wanted.library_size
 
 
-def chosen(values: Tensor, genes: Tensor | None) -> Tensor:
+def select_genes(values: Tensor, genes: Tensor | None) -> Tensor:
     """Values of these genes, in this order."""
     return values if genes is None else values[..., genes.to(values.device)]

@@ -10,8 +10,8 @@ from torch import nn
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
-class EmbedsBatches(Protocol):
+class BatchEmbeddingModule(Protocol):
     """A network that may have a learned vector for each batch."""
 
     batch_embedding: nn.Embedding | None
 
 
-class HasBatchVectors(HasEncoder, Protocol):
+class BatchEmbeddingModel(EncoderModel, Protocol):
     """A trained model whose network may have a learned vector for each batch."""
 
     module: Any
@@ -35,7 +35,7 @@ class HasBatchVectors(HasEncoder, Protocol):
 
 @check_arguments(only=INTEGERS)
 def get_batch_representation(
-    model: HasBatchVectors,
+    model: BatchEmbeddingModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -69,8 +69,8 @@ def get_batch_representation(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
-    module: EmbedsBatches = model.module
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    module: BatchEmbeddingModule = model.module
     if module.batch_embedding is None:
         raise InvalidOptionError(
             "Expected a model with learned vectors of batches; this one reads batches as "
@@ -78,7 +78,7 @@ def get_batch_representation(
         )
     values = np.empty((len(asked.cells), module.batch_embedding.embedding_dim), dtype=np.float32)
     kept = torch.from_numpy(values)
-    with evaluating(model):
-        for positions, batch in asked.batches():
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
             kept[positions] = module.batch_embedding(batch.batch.squeeze(-1)).cpu()
     return values

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @final
-class Moments:
+class CorrelationMoments:
     """Sums over draws that Pearson's coefficients are made of, in double precision."""
 
     def __init__(self, n_genes: int) -> None:

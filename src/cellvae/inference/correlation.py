@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.distributions import Gamma
 
 from cellvae.distributions import NegativeBinomial
-from cellvae.distributions.density import LEAST, MOST
+from cellvae.distributions.density import MIN_MEAN, MAX_INVERSE_DISPERSION
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.coefficients import Moments, RankedDraws
+from cellvae.inference.coefficients import CorrelationMoments, RankedDraws
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
-from cellvae.inference.draws import decode, draw_latent, in_parts
-from cellvae.inference.pass_over import Pass, evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.draws import decode_samples, sample_latent, iter_chunks
+from cellvae.inference.pass_over import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-MOST_RANKED = 20_000
+MAX_RANKED = 20_000
 """Draws among which others have their rank."""
 
 
 @check_arguments(only=INTEGERS)
 def get_feature_correlation_matrix(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     n_samples: int = 10,
@@ -102,22 +102,22 @@ def get_feature_correlation_matrix(
             f"{did_you_mean(str(correlation_type), ['spearman', 'pearson'])}"
         )
     codes = batch_codes(model.registration, transform_batch)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     if len(asked.cells) * n_samples < 2:
         raise InvalidOptionError(
             "Expected at least two draws to correlate; got one cell with n_samples=1."
         )
     of_kind = spearman if correlation_type == "spearman" else pearson
     size = float(rna_size_factor)
-    with evaluating(model):
-        each = [of_kind(model, asked, Wanted(n_samples, size, code)) for code in codes]
+    with eval_mode(model):
+        each = [of_kind(model, asked, CorrelationRequest(n_samples, size, code)) for code in codes]
     import pandas as pd
 
     genes = list(model.registration.genes)
     return pd.DataFrame(np.mean(each, axis=0), index=genes, columns=genes)
 
 
-class Wanted(NamedTuple):
+class CorrelationRequest(NamedTuple):
     """What is drawn for each cell."""
 
     n_samples: int
@@ -127,49 +127,49 @@ class Wanted(NamedTuple):
     """Batch that cells are decoded for."""
 
 
-def pearson(model: HasDecoder, asked: Pass, wanted: Wanted) -> np.ndarray:
+def pearson(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> np.ndarray:
     """Coefficients of Pearson."""
-    moments = Moments(model.registration.n_genes)
-    for part in draws(model, asked, wanted):
+    moments = CorrelationMoments(model.registration.n_genes)
+    for part in iter_expression_draws(model, asked, wanted):
         moments.add(part)
     return moments.coefficients()
 
 
-def spearman(model: HasDecoder, asked: Pass, wanted: Wanted) -> np.ndarray:
+def spearman(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> np.ndarray:
     """Coefficients of Spearman: those of Pearson for ranks."""
     n_draws, n_genes = len(asked.cells) * wanted.n_samples, model.registration.n_genes
-    moments = Moments(n_genes)
-    if n_draws <= MOST_RANKED:
-        parts = [*draws(model, asked, wanted)]
+    moments = CorrelationMoments(n_genes)
+    if n_draws <= MAX_RANKED:
+        parts = [*iter_expression_draws(model, asked, wanted)]
         ranked = RankedDraws(n_genes, n_draws)
         for part in parts:
             ranked.add(part)
         for part in parts:
             moments.add(ranked.ranks(part))
         return moments.coefficients()
-    chosen = torch.randint(len(asked.cells), (MOST_RANKED,))
+    chosen = torch.randint(len(asked.cells), (MAX_RANKED,))
     some = asked._replace(cells=asked.cells[chosen])
-    ranked = RankedDraws(n_genes, MOST_RANKED)
-    for part in draws(model, some, wanted._replace(n_samples=1)):
+    ranked = RankedDraws(n_genes, MAX_RANKED)
+    for part in iter_expression_draws(model, some, wanted._replace(n_samples=1)):
         ranked.add(part)
-    for part in draws(model, asked, wanted):
+    for part in iter_expression_draws(model, asked, wanted):
         moments.add(ranked.ranks(part))
     return moments.coefficients()
 
 
-def draws(model: HasDecoder, asked: Pass, wanted: Wanted) -> Iterator[Tensor]:
+def iter_expression_draws(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> Iterator[Tensor]:
     """Draws of expression, [draws, genes], part by part."""
-    for _, batch in asked.batches():
-        latent = draw_latent(model.module, batch, wanted.n_samples)
-        for _, few in in_parts(latent, model.registration.n_genes):
-            counts = decode(model.module, few, batch, wanted.code)
-            yield denoised(counts, wanted.size).flatten(0, -2).cpu()
+    for _, batch in asked.iter_batches():
+        latent = sample_latent(model.module, batch, wanted.n_samples)
+        for _, few in iter_chunks(latent, model.registration.n_genes):
+            counts = decode_samples(model.module, few, batch, wanted.code)
+            yield denoised_expression(counts, wanted.size).flatten(0, -2).cpu()
 
 
-def denoised(counts: CountDistribution, size: float) -> Tensor:
+def denoised_expression(counts: CountDistribution, size: float) -> Tensor:
     """Expression drawn without the noise of counting, at a size."""
     rate = counts.get_normalized("scale") * size
     if not isinstance(counts, NegativeBinomial):
         return rate
-    theta = counts.theta.clamp(LEAST, MOST)
+    theta = counts.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
     return Gamma(theta, theta / rate, validate_args=False).sample()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.data.observations import as_categories
+from cellvae.data.observations import to_categorical
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.inference.criticism_expression import (
     Thresholds,
@@ -19,17 +19,17 @@ from cellvae.inference.criticism_expression import (
     leiden_clusters,
     rank_genes,
 )
-from cellvae.inference.pass_over import pass_over
+from cellvae.inference.pass_over import plan_pass
 from cellvae.inference.predictive import (
-    RAW,
-    Seen,
+    RAW_COUNTS_FIELD,
+    PPCStatistics,
     check_models,
     draw_counts,
     interval_error,
-    raw_counts,
-    seen_in,
+    raw_counts_column,
+    ppc_statistics,
 )
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """Levels of the intervals that calibration is shown for."""
 
-LOWER = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
-QUANTILES = (*LOWER, *(round(1 - quantile, 3) for quantile in reversed(LOWER)))
+LOWER_IS_BETTER = (0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175)
+QUANTILES = (*LOWER_IS_BETTER, *(round(1 - quantile, 3) for quantile in reversed(LOWER_IS_BETTER)))
 """Bounds of the intervals that calibration is judged by."""
 
 INSTEAD = {
@@ -102,7 +102,7 @@ class PosteriorPredictiveCheck:
     def __init__(
         self,
         adata: AnnData,
-        models_dict: Mapping[str, HasDecoder],
+        models_dict: Mapping[str, DecoderModel],
         count_layer_key: str | None = None,
         n_samples: int = 10,
         indices: CellChoice = None,
@@ -123,14 +123,14 @@ class PosteriorPredictiveCheck:
         self.n_samples = n_samples
         self.genes = next(iter(self.models.values())).registration.genes
         self.passes = {
-            name: pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+            name: plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
             for name, model in self.models.items()
         }
         self.cells: Tensor = next(iter(self.passes.values())).cells
         first = next(iter(self.models.values()))
-        self.raw = raw_counts(adata, count_layer_key, first.registration)
+        self.raw_counts = raw_counts_column(adata, count_layer_key, first.registration)
         self.metrics: dict[str, Any] = {}
-        self.seen: dict[str, Seen] = {}
+        self.statistics: dict[str, PPCStatistics] = {}
 
     def coefficient_of_variation(self, dim: Literal["cells", "features"] = "cells") -> pd.DataFrame:
         """Standard deviation divided by the mean: measured, and drawn (a mean over draws).
@@ -150,14 +150,14 @@ class PosteriorPredictiveCheck:
             raise InvalidOptionError(
                 f"Expected dim to be 'cells' or 'features'; got {dim!r}.{hint}"
             )
-        self.look()
+        self.run_passes()
         if dim == "cells":
-            values = {name: seen.variation_of_genes for name, seen in self.seen.items()}
-            values[RAW] = np.nan_to_num(values[RAW])
-            return self.kept("cv_gene", values, list(self.genes))
-        values = {name: seen.variation_of_cells for name, seen in self.seen.items()}
-        values[RAW] = np.nan_to_num(values[RAW])
-        return self.kept("cv_cell", values, self.adata.obs_names[self.cells.numpy()])
+            values = {name: seen.variation_of_genes for name, seen in self.statistics.items()}
+            values[RAW_COUNTS_FIELD] = np.nan_to_num(values[RAW_COUNTS_FIELD])
+            return self.store_table("cv_gene", values, list(self.genes))
+        values = {name: seen.variation_of_cells for name, seen in self.statistics.items()}
+        values[RAW_COUNTS_FIELD] = np.nan_to_num(values[RAW_COUNTS_FIELD])
+        return self.store_table("cv_cell", values, self.adata.obs_names[self.cells.numpy()])
 
     def zero_fraction(self) -> pd.DataFrame:
         """Share of the cells without a count of a gene: measured, and drawn.
@@ -166,9 +166,9 @@ class PosteriorPredictiveCheck:
         -------
         DataFrame [genes, "Raw" and models].
         """
-        self.look()
-        values = {name: seen.zero_fraction for name, seen in self.seen.items()}
-        return self.kept("zero_fraction", values, list(self.genes))
+        self.run_passes()
+        values = {name: seen.zero_fraction for name, seen in self.statistics.items()}
+        return self.store_table("zero_fraction", values, list(self.genes))
 
     def calibration(self, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
         """Share of the measured counts within the central interval of each level.
@@ -185,9 +185,9 @@ class PosteriorPredictiveCheck:
             raise InvalidOptionError(
                 f"Expected levels of intervals above 0 and below 1; got {asked}."
             )
-        self.look()
-        values = {n: s.ranks.coverage(asked) for n, s in self.seen.items() if n != RAW}
-        return self.kept("calibration_curve", values, asked, index_name="level")
+        self.run_passes()
+        values = {n: s.ranks.coverage(asked) for n, s in self.statistics.items() if n != RAW_COUNTS_FIELD}
+        return self.store_table("calibration_curve", values, asked, index_name="level")
 
     def calibration_error(
         self,
@@ -221,17 +221,17 @@ class PosteriorPredictiveCheck:
         if not randomized:
             errors = {
                 name: interval_error(
-                    model, self.passes[name], self.raw, self.n_samples, bounds.tolist()
+                    model, self.passes[name], self.raw_counts, self.n_samples, bounds.tolist()
                 )
                 for name, model in self.models.items()
             }
             self.metrics["calibration"] = pd.DataFrame(errors, index=["features"])
             return pd.Series(errors, name="calibration_error")
-        self.look()
+        self.run_passes()
         errors = {}
         n = len(bounds) // 2
         for name in self.models:
-            below = self.seen[name].ranks.below(bounds)
+            below = self.statistics[name].ranks.below(bounds)
             coverage, level = (x[::-1][:n] - x[:n] for x in (below, bounds))
             errors[name] = float(np.mean((coverage - level) ** 2))
         return pd.Series(errors, name="calibration_error")
@@ -286,7 +286,7 @@ class PosteriorPredictiveCheck:
         measured: list[pd.DataFrame] | None = None
         draws: dict[str, list[list[pd.DataFrame]]] = {}
         for name, model in self.models.items():
-            counts, drawn = draw_counts(model, self.passes[name], self.raw, n_samples)
+            counts, drawn = draw_counts(model, self.passes[name], self.raw_counts, n_samples)
             if groups is None:
                 groups = leiden_clusters(counts, cell_scale_factor)
                 check_groups(groups, "the Leiden clusters")
@@ -308,7 +308,7 @@ class PosteriorPredictiveCheck:
 
     def groups_of(self, key: str) -> pd.Series:
         """Group of each of the cells as categories, those that no cell has left out."""
-        groups = as_categories(self.adata, key).iloc[self.cells.numpy()]
+        groups = to_categorical(self.adata, key).iloc[self.cells.numpy()]
         groups = groups.cat.remove_unused_categories().reset_index(drop=True)
         check_groups(groups, f"adata.obs['{key}']")
         return groups
@@ -328,18 +328,18 @@ class PosteriorPredictiveCheck:
             raise AttributeError(f"PosteriorPredictiveCheck has no {name}: {INSTEAD[name]}")
         raise AttributeError(f"'PosteriorPredictiveCheck' object has no attribute '{name}'")
 
-    def look(self) -> None:
+    def run_passes(self) -> None:
         """Make the passes over the cells, unless they were made."""
-        if self.seen:
+        if self.statistics:
             return
-        found: dict[str, Seen] = {}
+        found: dict[str, PPCStatistics] = {}
         for name, model in self.models.items():
-            raw, drawn = seen_in(model, self.passes[name], self.raw, self.n_samples)
-            found.setdefault(RAW, raw)
+            raw, drawn = ppc_statistics(model, self.passes[name], self.raw_counts, self.n_samples)
+            found.setdefault(RAW_COUNTS_FIELD, raw)
             found[name] = drawn
-        self.seen = found
+        self.statistics = found
 
-    def kept(
+    def store_table(
         self,
         name: str,
         values: Mapping[str, NDArray[np.float64]],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
-from cellvae.evaluation.predictive import agreement
+from cellvae.evaluation.predictive import compare_statistics
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.criticism import PosteriorPredictiveCheck
 from cellvae.inference.criticism_tables import (
@@ -18,8 +18,8 @@ from cellvae.inference.criticism_tables import (
     sorted_summary,
     split_positions,
 )
-from cellvae.inference.predictive import RAW
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.predictive import RAW_COUNTS_FIELD
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ TITLES = {
     "cv_cell": "Coefficient of variation of cells",
     "zero_fraction": "Share of zeros of genes",
 }
-FILE = "criticism_report.md"
+REPORT_FILE = "criticism_report.md"
 TABLES = "metrics.json"
 """File of scvi-tools with the tables of a model card."""
-FIGURE = "criticism_report.png"
+FIGURE_FILE = "criticism_report.png"
 
 
 @check_arguments(only=INTEGERS)
 def create_criticism_report(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     skip_metrics: Collection[str] = (),
     n_samples: int = 5,
@@ -131,22 +131,22 @@ def create_criticism_report(
         f"{len(check.cells):,} cells, {len(check.genes):,} genes, {n_samples} draws for each cell.",
     ]
     for part in wanted:
-        lines += section(check, part, name, label_key)
+        lines += report_section(check, part, name, label_key)
     text = "\n".join(lines) + "\n"
     if not cells.is_view:
         add_columns(check, cells, name)
     if save_folder is not None:
         folder = Path(save_folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
         parts = split_positions(model, check) if adata is None or adata is model.adata else {}
         tables = card_tables(check, name, parts)
         (folder / TABLES).write_text(json.dumps(tables, indent=4), encoding="utf-8")
-        save_figure(check, name, folder / FIGURE)
+        save_figure(check, name, folder / FIGURE_FILE)
     return text
 
 
-def section(
+def report_section(
     check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None
 ) -> list[str]:
     """Lines of one part of the report."""
@@ -186,8 +186,8 @@ def section(
         "zero_fraction": check.zero_fraction,
     }
     table = tables[part]()
-    scores = agreement(table[RAW].to_numpy(), table[name].to_numpy())
-    means = {"measured (mean)": table[RAW].mean(), "drawn (mean)": table[name].mean()}
+    scores = compare_statistics(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy())
+    means = {"measured (mean)": table[RAW_COUNTS_FIELD].mean(), "drawn (mean)": table[name].mean()}
     return ["", f"## {TITLES[part]}", "", *markdown(pd.DataFrame([means | scores]))]
 
 
@@ -209,6 +209,6 @@ def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
             calibration_curve(table.index.to_numpy(), table[name].to_numpy(), ax, label=name)
         else:
             table = check.metrics[part]
-            ppc_scatter(table[RAW].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part])
+            ppc_scatter(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part])
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.evaluation.predictive import agreement
+from cellvae.evaluation.predictive import compare_statistics
 from cellvae.inference.criticism import PosteriorPredictiveCheck
-from cellvae.inference.predictive import RAW
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.predictive import RAW_COUNTS_FIELD
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ def sorted_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_positions(
-    model: HasDecoder, check: PosteriorPredictiveCheck
+    model: DecoderModel, check: PosteriorPredictiveCheck
 ) -> dict[str, NDArray[np.bool_]]:
     """Which of the cells of a check are for training and validation; none where one is empty."""
     split = getattr(model, "split", None)
@@ -75,8 +75,8 @@ def agreement_table(
     import pandas as pd
 
     masks = parts or {"Training": np.ones(len(table), dtype=bool)}
-    measured, drawn = table[RAW].to_numpy(), table[name].to_numpy()
-    scores = {part: agreement(measured[mask], drawn[mask]) for part, mask in masks.items()}
+    measured, drawn = table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy()
+    scores = {part: compare_statistics(measured[mask], drawn[mask]) for part, mask in masks.items()}
     columns = {
         f"{part} Value": [values[metric] for metric in AGREEMENT] for part, values in scores.items()
     }
@@ -94,7 +94,7 @@ def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> N
         if part not in check.metrics:
             continue
         table = check.metrics[part]
-        ratio = (table[name] / (table[name] + table[RAW])).to_numpy()
+        ratio = (table[name] / (table[name] + table[RAW_COUNTS_FIELD])).to_numpy()
         where = check.cells.numpy() if part == "cv_cell" else frame.index.get_indexer(table.index)
         values = np.full(len(frame), np.nan)
         values[where] = ratio

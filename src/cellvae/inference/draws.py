@@ -12,11 +12,11 @@ from torch import Tensor
 from cellvae.contracts import Latent, Module
 from cellvae.distributions.normalized import CountDistribution
 
-MOST_DECODED = 2**21
+MAX_DECODED_ELEMENTS = 2**21
 """Values decoded at a time, so that memory does not grow with the number of draws."""
 
 
-class Draws(NamedTuple):
+class PosteriorSamples(NamedTuple):
     """Draws of the latent of a batch of cells, and the counts that each of them stands for."""
 
     latent: Latent
@@ -35,9 +35,9 @@ class Draws(NamedTuple):
         return self.counts.get_normalized("mu")
 
 
-def draw(
+def sample_posterior(
     module: Module[Any], batch: Any, n_samples: int = 1, transform_batch: int | None = None
-) -> Draws:
+) -> PosteriorSamples:
     """Draws of the latent of cells, decoded as if the cells came from a batch.
 
     Random numbers come from torch's global generator. Use it within
@@ -59,28 +59,28 @@ def draw(
     --------
     >>> draw(model.module, batch, n_samples=25, transform_batch=1).scales  # doctest: +SKIP
     """
-    latent = draw_latent(module, batch, n_samples)
-    return Draws(latent, decode(module, latent, batch, transform_batch))
+    latent = sample_latent(module, batch, n_samples)
+    return PosteriorSamples(latent, decode_samples(module, latent, batch, transform_batch))
 
 
-def draw_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent:
+def sample_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent:
     """Posterior of cells with draws of latent and size, [samples, cells, ...]."""
     latent = module.encode(batch)
     if n_samples == 1:
         return latent._replace(
-            sample=latent.sample.unsqueeze(0), library=latent.library.unsqueeze(0)
+            sample=latent.sample.unsqueeze(0), library=latent.log_library.unsqueeze(0)
         )
     samples = torch.Size([n_samples])
-    library = latent.library_posterior
+    library = latent.log_library_posterior
     return latent._replace(
         sample=module.transform(latent.posterior.sample(samples)),
-        library=latent.library.expand(*samples, *latent.library.shape)
+        library=latent.log_library.expand(*samples, *latent.log_library.shape)
         if library is None
         else library.sample(samples),
     )
 
 
-def decode(
+def decode_samples(
     module: Module[Any], latent: Latent, batch: Any, transform_batch: int | None = None
 ) -> CountDistribution:
     """Distribution of the counts of these draws if the cells came from a batch.
@@ -93,10 +93,10 @@ def decode(
     return counts
 
 
-def in_parts(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
+def iter_chunks(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
     """Draws in parts, each of a size that can be decoded with little memory."""
     n_samples, n_cells = latent.sample.shape[:2]
-    step = max(1, MOST_DECODED // (n_cells * n_genes))
+    step = max(1, MAX_DECODED_ELEMENTS // (n_cells * n_genes))
     for first in range(0, n_samples, step):
         part = slice(first, min(first + step, n_samples))
-        yield part, latent._replace(sample=latent.sample[part], library=latent.library[part])
+        yield part, latent._replace(sample=latent.sample[part], library=latent.log_library[part])

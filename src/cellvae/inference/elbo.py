@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import batches_of, evaluating
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import iter_cell_batches, eval_mode
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @overload
 def get_elbo(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     batch_size: int | None = ...,
@@ -31,7 +31,7 @@ def get_elbo(
 
 @overload
 def get_elbo(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     batch_size: int | None = ...,
@@ -42,7 +42,7 @@ def get_elbo(
 
 @check_arguments(only=INTEGERS)
 def get_elbo(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -77,14 +77,14 @@ def get_elbo(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
+    reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
     elbo = -(reconstruction + kl + kl_global / len(kl))
     return np.float64(elbo.mean().item()) if return_mean else elbo.numpy()
 
 
 @check_arguments(only=INTEGERS)
 def get_reconstruction_error(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -117,23 +117,23 @@ def get_reconstruction_error(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, _, _ = losses(model, adata, indices, batch_size)
+    reconstruction, _, _ = per_cell_losses(model, adata, indices, batch_size)
     if return_mean:
         return {"reconstruction_loss": np.float64(reconstruction.mean().item())}
     return {"reconstruction_loss": reconstruction.numpy()}
 
 
-def losses(
-    model: HasEncoder, adata: AnnData | None, indices: CellChoice, batch_size: int | None
+def per_cell_losses(
+    model: EncoderModel, adata: AnnData | None, indices: CellChoice, batch_size: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
     reconstruction, kl, kl_global = [], [], []
-    batches = batches_of(model, adata, indices, batch_size, counts=True, encoded=True)
-    with evaluating(model):
+    batches = iter_cell_batches(model, adata, indices, batch_size, counts=True, encoded=True)
+    with eval_mode(model):
         one = torch.ones((), device=model.device)
         for batch in batches:
             loss = model.module.loss(batch, one)
             reconstruction.append(loss.reconstruction.double().cpu())
-            kl.append(loss.kl.double().cpu())
+            kl.append(loss.kl_local.double().cpu())
             kl_global.append(loss.kl_global.double().cpu())
     return torch.cat(reconstruction), torch.cat(kl), torch.stack(kl_global).mean()

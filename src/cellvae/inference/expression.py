@@ -14,21 +14,21 @@ import torch
 from cellvae.data.matrix_file import MatrixFile, check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.averages import Wanted, decoded_parts, mean_expression
+from cellvae.inference.averages import ExpressionRequest, iter_decoded, mean_expression
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
-from cellvae.inference.differential.pool import Pool, draw_pool, parts_of
+from cellvae.inference.differential.pool import PosteriorPool, sample_pool, parts_of
 from cellvae.inference.differential.resampling import resample_pool
-from cellvae.inference.draws import draw_latent
+from cellvae.inference.draws import sample_latent
 from cellvae.inference.expression_arguments import (
     check_library_size,
     check_samples,
     check_weights,
 )
-from cellvae.inference.genes import gene_positions, names_at
+from cellvae.inference.genes import gene_positions, gene_names
 from cellvae.inference.importance_options import ImportanceOptions, importance_options
-from cellvae.inference.pass_over import Pass, evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
-from cellvae.options import check_arguments, check_known
+from cellvae.inference.pass_over import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
+from cellvae.options import check_arguments, check_kwargs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def get_normalized_expression(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     transform_batch: BatchChoice = None,
@@ -130,15 +130,15 @@ def get_normalized_expression(
         importance_weighting_kwargs, weights, n_samples_overall, to_file=out is not None
     )
     path = None if out is None else check_new_file(out)
-    wanted = Wanted(
-        codes=batch_codes(model.registration, transform_batch),
+    wanted = ExpressionRequest(
+        batch_codes=batch_codes(model.registration, transform_batch),
         genes=gene_positions(model.registration.genes, gene_list),
         library_size=library_size,
         n_samples=n_samples,
         n_decoded=model.registration.n_genes,
         importance=weights == "importance",
     )
-    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=wanted.importance)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=wanted.importance)
     if by_population is not None:
         assert n_samples_overall is not None
         pool = draw_population(model, adata, asked, n_samples_overall, by_population, batch_size)
@@ -146,21 +146,21 @@ def get_normalized_expression(
     elif n_samples_overall is not None:
         chosen = torch.randint(len(asked.cells), (n_samples_overall,))
         asked = asked._replace(cells=asked.cells[chosen])
-    genes = names_at(model.registration.genes, wanted.genes)
+    genes = gene_names(model.registration.genes, wanted.genes)
     whole: Any = model.adata if adata is None else adata
     cells = whole.obs_names[asked.cells.numpy()]
     if path is not None:
-        with MatrixFile(path, cells, genes) as file, evaluating(model):
-            for positions, batch in asked.batches():
+        with MatrixFile(path, cells, genes) as file, eval_mode(model):
+            for positions, batch in asked.iter_batches():
                 file.write(positions, mean_expression(model.module, batch, wanted).cpu().numpy())
         return path
     if n_samples > 1 and not return_mean:
-        return all_draws(model, asked, wanted, len(genes))
+        return expression_samples(model, asked, wanted, len(genes))
     values = np.empty((len(cells), len(genes)), dtype=np.float32)
     kept = torch.from_numpy(values)
-    with evaluating(model):
+    with eval_mode(model):
         parts = (
-            ((at, mean_expression(model.module, batch, wanted)) for at, batch in asked.batches())
+            ((at, mean_expression(model.module, batch, wanted)) for at, batch in asked.iter_batches())
             if by_population is None
             else expression_of_pool(model.module, pool, wanted)
         )
@@ -190,7 +190,7 @@ def population_weights(
     known = [f.name for f in fields(ImportanceOptions)]
     # A misspelt argument of another name ends here, too.
     own = inspect.signature(get_normalized_expression).parameters
-    check_known(words, [*known, *list(own)[1:]], "get_normalized_expression()")
+    check_kwargs(words, [*known, *list(own)[1:]], "get_normalized_expression()")
     options = importance_options(nested if nested and not words else words, weights)
     if options is not None and (n_samples_overall is None or to_file):
         raise InvalidOptionError(
@@ -202,39 +202,39 @@ def population_weights(
 
 
 def draw_population(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None,
-    asked: Pass,
+    asked: CellPass,
     n_draws: int,
     options: ImportanceOptions,
     batch_size: int | None,
-) -> Pool:
+) -> PosteriorPool:
     """Draws of the cells of a pass, chosen by weights over all of them."""
     population = asked.cells.numpy()
-    with evaluating(model):
-        pool = draw_pool(model.module, asked, [population], n_draws, importance=False)
+    with eval_mode(model):
+        pool = sample_pool(model.module, asked, [population], n_draws, importance=False)
         return resample_pool(model, adata, [population], pool, options, batch_size)
 
 
 def expression_of_pool(
-    module: Any, pool: Pool, wanted: Wanted
+    module: Any, pool: PosteriorPool, wanted: ExpressionRequest
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Expression of draws, some of them at a time, [draws, genes]."""
     for draws, latent, batch in parts_of(pool, 0, wanted.n_decoded):
         single = latent._replace(
-            sample=latent.sample.unsqueeze(0), library=latent.library.unsqueeze(0)
+            sample=latent.sample.unsqueeze(0), library=latent.log_library.unsqueeze(0)
         )
-        for _, values in decoded_parts(module, single, batch, wanted):
+        for _, values in iter_decoded(module, single, batch, wanted):
             yield draws, values[0]
 
 
-def all_draws(model: HasDecoder, asked: Pass, wanted: Wanted, n_genes: int) -> np.ndarray:
+def expression_samples(model: DecoderModel, asked: CellPass, wanted: ExpressionRequest, n_genes: int) -> np.ndarray:
     """Expression for every draw, [samples, cells, genes]."""
     shape = (wanted.n_samples, len(asked.cells), n_genes)
     kept = torch.empty(shape, dtype=torch.float32)
-    with evaluating(model):
-        for positions, batch in asked.batches():
-            latent = draw_latent(model.module, batch, wanted.n_samples)
-            for samples, values in decoded_parts(model.module, latent, batch, wanted):
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            latent = sample_latent(model.module, batch, wanted.n_samples)
+            for samples, values in iter_decoded(model.module, latent, batch, wanted):
                 kept[samples, positions] = values.cpu()
     return kept.numpy()

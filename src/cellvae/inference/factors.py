@@ -10,8 +10,8 @@ from torch import nn
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder, HasEncoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel, EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
-class HasFactors(Protocol):
+class RegionFactorModule(Protocol):
     """A network that may have a learned factor for each region."""
 
     region_factors: nn.Parameter | None
 
 
-class FactorsRegions(HasDecoder, Protocol):
+class RegionFactorModel(DecoderModel, Protocol):
     """A trained model of regions."""
 
     module: Any
@@ -35,7 +35,7 @@ class FactorsRegions(HasDecoder, Protocol):
 
 @check_arguments(only=INTEGERS)
 def get_depth_factors(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -69,15 +69,15 @@ def get_depth_factors(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     factors = torch.empty(len(asked.cells))
-    with evaluating(model):
-        for positions, batch in asked.batches():
-            factors[positions] = model.module.encode(batch).library.exp().squeeze(-1).cpu()
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            factors[positions] = model.module.encode(batch).log_library.exp().squeeze(-1).cpu()
     return factors.numpy()
 
 
-def get_region_factors(model: FactorsRegions) -> np.ndarray:
+def get_region_factors(model: RegionFactorModel) -> np.ndarray:
     """Chance that an accessible region is detected, as far as it goes with the region.
 
     Parameters
@@ -97,7 +97,7 @@ def get_region_factors(model: FactorsRegions) -> np.ndarray:
         If the model was made with `region_factors=False`.
     """
     model.check_trained()
-    module: HasFactors = model.module
+    module: RegionFactorModule = model.module
     if module.region_factors is None:
         raise InvalidOptionError(
             "Expected a model with region factors; this one was made with region_factors=False."

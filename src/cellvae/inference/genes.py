@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, many, named
+from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, count_noun, quote_names
 
 
 def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> Tensor | None:
@@ -38,12 +38,12 @@ def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> T
     if unknown:
         raise UnknownKeyError(
             f"Expected names of genes that the model knows; "
-            f"got {many(len(unknown), 'other')}: {named(unknown)}."
+            f"got {count_noun(len(unknown), 'other')}: {quote_names(unknown)}."
             f"{did_you_mean(str(unknown[0]), genes)}"
         )
     return torch.from_numpy(np.array([places[name] for name in asked], dtype=np.int64))
 
 
-def names_at(genes: tuple[str, ...], positions: Tensor | None) -> list[str]:
+def gene_names(genes: tuple[str, ...], positions: Tensor | None) -> list[str]:
     """Names of the genes at these positions."""
     return [*genes] if positions is None else [genes[place] for place in positions.tolist()]

@@ -17,8 +17,8 @@ from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.marginal import check_draws, log_marginal
-from cellvae.inference.pass_over import Pass, evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-MOST_TERMS = 2**23
+MAX_ELEMENTS = 2**23
 """Densities of single counts that are held in memory at a time."""
 
 
 @check_arguments(only=INTEGERS)
 def get_importance_weights(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None,
     indices: CellChoice,
     qz: Normal,
@@ -93,15 +93,15 @@ def get_importance_weights(
         If shapes do not fit each other, or a number is below 1.
     """
     check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     check_shapes(qz, zs, len(asked.cells), max_cells)
     anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
     qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)
     asked = asked._replace(cells=asked.cells[anchors])
-    with evaluating(model):
+    with eval_mode(model):
         logs = log_importance(model, asked, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
         if truncation:
-            logs = truncated(logs)
+            logs = truncate_log_weights(logs)
         weights: np.ndarray = logs.softmax(dim=0).reshape(zs.shape[:-1]).cpu().numpy()
     return weights
 
@@ -119,8 +119,8 @@ def check_shapes(qz: Normal, zs: Tensor, n_cells: int, max_cells: int) -> None:
 
 
 def log_importance(
-    model: HasEncoder,
-    anchors: Pass,
+    model: EncoderModel,
+    anchors: CellPass,
     qz: Normal,
     px: CountDistribution,
     zs: Tensor,
@@ -131,7 +131,7 @@ def log_importance(
     codes = zs.to(model.device).reshape(-1, zs.shape[-1])
     explained = codes.new_full(codes.shape[:1], -math.inf, dtype=torch.float64)
     proposed = explained.clone()
-    for positions, batch in anchors.batches():
+    for positions, batch in anchors.iter_batches():
         log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
         sizes = sizes_of(model.module, batch)
         given = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
@@ -176,7 +176,7 @@ def log_likelihoods(
     Codes give shares of a cell, which are taken at the size of the cell whose counts they explain.
     """
     n_cells, n_genes = counts.shape
-    step = max(1, MOST_TERMS // (shape.numel() * n_genes))
+    step = max(1, MAX_ELEMENTS // (shape.numel() * n_genes))
     device = px.mean.device
     wide = counts.to(device).reshape(n_cells, *(1 for _ in shape), n_genes)
     sizes = sizes.to(device).reshape(n_cells, *(1 for _ in shape), 1)
@@ -196,7 +196,7 @@ def log_densities(
     return density.sum(dim=-1, dtype=torch.float64)
 
 
-def truncated(logs: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
+def truncate_log_weights(logs: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
     """Logarithms of weights, none above their mean times the root of their number."""
     n = len(logs)
     most = logs.logsumexp(dim=0) - math.log(n) + math.log(n) / 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellvae.errors import InvalidOptionError
-from cellvae.options import Options, from_words, option
+from cellvae.options import Options, from_kwargs, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def importance_options(
             "Expected importance_weighting_kwargs to be a dictionary, such as "
             f"{{'max_cells': 256}}; got {given!r:.80}."
         )
-    options = from_words(ImportanceOptions, given, "importance_weighting_kwargs")
+    options = from_kwargs(ImportanceOptions, given, "importance_weighting_kwargs")
     if weights != "importance":
         raise InvalidOptionError(
             "Expected weights='importance' with importance_weighting_kwargs; got "

@@ -17,8 +17,8 @@ from cellvae.inference.attributions import (
     checked_arguments,
     integrated_gradients,
 )
-from cellvae.inference.pass_over import batches_of, evaluating
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.pass_over import iter_cell_batches, eval_mode
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
-class Classifies(Protocol):
+class ClassifierModule(Protocol):
     """A network that tells labels."""
 
     @property
@@ -42,7 +42,7 @@ class Classifies(Protocol):
         ...
 
 
-class HasClassifier(HasDecoder, Protocol):
+class ClassifierModel(DecoderModel, Protocol):
     """A trained model that tells the labels of cells."""
 
     module: Any
@@ -56,7 +56,7 @@ class HasClassifier(HasDecoder, Protocol):
 
 @overload
 def predict(
-    model: HasClassifier,
+    model: ClassifierModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     soft: Literal[False] = ...,
@@ -69,7 +69,7 @@ def predict(
 
 @overload
 def predict(
-    model: HasClassifier,
+    model: ClassifierModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     *,
@@ -83,7 +83,7 @@ def predict(
 
 @overload
 def predict(
-    model: HasClassifier,
+    model: ClassifierModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     soft: bool = ...,
@@ -97,7 +97,7 @@ def predict(
 
 @check_arguments(only=INTEGERS)
 def predict(
-    model: HasClassifier,
+    model: ClassifierModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     soft: bool = False,
@@ -163,7 +163,7 @@ def predict(
                 f"Expected ig_interpretability=True together with ig_args; got {ig_args!r:.80} "
                 "alone. Add it, or leave ig_args out."
             )
-        batches = batches_of(model, adata, indices, batch_size, encoded=True)
+        batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
         found = predicted_codes(model, batches, soft, use_posterior_mean)
         return as_labels(model, adata, indices, found, soft)
     words = checked_arguments(ig_args)
@@ -171,8 +171,8 @@ def predict(
 
     def iter_attributed_batches() -> Iterator[Any]:
         """Batches, each attributed to genes before it is handed on."""
-        for batch in batches_of(model, adata, indices, batch_size, counts=True):
-            with evaluating(model):
+        for batch in iter_cell_batches(model, adata, indices, batch_size, counts=True):
+            with eval_mode(model):
                 labels = model.module.classify(batch).argmax(dim=-1)
             sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
             yield batch
@@ -183,13 +183,13 @@ def predict(
 
 
 def predicted_codes(
-    model: HasClassifier, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
+    model: ClassifierModel, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
 ) -> np.ndarray:
     """Number of the most probable label of each cell, or with `soft` all probabilities."""
-    module: Classifies = model.module
+    module: ClassifierModule = model.module
     found = []
     for batch in batches:
-        with evaluating(model):
+        with eval_mode(model):
             scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
             if not soft:
                 found.append(scores.argmax(dim=-1).cpu())
@@ -199,7 +199,7 @@ def predicted_codes(
 
 
 def as_labels(
-    model: HasClassifier,
+    model: ClassifierModel,
     adata: AnnData | None,
     indices: CellChoice,
     found: np.ndarray,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import batches_of, evaluating
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import iter_cell_batches, eval_mode
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @overload
 def get_latent_representation(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     give_mean: bool = ...,
@@ -34,7 +34,7 @@ def get_latent_representation(
 
 @overload
 def get_latent_representation(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     give_mean: bool = ...,
@@ -47,7 +47,7 @@ def get_latent_representation(
 
 @check_arguments(only=INTEGERS)
 def get_latent_representation(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     give_mean: bool = True,
@@ -91,8 +91,8 @@ def get_latent_representation(
         raise InvalidOptionError(f"Expected mc_samples to be at least 1; got {mc_samples}.")
     means: list[Tensor] = []
     variances: list[Tensor] = []
-    batches = batches_of(model, adata, indices, batch_size, encoded=True)
-    with evaluating(model):
+    batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
+    with eval_mode(model):
         for batch in batches:
             latent = model.module.encode(batch)
             if return_dist:
@@ -108,9 +108,9 @@ def get_latent_representation(
 
 
 def posterior_mean(
-    model: HasEncoder, posterior: torch.distributions.Normal, mc_samples: int
+    model: EncoderModel, posterior: torch.distributions.Normal, mc_samples: int
 ) -> Tensor:
     """Mean of the latent that the decoder reads; estimated where the latent is transformed."""
-    if model.module.latent_is_normal:
+    if model.module.latent_is_gaussian:
         return posterior.loc
     return model.module.transform(posterior.sample(torch.Size([mc_samples]))).mean(dim=0)

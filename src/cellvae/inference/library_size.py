@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def get_latent_library_size(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     give_mean: bool = True,
@@ -60,12 +60,12 @@ def get_latent_library_size(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     sizes = torch.empty(len(asked.cells), 1)
-    with evaluating(model):
-        for positions, batch in asked.batches():
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
             latent = model.module.encode(batch)
-            log_size, posterior = latent.library, latent.library_posterior
+            log_size, posterior = latent.log_library, latent.log_library_posterior
             if give_mean and posterior is not None:
                 log_size = posterior.loc + posterior.variance / 2
             sizes[positions] = log_size.exp().cpu()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class HasLoadings(Protocol):
+class LinearDecoderModule(Protocol):
     """A network whose decoder is linear in the latent."""
 
     def loadings(self) -> Tensor:
@@ -21,14 +21,14 @@ class HasLoadings(Protocol):
         ...
 
 
-class DecodesLinearly(HasDecoder, Protocol):
+class LinearDecoderModel(DecoderModel, Protocol):
     """A trained model of genes whose network has loadings."""
 
     module: Any
     """Network that is `HasLoadings`."""
 
 
-def get_loadings(model: DecodesLinearly) -> pd.DataFrame:
+def get_loadings(model: LinearDecoderModel) -> pd.DataFrame:
     """Effect of each latent dimension on each gene: what the linear decoder multiplies it by.
 
     The effect is on the logarithm of the share of a gene (but for a constant that all genes of a
@@ -52,7 +52,7 @@ def get_loadings(model: DecodesLinearly) -> pd.DataFrame:
     import pandas as pd
 
     model.check_trained()
-    module: HasLoadings = model.module
+    module: LinearDecoderModule = model.module
     with torch.no_grad():
         values = module.loadings().float().cpu().numpy()
     columns = [f"Z_{i}" for i in range(values.shape[1])]

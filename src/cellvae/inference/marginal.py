@@ -14,8 +14,8 @@ from cellvae.contracts import Module
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.joint import log_weights
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasEncoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @overload
 def get_marginal_ll(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     n_mc_samples: int = ...,
@@ -39,7 +39,7 @@ def get_marginal_ll(
 
 @overload
 def get_marginal_ll(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = ...,
     indices: CellChoice = ...,
     n_mc_samples: int = ...,
@@ -53,7 +53,7 @@ def get_marginal_ll(
 
 @check_arguments(only=INTEGERS)
 def get_marginal_ll(
-    model: HasEncoder,
+    model: EncoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     n_mc_samples: int = 1000,
@@ -101,10 +101,10 @@ def get_marginal_ll(
         If no cells are asked for, or a number is below 1.
     """
     check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = pass_over(model, adata, indices, batch_size, silent=silent, counts=True)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     values = torch.empty(len(asked.cells), dtype=torch.float64)
-    with evaluating(model):
-        for positions, batch in asked.batches():
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
             values[positions] = log_marginal(
                 model.module, batch, n_mc_samples, n_mc_samples_per_pass
             ).cpu()

@@ -12,9 +12,9 @@ from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegative
 from cellvae.distributions.normalized import CountDistribution
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.draws import decode, draw_latent, in_parts
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.draws import decode_samples, sample_latent, iter_chunks
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def get_likelihood_parameters(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     n_samples: int = 1,
@@ -70,16 +70,16 @@ def get_likelihood_parameters(
     """
     if n_samples < 1:
         raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     n_genes = model.registration.n_genes
     averaged = give_mean or n_samples == 1
     shape = (*([] if averaged else [n_samples]), len(asked.cells), n_genes)
     kept: dict[str, Tensor] = {}
-    with evaluating(model):
-        for positions, batch in asked.batches():
-            latent = draw_latent(model.module, batch, n_samples)
-            for samples, few in in_parts(latent, n_genes):
-                for name, values in parameters_of(decode(model.module, few, batch)).items():
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            latent = sample_latent(model.module, batch, n_samples)
+            for samples, few in iter_chunks(latent, n_genes):
+                for name, values in distribution_parameters(decode_samples(model.module, few, batch)).items():
                     if name not in kept:
                         kept[name] = torch.zeros(shape)
                     if averaged:
@@ -89,7 +89,7 @@ def get_likelihood_parameters(
     return {name: values.numpy() for name, values in kept.items()}
 
 
-def parameters_of(counts: CountDistribution) -> dict[str, Tensor]:
+def distribution_parameters(counts: CountDistribution) -> dict[str, Tensor]:
     """Parameters of a distribution by their names, each of the shape of the counts."""
     parameters = {"mean": counts.get_normalized("mu")}
     if isinstance(counts, ZeroInflatedNegativeBinomial):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Rows, to_device
-from cellvae.data.passes import in_batches
-from cellvae.data.rows.entries import readable_entries
-from cellvae.data.rows.moved import MovedRows
+from cellvae.data.passes import iter_batches
+from cellvae.data.rows.entries import sparse_rows_for
+from cellvae.data.rows.moved import ToDevice
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.progress import with_progress
-from cellvae.inference.protocols import HasEncoder
-from cellvae.settings import USUAL_BATCH, settings
+from cellvae.inference.protocols import EncoderModel
+from cellvae.settings import DEFAULT_BATCH_SIZE, settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 
-ENCODED_AT_ONCE = 512
+ENCODER_BATCH_SIZE = 512
 """Cells that are encoded at a time unless told otherwise: larger batches gain nothing more."""
 
 
-class Pass(NamedTuple):
+class CellPass(NamedTuple):
     """Cells to go over once, in an order and in batches."""
 
     rows: Rows[Any]
@@ -39,23 +39,23 @@ class Pass(NamedTuple):
     silent: bool = False
     """Whether no progress is shown."""
 
-    def batches(self) -> Iterator[tuple[slice, Any]]:
+    def iter_batches(self) -> Iterator[tuple[slice, Any]]:
         """Batches on the device of the model, each with its positions in the pass."""
         n_cells = len(self.cells)
-        steps = in_batches(self.rows, self.cells, self.batch_size)
+        steps = iter_batches(self.rows, self.cells, self.batch_size)
         for positions, batch in with_progress(steps, n_cells, silent=self.silent):
             yield positions, to_device(batch, self.device)
 
 
-def pass_over(
-    model: HasEncoder,
+def plan_pass(
+    model: EncoderModel,
     adata: AnnData | None,
     indices: CellChoice,
     batch_size: int | None,
     *,
     silent: bool = False,
     counts: bool = False,
-) -> Pass:
+) -> CellPass:
     """Pass over the cells asked for; with `counts`, their counts have to be there.
 
     Raises
@@ -74,12 +74,12 @@ def pass_over(
         raise InvalidOptionError(f"Expected a batch_size of at least 1; got {size}.")
     if model.device.type == "cuda":
         # Sparse counts are made dense where they are looked at.
-        rows = MovedRows(rows, model.device)
-    return Pass(rows, cells, size, model.device, silent)
+        rows = ToDevice(rows, model.device)
+    return CellPass(rows, cells, size, model.device, silent)
 
 
-def batches_of(
-    model: HasEncoder,
+def iter_cell_batches(
+    model: EncoderModel,
     adata: AnnData | None,
     indices: CellChoice,
     batch_size: int | None,
@@ -99,17 +99,17 @@ def batches_of(
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    asked = pass_over(model, adata, indices, batch_size, counts=counts)
-    sparse = readable_entries(model.module, asked.rows) if encoded else None
+    asked = plan_pass(model, adata, indices, batch_size, counts=counts)
+    sparse = sparse_rows_for(model.module, asked.rows) if encoded else None
     if sparse is not None:
         asked = asked._replace(rows=sparse)
-        if batch_size is None and settings.batch_size == USUAL_BATCH:
-            asked = asked._replace(batch_size=ENCODED_AT_ONCE)
-    return (batch for _, batch in asked.batches())
+        if batch_size is None and settings.batch_size == DEFAULT_BATCH_SIZE:
+            asked = asked._replace(batch_size=ENCODER_BATCH_SIZE)
+    return (batch for _, batch in asked.iter_batches())
 
 
 @contextmanager
-def evaluating(model: HasEncoder) -> Iterator[None]:
+def eval_mode(model: EncoderModel) -> Iterator[None]:
     """Context in which the module is in eval mode and no gradients are kept."""
     states = [(part, part.training) for part in model.module.modules()]
     model.module.eval()

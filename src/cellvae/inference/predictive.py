@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.contracts import Module
-from cellvae.data.fields import count_column
+from cellvae.data.fields import make_count_column
 from cellvae.data.matrices import count_matrix
 from cellvae.data.registration import Registration
-from cellvae.distributions.sparse_counts import draw_sparse
+from cellvae.distributions.sparse_counts import sample_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.predictive import (
     GeneMoments,
@@ -23,9 +23,9 @@ from cellvae.evaluation.predictive import (
     variation_of_cells,
 )
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.draws import decode, draw_latent
-from cellvae.inference.pass_over import Pass, evaluating
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.draws import decode_samples, sample_latent
+from cellvae.inference.pass_over import CellPass, eval_mode
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from cellvae.data.rows.column import Column
 
 
-RAW = "Raw"
+RAW_COUNTS_FIELD = "Raw"
 """Column of the measured counts."""
 
 
-class Seen(NamedTuple):
+class PPCStatistics(NamedTuple):
     """What one pass over the cells has found for one model."""
 
     variation_of_genes: NDArray[np.float64]
@@ -48,12 +48,12 @@ class Seen(NamedTuple):
     ranks: Ranks
 
 
-def check_models(models: Mapping[str, HasDecoder], n_samples: int) -> None:
+def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
     """Refuse models that cannot be compared."""
     if not models:
         raise InvalidOptionError("Expected at least one model in models_dict; got none.")
-    if RAW in models:
-        raise InvalidOptionError(f"Expected names of models other than '{RAW}' in models_dict.")
+    if RAW_COUNTS_FIELD in models:
+        raise InvalidOptionError(f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict.")
     if n_samples < 1:
         raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
     genes = {name: model.registration.genes for name, model in models.items()}
@@ -66,59 +66,59 @@ def check_models(models: Mapping[str, HasDecoder], n_samples: int) -> None:
             )
 
 
-def raw_counts(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
+def raw_counts_column(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
     """Column of the counts of a layer, genes in the order of the model; None without a layer."""
     if layer is None:
         return None
-    return count_column(count_matrix(adata, layer), registration.gene_order(adata))
+    return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
 
 
-def measured_in(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
+def observed_counts(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
     """Measured counts of a batch: those of the model, or of a layer; [cells, genes]."""
     counts: Tensor = batch.counts
     return counts if raw is None else raw.take(cells).to(counts.device)
 
 
 @check_arguments(only=INTEGERS)
-def predicted(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
+def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
     """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
-    latent = draw_latent(module, batch, n_samples)
+    latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
-        one = latent._replace(sample=latent.sample[[i]], library=latent.library[[i]])
-        counts = decode(module, one, batch)
+        one = latent._replace(sample=latent.sample[[i]], library=latent.log_library[[i]])
+        counts = decode_samples(module, one, batch)
         rates = counts.get_normalized("mu")
-        found = draw_sparse(counts)
+        found = sample_sparse(counts)
         dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
-        dense[found.places] = found.values.to(rates.dtype)
+        dense[found.indices] = found.values.to(rates.dtype)
         yield dense.reshape(rates.shape[-2:])
 
 
-def seen_in(
-    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int
-) -> tuple[Seen, Seen]:
+def ppc_statistics(
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
+) -> tuple[PPCStatistics, PPCStatistics]:
     """Statistics of the measured counts, and of those drawn from a model."""
     n_cells, n_genes = len(cells.cells), model.registration.n_genes
     raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
     genes = [GeneMoments(n_genes) for _ in range(n_samples)]
     of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
     ranks = Ranks()
-    with evaluating(model):
-        for positions, batch in cells.batches():
-            measured = measured_in(batch, cells.cells[positions], raw)
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
             raw_genes.add(measured)
             raw_cells[positions] = variation_of_cells(measured).cpu()
             below = torch.zeros_like(measured, dtype=torch.int32)
             equal = torch.zeros_like(below)
-            draws = predicted(model.module, batch, n_samples)
+            draws = iter_predictive_draws(model.module, batch, n_samples)
             for moments, counts in zip(genes, draws, strict=True):
                 moments.add(counts)
-                of_cells[positions] += with_number(variation_of_cells(counts)).cpu()
+                of_cells[positions] += value_and_weight(variation_of_cells(counts)).cpu()
                 below += counts < measured
                 equal += counts == measured
             ranks.add(below, equal, n_samples)
-    measured_ones = Seen(raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks)
-    drawn = Seen(
-        mean_where_seen([moments.variation() for moments in genes]),
+    measured_ones = PPCStatistics(raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks)
+    drawn = PPCStatistics(
+        nanmean([moments.variation() for moments in genes]),
         (of_cells[:, 0] / of_cells[:, 1]).numpy(),
         np.mean([moments.zero_fraction() for moments in genes], axis=0),
         ranks,
@@ -127,16 +127,16 @@ def seen_in(
 
 
 def draw_counts(
-    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
 ) -> tuple[csr_matrix, list[csr_matrix]]:
     """Measured counts and draws of them as sparse matrices, [cells, genes] each."""
     from scipy import sparse
 
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
-    with evaluating(model):
-        for positions, batch in cells.batches():
-            measured = measured_in(batch, cells.cells[positions], raw)
-            draws = predicted(model.module, batch, n_samples)
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
+            draws = iter_predictive_draws(model.module, batch, n_samples)
             for part, counts in zip(parts, (measured, *draws), strict=True):
                 part.append(sparse.csr_matrix(counts.cpu().numpy()))
     measured_counts, *drawn = (sparse.vstack(part, format="csr") for part in parts)
@@ -144,25 +144,25 @@ def draw_counts(
 
 
 def interval_error(
-    model: HasDecoder, cells: Pass, raw: Column | None, n_samples: int, quantiles: Sequence[float]
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int, quantiles: Sequence[float]
 ) -> float:
     """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
     coverage = IntervalCoverage(quantiles)
-    with evaluating(model):
-        for positions, batch in cells.batches():
-            measured = measured_in(batch, cells.cells[positions], raw)
-            draws = torch.stack([*predicted(model.module, batch, n_samples)])
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
+            draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
             coverage.add(measured, draws)
     return coverage.error()
 
 
-def with_number(values: Tensor) -> Tensor:
+def value_and_weight(values: Tensor) -> Tensor:
     """Values and 1, or 0 and 0 where a value is not known, to be summed up for a mean, [n, 2]."""
     known = values.isfinite()
     return torch.stack([torch.where(known, values, 0), known.to(values.dtype)], dim=-1)
 
 
-def mean_where_seen(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def nanmean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Mean over draws, those without any count of a gene left out; NaN where all are."""
-    total = with_number(torch.from_numpy(np.stack(values))).sum(dim=0)
+    total = value_and_weight(torch.from_numpy(np.stack(values))).sum(dim=0)
     return (total[:, 0] / total[:, 1]).numpy()

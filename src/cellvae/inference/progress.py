@@ -10,7 +10,7 @@ from cellvae.settings import settings
 
 T = TypeVar("T")
 
-SECONDS_BEFORE = 2.0
+BAR_DELAY_SECONDS = 2.0
 """Passes that are over sooner show no bar."""
 
 
@@ -31,7 +31,7 @@ def with_progress(
         Whether there is no bar; there is none either without a terminal or notebook, or where
         `settings.progress_bar` is False.
     """
-    if silent or not settings.progress_bar or not is_watched():
+    if silent or not settings.progress_bar or not is_interactive():
         yield from batches
         return
     from tqdm import tqdm
@@ -40,7 +40,7 @@ def with_progress(
         total=n_cells,
         unit=" cells",
         unit_scale=True,
-        delay=SECONDS_BEFORE,
+        delay=BAR_DELAY_SECONDS,
         leave=False,
         dynamic_ncols=True,
     ) as bar:
@@ -49,6 +49,6 @@ def with_progress(
             bar.update(positions.stop - positions.start)
 
 
-def is_watched() -> bool:
+def is_interactive() -> bool:
     """Whether a person watches: a terminal or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

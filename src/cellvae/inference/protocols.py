@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     CellChoice = Sequence[int] | Sequence[bool] | Sequence[str] | np.ndarray | slice | None
 
 
-class HasEncoder(Protocol):
+class EncoderModel(Protocol):
     """A trained model whose module gives a posterior of the latent of a cell."""
 
     module: Module[Any]
@@ -45,7 +45,7 @@ class HasEncoder(Protocol):
         ...
 
 
-class HasDecoder(HasEncoder, Protocol):
+class DecoderModel(EncoderModel, Protocol):
     """A trained model of genes whose module decodes a latent into a distribution of counts."""
 
     registration: Registration[Any]

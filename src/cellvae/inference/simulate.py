@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cellvae.distributions.sparse_counts import SparseCounts, draw_sparse
+from cellvae.distributions.sparse_counts import SparseCounts, sample_sparse
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.counterfactual import BatchChoice, batch_codes
-from cellvae.inference.draws import decode, draw_latent
+from cellvae.inference.draws import decode_samples, sample_latent
 from cellvae.inference.genes import gene_positions
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def posterior_predictive_sample(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     transform_batch: BatchChoice = None,
@@ -83,22 +83,22 @@ def posterior_predictive_sample(
     codes = batch_codes(model.registration, transform_batch)
     genes = gene_positions(model.registration.genes, gene_list)
     n_genes = model.registration.n_genes
-    asked = pass_over(model, adata, indices, batch_size, silent=silent)
-    drawn: list[list[SparseRows]] = [[SparseRows(n_genes) for _ in codes] for _ in range(n_samples)]
-    with evaluating(model):
-        for positions, batch in asked.batches():
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    drawn: list[list[CSRBuilder]] = [[CSRBuilder(n_genes) for _ in codes] for _ in range(n_samples)]
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
             n_cells = positions.stop - positions.start
             for of_sample in drawn:
-                latent = draw_latent(model.module, batch)
+                latent = sample_latent(model.module, batch)
                 for code, rows in zip(codes, of_sample, strict=True):
-                    counts = decode(model.module, latent, batch, code)
-                    rows.add(draw_sparse(counts), n_cells)
+                    counts = decode_samples(model.module, latent, batch, code)
+                    rows.add(sample_sparse(counts), n_cells)
     # Each goes as soon as its matrix is made, so that only one is held twice.
-    samples = [mean_of(drawn.pop(0), genes) for _ in range(n_samples)]
+    samples = [average_csr(drawn.pop(0), genes) for _ in range(n_samples)]
     return samples if n_samples > 1 else samples[0]
 
 
-class SparseRows:
+class CSRBuilder:
     """Rows of a CSR matrix that come in parts."""
 
     def __init__(self, n_columns: int) -> None:
@@ -109,8 +109,8 @@ class SparseRows:
 
     def add(self, counts: SparseCounts, n_rows: int) -> None:
         """Add rows below those that are there."""
-        rows = torch.div(counts.places, self.n_columns, rounding_mode="floor")
-        columns = counts.places - rows * self.n_columns
+        rows = torch.div(counts.indices, self.n_columns, rounding_mode="floor")
+        columns = counts.indices - rows * self.n_columns
         self.values.append(counts.values.float().cpu().numpy())
         self.columns.append(columns.int().cpu().numpy())
         self.lengths.append(torch.bincount(rows, minlength=n_rows).cpu().numpy())
@@ -124,7 +124,7 @@ class SparseRows:
         return sparse.csr_matrix(parts, shape=(len(starts) - 1, self.n_columns))
 
 
-def mean_of(parts: list[SparseRows], genes: Tensor | None) -> sparse.csr_matrix:
+def average_csr(parts: list[CSRBuilder], genes: Tensor | None) -> sparse.csr_matrix:
     """Mean of matrices, of these genes in this order."""
     total = parts[0].matrix()
     for part in parts[1:]:

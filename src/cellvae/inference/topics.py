@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.elbo import losses
-from cellvae.inference.pass_over import batches_of, evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.elbo import per_cell_losses
+from cellvae.inference.pass_over import iter_cell_batches, eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
-from cellvae.seeds import generator
+from cellvae.seeds import make_generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 # Numbers that are held at once while draws are averaged.
-AT_ONCE = 2**22
-MOST_COST = 700.0
+CELLS_PER_CHUNK = 2**22
+MAX_ELEMENTS = 700.0
 """Nats per count of which the exponential is still a number."""
 
 
-class Topics(Protocol):
+class TopicModule(Protocol):
     """A network of topics, whose shares have logistic normal posteriors."""
 
     topic_feature_posterior_mu: Tensor
@@ -40,7 +40,7 @@ class Topics(Protocol):
         ...
 
 
-class HasTopics(HasDecoder, Protocol):
+class TopicModel(DecoderModel, Protocol):
     """A trained model of topics."""
 
     module: Any
@@ -48,7 +48,7 @@ class HasTopics(HasDecoder, Protocol):
 
 
 @check_arguments(only=INTEGERS)
-def get_feature_by_topic(model: HasTopics, n_samples: int = 5_000) -> pd.DataFrame:
+def get_feature_by_topic(model: TopicModel, n_samples: int = 5_000) -> pd.DataFrame:
     """Share of each feature in each topic: the mean of its posterior.
 
     Parameters
@@ -74,22 +74,22 @@ def get_feature_by_topic(model: HasTopics, n_samples: int = 5_000) -> pd.DataFra
 
     model.check_trained()
     check_samples(n_samples)
-    topics: Topics = model.module
+    topics: TopicModule = model.module
     with torch.no_grad():
         mean, deviation = topics.topic_feature_posterior_mu, topics.topic_feature_posterior_sigma
-        stream = generator(0, "topics")
+        stream = make_generator(0, "topics")
         shares = torch.zeros_like(mean)
         for _ in range(n_samples):
             noise = torch.randn(mean.shape, generator=stream).to(mean)
             shares += torch.softmax(mean + deviation * noise, dim=-1)
     table = (shares / n_samples).T.cpu().numpy()
     features = pd.Index(model.registration.genes)
-    return pd.DataFrame(table, index=features, columns=names(table.shape[1]))
+    return pd.DataFrame(table, index=features, columns=topic_names(table.shape[1]))
 
 
 @check_arguments(only=INTEGERS)
-def get_topic_shares(
-    model: HasTopics,
+def get_topic_proportions(
+    model: TopicModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -127,25 +127,25 @@ def get_topic_shares(
     import pandas as pd
 
     check_samples(n_samples)
-    batches = batches_of(model, adata, indices, batch_size)
+    batches = iter_cell_batches(model, adata, indices, batch_size)
     found = []
-    with evaluating(model):
+    with eval_mode(model):
         for batch in batches:
             posterior = model.module.encode(batch).posterior
-            found.append(expected_shares(posterior.loc, posterior.scale, n_samples).cpu())
+            found.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())
     table = torch.cat(found).numpy()
     cells = model.cells_of(adata, indices).numpy()
     whole = model.adata if adata is None else adata
     assert whole is not None
-    return pd.DataFrame(table, index=whole.obs_names[cells], columns=names(table.shape[1]))
+    return pd.DataFrame(table, index=whole.obs_names[cells], columns=topic_names(table.shape[1]))
 
 
-def expected_shares(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
+def mean_proportions(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
     """Mean of a logistic normal distribution of each cell, [cells, topics]."""
     n_cells, n_topics = mean.shape
-    stream = generator(0, "shares")
+    stream = make_generator(0, "shares")
     total = torch.zeros_like(mean)
-    size = max(1, AT_ONCE // (n_cells * n_topics))
+    size = max(1, CELLS_PER_CHUNK // (n_cells * n_topics))
     for begin in range(0, n_samples, size):
         n = min(size, n_samples - begin)
         noise = torch.randn(n, 1, n_topics, generator=stream).to(mean)
@@ -155,7 +155,7 @@ def expected_shares(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
 
 @check_arguments(only=INTEGERS)
 def get_perplexity(
-    model: HasTopics,
+    model: TopicModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -185,13 +185,13 @@ def get_perplexity(
     InvalidOptionError
         If no cells are asked for, or they have no counts.
     """
-    asked = pass_over(model, adata, indices, batch_size, counts=True)
-    total = sum(float(batch.counts.double().sum()) for _, batch in asked.batches())
+    asked = plan_pass(model, adata, indices, batch_size, counts=True)
+    total = sum(float(batch.counts.double().sum()) for _, batch in asked.iter_batches())
     if total <= 0:
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
-    reconstruction, kl, kl_global = losses(model, adata, indices, batch_size)
+    reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
     cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
-    return np.float64(math.exp(cost) if cost < MOST_COST else math.inf)
+    return np.float64(math.exp(cost) if cost < MAX_ELEMENTS else math.inf)
 
 
 def check_samples(n_samples: int) -> None:
@@ -200,6 +200,6 @@ def check_samples(n_samples: int) -> None:
         raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
 
 
-def names(n_topics: int) -> list[str]:
+def topic_names(n_topics: int) -> list[str]:
     """Names of topics."""
     return [f"topic_{i}" for i in range(n_topics)]

@@ -3,28 +3,28 @@
 Numba compiles at first use and keeps what it compiled on disk; nothing is loaded before.
 """
 
-from cellvae.kernels.affine import Affine, computed
-from cellvae.kernels.choice import Kernels, compiled_for
+from cellvae.kernels.affine import LazyLinear, materialize
+from cellvae.kernels.choice import Kernels, use_compiled
 from cellvae.kernels.detection import detection_log_likelihood
 from cellvae.kernels.finite import all_finite
-from cellvae.kernels.fold_changes import FoldChanges, fold_changes
-from cellvae.kernels.likelihood import log_likelihood
+from cellvae.kernels.fold_changes import LogFoldChanges, log_fold_changes
+from cellvae.kernels.likelihood import count_log_likelihood
 from cellvae.kernels.mixture import mixture_log_prob
-from cellvae.kernels.product import gene_by_gene, sparse_product
+from cellvae.kernels.product import to_gene_major, sparse_linear
 
 __all__ = [
-    "Affine",
-    "FoldChanges",
+    "LazyLinear",
+    "LogFoldChanges",
     "Kernels",
     "all_finite",
-    "compiled_for",
-    "computed",
+    "use_compiled",
+    "materialize",
     "detection_log_likelihood",
-    "fold_changes",
-    "gene_by_gene",
-    "log_likelihood",
+    "log_fold_changes",
+    "to_gene_major",
+    "count_log_likelihood",
     "mixture_log_prob",
-    "sparse_product",
+    "sparse_linear",
 ]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Affine(NamedTuple):
+class LazyLinear(NamedTuple):
     """What a linear layer gives for some features, not computed yet.
 
     A function that computes it by itself saves passes over a large result.
@@ -19,33 +19,33 @@ class Affine(NamedTuple):
 
     features: Float[Tensor, "cells features"]
     weight: Float[Tensor, "out features"]
-    constant: Float[Tensor, " out"]
+    bias: Float[Tensor, " out"]
 
-    def computed(self) -> Float[Tensor, "cells out"]:
+    def materialize(self) -> Float[Tensor, "cells out"]:
         """Result of the layer."""
         return functional.linear(*self)
 
 
-def computed(given: Tensor | Affine) -> Tensor:
+def materialize(given: Tensor | LazyLinear) -> Tensor:
     """Result of a map, if it has not been computed yet."""
-    return given.computed() if isinstance(given, Affine) else given
+    return given.materialize() if isinstance(given, LazyLinear) else given
 
 
-def parts(given: Tensor | Affine | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def unpack_lazy_linear(given: Tensor | LazyLinear | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Features, weight and constant of a layer, or its result alone."""
-    if isinstance(given, Affine):
-        return given.features, given.weight, given.constant
+    if isinstance(given, LazyLinear):
+        return given.features, given.weight, given.bias
     return given, None, None
 
 
-def layer_gradients(
+def lazy_linear_backward(
     slopes: Float[Tensor, "cells out"],
     features: Float[Tensor, "cells features"],
     weight: Float[Tensor, "out features"] | None,
-    of_cells: Float[Tensor, "cells 1"],
-    by_constant: Float[Tensor, " out"],
+    cell_weight: Float[Tensor, "cells 1"],
+    grad_bias: Float[Tensor, " out"],
     *,
-    needed: Sequence[bool],
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the features, weight and constant of a layer, or of its result alone.
 
@@ -65,16 +65,16 @@ def layer_gradients(
         Which gradients are asked for.
     """
     if weight is None:
-        return slopes * of_cells if needed[0] else None, None, None
+        return slopes * cell_weight if needs_grad[0] else None, None, None
     return (
-        (slopes @ weight).mul_(of_cells) if needed[0] else None,
-        slopes.t() @ (features * of_cells) if needed[1] else None,
-        by_constant if needed[2] else None,
+        (slopes @ weight).mul_(cell_weight) if needs_grad[0] else None,
+        slopes.t() @ (features * cell_weight) if needs_grad[1] else None,
+        grad_bias if needs_grad[2] else None,
     )
 
 
-def weighed(
-    sums: Tensor, grad: Float[Tensor, " cells"], make_again: Callable[[Tensor], Tensor]
+def weighted_sums(
+    sums: Tensor, grad: Float[Tensor, " cells"], recompute: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Sums over cells, each of which counts as its gradient says.
 
@@ -88,14 +88,14 @@ def weighed(
         Makes the sums, given what each cell counts.
     """
     alike = bool((grad == grad[0]).all())
-    return sums * grad[0] if alike else make_again(grad.contiguous())
+    return sums * grad[0] if alike else recompute(grad.contiguous())
 
 
-def layer_result(given: Tensor, weight: Tensor | None) -> Tensor:
+def matmul_without_bias(given: Tensor, weight: Tensor | None) -> Tensor:
     """Result of a layer without its constant, or what was given for it."""
     return given.contiguous() if weight is None else given @ weight.t()
 
 
-def place_for(result: Tensor, weight: Tensor | None) -> Tensor:
+def empty_grad(result: Tensor, weight: Tensor | None) -> Tensor:
     """Memory for the derivatives by the result of a layer."""
     return torch.empty_like(result) if weight is None else result

@@ -5,25 +5,25 @@ from __future__ import annotations
 from numba import carray, cfunc, njit, types
 
 from cellvae.kernels.elementary import i32
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-AT_ONCE = 65_536
+CHUNK_SIZE = 65_536
 """Numbers that a thread takes at a time."""
-ALL_BUT_SIGN, INFINITE = i32(0x7FFFFFFF), i32(0x7F800000)
+ABS_MASK, INF_BITS = i32(0x7FFFFFFF), i32(0x7F800000)
 
 
 @njit(error_model="numpy")
-def largest_bits(values):
+def max_abs_bits(values):
     """Largest of the bits without signs: those of infinity, or more, if one is not finite."""
     most = i32(0)
     for j in range(values.shape[0]):
-        given = i32(values[j] & ALL_BUT_SIGN)
+        given = i32(values[j] & ABS_MASK)
         most = given if given > most else most
     return most
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def look(job):
+def scan_finite(job):
     """What each thread of a team does: look at some numbers, until none are left.
 
     A job is a row of whole numbers: parts taken, parts with something that is not finite, tensors,
@@ -32,15 +32,15 @@ def look(job):
     head = carray(job, 4, types.int64)
     n_tensors = head[2]
     known = carray(job, 4 + 2 * n_tensors, types.int64)
-    part = taken_from(known[3], 1)
+    part = atomic_fetch_add(known[3], 1)
     first = 0
     for i in range(n_tensors):
         length = known[5 + 2 * i]
-        n_parts = (length + AT_ONCE - 1) // AT_ONCE
-        values = carray(at(known[4 + 2 * i]), length, types.int32)
+        n_parts = (length + CHUNK_SIZE - 1) // CHUNK_SIZE
+        values = carray(pointer_at(known[4 + 2 * i]), length, types.int32)
         while part < first + n_parts:
-            start = (part - first) * AT_ONCE
-            if largest_bits(values[start : min(start + AT_ONCE, length)]) >= INFINITE:
-                taken_from(known[3] + 8, 1)
-            part = taken_from(known[3], 1)
+            start = (part - first) * CHUNK_SIZE
+            if max_abs_bits(values[start : min(start + CHUNK_SIZE, length)]) >= INF_BITS:
+                atomic_fetch_add(known[3] + 8, 1)
+            part = atomic_fetch_add(known[3], 1)
         first += n_parts

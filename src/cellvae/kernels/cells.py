@@ -7,33 +7,33 @@ import math
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, f32, f64, i32, total
+from cellvae.kernels.elementary import FASTMATH_FLAGS, f32, f64, i32, sum_unordered
 from cellvae.kernels.rows import (
-    add_times,
-    inflated_zeros,
-    inflation,
-    inverses,
-    largest_sum,
+    axpy,
+    zero_inflated_zeros,
+    log_zero_probability,
+    reciprocal,
+    max_sum,
     log_factorial,
     negative_binomial_counts,
     negative_binomial_zeros,
     poisson_counts,
     poisson_zeros,
-    products,
-    scaled,
-    shares,
-    sums,
-    through_softmax,
+    multiply_inplace,
+    scale_clamp_,
+    exp_shifted,
+    add_into,
+    softmax_backward,
 )
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-GENES_AT_ONCE = 1024
+GENES_PER_TILE = 1024
 """Genes whose intermediate results stay next to the processor."""
-LEAST = f32(1e-20)
+MIN_MEAN = f32(1e-20)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def cells(
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def count_log_prob_rows(
     start, end, counts, entries, genes, starts,
     logits, logits_constant, log_size, theta, dropout, dropout_constant, weight,
     wanted, value, by_logits, by_log_size, by_theta, by_dropout, by_gene,
@@ -83,16 +83,16 @@ def cells(
     places = np.empty(n_genes + 1, i32)
     few = np.empty((7, n_genes), f64)
     odds = np.empty((3, n_genes), f32)
-    of_genes = np.empty((4, GENES_AT_ONCE), f32)
+    of_genes = np.empty((4, GENES_PER_TILE), f32)
     by_gene[:] = f32(0.0)
     for c in range(start, end):
         row = c if wanted else 0
-        shares(logits[c], logits_constant, largest_sum(logits[c], logits_constant), mu)
+        exp_shifted(logits[c], logits_constant, max_sum(logits[c], logits_constant), mu)
         size = f32(math.exp(log_size[c]))
-        factor = size / total(mu)
+        factor = size / sum_unordered(mu)
         t = theta[c if per_cell else 0] if dispersed else mu
         if dispersed and (per_cell or c == start):
-            inverses(t, inverse_theta)
+            reciprocal(t, inverse_theta)
 
         # What is not zero first, all of a cell at once.
         n = 0
@@ -113,7 +113,7 @@ def cells(
             j = places[i]
             count = f32(few[0, i])
             m = mu[j] * factor
-            few[1, i] = LEAST if m < LEAST else m
+            few[1, i] = MIN_MEAN if m < MIN_MEAN else m
             few[2, i] = t[j]
             if inflated:
                 odds[0, i] = dropout[c, j] + dropout_constant[j]
@@ -126,13 +126,13 @@ def cells(
         else:
             poisson_counts(few[0, :n], few[1, :n], few[3, :n], few[4, :n], few[5, :n])
         if inflated:
-            inflation(odds[0, :n], odds[1, :n], odds[2, :n])
+            log_zero_probability(odds[0, :n], odds[1, :n], odds[2, :n])
 
         of_cell = f32(0.0)
         by_size = f32(0.0)
         done = 0
-        for first in range(0, n_genes, GENES_AT_ONCE):
-            last = min(first + GENES_AT_ONCE, n_genes)
+        for first in range(0, n_genes, GENES_PER_TILE):
+            last = min(first + GENES_PER_TILE, n_genes)
             m = mu[first:last]
             values = of_genes[0][: last - first]
             p = of_genes[1][: last - first]
@@ -141,7 +141,7 @@ def cells(
             by_t = of_genes[2][: last - first]
             if per_cell:
                 by_t = by_theta[row][first:last]
-            scaled(m, factor, LEAST)
+            scale_clamp_(m, factor, MIN_MEAN)
             if dispersed:
                 negative_binomial_zeros(
                     m, t[first:last], inverse_theta[first:last], values, by_mu, by_t
@@ -149,8 +149,8 @@ def cells(
             else:
                 poisson_zeros(m, values, by_mu)
             if inflated:
-                sums(dropout[c][first:last], dropout_constant[first:last], p)
-                inflated_zeros(p, values, by_mu, by_t, by_p)
+                add_into(dropout[c][first:last], dropout_constant[first:last], p)
+                zero_inflated_zeros(p, values, by_mu, by_t, by_p)
             while done < n and places[done] < last:
                 j = places[done] - first
                 values[j] = few[4, done]
@@ -161,23 +161,23 @@ def cells(
                     values[j] -= odds[1, done]
                     by_p[j] = -odds[2, done]
                 done += 1
-            of_cell += total(values)
-            products(by_mu, m)
-            by_size += total(by_mu)
+            of_cell += sum_unordered(values)
+            multiply_inplace(by_mu, m)
+            by_size += sum_unordered(by_mu)
             if wanted and dispersed and not per_cell:
-                add_times(by_gene[1][first:last], weight[c], by_t)
+                axpy(by_gene[1][first:last], weight[c], by_t)
             if wanted and inflated:
                 by_dropout[row][first:last] = by_p
-                add_times(by_gene[2][first:last], weight[c], by_p)
+                axpy(by_gene[2][first:last], weight[c], by_p)
         value[c] = of_cell
         by_log_size[c] = by_size
         if wanted:
-            through_softmax(by_logits[row], mu, by_size / size)
-            add_times(by_gene[0], weight[c], by_logits[row])
+            softmax_backward(by_logits[row], mu, by_size / size)
+            axpy(by_gene[0], weight[c], by_logits[row])
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def work(job):
+def kernel(job):
     """What each thread of a team does: take a range of cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
@@ -192,23 +192,23 @@ def work(job):
     wanted = known[7] != 0
     at_once = known[8]
     whole = (n_cells, n_genes)
-    counts = carray(at(known[9]), (0 if sparse else n_cells, n_genes), f32)
-    entries = carray(at(known[10]), n_entries, f32)
-    genes = carray(at(known[11]), n_entries, i32)
-    starts = carray(at(known[12]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(at(known[13]), whole, f32)
-    logits_constant = carray(at(known[14]), n_genes, f32)
-    log_size = carray(at(known[15]), n_cells, f32)
-    theta = carray(at(known[16]), (n_theta, n_genes), f32)
-    dropout = carray(at(known[17]), (n_dropout, n_genes), f32)
-    dropout_constant = carray(at(known[18]), n_genes if n_dropout else 0, f32)
-    weight = carray(at(known[19]), n_cells, f32)
-    value = carray(at(known[20]), n_cells, f32)
-    by_log_size = carray(at(known[21]), n_cells, f32)
-    by_logits = carray(at(known[22]), whole, f32)
-    by_theta = carray(at(known[23]), whole, f32)
-    by_dropout = carray(at(known[24]), whole, f32)
-    by_gene = carray(at(known[25]), ((n_cells + at_once - 1) // at_once, 3, n_genes), f32)
+    counts = carray(pointer_at(known[9]), (0 if sparse else n_cells, n_genes), f32)
+    entries = carray(pointer_at(known[10]), n_entries, f32)
+    genes = carray(pointer_at(known[11]), n_entries, i32)
+    starts = carray(pointer_at(known[12]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(pointer_at(known[13]), whole, f32)
+    logits_constant = carray(pointer_at(known[14]), n_genes, f32)
+    log_size = carray(pointer_at(known[15]), n_cells, f32)
+    theta = carray(pointer_at(known[16]), (n_theta, n_genes), f32)
+    dropout = carray(pointer_at(known[17]), (n_dropout, n_genes), f32)
+    dropout_constant = carray(pointer_at(known[18]), n_genes if n_dropout else 0, f32)
+    weight = carray(pointer_at(known[19]), n_cells, f32)
+    value = carray(pointer_at(known[20]), n_cells, f32)
+    by_log_size = carray(pointer_at(known[21]), n_cells, f32)
+    by_logits = carray(pointer_at(known[22]), whole, f32)
+    by_theta = carray(pointer_at(known[23]), whole, f32)
+    by_dropout = carray(pointer_at(known[24]), whole, f32)
+    by_gene = carray(pointer_at(known[25]), ((n_cells + at_once - 1) // at_once, 3, n_genes), f32)
     if not wanted:
         # One row for each thread, since nobody reads it.
         by_logits = np.empty((1, n_genes), f32)
@@ -216,10 +216,10 @@ def work(job):
         by_dropout = np.empty((1, n_genes), f32)
         by_gene = np.empty((1, 3, n_genes), f32)
     while True:
-        start = taken_from(known[5], at_once)
+        start = atomic_fetch_add(known[5], at_once)
         if start >= n_cells:
             break
-        cells(
+        count_log_prob_rows(
             start, min(start + at_once, n_cells), counts, entries, genes, starts,
             logits, logits_constant, log_size, theta, dropout, dropout_constant, weight,
             wanted, value, by_logits, by_log_size, by_theta, by_dropout,

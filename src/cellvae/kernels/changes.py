@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, LOG2_E, f32, f64, log32
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.elementary import FASTMATH_FLAGS, LOG2_E, f32, f64, log32
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-AT_ONCE = 16
+GENES_PER_JOB = 16
 """Genes that a thread takes at a time: what a line of memory holds."""
 N_BINS = 1024
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def difference(one, other, pseudocount, out):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def log_fold_change(one, other, pseudocount, out):
     """Log2 of the ratio of two expressions after a pseudocount was added to both."""
     for j in range(out.shape[0]):
         out[j] = (log32(one[j] + pseudocount) - log32(other[j] + pseudocount)) * LOG2_E
 
 
 @njit(error_model="numpy", fastmath=True)
-def moments(values):
+def mean_and_variance(values):
     """Mean, and mean squared distance from it."""
     total = 0.0
     for i in range(values.shape[0]):
@@ -35,7 +35,7 @@ def moments(values):
 
 
 @njit(error_model="numpy", fastmath=True)
-def ends(values):
+def min_max(values):
     """Least and largest number."""
     low = values[0]
     high = values[0]
@@ -46,7 +46,7 @@ def ends(values):
 
 
 @njit(error_model="numpy", fastmath=True)
-def beyond(values, delta):
+def count_beyond_delta(values, delta):
     """How many are at least delta, and how many below minus delta."""
     up = 0
     down = 0
@@ -56,7 +56,7 @@ def beyond(values, delta):
     return up, down
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def median(values, low, high, bins, counted, near):
     """Middle number, or the mean of the two in the middle.
 
@@ -91,7 +91,7 @@ def median(values, low, high, bins, counted, near):
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def work(job):
+def kernel(job):
     """What each thread of a team does: take a few genes, until none are left.
 
     A job is a row of numbers: genes taken, draws, genes, genes in a row of both expressions (twice)
@@ -100,35 +100,35 @@ def work(job):
     """
     known = carray(job, 10, np.int64)
     n_draws, n_genes = known[1], known[2]
-    one = carray(at(known[6]), (n_draws, known[3]), f32)
-    other = carray(at(known[7]), (n_draws, known[4]), f32)
-    given = carray(at(known[8]), 2, f32)
-    results = carray(at(known[9]), (7, n_genes), f64)
-    tile = np.empty((n_draws, AT_ONCE), f32)
+    one = carray(pointer_at(known[6]), (n_draws, known[3]), f32)
+    other = carray(pointer_at(known[7]), (n_draws, known[4]), f32)
+    given = carray(pointer_at(known[8]), 2, f32)
+    results = carray(pointer_at(known[9]), (7, n_genes), f64)
+    tile = np.empty((n_draws, GENES_PER_JOB), f32)
     values = np.empty(n_draws, f32)
     bins = np.empty(n_draws, np.int32)
     near = np.empty(n_draws + 1, f32)
     counted = np.empty(N_BINS, np.int64)
     while True:
-        start = taken_from(known[5], AT_ONCE)
+        start = atomic_fetch_add(known[5], GENES_PER_JOB)
         if start >= n_genes:
             break
-        n = min(AT_ONCE, n_genes - start)
+        n = min(GENES_PER_JOB, n_genes - start)
         for d in range(n_draws):
-            difference(
+            log_fold_change(
                 one[d, start : start + n], other[d, start : start + n], given[0], tile[d, :n]
             )
         for j in range(n):
             for d in range(n_draws):
                 values[d] = tile[d, j]
-            mean, variance = moments(values)
+            mean, variance = mean_and_variance(values)
             gene = start + j
             if mean != mean:
                 for k in range(7):
                     results[k, gene] = mean
                 continue
-            low, high = ends(values)
-            up, down = beyond(values, given[1])
+            low, high = min_max(values)
+            up, down = count_beyond_delta(values, given[1])
             results[0, gene] = up / n_draws
             results[1, gene] = down / n_draws
             results[2, gene] = mean

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 from cellvae.messages import logger
 from cellvae.settings import settings
 
@@ -18,18 +18,18 @@ Kernel = Literal["bits", "cells", "changes", "detections", "entries", "mixtures"
 """Search for what is not finite; likelihood of counts, of fold changes, of detections or of counts
 under a mixture; product of sparse features."""
 
-FEWEST_GENES = 256
+MIN_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""
 
 
-def compiled_for(features: Tensor | Entries, kernel: Kernel = "cells") -> bool:
+def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "cells") -> bool:
     """Whether what follows from these features, [cells, genes], is left to compiled kernels.
 
     They are made for single precision on the CPU. `settings.kernels` is `"auto"` (from 256 genes
     on), `"compiled"` (where they can be used at all) or `"torch"` (never).
     """
     chosen = settings.kernels
-    if isinstance(features, Entries):
+    if isinstance(features, CSRBatch):
         values, shape = features.values, torch.Size((features.n_cells, features.n_genes))
     else:
         values, shape = features, features.shape
@@ -37,11 +37,11 @@ def compiled_for(features: Tensor | Entries, kernel: Kernel = "cells") -> bool:
         return False
     if len(shape) != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    return chosen == "compiled" or (shape[1] >= FEWEST_GENES and loads(kernel))
+    return chosen == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
 
 
 @cache
-def loads(kernel: Kernel) -> bool:
+def can_compile(kernel: Kernel) -> bool:
     """Whether a kernel can be compiled here, or read from where it was kept."""
     try:
         import_module(f"cellvae.kernels.{kernel}")

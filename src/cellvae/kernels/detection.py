@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.entries import Entries
-from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for, weighed
-from cellvae.kernels.team import cells_of_range, share_out
+from cellvae.entries import CSRBatch
+from cellvae.kernels.affine import LazyLinear, lazy_linear_backward, matmul_without_bias, unpack_lazy_linear, empty_grad, weighted_sums
+from cellvae.kernels.team import cells_per_range, run_parallel
 
 
 def detection_log_likelihood(
-    counts: Float[Tensor, "cells regions"] | Entries,
-    logits: Float[Tensor, "cells regions"] | Affine,
+    counts: Float[Tensor, "cells regions"] | CSRBatch,
+    logits: Float[Tensor, "cells regions"] | LazyLinear,
     log_depth: Float[Tensor, "cells 1"],
     log_factor: Float[Tensor, " regions"],
 ) -> Float[Tensor, " cells"]:
@@ -36,38 +36,38 @@ def detection_log_likelihood(
         Logarithm of the chance that an accessible region is detected, by cell and by region.
     """
     given: tuple[Tensor | None, ...] = (None, *counts[:3])
-    if not isinstance(counts, Entries):
+    if not isinstance(counts, CSRBatch):
         given = (counts, None, None, None)
     value: Tensor = DetectionLogLikelihood.apply(
-        torch.is_grad_enabled(), *given, *parts(logits), log_depth, log_factor
+        torch.is_grad_enabled(), *given, *unpack_lazy_linear(logits), log_depth, log_factor
     )
     return value
 
 
-class Inputs(NamedTuple):
+class DetectionInputs(NamedTuple):
     """Inputs of the function, as autograd sees them.
 
     `logits` are the features of a layer where its weight is given.
     """
 
     counts: Tensor | None
-    entries: Tensor | None
-    regions: Tensor | None
-    starts: Tensor | None
+    values: Tensor | None
+    indices: Tensor | None
+    indptr: Tensor | None
     logits: Tensor
     weight: Tensor | None
-    constant: Tensor | None
+    bias: Tensor | None
     log_depth: Tensor
     log_factor: Tensor
 
 
-class Results(NamedTuple):
+class DetectionResults(NamedTuple):
     """Log-likelihood of each cell and its derivatives."""
 
     value: Tensor
-    by_depth: Tensor
-    by_logits: Tensor
-    by_region: Tensor
+    grad_depth: Tensor
+    grad_logits: Tensor
+    grad_region: Tensor
     """Sums over the cells, by logits and factors, [2, regions]; each cell has a weight."""
 
 
@@ -77,8 +77,8 @@ class DetectionLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
         """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
-        inputs = Inputs(*given)
-        results = results_of(inputs, None, wanted=derived and any(ctx.needs_input_grad))
+        inputs = DetectionInputs(*given)
+        results = compute_log_prob(inputs, None, need_grad=derived and any(ctx.needs_input_grad))
         ctx.save_for_backward(*inputs, *results)
         return results.value
 
@@ -86,24 +86,24 @@ class DetectionLogLikelihood(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient with respect to logits, depths and factors."""
-        inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
-        results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
-        by_region = weighed(
-            results.by_region, grad, lambda w: results_of(inputs, w, wanted=True).by_region
+        inputs = DetectionInputs(*ctx.saved_tensors[: len(DetectionInputs._fields)])
+        results = DetectionResults(*ctx.saved_tensors[len(DetectionInputs._fields) :])
+        by_region = weighted_sums(
+            results.grad_region, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_region
         )
         weight = grad.unsqueeze(-1)
-        by_logits = layer_gradients(
-            results.by_logits,
+        by_logits = lazy_linear_backward(
+            results.grad_logits,
             inputs.logits,
             inputs.weight,
             weight,
             by_region[0],
-            needed=ctx.needs_input_grad[5:8],
+            needs_grad=ctx.needs_input_grad[5:8],
         )
-        return (*(None,) * 5, *by_logits, results.by_depth.unsqueeze(-1) * weight, by_region[1])
+        return (*(None,) * 5, *by_logits, results.grad_depth.unsqueeze(-1) * weight, by_region[1])
 
 
-def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
+def compute_log_prob(inputs: DetectionInputs, weight: Tensor | None, *, need_grad: bool) -> DetectionResults:
     """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
 
     Parameters
@@ -115,32 +115,32 @@ def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Result
     wanted
         Whether derivatives are.
     """
-    from cellvae.kernels.detections import work
+    from cellvae.kernels.detections import kernel
 
-    logits = layer_result(inputs.logits, inputs.weight)
+    logits = matmul_without_bias(inputs.logits, inputs.weight)
     n_cells, n_regions = logits.shape
     none = logits.new_empty((0, 0))
-    at_once = cells_of_range(n_cells)
-    results = Results(
+    at_once = cells_per_range(n_cells)
+    results = DetectionResults(
         value=logits.new_empty(n_cells),
-        by_depth=logits.new_empty(n_cells),
-        by_logits=place_for(logits, inputs.weight) if wanted else none,
-        by_region=logits.new_empty((-(-n_cells // at_once), 2, n_regions)) if wanted else none,
+        grad_depth=logits.new_empty(n_cells),
+        grad_logits=empty_grad(logits, inputs.weight) if need_grad else none,
+        grad_region=logits.new_empty((-(-n_cells // at_once), 2, n_regions)) if need_grad else none,
     )
     # With expm1 what is left of a chance close to one is not lost.
     log_depth = inputs.log_depth.reshape(n_cells)
     given = [
-        *(inputs.counts, inputs.entries, inputs.regions, inputs.starts, logits),
-        logits.new_zeros(n_regions) if inputs.constant is None else inputs.constant,
+        *(inputs.counts, inputs.values, inputs.indices, inputs.indptr, logits),
+        logits.new_zeros(n_regions) if inputs.bias is None else inputs.bias,
         *(log_depth, log_depth.exp(), -log_depth.expm1()),
         *(inputs.log_factor, inputs.log_factor.exp(), -inputs.log_factor.expm1()),
         logits.new_ones(n_cells) if weight is None else weight,
     ]
     tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
-    n_entries = -1 if inputs.entries is None else len(inputs.entries)
-    sizes = [0, n_cells, n_regions, n_entries, 0, int(wanted), at_once]
+    n_entries = -1 if inputs.values is None else len(inputs.values)
+    sizes = [0, n_cells, n_regions, n_entries, 0, int(need_grad), at_once]
     addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
     job = np.array([*sizes, *addresses], dtype=np.int64)
     job[4] = job.ctypes.data
-    share_out(work, job, n_cells)
-    return results._replace(by_region=results.by_region.sum(0)) if wanted else results
+    run_parallel(kernel, job, n_cells)
+    return results._replace(by_region=results.grad_region.sum(0)) if need_grad else results

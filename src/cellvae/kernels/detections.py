@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, i32, log32, total
-from cellvae.kernels.rows import add_times, sums
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.elementary import FASTMATH_FLAGS, ONE, exp32, f32, i32, log32, sum_unordered
+from cellvae.kernels.rows import axpy, add_into
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-TINY = f32(1.1754944e-38)
+MIN_PROBABILITY = f32(1.1754944e-38)
 """Least chance of not being detected."""
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def misses(logits, chance, rarer, value, by_logits, by_factor):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def undetected_log_prob(logits, chance, rarer, value, by_logits, by_factor):
     """Regions that are not detected.
 
     What is small is a sum of small numbers that are positive: the chance not to be accessible, and
@@ -39,15 +39,15 @@ def misses(logits, chance, rarer, value, by_logits, by_factor):
         unlikely = (other if odds > f32(0.0) else ONE) * inverse
         missed = unlikely + likely * rarer[j]
         # NaN is neither above nor below.
-        missed = TINY if missed < TINY else missed
+        missed = MIN_PROBABILITY if missed < MIN_PROBABILITY else missed
         slope = -likely * chance[j] / missed
         value[j] = log32(missed)
         by_factor[j] = slope
         by_logits[j] = slope * unlikely
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def hits(logits, value, by_logits):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def detected_log_prob(logits, value, by_logits):
     """Accessibility of regions that are detected: its logarithm, and the derivative of it."""
     for i in range(logits.shape[0]):
         odds = logits[i]
@@ -56,16 +56,16 @@ def hits(logits, value, by_logits):
         by_logits[i] = (other if odds > f32(0.0) else ONE) / (ONE + other)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def factors(depth, rarer_depth, of_region, rarer_region, chance, rarer):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def detection_factors(depth, rarer_depth, of_region, rarer_region, chance, rarer):
     """Chance that an accessible region of a cell is detected, and one less it."""
     for j in range(chance.shape[0]):
         chance[j] = depth * of_region[j]
         rarer[j] = rarer_depth + depth * rarer_region[j]
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def cells(
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def detection_log_prob_rows(
     start, end, counts, entries, genes, starts, logits, constant,
     log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
     wanted, value, by_depth, by_logits, by_region,
@@ -111,9 +111,9 @@ def cells(
     by_region[:] = f32(0.0)
     for c in range(start, end):
         row = c if wanted else 0
-        sums(logits[c], constant, odds)
-        factors(depth[c], rarer_depth[c], factor, rarer_factor, chance, rarer)
-        misses(odds, chance, rarer, values, by_logits[row], by_factor)
+        add_into(logits[c], constant, odds)
+        detection_factors(depth[c], rarer_depth[c], factor, rarer_factor, chance, rarer)
+        undetected_log_prob(odds, chance, rarer, values, by_logits[row], by_factor)
         n = 0
         if sparse:
             for i in range(starts[c], starts[c + 1]):
@@ -126,21 +126,21 @@ def cells(
                 n += x[j] > f32(0.0)
         for i in range(n):
             few[0, i] = odds[places[i]]
-        hits(few[0, :n], few[1, :n], few[2, :n])
+        detected_log_prob(few[0, :n], few[1, :n], few[2, :n])
         for i in range(n):
             j = places[i]
             values[j] = few[1, i] + (log_depth[c] + log_factor[j])
             by_logits[row, j] = few[2, i]
             by_factor[j] = ONE
-        value[c] = total(values)
-        by_depth[c] = total(by_factor)
+        value[c] = sum_unordered(values)
+        by_depth[c] = sum_unordered(by_factor)
         if wanted:
-            add_times(by_region[0], weight[c], by_logits[row])
-            add_times(by_region[1], weight[c], by_factor)
+            axpy(by_region[0], weight[c], by_logits[row])
+            axpy(by_region[1], weight[c], by_factor)
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def work(job):
+def kernel(job):
     """What each thread of a team does: take a range of cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, regions, entries (-1 where all counts are
@@ -154,32 +154,32 @@ def work(job):
     wanted = known[5] != 0
     at_once = known[6]
     whole = (n_cells, n_regions)
-    counts = carray(at(known[7]), (0 if sparse else n_cells, n_regions), f32)
-    entries = carray(at(known[8]), n_entries, f32)
-    genes = carray(at(known[9]), n_entries, i32)
-    starts = carray(at(known[10]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(at(known[11]), whole, f32)
-    constant = carray(at(known[12]), n_regions, f32)
-    log_depth = carray(at(known[13]), n_cells, f32)
-    depth = carray(at(known[14]), n_cells, f32)
-    rarer_depth = carray(at(known[15]), n_cells, f32)
-    log_factor = carray(at(known[16]), n_regions, f32)
-    factor = carray(at(known[17]), n_regions, f32)
-    rarer_factor = carray(at(known[18]), n_regions, f32)
-    weight = carray(at(known[19]), n_cells, f32)
-    value = carray(at(known[20]), n_cells, f32)
-    by_depth = carray(at(known[21]), n_cells, f32)
-    by_logits = carray(at(known[22]), whole, f32)
-    by_region = carray(at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
+    counts = carray(pointer_at(known[7]), (0 if sparse else n_cells, n_regions), f32)
+    entries = carray(pointer_at(known[8]), n_entries, f32)
+    genes = carray(pointer_at(known[9]), n_entries, i32)
+    starts = carray(pointer_at(known[10]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(pointer_at(known[11]), whole, f32)
+    constant = carray(pointer_at(known[12]), n_regions, f32)
+    log_depth = carray(pointer_at(known[13]), n_cells, f32)
+    depth = carray(pointer_at(known[14]), n_cells, f32)
+    rarer_depth = carray(pointer_at(known[15]), n_cells, f32)
+    log_factor = carray(pointer_at(known[16]), n_regions, f32)
+    factor = carray(pointer_at(known[17]), n_regions, f32)
+    rarer_factor = carray(pointer_at(known[18]), n_regions, f32)
+    weight = carray(pointer_at(known[19]), n_cells, f32)
+    value = carray(pointer_at(known[20]), n_cells, f32)
+    by_depth = carray(pointer_at(known[21]), n_cells, f32)
+    by_logits = carray(pointer_at(known[22]), whole, f32)
+    by_region = carray(pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
     if not wanted:
         # One row for each thread, since nobody reads it.
         by_logits = np.empty((1, n_regions), f32)
         by_region = np.empty((1, 2, n_regions), f32)
     while True:
-        start = taken_from(known[4], at_once)
+        start = atomic_fetch_add(known[4], at_once)
         if start >= n_cells:
             break
-        cells(
+        detection_log_prob_rows(
             start, min(start + at_once, n_cells), counts, entries, genes, starts, logits, constant,
             log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
             wanted, value, by_depth, by_logits, by_region[start // at_once if wanted else 0],

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-EXACT = {"contract", "nsz"}
+FASTMATH_FLAGS = {"contract", "nsz"}
 """What the compiler may change: multiply and add in one, and the sign of zero."""
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
@@ -59,7 +59,7 @@ ROOT_64, MANTISSA_64 = i64(0x3FE6A09E667F3BCD), i64(0xFFFFFFFFFFFFF)
 SHIFT_64 = i64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
 
 
-def bits(given: Any, wanted: Any) -> Any:
+def bitcast(given: Any, wanted: Any) -> Any:
     """Function that reads the bits of a number of one type as a number of another."""
 
     @intrinsic
@@ -72,13 +72,13 @@ def bits(given: Any, wanted: Any) -> Any:
     return cast
 
 
-bits_of_32 = bits(types.float32, types.int32)
-from_bits_32 = bits(types.int32, types.float32)
-bits_of_64 = bits(types.float64, types.int64)
-from_bits_64 = bits(types.int64, types.float64)
+float32_bits = bitcast(types.float32, types.int32)
+float32_from_bits = bitcast(types.int32, types.float32)
+float64_bits = bitcast(types.float64, types.int64)
+float64_from_bits = bitcast(types.int64, types.float64)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def exp32(x):
     """Exponential in single precision; 1e-38 below -87, 2e38 above 88."""
     y = LOWEST if x < LOWEST else x
@@ -88,29 +88,29 @@ def exp32(x):
     r = (y - k * LN2_HIGH) - k * LN2_LOW
     p = (((E4 * r + E3) * r + E2) * r + E1) * r + E0
     p = p * r * r + r + ONE + (x - x)
-    return p * from_bits_32(i32((n + i32(127)) << i32(23)))
+    return p * float32_from_bits(i32((n + i32(127)) << i32(23)))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log32(y):
     """Natural logarithm in single precision of a positive number that is not denormal."""
-    i = i32(bits_of_32(y) + SHIFT_32)
+    i = i32(float32_bits(y) + SHIFT_32)
     e = f32((i >> i32(23)) - i32(127))
-    f = from_bits_32(i32((i & MANTISSA_32) + ROOT_32)) - ONE
+    f = float32_from_bits(i32((i & MANTISSA_32) + ROOT_32)) - ONE
     q = ((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
     square = f * f
     return e * LN2_HIGH + (f + (square * f * q - HALF * square + e * LN2_LOW)) + (y - y)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log64(y):
     """Natural logarithm in double precision of a positive number that is not denormal.
 
     It is twice the inverse hyperbolic tangent of (m - 1) / (m + 1), as a power series.
     """
-    i = bits_of_64(y) + SHIFT_64
+    i = float64_bits(y) + SHIFT_64
     e = f64(i32((i >> i64(52)) - i64(1023)))
-    m = from_bits_64((i & MANTISSA_64) + ROOT_64)
+    m = float64_from_bits((i & MANTISSA_64) + ROOT_64)
     s = (m - 1.0) / (m + 1.0)
     q = s * s
     p = ((((O19 * q + O17) * q + O15) * q + O13) * q + O11) * q + O9
@@ -118,7 +118,7 @@ def log64(y):
     return e * 0.6931471805599453 + 2.0 * s * p + (y - y)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log1p64(x, inverse):
     """Natural logarithm in double precision of 1 + x, of which the inverse is given.
 
@@ -129,7 +129,7 @@ def log1p64(x, inverse):
 
 
 @njit(error_model="numpy", fastmath=True)
-def total(values):
+def sum_unordered(values):
     """Sum, in whatever order is fastest."""
     s = f32(0.0)
     for j in range(values.shape[0]):

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, f32, i32, i64
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.elementary import FASTMATH_FLAGS, f32, i32, i64
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-CELLS_AT_ONCE = 4
+CELLS_PER_JOB = 4
 """Cells that a thread takes at a time, of the product, where all weights fit next to it."""
-BYTES_AT_ONCE = 1 << 20
+BYTES_PER_TILE = 1 << 20
 """Memory of the weights that stay next to the processor while several cells read them."""
-N_PARTS = 8
+N_GENE_RANGES = 8
 """Ranges of genes that threads share out, of the derivative."""
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def add_four(sums, a, b, c, d, one, two, three, four):
     """Add four rows, each times a number."""
     for j in range(sums.shape[0]):
         sums[j] += (a * one[j] + b * two[j]) + (c * three[j] + d * four[j])
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def add_one(sums, a, one):
     """Add a row times a number."""
     for j in range(sums.shape[0]):
@@ -31,7 +31,7 @@ def add_one(sums, a, one):
 
 
 @njit(error_model="numpy")
-def first_beyond(genes, low, high, gene):
+def lower_bound(genes, low, high, gene):
     """First place from `low` to `high` whose gene is not below this one; genes are in order."""
     while low < high:
         middle = (low + high) // 2
@@ -43,7 +43,7 @@ def first_beyond(genes, low, high, gene):
 
 
 @njit(error_model="numpy")
-def product(start, end, values, genes, starts, weights, bias, out):
+def csr_matmul(start, end, values, genes, starts, weights, bias, out):
     """Sum of the weights of the genes of each cell, times the values, some genes at a time.
 
     Parameters
@@ -60,7 +60,7 @@ def product(start, end, values, genes, starts, weights, bias, out):
         Sums, [cells, features].
     """
     n_genes, n_features = weights.shape
-    width = max(BYTES_AT_ONCE // (4 * n_features), 1)
+    width = max(BYTES_PER_TILE // (4 * n_features), 1)
     done = np.empty(end - start, i64)
     for c in range(start, end):
         out[c][:] = bias
@@ -71,7 +71,7 @@ def product(start, end, values, genes, starts, weights, bias, out):
             i = done[c - start]
             last = starts[c + 1]
             if first + width < n_genes:
-                last = first_beyond(genes, i, min(last, i + width), first + width)
+                last = lower_bound(genes, i, min(last, i + width), first + width)
             done[c - start] = last
             while i + 4 <= last:
                 add_four(
@@ -87,7 +87,7 @@ def product(start, end, values, genes, starts, weights, bias, out):
 
 
 @njit(error_model="numpy")
-def by_gene(first, end, values, genes, starts):
+def csr_to_csc(first, end, values, genes, starts):
     """Entries of the genes from `first` to before `end`, gene by gene, those of a gene by cell.
 
     Where each gene begins, and the cell and the value of every entry.
@@ -97,8 +97,8 @@ def by_gene(first, end, values, genes, starts):
     begins = np.zeros(width + 2, i64)
     places = np.empty((2, n_cells), i64)
     for c in range(n_cells):
-        low = first_beyond(genes, starts[c], starts[c + 1], first)
-        high = first_beyond(genes, low, starts[c + 1], end)
+        low = lower_bound(genes, starts[c], starts[c + 1], first)
+        high = lower_bound(genes, low, starts[c + 1], end)
         places[0, c] = low
         places[1, c] = high
         for i in range(low, high):
@@ -118,9 +118,9 @@ def by_gene(first, end, values, genes, starts):
 
 
 @njit(error_model="numpy")
-def derivative(first, end, values, genes, starts, by_out, out):
+def csr_matmul_grad_weight(first, end, values, genes, starts, by_out, out):
     """Derivative by the weights of the genes from `first` to before `end`, [genes, features]."""
-    begins, cells, own = by_gene(first, end, values, genes, starts)
+    begins, cells, own = csr_to_csc(first, end, values, genes, starts)
     for j in range(end - first):
         sums = out[first + j]
         sums[:] = f32(0.0)
@@ -139,7 +139,7 @@ def derivative(first, end, values, genes, starts, by_out, out):
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def multiply(job):
+def forward_kernel(job):
     """Product: each thread takes a few cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, genes, features, entries, the address of
@@ -148,23 +148,23 @@ def multiply(job):
     """
     known = carray(job, 13, types.int64)
     n_cells, n_genes, n_features, n_entries = known[1], known[2], known[3], known[4]
-    values = carray(at(known[6]), n_entries, f32)
-    genes = carray(at(known[7]), n_entries, i32)
-    starts = carray(at(known[8]), n_cells + 1, types.int64)
-    weights = carray(at(known[9]), (n_genes, n_features), f32)
-    bias = carray(at(known[10]), n_features, f32)
-    out = carray(at(known[11]), (n_cells, n_features), f32)
-    fits = 4 * n_genes * n_features <= BYTES_AT_ONCE
-    at_once = CELLS_AT_ONCE if fits else max((n_cells + known[12] - 1) // known[12], 1)
+    values = carray(pointer_at(known[6]), n_entries, f32)
+    genes = carray(pointer_at(known[7]), n_entries, i32)
+    starts = carray(pointer_at(known[8]), n_cells + 1, types.int64)
+    weights = carray(pointer_at(known[9]), (n_genes, n_features), f32)
+    bias = carray(pointer_at(known[10]), n_features, f32)
+    out = carray(pointer_at(known[11]), (n_cells, n_features), f32)
+    fits = 4 * n_genes * n_features <= BYTES_PER_TILE
+    at_once = CELLS_PER_JOB if fits else max((n_cells + known[12] - 1) // known[12], 1)
     while True:
-        start = taken_from(known[5], at_once)
+        start = atomic_fetch_add(known[5], at_once)
         if start >= n_cells:
             break
-        product(start, min(start + at_once, n_cells), values, genes, starts, weights, bias, out)
+        csr_matmul(start, min(start + at_once, n_cells), values, genes, starts, weights, bias, out)
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def differentiate(job):
+def backward_kernel(job):
     """Derivative: each thread takes a range of genes, until none are left.
 
     A job is as that of :func:`multiply`, with the derivatives by the product, [cells, features], in
@@ -172,16 +172,16 @@ def differentiate(job):
     """
     known = carray(job, 12, types.int64)
     n_cells, n_genes, n_features, n_entries = known[1], known[2], known[3], known[4]
-    values = carray(at(known[6]), n_entries, f32)
-    genes = carray(at(known[7]), n_entries, i32)
-    starts = carray(at(known[8]), n_cells + 1, types.int64)
-    by_out = carray(at(known[9]), (n_cells, n_features), f32)
-    out = carray(at(known[11]), (n_genes, n_features), f32)
-    width = (n_genes + N_PARTS - 1) // N_PARTS
+    values = carray(pointer_at(known[6]), n_entries, f32)
+    genes = carray(pointer_at(known[7]), n_entries, i32)
+    starts = carray(pointer_at(known[8]), n_cells + 1, types.int64)
+    by_out = carray(pointer_at(known[9]), (n_cells, n_features), f32)
+    out = carray(pointer_at(known[11]), (n_genes, n_features), f32)
+    width = (n_genes + N_GENE_RANGES - 1) // N_GENE_RANGES
     while True:
-        part = taken_from(known[5], 1)
-        if part >= N_PARTS:
+        part = atomic_fetch_add(known[5], 1)
+        if part >= N_GENE_RANGES:
             break
         first = part * width
         if first < n_genes:
-            derivative(first, min(first + width, n_genes), values, genes, starts, by_out, out)
+            csr_matmul_grad_weight(first, min(first + width, n_genes), values, genes, starts, by_out, out)

@@ -9,36 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.kernels.choice import loads
+from cellvae.kernels.choice import can_compile
 from cellvae.settings import settings
 
-FEWEST = 1 << 16
+MIN_SIZE = 1 << 16
 """Numbers below which loading a kernel does not pay."""
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether every number of some tensors is finite; a device is waited for."""
-    many = sum(tensor.numel() for tensor in tensors) >= FEWEST
-    if many and settings.kernels != "torch" and all(map(is_readable, tensors)) and loads("bits"):
-        return look_at(tensors)
+    many = sum(tensor.numel() for tensor in tensors) >= MIN_SIZE
+    if many and settings.kernels != "torch" and all(map(is_contiguous_float32, tensors)) and can_compile("bits"):
+        return scan_tensors(tensors)
     return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(tensors)))).all())
 
 
-def is_readable(tensor: Tensor) -> bool:
+def is_contiguous_float32(tensor: Tensor) -> bool:
     """Whether a tensor is in single precision on the CPU, its numbers together in memory."""
     if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
         return False
     return tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())
 
 
-def look_at(tensors: Sequence[Tensor]) -> bool:
+def scan_tensors(tensors: Sequence[Tensor]) -> bool:
     """Whether every number is finite, by as many threads as torch has."""
-    from cellvae.kernels.bits import look
-    from cellvae.kernels.team import run
+    from cellvae.kernels.bits import scan_finite
+    from cellvae.kernels.team import call_in_threads
 
     places = [number for t in tensors for number in (t.data_ptr(), t.numel())]
     job = np.array([0, 0, len(tensors), 0, *places], dtype=np.int64)
     job[3] = job.ctypes.data
-    work: Any = look
-    run(work.address, job.ctypes.data, torch.get_num_threads())
+    work: Any = scan_finite
+    call_in_threads(work.address, job.ctypes.data, torch.get_num_threads())
     return bool(job[1] == 0)

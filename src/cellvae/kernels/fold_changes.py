@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.kernels.team import run
+from cellvae.kernels.team import call_in_threads
 
-FEWEST_GENES = 64
+MIN_GENES = 64
 """Genes below which a further thread does not pay."""
 
 
-class FoldChanges(NamedTuple):
+class LogFoldChanges(NamedTuple):
     """Distribution of the log2 fold change of each gene, [genes], in double precision."""
 
     up: Tensor
@@ -30,12 +30,12 @@ class FoldChanges(NamedTuple):
     max: Tensor
 
 
-def fold_changes(
+def log_fold_changes(
     first: Float[Tensor, "draws genes"],
     second: Float[Tensor, "draws genes"],
     pseudocount: float,
     delta: float,
-) -> FoldChanges:
+) -> LogFoldChanges:
     """Distribution of log2((first + pseudocount) / (second + pseudocount)) of each gene.
 
     One pass over both, by as many threads as torch has, in memory for 16 genes each. On the CPU, in
@@ -50,7 +50,7 @@ def fold_changes(
     delta
         Least change that counts.
     """
-    from cellvae.kernels.changes import work
+    from cellvae.kernels.changes import kernel
 
     n_draws, n_genes = first.shape
     one, other = first.contiguous(), second.contiguous()
@@ -59,7 +59,7 @@ def fold_changes(
     addresses = [one.data_ptr(), other.data_ptr(), given.ctypes.data, results.data_ptr()]
     job = np.array([0, n_draws, n_genes, n_genes, n_genes, 0, *addresses], dtype=np.int64)
     job[5] = job.ctypes.data
-    n_threads = max(1, min(torch.get_num_threads(), n_genes // FEWEST_GENES))
-    assert work.address is not None
-    run(work.address, job.ctypes.data, n_threads)
-    return FoldChanges(*results)
+    n_threads = max(1, min(torch.get_num_threads(), n_genes // MIN_GENES))
+    assert kernel.address is not None
+    call_in_threads(kernel.address, job.ctypes.data, n_threads)
+    return LogFoldChanges(*results)

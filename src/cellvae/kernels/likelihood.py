@@ -10,19 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.entries import Entries
-from cellvae.kernels.affine import Affine, layer_gradients, layer_result, parts, place_for, weighed
-from cellvae.kernels.team import cells_of_range
+from cellvae.entries import CSRBatch
+from cellvae.kernels.affine import LazyLinear, lazy_linear_backward, matmul_without_bias, unpack_lazy_linear, empty_grad, weighted_sums
+from cellvae.kernels.team import cells_per_range
 
-LEAST, MOST = 1e-20, 1e15
+MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
 
 
-def log_likelihood(
-    counts: Float[Tensor, "cells genes"] | Entries,
-    logits: Float[Tensor, "cells genes"] | Affine,
+def count_log_likelihood(
+    counts: Float[Tensor, "cells genes"] | CSRBatch,
+    logits: Float[Tensor, "cells genes"] | LazyLinear,
     log_size: Float[Tensor, "cells 1"],
     theta: Float[Tensor, " genes"] | Float[Tensor, "cells genes"] | None = None,
-    dropout: Float[Tensor, "cells genes"] | Affine | None = None,
+    dropout: Float[Tensor, "cells genes"] | LazyLinear | None = None,
 ) -> Float[Tensor, " cells"]:
     """Log-likelihood of the counts of each cell, in nats: Poisson, negative binomial or inflated.
 
@@ -43,43 +43,43 @@ def log_likelihood(
         Logits of a structural zero, or the layer that gives them; None where there are none.
     """
     given: tuple[Tensor | None, ...] = (None, *counts[:3])
-    if not isinstance(counts, Entries):
+    if not isinstance(counts, CSRBatch):
         given = (counts, None, None, None)
     value: Tensor = CountLogLikelihood.apply(
-        torch.is_grad_enabled(), *given, *parts(logits), log_size, theta, *parts(dropout)
+        torch.is_grad_enabled(), *given, *unpack_lazy_linear(logits), log_size, theta, *unpack_lazy_linear(dropout)
     )
     return value
 
 
-class Inputs(NamedTuple):
+class CountInputs(NamedTuple):
     """Inputs of the function, as autograd sees them.
 
     `logits` and `dropout` are the features of a layer where its weight is given.
     """
 
     counts: Tensor | None
-    entries: Tensor | None
-    genes: Tensor | None
-    starts: Tensor | None
+    values: Tensor | None
+    indices: Tensor | None
+    indptr: Tensor | None
     logits: Tensor
     logits_weight: Tensor | None
-    logits_constant: Tensor | None
+    logits_bias: Tensor | None
     log_size: Tensor
     theta: Tensor | None
     dropout: Tensor | None
     dropout_weight: Tensor | None
-    dropout_constant: Tensor | None
+    dropout_bias: Tensor | None
 
 
-class Results(NamedTuple):
+class CountResults(NamedTuple):
     """Log-likelihood of each cell and its derivatives."""
 
     value: Tensor
-    by_log_size: Tensor
-    by_logits: Tensor
-    by_theta: Tensor
-    by_dropout: Tensor
-    by_gene: Tensor
+    grad_log_size: Tensor
+    grad_logits: Tensor
+    grad_theta: Tensor
+    grad_dropout: Tensor
+    grad_gene: Tensor
     """Sums over the cells, by logits, theta and dropout, [3, genes]; each cell has a weight."""
 
 
@@ -89,8 +89,8 @@ class CountLogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
         """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
-        inputs = Inputs(*given)
-        results = results_of(inputs, None, wanted=derived and any(ctx.needs_input_grad))
+        inputs = CountInputs(*given)
+        results = compute_log_prob(inputs, None, need_grad=derived and any(ctx.needs_input_grad))
         ctx.save_for_backward(*inputs, *results)
         return results.value
 
@@ -98,40 +98,40 @@ class CountLogLikelihood(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradient with respect to logits, sizes, inverse dispersion and dropout."""
-        inputs = Inputs(*ctx.saved_tensors[: len(Inputs._fields)])
-        results = Results(*ctx.saved_tensors[len(Inputs._fields) :])
-        needed: Any = Inputs(*ctx.needs_input_grad[1:])
-        by_gene = weighed(
-            results.by_gene, grad, lambda w: results_of(inputs, w, wanted=True).by_gene
+        inputs = CountInputs(*ctx.saved_tensors[: len(CountInputs._fields)])
+        results = CountResults(*ctx.saved_tensors[len(CountInputs._fields) :])
+        needed: Any = CountInputs(*ctx.needs_input_grad[1:])
+        by_gene = weighted_sums(
+            results.grad_gene, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_gene
         )
         weight = grad.unsqueeze(-1)
-        by_logits = layer_gradients(
-            results.by_logits,
+        by_logits = lazy_linear_backward(
+            results.grad_logits,
             inputs.logits,
             inputs.logits_weight,
             weight,
             by_gene[0],
-            needed=needed[4:7],
+            needs_grad=needed[4:7],
         )
         by_theta = None
         if inputs.theta is not None and needed.theta:
-            per_cell = inputs.theta.shape == results.by_theta.shape
-            by_theta = results.by_theta * weight if per_cell else by_gene[1].view_as(inputs.theta)
+            per_cell = inputs.theta.shape == results.grad_theta.shape
+            by_theta = results.grad_theta * weight if per_cell else by_gene[1].view_as(inputs.theta)
         by_dropout: tuple[Tensor | None, ...] = (None, None, None)
         if inputs.dropout is not None:
-            by_dropout = layer_gradients(
-                results.by_dropout,
+            by_dropout = lazy_linear_backward(
+                results.grad_dropout,
                 inputs.dropout,
                 inputs.dropout_weight,
                 weight,
                 by_gene[2],
-                needed=needed[9:12],
+                needs_grad=needed[9:12],
             )
-        by_log_size = results.by_log_size.unsqueeze(-1) * weight if needed.log_size else None
+        by_log_size = results.grad_log_size.unsqueeze(-1) * weight if needed.log_size else None
         return (*(None,) * 5, *by_logits, by_log_size, by_theta, *by_dropout)
 
 
-def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Results:
+def compute_log_prob(inputs: CountInputs, weight: Tensor | None, *, need_grad: bool) -> CountResults:
     """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
 
     Parameters
@@ -143,44 +143,44 @@ def results_of(inputs: Inputs, weight: Tensor | None, *, wanted: bool) -> Result
     wanted
         Whether derivatives are.
     """
-    from cellvae.kernels.cells import work
-    from cellvae.kernels.team import share_out
+    from cellvae.kernels.cells import kernel
+    from cellvae.kernels.team import run_parallel
 
     theta, n_cells = inputs.theta, len(inputs.log_size)
-    logits = layer_result(inputs.logits, inputs.logits_weight)
+    logits = matmul_without_bias(inputs.logits, inputs.logits_weight)
     n_genes = logits.shape[1]
     none, zero = logits.new_empty((0, 0)), logits.new_zeros(n_genes)
     dropout = none
     if inputs.dropout is not None:
-        dropout = layer_result(inputs.dropout, inputs.dropout_weight)
+        dropout = matmul_without_bias(inputs.dropout, inputs.dropout_weight)
     if theta is not None:
-        theta = theta.clamp(LEAST, MOST).view(-1, n_genes)
-    at_once = cells_of_range(n_cells)
+        theta = theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
+    at_once = cells_per_range(n_cells)
     n_ranges = -(-n_cells // at_once)
-    results = Results(
+    results = CountResults(
         value=logits.new_empty(n_cells),
-        by_log_size=logits.new_empty(n_cells),
+        grad_log_size=logits.new_empty(n_cells),
         # What was computed here can be written over.
-        by_logits=place_for(logits, inputs.logits_weight) if wanted else none,
-        by_theta=torch.empty_like(theta)
-        if wanted and theta is not None and len(theta) > 1
+        grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else none,
+        grad_theta=torch.empty_like(theta)
+        if need_grad and theta is not None and len(theta) > 1
         else none,
-        by_dropout=place_for(dropout, inputs.dropout_weight) if wanted else none,
-        by_gene=logits.new_empty((n_ranges, 3, n_genes)) if wanted else none,
+        grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else none,
+        grad_gene=logits.new_empty((n_ranges, 3, n_genes)) if need_grad else none,
     )
     given = [
-        *(inputs.counts, inputs.entries, inputs.genes, inputs.starts, logits),
-        zero if inputs.logits_constant is None else inputs.logits_constant,
+        *(inputs.counts, inputs.values, inputs.indices, inputs.indptr, logits),
+        zero if inputs.logits_bias is None else inputs.logits_bias,
         inputs.log_size.reshape(n_cells),
         *(theta, dropout),
-        zero if inputs.dropout_constant is None else inputs.dropout_constant,
+        zero if inputs.dropout_bias is None else inputs.dropout_bias,
         logits.new_ones(n_cells) if weight is None else weight,
     ]
     tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
     sizes = [0, n_cells, n_genes, 0 if theta is None else len(theta), len(dropout), 0]
-    sizes += [-1 if inputs.entries is None else len(inputs.entries), int(wanted), at_once]
+    sizes += [-1 if inputs.values is None else len(inputs.values), int(need_grad), at_once]
     addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
     job = np.array([*sizes, *addresses], dtype=np.int64)
     job[5] = job.ctypes.data
-    share_out(work, job, n_cells)
-    return results._replace(by_gene=results.by_gene.sum(0)) if wanted else results
+    run_parallel(kernel, job, n_cells)
+    return results._replace(by_gene=results.grad_gene.sum(0)) if need_grad else results

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.kernels.likelihood import LEAST, MOST
+from cellvae.kernels.likelihood import MIN_MEAN, MAX_INVERSE_DISPERSION
 
 
 def mixture_log_prob(
@@ -45,18 +45,18 @@ class MixtureLogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, counts: Tensor, *parameters: Tensor) -> Tensor:
         """Log-probability, in nats."""
-        from cellvae.kernels.mixtures import mix
-        from cellvae.kernels.team import share_out
+        from cellvae.kernels.mixtures import kernel
+        from cellvae.kernels.team import run_parallel
 
         n_cells, n_features = counts.shape
         mu1, mu2, theta1, theta2, logits = parameters
-        given = (mu1, mu2, theta1.clamp(LEAST, MOST), theta2.clamp(LEAST, MOST), logits)
+        given = (mu1, mu2, theta1.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION), theta2.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION), logits)
         tensors = [t.expand(counts.shape).contiguous() for t in (counts, *given)]
         results = [torch.empty_like(tensors[0]) for _ in range(6)]
         addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
         job = np.array([0, n_cells, n_features, 0, *addresses], dtype=np.int64)
         job[3] = job.ctypes.data
-        share_out(mix, job, n_cells)
+        run_parallel(kernel, job, n_cells)
         value, *slopes = results
         ctx.save_for_backward(*slopes)
         ctx.shapes = [parameter.shape for parameter in parameters]

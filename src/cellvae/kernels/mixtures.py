@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.elementary import EXACT, ONE, exp32, f32, f64, i32, log32
+from cellvae.kernels.elementary import FASTMATH_FLAGS, ONE, exp32, f32, f64, i32, log32
 from cellvae.kernels.rows import (
-    inverses,
+    reciprocal,
     log_factorial,
     negative_binomial_counts,
     negative_binomial_zeros,
 )
-from cellvae.kernels.shared_job import at, taken_from
+from cellvae.kernels.shared_job import pointer_at, atomic_fetch_add
 
-AT_ONCE = 4
+CELLS_PER_JOB = 4
 """Cells that a thread takes at a time."""
-LEAST = f32(1e-20)
+MIN_MEAN = f32(1e-20)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def mixed(logits, value, other, by_mu, by_theta, by_other_mu, by_other_theta, by_logits):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def combine_components(logits, value, other, by_mu, by_theta, by_other_mu, by_other_theta, by_logits):
     """Mixture of two components, in place of what they are by themselves.
 
     Parameters
@@ -54,8 +54,8 @@ def mixed(logits, value, other, by_mu, by_theta, by_other_mu, by_other_theta, by
         by_logits[j] = first - (ONE if odds > f32(0.0) else small) * inverse_odds
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def component(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, by_theta):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, by_theta):
     """Log-probability of the counts of a cell under one component, and its derivatives.
 
     Parameters
@@ -70,8 +70,8 @@ def component(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, 
     n_features = x.shape[0]
     for j in range(n_features):
         m = given_mu[j]
-        mu[j] = LEAST if m < LEAST else m
-    inverses(theta, inverse_theta)
+        mu[j] = MIN_MEAN if m < MIN_MEAN else m
+    reciprocal(theta, inverse_theta)
     negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta)
     n = 0
     for j in range(n_features):
@@ -94,7 +94,7 @@ def component(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, 
 
 
 @cfunc(types.void(types.voidptr), cache=True)
-def mix(job):
+def kernel(job):
     """What each thread of a team does: take a few cells, until none are left.
 
     A job is a row of whole numbers: cells taken, cells, features, the address of the job itself,
@@ -104,32 +104,32 @@ def mix(job):
     known = carray(job, 16, types.int64)
     n_cells, n_features = known[1], known[2]
     whole = (n_cells, n_features)
-    x = carray(at(known[4]), whole, f32)
-    mu, other_mu = carray(at(known[5]), whole, f32), carray(at(known[6]), whole, f32)
-    theta, other_theta = carray(at(known[7]), whole, f32), carray(at(known[8]), whole, f32)
-    logits = carray(at(known[9]), whole, f32)
-    value = carray(at(known[10]), whole, f32)
-    by_mu, by_other_mu = carray(at(known[11]), whole, f32), carray(at(known[12]), whole, f32)
-    by_theta, by_other_theta = carray(at(known[13]), whole, f32), carray(at(known[14]), whole, f32)
-    by_logits = carray(at(known[15]), whole, f32)
+    x = carray(pointer_at(known[4]), whole, f32)
+    mu, other_mu = carray(pointer_at(known[5]), whole, f32), carray(pointer_at(known[6]), whole, f32)
+    theta, other_theta = carray(pointer_at(known[7]), whole, f32), carray(pointer_at(known[8]), whole, f32)
+    logits = carray(pointer_at(known[9]), whole, f32)
+    value = carray(pointer_at(known[10]), whole, f32)
+    by_mu, by_other_mu = carray(pointer_at(known[11]), whole, f32), carray(pointer_at(known[12]), whole, f32)
+    by_theta, by_other_theta = carray(pointer_at(known[13]), whole, f32), carray(pointer_at(known[14]), whole, f32)
+    by_logits = carray(pointer_at(known[15]), whole, f32)
     room, inverse_theta = np.empty(n_features, f32), np.empty(n_features, f32)
     other = np.empty(n_features, f32)
     places = np.empty(n_features + 1, i32)
     few = np.empty((7, n_features), f64)
     while True:
-        start = taken_from(known[3], AT_ONCE)
+        start = atomic_fetch_add(known[3], CELLS_PER_JOB)
         if start >= n_cells:
             break
-        for c in range(start, min(start + AT_ONCE, n_cells)):
-            component(
+        for c in range(start, min(start + CELLS_PER_JOB, n_cells)):
+            component_log_prob(
                 x[c], mu[c], theta[c], room, inverse_theta, places, few,
                 value[c], by_mu[c], by_theta[c],
             )  # fmt: skip
-            component(
+            component_log_prob(
                 x[c], other_mu[c], other_theta[c], room, inverse_theta, places, few,
                 other, by_other_mu[c], by_other_theta[c],
             )  # fmt: skip
-            mixed(
+            combine_components(
                 logits[c], value[c], other, by_mu[c], by_theta[c], by_other_mu[c],
                 by_other_theta[c], by_logits[c],
             )  # fmt: skip

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 
 
-def sparse_product(
-    features: Entries,
+def sparse_linear(
+    features: CSRBatch,
     weight: Float[Tensor, "out genes"],
     bias: Float[Tensor, " out"] | None = None,
 ) -> Float[Tensor, "cells out"]:
@@ -23,16 +23,16 @@ def sparse_product(
     On the CPU, in single precision. The features have no derivatives. Weights whose values for one
     gene lie together (:func:`gene_by_gene`) are read as they are, others are copied every time.
     """
-    product: Tensor = SparseProduct.apply(*features, weight, bias)
+    product: Tensor = SparseLinear.apply(*features, weight, bias)
     return product
 
 
-def gene_by_gene(weight: Float[Tensor, "out genes"]) -> Float[Tensor, "out genes"]:
+def to_gene_major(weight: Float[Tensor, "out genes"]) -> Float[Tensor, "out genes"]:
     """Weights whose values for one gene lie together in memory."""
     return weight.t().contiguous().t()
 
 
-class SparseProduct(torch.autograd.Function):
+class SparseLinear(torch.autograd.Function):
     """Product of sparse features with weights."""
 
     @staticmethod
@@ -46,21 +46,21 @@ class SparseProduct(torch.autograd.Function):
         bias: Tensor | None,
     ) -> Tensor:
         """Sums over the genes of each cell."""
-        from cellvae.kernels.entries import multiply
+        from cellvae.kernels.entries import forward_kernel
 
         n_out, n_cells = weight.shape[0], len(starts) - 1
         constant = weight.new_zeros(n_out) if bias is None else bias.contiguous()
         out = weight.new_empty(n_cells, n_out)
         ctx.save_for_backward(values, genes, starts)
         ctx.n_genes = n_genes
-        compute(multiply, values, genes, starts, n_genes, weight.t().contiguous(), constant, out)
+        run_kernel(forward_kernel, values, genes, starts, n_genes, weight.t().contiguous(), constant, out)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Derivatives by the weights and the constant."""
-        from cellvae.kernels.entries import differentiate
+        from cellvae.kernels.entries import backward_kernel
 
         values, genes, starts = ctx.saved_tensors
         by_weight = None
@@ -69,12 +69,12 @@ class SparseProduct(torch.autograd.Function):
             n_out, n_genes = grad.shape[1], ctx.n_genes
             by_weight = grad.new_empty_strided((n_out, n_genes), (1, n_out))
             given = grad.contiguous()
-            compute(differentiate, values, genes, starts, n_genes, given, None, by_weight.t())
+            run_kernel(backward_kernel, values, genes, starts, n_genes, given, None, by_weight.t())
         by_bias = grad.sum(dim=0) if ctx.needs_input_grad[5] else None
         return None, None, None, None, by_weight, by_bias
 
 
-def compute(
+def run_kernel(
     work: Any,
     values: Tensor,
     genes: Tensor,
@@ -85,12 +85,12 @@ def compute(
     out: Tensor,
 ) -> None:
     """Fill the results in, by as many threads as torch has; they do not depend on their number."""
-    from cellvae.kernels.team import n_threads_for, share_out
+    from cellvae.kernels.team import choose_n_threads, run_parallel
 
     n_cells = len(starts) - 1
     addresses = [t.data_ptr() for t in (values, genes, starts, given)]
     addresses += [0 if constant is None else constant.data_ptr(), out.data_ptr()]
     sizes = [0, n_cells, n_genes, out.shape[1], len(values), 0]
-    job = np.array([*sizes, *addresses, n_threads_for(n_cells)], dtype=np.int64)
+    job = np.array([*sizes, *addresses, choose_n_threads(n_cells)], dtype=np.int64)
     job[5] = job.ctypes.data
-    share_out(work, job, n_cells)
+    run_parallel(work, job, n_cells)

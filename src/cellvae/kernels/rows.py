@@ -14,25 +14,25 @@ import numpy as np
 from numba import njit
 
 from cellvae.kernels.elementary import (
-    EXACT,
+    FASTMATH_FLAGS,
     ONE,
-    bits_of_32,
+    float32_bits,
     exp32,
     f32,
     f64,
-    from_bits_32,
+    float32_from_bits,
     i32,
     log1p64,
     log32,
     log64,
 )
 
-LOG_FACTORIALS = np.array([math.lgamma(n + 1.0) for n in range(2048)])
-ALL_BUT_SIGN, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
+LOG_FACTORIAL_TABLE = np.array([math.lgamma(n + 1.0) for n in range(2048)])
+ABS_MASK, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def largest_sum(one, other):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def max_sum(one, other):
     """Largest sum of two numbers at one place; any of them, or NaN, where one is NaN.
 
     Bits of numbers are compared, in their order: compilers do not put the largest of numbers that
@@ -40,49 +40,49 @@ def largest_sum(one, other):
     """
     most = LOWEST_BITS
     for j in range(one.shape[0]):
-        given = bits_of_32(one[j] + other[j])
-        ordered = i32(given ^ ((given >> i32(31)) & ALL_BUT_SIGN))
+        given = float32_bits(one[j] + other[j])
+        ordered = i32(given ^ ((given >> i32(31)) & ABS_MASK))
         most = ordered if ordered > most else most
-    return from_bits_32(i32(most ^ ((most >> i32(31)) & ALL_BUT_SIGN)))
+    return float32_from_bits(i32(most ^ ((most >> i32(31)) & ABS_MASK)))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def shares(logits, constant, top, out):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def exp_shifted(logits, constant, top, out):
     """Exponentials of logits and constants less the largest of them."""
     for j in range(out.shape[0]):
         out[j] = exp32((logits[j] + constant[j]) - top)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def sums(one, other, out):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def add_into(one, other, out):
     """Sum of two numbers at each place."""
     for j in range(out.shape[0]):
         out[j] = one[j] + other[j]
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def add_times(out, factor, values):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def axpy(out, factor, values):
     """Add values times a factor."""
     for j in range(out.shape[0]):
         out[j] += factor * values[j]
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def scaled(out, factor, least):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def scale_clamp_(out, factor, least):
     """Multiply by a factor, in place, and replace what is below the least by it."""
     for j in range(out.shape[0]):
         value = out[j] * factor
         out[j] = least if value < least else value
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def inverses(values, out):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def reciprocal(values, out):
     """One over each value."""
     for j in range(out.shape[0]):
         out[j] = ONE / values[j]
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta):
     """Negative binomial at zero."""
     for j in range(mu.shape[0]):
@@ -98,8 +98,8 @@ def negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta):
         by_theta[j] = m * inverse - log_ratio
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def zero_inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
     """Zero-inflated distribution at zero, from value and derivatives without inflation."""
     for j in range(dropout.shape[0]):
         p = dropout[j]
@@ -119,8 +119,8 @@ def inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
         by_theta[j] *= kept
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def inflation(p, log_odds, rate):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def log_zero_probability(p, log_odds, rate):
     """Minus the logarithm of the probability that a zero is not structural, and that it is."""
     for i in range(p.shape[0]):
         given = p[i]
@@ -130,7 +130,7 @@ def inflation(p, log_odds, rate):
         rate[i] = (ONE if given > f32(0.0) else other) / (ONE + other)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def poisson_zeros(mu, value, by_mu):
     """Poisson at zero."""
     for j in range(mu.shape[0]):
@@ -143,15 +143,15 @@ S0, S1, S2, S3 = 1 / 12, 1 / 360, 1 / 1260, 1 / 1680
 D0, D1, D2, D3 = 1 / 12, 1 / 120, 1 / 252, 1 / 240
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def rising(b):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def rising_factorial(b):
     """Product of b, b + 1, ... b + 7."""
     outer = (b * (b + 7.0)) * ((b + 1.0) * (b + 6.0))
     return outer * (((b + 2.0) * (b + 5.0)) * ((b + 3.0) * (b + 4.0)))
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def rising_slope(b):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def rising_factorial_grad(b):
     """Derivative of the product by b."""
     p = b * (b + 7.0)
     q = (b + 1.0) * (b + 6.0)
@@ -160,14 +160,14 @@ def rising_slope(b):
     return (2.0 * b + 7.0) * ((p + q) * r * s + (r + s) * p * q)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log_factorial(count):
     """Logarithm of the factorial of a count, of the gamma function where it is no whole number."""
     whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
-    return LOG_FACTORIALS[whole] if whole == count else math.lgamma(f64(count) + 1.0)
+    return LOG_FACTORIAL_TABLE[whole] if whole == count else math.lgamma(f64(count) + 1.0)
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta):
     """Negative binomial at counts above zero.
 
@@ -181,8 +181,8 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta
         b = n + t
         high_t = t + 8.0
         high_b = b + 8.0
-        steps_t = rising(t)
-        steps_b = rising(b)
+        steps_t = rising_factorial(t)
+        steps_b = rising_factorial(b)
         # A division takes as long as ten products: one for several numbers at a time.
         both = t + m
         shared = 1.0 / (t * m * both)
@@ -206,12 +206,12 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta
         slope_t = q * (D0 - q * (D1 - q * (D2 - q * D3)))
         slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
         digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
-        digammas += rising_slope(t) * over_steps_t - rising_slope(b) * over_steps_b
+        digammas += rising_factorial_grad(t) * over_steps_t - rising_factorial_grad(b) * over_steps_b
         by_mu[i] = (n - m) * over_m * (t * over_both)
         by_theta[i] = digammas - by_t + (m - n) * over_both
 
 
-@njit(error_model="numpy", fastmath=EXACT)
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def poisson_counts(x, mu, log_factorial, value, by_mu):
     """Poisson at counts above zero."""
     for i in range(x.shape[0]):
@@ -220,15 +220,15 @@ def poisson_counts(x, mu, log_factorial, value, by_mu):
         by_mu[i] = (x[i] - m) / m
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def products(by_mu, mu):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def multiply_inplace(by_mu, mu):
     """Derivatives by the logarithm of the mean, in place."""
     for j in range(mu.shape[0]):
         by_mu[j] *= mu[j]
 
 
-@njit(error_model="numpy", fastmath=EXACT)
-def through_softmax(by_log_mu, mu, mean):
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def softmax_backward(by_log_mu, mu, mean):
     """Derivatives by the logits of shares, in place; `mean` is their sum over the size."""
     for j in range(mu.shape[0]):
         by_log_mu[j] -= mu[j] * mean

@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 
 @intrinsic
-def at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - runs in the compiler
+def pointer_at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - runs in the compiler
     """Pointer to an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -19,7 +19,7 @@ def at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - runs in 
 
 
 @intrinsic
-def taken_from(typing_context: Any, address: Any, n: Any) -> Any:  # pragma: no cover - likewise
+def atomic_fetch_add(typing_context: Any, address: Any, n: Any) -> Any:  # pragma: no cover - likewise
     """Number at an address, to which `n` is added at the same moment for all threads."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -20,23 +20,23 @@ from numpy.typing import NDArray
 from cellvae.fork import fork
 
 Parallel = Callable[[int, int, int, int], None]
-N_RANGES, FEWEST_OF_RANGE = 64, 8
+N_RANGES, MIN_CELLS_PER_RANGE = 64, 8
 """Ranges of cells at most, each the work of one thread; cells of a range at least."""
-FEWEST_CELLS = 16
+MIN_CELLS_PER_THREAD = 16
 """Cells below which a further thread does not pay."""
 
 
-def cells_of_range(n_cells: int) -> int:
+def cells_per_range(n_cells: int) -> int:
     """Cells whose sums are kept apart from those of others, whatever the number of threads."""
-    return max(FEWEST_OF_RANGE, -(-n_cells // N_RANGES))
+    return max(MIN_CELLS_PER_RANGE, -(-n_cells // N_RANGES))
 
 
-def n_threads_for(n_cells: int) -> int:
+def choose_n_threads(n_cells: int) -> int:
     """Threads that work on so many cells: as many as torch has, fewer for few cells each."""
-    return max(1, min(torch.get_num_threads(), n_cells // FEWEST_CELLS))
+    return max(1, min(torch.get_num_threads(), n_cells // MIN_CELLS_PER_THREAD))
 
 
-def share_out(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
+def run_parallel(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
     """Let a team of threads work on a job.
 
     Parameters
@@ -48,10 +48,10 @@ def share_out(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
     n_cells
         Cells that the job is about.
     """
-    run(work.address, job.ctypes.data, n_threads_for(n_cells))
+    call_in_threads(work.address, job.ctypes.data, choose_n_threads(n_cells))
 
 
-def run(work: int, job: int, n_threads: int) -> None:
+def call_in_threads(work: int, job: int, n_threads: int) -> None:
     """Call a compiled function with the address of its job in every thread of a team.
 
     Parameters
@@ -63,7 +63,7 @@ def run(work: int, job: int, n_threads: int) -> None:
     n_threads
         Threads of the team; the calling one is of it.
     """
-    parallel = torch_team() if n_threads > 1 and not fork.only_one_thread else None
+    parallel = find_gomp_parallel() if n_threads > 1 and not fork.only_one_thread else None
     if parallel is None:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)(job)
     else:
@@ -71,7 +71,7 @@ def run(work: int, job: int, n_threads: int) -> None:
 
 
 @cache
-def torch_team() -> Parallel | None:
+def find_gomp_parallel() -> Parallel | None:
     """Entry point of the OpenMP library that torch uses; None where it is not known."""
     if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
         return None

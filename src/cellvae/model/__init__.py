@@ -1,6 +1,6 @@
 """Models: one file each, one line of the table each."""
 
-from cellvae.model.absent import no_model
+from cellvae.model.absent import missing_model_error
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.base import Model
 from cellvae.model.linear_scvi import LinearSCVI
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    raise no_model("cellvae.model", name)
+    raise missing_model_error("cellvae.model", name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cellvae.errors import did_you_mean
 from cellvae.model.table import MODELS
 
-OF_SCVI_TOOLS = frozenset(
+SCVI_MODEL_NAMES = frozenset(
     [
         "AUTOZI",
         "CYTOVI",
@@ -51,7 +51,7 @@ NOT_A_MODEL = {
 
 
 PACKAGES = {
-    **{name.lower(): name for name in OF_SCVI_TOOLS},
+    **{name.lower(): name for name in SCVI_MODEL_NAMES},
     "joint_embedding_scvi": "JointEmbeddingSCVI",
     "mrvi_jax": "JaxMRVI",
     "mrvi_torch": "TorchMRVI",
@@ -60,15 +60,15 @@ PACKAGES = {
 """Packages of these models in `scvi.external`."""
 
 
-def no_model(module: str, name: str) -> AttributeError:
+def missing_model_error(module: str, name: str) -> AttributeError:
     """Error for a name that is no model here."""
     text = f"module '{module}' has no attribute '{name}'"
-    of_scvi_tools = name if name in OF_SCVI_TOOLS else PACKAGES.get(name)
+    of_scvi_tools = name if name in SCVI_MODEL_NAMES else PACKAGES.get(name)
     here = next((model for model in MODELS if name in (model, model.lower())), None)
     if of_scvi_tools is not None:
         text += (
             f". {of_scvi_tools} is a model of scvi-tools that cellvae does not have yet; it has "
-            f"{known()}"
+            f"{list_models()}"
         )
     elif name in NOT_A_MODEL:
         text += f": {NOT_A_MODEL[name]}"
@@ -79,6 +79,6 @@ def no_model(module: str, name: str) -> AttributeError:
     return AttributeError(text)
 
 
-def known() -> str:
+def list_models() -> str:
     """Names of the models in a row."""
     return ", ".join(MODELS)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Registration
 from cellvae.data.fields import Counts, Field
-from cellvae.data.keys import Keys, keys_from_words
+from cellvae.data.keys import Keys, keys_from_kwargs
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.distributions.bag_of_words import BagOfWords
 from cellvae.errors import InvalidOptionError
@@ -24,10 +24,10 @@ from cellvae.inference import (
     get_feature_by_topic,
     get_perplexity,
     get_reconstruction_error,
-    get_topic_shares,
+    get_topic_proportions,
 )
 from cellvae.model.base import Model
-from cellvae.model.pyro_loss import pyro_loss
+from cellvae.model.pyro_loss import pyro_elbo_loss
 from cellvae.nn import Encoder
 from cellvae.options import Options, option
 from cellvae.train.epochs import default_epochs
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from cellvae.data.minified import MinifiedType
 
 # Size of a cell without counts, so that its logarithm is finite.
-LEAST_SIZE = 1e-8
-MOST_EPOCHS = 1_000
+MIN_LIBRARY_SIZE = 1e-8
+MAX_DEFAULT_EPOCHS = 1_000
 
 
-class WordBatch(NamedTuple):
+class LDABatch(NamedTuple):
     """Counts of a batch of cells."""
 
     counts: Float[Tensor, "cells features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerKeys(Keys):
+class LDAKeys(Keys):
     """Where the counts are.
 
     Parameters
@@ -107,7 +107,7 @@ def logistic_normal(
     return logs - logs.sum() / n, variance.sqrt()
 
 
-class AmortizedLDAModule(Module[WordBatch]):
+class AmortizedLDAModule(Module[LDABatch]):
     """The mathematics of latent Dirichlet allocation, written in Pyro.
 
     All parameters are ordinary ones of torch: Pyro's store of parameters stays empty, and models do
@@ -125,8 +125,8 @@ class AmortizedLDAModule(Module[WordBatch]):
     def __init__(self, n_features: int, config: AmortizedLDAConfig) -> None:
         super().__init__()
         self.n_topics = config.n_topics
-        of_cells = concentration(config, "cell_topic_prior", config.n_topics)
-        of_topics = concentration(config, "topic_feature_prior", n_features)
+        of_cells = prior_concentration(config, "cell_topic_prior", config.n_topics)
+        of_topics = prior_concentration(config, "topic_feature_prior", n_features)
         for name, prior in (("cell_topic", of_cells), ("topic_feature", of_topics)):
             mean, deviation = logistic_normal(prior)
             self.register_buffer(f"{name}_prior_mu", mean)
@@ -143,7 +143,7 @@ class AmortizedLDAModule(Module[WordBatch]):
         """Standard deviation of the posterior of each topic, before the softmax."""
         return functional.softplus(self.unconstrained_topic_feature_posterior_sigma)
 
-    def prior(self, batch: WordBatch) -> Normal:
+    def prior(self, batch: LDABatch) -> Normal:
         """p(topics of a cell) before the softmax."""
         return Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma, validate_args=False)
 
@@ -151,23 +151,23 @@ class AmortizedLDAModule(Module[WordBatch]):
         """Shares of the topics."""
         return functional.softmax(z, dim=-1)
 
-    def of_cells(self, batch: WordBatch) -> Normal:
+    def encode_topics(self, batch: LDABatch) -> Normal:
         """q(topics of each cell) before the softmax."""
         told = self.encoder(batch.counts)
         return Normal(told.loc, told.variance, validate_args=False)
 
-    def encode(self, batch: WordBatch) -> Latent:
+    def encode(self, batch: LDABatch) -> Latent:
         """Posterior of the topics of each cell, and a draw of their shares."""
-        posterior = self.of_cells(batch)
-        size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=LEAST_SIZE)
+        posterior = self.encode_topics(batch)
+        size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=MIN_LIBRARY_SIZE)
         return Latent(posterior, self.transform(posterior.rsample()), size.log())
 
-    def decode(self, latent: Latent, batch: WordBatch) -> BagOfWords:
+    def decode(self, latent: Latent, batch: LDABatch) -> BagOfWords:
         """Distribution of the counts, with the features of each topic at their posterior mode."""
         topics = functional.softmax(self.topic_feature_posterior_mu, dim=-1)
-        return BagOfWords(latent.sample @ topics, latent.library.exp())
+        return BagOfWords(latent.sample @ topics, latent.log_library.exp())
 
-    def model(self, batch: WordBatch, kl_weight: Tensor) -> None:
+    def model(self, batch: LDABatch, kl_weight: Tensor) -> None:
         """Joint distribution of topics and counts, for Pyro."""
         import pyro
         from pyro import distributions as pd
@@ -184,7 +184,7 @@ class AmortizedLDAModule(Module[WordBatch]):
             words = BagOfWords(shares, batch.counts.sum(dim=-1, keepdim=True))
             pyro.factor("counts", words.log_prob(batch.counts).sum(dim=-1))
 
-    def guide(self, batch: WordBatch, kl_weight: Tensor) -> None:
+    def guide(self, batch: LDABatch, kl_weight: Tensor) -> None:
         """Approximate posterior of topics, for Pyro."""
         import pyro
         from pyro import distributions as pd
@@ -197,15 +197,15 @@ class AmortizedLDAModule(Module[WordBatch]):
             pyro.plate("cells", self.n_cells, subsample=batch.counts),
             poutine.scale(scale=kl_weight),
         ):
-            told = self.of_cells(batch)
+            told = self.encode_topics(batch)
             pyro.sample("cell_topics", pd.Normal(told.loc, told.scale).to_event(1))
 
-    def loss(self, batch: WordBatch, kl_weight: Float[Tensor, ""]) -> Loss:
+    def loss(self, batch: LDABatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound, by Pyro's differentiable loss with closed divergences."""
-        return pyro_loss(self.model, self.guide, batch, kl_weight, n_cells=self.n_cells)
+        return pyro_elbo_loss(self.model, self.guide, batch, kl_weight, n_cells=self.n_cells)
 
 
-def concentration(config: AmortizedLDAConfig, name: str, n: int) -> Float[Tensor, " parts"]:
+def prior_concentration(config: AmortizedLDAConfig, name: str, n: int) -> Float[Tensor, " parts"]:
     """Concentration of a Dirichlet prior with so many parts.
 
     Raises
@@ -260,12 +260,12 @@ class AmortizedLDA(Model):
     """
 
     Config: ClassVar[type[AmortizedLDAConfig]] = AmortizedLDAConfig
-    Keys: ClassVar[type[LayerKeys]] = LayerKeys
-    Batch: ClassVar[type[WordBatch]] = WordBatch
+    Keys: ClassVar[type[LDAKeys]] = LDAKeys
+    Batch: ClassVar[type[LDABatch]] = LDABatch
     config: AmortizedLDAConfig
     module: AmortizedLDAModule
 
-    get_latent_representation = get_topic_shares
+    get_latent_representation = get_topic_proportions
     get_feature_by_topic = get_feature_by_topic
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
@@ -289,10 +289,10 @@ class AmortizedLDA(Model):
         InvalidDataError
             If counts are missing, infinite or negative, or names of features repeat.
         """
-        cls.register(adata, keys_from_words({"layer": layer}, LayerKeys))
+        cls.register(adata, keys_from_kwargs({"layer": layer}, LDAKeys))
 
     @staticmethod
-    def fields(keys: LayerKeys) -> tuple[Field, ...]:
+    def fields(keys: LDAKeys) -> tuple[Field, ...]:
         """Columns that the model reads."""
         return (Counts("counts", keys.layer),)
 
@@ -302,7 +302,7 @@ class AmortizedLDA(Model):
         return AmortizedLDAModule(registration.n_genes, config)
 
     @staticmethod
-    def learn_constants(module: AmortizedLDAModule, rows: ColumnRows[WordBatch]) -> None:
+    def learn_constants(module: AmortizedLDAModule, rows: ColumnRows[LDABatch]) -> None:
         """Take the number of cells, until a run says how many it trains on."""
         module.n_cells = len(rows)
 
@@ -311,7 +311,7 @@ class AmortizedLDA(Model):
         plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
         if self.rows is None or words.get("max_epochs") is not None:
             return {"plan_kwargs": plan}
-        return {"plan_kwargs": plan, "max_epochs": default_epochs(len(self.rows), MOST_EPOCHS)}
+        return {"plan_kwargs": plan, "max_epochs": default_epochs(len(self.rows), MAX_DEFAULT_EPOCHS)}
 
     def minify_adata(
         self,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.data import Registration, Split, cell_numbers
+from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.fields import Field
 from cellvae.data.keys import check_is_anndata, store_keys, stored_keys
-from cellvae.data.minified import MinifiedType, minified_record, read_minified, without_counts
-from cellvae.data.orders import as_numbers
+from cellvae.data.minified import MinifiedType, minified_record, read_minified, drop_count_fields
+from cellvae.data.orders import as_index_tensor
 from cellvae.data.rows.fingerprint import fingerprint
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import (
@@ -35,8 +35,8 @@ from cellvae.folders import check_output_folder
 from cellvae.messages import warn
 from cellvae.model.device import pick_device
 from cellvae.model.files import ModelFolder, SavedModel, read_model
-from cellvae.model.foreign import load_foreign
-from cellvae.model.foreign_writing import save_foreign
+from cellvae.model.foreign import load_scvi_model
+from cellvae.model.foreign_writing import export_scvi_model
 from cellvae.model.minify import (
     check_has_counts,
     check_minified_by,
@@ -44,7 +44,7 @@ from cellvae.model.minify import (
     refuse_minified,
 )
 from cellvae.model.network_attributes import add_network_attributes
-from cellvae.model.overview import setup_tables, summary
+from cellvae.model.overview import print_setup_tables, summary
 from cellvae.model.registry import (
     AnnDataManager,
     data_registry,
@@ -53,16 +53,16 @@ from cellvae.model.registry import (
     get_state_registry,
     get_var_names,
     load_registry,
-    registry_of,
+    make_registry,
     view_registry,
     view_setup_args,
 )
 from cellvae.model.reporting import write_report
 from cellvae.model.resume import state_folder
-from cellvae.model.run import search_of, train
+from cellvae.model.run import search_inputs, run_training
 from cellvae.model.scvi_tools_names import ScviToolsNames
-from cellvae.options import check_known, from_words
-from cellvae.persistence.foreign import check_other_format, is_foreign, remove_other_format
+from cellvae.options import check_kwargs, from_kwargs
+from cellvae.persistence.foreign import check_other_format, is_scvi_model, remove_other_format
 from cellvae.settings import settings
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
@@ -73,13 +73,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cellvae.inference.protocols import CellChoice
-    from cellvae.train.arguments import Parsed
-    from cellvae.train.carried import Carried
+    from cellvae.train.arguments import ParsedTrainKwargs
+    from cellvae.train.carried import OptimizerCarryover
     from cellvae.train.learning_rate_search import LearningRateSearch
 
 M = TypeVar("M", bound="Model")
 
-ANNDATA_WRITE_WORDS = (
+ANNDATA_WRITE_KWARGS = (
     "as_dense",
     "compression",
     "compression_opts",
@@ -117,7 +117,7 @@ class Model(ScviToolsNames):
 
     def __init__(self, adata: AnnData, **config: Any) -> None:
         name = type(self).__name__
-        chosen: Any = from_words(type(self).Config, config, f"{name}()")
+        chosen: Any = from_kwargs(type(self).Config, config, f"{name}()")
         keys = stored_keys(adata, name, type(self).Keys)
         if keys is None:
             raise NotSetUpError(
@@ -137,7 +137,7 @@ class Model(ScviToolsNames):
             )
         self.assemble(registration, chosen, self.build(registration, chosen))
         self.attach(adata, new=False)
-        self.learn_constants(self.module, self.own_rows())
+        self.init_from_data(self.module, self.rows_of_model())
 
     def assemble(self, registration: Registration, config: Any, module: Module[Any]) -> None:
         """Put together a model that has no cells yet."""
@@ -152,7 +152,7 @@ class Model(ScviToolsNames):
         self.split: Split | None = None
         self.history = History()
         self.training_report: TrainingReport | None = None
-        self.carried: Carried | None = None
+        self.carryover: OptimizerCarryover | None = None
         self.is_trained = False
 
     def attach(self, adata: AnnData, *, new: bool) -> None:
@@ -194,7 +194,7 @@ class Model(ScviToolsNames):
     @classmethod
     def register(cls, adata: AnnData, keys: Any) -> None:
         """Check the data that keys point to, and store the keys in the AnnData."""
-        Registration.of(adata, keys, without_counts(cls.fields(keys), minified_record(adata)))
+        Registration.of(adata, keys, drop_count_fields(cls.fields(keys), minified_record(adata)))
         store_keys(adata, cls.__name__, keys)
 
     @staticmethod
@@ -213,7 +213,7 @@ class Model(ScviToolsNames):
         return True
 
     @staticmethod
-    def learn_constants(module: Any, rows: Any) -> None:
+    def init_from_data(module: Any, rows: Any) -> None:
         """Take constants of the network from the data; most models have none."""
 
     def required_callbacks(self) -> Sequence[Callback]:
@@ -230,7 +230,7 @@ class Model(ScviToolsNames):
         """
         return {}
 
-    def labels_to_learn(self) -> NDArray[np.int64] | None:
+    def training_labels(self) -> NDArray[np.int64] | None:
         """Label of each of the model's cells, -1 where unknown; None for a model without labels."""
         return None
 
@@ -258,7 +258,7 @@ class Model(ScviToolsNames):
                 f"Expected a trained model; this {type(self).__name__} is not. Call train() first."
             )
 
-    def trained_rows(self, adata: AnnData | None) -> ColumnRows[Any]:
+    def rows_for(self, adata: AnnData | None) -> ColumnRows[Any]:
         """Cells to answer for, once the model has been trained.
 
         Raises
@@ -270,10 +270,10 @@ class Model(ScviToolsNames):
         """
         self.check_trained()
         return (
-            self.own_rows() if adata is None or adata is self.adata else self.read(adata, new=True)
+            self.rows_of_model() if adata is None or adata is self.adata else self.read(adata, new=True)
         )
 
-    def counted_rows(self, adata: AnnData | None) -> Rows[Any]:
+    def rows_with_counts(self, adata: AnnData | None) -> Rows[Any]:
         """Cells as `trained_rows` has them, with their counts.
 
         Raises
@@ -281,11 +281,11 @@ class Model(ScviToolsNames):
         NotTrainedError, DataMismatchError
             As `trained_rows` does, or if the counts of a minified AnnData were dropped.
         """
-        rows = self.trained_rows(adata)
+        rows = self.rows_for(adata)
         check_has_counts(rows)
         return rows
 
-    def own_rows(self) -> ColumnRows[Any]:
+    def rows_of_model(self) -> ColumnRows[Any]:
         """Cells that the model holds, read anew if the AnnData has other cells than it had.
 
         Raises
@@ -306,11 +306,11 @@ class Model(ScviToolsNames):
             )
         return self.rows
 
-    def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
+    def cell_indices(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
         """Numbers of the cells asked for, in the order asked."""
         whole = self.adata if adata is None else adata
         assert whole is not None
-        return as_numbers(cell_numbers(indices, whole))
+        return as_index_tensor(cell_indices(indices, whole))
 
     # Minified data
 
@@ -498,24 +498,24 @@ class Model(ScviToolsNames):
         }
         signature = inspect.signature(Model.train).parameters
         words = {k: v for k, v in given.items() if v is not signature[k].default} | trainer_kwargs
-        train(self, self.parsed(words))
+        run_training(self, self.parse_train_kwargs(words))
 
-    def parsed(self, words: Mapping[str, Any]) -> Parsed:
+    def parse_train_kwargs(self, words: Mapping[str, Any]) -> ParsedTrainKwargs:
         """What words of `train` ask for, where this model's own defaults stand for the others."""
-        from cellvae.train.arguments import as_words, parse
+        from cellvae.train.arguments import to_kwargs, parse_train_kwargs
 
         own = self.train_defaults(words)
         if own:
             plan, given = own.pop("plan_kwargs", {}), dict(words)
             of_plan, of_trainer = given.get("plan_config"), given.get("trainer_config")
-            given["plan_config"] = {**plan, **as_words(of_plan, "plan_config")}
-            given["trainer_config"] = {**own, **as_words(of_trainer, "trainer_config")}
+            given["plan_config"] = {**plan, **to_kwargs(of_plan, "plan_config")}
+            given["trainer_config"] = {**own, **to_kwargs(of_trainer, "trainer_config")}
             words = given
-        return parse(
+        return parse_train_kwargs(
             words,
             progress_default=settings.progress_bar,
             loss_weights=[*self.module.loss_weights],
-            learns_labels=self.labels_to_learn() is not None,
+            learns_labels=self.training_labels() is not None,
         )
 
     def lr_find(
@@ -555,7 +555,7 @@ class Model(ScviToolsNames):
         from cellvae.train.learning_rate_search import find_learning_rate
 
         refuse_minified(self.adata, "search a learning rate")
-        rows, cells, optimizer, chosen = search_of(self, batch_size, plan_kwargs, seed)
+        rows, cells, optimizer, chosen = search_inputs(self, batch_size, plan_kwargs, seed)
         return find_learning_rate(
             self.module,
             rows,
@@ -603,7 +603,7 @@ class Model(ScviToolsNames):
         from cellvae.train.batch_size_search import find_batch_size
 
         refuse_minified(self.adata, "search a batch size")
-        rows, cells, optimizer, chosen = search_of(self, start, plan_kwargs, seed)
+        rows, cells, optimizer, chosen = search_inputs(self, start, plan_kwargs, seed)
         return find_batch_size(
             self.module,
             rows,
@@ -632,7 +632,7 @@ class Model(ScviToolsNames):
         """
         from cellvae.train.callbacks.choose import default_callbacks
 
-        parsed = self.parsed(train_words)
+        parsed = self.parse_train_kwargs(train_words)
         run_dir = parsed.options.run_dir
         return default_callbacks(
             parsed.options,
@@ -704,8 +704,8 @@ class Model(ScviToolsNames):
         UnknownOptionError
             If a keyword is misspelt.
         """
-        known = ("prefix", "overwrite", "save_anndata", "format", *ANNDATA_WRITE_WORDS)
-        check_known(anndata_write_kwargs, known, "save()")
+        known = ("prefix", "overwrite", "save_anndata", "format", *ANNDATA_WRITE_KWARGS)
+        check_kwargs(anndata_write_kwargs, known, "save()")
         folder = check_output_folder(dir_path, "dir_path")
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
@@ -716,12 +716,12 @@ class Model(ScviToolsNames):
             )
         check_other_format(folder, prefix or "", format, overwrite=overwrite)
         if format == "scvi-tools":
-            if is_foreign(folder, prefix or "") and not overwrite:
+            if is_scvi_model(folder, prefix or "") and not overwrite:
                 raise InvalidOptionError(
                     f"{folder} holds a model of scvi-tools already. Give overwrite=True, or "
                     "another folder."
                 )
-            save_foreign(self, folder, prefix or "", adata)
+            export_scvi_model(self, folder, prefix or "", adata)
             remove_other_format(folder, prefix or "", format)
             return
         ModelFolder(self, self.split, self.registration.n_cells).write(
@@ -768,10 +768,10 @@ class Model(ScviToolsNames):
             If genes or categories of `adata` are not those of the model.
         """
         at = pick_device(accelerator, device)
-        if is_foreign(dir_path, prefix or ""):
-            return cast("M", load_foreign(cls, dir_path, adata, prefix or "", at))
+        if is_scvi_model(dir_path, prefix or ""):
+            return cast("M", load_scvi_model(cls, dir_path, adata, prefix or "", at))
         saved = read_model(dir_path, prefix or "")
-        model = cls.without_cells(saved)
+        model = cls.from_saved(saved)
         model.to_device(at)
         cells = saved.adata() if adata is None else adata
         if cells is not None:
@@ -809,19 +809,19 @@ class Model(ScviToolsNames):
             If there is a model already and `overwrite` is False.
         """
         cpu = torch.device("cpu")
-        model = load_foreign(cls, dir_path, None, prefix or "", cpu)
+        model = load_scvi_model(cls, dir_path, None, prefix or "", cpu)
         model.save(output_dir_path, prefix, overwrite, save_anndata=model.adata is not None)
 
     @classmethod
     def load_reference(cls: type[M], dir_path: str | Path, prefix: str = "") -> M:
         """Model from a folder, without the cells that may be there; on the CPU."""
-        if is_foreign(dir_path, prefix):
+        if is_scvi_model(dir_path, prefix):
             cpu = torch.device("cpu")
-            return cast("M", load_foreign(cls, dir_path, None, prefix, cpu, with_cells=False))
-        return cls.without_cells(read_model(dir_path, prefix))
+            return cast("M", load_scvi_model(cls, dir_path, None, prefix, cpu, with_cells=False))
+        return cls.from_saved(read_model(dir_path, prefix))
 
     @classmethod
-    def without_cells(cls: type[M], saved: SavedModel) -> M:
+    def from_saved(cls: type[M], saved: SavedModel) -> M:
         """Model as it was saved, without cells; on the CPU.
 
         Raises
@@ -829,7 +829,7 @@ class Model(ScviToolsNames):
         FileFormatError
             If it is another model, or one that cannot be built.
         """
-        where = saved.saved.folder
+        where = saved.files.folder
         if saved.name != cls.__name__:
             raise FileFormatError(
                 f"Expected a saved {cls.__name__} in {where}; got a {saved.name}. "
@@ -845,8 +845,8 @@ class Model(ScviToolsNames):
             raise FileFormatError(
                 f"The network that {where} describes cannot be built: {error}"
             ) from error
-        model.assemble(registration, config, saved.filled(module))
-        model.module.keep(saved.kept(model.module))
+        model.assemble(registration, config, saved.load_weights_into(module))
+        model.module.freeze(saved.frozen_weights(model.module))
         model.history, model.split, model.training_report = (
             saved.history(),
             saved.split(registration.n_cells),
@@ -870,7 +870,7 @@ class Model(ScviToolsNames):
     @property
     def registry(self) -> dict[str, Any]:
         """Everything that is known of the set-up, in the form of scvi-tools."""
-        return registry_of(self)
+        return make_registry(self)
 
     @property
     def adata_manager(self) -> AnnDataManager:
@@ -899,4 +899,4 @@ class Model(ScviToolsNames):
         """
         if adata is not None:
             self.read(adata, new=True)
-        setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
+        print_setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)

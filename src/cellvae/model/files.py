@@ -17,10 +17,10 @@ from cellvae.contracts import Module, Rows
 from cellvae.data import Registration, Split
 from cellvae.data.fields import Field, field_of
 from cellvae.data.h5ad import read_h5ad, write_h5ad
-from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, named
-from cellvae.kept import Kept
-from cellvae.options import from_words
-from cellvae.persistence import Record, Saved, check_tensors, open_saved, save, specs
+from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, quote_names
+from cellvae.kept import FrozenWeights
+from cellvae.options import from_kwargs
+from cellvae.persistence import Record, SavedFiles, check_tensors, open_saved, save_model_files, tensor_specs
 from cellvae.persistence.training_state import write_state
 from cellvae.train.history import History
 from cellvae.train.report import TrainingReport
@@ -117,16 +117,16 @@ class ModelFolder:
                 "is_trained": model.is_trained or checkpoint is not None,
                 "report": report.to_json() if report else None,
                 "checkpoint": dict(checkpoint) if checkpoint is not None else None,
-                **({"kept": model.module.kept.to_json()} if model.module.kept else {}),
+                **({"kept": model.module.frozen_weights.to_json()} if model.module.frozen_weights else {}),
             },
             versions={"python": platform.python_version()}
             | {name: metadata.version(name) for name in ("torch", "lightning", "anndata", "numpy")},
         )
-        cells = {name: torch.from_numpy(part) for name, part in parts_of(self.split).items()}
+        cells = {name: torch.from_numpy(part) for name, part in split_arrays(self.split).items()}
         weights = {
             name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()
         }
-        save(
+        save_model_files(
             folder,
             record,
             weights,
@@ -139,7 +139,7 @@ class ModelFolder:
         )
 
 
-def parts_of(split: Split | None) -> dict[str, np.ndarray]:
+def split_arrays(split: Split | None) -> dict[str, np.ndarray]:
     """Positions of each part of a split; nothing before training."""
     if split is None:
         return {}
@@ -150,17 +150,17 @@ def parts_of(split: Split | None) -> dict[str, np.ndarray]:
 class SavedModel:
     """A saved model, its files checked; each part in the type that it has in a model."""
 
-    saved: Saved
+    files: SavedFiles
 
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self.saved.record.model
+        return self.files.record.model
 
     @property
     def is_trained(self) -> bool:
         """Whether the model had been trained."""
-        return self.saved.record.training.get("is_trained") is True
+        return self.files.record.training.get("is_trained") is True
 
     def config(self, cls: type[Any]) -> Any:
         """Options of the model.
@@ -171,7 +171,7 @@ class SavedModel:
             If they are not those of such a model.
         """
         try:
-            return from_words(cls, self.saved.record.config, "config")
+            return from_kwargs(cls, self.files.record.config, "config")
         except CellvaeError as error:
             raise FileFormatError(
                 f"Expected the options of a {self.name} in model.json: {error}"
@@ -187,32 +187,32 @@ class SavedModel:
         FileFormatError
             If it is not what a model with these keys reads.
         """
-        registration = Registration.from_json(self.saved.record.registration, keys)
+        registration = Registration.from_json(self.files.record.registration, keys)
         wanted = {field.name: field for field in fields_of(registration.keys)}
         found = {name: field_of(name, record) for name, record in registration.fields.items()}
         if found != wanted:
             wrong = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
             raise FileFormatError(
                 "Expected registration.fields of model.json to be what registration.keys name; "
-                f"got others for {named(wrong)}. Use the file that was saved."
+                f"got others for {quote_names(wrong)}. Use the file that was saved."
             )
         return registration
 
     def history(self) -> History:
         """Metrics of every epoch."""
-        return History.from_json(self.saved.record.history)
+        return History.from_json(self.files.record.history)
 
     def report(self) -> TrainingReport | None:
         """Report of the last run."""
-        values = self.saved.record.training.get("report")
+        values = self.files.record.training.get("report")
         if values is None:
             return None
         try:
-            return from_words(TrainingReport, dict(values), "report")
+            return from_kwargs(TrainingReport, dict(values), "report")
         except (CellvaeError, TypeError, ValueError) as error:
             raise FileFormatError(f"Expected a training report in model.json: {error}") from error
 
-    def kept(self, module: Module[Any]) -> Kept:
+    def frozen_weights(self, module: Module[Any]) -> FrozenWeights:
         """What training leaves as it is.
 
         Raises
@@ -220,8 +220,8 @@ class SavedModel:
         FileFormatError
             If it is nothing of this network.
         """
-        values = self.saved.record.training.get("kept")
-        return Kept() if values is None else Kept.from_json(values, module)
+        values = self.files.record.training.get("kept")
+        return FrozenWeights() if values is None else FrozenWeights.from_json(values, module)
 
     def split(self, n_cells: int) -> Split | None:
         """Cells of training, validation and test.
@@ -231,7 +231,7 @@ class SavedModel:
         FileFormatError
             If they are not distinct cells among those that the model was trained on.
         """
-        cells = self.saved.cells()
+        cells = self.files.cells()
         if not cells:
             return None
         empty = torch.empty(0, dtype=torch.int64)
@@ -251,12 +251,12 @@ class SavedModel:
 
     def adata(self) -> AnnData | None:
         """Cells saved with the model."""
-        path = self.saved.adata_path()
+        path = self.files.adata_path()
         if path is None:
             return None
         return read_h5ad(path)
 
-    def filled(self, module: Module[Any]) -> Module[Any]:
+    def load_weights_into(self, module: Module[Any]) -> Module[Any]:
         """Network on no device with the weights of the file, compared with it before they are read.
 
         Raises
@@ -264,11 +264,11 @@ class SavedModel:
         FileFormatError
             If names, shapes or types differ.
         """
-        check_tensors(self.saved.header(), specs(module.state_dict()))
-        module.load_state_dict(self.saved.tensors(), strict=True, assign=True)
+        check_tensors(self.files.header(), tensor_specs(module.state_dict()))
+        module.load_state_dict(self.files.tensors(), strict=True, assign=True)
         return module
 
 
 def read_model(folder: str | Path, prefix: str = "") -> SavedModel:
     """Saved model in a folder, its files compared with their checksums."""
-    return SavedModel(saved=open_saved(folder, prefix))
+    return SavedModel(files=open_saved(folder, prefix))

@@ -15,7 +15,7 @@ from torch import Tensor
 from cellvae.data import Registration, Split
 from cellvae.data.fields import Field
 from cellvae.data.h5ad import read_h5ad
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.data.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -24,9 +24,9 @@ from cellvae.data.records import (
     NumbersRecord,
 )
 from cellvae.data.values import Scalar, plain
-from cellvae.errors import CellvaeError, FileFormatError, named
-from cellvae.options import from_words
-from cellvae.persistence.foreign import ForeignModel, indices, read_foreign
+from cellvae.errors import CellvaeError, FileFormatError, quote_names
+from cellvae.options import from_kwargs
+from cellvae.persistence.foreign import ScviModelFile, split_indices, read_scvi_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from cellvae.model.base import Model
 
-SETUP_WORDS = (
+SETUP_KWARGS = (
     "layer",
     "batch_key",
     "labels_key",
@@ -55,11 +55,11 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What a field is called in scvi-tools."""
-RENAMED: Mapping[str, str] = MappingProxyType(
+RENAMED_WEIGHTS: Mapping[str, str] = MappingProxyType(
     {"_embeddings_dict.batch.": "batch_embedding.", "_guide.": "", "_model.": ""}
 )
 """Beginnings of names of weights that are others here."""
-WITHOUT_MEANING = (
+IGNORED_SCVI_OPTIONS = (
     "datamodule",
     "use_size_factor_key",
     "extra_payload_autotune",
@@ -69,7 +69,7 @@ WITHOUT_MEANING = (
 """Options of scvi-tools with nothing to act on here."""
 
 
-def load_foreign(
+def load_scvi_model(
     cls: type[Any],
     folder: str | Path,
     adata: AnnData | None,
@@ -87,18 +87,18 @@ def load_foreign(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    found = read_foreign(folder, prefix, name=cls.__name__)
+    found = read_scvi_model(folder, prefix, name=cls.__name__)
     if found.name != cls.__name__:
         raise FileFormatError(
             f"Expected a saved {cls.__name__} in {folder}; got a {found.name} of scvi-tools "
             f"{found.version}. Use {found.name}.load or cellvae.load, if cellvae has that model."
         )
     try:
-        registration = registration_of(found, cls)
-        config = config_of(found, cls.Config)
+        registration = import_registration(found, cls)
+        config = import_config(found, cls.Config)
         with torch.device("meta"):
             module = cls.build(registration, config)
-        module.load_state_dict(weights_of(found, module), assign=True)
+        module.load_state_dict(import_weights(found, module), assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileFormatError(
             f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
@@ -107,7 +107,7 @@ def load_foreign(
     model: Model = object.__new__(cls)
     model.assemble(registration, config, module)
     model.is_trained = bool(found.attributes.get("is_trained_"))
-    model.split = split_of(found, registration.n_cells)
+    model.split = import_split(found, registration.n_cells)
     model.to_device(device)
     if adata is None and with_cells and found.cells_path is not None:
         adata = read_h5ad(found.cells_path)
@@ -116,20 +116,20 @@ def load_foreign(
     return model
 
 
-def registration_of(found: ForeignModel, cls: type[Any]) -> Registration[Any]:
+def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[Any]:
     """What scvi-tools found in the cells."""
     known = [field.name for field in fields_of(cls.Keys)]
-    setup = {w: plain_words(v) for w, v in found.setup.items() if w in SETUP_WORDS}
+    setup = {w: import_setup_kwargs(v) for w, v in found.setup.items() if w in SETUP_KWARGS}
     words = {word: value for word, value in setup.items() if word in known and value is not None}
-    keys = keys_from_words(words, cls.Keys)
+    keys = keys_from_kwargs(words, cls.Keys)
     of_columns: tuple[Field, ...] = cls.fields(keys)
     counts = found.fields["X"].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
-    records = {field.name: record_of(found, field.name, keys) for field in of_columns}
+    records = {field.name: import_record(found, field.name, keys) for field in of_columns}
     return Registration(genes=found.genes, n_cells=n_cells, fields=records, keys=keys)
 
 
-def record_of(found: ForeignModel, name: str, keys: Any) -> FieldRecord:
+def import_record(found: ScviModelFile, name: str, keys: Any) -> FieldRecord:
     """What scvi-tools found for one field."""
     state = found.fields.get(COLUMNS[name], {}).get("state_registry", {})
     match name:
@@ -139,7 +139,7 @@ def record_of(found: ForeignModel, name: str, keys: Any) -> FieldRecord:
             key = keys.batch_key if name == "batch" else keys.labels_key
             if key is None:
                 return CategoryRecord()
-            categories = as_categories(state["categorical_mapping"])
+            categories = to_category_tuple(state["categorical_mapping"])
             unlabeled = state.get("unlabeled_category")
             if unlabeled is None:
                 return CategoryRecord(key=key, categories=categories)
@@ -153,13 +153,13 @@ def record_of(found: ForeignModel, name: str, keys: Any) -> FieldRecord:
             given = keys.categorical_covariate_keys
             mappings = state.get("mappings", {})
             return CategoriesRecord(
-                keys=given, categories=tuple(as_categories(mappings[key]) for key in given)
+                keys=given, categories=tuple(to_category_tuple(mappings[key]) for key in given)
             )
         case _:
             return NumbersRecord(keys=keys.continuous_covariate_keys)
 
 
-def as_categories(values: Any) -> tuple[Scalar, ...]:
+def to_category_tuple(values: Any) -> tuple[Scalar, ...]:
     """Categories in the order of their codes."""
     found = np.asarray(values)
     # Dates as NumPy has them would become whole numbers in an array of objects.
@@ -178,21 +178,21 @@ def hashable(value: Any) -> Any:
     return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
-def plain_words(value: Any) -> Any:
+def import_setup_kwargs(value: Any) -> Any:
     """Words of a set-up: an array of names as a list, a number as text."""
     if isinstance(value, np.ndarray):
         return [str(item) for item in value.tolist()]
     return str(value) if isinstance(value, int | float) else value
 
 
-def config_of(found: ForeignModel, config: type[Any]) -> Any:
+def import_config(found: ScviModelFile, config: type[Any]) -> Any:
     """Options that the model was made with."""
     known = [field.name for field in fields_of(config)]
-    words = {w: v for w, v in found.options.items() if w not in WITHOUT_MEANING}
+    words = {w: v for w, v in found.options.items() if w not in IGNORED_SCVI_OPTIONS}
     unknown = [word for word, value in words.items() if word not in known and value is not None]
     if unknown:
         raise FileFormatError(
-            f"{found.name} was made with {named(unknown)}, which is not an option here."
+            f"{found.name} was made with {quote_names(unknown)}, which is not an option here."
         )
     given = {
         word: tuple(value) if isinstance(value, list) else value
@@ -204,7 +204,7 @@ def config_of(found: ForeignModel, config: type[Any]) -> Any:
         of_classifier: Any = given.get("classifier_parameters") or {}
         given["classifier_parameters"] = {"logits": False, **of_classifier}
     try:
-        return from_words(config, given, found.name)
+        return from_kwargs(config, given, found.name)
     except CellvaeError as error:
         raise FileFormatError(str(error)) from error
 
@@ -215,7 +215,7 @@ def before(version: str, other: tuple[int, int]) -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < other
 
 
-def weights_of(found: ForeignModel, module: torch.nn.Module) -> dict[str, Tensor]:
+def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
     """Weights by the names that they have here; those of networks that nothing uses are left out.
 
     Raises
@@ -223,11 +223,11 @@ def weights_of(found: ForeignModel, module: torch.nn.Module) -> dict[str, Tensor
     FileFormatError
         If one is missing or of another shape.
     """
-    theirs = {renamed(name): tensor for name, tensor in found.weights.items()}
+    theirs = {cellvae_weight_name(name): tensor for name, tensor in found.weights.items()}
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in theirs]
     if missing:
-        raise FileFormatError(f"Expected weights {named(missing)} in {found.path}; not there.")
+        raise FileFormatError(f"Expected weights {quote_names(missing)} in {found.path}; not there.")
     wrong = [name for name in wanted if theirs[name].shape != wanted[name].shape]
     if wrong:
         first = wrong[0]
@@ -238,17 +238,17 @@ def weights_of(found: ForeignModel, module: torch.nn.Module) -> dict[str, Tensor
     return {name: theirs[name].to(wanted[name].dtype) for name in wanted}
 
 
-def renamed(name: str) -> str:
+def cellvae_weight_name(name: str) -> str:
     """Name of a weight here."""
-    for begin, other in RENAMED.items():
+    for begin, other in RENAMED_WEIGHTS.items():
         if name.startswith(begin):
             return other + name.removeprefix(begin)
     return name
 
 
-def split_of(found: ForeignModel, n_cells: int) -> Split | None:
+def import_split(found: ScviModelFile, n_cells: int) -> Split | None:
     """Split of the cells, where it is there and holds together."""
-    parts = [indices(found, name) for name in ("train", "validation", "test")]
+    parts = [split_indices(found, name) for name in ("train", "validation", "test")]
     if parts[0] is None:
         return None
     empty = np.zeros(0, dtype=np.int64)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cellvae.data.h5ad import write_h5ad
-from cellvae.errors import InvalidOptionError, NotTrainedError, named
-from cellvae.model.foreign import RENAMED
-from cellvae.model.registry import registry_of
-from cellvae.persistence.foreign import write_foreign
+from cellvae.errors import InvalidOptionError, NotTrainedError, quote_names
+from cellvae.model.foreign import RENAMED_WEIGHTS
+from cellvae.model.registry import make_registry
+from cellvae.persistence.foreign import write_scvi_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from cellvae.model.base import Model
 
-WRITTEN = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI")
+EXPORTABLE_MODELS = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI")
 """Models that scvi-tools has under the same names, with the same weights."""
-ONLY_HERE = ("var_activation", "y_prior")
+CELLVAE_ONLY_OPTIONS = ("var_activation", "y_prior")
 """Options that cannot be told to scvi-tools, but for their defaults."""
 
-OF_LINEAR = (
+LINEAR_OPTIONS = (
     "n_hidden",
     "n_latent",
     "n_layers",
@@ -39,7 +39,7 @@ OF_LINEAR = (
 """Options that LinearSCVI has in scvi-tools, which knows no covariates there but the batch."""
 
 
-def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None) -> None:
+def export_scvi_model(model: Model, folder: Path, prefix: str, adata: AnnData | None) -> None:
     """Write a model into a folder that scvi-tools 1.4 and 1.5 load.
 
     Raises
@@ -50,14 +50,14 @@ def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None)
         If the model has not been trained.
     """
     name = type(model).__name__
-    if name not in WRITTEN:
+    if name not in EXPORTABLE_MODELS:
         raise InvalidOptionError(
-            f"Expected one of {named(WRITTEN)} for format='scvi-tools'; got {name}. "
+            f"Expected one of {quote_names(EXPORTABLE_MODELS)} for format='scvi-tools'; got {name}. "
             "Save it without format."
         )
     if not model.is_trained:
         raise NotTrainedError(f"Expected a trained model; this {name} is not. Call train() first.")
-    options = chosen_options(model.config)
+    options = non_default_options(model.config)
     if name == "SCANVI" and options.get("dispersion") == "gene-label":
         raise InvalidOptionError(
             "scvi-tools cannot make a SCANVI with dispersion='gene-label'. Save without format."
@@ -68,13 +68,13 @@ def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None)
     indices = (
         {} if split is None else {p: getattr(split, p) for p in ("train", "validation", "test")}
     )
-    write_foreign(
+    write_scvi_model(
         folder,
         prefix,
         genes=model.registration.genes,
-        weights=foreign_weights(model),
+        weights=export_weights(model),
         attributes={
-            "registry_": registry_of(model),
+            "registry_": make_registry(model),
             "init_params_": {"non_kwargs": options, "kwargs": {}},
             "is_trained_": True,
             **{f"{part}_indices_": values for part, values in indices.items()},
@@ -84,7 +84,7 @@ def save_foreign(model: Model, folder: Path, prefix: str, adata: AnnData | None)
         write_h5ad(adata, folder / f"{prefix}adata.h5ad", {})
 
 
-def chosen_options(config: Any) -> dict[str, Any]:
+def non_default_options(config: Any) -> dict[str, Any]:
     """Options that are not the defaults, which both packages have in common.
 
     Raises
@@ -97,9 +97,9 @@ def chosen_options(config: Any) -> dict[str, Any]:
         for field in fields_of(config)
         if getattr(config, field.name) != field.default and field.name != "use_size_factor_key"
     }
-    alone = [word for word in given if word in ONLY_HERE]
+    alone = [word for word in given if word in CELLVAE_ONLY_OPTIONS]
     if alone:
-        raise InvalidOptionError(f"scvi-tools cannot be told {named(alone)}. Save without format.")
+        raise InvalidOptionError(f"scvi-tools cannot be told {quote_names(alone)}. Save without format.")
     return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
 
 
@@ -111,34 +111,34 @@ def check_linear(model: Model, options: dict[str, Any]) -> None:
     InvalidOptionError
         If it has such options or covariates.
     """
-    alone = [word for word in options if word not in OF_LINEAR]
+    alone = [word for word in options if word not in LINEAR_OPTIONS]
     given = model.registration.keys.given()
     alone += [word for word in given if word not in ("layer", "batch_key", "labels_key")]
     if options.get("dispersion") in ("gene-label", "gene-cell"):
         alone.append("dispersion")
     if alone:
         raise InvalidOptionError(
-            f"The LinearSCVI of scvi-tools cannot be told {named(alone)}. Save without format."
+            f"The LinearSCVI of scvi-tools cannot be told {quote_names(alone)}. Save without format."
         )
 
 
-def foreign_weights(model: Model) -> dict[str, Tensor]:
+def export_weights(model: Model) -> dict[str, Tensor]:
     """Weights by scvi-tools' names, with those of networks that it makes without using them."""
-    found = {name_there(name): tensor for name, tensor in model.module.state_dict().items()}
+    found = {scvi_weight_name(name): tensor for name, tensor in model.module.state_dict().items()}
     if type(model).__name__ == "PEAKVI":
         return found
-    return unused_weights(model, found) | found
+    return placeholder_weights(model, found) | found
 
 
-def name_there(name: str) -> str:
+def scvi_weight_name(name: str) -> str:
     """Name of a weight in scvi-tools."""
-    for other, begin in RENAMED.items():
+    for other, begin in RENAMED_WEIGHTS.items():
         if begin and name.startswith(begin):
             return other + name.removeprefix(begin)
     return name
 
 
-def unused_weights(model: Model, found: dict[str, Tensor]) -> dict[str, Tensor]:
+def placeholder_weights(model: Model, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights that scvi-tools wants to be there, although nothing is computed with them."""
     config: Any = model.config
     n_genes, n_hidden = model.registration.n_genes, config.n_hidden

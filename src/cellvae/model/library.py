@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Rows
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 
 # Least variance of a batch whose cells all have one size.
-LEAST_VARIANCE = 1e-4
+MIN_VARIANCE = 1e-4
 
 
-def library_by_batch(
+def library_stats_by_batch(
     rows: Rows[Any], n_batch: int, batch_size: int = 4096
 ) -> tuple[Float[Tensor, "1 batches"], Float[Tensor, "1 batches"]]:
     """Mean and variance (of the population) of the natural logarithm of cell sizes in each batch.
@@ -23,7 +23,7 @@ def library_by_batch(
     Cells without counts count as size one, as in scvi-tools; a batch without cells has 0 and 1.
     """
     sizes, codes = [], []
-    for _, batch in in_batches(rows, torch.arange(len(rows)), batch_size):
+    for _, batch in iter_batches(rows, torch.arange(len(rows)), batch_size):
         sizes.append(batch.counts.sum(dim=-1).double())
         codes.append(batch.batch.squeeze(-1))
     total, code = torch.cat(sizes), torch.cat(codes)
@@ -32,5 +32,5 @@ def library_by_batch(
     for i in torch.unique(code).tolist():
         mine = log_size[code == i]
         means[0, i] = mine.mean()
-        variances[0, i] = mine.var(correction=0).clamp(min=LEAST_VARIANCE)
+        variances[0, i] = mine.var(correction=0).clamp(min=MIN_VARIANCE)
     return means, variances

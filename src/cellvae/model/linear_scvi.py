@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cellvae.data import CountKeys, Registration
 from cellvae.data.fields import Field
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.inference import (
     differential_abundance,
@@ -65,11 +65,11 @@ class LinearSCVIConfig(SCVIConfig):
 class LinearSCVIModule(SCVIModule):
     """The mathematics of scVI with a linear decoder; parameter names are those of scvi-tools."""
 
-    reads_entries = SCVIModule.reads_entries
+    reads_entries = SCVIModule.accepts_sparse
     config: LinearSCVIConfig
     decoder: LinearDecoder
 
-    def new_decoder(self, n_dense: int, n_cat_list: Sequence[int]) -> LinearDecoder:
+    def make_decoder(self, n_dense: int, n_cat_list: Sequence[int]) -> LinearDecoder:
         """Linear map from the latent and the covariates."""
         sizes, config = self.sizes, self.config
         return LinearDecoder(
@@ -192,7 +192,7 @@ class LinearSCVI(Model):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_words(words, CountKeys))
+        cls.register(adata, keys_from_kwargs(words, CountKeys))
 
     @staticmethod
     def fields(keys: CountKeys) -> tuple[Field, ...]:

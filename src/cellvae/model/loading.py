@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cellvae.errors import FileFormatError, did_you_mean
 from cellvae.model import MODELS, Model
 from cellvae.model.files import read_model
-from cellvae.persistence.foreign import is_foreign, read_foreign
+from cellvae.persistence.foreign import is_scvi_model, read_scvi_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,8 @@ def load(
     FileFormatError
         If files are missing or damaged, or the model is not one that this version knows.
     """
-    foreign = is_foreign(dir_path, prefix or "")
-    name = (read_foreign if foreign else read_model)(dir_path, prefix or "").name
+    foreign = is_scvi_model(dir_path, prefix or "")
+    name = (read_scvi_model if foreign else read_model)(dir_path, prefix or "").name
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise FileFormatError(

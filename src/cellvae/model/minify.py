@@ -9,29 +9,29 @@ import torch
 from torch import nn
 
 from cellvae.data.minified import (
-    PEER_PLACE,
-    PLACE,
+    SCVI_UNS_KEY,
+    UNS_KEY,
     MinifiedRecord,
     MinifiedType,
     StoredPosterior,
-    minified,
+    make_minified,
     minified_record,
 )
 from cellvae.data.rows.absent import lacks_counts
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.pass_over import eval_mode, plan_pass
 
 if TYPE_CHECKING:
     from typing import Any
 
     from anndata import AnnData
 
-    from cellvae.inference.protocols import HasDecoder
+    from cellvae.inference.protocols import DecoderModel
 
 
 def minify(
-    model: HasDecoder, data_type: MinifiedType, qzm_key: str, qzv_key: str, *, silent: bool
+    model: DecoderModel, data_type: MinifiedType, qzm_key: str, qzv_key: str, *, silent: bool
 ) -> AnnData:
     """Minified copy of the cells of a model.
 
@@ -52,25 +52,25 @@ def minify(
         raise InvalidOptionError(
             f"Expected two different keys for mean and variance; got '{qzm_key}' twice."
         )
-    cells = pass_over(model, None, None, None, silent=silent, counts=True)
+    cells = plan_pass(model, None, None, None, silent=silent, counts=True)
     adata = model.adata
     assert adata is not None
     means, variances, sizes, size_means, size_variances = [], [], [], [], []
-    with evaluating(model):
-        for _, batch in cells.batches():
+    with eval_mode(model):
+        for _, batch in cells.iter_batches():
             latent = model.module.encode(batch)
             means.append(latent.posterior.loc.cpu())
             variances.append(latent.posterior.variance.cpu())
             sizes.append(batch.counts.sum(dim=-1).cpu())
-            if latent.library_posterior is not None:
-                size_means.append(latent.library_posterior.loc.squeeze(-1).cpu())
-                size_variances.append(latent.library_posterior.variance.squeeze(-1).cpu())
+            if latent.log_library_posterior is not None:
+                size_means.append(latent.log_library_posterior.loc.squeeze(-1).cpu())
+                size_variances.append(latent.log_library_posterior.variance.squeeze(-1).cpu())
     posterior = StoredPosterior(
         mean=torch.cat(means).float().numpy(),
         variance=torch.cat(variances).float().numpy(),
-        size=torch.cat(sizes).float().numpy(),
-        size_mean=torch.cat(size_means).float().numpy() if size_means else None,
-        size_variance=torch.cat(size_variances).float().numpy() if size_means else None,
+        library_size=torch.cat(sizes).float().numpy(),
+        log_library_mean=torch.cat(size_means).float().numpy() if size_means else None,
+        log_library_variance=torch.cat(size_variances).float().numpy() if size_means else None,
     )
     record = MinifiedRecord(
         data_type=data_type,
@@ -78,7 +78,7 @@ def minify(
         qzv_key=qzv_key,
         weights=weights_digest(model.module),
     )
-    return minified(adata, record, posterior)
+    return make_minified(adata, record, posterior)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -119,8 +119,8 @@ def refuse_minified(adata: AnnData | None, aim: str) -> None:
         raise DataMismatchError(
             f"Expected an AnnData with counts that is not minified to {aim}; got a minified one, "
             "which holds what a trained model has made of the counts. Give the AnnData that it "
-            f"was made from; where the counts were kept, del adata.uns['{PLACE}'], "
-            f"adata.uns['{PEER_PLACE}'] does too."
+            f"was made from; where the counts were kept, del adata.uns['{UNS_KEY}'], "
+            f"adata.uns['{SCVI_UNS_KEY}'] does too."
         )
 
 

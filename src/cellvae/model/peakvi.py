@@ -15,11 +15,11 @@ from torch.nn import functional
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Registration
 from cellvae.data.fields import Categories, Category, Counts, Field, Numbers
-from cellvae.data.keys import Keys, keys_from_words
+from cellvae.data.keys import Keys, keys_from_kwargs
 from cellvae.data.minified import MinifiedType
-from cellvae.distributions import kl_to_standard
+from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_accessibility,
@@ -31,26 +31,26 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
-from cellvae.kernels import compiled_for, detection_log_likelihood
+from cellvae.kernels import use_compiled, detection_log_likelihood
 from cellvae.model.base import Model
 from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import CountBatch, Where
-from cellvae.model.stopping import stopping_by_default
+from cellvae.model.stopping import default_early_stopping
 from cellvae.nn import Encoder
 from cellvae.nn.accessibility_decoder import AccessibilityDecoder
-from cellvae.nn.covariates import beside
+from cellvae.nn.covariates import concat_covariates
 from cellvae.options import Options, option
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-PATIENCE = 50
+EARLY_STOPPING_PATIENCE = 50
 """Checks without improvement after which training stops, where the user gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionKeys(Keys):
+class AtacKeys(Keys):
     """Where the counts of regions are, and what is known of each cell.
 
     Parameters
@@ -171,10 +171,10 @@ class PEAKVIModule(Module[CountBatch]):
         self.region_factors = (
             nn.Parameter(torch.zeros(n_regions)) if config.region_factors else None
         )
-        self.latent_is_normal = config.latent_distribution == "normal"
+        self.latent_is_gaussian = config.latent_distribution == "normal"
 
     @property
-    def reads_entries(self) -> bool:
+    def accepts_sparse(self) -> bool:
         """Whether batches may have the entries of their counts alone."""
         return not self.config.encode_covariates
 
@@ -187,7 +187,7 @@ class PEAKVIModule(Module[CountBatch]):
         features, codes = batch.counts, []
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
-            features, codes = beside(features, batch.continuous), category_codes(batch)
+            features, codes = concat_covariates(features, batch.continuous), covariate_codes(batch)
         posterior = self.z_encoder(features, codes)
         depth = posterior.loc.new_zeros((len(posterior.loc), 1))
         if self.d_encoder is not None:
@@ -196,8 +196,8 @@ class PEAKVIModule(Module[CountBatch]):
 
     def decode(self, latent: Latent, batch: CountBatch) -> Detection:
         """Distribution of detection, [*samples, cells, regions]."""
-        logits = self.z_decoder(beside(latent.sample, batch.continuous), category_codes(batch))
-        factor = latent.library
+        logits = self.z_decoder(concat_covariates(latent.sample, batch.continuous), covariate_codes(batch))
+        factor = latent.log_library
         if self.region_factors is not None:
             factor = factor + functional.logsigmoid(self.region_factors)
         return Detection(logits, factor)
@@ -205,31 +205,31 @@ class PEAKVIModule(Module[CountBatch]):
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Log-likelihood of which regions of each cell are detected, in nats."""
         counts = batch.counts
-        if latent.sample.ndim != 2 or not compiled_for(counts, "detections"):
-            whole = counts.dense() if isinstance(counts, Entries) else counts
+        if latent.sample.ndim != 2 or not use_compiled(counts, "detections"):
+            whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
-        features = beside(latent.sample, batch.continuous)
-        logits = self.z_decoder.raw(features, category_codes(batch))
+        features = concat_covariates(latent.sample, batch.continuous)
+        logits = self.z_decoder.logits(features, covariate_codes(batch))
         if self.region_factors is None:
             factor = features.new_zeros(self.n_regions)
         else:
             factor = functional.logsigmoid(self.region_factors)
-        return detection_log_likelihood(counts, logits, latent.library, factor)
+        return detection_log_likelihood(counts, logits, latent.log_library, factor)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound; the reconstruction of each cell counts once."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
-        kl = kl_to_standard(latent.posterior).sum(dim=-1)
+        kl = kl_to_standard_normal(latent.posterior).sum(dim=-1)
         return Loss(
-            objective=(reconstruction + kl_weight * kl).mean(),
+            loss=(reconstruction + kl_weight * kl).mean(),
             reconstruction=reconstruction,
-            kl=kl,
+            kl_local=kl,
             kl_global=reconstruction.new_zeros(()),
         )
 
 
-def category_codes(batch: CountBatch) -> list[Tensor]:
+def covariate_codes(batch: CountBatch) -> list[Tensor]:
     """Codes of batch and categorical covariates, [cells, 1] each."""
     further = [] if batch.categorical is None else batch.categorical.split(1, dim=-1)
     return [batch.batch, *further]
@@ -265,7 +265,7 @@ class PEAKVI(Model):
     """
 
     Config: ClassVar[type[PEAKVIConfig]] = PEAKVIConfig
-    Keys: ClassVar[type[RegionKeys]] = RegionKeys
+    Keys: ClassVar[type[AtacKeys]] = AtacKeys
     Batch: ClassVar[type[CountBatch]] = CountBatch
     config: PEAKVIConfig
     module: PEAKVIModule
@@ -312,7 +312,7 @@ class PEAKVI(Model):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_words(words, RegionKeys))
+        cls.register(adata, keys_from_kwargs(words, AtacKeys))
 
     def minify_adata(
         self,
@@ -338,13 +338,13 @@ class PEAKVI(Model):
 
         In runs of fewer than 100 epochs the warm-up takes half of them.
         """
-        return defaults_of_regions(words)
+        return atac_train_defaults(words)
 
     @staticmethod
-    def fields(keys: RegionKeys) -> tuple[Field, ...]:
+    def fields(keys: AtacKeys) -> tuple[Field, ...]:
         """Columns that the model reads."""
         return (
-            Counts("counts", keys.layer, told_apart=True),
+            Counts("counts", keys.layer, refuse_if_was_binary=True),
             Category("batch", keys.batch_key),
             Category("labels", keys.labels_key),
             Categories("categorical", keys.categorical_covariate_keys),
@@ -363,7 +363,7 @@ class PEAKVI(Model):
         )
 
 
-def defaults_of_regions(words: Mapping[str, Any]) -> dict[str, Any]:
+def atac_train_defaults(words: Mapping[str, Any]) -> dict[str, Any]:
     """Words of `train` that models of regions have by default.
 
     Parameters
@@ -378,4 +378,4 @@ def defaults_of_regions(words: Mapping[str, Any]) -> dict[str, Any]:
         plan["n_epochs_kl_warmup"] = 50
     if "optimizer_creator" in asked:
         plan.pop("optimizer")
-    return {"max_epochs": 500, "plan_kwargs": plan, **stopping_by_default(words, PATIENCE)}
+    return {"max_epochs": 500, "plan_kwargs": plan, **default_early_stopping(words, EARLY_STOPPING_PATIENCE)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cellvae.contracts import Latent
 from cellvae.data import CountKeys, Registration
 from cellvae.data.fields import Field, count_fields
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import DataWarning
 from cellvae.inference import (
@@ -34,14 +34,14 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.kernels import computed
+from cellvae.kernels import materialize
 from cellvae.messages import warn
 from cellvae.model.base import Model
-from cellvae.model.peakvi import defaults_of_regions
+from cellvae.model.peakvi import atac_train_defaults
 from cellvae.model.query import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, Where, sizes_of
 from cellvae.nn import DecoderSCVI
-from cellvae.nn.covariates import beside
+from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.dense import Activation
 from cellvae.options import option
 
@@ -78,7 +78,7 @@ class POISSONVIConfig(SCVIConfig):
 class POISSONVIModule(SCVIModule):
     """The mathematics of scVI with Poisson counts; parameter names are those of scvi-tools."""
 
-    reads_entries = SCVIModule.reads_entries
+    reads_entries = SCVIModule.accepts_sparse
     activation: ClassVar[Activation] = "leaky_relu"
     gives_probabilities: ClassVar[bool] = False
     decoder: DecoderSCVI
@@ -94,9 +94,9 @@ class POISSONVIModule(SCVIModule):
         self, latent: Latent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells regions"]:
         """Accessibility as a share of the cell, without the factors of the regions."""
-        features = beside(latent.sample, self.dense_covariates(batch))
-        raw = self.decoder.raw(features, self.category_codes(batch))
-        logits = computed(raw.logits) - self.region_bias
+        features = concat_covariates(latent.sample, self.dense_covariates(batch))
+        raw = self.decoder.logits(features, self.category_codes(batch))
+        logits = materialize(raw.logits) - self.region_bias
         _, positive = self.decoder.px_scale_decoder
         scale: Tensor = positive(logits)
         return scale
@@ -199,7 +199,7 @@ class POISSONVI(Model):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_words(words, CountKeys))
+        cls.register(adata, keys_from_kwargs(words, CountKeys))
 
     @staticmethod
     def fields(keys: CountKeys) -> tuple[Field, ...]:
@@ -232,4 +232,4 @@ class POISSONVI(Model):
 
     def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
         """Words of PEAKVI's training."""
-        return defaults_of_regions(words)
+        return atac_train_defaults(words)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyro.poutine import Trace
 
 
-def pyro_loss(
+def pyro_elbo_loss(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *arguments: Any,
@@ -47,11 +47,11 @@ def pyro_loss(
     """
     import pyro
 
-    bound = recorded_bound()()
+    bound = traced_elbo()()
     with pyro.validation_enabled(False):
         objective = bound.differentiable_loss(model, guide, *arguments) / n_cells
         of_model, of_guide = bound.traces
-        reconstruction, kl, kl_global = parts_of(of_model, of_guide, cells)
+        reconstruction, kl, kl_global = elbo_terms(of_model, of_guide, cells)
     if reconstruction is None:
         raise InvalidOptionError(
             f"Expected an observed site in pyro.plate('{cells}', ...); got none. Name the plate of "
@@ -59,15 +59,15 @@ def pyro_loss(
         )
     zero = torch.zeros_like(reconstruction)
     return Loss(
-        objective=objective,
+        loss=objective,
         reconstruction=reconstruction,
-        kl=zero if kl is None else kl,
+        kl_local=zero if kl is None else kl,
         kl_global=zero.sum() if kl_global is None else kl_global,
     )
 
 
 @cache
-def recorded_bound() -> Any:
+def traced_elbo() -> Any:
     """Class of Pyro's bound that keeps the traces it was computed from; made at first use."""
     from pyro.infer import TraceMeanField_ELBO
 
@@ -83,7 +83,7 @@ def recorded_bound() -> Any:
     return RecordedBound
 
 
-def parts_of(
+def elbo_terms(
     model: Trace, guide: Trace, cells: str
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Reconstruction and local KL of each cell, and KL of what all cells share; no gradients."""
@@ -102,7 +102,7 @@ def parts_of(
                     cost = -site["unscaled_log_prob"]
                     reconstruction = cost if reconstruction is None else reconstruction + cost
                 continue
-            divergence = divergence_of(guide.nodes[name], site)
+            divergence = site_kl(guide.nodes[name], site)
             if of_cells:
                 local = divergence if local is None else local + divergence
             else:
@@ -110,7 +110,7 @@ def parts_of(
     return reconstruction, local, shared
 
 
-def divergence_of(guide: Any, model: Any) -> Tensor:
+def site_kl(guide: Any, model: Any) -> Tensor:
     """KL of a site: closed where there is such a form, else by the draw."""
     from torch.distributions import kl_divergence
 

@@ -11,17 +11,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cellvae.data.extend import extended_registration
+from cellvae.data.extend import extend_registration
 from cellvae.data.keys import store_keys
-from cellvae.data.query import with_genes_of
+from cellvae.data.query import align_genes
 from cellvae.data.records import CategoriesRecord, CategoryRecord
-from cellvae.errors import DataMismatchError, InvalidOptionError, named
-from cellvae.kept import Kept, Part
+from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
+from cellvae.kept import FrozenWeights, WeightSlice
 from cellvae.messages import logger
 from cellvae.model.device import pick_device
 from cellvae.model.minify import refuse_minified
 from cellvae.nn.dense import FCLayers
-from cellvae.nn.extension import extended
+from cellvae.nn.extension import grow_categories
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Model")
 
-BETWEEN_LATENTS = ("encoder_z2_z1", "decoder_z1_z2")
+SCANVI_LATENT_NETWORKS = ("encoder_z2_z1", "decoder_z1_z2")
 """Networks of scANVI that read labels, of which a query has no new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Freezing:
+class FreezeOptions:
     """What of a reference stays as it is while a query is learned."""
 
     unfrozen: bool = False
@@ -48,7 +48,7 @@ class Freezing:
     freeze_batchnorm_decoder: bool = False
     freeze_classifier: bool = True
 
-    def kept(self, network: nn.Module, grown: Mapping[str, Part]) -> Kept:
+    def frozen_weights(self, network: nn.Module, grown: Mapping[str, WeightSlice]) -> FrozenWeights:
         """What training leaves as it is.
 
         Parameters
@@ -59,8 +59,8 @@ class Freezing:
             For parameters with further categories, which part is that of the reference.
         """
         if self.unfrozen:
-            return Kept()
-        free = tuple(f"{path}." for path in self.learned_anew(network))
+            return FrozenWeights()
+        free = tuple(f"{path}." for path in self.retrained_layers(network))
         names = [name for name, _ in network.named_parameters() if not name.startswith(free)]
         still = [
             path
@@ -68,13 +68,13 @@ class Freezing:
             if (isinstance(layer, nn.BatchNorm1d) and not f"{path}.".startswith(free))
             or (isinstance(layer, nn.Dropout) and self.freeze_dropout)
         ]
-        return Kept(
-            whole=tuple(name for name in names if name not in grown),
-            parts={name: grown[name] for name in names if name in grown},
-            still=tuple(still),
+        return FrozenWeights(
+            parameters=tuple(name for name in names if name not in grown),
+            slices={name: grown[name] for name in names if name in grown},
+            eval_modules=tuple(still),
         )
 
-    def learned_anew(self, network: nn.Module) -> Iterator[str]:
+    def retrained_layers(self, network: nn.Module) -> Iterator[str]:
         """Paths of the layers of which everything is learned from the query."""
         if hasattr(network, "l_encoder"):
             yield "l_encoder"
@@ -87,7 +87,7 @@ class Freezing:
                 or (decodes and not self.freeze_batchnorm_decoder)
             ):
                 yield path
-            if isinstance(layer, FCLayers) and path.partition(".")[0] not in BETWEEN_LATENTS:
+            if isinstance(layer, FCLayers) and path.partition(".")[0] not in SCANVI_LATENT_NETWORKS:
                 first = f"{path}.fc_layers.Layer 0.0"
                 if encodes and not self.freeze_expression:
                     yield first
@@ -177,29 +177,29 @@ def load_query_data(
     if reference_model is None:
         raise InvalidOptionError("Expected reference_model: a trained model, or its folder.")
     refuse_minified(adata, "map cells onto a reference")
-    reference = reference_of(cls, reference_model)
+    reference = load_reference_model(cls, reference_model)
     reference.check_trained()
     known, columns = reference.registration, cls.fields(reference.registration.keys)
     if inplace_subset_query_vars:
         known.gene_order(adata)
         adata._inplace_subset_var([*known.genes])
-    registration = extended_registration(known, adata, columns)
+    registration = extend_registration(known, adata, columns)
     new = new_categories(known, registration)
     if "batch" in new and not transfer_batch:
         raise DataMismatchError(
-            f"Expected batches that the reference knows ({named([*known.categories('batch')])}), "
-            f"since transfer_batch=False; got {named([*new['batch']])}."
+            f"Expected batches that the reference knows ({quote_names([*known.categories('batch')])}), "
+            f"since transfer_batch=False; got {quote_names([*new['batch']])}."
         )
     with torch.device("meta"):
         module = cls.build(registration, reference.config)
-    weights, grown = extended(module, reference.module)
+    weights, grown = grow_categories(module, reference.module)
     module.load_state_dict(weights, assign=True)
     model: Model = object.__new__(cls)
     model.assemble(registration, reference.config, module)
     model.attach(adata, new=True)
-    model.learn_constants(module, model.own_rows())
-    put_constants_back(module, reference.module, grown)
-    freezing = Freezing(
+    model.init_from_data(module, model.rows_of_model())
+    restore_buffers(module, reference.module, grown)
+    freezing = FreezeOptions(
         unfrozen=unfrozen,
         freeze_dropout=freeze_dropout,
         freeze_expression=freeze_expression,
@@ -208,12 +208,12 @@ def load_query_data(
         freeze_batchnorm_decoder=freeze_batchnorm_decoder,
         freeze_classifier=freeze_classifier,
     )
-    module.keep(freezing.kept(module, grown))
+    module.keep(freezing.frozen_weights(module, grown))
     # With nothing to learn, the reference's answers for these cells are the model's.
     model.is_trained = not any(p.requires_grad for p in module.parameters())
     model.to_device(pick_device(accelerator, device))
     store_keys(adata, cls.__name__, known.keys)
-    tell(new)
+    log_new_categories(new)
     return model
 
 
@@ -253,13 +253,13 @@ def prepare_query_anndata(
     InvalidDataError
         If a gene is there twice, or the cells are in a file.
     """
-    genes = reference_of(cls, reference_model).registration.genes
+    genes = load_reference_model(cls, reference_model).registration.genes
     if return_reference_var_names:
         return pd.Index(genes)
-    return with_genes_of(adata, genes, inplace=inplace, min_fraction=min_fraction)
+    return align_genes(adata, genes, inplace=inplace, min_fraction=min_fraction)
 
 
-def reference_of(cls: type[M], reference_model: str | Path | Model) -> M:
+def load_reference_model(cls: type[M], reference_model: str | Path | Model) -> M:
     """Model of a class: the one given, or that of a folder, without its cells.
 
     Raises
@@ -294,19 +294,19 @@ def new_categories(
     return {name: values for name, values in new.items() if values}
 
 
-def put_constants_back(network: nn.Module, reference: nn.Module, grown: Mapping[str, Part]) -> None:
+def restore_buffers(network: nn.Module, reference: nn.Module, grown: Mapping[str, WeightSlice]) -> None:
     """Give constants that were taken from the query those of the reference, where it has them."""
     constants = dict(network.named_buffers())
     for name, own in reference.named_buffers():
         part = grown.get(name)
-        for view in [constants[name]] if part is None else part.of(constants[name]):
+        for view in [constants[name]] if part is None else part.select(constants[name]):
             view.copy_(own)
 
 
-def tell(new: Mapping[str, Sequence[Scalar]]) -> None:
+def log_new_categories(new: Mapping[str, Sequence[Scalar]]) -> None:
     """Say what the reference learns."""
     if new:
-        added = "; ".join(f"{name}: {named([*values])}" for name, values in new.items())
+        added = "; ".join(f"{name}: {quote_names([*values])}" for name, values in new.items())
         logger.info("Added to the reference: %s.", added)
     else:
         logger.info("The cells have no category that the reference does not know.")

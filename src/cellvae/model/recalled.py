@@ -12,7 +12,7 @@ from cellvae.contracts import Latent
 
 
 @runtime_checkable
-class HoldsLatent(Protocol):
+class HasStoredPosterior(Protocol):
     """A batch of cells that may hold the posterior of each of them."""
 
     @property
@@ -36,7 +36,7 @@ class HoldsLatent(Protocol):
         ...
 
 
-def recalled(batch: HoldsLatent, transform: Callable[[Tensor], Tensor]) -> Latent | None:
+def stored_posterior(batch: HasStoredPosterior, transform: Callable[[Tensor], Tensor]) -> Latent | None:
     """Posterior that a batch holds, and a draw from it; None if it holds none.
 
     Parameters

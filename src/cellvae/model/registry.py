@@ -13,9 +13,9 @@ import torch
 from cellvae.data.matrices import count_matrix
 from cellvae.data.records import CategoriesRecord, CategoryRecord, CountsRecord
 from cellvae.data.values import foreign_array
-from cellvae.errors import DataMismatchError, UnknownKeyError, did_you_mean, named
-from cellvae.model.foreign import COLUMNS, SETUP_WORDS
-from cellvae.model.overview import setup_tables
+from cellvae.errors import DataMismatchError, UnknownKeyError, did_you_mean, quote_names
+from cellvae.model.foreign import COLUMNS, SETUP_KWARGS
+from cellvae.model.overview import print_setup_tables
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,7 +48,7 @@ class RegistryKeys(NamedTuple):
 REGISTRY_KEYS = RegistryKeys()
 
 
-class Attributes(dict[str, Any]):
+class AttrDict(dict[str, Any]):
     """Dictionary whose entries are attributes too."""
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +56,7 @@ class Attributes(dict[str, Any]):
             return self[name]
         except KeyError:
             raise AttributeError(
-                f"Expected one of {named([*self], most=20)}; got '{name}'."
+                f"Expected one of {quote_names([*self], most=20)}; got '{name}'."
             ) from None
 
 
@@ -80,31 +80,31 @@ class AnnDataManager:
     @property
     def registry(self) -> dict[str, Any]:
         """Everything that is known of the set-up, in the form of scvi-tools."""
-        return registry_of(self.model)
+        return make_registry(self.model)
 
     @property
-    def data_registry(self) -> Attributes:
+    def data_registry(self) -> AttrDict:
         """Where each thing is read from."""
-        return Attributes(
-            (name, Attributes(field["data_registry"]))
+        return AttrDict(
+            (name, AttrDict(field["data_registry"]))
             for name, field in self.registry["field_registries"].items()
             if field["data_registry"]
         )
 
     @property
-    def summary_stats(self) -> Attributes:
+    def summary_stats(self) -> AttrDict:
         """Numbers of cells, genes and categories."""
         registration = self.model.registration
         n_cells = registration.n_cells if self.adata is None else int(self.adata.n_obs)
-        stats = Attributes(n_cells=n_cells, n_vars=registration.n_genes)
+        stats = AttrDict(n_cells=n_cells, n_vars=registration.n_genes)
         for field in self.registry["field_registries"].values():
             stats |= field["summary_stats"]
         return stats
 
-    def get_state_registry(self, registry_key: str) -> Attributes:
+    def get_state_registry(self, registry_key: str) -> AttrDict:
         """What was found for a field: categories and columns."""
         fields = self.registry["field_registries"]
-        return Attributes(known(fields, registry_key)["state_registry"])
+        return AttrDict(lookup(fields, registry_key)["state_registry"])
 
     def get_from_registry(self, registry_key: str) -> Any:
         """Values of a field for the cells of the model.
@@ -130,7 +130,7 @@ class AnnDataManager:
         view_registry(self.model, hide_state_registries)
 
 
-def known(fields: dict[str, Any], key: str) -> Any:
+def lookup(fields: dict[str, Any], key: str) -> Any:
     """Entry of a field.
 
     Raises
@@ -140,7 +140,7 @@ def known(fields: dict[str, Any], key: str) -> Any:
     """
     if key not in fields:
         raise UnknownKeyError(
-            f"Expected one of {named([*fields], most=20)}; got '{key}'.{did_you_mean(key, fields)}"
+            f"Expected one of {quote_names([*fields], most=20)}; got '{key}'.{did_you_mean(key, fields)}"
         )
     return fields[key]
 
@@ -155,7 +155,7 @@ def get_from_registry(self: Model, adata: AnnData, registry_key: str) -> Any:
     registry_key
         Name of the field in scvi-tools: one of `cellvae.REGISTRY_KEYS`.
     """
-    known(registry_of(self)["field_registries"], registry_key)
+    lookup(make_registry(self)["field_registries"], registry_key)
     name = next(own for own, theirs in COLUMNS.items() if theirs == registry_key)
     record: Any = self.registration.fields[name]
     if isinstance(record, CountsRecord):
@@ -172,19 +172,19 @@ def get_from_registry(self: Model, adata: AnnData, registry_key: str) -> Any:
     return pd.DataFrame(values, index=adata.obs_names, columns=[*record.keys])
 
 
-def get_state_registry(self: Model, registry_key: str) -> Attributes:
+def get_state_registry(self: Model, registry_key: str) -> AttrDict:
     """What was found for a field: categories and columns."""
     return AnnDataManager(self).get_state_registry(registry_key)
 
 
-def data_registry(self: Model, registry_key: str) -> Attributes:
+def data_registry(self: Model, registry_key: str) -> AttrDict:
     """Where a field is read from."""
-    return Attributes(known(AnnDataManager(self).data_registry, registry_key))
+    return AttrDict(lookup(AnnDataManager(self).data_registry, registry_key))
 
 
 def get_setup_arg(self: Model, setup_arg: str) -> Any:
     """Value of a word of `setup_anndata`; None if it was not given."""
-    return known(registry_of(self)["setup_args"], setup_arg)
+    return lookup(make_registry(self)["setup_args"], setup_arg)
 
 
 def get_var_names(self: Model) -> np.ndarray:
@@ -194,14 +194,14 @@ def get_var_names(self: Model) -> np.ndarray:
 
 def view_registry(self: Model, hide_state_registries: bool = False) -> None:
     """Print what the model reads, and the categories that it knows."""
-    setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
+    print_setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
 
 
 def load_registry(
     cls: type[Model], dir_path: str | Path, prefix: str | None = None
 ) -> dict[str, Any]:
     """What a saved model was set up with, in the form of scvi-tools."""
-    return registry_of(cls.load_reference(dir_path, prefix or ""))
+    return make_registry(cls.load_reference(dir_path, prefix or ""))
 
 
 def view_setup_args(cls: type[Model], dir_path: str | Path, prefix: str | None = None) -> None:
@@ -209,7 +209,7 @@ def view_setup_args(cls: type[Model], dir_path: str | Path, prefix: str | None =
     view_registry(cls.load_reference(dir_path, prefix or ""), hide_state_registries=True)
 
 
-def registry_of(model: Model) -> dict[str, Any]:
+def make_registry(model: Model) -> dict[str, Any]:
     """What scvi-tools keeps of the set-up."""
     registration = model.registration
     given = registration.keys.given()
@@ -218,15 +218,15 @@ def registry_of(model: Model) -> dict[str, Any]:
         "scvi_version": VERSION,
         "model_name": type(model).__name__,
         "setup_method_name": "setup_anndata",
-        "setup_args": {word: given.get(word) for word in SETUP_WORDS if word in known},
+        "setup_args": {word: given.get(word) for word in SETUP_KWARGS if word in known},
         "field_registries": {
-            COLUMNS[name]: column_of(name, record, model)
+            COLUMNS[name]: field_registry(name, record, model)
             for name, record in registration.fields.items()
         },
     }
 
 
-def column_of(name: str, record: Any, model: Model) -> dict[str, Any]:
+def field_registry(name: str, record: Any, model: Model) -> dict[str, Any]:
     """What scvi-tools keeps of one column."""
     theirs, n_genes = COLUMNS[name], model.registration.n_genes
     empty: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
 from cellvae.folders import check_output_folder
-from cellvae.model.overview import SHOWN
+from cellvae.model.overview import MAIN_OPTIONS
 from cellvae.report import Chart, Facts, Gallery, Grid, Note, RunSummary, Section, write_page
-from cellvae.seeds import own_randomness
+from cellvae.seeds import isolated_rng
 from cellvae.version import __version__
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from cellvae.model.base import Model
 
-MOST_CHECKED = 1_000
+MAX_CHECKED_CELLS = 1_000
 """Cells whose counts are drawn again."""
-MOST_LISTED = 12
+MAX_LISTED = 12
 SCORES = {
     "knn_label_accuracy": "label found by its neighbours (kNN accuracy)",
     "knn_label_f1": "the same, every label counting alike (F1)",
@@ -89,20 +89,20 @@ def write_report(
     if n_cells < 10:
         raise InvalidOptionError(f"Expected n_cells of at least 10; got {n_cells}.")
     cells = model.adata if adata is None else adata
-    chosen = columns_of(model, cells, batch_key, labels_key, keys)
+    chosen = report_columns(model, cells, batch_key, labels_key, keys)
     sections = [run_section(model), options_section(model), data_section(model)]
     if cells is None:
-        sections.append(left_out("Cells", "The model holds no cells: give adata to see them."))
+        sections.append(empty_section("Cells", "The model holds no cells: give adata to see them."))
     elif not model.is_trained:
-        sections.append(left_out("Cells", "The model has not been trained: it knows no latent."))
+        sections.append(empty_section("Cells", "The model has not been trained: it knows no latent."))
     else:
         numbers = choose_cells(cells.obs, chosen, n_cells, seed)
-        with own_randomness(seed, "report"):
+        with isolated_rng(seed, "report"):
             latent = model.get_latent_representation(adata, indices=numbers)  # type: ignore[attr-defined]
             obs = cells.obs.iloc[numbers]
             sections.append(latent_section(latent, obs, chosen, seed, cells.n_obs))
             sections.append(scores_section(latent, obs, chosen))
-            sections.append(checks_section(model, adata, numbers[:MOST_CHECKED], silent))
+            sections.append(checks_section(model, adata, numbers[:MAX_CHECKED_CELLS], silent))
     kind = type(model).__name__
     registration = model.registration
     summary = RunSummary(
@@ -116,7 +116,7 @@ def write_report(
     return target
 
 
-def columns_of(
+def report_columns(
     model: Model,
     cells: AnnData | None,
     batch_key: str | None,
@@ -170,7 +170,7 @@ def choose_cells(
     return np.random.default_rng(seed).permutation(cells)
 
 
-def left_out(title: str, reason: str) -> Section:
+def empty_section(title: str, reason: str) -> Section:
     """Part of the page that says why it is empty."""
     return Section(title=title, parts=(Note(text=reason),))
 
@@ -181,16 +181,16 @@ def run_section(model: Model) -> Section:
 
     report = model.training_report
     if report is None or not model.history.epochs:
-        return left_out("Training", "The model has not been trained.")
+        return empty_section("Training", "The model has not been trained.")
     svgs = curve_svgs(model.history.table, report.best_epoch)
     curves = Gallery(
         charts=tuple(Chart(svg=svg, title=f"{name} by epoch") for name, svg in svgs.items()),
         caption="Loss by epoch; lower is better. Validation cells are not trained on.",
     )
-    last = {name: model.history.last(name) for name in model.history.names}
+    last = {name: model.history.last_numeric(name) for name in model.history.names}
     values = tuple((name, f"{value:,.4g}") for name, value in last.items() if value is not None)
     parts = (
-        Facts(values=tuple(report.lines())),
+        Facts(values=tuple(report.summary_rows())),
         curves,
         Facts(values=values, folded="All metrics of the last epoch"),
     )
@@ -203,7 +203,7 @@ def options_section(model: Model) -> Section:
     chosen = [
         (f.name, values[f.name])
         for f in fields(model.config)
-        if f.name in SHOWN or getattr(model.config, f.name) != f.default
+        if f.name in MAIN_OPTIONS or getattr(model.config, f.name) != f.default
     ]
     n_weights = sum(p.numel() for p in model.module.parameters())
     parts = (
@@ -229,17 +229,17 @@ def data_section(model: Model) -> Section:
         for key in ("batch_key", "labels_key"):
             name = getattr(registration.keys, key, None)
             if name is not None and name in model.adata.obs:
-                parts.append(counted(model.adata.obs[name], name))
+                parts.append(value_counts(model.adata.obs[name], name))
     return Section(title="Data", parts=tuple(parts))
 
 
-def counted(column: pd.Series, name: str) -> Grid:
+def value_counts(column: pd.Series, name: str) -> Grid:
     """Cells of each value of a column, the commonest first."""
     counts = column.value_counts()
     counts = counts[counts > 0]
-    rows = [(str(value), f"{n:,}") for value, n in counts.iloc[:MOST_LISTED].items()]
-    if len(counts) > MOST_LISTED:
-        others = counts.iloc[MOST_LISTED:]
+    rows = [(str(value), f"{n:,}") for value, n in counts.iloc[:MAX_LISTED].items()]
+    if len(counts) > MAX_LISTED:
+        others = counts.iloc[MAX_LISTED:]
         rows.append((f"{len(others)} more", f"{others.sum():,}"))
     return Grid(header=(name, "cells"), rows=tuple(rows))
 
@@ -271,7 +271,7 @@ def latent_section(
         layout = compute_umap(latent, max_cells=len(latent), seed=seed)
     except Exception as error:
         # The rest of the page does not need it.
-        return left_out("Latent space", f"The UMAP could not be computed: {error}")
+        return empty_section("Latent space", f"The UMAP could not be computed: {error}")
     coordinates, cells = layout.coordinates, UMAPResult(layout.coordinates, layout.cells, n_cells)
     names = list(dict.fromkeys(name for name in chosen.values() if name is not None))
     charts = [
@@ -301,11 +301,11 @@ def scores_section(
         for part, name in columns.items()
     }
     if all(values is None for values in codes.values()):
-        return left_out("Scores", "No batches or labels: give batch_key and labels_key.")
+        return empty_section("Scores", "No batches or labels: give batch_key and labels_key.")
     try:
         scores = integration_scores(latent, codes["batch"], codes["labels"])
     except CellvaeError as error:
-        return left_out("Scores", f"They could not be computed: {error}")
+        return empty_section("Scores", f"They could not be computed: {error}")
     rows = tuple((SCORES.get(name, name), f"{value:.3f}") for name, value in scores.items())
     definitions = {SCORES.get(n, n): text for n, text in definitions_of([*scores]).items()}
     parts: list[Grid | Note | Facts] = [
@@ -316,11 +316,11 @@ def scores_section(
         ),
     ]
     if codes["labels"] is not None:
-        parts.append(by_label(latent, codes["labels"], codes["batch"], str(columns["labels"])))
+        parts.append(scores_by_label(latent, codes["labels"], codes["batch"], str(columns["labels"])))
     return Section(title="Scores", parts=tuple(parts))
 
 
-def by_label(
+def scores_by_label(
     latent: NDArray[np.float32],
     labels: NDArray[Any],
     batch: NDArray[Any] | None,
@@ -360,9 +360,9 @@ def checks_section(
     cells = model.adata if adata is None else adata
     assert cells is not None
     if not model.expects_counts(model.config):
-        return left_out(title, "The likelihood is not one of counts.")
+        return empty_section(title, "The likelihood is not one of counts.")
     if not isinstance(getattr(model.registration.keys, "layer", None), str | None):
-        return left_out(title, "Checks of this kind of model are not there.")
+        return empty_section(title, "Checks of this kind of model are not there.")
     try:
         checked: Any = model
         layer = model.registration.keys.layer
@@ -373,7 +373,7 @@ def checks_section(
         zeros = check.zero_fraction()
         coverage = check.calibration()
     except CellvaeError as error:
-        return left_out(title, f"They could not be made: {error}")
+        return empty_section(title, f"They could not be made: {error}")
     pairs = {
         "Variation of genes (CV)": (genes["Raw"].to_numpy(), genes["model"].to_numpy()),
         "Share of zeros of genes": (zeros["Raw"].to_numpy(), zeros["model"].to_numpy()),

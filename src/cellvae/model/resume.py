@@ -23,16 +23,16 @@ from cellvae.errors import (
     InvalidOptionError,
     TrainingWarning,
     UnsafeFileError,
-    many,
+    count_noun,
 )
 from cellvae.messages import warn
-from cellvae.persistence.foreign import is_foreign
+from cellvae.persistence.foreign import is_scvi_model
 from cellvae.persistence.training_state import SUFFIX, values_of_state, verified_content
 
 if TYPE_CHECKING:
     from cellvae.data.rows.memory import ColumnRows
     from cellvae.model.base import Model
-    from cellvae.train.arguments import Parsed
+    from cellvae.train.arguments import ParsedTrainKwargs
     from cellvae.train.options import TrainOptions
     from cellvae.train.state import TrainingState
 
@@ -40,7 +40,7 @@ LIGHTNING = b"pytorch-lightning_version"
 """Key that every checkpoint of Lightning has."""
 
 
-def state_folder(model: Model, parsed: Parsed, run_dir: Path | None) -> Path | None:
+def state_folder(model: Model, parsed: ParsedTrainKwargs, run_dir: Path | None) -> Path | None:
     """Where the state of a run is kept; None where it is not."""
     from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
 
@@ -120,12 +120,12 @@ def newest_complete_state(paths: Sequence[Path]) -> TrainingState:
         if damaged:
             warn(
                 f"{damaged[0].args[0]} Resuming from the state before it, {path}, "
-                f"which was written after {many(state.n_epochs, 'epoch')} of the run.",
+                f"which was written after {count_noun(state.n_epochs, 'epoch')} of the run.",
                 TrainingWarning,
             )
         return state
     if len(damaged) > 1:
-        others = f" So are {many(len(damaged) - 1, 'earlier state')} beside it."
+        others = f" So are {count_noun(len(damaged) - 1, 'earlier state')} beside it."
         raise FileFormatError(f"{damaged[0]}{others}") from damaged[0]
     raise damaged[0]
 
@@ -146,9 +146,9 @@ def instead_of_a_state(given: Path) -> str:
         )
     folder = given if given.is_dir() else given.parent
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if given.is_dir() else []
-    models = [path for path in (folder, *inside) if is_foreign(path) or is_saved_model(path)]
+    models = [path for path in (folder, *inside) if is_scvi_model(path) or is_saved_model(path)]
     if models:
-        writer = "scvi-tools" if is_foreign(models[-1]) else "cellvae"
+        writer = "scvi-tools" if is_scvi_model(models[-1]) else "cellvae"
         holds = "is" if models == [folder] else "holds"
         return (
             f"which {holds} a model that {writer} saved. A model has no optimizer to resume with. "
@@ -186,7 +186,7 @@ def identity_of(model: Model, split: Split) -> dict[str, Any]:
             "names": digest(names.encode()),
             "split": digest(np.ascontiguousarray(cells).tobytes()),
         },
-        "kept": plain(model.module.kept.to_json()) if model.module.kept else None,
+        "kept": plain(model.module.frozen_weights.to_json()) if model.module.frozen_weights else None,
         "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
     }
 
@@ -210,7 +210,7 @@ def plain(value: Any) -> Any:
 def cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellValues]:
     """Values of every column that the run reads, by name."""
     found = read_cell_values(model.registration, rows)
-    labels = model.labels_to_learn()
+    labels = model.training_labels()
     for name in (name for name in found if name.startswith("labels.")):
         if labels is not None:
             # These are read from the AnnData at the beginning of a run.

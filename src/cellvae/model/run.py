@@ -27,37 +27,37 @@ from cellvae.train.history import History
 
 if TYPE_CHECKING:
     from cellvae.model.base import Model
-    from cellvae.train.arguments import Parsed
+    from cellvae.train.arguments import ParsedTrainKwargs
     from cellvae.train.options import TrainOptions
     from cellvae.train.state import TrainingState
 
-SEED = "CELLVAE_RUN_SEED"
+SEED_KEY = "CELLVAE_RUN_SEED"
 """Environment variable by which the processes of one run share a seed that was drawn."""
 
 
-def train(model: Model, parsed: Parsed) -> None:
+def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
     """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
-    from cellvae.train.fit import Start, fit
+    from cellvae.train.fit import RunStart, fit
 
     if model.rows is None:
         raise DataMismatchError(
             "The model was loaded without cells. Load it with adata=... to train it."
         )
     check_can_learn(model, parsed.options)
-    rows = model.own_rows()
+    rows = model.rows_of_model()
     options = parsed.options
     run_dir = None if options.run_dir is None else check_output_folder(options.run_dir, "run_dir")
     state_dir = state_folder(model, parsed, run_dir)
     state = state_to_resume(options, state_dir)
     anew = options.reset and state is None
-    carried = None if anew or state is not None else model.carried
+    carried = None if anew or state is not None else model.carryover
     seed = seed_for(options, state, carried)
     split = split_for(model, options, len(rows), seed, state)
     identity = identity_of(model, split)
     cell_values = {} if state is None and state_dir is None else cell_values_of(model, rows)
     old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
     if anew:
-        start_anew(model, rows, seed)
+        reinitialize(model, rows, seed)
     outcome = fit(
         model.module,
         rows,
@@ -65,7 +65,7 @@ def train(model: Model, parsed: Parsed) -> None:
         options,
         seed=seed,
         callbacks=(*model.required_callbacks(), *parsed.callbacks),
-        start=Start(
+        start=RunStart(
             history=History() if anew else model.history,
             carried=carried,
             state=state,
@@ -76,11 +76,11 @@ def train(model: Model, parsed: Parsed) -> None:
             run_dir=run_dir,
         ),
         files=ModelFolder(model, split, len(rows)),
-        labels=model.labels_to_learn(),
+        labels=model.training_labels(),
     )
-    if outcome.kept:
+    if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
-        model.carried = outcome.carried
+        model.carryover = outcome.carried
         model.registration = replace(model.registration, n_cells=len(rows))
     elif old is not None:
         model.module.load_state_dict(old)
@@ -97,7 +97,7 @@ def check_can_learn(model: Model, options: TrainOptions) -> None:
     InvalidOptionError
         If so.
     """
-    if not model.module.kept:
+    if not model.module.frozen_weights:
         return
     if not any(p.requires_grad for p in model.module.parameters()):
         raise InvalidOptionError(
@@ -131,15 +131,15 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -
         return asked
     if carried is not None:
         return int(carried.seed)
-    if os.environ.get("LOCAL_RANK", "0") != "0" and SEED in os.environ:
-        return int(os.environ[SEED])
+    if os.environ.get("LOCAL_RANK", "0") != "0" and SEED_KEY in os.environ:
+        return int(os.environ[SEED_KEY])
     seed = draw_seed()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         shared = [seed]
         torch.distributed.broadcast_object_list(shared, src=0)
         return shared[0]
     if options.devices not in ("auto", 1, "1"):
-        os.environ[SEED] = str(seed)
+        os.environ[SEED_KEY] = str(seed)
     return seed
 
 
@@ -182,26 +182,26 @@ def split_for(
     return split
 
 
-def start_anew(model: Model, rows: Any, seed: int) -> None:
+def reinitialize(model: Model, rows: Any, seed: int) -> None:
     """Give the network the weights of a new one, drawn from the seed."""
-    from cellvae.seeds import own_randomness
+    from cellvae.seeds import isolated_rng
 
     device = model.device
-    with own_randomness(seed, "weights"):
+    with isolated_rng(seed, "weights"):
         fresh = model.build(model.registration, model.config)
-    model.learn_constants(fresh, rows)
+    model.init_from_data(fresh, rows)
     model.module.load_state_dict(fresh.to(device).state_dict())
 
 
-def search_of(
+def search_inputs(
     model: Model, batch_size: int, plan_kwargs: Mapping[str, Any] | None, seed: int | None
 ) -> tuple[Any, np.ndarray, Any, int]:
     """Cells, training cells, optimizer and seed of a search that `train` would have."""
     words: dict[str, Any] = {"batch_size": batch_size, "plan_kwargs": plan_kwargs or {}}
     words["early_stopping"] = False
-    options = model.parsed(words if seed is None else words | {"seed": seed}).options
+    options = model.parse_train_kwargs(words if seed is None else words | {"seed": seed}).options
     if model.rows is None:
         raise DataMismatchError("The model was loaded without cells. Load it with adata=... first.")
-    rows = model.own_rows()
-    chosen = seed_for(options, None, model.carried)
+    rows = model.rows_of_model()
+    chosen = seed_for(options, None, model.carryover)
     return rows, split_for(model, options, len(rows), chosen, None).train, options.optimizer, chosen

@@ -15,12 +15,12 @@ from torch import Tensor
 from cellvae.contracts import Latent, Loss
 from cellvae.data import Registration
 from cellvae.data.fields import Field, label_fields, labels_field
-from cellvae.data.keys import CountKeys, LabelKeys, keys_from_words, store_keys
+from cellvae.data.keys import CountKeys, LabelKeys, keys_from_kwargs, store_keys
 from cellvae.data.observations import label_text
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.data.values import Scalar
-from cellvae.distributions import kl_to_standard
-from cellvae.entries import Entries
+from cellvae.distributions import kl_to_standard_normal
+from cellvae.entries import CSRBatch
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -50,7 +50,7 @@ from cellvae.nn.classification import (
     classification_metrics,
     classification_sums,
 )
-from cellvae.options import check_known, checked, from_words
+from cellvae.options import check_kwargs, check_value, from_kwargs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,10 +99,10 @@ class SCANVIConfig(SCVIConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = dict(self.classifier_parameters or {})
-        check_known(given, CLASSIFIER_OPTIONS, "classifier_parameters")
+        check_kwargs(given, CLASSIFIER_OPTIONS, "classifier_parameters")
         for word, value in given.items():
             hint, bounds = CLASSIFIER_OPTIONS[word]
-            given[word] = checked(f"classifier_parameters['{word}']", value, hint, bounds)
+            given[word] = check_value(f"classifier_parameters['{word}']", value, hint, bounds)
         if self.classifier_parameters is not None:
             object.__setattr__(self, "classifier_parameters", given)
         if self.y_prior is not None and (
@@ -122,7 +122,7 @@ class SCANVIModule(SCVIModule):
     scvi-tools.
     """
 
-    reads_entries = SCVIModule.reads_entries
+    reads_entries = SCVIModule.accepts_sparse
     extra_names = METRICS
     loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
     config: SCANVIConfig
@@ -190,9 +190,9 @@ class SCANVIModule(SCVIModule):
         """
         companions = None
         if batch.n_companions:
-            batch, companions = parted(batch)
+            batch, companions = split_labelled(batch)
         latent = self.encode(batch)
-        of_latent, kl = self.latent_terms(latent)
+        of_latent, kl = self.latent_kl_terms(latent)
         reconstruction = of_latent - self.log_likelihood(latent, batch)
         kl = kl + self.kl_library(latent, batch)
         objective = (reconstruction + kl_weight * kl).mean()
@@ -204,14 +204,14 @@ class SCANVIModule(SCVIModule):
             objective = objective + self.loss_weights["classification_ratio"] * cross_entropy
             extra = tuple(classification_sums(scores, labels, logits=self.gives_logits))
         return Loss(
-            objective=objective,
+            loss=objective,
             reconstruction=reconstruction,
-            kl=kl,
+            kl_local=kl,
             kl_global=reconstruction.new_zeros(()),
-            extra=extra,
+            extra_metrics=extra,
         )
 
-    def latent_terms(
+    def latent_kl_terms(
         self, latent: Latent
     ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
         """Terms of z1 and z2 in the bound, with the label of each cell summed out.
@@ -233,7 +233,7 @@ class SCANVIModule(SCVIModule):
         def by_label(values: Tensor) -> Tensor:
             return values.sum(dim=-1).view(n_labels, n_cells).T
 
-        kl_z2 = by_label(kl_to_standard(qz2))
+        kl_z2 = by_label(kl_to_standard_normal(qz2))
         log_prior_z1 = by_label(pz1.log_prob(z1s))
         kl_y = (probs * (log_probs - self.y_prior.log())).sum(dim=-1)
         log_posterior_z1 = latent.posterior.log_prob(z1).sum(dim=-1)
@@ -254,13 +254,13 @@ class SCANVIModule(SCVIModule):
         return classification_metrics(ClassificationSums(*sums))
 
 
-def parted(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
+def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
     """Cells of a step, and the companions at its end."""
     n = len(batch.labels) - batch.n_companions
 
     def sides(values: Any) -> tuple[Any, Any]:
-        if isinstance(values, Entries):
-            return values.part(0, n), values.part(n, values.n_cells)
+        if isinstance(values, CSRBatch):
+            return values.slice_cells(0, n), values.slice_cells(n, values.n_cells)
         return (values[:n], values[n:]) if isinstance(values, Tensor) else (values, values)
 
     parts = [sides(values) for values in batch]
@@ -392,7 +392,7 @@ class SCANVI(Model):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_words(words, LabelKeys))
+        cls.register(adata, keys_from_kwargs(words, LabelKeys))
 
     @classmethod
     def from_scvi_model(
@@ -436,7 +436,7 @@ class SCANVI(Model):
         if adata is None:
             raise DataMismatchError("The SCVI was loaded without cells. Give adata.")
         refuse_minified(adata, "make a model")
-        chosen = from_words(cls.Config, merged(scvi_model.config, config), "from_scvi_model()")
+        chosen = from_kwargs(cls.Config, merged(scvi_model.config, config), "from_scvi_model()")
         keys = label_keys(scvi_model.registration.keys, labels_key, unlabeled_category, adata)
         known = scvi_model.registration
         registration: Registration[LabelKeys] = Registration(
@@ -454,7 +454,7 @@ class SCANVI(Model):
                     f"Expected labels_key='{known.keys.labels_key}', by which the dispersion of "
                     f"the SCVI differs; got '{keys.labels_key}'."
                 )
-            order = [known.categories("labels").index(v) for v in labels_of(registration)]
+            order = [known.categories("labels").index(v) for v in known_labels(registration)]
             weights["px_r"] = weights["px_r"][:, order]
         module.load_state_dict(module.state_dict() | weights)
         model.assemble(registration, chosen, module.to(scvi_model.device))
@@ -471,7 +471,7 @@ class SCANVI(Model):
     @staticmethod
     def build(registration: Registration, config: SCANVIConfig) -> SCANVIModule:
         """Network for these data and options."""
-        sizes = replace(sizes_of(registration, config), n_labels=len(labels_of(registration)))
+        sizes = replace(sizes_of(registration, config), n_labels=len(known_labels(registration)))
         return SCANVIModule(sizes, config)
 
     @staticmethod
@@ -497,7 +497,7 @@ class SCANVI(Model):
     @property
     def labels(self) -> tuple[Scalar, ...]:
         """Labels that the model can tell, in the order of its probabilities."""
-        return labels_of(self.registration)
+        return known_labels(self.registration)
 
     @property
     def n_labels(self) -> int:
@@ -558,11 +558,11 @@ class SCANVI(Model):
         if self.adata is None:
             return np.zeros(0, dtype=np.int64)
         record: Any = self.registration.fields["labels"]
-        codes = labels_field(self.registration.keys).codes(self.adata, record)
+        codes = labels_field(self.registration.keys).category_codes(self.adata, record)
         return np.where(codes < self.n_labels, codes, -1)
 
 
-def labels_of(registration: Registration[Any]) -> tuple[Scalar, ...]:
+def known_labels(registration: Registration[Any]) -> tuple[Scalar, ...]:
     """Labels without the category of cells whose label is not known."""
     return registration.categories("labels")[:-1]
 
@@ -596,5 +596,5 @@ def label_keys(
             "labels_key=<column of adata.obs>."
         )
     unlabeled = label_text(adata, chosen, unlabeled_category)
-    words = {**keys.given(), "labels_key": chosen, "unlabeled_category": unlabeled}
-    return keys_from_words(words, LabelKeys)
+    words = {**keys.to_json(), "labels_key": chosen, "unlabeled_category": unlabeled}
+    return keys_from_kwargs(words, LabelKeys)

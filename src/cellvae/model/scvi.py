@@ -15,16 +15,16 @@ from torch.nn import functional
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys, Registration
 from cellvae.data.fields import Field, count_fields
-from cellvae.data.keys import keys_from_words
+from cellvae.data.keys import keys_from_kwargs
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.distributions import (
     NegativeBinomial,
     Poisson,
     ZeroInflatedNegativeBinomial,
-    kl_to_standard,
+    kl_to_standard_normal,
 )
 from cellvae.distributions import Normal as NormalOfCounts
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -42,16 +42,16 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.kernels import compiled_for, log_likelihood
+from cellvae.kernels import use_compiled, count_log_likelihood
 from cellvae.model.base import Model
-from cellvae.model.library import library_by_batch
+from cellvae.model.library import library_stats_by_batch
 from cellvae.model.query import load_query_data, prepare_query_anndata
-from cellvae.model.recalled import recalled
+from cellvae.model.recalled import stored_posterior
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
-from cellvae.nn.covariates import beside, one_hot
+from cellvae.nn.covariates import concat_covariates, one_hot
 from cellvae.nn.dense import Activation
 from cellvae.nn.encoder import VarActivation
-from cellvae.options import Options, check_known, checked, option
+from cellvae.options import Options, check_kwargs, check_value, option
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,7 +65,7 @@ LEAST_LIBRARY = 1e-8
 class CountBatch(NamedTuple):
     """Counts of a batch of cells and what is known of the cells."""
 
-    counts: Float[Tensor, "cells genes"] | Entries
+    counts: Float[Tensor, "cells genes"] | CSRBatch
     batch: Int[Tensor, "cells 1"]
     labels: Int[Tensor, "cells 1"]
     size_factor: Float[Tensor, "cells 1"] | None = None
@@ -142,9 +142,9 @@ class SCVIConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = dict(self.batch_embedding_kwargs or {})
-        check_known(given, ("embedding_dim",), "batch_embedding_kwargs")
+        check_kwargs(given, ("embedding_dim",), "batch_embedding_kwargs")
         for word, value in given.items():
-            given[word] = checked(word, value, int, {"at_least": 1, "at_most": 65_536})
+            given[word] = check_value(word, value, int, {"at_least": 1, "at_most": 65_536})
         if self.batch_embedding_kwargs is not None:
             object.__setattr__(self, "batch_embedding_kwargs", given)
 
@@ -235,7 +235,7 @@ class SCVIModule(Module[CountBatch]):
         self.l_encoder = encoder(1, 1, "normal") if latent_library else None
         self.decoder = self.new_decoder(n_dense, n_cat_list)
         self.px_r = self.new_dispersion()
-        self.latent_is_normal = config.latent_distribution == "normal"
+        self.latent_is_gaussian = config.latent_distribution == "normal"
         if latent_library:
             self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
             self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
@@ -267,12 +267,12 @@ class SCVIModule(Module[CountBatch]):
         )
 
     @property
-    def reads_entries(self) -> bool:
+    def accepts_sparse(self) -> bool:
         """Whether batches may have the entries of their counts alone.
 
         That is for each class to say: one that inherits it has to say so again.
         """
-        fused = self.decoder.gives_shares and self.config.gene_likelihood != "normal"
+        fused = self.decoder.is_softmax and self.config.gene_likelihood != "normal"
         return fused and not self.config.encode_covariates
 
     @property
@@ -297,27 +297,27 @@ class SCVIModule(Module[CountBatch]):
 
     def encode(self, batch: CountBatch) -> Latent:
         """Posterior of latent and library, and a draw from each."""
-        stored = recalled(batch, self.transform)
+        stored = stored_posterior(batch, self.transform)
         if stored is not None:
             return stored
         features = log1p(batch.counts) if self.config.log_variational else batch.counts
         codes: Sequence[Tensor] = ()
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
-            features = beside(features, self.dense_covariates(batch))
+            features = concat_covariates(features, self.dense_covariates(batch))
             codes = self.category_codes(batch)
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
-            size = sums(batch.counts).clamp(min=LEAST_LIBRARY)
+            size = total_counts(batch.counts).clamp(min=LEAST_LIBRARY)
             return Latent(posterior, sample, size.log())
         library_posterior = self.l_encoder(features, codes)
         return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
 
     def decode(self, latent: Latent, batch: CountBatch) -> Distribution:
         """Distribution of the counts, [*samples, cells, genes]."""
-        features = beside(latent.sample, self.dense_covariates(batch))
-        log_size = latent.library
+        features = concat_covariates(latent.sample, self.dense_covariates(batch))
+        log_size = latent.log_library
         if self.sizes.size_factor:
             assert batch.size_factor is not None
             log_size = batch.size_factor.log()
@@ -337,42 +337,42 @@ class SCVIModule(Module[CountBatch]):
         self, latent: Latent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells genes"]:
         """Normalized expression alone, without the other parameters of the counts."""
-        features = beside(latent.sample, self.dense_covariates(batch))
+        features = concat_covariates(latent.sample, self.dense_covariates(batch))
         return self.decoder.scale(features, self.category_codes(batch))
 
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, "*samples cells"]:
         """Log-likelihood of the counts of each cell, in nats."""
         counts, decoder = batch.counts, self.decoder
         fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
-        if not (fused and decoder.gives_shares and compiled_for(counts)):
-            whole = counts.dense() if isinstance(counts, Entries) else counts
+        if not (fused and decoder.is_softmax and use_compiled(counts)):
+            whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
-        features = beside(latent.sample, self.dense_covariates(batch))
-        raw = decoder.raw(features, self.category_codes(batch))
+        features = concat_covariates(latent.sample, self.dense_covariates(batch))
+        raw = decoder.logits(features, self.category_codes(batch))
         theta = None
         if self.has_dispersion:
             theta = self.log_dispersion(batch, raw.log_dispersion).exp()
-        return log_likelihood(counts, raw.logits, latent.library, theta, raw.dropout)
+        return count_log_likelihood(counts, raw.logits, latent.log_library, theta, raw.dropout)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
-        kl_latent = kl_to_standard(latent.posterior).sum(dim=-1)
+        kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
         kl_library = self.kl_library(latent, batch)
         return Loss(
-            objective=(reconstruction + kl_weight * kl_latent + kl_library).mean(),
+            loss=(reconstruction + kl_weight * kl_latent + kl_library).mean(),
             reconstruction=reconstruction,
-            kl=kl_latent + kl_library,
+            kl_local=kl_latent + kl_library,
             kl_global=reconstruction.new_zeros(()),
         )
 
     def kl_library(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Divergence of the size of each cell from that of its batch; zero where it is observed."""
         prior = self.library_prior(batch)
-        if latent.library_posterior is None or prior is None:
-            return latent.library.new_zeros(latent.library.shape[-2])
-        return kl_divergence(latent.library_posterior, prior).sum(dim=-1)
+        if latent.log_library_posterior is None or prior is None:
+            return latent.log_library.new_zeros(latent.log_library.shape[-2])
+        return kl_divergence(latent.log_library_posterior, prior).sum(dim=-1)
 
     def library_prior(self, batch: CountBatch) -> Normal | None:
         """Sizes of the cells of each batch, [cells, 1]; None where they are observed."""
@@ -413,16 +413,16 @@ class SCVIModule(Module[CountBatch]):
         )
 
 
-def log1p(counts: Tensor | Entries) -> Tensor | Entries:
+def log1p(counts: Tensor | CSRBatch) -> Tensor | CSRBatch:
     """Logarithm of 1 + counts."""
-    if isinstance(counts, Entries):
+    if isinstance(counts, CSRBatch):
         return counts._replace(values=counts.values.log1p())
     return counts.log1p()
 
 
-def sums(counts: Tensor | Entries) -> Float[Tensor, "cells 1"]:
+def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
     """Sum of the counts of each cell."""
-    return counts.sizes() if isinstance(counts, Entries) else counts.sum(dim=-1, keepdim=True)
+    return counts.sum_by_cell() if isinstance(counts, CSRBatch) else counts.sum(dim=-1, keepdim=True)
 
 
 @final
@@ -530,7 +530,7 @@ class SCVI(Model):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_words(words, CountKeys))
+        cls.register(adata, keys_from_kwargs(words, CountKeys))
 
     @staticmethod
     def fields(keys: CountKeys) -> tuple[Field, ...]:
@@ -551,6 +551,6 @@ class SCVI(Model):
     def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
         """Take the mean and variance of log sizes in each batch from the data."""
         if module.l_encoder is not None:
-            means, variances = library_by_batch(rows, module.sizes.n_batch)
+            means, variances = library_stats_by_batch(rows, module.sizes.n_batch)
             module.library_log_means.copy_(means)
             module.library_log_vars.copy_(variances)

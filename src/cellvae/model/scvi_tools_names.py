@@ -11,7 +11,7 @@ from cellvae.model.absent_attributes import no_attribute
 if TYPE_CHECKING:
     import numpy as np
 
-    from cellvae.model.registry import AnnDataManager, Attributes
+    from cellvae.model.registry import AnnDataManager, AttrDict
     from cellvae.train.history import History
 
 
@@ -76,7 +76,7 @@ class ScviToolsNames(metaclass=ModelType):
         return self.registry
 
     @property
-    def summary_stats(self) -> Attributes:
+    def summary_stats(self) -> AttrDict:
         """Numbers of cells, genes and categories."""
         return self.adata_manager.summary_stats
 

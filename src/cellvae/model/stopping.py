@@ -10,14 +10,14 @@ from cellvae.messages import warn
 from cellvae.selection import flat_selection
 
 
-def stopping_by_default(words: Mapping[str, Any], patience: int) -> dict[str, Any]:
+def default_early_stopping(words: Mapping[str, Any], patience: int) -> dict[str, Any]:
     """Words of `train` that stop a run early, unless the user spoke of it or no cells are left.
 
     Without validation cells early stopping is off, and one warning says so.
     """
-    if words.get("early_stopping") is not None or spoken_of(words):
+    if words.get("early_stopping") is not None or is_set_elsewhere(words):
         return {}
-    if leaves_validation(words):
+    if has_validation_cells(words):
         return {"early_stopping": True, "early_stopping_patience": patience}
     warn(
         "Training will not stop early, as this model does by default: there are no validation "
@@ -27,13 +27,13 @@ def stopping_by_default(words: Mapping[str, Any], patience: int) -> dict[str, An
     return {}
 
 
-def spoken_of(words: Mapping[str, Any]) -> bool:
+def is_set_elsewhere(words: Mapping[str, Any]) -> bool:
     """Whether early stopping is set in a place that is looked at later."""
     config = words.get("trainer_config")
     return isinstance(config, Mapping) and config.get("early_stopping") is not None
 
 
-def leaves_validation(words: Mapping[str, Any]) -> bool:
+def has_validation_cells(words: Mapping[str, Any]) -> bool:
     """Whether a split leaves cells for validation."""
     external = (words.get("datasplitter_kwargs") or {}).get("external_indexing")
     if external is not None:

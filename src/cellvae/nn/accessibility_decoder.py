@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.kernels import Affine, computed
+from cellvae.kernels import LazyLinear, materialize
 from cellvae.nn.dense import FCLayers
-from cellvae.nn.last_layer import put_off
+from cellvae.nn.last_layer import lazy_linear
 
 
 class AccessibilityDecoder(nn.Module):
@@ -60,12 +60,12 @@ class AccessibilityDecoder(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
         """Log-odds of cells with these codes of each covariate."""
-        return computed(self.raw(features, codes))
+        return materialize(self.logits(features, codes))
 
-    def raw(
+    def logits(
         self,
         features: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
-    ) -> Float[Tensor, "*samples cells out"] | Affine:
+    ) -> Float[Tensor, "*samples cells out"] | LazyLinear:
         """Log-odds, not computed yet where nobody watches their layer."""
-        return put_off(self.output[0], self.px_decoder(features, codes))
+        return lazy_linear(self.output[0], self.px_decoder(features, codes))

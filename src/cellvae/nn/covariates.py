@@ -25,7 +25,7 @@ def indicator_columns(
     return torch.cat(columns, dim=-1) if columns else None
 
 
-def beside(features: Tensor, columns: Tensor | None) -> Tensor:
+def concat_covariates(features: Tensor, columns: Tensor | None) -> Tensor:
     """Features with further columns of the same cells, repeated for each sample."""
     if columns is None:
         return features

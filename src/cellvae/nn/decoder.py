@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.kernels import Affine, computed
+from cellvae.kernels import LazyLinear, materialize
 from cellvae.nn.dense import Activation, FCLayers
-from cellvae.nn.last_layer import put_off
+from cellvae.nn.last_layer import lazy_linear
 
 
 class CountParameters(NamedTuple):
@@ -26,14 +26,14 @@ class CountParameters(NamedTuple):
     """Logits of a structural zero, where there are such."""
 
 
-class RawParameters(NamedTuple):
+class DecoderLogits(NamedTuple):
     """What a decoder says of the counts before activations."""
 
-    logits: Float[Tensor, "*samples cells genes"] | Affine
+    logits: Float[Tensor, "*samples cells genes"] | LazyLinear
     """Expression of each gene, to be made positive."""
     log_dispersion: Float[Tensor, "*samples cells genes"] | None
     """Logarithm of the inverse dispersion, where it differs from cell to cell."""
-    dropout: Float[Tensor, "*samples cells genes"] | Affine | None
+    dropout: Float[Tensor, "*samples cells genes"] | LazyLinear | None
     """Logits of a structural zero, where there are such."""
 
 
@@ -87,8 +87,8 @@ class DecoderSCVI(nn.Module):
             inject_covariates=inject_covariates,
             activation=activation,
         )
-        self.gives_shares = scale_activation == "softmax"
-        positive = nn.Softmax(dim=-1) if self.gives_shares else nn.Softplus()
+        self.is_softmax = scale_activation == "softmax"
+        positive = nn.Softmax(dim=-1) if self.is_softmax else nn.Softplus()
         self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), positive)
         self.px_r_decoder = nn.Linear(n_hidden, n_output) if dispersion_per_cell else None
         self.px_dropout_decoder = nn.Linear(n_hidden, n_output) if zero_inflation else None
@@ -100,9 +100,9 @@ class DecoderSCVI(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
-        raw = self.raw(z, codes)
-        scale = self.px_scale_decoder[1](computed(raw.logits))
-        dropout = None if raw.dropout is None else computed(raw.dropout)
+        raw = self.logits(z, codes)
+        scale = self.px_scale_decoder[1](materialize(raw.logits))
+        dropout = None if raw.dropout is None else materialize(raw.dropout)
         return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
 
     def scale(
@@ -114,16 +114,16 @@ class DecoderSCVI(nn.Module):
         scale: Tensor = self.px_scale_decoder(self.px_decoder(z, codes))
         return scale
 
-    def raw(
+    def logits(
         self,
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
-    ) -> RawParameters:
+    ) -> DecoderLogits:
         """Parameters before activations, which need no sizes."""
         hidden = self.px_decoder(z, codes)
         dropout = self.px_dropout_decoder
-        return RawParameters(
-            put_off(self.px_scale_decoder[0], hidden),
+        return DecoderLogits(
+            lazy_linear(self.px_scale_decoder[0], hidden),
             None if self.px_r_decoder is None else self.px_r_decoder(hidden),
-            None if dropout is None else put_off(dropout, hidden),
+            None if dropout is None else lazy_linear(dropout, hidden),
         )

@@ -8,10 +8,10 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 from cellvae.nn.batch_norm import BatchNorm
-from cellvae.nn.covariates import beside, indicator_columns
-from cellvae.nn.input_linear import InputLinear
+from cellvae.nn.covariates import concat_covariates, indicator_columns
+from cellvae.nn.input_linear import SparseInputLinear
 
 # Momentum and epsilon of scVI's batch normalisation (scvi-tools since 0.1).
 BATCH_NORM_MOMENTUM = 0.01
@@ -81,7 +81,7 @@ class FCLayers(nn.Module):
             n_read = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
             n_given = widths[i + 1]
             layer = nn.Sequential(
-                (InputLinear if i == 0 else nn.Linear)(n_read, n_given, bias=bias),
+                (SparseInputLinear if i == 0 else nn.Linear)(n_read, n_given, bias=bias),
                 BatchNorm(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
@@ -95,14 +95,14 @@ class FCLayers(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "*samples cells features"] | Entries,
+        features: Float[Tensor, "*samples cells features"] | CSRBatch,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
         """Features of the last layer, for cells with these codes of each covariate.
 
         Sparse features may be given where there are no covariates.
         """
-        if isinstance(features, Entries):
+        if isinstance(features, CSRBatch):
             assert not codes
             hidden: Tensor = self.fc_layers(features)
             return hidden
@@ -110,6 +110,6 @@ class FCLayers(nn.Module):
         samples, given = features.shape[:-2], features
         for i, layer in enumerate(self.fc_layers):
             if i == 0 or self.inject_covariates:
-                given = beside(given, columns)
+                given = concat_covariates(given, columns)
             given = layer(given.flatten(0, -2)).unflatten(0, (*samples, -1))
         return given

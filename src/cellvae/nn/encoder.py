@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
-from cellvae.entries import Entries
+from cellvae.entries import CSRBatch
 from cellvae.nn.dense import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
@@ -23,7 +23,7 @@ def bounded_exp(log_variance: Tensor) -> Tensor:
     return log_variance.clamp(max=MAX_LOG_VARIANCE).exp()
 
 
-POSITIVE: dict[str, Callable[[Tensor], Tensor]] = {
+VARIANCE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": bounded_exp,
     "softplus": functional.softplus,
 }
@@ -88,12 +88,12 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "cells features"] | Entries,
+        features: Float[Tensor, "cells features"] | CSRBatch,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Normal:
         """Posterior of each cell, [cells, latent], before any transformation of the latent."""
         hidden = self.encoder(features, codes)
-        variance = POSITIVE[self.var_activation](self.var_encoder(hidden)) + self.var_eps
+        variance = VARIANCE_ACTIVATIONS[self.var_activation](self.var_encoder(hidden)) + self.var_eps
         return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
 
     def transform(

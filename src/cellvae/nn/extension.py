@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cellvae.kept import Part
+from cellvae.kept import WeightSlice
 from cellvae.nn.dense import FCLayers
 
 
-def extended(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, Part]]:
+def grow_categories(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, WeightSlice]]:
     """Weights for a network with further categories at the end of each of its covariates.
 
     A further category begins as the mean of the known ones, so that the network answers for its
@@ -30,7 +30,7 @@ def extended(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor
     All weights; and for those that have grown, which part is that of the reference.
     """
     weights = {name: tensor.detach().clone() for name, tensor in reference.state_dict().items()}
-    grown: dict[str, Part] = {}
+    grown: dict[str, WeightSlice] = {}
     for path, layers in network.named_modules():
         if not isinstance(layers, FCLayers):
             continue
@@ -39,7 +39,7 @@ def extended(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor
         for i, layer in enumerate(layers.fc_layers):
             name = f"{path}.fc_layers.Layer {i}.0.weight"
             if weights[name].shape != layer.get_parameter("0.weight").shape:
-                weights[name], grown[name] = with_columns(
+                weights[name], grown[name] = insert_category_columns(
                     weights[name], before.n_cat_list, layers.n_cat_list
                 )
     for name, tensor in network.state_dict().items():
@@ -50,13 +50,13 @@ def extended(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor
                 further = known.mean(dim, keepdim=True)
                 shape = [*known.shape[:dim], size - n_known, *known.shape[dim + 1 :]]
                 weights[name] = torch.cat([known, further.expand(shape)], dim=dim)
-                grown[name] = Part(dim, ((0, n_known),))
+                grown[name] = WeightSlice(dim, ((0, n_known),))
     return weights, grown
 
 
-def with_columns(
+def insert_category_columns(
     weight: Tensor, known: Sequence[int], wanted: Sequence[int]
-) -> tuple[Tensor, Part]:
+) -> tuple[Tensor, WeightSlice]:
     """Weight of a layer with columns for further categories, [outputs, inputs].
 
     Parameters
@@ -79,4 +79,4 @@ def with_columns(
         columns += [own, own.mean(1, keepdim=True).expand(-1, n_wanted - n_known)]
         ranges.append((end, end + n_known))
         end += n_wanted
-    return torch.cat(columns, dim=1), Part(1, tuple(ranges))
+    return torch.cat(columns, dim=1), WeightSlice(1, tuple(ranges))

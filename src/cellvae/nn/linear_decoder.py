@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellvae.kernels import computed
-from cellvae.nn.decoder import CountParameters, RawParameters
+from cellvae.kernels import materialize
+from cellvae.nn.decoder import CountParameters, DecoderLogits
 from cellvae.nn.dense import FCLayers
 
 
@@ -53,7 +53,7 @@ class LinearDecoder(nn.Module):
         zero_inflation: bool = True,
     ) -> None:
         super().__init__()
-        self.gives_shares = scale_activation == "softmax"
+        self.is_softmax = scale_activation == "softmax"
 
         def linear() -> FCLayers:
             return FCLayers(
@@ -77,14 +77,14 @@ class LinearDecoder(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
         """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
-        raw = self.raw(z, codes)
-        scale = self.positive(computed(raw.logits))
-        dropout = None if raw.dropout is None else computed(raw.dropout)
+        raw = self.logits(z, codes)
+        scale = self.apply_scale_activation(materialize(raw.logits))
+        dropout = None if raw.dropout is None else materialize(raw.dropout)
         return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
 
-    def positive(self, logits: Tensor) -> Tensor:
+    def apply_scale_activation(self, logits: Tensor) -> Tensor:
         """Expression of each gene from what the linear map gives."""
-        return logits.softmax(dim=-1) if self.gives_shares else functional.softplus(logits)
+        return logits.softmax(dim=-1) if self.is_softmax else functional.softplus(logits)
 
     def scale(
         self,
@@ -92,15 +92,15 @@ class LinearDecoder(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells genes"]:
         """Expression of each gene alone."""
-        return self.positive(self.factor_regressor(z, codes))
+        return self.apply_scale_activation(self.factor_regressor(z, codes))
 
-    def raw(
+    def logits(
         self,
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
-    ) -> RawParameters:
+    ) -> DecoderLogits:
         """Parameters before activations, which need no sizes."""
-        return RawParameters(
+        return DecoderLogits(
             self.factor_regressor(z, codes),
             None if self.px_r_decoder is None else self.px_r_decoder(z, codes),
             None if self.px_dropout_decoder is None else self.px_dropout_decoder(z, codes),

@@ -1,19 +1,19 @@
 """Model files: a record as JSON, tensors as safetensors, and nothing that can run."""
 
-from cellvae.persistence.header import Spec
+from cellvae.persistence.header import TensorSpec
 from cellvae.persistence.record import FileRecord, Record
-from cellvae.persistence.store import Saved, open_saved, save
-from cellvae.persistence.weights import check_tensors, specs
+from cellvae.persistence.store import SavedFiles, open_saved, save_model_files
+from cellvae.persistence.weights import check_tensors, tensor_specs
 
 __all__ = [
     "FileRecord",
     "Record",
-    "Saved",
-    "Spec",
+    "SavedFiles",
+    "TensorSpec",
     "check_tensors",
     "open_saved",
-    "save",
-    "specs",
+    "save_model_files",
+    "tensor_specs",
 ]
 
 

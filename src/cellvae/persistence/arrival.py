@@ -19,18 +19,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cellvae.errors import CellvaeWarning
-from cellvae.persistence.disk import sync
-from cellvae.persistence.layout import NAMES, Layout
+from cellvae.persistence.disk import fsync_path
+from cellvae.persistence.layout import FILE_NAMES, ModelPaths
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABANDONED = 24 * 3600
+ABANDONED_AFTER = 24 * 3600
 """Seconds after which a folder that a killed process was writing to is taken away."""
 
 
 @contextmanager
-def staging(place: Layout) -> Iterator[Path]:
+def staging_folder(place: ModelPaths) -> Iterator[Path]:
     """Empty folder to write the files of a model to, gone afterwards whatever happens.
 
     Raises
@@ -44,7 +44,7 @@ def staging(place: Layout) -> Iterator[Path]:
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
         for path in made:
-            sync(path.parent)
+            fsync_path(path.parent)
         remove_abandoned(place.folder, beginning)
         stage.mkdir()
         yield stage
@@ -63,42 +63,42 @@ def remove_abandoned(folder: Path, beginning: str) -> None:
     for path in folder.iterdir():
         if path.name.startswith(beginning) and not path.is_symlink():
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
+                if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def put_in_place(place: Layout, stage: Path) -> None:
+def commit(place: ModelPaths, stage: Path) -> None:
     """Make the files of a complete model the ones that count, and move them to their places."""
-    sync(stage)
-    finish(place)
+    fsync_path(stage)
+    complete_pending(place)
     for left in reversed(range(100)):
         try:
-            stage.rename(place.incoming)
+            stage.rename(place.pending_dir)
             break
         except OSError as error:
             # Another process saved here at the same moment, and its files go first.
             if left == 0 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            finish(place)
+            complete_pending(place)
     try:
-        finish(place)
+        complete_pending(place)
     except OSError as error:
         warnings.warn(
             f"The model is saved in '{place.folder}' and can be loaded, but some of its files are "
-            f"still in '{place.incoming.name}' there: {error}. The next load or save moves them.",
+            f"still in '{place.pending_dir.name}' there: {error}. The next load or save moves them.",
             CellvaeWarning,
             stacklevel=4,
         )
 
 
-def finish(place: Layout) -> None:
+def complete_pending(place: ModelPaths) -> None:
     """Move the files that are arriving to their places; any number of processes may do it."""
-    if not place.incoming.is_dir() or place.incoming.is_symlink():
+    if not place.pending_dir.is_dir() or place.pending_dir.is_symlink():
         return
-    sync(place.folder)
-    for name in NAMES:
+    fsync_path(place.folder)
+    for name in FILE_NAMES:
         with contextlib.suppress(FileNotFoundError):
-            place.arriving(name).replace(place.final(name))
-    sync(place.folder)
+            place.pending_path(name).replace(place.final_path(name))
+    fsync_path(place.folder)
     with contextlib.suppress(OSError):  # gone already, or another process saved just now
-        place.incoming.rmdir()
+        place.pending_dir.rmdir()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def ordinary_size(path: Path) -> int:
+def regular_file_size(path: Path) -> int:
     """Size of a file, in bytes, that is a file and no folder, pipe or device.
 
     Links are followed: caches of downloaded models are made of them.
@@ -40,7 +40,7 @@ def ordinary_size(path: Path) -> int:
     return size
 
 
-def write_through(path: Path, content: bytes | memoryview) -> None:
+def write_and_fsync(path: Path, content: bytes | memoryview) -> None:
     """Write a new file and wait until the disk has it."""
     with path.open("xb") as file:
         file.write(content)
@@ -48,7 +48,7 @@ def write_through(path: Path, content: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until the disk has a file that others wrote, or the names in a folder."""
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -62,7 +62,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def checksum(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,13 +9,13 @@ from typing import Any
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """Levels of lists and objects inside each other that a document may have."""
 
-NOT_FINITE = ("nan", "inf", "-inf")
+NON_FINITE_NAMES = ("nan", "inf", "-inf")
 
 
-def to_text(value: Any) -> str:
+def dumps(value: Any) -> str:
     """JSON text of a value, indented, objects in the order of their keys.
 
     JSON has no word for values that are not finite. They are written `{"float": "nan"}`, and an
@@ -35,7 +35,7 @@ def to_text(value: Any) -> str:
     return json.dumps(encode(value, "", 0), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def from_text(text: str, where: str) -> Any:
+def loads(text: str, where: str) -> Any:
     """Value that a JSON text describes.
 
     Parameters
@@ -53,9 +53,9 @@ def from_text(text: str, where: str) -> Any:
         If it is nested deeper than any document of this package.
     """
     try:
-        value = json.loads(text, object_pairs_hook=decode, parse_constant=refuse_constant)
+        value = json.loads(text, object_pairs_hook=decode, parse_constant=reject_nan_literal)
     except RecursionError:
-        raise too_deep(where) from None
+        raise too_deep_error(where) from None
     except ValueError as error:
         raise FileFormatError(
             f"Expected strict JSON in {where}; got {error}. "
@@ -67,9 +67,9 @@ def from_text(text: str, where: str) -> Any:
 
 def encode(value: Any, at: str, depth: int) -> Any:
     """Value made of what JSON has words for; `at` is its path, such as 'history.elbo[3]'."""
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise InvalidOptionError(
-            f"Expected at most {DEEPEST} levels of nesting in what is saved; got more at "
+            f"Expected at most {MAX_DEPTH} levels of nesting in what is saved; got more at "
             f"'{at[:60]}...'. Does a list or dict contain itself?"
         )
     if isinstance(value, float):
@@ -125,14 +125,14 @@ def decode(pairs: list[tuple[str, Any]]) -> Any:
     if list(decoded) != ["float"]:
         return decoded
     marked = decoded["float"]
-    if isinstance(marked, str) and marked in NOT_FINITE:
+    if isinstance(marked, str) and marked in NON_FINITE_NAMES:
         return float(marked)
     if isinstance(marked, list) and len(marked) == 1:
         return {"float": marked[0]}
-    raise ValueError(f'an object {{"float": ...}} that holds none of {", ".join(NOT_FINITE)}')
+    raise ValueError(f'an object {{"float": ...}} that holds none of {", ".join(NON_FINITE_NAMES)}')
 
 
-def refuse_constant(name: str) -> Any:
+def reject_nan_literal(name: str) -> Any:
     """Nothing: the words NaN and Infinity, which Python reads, are not JSON."""
     raise ValueError(f'{name}, which is not JSON (written here as {{"float": ...}})')
 
@@ -140,7 +140,7 @@ def refuse_constant(name: str) -> Any:
 def check_depth(value: Any, where: str) -> None:
     """Refuse what is nested deeper than `to_text` writes; walks level by level, no recursion."""
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
@@ -149,12 +149,12 @@ def check_depth(value: Any, where: str) -> None:
         ]
         if not level:
             return
-    raise too_deep(where)
+    raise too_deep_error(where)
 
 
-def too_deep(where: str) -> UnsafeFileError:
+def too_deep_error(where: str) -> UnsafeFileError:
     """Error for a document whose nesting could exhaust the stack."""
     return UnsafeFileError(
-        f"Expected at most {DEEPEST} levels of nesting in {where}; got more. "
+        f"Expected at most {MAX_DEPTH} levels of nesting in {where}; got more. "
         "No model is saved like that: do not use this file."
     )

@@ -7,51 +7,51 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellvae.errors import FileFormatError, InvalidOptionError, named
+from cellvae.errors import FileFormatError, InvalidOptionError, quote_names
 
 MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
 CELLS = "cells.safetensors"
 ADATA = "adata.h5ad"
-NAMES = (WEIGHTS, CELLS, ADATA, MODEL)
+FILE_NAMES = (WEIGHTS, CELLS, ADATA, MODEL)
 """Every file that a saved model can have; the record is put in place last."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelPaths:
     """Where the files of one model are: a folder can hold several, told apart by a prefix."""
 
     folder: Path
     prefix: str
 
     @property
-    def incoming(self) -> Path:
+    def pending_dir(self) -> Path:
         """Folder with files of a saved model that are not in place yet; rarely there."""
         return self.folder / f".{self.prefix}model.incoming"
 
-    def final(self, name: str) -> Path:
+    def final_path(self, name: str) -> Path:
         """Path that a file has once it is in place."""
         return self.folder / f"{self.prefix}{name}"
 
-    def arriving(self, name: str) -> Path:
+    def pending_path(self, name: str) -> Path:
         """Path of a file of a model that is saved but not in place yet."""
-        return self.incoming / f"{self.prefix}{name}"
+        return self.pending_dir / f"{self.prefix}{name}"
 
-    def find(self, name: str) -> Path:
+    def current_path(self, name: str) -> Path:
         """Path of the file that counts: a file that is arriving is newer than the one in place."""
-        arriving = self.arriving(name)
-        return arriving if arriving.is_file() else self.final(name)
+        arriving = self.pending_path(name)
+        return arriving if arriving.is_file() else self.final_path(name)
 
-    def taken(self, names: Iterable[str]) -> list[str]:
+    def existing_names(self, names: Iterable[str]) -> list[str]:
         """Names of the files, prefix included, that exist already."""
-        return [self.final(name).name for name in names if os.path.lexists(self.find(name))]
+        return [self.final_path(name).name for name in names if os.path.lexists(self.current_path(name))]
 
-    def state(self) -> tuple[tuple[int, ...] | None, ...]:
+    def stat_signature(self) -> tuple[tuple[int, ...] | None, ...]:
         """Value that changes when any file of the model is moved or replaced."""
-        return tuple(identity(path(name)) for name in NAMES for path in (self.arriving, self.final))
+        return tuple(stat_signature(path(name)) for name in FILE_NAMES for path in (self.pending_path, self.final_path))
 
 
-def identity(path: Path) -> tuple[int, ...] | None:
+def stat_signature(path: Path) -> tuple[int, ...] | None:
     """Which file a path leads to at the moment, None if to none."""
     try:
         found = path.stat()
@@ -60,7 +60,7 @@ def identity(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def layout(folder: str | Path, prefix: str) -> Layout:
+def model_paths(folder: str | Path, prefix: str) -> ModelPaths:
     """Layout in a folder, with `~` written out.
 
     Raises
@@ -73,10 +73,10 @@ def layout(folder: str | Path, prefix: str) -> Layout:
             f"Expected the start of a file name as `prefix`; got {prefix!r}. "
             "Give the folder as the first argument, and a prefix without '/', '\\' or ':'."
         )
-    return Layout(Path(folder).expanduser(), prefix)
+    return ModelPaths(Path(folder).expanduser(), prefix)
 
 
-def check_present(place: Layout) -> None:
+def check_present(place: ModelPaths) -> None:
     """Refuse a folder that holds no model with the prefix, saying what it does hold.
 
     Raises
@@ -87,7 +87,7 @@ def check_present(place: Layout) -> None:
         If it holds no model, a model of scvi-tools, or models with other prefixes.
     """
     folder, model = place.folder, place.prefix + MODEL
-    if os.path.lexists(place.find(MODEL)):
+    if os.path.lexists(place.current_path(MODEL)):
         return
     if not folder.exists():
         raise FileNotFoundError(
@@ -109,10 +109,10 @@ def check_present(place: Layout) -> None:
     prefixes = [prefix for prefix in prefixes if not prefix.startswith(".")]
     if prefixes:
         raise FileFormatError(
-            f"Expected {model} in '{folder}'; it holds models with the prefixes {named(prefixes)}. "
+            f"Expected {model} in '{folder}'; it holds models with the prefixes {quote_names(prefixes)}. "
             f"Give one of them: `prefix={prefixes[0]!r}`."
         )
-    holds = named([name for name in names if not name.startswith(".")], 8) or "nothing"
+    holds = quote_names([name for name in names if not name.startswith(".")], 8) or "nothing"
     raise FileFormatError(
         f"Expected {model}, which `save` writes, in '{folder}'; the folder holds {holds}. "
         "Check the path."

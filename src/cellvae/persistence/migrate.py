@@ -19,7 +19,7 @@ MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
 """For each older format n, the function from the fields of n to the fields of n + 1."""
 
 
-def to_newest(
+def migrate(
     fields: Fields,
     where: str,
     *,
@@ -46,7 +46,7 @@ def to_newest(
     """
     number = format_number(fields, where)
     if number > newest:
-        raise too_new(fields, number, newest, where)
+        raise too_new_error(fields, number, newest, where)
     fields = dict(fields)
     while number < newest:
         if number not in migrations:
@@ -81,7 +81,7 @@ def format_number(fields: Fields, where: str) -> int:
     return number
 
 
-def too_new(fields: Fields, number: int, newest: int, where: str) -> FileFormatError:
+def too_new_error(fields: Fields, number: int, newest: int, where: str) -> FileFormatError:
     """Error for a record of a format that only a later version reads."""
     version = fields.get("library_version")
     # The text comes from a file and ends in a command that people paste.

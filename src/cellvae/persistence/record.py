@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, named
-from cellvae.persistence.disk import ordinary_size
-from cellvae.persistence.document import from_text, to_text
-from cellvae.persistence.migrate import FORMAT, to_newest
+from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, quote_names
+from cellvae.persistence.disk import regular_file_size
+from cellvae.persistence.document import loads, dumps
+from cellvae.persistence.migrate import FORMAT, migrate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LARGEST = 256 * 2**20
+MAX_RECORD_BYTES = 256 * 2**20
 """Bytes that a record may have: far more than any model needs, few enough to read."""
 
-KEYS: Mapping[str, type] = MappingProxyType(
+RECORD_KEYS: Mapping[str, type] = MappingProxyType(
     {
         "format": int,
         "model": str,
@@ -35,7 +35,7 @@ KEYS: Mapping[str, type] = MappingProxyType(
     }
 )
 
-NAMES: Mapping[type, str] = MappingProxyType(
+OPTIONAL_FILES: Mapping[type, str] = MappingProxyType(
     {
         bool: "true or false",
         dict: "an object",
@@ -51,7 +51,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
 class FileRecord:
     """What a file must be like to be the one that was saved."""
 
-    bytes: int
+    n_bytes: int
     """Size of the file."""
     sha256: str | None = None
     """Checksum as 64 hexadecimal digits; None for data that version 0.1.0 wrote."""
@@ -90,7 +90,7 @@ class Record:
         """
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["files"] = {name: dataclasses.asdict(file) for name, file in self.files.items()}
-        return to_text(fields)
+        return dumps(fields)
 
     @classmethod
     def from_json(cls, text: str, where: str = "model.json") -> Record:
@@ -111,19 +111,19 @@ class Record:
         UnsafeFileError
             If it names a file outside its folder or is nested too deeply.
         """
-        document = from_text(text, where)
+        document = loads(text, where)
         if not isinstance(document, dict):
             raise FileFormatError(
-                f"Expected a JSON object in {where}; got {kind(document)}. "
+                f"Expected a JSON object in {where}; got {json_type_name(document)}. "
                 "Is this the model.json of a saved model?"
             )
-        fields = to_newest(document, where)
-        check_keys(fields, KEYS, where)
-        for key, type_ in KEYS.items():
+        fields = migrate(document, where)
+        check_keys(fields, RECORD_KEYS, where)
+        for key, type_ in RECORD_KEYS.items():
             check_type(fields[key], type_, f"'{key}'", where)
         for name, version in fields["versions"].items():
             check_type(version, str, f"'versions.{name}'", where)
-        files = {name: file_record(name, got, where) for name, got in fields["files"].items()}
+        files = {name: parse_file_record(name, got, where) for name, got in fields["files"].items()}
         return cls(**{**fields, "files": files})
 
 
@@ -133,9 +133,9 @@ def content_digest(text: str, where: str = "model.json") -> str:
     It is kept in the file of weights, which has a checksum in the record: so each of the two files
     tells when the other was changed.
     """
-    document = from_text(text, where)
+    document = loads(text, where)
     said = {key: value for key, value in document.items() if key != "files"}
-    return hashlib.sha256(to_text(said).encode()).hexdigest()
+    return hashlib.sha256(dumps(said).encode()).hexdigest()
 
 
 def read_record(path: Path) -> Record:
@@ -161,14 +161,14 @@ def read_text(path: Path) -> str:
     UnsafeFileError
         If it is larger than any record, or no ordinary file.
     """
-    size = ordinary_size(path)
-    if size > LARGEST:
+    size = regular_file_size(path)
+    if size > MAX_RECORD_BYTES:
         raise UnsafeFileError(
-            f"Expected at most {LARGEST:,} bytes in {path}; got {size:,}. "
+            f"Expected at most {MAX_RECORD_BYTES:,} bytes in {path}; got {size:,}. "
             "No model is saved like that: do not use this file."
         )
     with path.open("rb") as file:
-        content = file.read(LARGEST)
+        content = file.read(MAX_RECORD_BYTES)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -178,7 +178,7 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def file_record(name: str, got: Any, where: str) -> FileRecord:
+def parse_file_record(name: str, got: Any, where: str) -> FileRecord:
     """What a record says about one file, checked."""
     if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
         raise UnsafeFileError(
@@ -190,15 +190,15 @@ def file_record(name: str, got: Any, where: str) -> FileRecord:
     check_keys(got, ("bytes", "sha256"), where, at=f"{at}.")
     check_type(got["bytes"], int, f"'{at}.bytes'", where)
     checksum = got["sha256"]
-    if got["bytes"] < 0 or not (checksum is None or is_checksum(checksum)):
+    if got["bytes"] < 0 or not (checksum is None or is_sha256(checksum)):
         raise FileFormatError(
             f"Expected a size and 64 hexadecimal digits for '{at}' in {where}; got "
             f"{got['bytes']} and {str(checksum)[:80]!r}. Use the file that was saved."
         )
-    return FileRecord(bytes=got["bytes"], sha256=checksum)
+    return FileRecord(n_bytes=got["bytes"], sha256=checksum)
 
 
-def is_checksum(value: Any) -> bool:
+def is_sha256(value: Any) -> bool:
     """Whether a value is a SHA-256 as `hexdigest` writes it."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
@@ -211,13 +211,13 @@ def check_keys(fields: Mapping[str, Any], known: Iterable[str], where: str, at: 
     if unknown:
         hint = did_you_mean(unknown[0], missing)
         raise FileFormatError(
-            f"Expected the keys {named(expected, len(expected))} in {where}; got the unknown "
-            f"{named([at + key for key in unknown])}.{hint} Use the file that was saved."
+            f"Expected the keys {quote_names(expected, len(expected))} in {where}; got the unknown "
+            f"{quote_names([at + key for key in unknown])}.{hint} Use the file that was saved."
         )
     if missing:
         raise FileFormatError(
-            f"Expected the keys {named(expected, len(expected))} in {where}; missing "
-            f"{named([at + key for key in missing])}. Use the file that was saved."
+            f"Expected the keys {quote_names(expected, len(expected))} in {where}; missing "
+            f"{quote_names([at + key for key in missing])}. Use the file that was saved."
         )
 
 
@@ -225,11 +225,11 @@ def check_type(value: Any, expected: type, what: str, where: str) -> None:
     """Refuse a value that is of another JSON type."""
     if type(value) is not expected:
         raise FileFormatError(
-            f"Expected {NAMES[expected]} for {what} in {where}; got {kind(value)}. "
+            f"Expected {OPTIONAL_FILES[expected]} for {what} in {where}; got {json_type_name(value)}. "
             "Use the file that was saved."
         )
 
 
-def kind(value: Any) -> str:
+def json_type_name(value: Any) -> str:
     """JSON type of a value, in words."""
-    return NAMES.get(type(value), "null")
+    return OPTIONAL_FILES.get(type(value), "null")

@@ -17,34 +17,34 @@ from cellvae.errors import (
     FileFormatError,
     InvalidOptionError,
     UnsafeFileError,
-    named,
+    quote_names,
 )
-from cellvae.persistence.arrival import finish, put_in_place, staging
-from cellvae.persistence.disk import checksum, ordinary_size, sync, write_through
-from cellvae.persistence.header import Spec, read_header, read_metadata
-from cellvae.persistence.layout import ADATA, CELLS, MODEL, WEIGHTS, Layout, check_present, layout
+from cellvae.persistence.arrival import complete_pending, commit, staging_folder
+from cellvae.persistence.disk import sha256_of_file, regular_file_size, fsync_path, write_and_fsync
+from cellvae.persistence.header import TensorSpec, read_header, read_metadata
+from cellvae.persistence.layout import ADATA, CELLS, MODEL, WEIGHTS, ModelPaths, check_present, model_paths
 from cellvae.persistence.migrate import FORMAT
-from cellvae.persistence.record import LARGEST, FileRecord, Record, content_digest, read_text
-from cellvae.persistence.weights import read_tensors, specs, write_tensors, wrong_checksum
+from cellvae.persistence.record import MAX_RECORD_BYTES, FileRecord, Record, content_digest, read_text
+from cellvae.persistence.weights import read_tensors, tensor_specs, write_tensors, checksum_error
 
 T = TypeVar("T")
 
-SPLIT = ("train", "validation", "test")
-MOST_CELLS = 10**9
+SPLIT_NAMES = ("train", "validation", "test")
+MAX_CELLS = 10**9
 """Positions that each part of a split may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
+class SavedFiles:
     """A saved model whose files were found complete; tensors are read when asked for."""
 
     record: Record
     folder: Path
     prefix: str
 
-    def header(self) -> dict[str, Spec]:
+    def header(self) -> dict[str, TensorSpec]:
         """Type and shape of each weight, without reading any."""
-        return settled(self.place, lambda: read_header(self.place.find(WEIGHTS)))
+        return retry_if_changed(self.place, lambda: read_header(self.place.current_path(WEIGHTS)))
 
     def tensors(self, device: str | torch.device = "cpu") -> dict[str, Tensor]:
         """Weights and buffers by name; compare `header` with the model first.
@@ -66,8 +66,8 @@ class Saved:
         """
         if CELLS not in self.record.files:
             return {}
-        for name, spec in settled(self.place, lambda: read_header(self.place.find(CELLS))).items():
-            check_positions(name, spec, str(self.place.find(CELLS)), FileFormatError)
+        for name, spec in retry_if_changed(self.place, lambda: read_header(self.place.current_path(CELLS))).items():
+            check_positions(name, spec, str(self.place.current_path(CELLS)), FileFormatError)
         return self.read(CELLS, "cpu")
 
     def adata_path(self) -> Path | None:
@@ -80,25 +80,25 @@ class Saved:
         """
         if ADATA not in self.record.files:
             return None
-        path, sha256 = self.place.find(ADATA), self.record.files[ADATA].sha256
-        ordinary_size(path)
+        path, sha256 = self.place.current_path(ADATA), self.record.files[ADATA].sha256
+        regular_file_size(path)
         # Not when the model is opened: the data can be large, and others may be given.
-        if sha256 is not None and checksum(path) != sha256:
-            raise wrong_checksum(path)
+        if sha256 is not None and sha256_of_file(path) != sha256:
+            raise checksum_error(path)
         return path
 
     def read(self, name: str, device: str | torch.device) -> dict[str, Tensor]:
         """Tensors of a file, from bytes with the checksum in the record."""
         place, sha256 = self.place, self.record.files[name].sha256
-        return settled(place, lambda: read_tensors(place.find(name), device, sha256=sha256))
+        return retry_if_changed(place, lambda: read_tensors(place.current_path(name), device, sha256=sha256))
 
     @property
-    def place(self) -> Layout:
+    def place(self) -> ModelPaths:
         """Where the files of the model are."""
-        return Layout(self.folder, self.prefix)
+        return ModelPaths(self.folder, self.prefix)
 
 
-def save(
+def save_model_files(
     folder: str | Path,
     record: Record,
     weights: Mapping[str, Tensor],
@@ -138,43 +138,43 @@ def save(
     OSError
         If the folder cannot be written to, or the disk is full.
     """
-    place = layout(folder, prefix)
+    place = model_paths(folder, prefix)
     cells = cells or {}
-    for name, spec in specs(cells).items():
+    for name, spec in tensor_specs(cells).items():
         check_positions(name, spec, "`cells`", InvalidOptionError)
     names = [MODEL, WEIGHTS, *([CELLS] if cells else []), *([ADATA] if write_adata else [])]
-    check_free(place, names, overwrite)
-    with staging(place) as stage:
-        stage_layout = Layout(stage, prefix)
+    check_not_existing(place, names, overwrite)
+    with staging_folder(place) as stage:
+        stage_layout = ModelPaths(stage, prefix)
         digest = content_digest(record_text(record, {}))
-        write_tensors(stage_layout.final(WEIGHTS), weights, {MODEL: digest})
+        write_tensors(stage_layout.final_path(WEIGHTS), weights, {MODEL: digest})
         if cells:
-            write_tensors(stage_layout.final(CELLS), cells)
+            write_tensors(stage_layout.final_path(CELLS), cells)
         if write_adata is not None:
-            write_adata(stage_layout.final(ADATA))
-            sync(stage_layout.final(ADATA))
+            write_adata(stage_layout.final_path(ADATA))
+            fsync_path(stage_layout.final_path(ADATA))
         write_record(stage_layout, record)
-        check_free(place, names, overwrite)
-        put_in_place(place, stage)
+        check_not_existing(place, names, overwrite)
+        commit(place, stage)
     return place.folder
 
 
-def write_record(place: Layout, record: Record) -> None:
+def write_record(place: ModelPaths, record: Record) -> None:
     """Write the record of the files that are in a folder."""
     files = {}
     for name in (WEIGHTS, CELLS, ADATA):
-        path = place.final(name)
+        path = place.final_path(name)
         if path.exists():
-            files[name] = FileRecord(bytes=ordinary_size(path), sha256=checksum(path))
+            files[name] = FileRecord(n_bytes=regular_file_size(path), sha256=sha256_of_file(path))
     text = record_text(record, files)
     Record.from_json(text, "what is to be saved")
     content = text.encode()
-    if len(content) > LARGEST:
+    if len(content) > MAX_RECORD_BYTES:
         raise InvalidOptionError(
-            f"Expected a record of at most {LARGEST:,} bytes to save; got {len(content):,}. "
+            f"Expected a record of at most {MAX_RECORD_BYTES:,} bytes to save; got {len(content):,}. "
             "Shorten the history or the report."
         )
-    write_through(place.final(MODEL), content)
+    write_and_fsync(place.final_path(MODEL), content)
 
 
 def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
@@ -182,31 +182,31 @@ def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
     return dataclasses.replace(record, format=FORMAT, files=files).to_json()
 
 
-def check_free(place: Layout, names: list[str], overwrite: bool) -> None:
+def check_not_existing(place: ModelPaths, names: list[str], overwrite: bool) -> None:
     """Refuse to replace files that nobody said may go."""
-    taken = [] if overwrite else place.taken(names)
+    taken = [] if overwrite else place.existing_names(names)
     if taken:
         raise InvalidOptionError(
-            f"Expected no saved model in '{place.folder}'; got {named(taken)}. "
+            f"Expected no saved model in '{place.folder}'; got {quote_names(taken)}. "
             "Give `overwrite=True` to replace it, or another folder or `prefix`."
         )
 
 
-def check_positions(name: str, spec: Spec, where: str, problem: type[CellvaeError]) -> None:
+def check_positions(name: str, spec: TensorSpec, where: str, problem: type[CellvaeError]) -> None:
     """Refuse what is no part of a split: a list of positions of cells."""
-    if name not in SPLIT or spec.dtype != torch.int64 or len(spec.shape) != 1:
+    if name not in SPLIT_NAMES or spec.dtype != torch.int64 or len(spec.shape) != 1:
         raise problem(
-            f"Expected positions of {named(SPLIT)} cells in {where}, each int64 [cells]; got "
+            f"Expected positions of {quote_names(SPLIT_NAMES)} cells in {where}, each int64 [cells]; got "
             f"'{name[:80]}', {spec}. Give 1-D tensors of whole numbers."
         )
-    if spec.shape[0] > MOST_CELLS:
+    if spec.shape[0] > MAX_CELLS:
         raise UnsafeFileError(
-            f"Expected at most {MOST_CELLS:,} positions in {where}; got {spec.shape[0]:,} "
+            f"Expected at most {MAX_CELLS:,} positions in {where}; got {spec.shape[0]:,} "
             f"for '{name}'. Do not use this file."
         )
 
 
-def open_saved(folder: str | Path, prefix: str = "") -> Saved:
+def open_saved(folder: str | Path, prefix: str = "") -> SavedFiles:
     """Open a saved model: read the record, and compare every file with it.
 
     Parameters
@@ -225,53 +225,53 @@ def open_saved(folder: str | Path, prefix: str = "") -> Saved:
     UnsafeFileError
         If a file asks for more than being read.
     """
-    place = layout(folder, prefix)
+    place = model_paths(folder, prefix)
     with contextlib.suppress(OSError):  # Others may lend a folder that only they can write to.
-        finish(place)
-    return settled(place, lambda: verified(place))
+        complete_pending(place)
+    return retry_if_changed(place, lambda: open_verified(place))
 
 
-def verified(place: Layout) -> Saved:
+def open_verified(place: ModelPaths) -> SavedFiles:
     """Saved model whose files are as its record says."""
     check_present(place)
-    where = place.find(MODEL)
+    where = place.current_path(MODEL)
     text = read_text(where)
     record = Record.from_json(text, str(where))
     unknown = [name for name in record.files if name not in (WEIGHTS, CELLS, ADATA)]
     if unknown or WEIGHTS not in record.files:
-        problem = f"got {named(unknown)}" if unknown else "got none"
+        problem = f"got {quote_names(unknown)}" if unknown else "got none"
         raise FileFormatError(
             f"Expected '{WEIGHTS}', and none but '{CELLS}' and '{ADATA}' beside it, under 'files' "
             f"in {where}; {problem}. Use the file that was saved."
         )
     for name, file in record.files.items():
-        path = place.find(name)
+        path = place.current_path(name)
         if name == ADATA and not path.exists():
             continue
-        size = ordinary_size(path)
-        if size != file.bytes:
+        size = regular_file_size(path)
+        if size != file.n_bytes:
             raise FileFormatError(
-                f"Expected {file.bytes:,} bytes in {path}, as {where.name} says; got {size:,}. "
+                f"Expected {file.n_bytes:,} bytes in {path}, as {where.name} says; got {size:,}. "
                 "The file was cut or changed: copy the folder anew."
             )
-        if name != ADATA and checksum(path) != file.sha256:
-            raise wrong_checksum(path)
-    written = read_metadata(place.find(WEIGHTS)).get(MODEL)
+        if name != ADATA and sha256_of_file(path) != file.sha256:
+            raise checksum_error(path)
+    written = read_metadata(place.current_path(WEIGHTS)).get(MODEL)
     if written is not None and written != content_digest(text, str(where)):
         raise FileFormatError(
-            f"Expected in {where} what it said when {place.find(WEIGHTS).name} was written; got "
+            f"Expected in {where} what it said when {place.current_path(WEIGHTS).name} was written; got "
             "something else. The file was damaged or edited: copy the folder anew."
         )
-    return Saved(record=record, folder=place.folder, prefix=place.prefix)
+    return SavedFiles(record=record, folder=place.folder, prefix=place.prefix)
 
 
-def settled(place: Layout, read: Callable[[], T]) -> T:
+def retry_if_changed(place: ModelPaths, read: Callable[[], T]) -> T:
     """What `read` returns; asked again if it failed while another process was saving here."""
     for _ in range(20):
-        before = place.state()
+        before = place.stat_signature()
         try:
             return read()
         except (FileFormatError, FileNotFoundError):
-            if place.state() == before:
+            if place.stat_signature() == before:
                 raise
     return read()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.disk import ordinary_size, sync, write_through
+from cellvae.persistence.disk import regular_file_size, fsync_path, write_and_fsync
 
 FORMAT = 2
 SUFFIX = ".state"
@@ -53,11 +53,11 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
     buffer.write(COMMENT + digest.encode())
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        write_through(part, buffer.getbuffer())
+        write_and_fsync(part, buffer.getbuffer())
         os.replace(part, path)  # noqa: PTH105
     finally:
         part.unlink(missing_ok=True)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def verified_content(path: Path) -> bytes:
     FileFormatError
         If there is no such file, or a single bit is not as it was written.
     """
-    ordinary_size(path)
+    regular_file_size(path)
     content = path.read_bytes()
     body, comment = content[:-COMMENT_LENGTH], content[-COMMENT_LENGTH:]
     if re.fullmatch(re.escape(COMMENT) + rb"[0-9a-f]{64}", comment) is None:

@@ -10,17 +10,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cellvae.errors import FileFormatError, InvalidOptionError, named
-from cellvae.persistence.disk import ordinary_size, write_through
-from cellvae.persistence.header import DTYPES, Spec, damaged, header_of
+from cellvae.errors import FileFormatError, InvalidOptionError, quote_names
+from cellvae.persistence.disk import regular_file_size, write_and_fsync
+from cellvae.persistence.header import DTYPES, TensorSpec, damaged_error, parse_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def specs(tensors: Mapping[str, Tensor]) -> dict[str, Spec]:
+def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
     """Type and shape of each tensor; tensors on the meta device will do."""
-    return {name: Spec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def write_tensors(
@@ -55,7 +55,7 @@ def write_tensors(
         plain[name] = dense.clone() if storage in storages else dense
         storages.add(storage)
     # By way of memory, because a full disk is then an OSError with its number.
-    write_through(path, safetensors.torch.save(plain, None if metadata is None else {**metadata}))
+    write_and_fsync(path, safetensors.torch.save(plain, None if metadata is None else {**metadata}))
 
 
 def check_writable(name: str, tensor: Tensor) -> None:
@@ -78,12 +78,12 @@ def check_writable(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES.values():
         raise InvalidOptionError(
             f"Expected real numbers or booleans to save; got '{name}' of {tensor.dtype}. "
-            f"Convert it to one of {named([str(dtype) for dtype in DTYPES.values()], 20)}."
+            f"Convert it to one of {quote_names([str(dtype) for dtype in DTYPES.values()], 20)}."
         )
 
 
 def check_tensors(
-    header: Mapping[str, Spec], expected: Mapping[str, Spec], where: str = "weights.safetensors"
+    header: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec], where: str = "weights.safetensors"
 ) -> None:
     """Refuse a file that does not hold exactly the tensors of a model.
 
@@ -104,8 +104,8 @@ def check_tensors(
     missing = [name for name in expected if name not in header]
     unexpected = [name for name in header if name not in expected]
     different = [name for name in expected if header.get(name, expected[name]) != expected[name]]
-    parts = [f"missing {named(missing)}"] if missing else []
-    parts += [f"unexpected {named(unexpected)}"] if unexpected else []
+    parts = [f"missing {quote_names(missing)}"] if missing else []
+    parts += [f"unexpected {quote_names(unexpected)}"] if unexpected else []
     parts += [f"'{name}' is {header[name]}, not {expected[name]}" for name in different[:5]]
     parts += [f"{len(different) - 5:,} more differ"] if len(different) > 5 else []
     if parts:
@@ -137,10 +137,10 @@ def read_tensors(
     UnsafeFileError
         If it speaks of more than it holds, or of tensors that overlap.
     """
-    ordinary_size(path)
+    regular_file_size(path)
     tensors = {}
     with path.open("rb") as file:
-        header = header_of(file, path)
+        header = parse_header(file, path)
         start = file.tell()
         file.seek(0)
         digest = hashlib.sha256(file.read(start))
@@ -149,14 +149,14 @@ def read_tensors(
             tensors[name] = torch.empty(spec.shape, dtype=spec.dtype)
             values = tensors[name].reshape(-1).view(torch.uint8).numpy().data
             if file.readinto(values) != spec.n_bytes:
-                raise damaged(path, "it was cut while it was read")
+                raise damaged_error(path, "it was cut while it was read")
             digest.update(values)
     if sha256 is not None and digest.hexdigest() != sha256:
-        raise wrong_checksum(path)
+        raise checksum_error(path)
     return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def wrong_checksum(path: Path) -> FileFormatError:
+def checksum_error(path: Path) -> FileFormatError:
     """Error for a file whose bytes are not those that were saved."""
     return FileFormatError(
         f"Expected the bytes of {path} that model.json has the checksum of; got others. "

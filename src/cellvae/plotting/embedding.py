@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Categories that the two palettes can tell apart.
-FEW, MANY = 10, 20
+MAX_TAB10, MAX_TAB20 = 10, 20
 
 
 def embedding(
@@ -54,11 +54,11 @@ def embedding(
         categories = categories.remove_unused_categories()
     names = list(categories.categories)
     palette = plt.get_cmap(
-        "tab10" if len(names) <= FEW else "tab20" if len(names) <= MANY else "gist_ncar"
+        "tab10" if len(names) <= MAX_TAB10 else "tab20" if len(names) <= MAX_TAB20 else "gist_ncar"
     )
     for i, name in enumerate(names):
         mine = categories.codes == i
-        colour = palette(i) if len(names) <= MANY else palette(i / len(names))
+        colour = palette(i) if len(names) <= MAX_TAB20 else palette(i / len(names))
         ax.scatter(
             coordinates[mine, 0],
             coordinates[mine, 1],

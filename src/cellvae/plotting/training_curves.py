@@ -74,13 +74,13 @@ def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figur
     figure, axes = plt.subplots(2, 2, figsize=(9, 6), constrained_layout=True, sharex=True)
     for ax, part in zip(axes.flat, PANELS, strict=True):
         training_curve(table, part, ax, best_epoch)
-    focus(axes.flat[0], table, "elbo")
-    focus(axes.flat[1], table, "reconstruction_loss")
+    focus_after_warmup(axes.flat[0], table, "elbo")
+    focus_after_warmup(axes.flat[1], table, "reconstruction_loss")
     axes.flat[0].legend(frameon=False, fontsize=9)
     return figure
 
 
-def focus(ax: Axes, table: pd.DataFrame, part: str) -> None:
+def focus_after_warmup(ax: Axes, table: pd.DataFrame, part: str) -> None:
     """Let the steep first epochs leave the panel, so that the rest can be seen."""
     columns = [
         table[name].dropna() for name in (f"{part}_train", f"{part}_validation") if name in table

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-CALLED = "is_de_fdr_"
-LINE_OF_TEXT = 0.05
+SIGNIFICANT_COLOUR = "is_de_fdr_"
+LINE_HEIGHT = 0.05
 """Height of a name, as a share of the panel."""
 
 
@@ -51,7 +51,7 @@ def volcano(
         _, ax = plt.subplots(figsize=(4.2, 3.8), layout="constrained")
     change = table["lfc_mean"].to_numpy()
     chance = table["proba_de"].to_numpy()
-    calls = [name for name in table.columns if str(name).startswith(CALLED)]
+    calls = [name for name in table.columns if str(name).startswith(SIGNIFICANT_COLOUR)]
     called = table[calls[0]].to_numpy(dtype=bool) if calls else np.zeros(len(table), dtype=bool)
     for chosen, colour, label in (
         (~called, "0.7", "Not called"),
@@ -98,7 +98,7 @@ def label_beside(
     reach = max(-low, high, 1e-6)
     ax.set_xlim(-1.75 * reach, 1.75 * reach)
     bottom, top = ax.get_ylim()
-    step = LINE_OF_TEXT * (top - bottom)
+    step = LINE_HEIGHT * (top - bottom)
     for side in (-1, 1):
         mine = [int(i) for i in chosen if (x[i] >= 0) == (side > 0)]
         mine.sort(key=lambda i: -y[i])

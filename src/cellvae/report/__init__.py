@@ -1,7 +1,7 @@
 """A page about a run: contents in plain values, figures, and the HTML that shows them."""
 
 from cellvae.report.contents import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
-from cellvae.report.page import page, write_page
+from cellvae.report.page import render_page, write_page
 
 __all__ = [
     "Chart",
@@ -11,7 +11,7 @@ __all__ = [
     "Note",
     "RunSummary",
     "Section",
-    "page",
+    "render_page",
     "write_page",
 ]
 

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from cellvae.plotting.calibration import calibration_curve
 from cellvae.plotting.embedding import embedding
 from cellvae.plotting.ppc import ppc_scatter
-from cellvae.plotting.training_curves import PANELS, focus, training_curve
+from cellvae.plotting.training_curves import PANELS, focus_after_warmup, training_curve
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-MOST_NAMES = 40
+MAX_CATEGORIES = 40
 """Categories of a legend; more are not told apart by their colour anyway."""
 
 
-def svg_of(figure: Figure) -> str:
+def figure_to_svg(figure: Figure) -> str:
     """Figure as SVG; text stays text, so that it can be searched and read aloud."""
     import matplotlib as mpl
 
@@ -32,13 +32,13 @@ def svg_of(figure: Figure) -> str:
     return text.getvalue()
 
 
-def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
+def draw_figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """What a function draws on a new figure that no window shows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     draw(figure)
-    return svg_of(figure)
+    return figure_to_svg(figure)
 
 
 def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
@@ -49,10 +49,10 @@ def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
 
             def draw(figure: Figure, part: str = part) -> None:
                 ax = training_curve(history, part, figure.subplots(), best_epoch)
-                focus(ax, history, part)
+                focus_after_warmup(ax, history, part)
                 ax.legend(frameon=False, fontsize=8)
 
-            svgs[title] = drawn(4.2, 2.8, draw)
+            svgs[title] = draw_figure(4.2, 2.8, draw)
     return svgs
 
 
@@ -60,17 +60,17 @@ def embedding_svg(coordinates: NDArray[np.float32], values: pd.Series, name: str
     """Cells in two dimensions, coloured by a column."""
     is_number = getattr(values.dtype, "kind", "") == "f"
     n_names = 0 if is_number else values.nunique()
-    if n_names > MOST_NAMES:
-        largest = values.value_counts().index[: MOST_NAMES - 1]
+    if n_names > MAX_CATEGORIES:
+        largest = values.value_counts().index[: MAX_CATEGORIES - 1]
         values = values.astype(object).where(values.isin(largest), "(others)")
-        n_names = MOST_NAMES
+        n_names = MAX_CATEGORIES
     longest = 4 if is_number else max((len(str(v)) for v in values.unique()), default=0)
     beside = min(3.5, 0.5 + 0.075 * longest) * (1 + n_names // 18)
 
     def draw(figure: Figure) -> None:
         embedding(coordinates, values, figure.subplots(), title=name)
 
-    return drawn(4.6 + beside, 4.4, draw)
+    return draw_figure(4.6 + beside, 4.4, draw)
 
 
 def scatter_svg(measured: NDArray[np.float64], simulated: NDArray[np.float64], title: str) -> str:
@@ -79,7 +79,7 @@ def scatter_svg(measured: NDArray[np.float64], simulated: NDArray[np.float64], t
     def draw(figure: Figure) -> None:
         ppc_scatter(measured, simulated, figure.subplots(), title)
 
-    return drawn(3.4, 3.2, draw)
+    return draw_figure(3.4, 3.2, draw)
 
 
 def calibration_svg(coverage: pd.Series) -> str:
@@ -89,4 +89,4 @@ def calibration_svg(coverage: pd.Series) -> str:
     def draw(figure: Figure) -> None:
         calibration_curve(levels, shares, figure.subplots())
 
-    return drawn(3.4, 3.2, draw)
+    return draw_figure(3.4, 3.2, draw)

@@ -11,10 +11,10 @@ from cellvae.report.contents import Chart, Facts, Gallery, Grid, Note, RunSummar
 from cellvae.report.style import CSS
 
 
-def page(summary: RunSummary) -> str:
+def render_page(summary: RunSummary) -> str:
     """Page as HTML text; everything that is not a figure is escaped."""
     links = "".join(f'<a href="#{anchor(s.title)}">{escape(s.title)}</a>' for s in summary.sections)
-    sections = "\n".join(section(s, place) for place, s in enumerate(summary.sections))
+    sections = "\n".join(render_section(s, place) for place, s in enumerate(summary.sections))
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -28,14 +28,14 @@ def page(summary: RunSummary) -> str:
     )
 
 
-def section(given: Section, place: int) -> str:
+def render_section(given: Section, place: int) -> str:
     """One part of the page."""
-    parts = "\n".join(part(p, f"f{place}-{i}-") for i, p in enumerate(given.parts))
+    parts = "\n".join(render_part(p, f"f{place}-{i}-") for i, p in enumerate(given.parts))
     title = escape(given.title)
     return f'<section id="{anchor(given.title)}">\n<h2>{title}</h2>\n{parts}\n</section>'
 
 
-def part(given: Facts | Grid | Gallery | Note, prefix: str) -> str:
+def render_part(given: Facts | Grid | Gallery | Note, prefix: str) -> str:
     """Facts, a table, figures or a sentence."""
     if isinstance(given, Note):
         return f'<p class="note">{escape(given.text)}</p>'
@@ -54,19 +54,19 @@ def part(given: Facts | Grid | Gallery | Note, prefix: str) -> str:
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
-    charts = "".join(chart(one, f"{prefix}{i}-") for i, one in enumerate(given.charts))
+    charts = "".join(render_chart(one, f"{prefix}{i}-") for i, one in enumerate(given.charts))
     caption = f"<figcaption>{escape(given.caption)}</figcaption>" if given.caption else ""
     return f'<figure><div class="gallery">{charts}</div>{caption}</figure>'
 
 
-def chart(given: Chart, prefix: str) -> str:
+def render_chart(given: Chart, prefix: str) -> str:
     """A figure with its description."""
     label = f'<svg role="img" aria-label="{escape(given.title)}" '
-    drawing = own_names(given.svg, prefix).replace("<svg ", label, 1)
+    drawing = make_ids_unique(given.svg, prefix).replace("<svg ", label, 1)
     return f'<div class="paper">{drawing}</div>'
 
 
-def own_names(svg: str, prefix: str) -> str:
+def make_ids_unique(svg: str, prefix: str) -> str:
     """Drawing whose parts have names that no other drawing of the page has."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'\bid="', f'id="{prefix}', body)
@@ -83,7 +83,7 @@ def write_page(summary: RunSummary, path: Path) -> None:
     """Write the page; an older one is there until the new one is whole."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        beside.write_text(page(summary), encoding="utf-8")
+        beside.write_text(render_page(summary), encoding="utf-8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from cellvae.train.history import History
     from cellvae.train.learning_rate_search import LearningRateSearch
-    from cellvae.train.plan import Plan
+    from cellvae.train.plan import TrainingPlan
     from cellvae.train.report import TrainingReport
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
     "LoudEarlyStopping",
     "MetricCallback",
     "NaNGuard",
-    "Plan",
+    "TrainingPlan",
     "PredictionWriter",
     "PrintMetrics",
     "PyroTrainingPlanConfig",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
-from cellvae.options import check_known, checked, from_words
+from cellvae.options import check_kwargs, check_value, from_kwargs
 from cellvae.train.options import (
     CompileOptions,
     EarlyStoppingOptions,
@@ -24,7 +24,7 @@ from cellvae.train.options import (
 )
 
 # Words of plan_kwargs: those handed on by their own name, and the names of the others.
-OPTIMIZER_WORDS = (
+OPTIMIZER_KWARGS = (
     "optimizer",
     "optimizer_creator",
     "lr",
@@ -33,20 +33,20 @@ OPTIMIZER_WORDS = (
     "update_only_decoder",
     "fused_optimizer",
 )
-PLATEAU_WORDS = {
+PLATEAU_KWARGS = {
     "lr_factor": "factor",
     "lr_patience": "patience",
     "lr_threshold": "threshold",
     "lr_scheduler_metric": "metric",
     "lr_min": "minimum",
 }
-WARMUP_WORDS = {
+WARMUP_KWARGS = {
     "n_epochs_kl_warmup": "n_epochs",
     "n_steps_kl_warmup": "n_steps",
     "min_kl_weight": "minimum",
     "max_kl_weight": "maximum",
 }
-FURTHER_PLAN_WORDS = (
+OTHER_PLAN_KWARGS = (
     "reduce_lr_on_plateau",
     "compile",
     "compile_kwargs",
@@ -54,10 +54,10 @@ FURTHER_PLAN_WORDS = (
     "on_epoch",
     "kl_weight",
 )
-SPLIT_WORDS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
-LOADER_WORDS = ("batch_size", "shuffle", "drop_last", "num_workers")
+SPLIT_KWARGS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
+LOADER_KWARGS = ("batch_size", "shuffle", "drop_last", "num_workers")
 # Words of plan_kwargs that can be given to train() too, as some models of scvi-tools have them.
-DIRECT_PLAN_WORDS = (
+TOP_LEVEL_PLAN_KWARGS = (
     "lr",
     "weight_decay",
     "eps",
@@ -65,9 +65,9 @@ DIRECT_PLAN_WORDS = (
     "n_steps_kl_warmup",
     "reduce_lr_on_plateau",
 )
-LABEL_WORDS = ("n_samples_per_label",)
+LABEL_KWARGS = ("n_samples_per_label",)
 # Loader words of scvi-tools with nothing to act on here: there are no worker processes.
-IDLE_LOADER_WORDS = (
+IGNORED_LOADER_KWARGS = (
     "pin_memory",
     "persistent_workers",
     "load_sparse_tensor",
@@ -76,15 +76,15 @@ IDLE_LOADER_WORDS = (
 )
 UNSUPPORTED_PRECISION = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 """Values of Lightning's `precision` that hold weights and counts in half precision or less."""
-EARLY_STOPPING_WORDS = {
+EARLY_STOPPING_KWARGS = {
     f"early_stopping_{field.name}": field.name for field in dataclasses.fields(EarlyStoppingOptions)
 }
-PROGRESS_WORDS = {
+PROGRESS_KWARGS = {
     "enable_progress_bar": "enabled",
     "progress_bar_refresh_rate": "refresh_rate",
     "simple_progress_bar": "simple",
 }
-RUN_WORDS = (
+RUN_KWARGS = (
     "max_epochs",
     "seed",
     "accelerator",
@@ -102,7 +102,7 @@ RUN_WORDS = (
     "capture_steps",
     "placement",
 )
-FURTHER_WORDS = (
+OTHER_KWARGS = (
     *(
         "early_stopping",
         "enable_checkpointing",
@@ -115,11 +115,11 @@ FURTHER_WORDS = (
 
 
 # Callbacks of a run that nobody asked for, by the names by which they can be left out.
-DEFAULTS = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "run_logger")
+DEFAULT_CALLBACK_NAMES = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "run_logger")
 
 
 # Words of scvi-tools and Lightning with another name here.
-MOVED = {
+MOVED_KWARGS = {
     "use_gpu": "Use accelerator='gpu' or accelerator='cpu'.",
     "check_nan_gradients": "Every run looks for them: see on_nan.",
     "save_checkpoint": "Use enable_checkpointing=True, or callbacks=[SaveCheckpoint(...)].",
@@ -127,20 +127,20 @@ MOVED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsed:
+class ParsedTrainKwargs:
     """What a call of `train` asked for."""
 
     options: TrainOptions
     callbacks: tuple[Any, ...]
 
 
-def parse(
+def parse_train_kwargs(
     words: Mapping[str, Any],
     *,
     progress_default: bool = True,
     loss_weights: Collection[str] = (),
     learns_labels: bool = False,
-) -> Parsed:
+) -> ParsedTrainKwargs:
     """Options and callbacks from the keywords of `train`; those left out take their defaults.
 
     A word given to `train` goes before the same word in `trainer_config` or `plan_config`.
@@ -163,76 +163,76 @@ def parse(
     InvalidOptionError
         If a value is not one that the keyword can take.
     """
-    given = {**as_words(words.get("trainer_config"), "trainer_config"), **words}
-    for word, instead in MOVED.items():
+    given = {**to_kwargs(words.get("trainer_config"), "trainer_config"), **words}
+    for word, instead in MOVED_KWARGS.items():
         if word in given:
             raise UnknownOptionError(f"train() has no option '{word}'. {instead}")
     given = with_resume(given)
-    trainer_words = lightning_words()
-    check_known(
+    trainer_words = lightning_trainer_kwargs()
+    check_kwargs(
         given,
         {
             *(
-                *SPLIT_WORDS[:3],
-                *EARLY_STOPPING_WORDS,
-                *PROGRESS_WORDS,
-                *RUN_WORDS,
-                *FURTHER_WORDS,
+                *SPLIT_KWARGS[:3],
+                *EARLY_STOPPING_KWARGS,
+                *PROGRESS_KWARGS,
+                *RUN_KWARGS,
+                *OTHER_KWARGS,
                 "batch_size",
-                *DIRECT_PLAN_WORDS,
-                *(LABEL_WORDS if learns_labels else ()),
+                *TOP_LEVEL_PLAN_KWARGS,
+                *(LABEL_KWARGS if learns_labels else ()),
             ),
             *trainer_words,
         },
         "train()",
     )
     plan = {
-        **as_words(given.get("plan_config"), "plan_config"),
-        **as_words(given.get("plan_kwargs"), "plan_kwargs"),
-        **pick(given, DIRECT_PLAN_WORDS),
+        **to_kwargs(given.get("plan_config"), "plan_config"),
+        **to_kwargs(given.get("plan_kwargs"), "plan_kwargs"),
+        **select_kwargs(given, TOP_LEVEL_PLAN_KWARGS),
     }
-    split = as_words(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
-    check_known(
+    split = to_kwargs(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
+    check_kwargs(
         plan,
-        {*OPTIMIZER_WORDS, *PLATEAU_WORDS, *WARMUP_WORDS, *FURTHER_PLAN_WORDS, *loss_weights},
+        {*OPTIMIZER_KWARGS, *PLATEAU_KWARGS, *WARMUP_KWARGS, *OTHER_PLAN_KWARGS, *loss_weights},
         "plan_kwargs",
     )
-    check_known(split, {*SPLIT_WORDS, *LOADER_WORDS, *IDLE_LOADER_WORDS}, "datasplitter_kwargs")
+    check_kwargs(split, {*SPLIT_KWARGS, *LOADER_KWARGS, *IGNORED_LOADER_KWARGS}, "datasplitter_kwargs")
     taken = {**given, **split}
-    checkpoint = flag(given, "enable_checkpointing", default="checkpointing_monitor" in given)
+    checkpoint = parse_bool(given, "enable_checkpointing", default="checkpointing_monitor" in given)
     options = TrainOptions(
-        **pick(given, RUN_WORDS),
-        log_steps=flag(plan, "on_step"),
+        **select_kwargs(given, RUN_KWARGS),
+        log_steps=parse_bool(plan, "on_step"),
         checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation")
         if checkpoint
         else None,
-        split=from_words(SplitOptions, pick(taken, SPLIT_WORDS), "train()"),
-        loader=from_words(LoaderOptions, pick(taken, (*LOADER_WORDS, *LABEL_WORDS)), "train()"),
-        optimizer=from_words(OptimizerOptions, pick(plan, OPTIMIZER_WORDS), "plan_kwargs"),
+        split=from_kwargs(SplitOptions, select_kwargs(taken, SPLIT_KWARGS), "train()"),
+        loader=from_kwargs(LoaderOptions, select_kwargs(taken, (*LOADER_KWARGS, *LABEL_KWARGS)), "train()"),
+        optimizer=from_kwargs(OptimizerOptions, select_kwargs(plan, OPTIMIZER_KWARGS), "plan_kwargs"),
         loss_weights={
-            word: checked(word, plan[word], float, {"at_least": 0})
+            word: check_value(word, plan[word], float, {"at_least": 0})
             for word in loss_weights
             if word in plan
         },
         warmup=parse_warmup(plan),
-        plateau=renamed(PlateauOptions, plan, PLATEAU_WORDS)
-        if flag(plan, "reduce_lr_on_plateau")
+        plateau=rename_kwargs(PlateauOptions, plan, PLATEAU_KWARGS)
+        if parse_bool(plan, "reduce_lr_on_plateau")
         else None,
         early_stopping=parse_early_stopping(given),
-        progress=renamed(
-            ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_WORDS
+        progress=rename_kwargs(
+            ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_KWARGS
         ),
         compile=CompileOptions(
-            enabled=flag(plan, "compile"), arguments=plan.get("compile_kwargs") or {}
+            enabled=parse_bool(plan, "compile"), arguments=plan.get("compile_kwargs") or {}
         ),
         trainer=parse_trainer(given, trainer_words),
     )
-    callbacks, without = named_callbacks(given.get("callbacks"))
+    callbacks, without = callbacks_from_mapping(given.get("callbacks"))
     options = dataclasses.replace(options, without=without)
     early = given.get("early_stopping")
     if early is not None and not isinstance(early, bool | str):
         callbacks = (*as_callbacks(early), *callbacks)
-    return Parsed(options=options, callbacks=callbacks)
+    return ParsedTrainKwargs(options=options, callbacks=callbacks)
 
 
 def with_resume(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,17 +257,17 @@ def with_resume(given: Mapping[str, Any]) -> dict[str, Any]:
     return words | {"resume": "auto" if path == "last" else path}
 
 
-def pick(words: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def select_kwargs(words: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The words of these names that were given."""
     return {name: words[name] for name in names if name in words}
 
 
-def flag(words: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+def parse_bool(words: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
     """A word that is True or False."""
-    return bool(checked(name, words.get(name, default), bool | None))
+    return bool(check_value(name, words.get(name, default), bool | None))
 
 
-def renamed(cls: Any, words: Mapping[str, Any], names: Mapping[str, str]) -> Any:
+def rename_kwargs(cls: Any, words: Mapping[str, Any], names: Mapping[str, str]) -> Any:
     """Options of a class from words that have other names there."""
     try:
         return cls(**{field: words[word] for word, field in names.items() if word in words})
@@ -278,7 +278,7 @@ def renamed(cls: Any, words: Mapping[str, Any], names: Mapping[str, str]) -> Any
         raise InvalidOptionError(text) from None
 
 
-def as_words(value: Any, name: str) -> dict[str, Any]:
+def to_kwargs(value: Any, name: str) -> dict[str, Any]:
     """Words of a dictionary or of a dataclass (what is None there was not given).
 
     Raises
@@ -300,20 +300,20 @@ def parse_warmup(plan: Mapping[str, Any]) -> WarmupOptions:
     """Warm-up of the KL weight; a fixed `kl_weight` is a warm-up that has ended."""
     if "kl_weight" in plan:
         words = {"n_epochs_kl_warmup": None, "max_kl_weight": plan["kl_weight"]}
-        return renamed(WarmupOptions, words, WARMUP_WORDS)
-    return renamed(WarmupOptions, plan, WARMUP_WORDS)
+        return rename_kwargs(WarmupOptions, words, WARMUP_KWARGS)
+    return rename_kwargs(WarmupOptions, plan, WARMUP_KWARGS)
 
 
 def parse_early_stopping(words: Mapping[str, Any]) -> EarlyStoppingOptions | None:
     """Early stopping where it was asked for: by True, by a metric, or by any of its options."""
     asked = words.get("early_stopping")
     if asked is None:
-        asked = any(word in words for word in EARLY_STOPPING_WORDS)
+        asked = any(word in words for word in EARLY_STOPPING_KWARGS)
     if isinstance(asked, str):
         words = {"early_stopping_monitor": asked, **words}
     elif not isinstance(asked, bool):
         return None
-    return renamed(EarlyStoppingOptions, words, EARLY_STOPPING_WORDS) if asked else None
+    return rename_kwargs(EarlyStoppingOptions, words, EARLY_STOPPING_KWARGS) if asked else None
 
 
 def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> di
             f"{words['precision']!r}: sums of counts have more digits than it holds. Use "
             "'bf16-mixed' or '16-mixed', which compute in half precision what allows it."
         )
-    ours = {*RUN_WORDS, *PROGRESS_WORDS, "enable_checkpointing", "callbacks"}
+    ours = {*RUN_KWARGS, *PROGRESS_KWARGS, "enable_checkpointing", "callbacks"}
     arguments = {k: v for k, v in words.items() if k in trainer_words and k not in ours}
     if arguments.get("accumulate_grad_batches") is not None:
         name, value = "accumulate_grad_batches", arguments["accumulate_grad_batches"]
@@ -340,20 +340,20 @@ def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> di
                 f"Expected {name} to be a whole number; got {value!r}. Numbers by epoch are given "
                 "with accumulate={epoch: batches}."
             )
-        arguments[name] = checked(name, value, int, {"at_least": 1})
+        arguments[name] = check_value(name, value, int, {"at_least": 1})
     if words.get("log_save_dir") is not None:
         arguments.setdefault("default_root_dir", words["log_save_dir"])
     return arguments
 
 
-def lightning_words() -> frozenset[str]:
+def lightning_trainer_kwargs() -> frozenset[str]:
     """Arguments that Lightning's trainer has."""
     import lightning.pytorch as pl
 
     return frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
 
 
-def named_callbacks(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+def callbacks_from_mapping(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Callbacks, and names of default callbacks that a dictionary sets to None or False.
 
     Raises
@@ -365,10 +365,10 @@ def named_callbacks(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         return as_callbacks(callbacks), ()
     without = tuple(name for name, c in callbacks.items() if c is None or c is False)
     for name in without:
-        if name not in DEFAULTS:
+        if name not in DEFAULT_CALLBACK_NAMES:
             raise InvalidOptionError(
                 f"Expected the name of a default callback to leave out; got '{name}'."
-                f"{did_you_mean(name, DEFAULTS)} They are: {', '.join(DEFAULTS)}."
+                f"{did_you_mean(name, DEFAULT_CALLBACK_NAMES)} They are: {', '.join(DEFAULT_CALLBACK_NAMES)}."
             )
     return as_callbacks([c for name, c in callbacks.items() if name not in without]), without
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError, named
+from cellvae.errors import InvalidOptionError, quote_names
 
 
 @torch.no_grad()
-def move_towards(average: Sequence[Tensor], values: Sequence[Tensor], fraction: float) -> None:
+def lerp_(average: Sequence[Tensor], values: Sequence[Tensor], fraction: float) -> None:
     """Move an average towards new values by a fraction of the way, in place and on the device."""
     torch._foreach_lerp_(list(average), list(values), fraction)
 
 
 @torch.no_grad()
-def copy_into(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def copy_weights_(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Copy values into tensors that others hold, bit by bit."""
     torch._foreach_copy_(list(targets), list(values))
 
@@ -60,7 +60,7 @@ def interpolate_with(
     if different := sorted(set(weights) ^ set(others)):
         raise InvalidOptionError(
             "Expected two networks with the same names of weights; only one of them has "
-            f"{named(different)}. Give two states of one kind of network."
+            f"{quote_names(different)}. Give two states of one kind of network."
         )
     for name, value in weights.items():
         if value.shape != others[name].shape:

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
-from cellvae.data.blocks import SMALLEST
+from cellvae.data.blocks import MIN_BATCH_SIZE
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
-from cellvae.options import checked
-from cellvae.seeds import own_randomness
+from cellvae.options import check_value
+from cellvae.seeds import isolated_rng
 from cellvae.train.options import OptimizerOptions
-from cellvae.train.trial import Trial, endless_blocks
+from cellvae.train.trial import DryRun, cycle_blocks
 
 Search = Literal["power", "binsearch"]
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 """What torch says where an array does not fit, if it has no exception of its own for it."""
 
 
@@ -79,23 +79,23 @@ def find_batch_size(
     TrainingError
         If not even the smallest batch fits.
     """
-    checked("mode", mode, Search)
-    check_numbers(start, steps_per_trial, max_trials, max_val, margin)
-    if len(cells) < SMALLEST:
-        raise InvalidDataError(f"Expected at least {SMALLEST} cells; got {len(cells)}.")
+    check_value("mode", mode, Search)
+    check_search_arguments(start, steps_per_trial, max_trials, max_val, margin)
+    if len(cells) < MIN_BATCH_SIZE:
+        raise InvalidDataError(f"Expected at least {MIN_BATCH_SIZE} cells; got {len(cells)}.")
 
     options = optimizer or OptimizerOptions()
 
     def fits(size: int) -> bool:
-        with own_randomness(seed, "batch size search"), torch.enable_grad():
-            fit = steps_fit(
+        with isolated_rng(seed, "batch size search"), torch.enable_grad():
+            fit = fits_in_memory(
                 module, rows, cells, size, steps_per_trial, options, seed=seed, device=device
             )
         if not fit:
-            free_memory()
+            release_memory()
         return fit
 
-    found, too_large, n_trials = doubled(fits, start, min(max_val, len(cells)), max_trials)
+    found, too_large, n_trials = power_search(fits, start, min(max_val, len(cells)), max_trials)
     if mode == "power" or too_large is None:
         return found
     while too_large - found > 1 and n_trials < max_trials:
@@ -105,10 +105,10 @@ def find_batch_size(
             found = middle
         else:
             too_large = middle
-    return max(SMALLEST, int(found * (1 - margin)))
+    return max(MIN_BATCH_SIZE, int(found * (1 - margin)))
 
 
-def doubled(
+def power_search(
     fits: Callable[[int], bool], start: int, largest: int, max_trials: int
 ) -> tuple[int, int | None, int]:
     """Largest of the sizes tried that fits, the smallest that does not, and the number of trials.
@@ -118,16 +118,16 @@ def doubled(
     TrainingError
         If none fits.
     """
-    size, n_trials = max(SMALLEST, min(start, largest)), 1
+    size, n_trials = max(MIN_BATCH_SIZE, min(start, largest)), 1
     too_large: int | None = None
     while not fits(size):
         too_large = size
-        if size == SMALLEST or n_trials >= max_trials:
+        if size == MIN_BATCH_SIZE or n_trials >= max_trials:
             raise TrainingError(
                 f"Expected a batch to fit in memory; one of {size} cells did not. Make the model "
                 "smaller (n_hidden, fewer genes), free memory, or use another device."
             )
-        size, n_trials = max(SMALLEST, size // 2), n_trials + 1
+        size, n_trials = max(MIN_BATCH_SIZE, size // 2), n_trials + 1
     while too_large is None and size < largest and n_trials < max_trials:
         larger, n_trials = min(2 * size, largest), n_trials + 1
         if fits(larger):
@@ -137,7 +137,7 @@ def doubled(
     return size, too_large, n_trials
 
 
-def steps_fit(
+def fits_in_memory(
     module: Module[Any],
     rows: Rows[Any],
     cells: NDArray[np.int64],
@@ -150,8 +150,8 @@ def steps_fit(
 ) -> bool:
     """Whether a few steps with batches of one size fit in memory."""
     try:
-        trial = Trial(module, optimizer, device=device)
-        blocks = endless_blocks(rows, cells, batch_size=size, seed=seed, drop_last=True)
+        trial = DryRun(module, optimizer, device=device)
+        blocks = cycle_blocks(rows, cells, batch_size=size, seed=seed, drop_last=True)
         for block in islice(blocks, n_steps):
             trial.step(block)
         if trial.device.type == "cuda":
@@ -167,17 +167,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was used up."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)
 
 
-def free_memory() -> None:
+def release_memory() -> None:
     """Give back what a trial that failed has left."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def check_numbers(
+def check_search_arguments(
     start: int, steps_per_trial: int, max_trials: int, max_val: int, margin: float
 ) -> None:
     """Check the numbers of a search.
@@ -187,7 +187,7 @@ def check_numbers(
     InvalidOptionError
         If one is out of its range.
     """
-    least = {"start": SMALLEST, "max_val": SMALLEST, "steps_per_trial": 1, "max_trials": 1}
+    least = {"start": MIN_BATCH_SIZE, "max_val": MIN_BATCH_SIZE, "steps_per_trial": 1, "max_trials": 1}
     given = {
         "start": start,
         "max_val": max_val,

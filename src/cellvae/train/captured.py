@@ -12,30 +12,30 @@ from torch import Tensor
 from cellvae.contracts import Module, Rows
 from cellvae.messages import logger
 from cellvae.train.options import TrainOptions
-from cellvae.train.steps import STEP_HOOKS, Capture, StepsPerBlock
+from cellvae.train.steps import STEP_HOOKS, CaptureDecision, StepsPerBlock
 
 if TYPE_CHECKING:
-    from cellvae.train.plan import Plan
+    from cellvae.train.plan import TrainingPlan
 
 Step = Callable[[], None]
-WARM = 3
+N_WARMUP_STEPS = 3
 """Steps that are made as usual before one is recorded, so that all memory has been set aside."""
 
 
-class Recorder(Protocol):
+class StepCapturer(Protocol):
     """What makes a recording of a step."""
 
-    def warm(self, step: Step) -> None:
+    def warm_up(self, step: Step) -> None:
         """Make a step as usual, where recorded ones will be made."""
         ...
 
-    def record(self, step: Step) -> Step:
+    def capture(self, step: Step) -> Step:
         """Recording of a step, to be played; the step itself is not made."""
         ...
 
 
 @final
-class GraphRecorder:
+class CUDAGraphCapturer:
     """Recorder of CUDA graphs.
 
     Parameters
@@ -47,7 +47,7 @@ class GraphRecorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def warm(self, step: Step) -> None:
+    def warm_up(self, step: Step) -> None:
         """Make a step on a stream of its own, as a recording needs it."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -55,7 +55,7 @@ class GraphRecorder:
             step()
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
-    def record(self, step: Step) -> Step:
+    def capture(self, step: Step) -> Step:
         """Graph of all that a step asks of the device."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -71,7 +71,7 @@ def choose_capture(
     steps: StepsPerBlock,
     device: torch.device,
     placed: str,
-) -> Capture:
+) -> CaptureDecision:
     """Whether the steps of a run can be recorded.
 
     Parameters
@@ -89,11 +89,11 @@ def choose_capture(
     placed
         Where the cells are kept.
     """
-    refused = obstacle(options, callbacks, module, steps, device, placed)
-    return Capture(wanted=not refused, reason=refused or "one recording for all full batches")
+    refused = why_not_capturable(options, callbacks, module, steps, device, placed)
+    return CaptureDecision(wanted=not refused, reason=refused or "one recording for all full batches")
 
 
-def obstacle(
+def why_not_capturable(
     options: TrainOptions,
     callbacks: Sequence[pl.Callback],
     module: Module[Any],
@@ -116,17 +116,17 @@ def obstacle(
         return "the optimizer is one of the user's own"
     if options.trainer.get("deterministic"):
         return "deterministic is given"
-    if module.kept:
+    if module.frozen_weights:
         return "a part of the network is kept as it is"
-    if not module.can_be_recorded:
+    if not module.cuda_graph_safe:
         return f"{type(module).__name__} decides within a step what it computes"
     for callback in callbacks:
-        if looks_at_steps(callback) and not getattr(callback, "takes_recordings", False):
+        if has_step_hook(callback) and not getattr(callback, "takes_recordings", False):
             return f"{type(callback).__name__} looks at every step"
     return ""
 
 
-def looks_at_steps(callback: pl.Callback) -> bool:
+def has_step_hook(callback: pl.Callback) -> bool:
     """Whether a callback does something at every step."""
     if hasattr(callback, "on_step_start"):
         return True
@@ -137,7 +137,7 @@ def looks_at_steps(callback: pl.Callback) -> bool:
 
 
 @final
-class RecordedSteps:
+class CUDAGraphStep:
     """Steps of a plan, made by playing a recording where that is the same.
 
     Full batches are: the numbers of their cells are copied to where the recording reads them. The
@@ -154,51 +154,51 @@ class RecordedSteps:
         Device of the run.
     """
 
-    def __init__(self, plan: Plan, recorder: Recorder, device: torch.device) -> None:
+    def __init__(self, plan: TrainingPlan, capturer: StepCapturer, device: torch.device) -> None:
         self.plan = plan
-        self.recorder = recorder
-        self.cells = torch.zeros(0, dtype=torch.int64, device=device)
-        self.playing: Step | None = None
-        self.known: Any = None
-        self.n_warm = 0
-        self.n_played = 0
+        self.capturer = capturer
+        self.static_cells = torch.zeros(0, dtype=torch.int64, device=device)
+        self.graph: Step | None = None
+        self.captured_signature: Any = None
+        self.n_warmed_up = 0
+        self.n_replayed = 0
         self.failure = ""
 
-    def make(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
+    def run_step(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
         """Make one step, by playing the recording if there is one of it."""
-        if not len(self.cells):
-            self.cells = torch.zeros_like(cells)
-        if len(cells) != len(self.cells) or self.failure:
-            self.plan.make_step(rows, cells, optimizer, watching)
+        if not len(self.static_cells):
+            self.static_cells = torch.zeros_like(cells)
+        if len(cells) != len(self.static_cells) or self.failure:
+            self.plan.run_step(rows, cells, optimizer, watching)
             return
-        self.cells.copy_(cells)
-        now = self.signature(rows, optimizer)
-        if now != self.known:
-            self.known, self.playing, self.n_warm = now, None, 0
+        self.static_cells.copy_(cells)
+        now = self.capture_signature(rows, optimizer)
+        if now != self.captured_signature:
+            self.captured_signature, self.graph, self.n_warmed_up = now, None, 0
 
         def step() -> None:
-            self.plan.make_step(rows, self.cells, optimizer, watching)
+            self.plan.run_step(rows, self.static_cells, optimizer, watching)
 
-        if self.playing is None and self.n_warm < WARM:
-            self.n_warm += 1
-            self.recorder.warm(step)
+        if self.graph is None and self.n_warmed_up < N_WARMUP_STEPS:
+            self.n_warmed_up += 1
+            self.capturer.warm_up(step)
             return
-        if self.playing is None:
+        if self.graph is None:
             for group in optimizer.param_groups:
                 group["capturable"] = True
             # Torch warns of steps outside a recording, of which every epoch has one.
             optimizer._warned_capturable_if_run_uncaptured = True
             try:
-                self.playing = self.recorder.record(step)
+                self.graph = self.capturer.capture(step)
             except RuntimeError as failure:
                 self.failure = f"{type(failure).__name__}: {failure}".splitlines()[0]
                 logger.info("A step could not be recorded, steps are made as usual: %s", failure)
                 step()
                 return
-        self.playing()
-        self.n_played += 1
+        self.graph()
+        self.n_replayed += 1
 
-    def signature(self, rows: Rows[Any], optimizer: Any) -> Any:
+    def capture_signature(self, rows: Rows[Any], optimizer: Any) -> Any:
         """What a recording holds for good."""
         groups = [
             tuple((k, float(v)) for k, v in group.items() if isinstance(v, int | float))
@@ -213,4 +213,4 @@ class RecordedSteps:
     @property
     def reason(self) -> str:
         """How many steps were played, or why none were."""
-        return self.failure or f"{self.n_played:,} steps played from a recording"
+        return self.failure or f"{self.n_replayed:,} steps played from a recording"

@@ -9,11 +9,11 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cellvae.train.options import OptimizerOptions, PlateauOptions
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class OptimizerCarryover:
     """Optimizers and schedules at the end of a run.
 
     Parameters
@@ -35,14 +35,14 @@ class Carried:
     optimizers: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
 
-    def put_back(self, trainer: pl.Trainer) -> None:
+    def restore(self, trainer: pl.Trainer) -> None:
         """Let the optimizers of a new run go on where the last ended.
 
         Moments are taken over if the optimizers are of one kind; learning rates and schedules only
         where nothing else was asked for.
         """
         plan = trainer.lightning_module
-        assert isinstance(plan, Plan)
+        assert isinstance(plan, TrainingPlan)
         mine = plan.optimizer_options
         alike = (mine.optimizer, mine.optimizer_creator, mine.update_only_decoder) == (
             self.optimizer.optimizer,
@@ -62,11 +62,11 @@ class Carried:
                 config.scheduler.load_state_dict(schedule)
 
 
-def carry(trainer: pl.Trainer, plan: Plan) -> Carried | None:
+def make_carryover(trainer: pl.Trainer, plan: TrainingPlan) -> OptimizerCarryover | None:
     """What a run hands to the next; None where something was not finite."""
-    if plan.not_finite is not None:
+    if plan.nan_event is not None:
         return None
-    return Carried(
+    return OptimizerCarryover(
         seed=plan.seed,
         n_steps=plan.first_step + plan.n_steps,
         optimizer=plan.optimizer_options,

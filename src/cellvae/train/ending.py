@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Timer
 
 from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.nan_guard import NaNGuard
-from cellvae.train.plan import Best, Plan
+from cellvae.train.plan import BestEpoch, TrainingPlan
 from cellvae.train.report import Status, TrainingReport
 
 
@@ -28,7 +28,7 @@ def is_terminated(error: BaseException | None, trainer: pl.Trainer) -> bool:
 
 def make_report(
     trainer: pl.Trainer,
-    plan: Plan,
+    plan: TrainingPlan,
     max_epochs: int,
     seconds: float,
     seed: int,
@@ -39,8 +39,8 @@ def make_report(
     run_dir: Path | None = None,
 ) -> TrainingReport:
     """Report of a run that has ended."""
-    status, reason = ending(trainer, plan, max_epochs, callbacks, error)
-    best = chief(plan, callbacks)
+    status, reason = run_status(trainer, plan, max_epochs, callbacks, error)
+    best = best_for_report(plan, callbacks)
     guard = next((c for c in callbacks if isinstance(c, NaNGuard)), None)
     return TrainingReport(
         status=status,
@@ -55,7 +55,7 @@ def make_report(
         seconds=seconds,
         cells_per_second=plan.n_cells_seen / seconds if seconds else 0.0,
         seed=seed,
-        kl_weight=plan.history.last("kl_weight"),
+        kl_weight=plan.history.last_numeric("kl_weight"),
         first_epoch=plan.first_epoch,
         resumed_epoch=resumed_epoch,
         n_skipped=guard.n_skipped if guard else 0,
@@ -65,8 +65,8 @@ def make_report(
         run_dir=str(run_dir) if run_dir is not None else None,
         steps_per_block=plan.steps.number,
         steps_reason=plan.steps.reason,
-        capture_reason=plan.capture.reason if plan.recorded is None else plan.recorded.reason,
-        placement=plan.placed,
+        capture_reason=plan.capture.reason if plan.cuda_graph_step is None else plan.cuda_graph_step.reason,
+        placement=plan.placement,
         placement_reason=plan.placement_reason,
     )
 
@@ -87,16 +87,16 @@ def peak_gpu_memory(trainer: pl.Trainer) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
-def chief(plan: Plan, callbacks: Sequence[pl.Callback]) -> Best | None:
+def best_for_report(plan: TrainingPlan, callbacks: Sequence[pl.Callback]) -> BestEpoch | None:
     """What the report calls best: what was brought back last, else what was found last."""
     found = list(plan.best.values())
     restored = [best for best in found if best.restored]
     return restored[-1] if restored else found[-1] if found else None
 
 
-def ending(
+def run_status(
     trainer: pl.Trainer,
-    plan: Plan,
+    plan: TrainingPlan,
     max_epochs: int,
     callbacks: Sequence[pl.Callback],
     error: BaseException | None,
@@ -106,8 +106,8 @@ def ending(
         return "interrupted", f"interrupted by hand in epoch {plan.epoch}"
     if is_terminated(error, trainer):
         return "terminated", f"terminated by a signal in epoch {plan.epoch}"
-    if plan.not_finite is not None:
-        return "not_finite", plan.not_finite
+    if plan.nan_event is not None:
+        return "not_finite", plan.nan_event
     if error is not None:
         return "failed", f"{type(error).__name__} in epoch {plan.epoch}: {error}"
     for callback in callbacks:

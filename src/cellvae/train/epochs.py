@@ -6,12 +6,12 @@ from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.messages import warn
 
 # The heuristic of scvi-tools: 400 epochs up to 20,000 cells, then as many cell visits.
-MOST_EPOCHS = 400
-CELLS_AT_MOST_EPOCHS = 20_000
+MAX_DEFAULT_EPOCHS = 400
+REFERENCE_N_CELLS = 20_000
 
 
 def get_max_epochs_heuristic(
-    n_obs: int, epochs_cap: int = MOST_EPOCHS, decay_at_n_obs: int = CELLS_AT_MOST_EPOCHS
+    n_obs: int, epochs_cap: int = MAX_DEFAULT_EPOCHS, decay_at_n_obs: int = REFERENCE_N_CELLS
 ) -> int:
     """Epochs that `train` makes of a number of cells where nothing else is said.
 
@@ -41,13 +41,13 @@ def get_max_epochs_heuristic(
 
 
 def default_epochs(
-    n_cells: int, most: int = MOST_EPOCHS, cells_at_most: int = CELLS_AT_MOST_EPOCHS
+    n_cells: int, max_epochs: int = MAX_DEFAULT_EPOCHS, cells_at_most: int = REFERENCE_N_CELLS
 ) -> int:
     """Epochs for a number of cells; one, with a warning, for millions of them."""
-    epochs = round(cells_at_most / n_cells * most)
+    epochs = round(cells_at_most / n_cells * max_epochs)
     if epochs <= 1:
         warn(
             f"{n_cells:,} cells: training for 1 epoch. Give max_epochs to train for longer.",
             TrainingWarning,
         )
-    return max(1, min(epochs, most))
+    return max(1, min(epochs, max_epochs))

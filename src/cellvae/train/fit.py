@@ -16,12 +16,12 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
 from numpy.typing import NDArray
 
-from cellvae.allocation import memory_kept
+from cellvae.allocation import retain_freed_memory
 from cellvae.contracts import Module, Rows
-from cellvae.data.blocks import SMALLEST, EpochBlocks
+from cellvae.data.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.data.cell_values import CellValues
-from cellvae.data.companions import Companions
-from cellvae.data.placement import place
+from cellvae.data.companions import LabelledSampler
+from cellvae.data.placement import choose_placement
 from cellvae.data.split import Split
 from cellvae.errors import (
     InvalidDataError,
@@ -31,50 +31,50 @@ from cellvae.errors import (
     TrainingWarning,
 )
 from cellvae.messages import logger, warn
-from cellvae.seeds import own_randomness
-from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_by
-from cellvae.train.callbacks.nan_guard import ADVICE, is_finite
-from cellvae.train.captured import GraphRecorder, RecordedSteps, choose_capture
-from cellvae.train.carried import Carried, carry
+from cellvae.seeds import isolated_rng
+from cellvae.train.callbacks.choose import build_callbacks, check_monitors, monitored_metrics
+from cellvae.train.callbacks.nan_guard import NAN_ADVICE, weights_are_finite
+from cellvae.train.captured import CUDAGraphCapturer, CUDAGraphStep, choose_capture
+from cellvae.train.carried import OptimizerCarryover, make_carryover
 from cellvae.train.ending import is_interrupt, is_terminated, make_report
 from cellvae.train.epochs import default_epochs
 from cellvae.train.history import History
-from cellvae.train.keeping import keeping
-from cellvae.train.metrics import canonical, metric_names
+from cellvae.train.keeping import restore_frozen_after_step
+from cellvae.train.metrics import canonical_name, metric_names
 from cellvae.train.options import LoaderOptions, PlateauOptions, TrainOptions
-from cellvae.train.plan import ModelFiles, Plan
-from cellvae.train.quiet import quiet_lightning, sigint_kept
+from cellvae.train.plan import ModelFiles, TrainingPlan
+from cellvae.train.quiet import quiet_lightning, restore_sigint_handler
 from cellvae.train.report import TrainingReport
-from cellvae.train.resizable_plan import ResizablePlan
-from cellvae.train.sparse_input import sparse_rows
+from cellvae.train.resizable_plan import ResizableTrainingPlan
+from cellvae.train.sparse_input import choose_sparse_rows
 from cellvae.train.state import (
     TrainingState,
     advance_loops,
     check_identity,
-    put_callbacks_back,
-    put_optimizers_back,
+    restore_callbacks,
+    restore_optimizers,
 )
 from cellvae.train.steps import StepsPerBlock, choose_steps
-from cellvae.train.stopping import Interrupts, stoppable
+from cellvae.train.stopping import SigintGuard, catch_stop_training
 from cellvae.train.trainer import make_trainer
 from cellvae.train.warmup import KLWarmup, plan_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunResult:
     """What a run leaves behind beside the weights of the module."""
 
     history: History
     report: TrainingReport
-    kept: bool
+    keep_weights: bool
     """Whether the module has weights of this run; otherwise those from before it are back."""
-    carried: Carried | None = None
+    carried: OptimizerCarryover | None = None
     """What a further run goes on with."""
     error: BaseException | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class RunStart:
     """Where a run begins, beside the weights of the module.
 
     Parameters
@@ -96,7 +96,7 @@ class Start:
     """
 
     history: History = field(default_factory=History)
-    carried: Carried | None = None
+    carried: OptimizerCarryover | None = None
     state: TrainingState | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     cell_values: Mapping[str, CellValues] = field(default_factory=dict)
@@ -105,9 +105,9 @@ class Start:
     run_dir: Path | None = None
 
 
-VALIDATED_AT_ONCE = 512
+VALIDATION_BATCH_SIZE = 512
 """Cells of a validation batch at least, unless something counts these batches."""
-OF_VALIDATION_BATCHES = frozenset(
+MAX_VALIDATION_FRACTION = frozenset(
     ("fast_dev_run", "limit_val_batches", "num_sanity_val_steps", "overfit_batches")
 )
 """Words of Lightning's Trainer that count validation batches."""
@@ -121,10 +121,10 @@ def fit(
     *,
     seed: int,
     callbacks: Sequence[pl.Callback] = (),
-    start: Start | None = None,
+    start: RunStart | None = None,
     files: ModelFiles | None = None,
     labels: NDArray[np.int64] | None = None,
-) -> Outcome:
+) -> RunResult:
     """Train a module on the cells of a split.
 
     Whatever ends the run, the module is left in eval mode: with the best weights where something
@@ -160,7 +160,7 @@ def fit(
     ResumeError
         If the run to go on with was made of other things.
     """
-    start = start or Start()
+    start = start or RunStart()
     state, carried = start.state, start.carried
     smallest = smallest_batch(module, split, options.loader)
     if labels is not None and (labels >= 0).any() and (labels[split.train] < 0).all():
@@ -183,27 +183,27 @@ def fit(
         batch_size: int, validating: bool, steps: StepsPerBlock = single
     ) -> tuple[EpochBlocks, EpochBlocks | None]:
         loader = dataclasses.replace(options.loader, batch_size=batch_size)
-        train = blocks_of(rows, split.train, loader, seed, smallest, labels, steps.number)
+        train = make_split_blocks(rows, split.train, loader, seed, smallest, labels, steps.number)
         if not validating:
             return train, None
-        told = resizable or options.trainer.keys() & OF_VALIDATION_BATCHES
-        size = batch_size if told else max(batch_size, VALIDATED_AT_ONCE)
+        told = resizable or options.trainer.keys() & MAX_VALIDATION_FRACTION
+        size = batch_size if told else max(batch_size, VALIDATION_BATCH_SIZE)
         plain = LoaderOptions(batch_size=size, shuffle=False)
-        return train, blocks_of(rows, split.validation, plain, seed, 1, labels)
+        return train, make_split_blocks(rows, split.validation, plain, seed, 1, labels)
 
     train_blocks, _ = cut(options.loader.batch_size, False)
-    floor = history.last("kl_weight") if options.warmup.n_epochs == "auto" else None
+    floor = history.last_numeric("kl_weight") if options.warmup.n_epochs == "auto" else None
     warmup = plan_warmup(options.warmup, max_epochs, train_blocks.n_steps, floor or 0.0)
-    identity = {**start.identity, "training": described(options)}
+    identity = {**start.identity, "training": resume_identity(options)}
     if state is not None:
         check_identity(state.identity, identity, start.differing)
         warmup = state.warmup
-    plan = (ResizablePlan if resizable else Plan)(
+    plan = (ResizableTrainingPlan if resizable else TrainingPlan)(
         module,
         seed=seed,
         warmup=warmup,
         optimizer=options.optimizer,
-        plateau=known_plateau(options.plateau, module),
+        plateau=canonical_plateau(options.plateau, module),
         compiling=options.compile,
         history=history,
         log_steps=options.log_steps,
@@ -216,10 +216,10 @@ def fit(
         run_id=state.run_id if state else secrets.token_hex(6),
         identity=identity,
         cell_values=start.cell_values,
-        run_config=configuration(options, seed, max_epochs),
+        run_config=run_config(options, seed, max_epochs),
     )
     needed = check_monitors(
-        monitored_by(chosen, options, plan.known_metrics),
+        monitored_metrics(chosen, options, plan.known_metrics),
         plan.known_metrics,
         chosen,
         n_validation=len(split.validation),
@@ -228,7 +228,7 @@ def fit(
     validate_every = options.check_val_every_n_epoch or (1 if needed else None)
     validating = bool(validate_every and len(split.validation))
     steps = choose_steps(options, chosen, n_steps=train_blocks.n_steps, can_be_cut=not resizable)
-    plan.use_blocks(steps)
+    plan.set_steps_per_block(steps)
     train_blocks, validation_blocks = cut(options.loader.batch_size, validating, steps)
     with quiet_lightning():
         trainer = make_trainer(
@@ -241,8 +241,8 @@ def fit(
         )
     plan.blocks = tuple(b for b in (train_blocks, validation_blocks) if b is not None)
     if not resizable:
-        keep_cells(plan, chosen, rows, options, trainer, steps)
-    if isinstance(plan, ResizablePlan):
+        place_cells(plan, chosen, rows, options, trainer, steps)
+    if isinstance(plan, ResizableTrainingPlan):
 
         def cut_anew(size: int) -> tuple[EpochBlocks, EpochBlocks | None, KLWarmup]:
             train, validation = cut(size, validating)
@@ -252,19 +252,19 @@ def fit(
                 plan_warmup(options.warmup, max_epochs, train.n_steps, floor or 0),
             )
 
-        plan.cut = cut_anew
+        plan.make_blocks = cut_anew
     before = {k: v.detach().clone() for k, v in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
-    plan.on_start = starting(plan, trainer, state, carried)
+    plan.on_start = resume_hook(plan, trainer, state, carried)
     if state is not None:
         module.load_state_dict(state.module)
     module.train()
-    with keeping(module):
+    with restore_frozen_after_step(module):
         error = run(trainer, plan, chosen, options.on_interrupt)
         module.to(trainer.strategy.root_device, dtype).eval()
-    if error is None and plan.not_finite is not None:
-        error = told_or_raised(plan)
-    kept = worth_keeping(trainer, plan, error)
+    if error is None and plan.nan_event is not None:
+        error = nan_error_or_warning(plan)
+    kept = should_keep_weights(trainer, plan, error)
     if not kept:
         module.load_state_dict(before)
     report = make_report(
@@ -278,23 +278,23 @@ def fit(
         resumed_epoch=state.first_epoch + state.n_epochs if state else None,
         run_dir=start.run_dir,
     )
-    plan.status, plan.kept, plan.report = report.status, kept, report
+    plan.status, plan.frozen_weights, plan.report = report.status, kept, report
     if report.status == "interrupted":
-        plan.emit("on_interrupt")
-    tell_end(plan, report.reason)
+        plan.call_callbacks("on_interrupt")
+    notify_on_stop(plan, report.reason)
     if report.status == "interrupted":
         logger.info("Training was interrupted; the model can be used and trained further.")
-    return Outcome(
+    return RunResult(
         history=history,
         report=report,
-        kept=kept,
-        carried=carry(trainer, plan) if kept and error is None else None,
+        keep_weights=kept,
+        carried=make_carryover(trainer, plan) if kept and error is None else None,
         error=error,
     )
 
 
-def keep_cells(
-    plan: Plan,
+def place_cells(
+    plan: TrainingPlan,
     callbacks: Sequence[pl.Callback],
     rows: Rows[Any],
     options: TrainOptions,
@@ -314,31 +314,31 @@ def keep_cells(
     elif options.loader.num_workers:
         kept, plan.placement_reason = rows, "cells are taken ahead"
     elif device.type == "cpu":
-        kept = sparse_rows(plan.module, rows, options) or rows
+        kept = choose_sparse_rows(plan.module, rows, options) or rows
         plan.placement_reason = "the processor works there"
     else:
-        placement = place(rows, device, options.placement)
-        kept, plan.placed, plan.placement_reason = placement.rows, placement.where, placement.reason
+        placement = choose_placement(rows, device, options.placement)
+        kept, plan.placement, plan.placement_reason = placement.rows, placement.where, placement.reason
     for blocks in plan.blocks:
         blocks.rows = kept
-    plan.capture = choose_capture(options, callbacks, plan.module, steps, device, plan.placed)
+    plan.capture = choose_capture(options, callbacks, plan.module, steps, device, plan.placement)
     if plan.capture.wanted:
-        plan.recorded = RecordedSteps(plan, GraphRecorder(device), device)
+        plan.cuda_graph_step = CUDAGraphStep(plan, CUDAGraphCapturer(device), device)
 
 
-def known_plateau(options: PlateauOptions | None, module: Module[Any]) -> PlateauOptions | None:
+def canonical_plateau(options: PlateauOptions | None, module: Module[Any]) -> PlateauOptions | None:
     """Schedule with its metric as it is called here."""
     if options is None:
         return None
     known = [
-        *metric_names("train", module.extra_names),
-        *metric_names("validation", module.extra_names),
+        *metric_names("train", module.extra_metric_names),
+        *metric_names("validation", module.extra_metric_names),
     ]
-    return dataclasses.replace(options, metric=canonical(options.metric, known))
+    return dataclasses.replace(options, metric=canonical_name(options.metric, known))
 
 
-def starting(
-    plan: Plan, trainer: pl.Trainer, state: TrainingState | None, carried: Carried | None
+def resume_hook(
+    plan: TrainingPlan, trainer: pl.Trainer, state: TrainingState | None, carried: OptimizerCarryover | None
 ) -> Callable[[], None] | None:
     """What a plan does once its optimizers are there; None for a first run."""
     if state is not None:
@@ -349,33 +349,33 @@ def starting(
         advance_loops(trainer, state.n_epochs, state.n_steps)
 
         def go_on() -> None:
-            put_callbacks_back(trainer, state)
-            put_optimizers_back(trainer, state)
+            restore_callbacks(trainer, state)
+            restore_optimizers(trainer, state)
 
         return go_on
-    return None if carried is None else lambda: carried.put_back(trainer)
+    return None if carried is None else lambda: carried.restore(trainer)
 
 
 def run(
     trainer: pl.Trainer,
-    plan: Plan,
+    plan: TrainingPlan,
     callbacks: Sequence[pl.Callback],
     on_interrupt: str,
 ) -> BaseException | None:
     """Run Lightning's loop with its own random numbers; what ended it, if it is to be raised."""
     error: BaseException | None = None
-    keyboard = Interrupts(plan, trainer)
+    keyboard = SigintGuard(plan, trainer)
     with (
         quiet_lightning(),
-        sigint_kept(),
-        stoppable(plan, callbacks),
+        restore_sigint_handler(),
+        catch_stop_training(plan, callbacks),
         keyboard,
-        memory_kept(),
-        own_randomness(plan.seed, "training"),
+        retain_freed_memory(),
+        isolated_rng(plan.seed, "training"),
     ):
         try:
             # A plan that can be cut anew is asked for its blocks.
-            blocks: tuple[Any, ...] = () if isinstance(plan, ResizablePlan) else plan.blocks
+            blocks: tuple[Any, ...] = () if isinstance(plan, ResizableTrainingPlan) else plan.blocks
             trainer.fit(plan, *blocks)
             if not plan.started:
                 # A run that was complete already: its callbacks still bring back the best.
@@ -397,28 +397,28 @@ def run(
     return error
 
 
-def tell_end(plan: Plan, reason: str) -> None:
+def notify_on_stop(plan: TrainingPlan, reason: str) -> None:
     """Tell callbacks that the run has ended and its weights are final; none may spoil that."""
     try:
-        plan.emit("on_stop", reason=reason)
+        plan.call_callbacks("on_stop", reason=reason)
     except Exception as failure:
         logger.warning("A callback failed after training: %s: %s", type(failure).__name__, failure)
 
 
-def told_or_raised(plan: Plan) -> TrainingError | None:
+def nan_error_or_warning(plan: TrainingPlan) -> TrainingError | None:
     """Error of a run in which something was not finite; None where it left weights to keep."""
     restored = any(best.restored for best in plan.best.values())
-    if not restored and (plan.n_epochs_done < 2 or not is_finite(plan.module)):
-        return TrainingError(f"Training stopped: {plan.not_finite}. {ADVICE}")
+    if not restored and (plan.n_epochs_done < 2 or not weights_are_finite(plan.module)):
+        return TrainingError(f"Training stopped: {plan.nan_event}. {NAN_ADVICE}")
     which = "best" if restored else "last finite"
     warn(
-        f"Training stopped: {plan.not_finite}. The {which} weights are back. {ADVICE}",
+        f"Training stopped: {plan.nan_event}. The {which} weights are back. {NAN_ADVICE}",
         TrainingWarning,
     )
     return None
 
 
-def worth_keeping(trainer: pl.Trainer, plan: Plan, error: BaseException | None) -> bool:
+def should_keep_weights(trainer: pl.Trainer, plan: TrainingPlan, error: BaseException | None) -> bool:
     """Whether the weights that a run left are worth keeping.
 
     They are not where nothing was trained. After an error they are if the best were brought back,
@@ -431,46 +431,46 @@ def worth_keeping(trainer: pl.Trainer, plan: Plan, error: BaseException | None) 
         return True
     if any(best.restored for best in plan.best.values()):
         return True
-    if plan.not_finite is not None:
+    if plan.nan_event is not None:
         return False
     cut_off = plan.interrupted or is_terminated(error, trainer)
     learned = plan.n_epochs_done > 0 and plan.first_epoch == 0
-    return is_finite(plan.module) and (learned or cut_off)
+    return weights_are_finite(plan.module) and (learned or cut_off)
 
 
-def described(options: TrainOptions) -> dict[str, Any]:
+def resume_identity(options: TrainOptions) -> dict[str, Any]:
     """Options that a run cannot change when it goes on, as plain values."""
     loader = dataclasses.asdict(options.loader)
     # Blocks that are taken ahead are the same blocks.
     loader.pop("num_workers")
     return {
-        "optimizer": as_plain(dataclasses.asdict(options.optimizer)),
+        "optimizer": config_value(dataclasses.asdict(options.optimizer)),
         "loss_weights": dict(options.loss_weights),
-        "loader": as_plain(loader),
-        "kl_warmup": as_plain(dataclasses.asdict(options.warmup)),
-        "plateau": as_plain(dataclasses.asdict(options.plateau)) if options.plateau else None,
+        "loader": config_value(loader),
+        "kl_warmup": config_value(dataclasses.asdict(options.warmup)),
+        "plateau": config_value(dataclasses.asdict(options.plateau)) if options.plateau else None,
         "precision": str(options.trainer.get("precision", "32-true")),
     }
 
 
-def configuration(options: TrainOptions, seed: int, max_epochs: int) -> dict[str, Any]:
+def run_config(options: TrainOptions, seed: int, max_epochs: int) -> dict[str, Any]:
     """All options of a run, as plain values for people to read."""
-    values = as_plain(dataclasses.asdict(options))
+    values = config_value(dataclasses.asdict(options))
     return values | {"seed": seed, "max_epochs": max_epochs}
 
 
-def as_plain(value: Any) -> Any:
+def config_value(value: Any) -> Any:
     """Value as what JSON can hold; what it cannot hold by the name it has in the program."""
     if isinstance(value, Mapping):
-        return {str(k): as_plain(v) for k, v in value.items()}
+        return {str(k): config_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [as_plain(v) for v in value]
+        return [config_value(v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__qualname__", None) or type(value).__name__
 
 
-def blocks_of(
+def make_split_blocks(
     rows: Rows[Any],
     cells: NDArray[np.int64],
     loader: LoaderOptions,
@@ -483,7 +483,7 @@ def blocks_of(
     labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
     companions = None
     if labels is not None and len(labelled):
-        companions = Companions(
+        companions = LabelledSampler(
             labelled,
             labels[labelled],
             loader.batch_size,
@@ -501,7 +501,7 @@ def blocks_of(
         drop_last=loader.drop_last,
         smallest=smallest,
         prefetch=loader.num_workers,
-        companions=companions,
+        labelled_cells=companions,
     )
 
 
@@ -515,7 +515,7 @@ def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> 
     InvalidOptionError
         If every batch would be one cell and the network normalises over batches.
     """
-    still = set(module.kept.still)
+    still = set(module.frozen_weights.eval_modules)
     normalised = any(
         isinstance(part, torch.nn.BatchNorm1d) and name not in still
         for name, part in module.named_modules()
@@ -532,7 +532,7 @@ def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> 
             f"Expected batch_size to be at least 2{reason}; got {loader.batch_size}."
             f"{batch_norm_advice(module)}"
         )
-    return 1 if min(loader.batch_size, len(split.train)) == 1 else SMALLEST
+    return 1 if min(loader.batch_size, len(split.train)) == 1 else MIN_BATCH_SIZE
 
 
 def batch_norm_advice(module: Module[Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from cellvae.errors import FileFormatError, InvalidOptionError, did_you_mean
-from cellvae.train.plain_values import UNKNOWN, from_plain, scalar, to_plain
+from cellvae.train.plain_values import UNSERIALIZABLE, from_plain, to_number, to_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ class History(Mapping[str, pd.DataFrame]):
         self.objects: dict[str, dict[int, Any]] = {}
         self.notes: dict[str, Any] = {}
         self.columns: dict[str, None] = {}
-        self.places: dict[int, int] = {}
+        self.row_of_epoch: dict[int, int] = {}
         self.prefix = ""
         self.run = 0
 
@@ -80,7 +80,7 @@ class History(Mapping[str, pd.DataFrame]):
         """
         named = {self.prefix + name: float(value) for name, value in metrics.items()}
         self.columns.update(dict.fromkeys(named))
-        place = self.places.get(epoch)
+        place = self.row_of_epoch.get(epoch)
         if place is not None:
             self.rows[place].update(named)
             return
@@ -88,7 +88,7 @@ class History(Mapping[str, pd.DataFrame]):
             raise InvalidOptionError(
                 f"Expected an epoch after {self.epochs[-1]}, or one that was recorded; got {epoch}."
             )
-        self.places[epoch] = len(self.epochs)
+        self.row_of_epoch[epoch] = len(self.epochs)
         self.epochs.append(epoch)
         self.rows.append(named)
         self.runs.append(self.run)
@@ -111,12 +111,12 @@ class History(Mapping[str, pd.DataFrame]):
             If there is no such epoch. What belongs to the whole of the training goes to `notes`.
         """
         chosen = self.current_epoch if epoch is None else epoch
-        if chosen not in self.places:
+        if chosen not in self.row_of_epoch:
             raise InvalidOptionError(
                 f"Expected an epoch that was recorded, to add '{name}' to; got {chosen}. "
                 f"For what belongs to no epoch: history.notes['{name}'] = ..."
             )
-        number = scalar(value)
+        number = to_number(value)
         if number is not None:
             self.add(chosen, {name: number})
         else:
@@ -140,7 +140,7 @@ class History(Mapping[str, pd.DataFrame]):
         """Forget this epoch and all that follow it."""
         keep = next((i for i, each in enumerate(self.epochs) if each >= epoch), len(self.epochs))
         for each in self.epochs[keep:]:
-            del self.places[each]
+            del self.row_of_epoch[each]
         del self.epochs[keep:], self.rows[keep:], self.runs[keep:]
         self.columns = dict.fromkeys(name for row in self.rows for name in row)
         for values in self.objects.values():
@@ -201,7 +201,7 @@ class History(Mapping[str, pd.DataFrame]):
             raise KeyError(f"No value of '{name}' was recorded.")
         return values[-1]
 
-    def last(self, name: str) -> float | None:
+    def last_numeric(self, name: str) -> float | None:
         """Last value of a metric in the table; None if it was never measured."""
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
@@ -252,7 +252,7 @@ class History(Mapping[str, pd.DataFrame]):
         other = History()
         other.epochs, other.runs = list(self.epochs), list(self.runs)
         other.rows = [dict(row) for row in self.rows]
-        other.columns, other.places = dict(self.columns), dict(self.places)
+        other.columns, other.row_of_epoch = dict(self.columns), dict(self.row_of_epoch)
         other.objects = {name: dict(values) for name, values in self.objects.items()}
         other.notes, other.run = copy.deepcopy(self.notes), self.run
         return other
@@ -274,7 +274,7 @@ class History(Mapping[str, pd.DataFrame]):
             name: {
                 str(epoch): found
                 for epoch, value in values.items()
-                if (found := to_plain(value)) is not UNKNOWN
+                if (found := to_plain(value)) is not UNSERIALIZABLE
             }
             for name, values in self.objects.items()
         }
@@ -284,7 +284,7 @@ class History(Mapping[str, pd.DataFrame]):
             "metrics": columns,
             "runs": list(self.runs),
             "objects": {name: values for name, values in objects.items() if values},
-            "notes": {name: value for name, value in notes.items() if value is not UNKNOWN},
+            "notes": {name: value for name, value in notes.items() if value is not UNSERIALIZABLE},
         }
 
     @classmethod

@@ -12,33 +12,33 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cellvae.contracts import Module
-from cellvae.kept import Part
+from cellvae.kept import WeightSlice
 
 
 @contextmanager
-def keeping(module: Module[Any]) -> Iterator[None]:
+def restore_frozen_after_step(module: Module[Any]) -> Iterator[None]:
     """Leave what `module.kept` says as it is, whatever optimizer and callbacks do meanwhile.
 
     Gradients of what stays are zero, so it has no share in their norm. It is put back after each
     step, since weight decay moves what has no gradient too, and at the end.
     """
-    kept = module.kept
+    kept = module.frozen_weights
     if not kept:
         yield
         return
     everything = [tensor.clone() for tensor in kept.tensors(module)]
     parameters = dict(module.named_parameters())
-    parts = [(parameters[name], part) for name, part in kept.parts.items()]
-    before = [[view.clone() for view in part.of(p.detach())] for p, part in parts]
+    parts = [(parameters[name], part) for name, part in kept.slices.items()]
+    before = [[view.clone() for view in part.select(p.detach())] for p, part in parts]
 
-    def without_gradient(part: Part, parameter: Tensor) -> None:
+    def without_gradient(part: WeightSlice, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        for view in part.of(parameter.grad):
+        for view in part.select(parameter.grad):
             view.zero_()
 
     def put_back(*_: object) -> None:
         for own, (parameter, part) in zip(before, parts, strict=True):
-            for i, view in enumerate(part.of(parameter.detach())):
+            for i, view in enumerate(part.select(parameter.detach())):
                 own[i] = own[i].to(view.device)
                 view.copy_(own[i])
 

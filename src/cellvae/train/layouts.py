@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def match_layouts(optimizer: torch.optim.Optimizer) -> None:
+def align_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     """Give what an optimizer remembers of its weights the layout that these have in memory.
 
     Fused optimizers go through both in the order of the memory.

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
 from cellvae.errors import InvalidOptionError, TrainingError
-from cellvae.options import checked
-from cellvae.seeds import own_randomness
+from cellvae.options import check_value
+from cellvae.seeds import isolated_rng
 from cellvae.train.options import OptimizerOptions
-from cellvae.train.trial import Trial, endless_blocks
+from cellvae.train.trial import DryRun, cycle_blocks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Growth = Literal["exponential", "linear"]
 
-FEWEST = 10
+MIN_STEPS = 10
 """Losses that a search needs."""
-MEMORY = 0.9
+SMOOTHING = 0.9
 """Share of the past in the smoothed loss."""
 
 
@@ -118,14 +118,14 @@ def find_learning_rate(
     TrainingError
         If there were too few losses, or the loss never fell.
     """
-    checked("mode", mode, Growth)
-    check_range_of_rates(min_lr, max_lr, num_steps, early_stop_threshold)
-    rates = grown(min_lr, max_lr, num_steps, mode)
+    check_value("mode", mode, Growth)
+    check_search_arguments(min_lr, max_lr, num_steps, early_stop_threshold)
+    rates = learning_rates(min_lr, max_lr, num_steps, mode)
     losses: list[float] = []
     stopped = False
-    with own_randomness(seed, "learning rate search"), torch.enable_grad():
-        trial = Trial(module, optimizer or OptimizerOptions(), kl_weight=kl_weight, device=device)
-        blocks = endless_blocks(rows, cells, batch_size=batch_size, seed=seed)
+    with isolated_rng(seed, "learning rate search"), torch.enable_grad():
+        trial = DryRun(module, optimizer or OptimizerOptions(), kl_weight=kl_weight, device=device)
+        blocks = cycle_blocks(rows, cells, batch_size=batch_size, seed=seed)
         for rate, block in zip(rates, islice(blocks, num_steps), strict=True):
             loss = float(trial.step(block, rate))
             if not math.isfinite(loss) or has_exploded([*losses, loss], early_stop_threshold):
@@ -133,12 +133,12 @@ def find_learning_rate(
                 break
             losses.append(loss)
     tried = rates[: len(losses)]
-    averages = smoothed(losses)
+    averages = debiased_ema(losses)
     found = LearningRateSearch(
         lrs=tuple(tried),
         losses=tuple(losses),
         smoothed=tuple(averages),
-        suggestion=steepest(tried, averages),
+        suggestion=steepest_descent(tried, averages),
         stopped_early=stopped,
     )
     if plot is not None:
@@ -146,7 +146,7 @@ def find_learning_rate(
     return found
 
 
-def check_range_of_rates(
+def check_search_arguments(
     min_lr: float, max_lr: float, num_steps: int, threshold: float | None
 ) -> None:
     """Check the numbers of a search.
@@ -160,27 +160,27 @@ def check_range_of_rates(
         raise InvalidOptionError(
             f"Expected 0 < min_lr < max_lr; got min_lr={min_lr:g} and max_lr={max_lr:g}."
         )
-    if num_steps < FEWEST:
-        raise InvalidOptionError(f"Expected num_steps to be at least {FEWEST}; got {num_steps}.")
+    if num_steps < MIN_STEPS:
+        raise InvalidOptionError(f"Expected num_steps to be at least {MIN_STEPS}; got {num_steps}.")
     if threshold is not None and not threshold > 1:
         raise InvalidOptionError(
             f"Expected early_stop_threshold to be above 1, or None; got {threshold:g}."
         )
 
 
-def grown(min_lr: float, max_lr: float, num_steps: int, mode: Growth) -> list[float]:
+def learning_rates(min_lr: float, max_lr: float, num_steps: int, mode: Growth) -> list[float]:
     """Learning rates from the first to the last."""
     if mode == "linear":
         return np.linspace(min_lr, max_lr, num_steps).tolist()
     return np.geomspace(min_lr, max_lr, num_steps).tolist()
 
 
-def smoothed(losses: Sequence[float]) -> list[float]:
+def debiased_ema(losses: Sequence[float]) -> list[float]:
     """Average of each loss and those before it, with weights that fade; the first counts fully."""
     average, averages = 0.0, []
     for i, loss in enumerate(losses):
-        average = MEMORY * average + (1 - MEMORY) * loss
-        averages.append(average / (1 - MEMORY ** (i + 1)))
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        averages.append(average / (1 - SMOOTHING ** (i + 1)))
     return averages
 
 
@@ -188,12 +188,12 @@ def has_exploded(losses: Sequence[float], threshold: float | None) -> bool:
     """Whether the smoothed loss has grown too far above its smallest value; it may be negative."""
     if threshold is None:
         return False
-    averages = smoothed(losses)
+    averages = debiased_ema(losses)
     best = min(averages)
     return averages[-1] > best + (threshold - 1) * abs(best)
 
 
-def steepest(rates: Sequence[float], averages: Sequence[float]) -> float:
+def steepest_descent(rates: Sequence[float], averages: Sequence[float]) -> float:
     """Rate at which the smoothed loss falls most steeply over the logarithm of the rate.
 
     Raises
@@ -201,9 +201,9 @@ def steepest(rates: Sequence[float], averages: Sequence[float]) -> float:
     TrainingError
         If there are too few losses, or it never falls.
     """
-    if len(rates) < FEWEST:
+    if len(rates) < MIN_STEPS:
         raise TrainingError(
-            f"Expected at least {FEWEST} finite losses to suggest a learning rate; got "
+            f"Expected at least {MIN_STEPS} finite losses to suggest a learning rate; got "
             f"{len(rates)} before the loss grew too much. Lower min_lr, raise num_steps, or give "
             "early_stop_threshold=None."
         )

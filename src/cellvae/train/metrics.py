@@ -13,7 +13,7 @@ from cellvae.messages import warn
 Split = Literal["train", "validation"]
 Mode = Literal["min", "max"]
 
-PARTS = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
+LOSS_PARTS = ("elbo", "reconstruction_loss", "kl_local", "kl_global")
 LOWER_IS_BETTER = (
     *("loss", "elbo", "kl", "kld", "reconstruction", "perplexity", "error", "mmd", "nll"),
     *("mse", "rmse", "mae", "bce", "divergence", "discrepancy", "deviance", "brier", "bouldin"),
@@ -33,7 +33,7 @@ AGGREGATES = ("total", "batch correction", "bio conservation")
 """Means of scores, all of which improve by rising, as scib-metrics and `ScibCallback` call them."""
 
 # What a split is called in the names of other packages.
-SPLIT_WORDS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+SPLIT_NAMES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {
         "train": ("train", "training"),
         "validation": ("validation", "val", "valid", "eval"),
@@ -45,13 +45,13 @@ SPLIT_WORDS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 def metric_names(split: Split, extra: Collection[str] = ()) -> list[str]:
     """Names of everything that a plan measures on one split."""
     return [
-        *(f"{part}_{split}" for part in PARTS),
+        *(f"{part}_{split}" for part in LOSS_PARTS),
         f"{split}_loss",
         *(f"{split}_{name}" for name in extra),
     ]
 
 
-def words_of(name: str) -> list[str]:
+def name_tokens(name: str) -> list[str]:
     """Words of the name of a metric, in lower case and without a count: `recall@20` is `recall`."""
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
@@ -62,7 +62,7 @@ def is_validation(name: str) -> bool:
     return "validation" in words or "val" in words
 
 
-def direction_of(name: str) -> Mode | None:
+def metric_direction(name: str) -> Mode | None:
     """Direction in which a metric improves, by the words of its name; None if they do not tell.
 
     Whole words count, never a part of one. The last that is known decides, so that an
@@ -70,23 +70,23 @@ def direction_of(name: str) -> Mode | None:
     """
     if name.lower().rpartition("/")[2] in AGGREGATES:
         return "max"
-    words = words_of(name)
+    words = name_tokens(name)
     if not words or words[-1] == "weight":
         return None
-    found = [(word, DIRECTIONS[key]) for word in words if (key := known_form(word)) is not None]
+    found = [(word, DIRECTIONS[key]) for word in words if (key := token_in_table(word)) is not None]
     if not found:
         return "max" if "score" in words or "scores" in words else None
     word, direction = found[-1]
     return "min" if word == "likelihood" and {"negative", "neg"} & set(words) else direction
 
 
-def known_form(word: str) -> str | None:
+def token_in_table(word: str) -> str | None:
     """Form in which the table has a word: as it is, without its count, or without its plural s."""
     forms = (word, word.rstrip("0123456789"), word.removesuffix("s"), word.removesuffix("es"))
     return next((form for form in forms if form in DIRECTIONS), None)
 
 
-def better(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
+def metric_mode(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
     """Direction in which a metric improves.
 
     Raises
@@ -96,7 +96,7 @@ def better(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
     """
     if mode not in ("min", "max", "auto"):
         raise InvalidOptionError(f"Expected mode to be 'min', 'max' or 'auto'; got {mode!r}.")
-    direction = direction_of(name) if mode == "auto" else mode
+    direction = metric_direction(name) if mode == "auto" else mode
     if direction is None:
         raise InvalidOptionError(
             f"Whether a higher or a lower '{name}' is better is not known here. "
@@ -105,7 +105,7 @@ def better(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
     return direction
 
 
-def canonical(name: str, known: Collection[str]) -> str:
+def canonical_name(name: str, known: Collection[str]) -> str:
     """Name under which a metric is known, where only the place or spelling of its split differs.
 
     `validation_elbo` and `elbo_val` are `elbo_validation`, `val_loss` is `validation_loss`, and
@@ -117,7 +117,7 @@ def canonical(name: str, known: Collection[str]) -> str:
     first, _, after = stem.partition("_")
     before, _, last = stem.rpartition("_")
     candidates = [stem]
-    for split, spellings in SPLIT_WORDS.items():
+    for split, spellings in SPLIT_NAMES.items():
         for word, rest in ((first, after), (last, before)):
             if word in spellings and rest:
                 every = (split, *spellings)
@@ -135,7 +135,7 @@ def check_monitor(name: str, known: Collection[str], *, more_may_come: bool = Fa
     """
     if name in known:
         return
-    other = canonical(name, known)
+    other = canonical_name(name, known)
     close = f" Did you mean '{other}'?" if other in known else did_you_mean(name, known)
     if more_may_come and not close:
         return

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from cellvae.contracts import to_device
 from cellvae.data.blocks import EpochBlocks
 from cellvae.data.orders import epoch_order
-from cellvae.errors import named
-from cellvae.seeds import own_randomness
-from cellvae.train.plan import Plan
+from cellvae.errors import quote_names
+from cellvae.seeds import isolated_rng
+from cellvae.train.plan import TrainingPlan
 
 # Cells and parameters that are named at most.
-MOST_NAMED = 5
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +58,32 @@ class NaNEvent:
         }[self.quantity]
         text = f"{what} in epoch {self.epoch} (batch {self.batch})"
         if self.parameters:
-            text += f", parameters {named(self.parameters, MOST_NAMED)}"
+            text += f", parameters {quote_names(self.parameters, MAX_NAMED)}"
         if self.cells:
-            text += f", cells {named(self.cells, MOST_NAMED)}"
+            text += f", cells {quote_names(self.cells, MAX_NAMED)}"
         if self.part:
             text += f", first in {self.part}"
         return text
 
 
-def find_cause(
-    plan: Plan, loader: Any, batch: int, *, from_loss: bool, gradients: Sequence[str]
+def find_nan_cause(
+    plan: TrainingPlan, loader: Any, batch: int, *, from_loss: bool, gradients: Sequence[str]
 ) -> NaNEvent:
     """Event of a batch, its cells found by computing their losses once more."""
     weights = [n for n, p in plan.module.named_parameters() if not torch.isfinite(p).all()]
     quantity = "weight" if weights else "loss" if from_loss else "gradient"
-    cells, part = culprits(plan, loader, batch)
+    cells, part = offending_cells(plan, loader, batch)
     return NaNEvent(
         quantity=quantity,
         epoch=plan.epoch,
         batch=batch,
-        parameters=tuple(weights or ([] if from_loss else gradients))[: 4 * MOST_NAMED],
+        parameters=tuple(weights or ([] if from_loss else gradients))[: 4 * MAX_NAMED],
         part=part,
         cells=cells,
     )
 
 
-def culprits(plan: Plan, loader: Any, batch: int) -> tuple[tuple[str, ...], str | None]:
+def offending_cells(plan: TrainingPlan, loader: Any, batch: int) -> tuple[tuple[str, ...], str | None]:
     """Cells of a batch whose own loss is not finite, and the first part of the network to say so.
 
     The network is in eval mode, where cells do not mix.
@@ -91,20 +91,20 @@ def culprits(plan: Plan, loader: Any, batch: int) -> tuple[tuple[str, ...], str 
     if not isinstance(loader, EpochBlocks):
         return (), None
     order = epoch_order(loader.cells, loader.seed, loader.epoch, loader.shuffle)
-    steps = [cells for block in loader.blocks_of(order) for cells in block]
+    steps = [cells for block in loader.shard_blocks(order) for cells in block]
     if batch >= len(steps):
         return (), None
     numbers = steps[batch]
     states = [(part, part.training) for part in plan.module.modules()]
     found: list[str] = []
     hooks = [
-        part.register_forward_hook(watcher(name, found))
+        part.register_forward_hook(nan_output_hook(name, found))
         for name, part in plan.module.named_modules()
         if name and not list(part.children())
     ]
     plan.module.eval()
     try:
-        with torch.no_grad(), own_randomness(plan.seed, "nan"):
+        with torch.no_grad(), isolated_rng(plan.seed, "nan"):
             loss = plan.module.loss(
                 to_device(loader.rows.take(numbers), plan.device), plan.kl_weight
             )
@@ -115,13 +115,13 @@ def culprits(plan: Plan, loader: Any, batch: int) -> tuple[tuple[str, ...], str 
             hook.remove()
         for part, training in states:
             part.training = training
-    bad = ~torch.isfinite(loss.reconstruction + loss.kl).cpu()
-    wrong = numbers[bad.nonzero().reshape(-1)][: 4 * MOST_NAMED].numpy()
+    bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
+    wrong = numbers[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
     names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]
     return tuple(names), found[0] if found else None
 
 
-def watcher(name: str, found: list[str]) -> Any:
+def nan_output_hook(name: str, found: list[str]) -> Any:
     """Hook that notes the name of a part whose output is not finite."""
 
     def hook(part: nn.Module, inputs: Any, output: Any) -> None:

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.metrics import better
+from cellvae.train.metrics import metric_mode
 from cellvae.train.options import OptimizerOptions, PlateauOptions
 
-USUAL = ("cpu", torch.float32, torch.float32, torch.strided)
+OPTIMIZER_DEFAULTS = ("cpu", torch.float32, torch.float32, torch.strided)
 """Device of weights, types of weights and gradients, layout of gradients."""
 
 
-class AsLaidOut(torch.optim.Optimizer):
+class ColumnMajorOptimizer(torch.optim.Optimizer):
     """Optimizer that goes through weights and gradients in the order of the weights' memory.
 
     Torch's fused kernels for a CPU take for granted that all have the same layout (results are
@@ -50,10 +50,10 @@ class AsLaidOut(torch.optim.Optimizer):
         # A scaler of gradients in half precision leaves its factor with the optimizer.
         scaled = any(getattr(self, name, None) is not None for name in ("grad_scale", "found_inf"))
         plain = closure is None and self.kernel is not None and not scaled
-        lists = [self.lists_of(group) for group in self.param_groups] if plain else [None]
+        lists = [self.group_tensors(group) for group in self.param_groups] if plain else [None]
         if any(of_group is None for of_group in lists):
             # Torch has hooks called around the step of every class: around this one is enough.
-            usual: Any = super(AsLaidOut, type(self)).step
+            usual: Any = super(ColumnMajorOptimizer, type(self)).step
             return (usual.__wrapped__ if hasattr(usual, "hooked") else usual)(self, closure)
         for group, of_group in zip(self.param_groups, lists, strict=True):
             if of_group is not None and of_group[0]:
@@ -82,7 +82,7 @@ class AsLaidOut(torch.optim.Optimizer):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def lists_of(self, group: Any) -> tuple[list[Tensor], ...] | None:
+    def group_tensors(self, group: Any) -> tuple[list[Tensor], ...] | None:
         """Weights, gradients, means, squares and steps; None where torch has more to look after."""
         unusual = group["amsgrad"] or group["differentiable"] or group["capturable"]
         if unusual or not group["fused"] or isinstance(group["lr"], Tensor):
@@ -93,7 +93,7 @@ class AsLaidOut(torch.optim.Optimizer):
             if gradient is None:
                 continue
             kind = (parameter.device.type, parameter.dtype, gradient.dtype, gradient.layout)
-            if not state or kind != USUAL:
+            if not state or kind != OPTIMIZER_DEFAULTS:
                 return None
             found = (parameter, gradient, state["exp_avg"], state["exp_avg_sq"])
             if any(part.stride() != parameter.stride() for part in found[1:]):
@@ -105,13 +105,13 @@ class AsLaidOut(torch.optim.Optimizer):
         return lists
 
 
-class Adam(AsLaidOut, torch.optim.Adam):
+class Adam(ColumnMajorOptimizer, torch.optim.Adam):
     """Adam of any layout of the weights."""
 
     kernel = getattr(torch, "_fused_adam_", None)
 
 
-class AdamW(AsLaidOut, torch.optim.AdamW):
+class AdamW(ColumnMajorOptimizer, torch.optim.AdamW):
     """AdamW of any layout of the weights."""
 
     kernel = getattr(torch, "_fused_adamw_", None)
@@ -157,7 +157,7 @@ def make_plateau(optimizer: torch.optim.Optimizer, options: PlateauOptions) -> R
     """Schedule that lowers the learning rate when its metric stops improving."""
     return ReduceLROnPlateau(
         optimizer,
-        mode=better(options.metric, "auto"),
+        mode=metric_mode(options.metric, "auto"),
         factor=options.factor,
         patience=options.patience,
         threshold=options.threshold,

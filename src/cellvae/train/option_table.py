@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cellvae.train.arguments import (
-    EARLY_STOPPING_WORDS,
-    LABEL_WORDS,
-    OPTIMIZER_WORDS,
-    PLATEAU_WORDS,
-    PROGRESS_WORDS,
-    RUN_WORDS,
-    SPLIT_WORDS,
-    WARMUP_WORDS,
+    EARLY_STOPPING_KWARGS,
+    LABEL_KWARGS,
+    OPTIMIZER_KWARGS,
+    PLATEAU_KWARGS,
+    PROGRESS_KWARGS,
+    RUN_KWARGS,
+    SPLIT_KWARGS,
+    WARMUP_KWARGS,
 )
 from cellvae.train.options import (
     CompileOptions,
@@ -77,26 +77,26 @@ def train_words(
         Whether the model learns from labels, and so has `n_samples_per_label`.
     """
     rows = [
-        *field_words("train", "training", TrainOptions, {word: word for word in RUN_WORDS}),
-        *field_words("train", "training", SplitOptions, {word: word for word in SPLIT_WORDS[:3]}),
+        *field_words("train", "training", TrainOptions, {word: word for word in RUN_KWARGS}),
+        *field_words("train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}),
         *field_words("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
         *field_words("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
         *field_words("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
-        *field_words("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_WORDS}),
-        *field_words("plan_kwargs", "optimizer", WarmupOptions, WARMUP_WORDS),
+        *field_words("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_KWARGS}),
+        *field_words("plan_kwargs", "optimizer", WarmupOptions, WARMUP_KWARGS),
         *switches(),
-        *field_words("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_WORDS),
+        *field_words("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_KWARGS),
         *field_words("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
         *field_words(
             "train", "training", TrainOptions, {"checkpointing_monitor": "checkpoint_monitor"}
         ),
         *field_words("plan_kwargs", "optimizer", CompileOptions, {"compile": "enabled"}),
-        *field_words("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_WORDS),
-        *field_words("train", "progress", ProgressOptions, PROGRESS_WORDS),
+        *field_words("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_KWARGS),
+        *field_words("train", "progress", ProgressOptions, PROGRESS_KWARGS),
     ]
     if learns_labels:
         rows += field_words(
-            "train", "training", LoaderOptions, {word: word for word in LABEL_WORDS}
+            "train", "training", LoaderOptions, {word: word for word in LABEL_KWARGS}
         )
     rows += [
         TrainWord(

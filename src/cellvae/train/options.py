@@ -324,7 +324,7 @@ class TrainOptions(Options):
     resume: bool | str | Path | None = None
     run_dir: str | Path | None = None
     reset: bool = False
-    without: tuple[str, ...] = ()
+    disabled_callbacks: tuple[str, ...] = ()
     checkpoint_monitor: str | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     loader: LoaderOptions = field(default_factory=LoaderOptions)

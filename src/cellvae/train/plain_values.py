@@ -11,11 +11,11 @@ from torch import Tensor
 
 # Key that marks an array; no user has it by chance.
 ARRAY = "__array__"
-UNKNOWN = object()
+UNSERIALIZABLE = object()
 """What stands for a value that JSON cannot hold."""
 
 
-def scalar(value: Any) -> float | None:
+def to_number(value: Any) -> float | None:
     """Value as a number; None if it is none."""
     if isinstance(value, numbers.Real):
         return float(value)
@@ -30,21 +30,21 @@ def to_plain(value: Any) -> Any:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
-            return UNKNOWN
+            return UNSERIALIZABLE
         return {ARRAY: value.ravel().tolist(), "type": value.dtype.name, "shape": [*value.shape]}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return together({str(k): to_plain(v) for k, v in value.items()})
+        return collect_plain({str(k): to_plain(v) for k, v in value.items()})
     if isinstance(value, list | tuple):
-        return together([to_plain(v) for v in value])
-    return value if value is None or type(value) in (bool, int, float, str) else UNKNOWN
+        return collect_plain([to_plain(v) for v in value])
+    return value if value is None or type(value) in (bool, int, float, str) else UNSERIALIZABLE
 
 
-def together(values: Any) -> Any:
+def collect_plain(values: Any) -> Any:
     """A collection, or `UNKNOWN` if one of its values is."""
     parts = values.values() if isinstance(values, dict) else values
-    return UNKNOWN if any(part is UNKNOWN for part in parts) else values
+    return UNSERIALIZABLE if any(part is UNSERIALIZABLE for part in parts) else values
 
 
 def from_plain(value: Any) -> Any:

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cellvae.contracts import Block, Loss, Module, Rows, to_device
+from cellvae.contracts import StepBlock, Loss, Module, Rows, to_device
 from cellvae.data.blocks import EpochBlocks
 from cellvae.data.cell_values import CellValues
 from cellvae.data.split import Split
 from cellvae.errors import TrainingError
-from cellvae.seeds import derive, own_randomness
+from cellvae.seeds import derive_seed, isolated_rng
 from cellvae.train.history import History
-from cellvae.train.layouts import match_layouts
-from cellvae.train.metrics import canonical, is_validation, metric_names, warn_never_measured
+from cellvae.train.layouts import align_optimizer_state
+from cellvae.train.metrics import canonical_name, is_validation, metric_names, warn_never_measured
 from cellvae.train.optimizers import make_optimizer, make_plateau
 from cellvae.train.options import CompileOptions, OptimizerOptions, PlateauOptions
 from cellvae.train.report import TrainingReport
-from cellvae.train.steps import Capture, StepsPerBlock
-from cellvae.train.tally import Tally
+from cellvae.train.steps import CaptureDecision, StepsPerBlock
+from cellvae.train.tally import LossSums
 from cellvae.train.warmup import KLWarmup
 
 # Precisions of Lightning in which weights and cells are of another type than usual.
@@ -70,10 +70,10 @@ class ModelFiles(Protocol):
         ...
 
 
-class MakesSteps(Protocol):
+class StepRunner(Protocol):
     """What makes a step in another way than asking for all of it anew."""
 
-    def make(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
+    def run_step(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
         """Make one step."""
         ...
 
@@ -84,7 +84,7 @@ class MakesSteps(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
+class BestEpoch:
     """The epoch that a callback found best."""
 
     monitor: str
@@ -94,7 +94,7 @@ class Best:
     restored: bool = False
 
 
-class Plan(pl.LightningModule):
+class TrainingPlan(pl.LightningModule):
     """Training of one module: loss, optimizer, KL weight and metrics, for any Lightning trainer.
 
     Each Lightning batch is a :class:`~cellvae.contracts.Block` of one optimizer step, which
@@ -166,43 +166,43 @@ class Plan(pl.LightningModule):
         self.batch_size = batch_size
         self.log_steps = log_steps
         self.files = files
-        self.best: dict[str, Best] = {}
+        self.best: dict[str, BestEpoch] = {}
         self.run_id = run_id
         self.identity = dict(identity or {})
         self.cell_values = dict(cell_values or {})
         self.run_config = dict(run_config or {})
-        self.not_finite: str | None = None
+        self.nan_event: str | None = None
         self.stop_reason: str | None = None
         self.status: str = "running"
         self.interrupted = False
-        self.stops_at_nan = False
-        self.started = self.is_extra = False
+        self.stop_at_nan = False
+        self.started = self.has_extra_epoch = False
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.steps = StepsPerBlock(number=1, reason="")
-        self.capture = Capture(wanted=False, reason="")
-        self.placed: Literal["device", "memory"] = "memory"
+        self.capture = CaptureDecision(wanted=False, reason="")
+        self.placement: Literal["device", "memory"] = "memory"
         self.placement_reason = ""
-        self.recorded: MakesSteps | None = None
+        self.cuda_graph_step: StepRunner | None = None
         self.step_of_epoch = 0
-        self.began = time.monotonic()
+        self.start_time = time.monotonic()
         self.earlier_seconds = self.data_seconds = 0.0
-        self.kept = False
+        self.frozen_weights = False
         self.report: TrainingReport | None = None
         self.on_start: Callable[[], None] | None = None
-        self.logged_in: dict[str, int] = {}
+        self.epoch_logged: dict[str, int] = {}
         self.n_cells_seen = self.n_cells_before = 0
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
         # What all cells share is learned from the training cells; others bear as much of it.
         n_sharing = None if split is None else len(split.train)
-        self.train_tally = Tally("train", module.measures, n_sharing)
-        self.validation_tally = Tally("validation", module.measures, n_sharing)
+        self.train_loss_sums = LossSums("train", module.metrics_from_sums, n_sharing)
+        self.validation_loss_sums = LossSums("validation", module.metrics_from_sums, n_sharing)
         self.validation_noise = ExitStack()
         self.loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:
             self.loss = torch.compile(module.loss, **compiling.arguments)
         self.register_buffer(
-            "kl_weight", torch.tensor(warmup.at(self.first_epoch, first_step)), persistent=False
+            "kl_weight", torch.tensor(warmup.weight_at(self.first_epoch, first_step)), persistent=False
         )
         self.kl_weight: Float[Tensor, ""]
 
@@ -236,12 +236,12 @@ class Plan(pl.LightningModule):
     @property
     def seconds(self) -> float:
         """Wall time of the run so far, before an interruption too."""
-        return self.earlier_seconds + time.monotonic() - self.began
+        return self.earlier_seconds + time.monotonic() - self.start_time
 
     @property
     def known_metrics(self) -> list[str]:
         """Names of all metrics that the plan measures."""
-        extra = self.module.extra_names
+        extra = self.module.extra_metric_names
         return [*metric_names("train", extra), *metric_names("validation", extra), "kl_weight"]
 
     def configure_optimizers(self) -> Any:
@@ -275,8 +275,8 @@ class Plan(pl.LightningModule):
                 warn_never_measured(self.plateau_options.metric, self.trainer.callback_metrics)
 
     def transfer_batch_to_device(
-        self, batch: Block, device: torch.device, dataloader_idx: int
-    ) -> Block:
+        self, batch: StepBlock, device: torch.device, dataloader_idx: int
+    ) -> StepBlock:
         """Leave the block where its rows are; what is taken from it is moved."""
         return batch
 
@@ -287,20 +287,20 @@ class Plan(pl.LightningModule):
             return self.blocks[0].n_steps
         return int(self.trainer.num_training_batches)
 
-    def use_blocks(self, steps: StepsPerBlock) -> None:
+    def set_steps_per_block(self, steps: StepsPerBlock) -> None:
         """Make steps by itself where a block has several; Lightning makes single ones."""
         self.steps = steps
         self.automatic_optimization = steps.number == 1
 
-    def only_step(self, block: Block) -> Loss:
+    def single_step_loss(self, block: StepBlock) -> Loss:
         """Loss of the one step of a block."""
         if block.steps.shape[0] != 1:
             raise TrainingError(
                 f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
             )
-        return self.loss_of(block.rows, block.steps[0])
+        return self.compute_loss(block.rows, block.steps[0])
 
-    def loss_of(self, rows: Rows[Any], cells: Tensor) -> Loss:
+    def compute_loss(self, rows: Rows[Any], cells: Tensor) -> Loss:
         """Loss of some cells."""
         begin = time.perf_counter()
         batch = to_device(rows.take(cells), self.device)
@@ -315,7 +315,7 @@ class Plan(pl.LightningModule):
             blocks.shard(self.global_rank, self.trainer.world_size)
 
     @property
-    def own_stream(self) -> tuple[int, ...]:
+    def rng_stream(self) -> tuple[int, ...]:
         """What the random numbers of this process follow from, beside seed and epoch."""
         return (self.global_rank,) if self.trainer.world_size > 1 else ()
 
@@ -324,7 +324,7 @@ class Plan(pl.LightningModule):
         if self.on_start is not None:
             self.on_start()
         for optimizer in self.trainer.optimizers:
-            match_layouts(optimizer)
+            align_optimizer_state(optimizer)
 
     def on_train_start(self) -> None:
         """Note that there is something to train; forget what a search before it has left."""
@@ -335,27 +335,27 @@ class Plan(pl.LightningModule):
 
     def log(self, name: str, value: Any, *arguments: Any, **words: Any) -> None:
         """Log a metric as Lightning does, and note that its value is new."""
-        self.logged_in[name] = self.epoch
+        self.epoch_logged[name] = self.epoch
         super().log(name, value, *arguments, **words)
 
     def is_fresh(self, name: str) -> bool:
         """Whether a metric has a value of this epoch; None of an earlier one is taken for new."""
-        if self.is_extra:
+        if self.has_extra_epoch:
             return False
-        if name in self.logged_in:
-            return self.logged_in[name] == self.epoch
+        if name in self.epoch_logged:
+            return self.epoch_logged[name] == self.epoch
         return self.validated or not is_validation(name)
 
     def new_value(self, name: str) -> float | None:
         """Value of a metric that was measured in this epoch, in any spelling; None otherwise."""
         metrics = self.trainer.callback_metrics
-        name = canonical(name, metrics)
+        name = canonical_name(name, metrics)
         return float(metrics[name]) if name in metrics and self.is_fresh(name) else None
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's own stream of random numbers and set its KL weight."""
-        torch.manual_seed(derive(self.seed, "epoch", self.epoch, *self.own_stream))
-        self.train_tally.clear()
+        torch.manual_seed(derive_seed(self.seed, "epoch", self.epoch, *self.rng_stream))
+        self.train_loss_sums.clear()
         self.step_of_epoch = 0
         self.validated = self.train_logged = False
         self.set_kl_weight()
@@ -364,75 +364,75 @@ class Plan(pl.LightningModule):
             loader.set_epoch(self.epoch)
         # Lightning's weight averaging goes through the cells once more, for the statistics of
         # batch normalisation alone; its flag is gone when this epoch ends.
-        self.is_extra = bool(getattr(self.trainer.fit_loop, "_skip_backward", False))
-        if self.is_extra:
+        self.has_extra_epoch = bool(getattr(self.trainer.fit_loop, "_skip_backward", False))
+        if self.has_extra_epoch:
             for parameter in self.parameters():
                 parameter.grad = None
 
     def set_kl_weight(self) -> None:
         """Give the KL term its weight for this epoch and step, counted over all runs."""
-        self.kl_weight.fill_(self.warmup.at(self.epoch, self.first_step + self.global_step))
+        self.kl_weight.fill_(self.warmup.weight_at(self.epoch, self.first_step + self.global_step))
 
-    def training_step(self, batch: Block, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: StepBlock, batch_idx: int) -> Tensor | None:
         """Loss of one step, to be minimised; None where the steps of a block have been made."""
         if not self.automatic_optimization:
-            self.make_steps(batch)
+            self.run_block(batch)
             objective = None
         else:
-            self.follow_warmup()
-            loss = self.only_step(batch)
-            objective = self.counted(loss)
+            self.update_kl_weight()
+            loss = self.single_step_loss(batch)
+            objective = self.add_to_metrics(loss)
             self.log_step(loss)
         if self.trainer.is_last_batch:
             self.train_logged = True
-            self.log_tally(self.train_tally)
+            self.log_loss_sums(self.train_loss_sums)
             self.log(
                 "kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1
             )
         return objective
 
-    def make_steps(self, block: Block) -> None:
+    def run_block(self, block: StepBlock) -> None:
         """Make the optimizer steps of a block; Lightning counts them as if it had made each.
 
         Nobody else looks at single steps, or the block would have one.
         """
         optimizer: Any = self.optimizers()
         steps: Any = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        watching = self.watching_steps()
-        if self.recorded is not None:
-            block = Block(block.rows, block.steps.to(self.device, non_blocking=True))
+        watching = self.step_callbacks()
+        if self.cuda_graph_step is not None:
+            block = StepBlock(block.rows, block.steps.to(self.device, non_blocking=True))
         for cells in block.steps:
-            self.follow_warmup()
+            self.update_kl_weight()
             steps.increment_ready()
-            if self.recorded is None:
-                self.make_step(block.rows, cells, optimizer.optimizer, watching)
+            if self.cuda_graph_step is None:
+                self.run_step(block.rows, cells, optimizer.optimizer, watching)
             else:
-                self.recorded.make(block.rows, cells, optimizer.optimizer, watching)
-            self.train_tally.count(len(cells) - getattr(block.rows, "n_companions", 0))
+                self.cuda_graph_step.run_step(block.rows, cells, optimizer.optimizer, watching)
+            self.train_loss_sums.count(len(cells) - getattr(block.rows, "n_companions", 0))
             steps.increment_completed()
             self.step_of_epoch += 1
             if self.trainer.should_stop:
                 break
 
-    def make_step(
-        self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]
+    def run_step(
+        self, rows: Rows[Any], cells: Tensor, optimizer: Any, step_callbacks: Sequence[Any]
     ) -> None:
         """Make one optimizer step; a device is asked for all of it, and nothing is read back."""
-        for callback in watching:
+        for callback in step_callbacks:
             callback.on_step_start(self.step_of_epoch)
-        loss = self.loss_of(rows, cells)
-        self.train_tally.accumulate(loss)
+        loss = self.compute_loss(rows, cells)
+        self.train_loss_sums.accumulate(loss)
         optimizer.zero_grad()
-        for callback in watching:
-            callback.on_before_backward(self.trainer, self, loss.objective)
-        loss.objective.backward()
-        for callback in watching:
+        for callback in step_callbacks:
+            callback.on_before_backward(self.trainer, self, loss.loss)
+        loss.loss.backward()
+        for callback in step_callbacks:
             callback.on_before_optimizer_step(self.trainer, self, optimizer)
         optimizer.step()
-        for callback in watching:
+        for callback in step_callbacks:
             callback.on_step_end()
 
-    def watching_steps(self) -> list[Any]:
+    def step_callbacks(self) -> list[Any]:
         """Callbacks that look at every step of a block."""
         return [
             callback
@@ -440,15 +440,15 @@ class Plan(pl.LightningModule):
             if hasattr(callback, "on_step_start")
         ]
 
-    def follow_warmup(self) -> None:
+    def update_kl_weight(self) -> None:
         """Set the KL weight of a step, where it changes from step to step."""
         if self.warmup.by_step:
             self.set_kl_weight()
 
-    def counted(self, loss: Loss) -> Tensor:
+    def add_to_metrics(self, loss: Loss) -> Tensor:
         """Objective of a step whose loss has been added to the metrics of the epoch."""
-        self.train_tally.add(loss)
-        return loss.objective
+        self.train_loss_sums.add(loss)
+        return loss.loss
 
     def log_step(self, loss: Loss) -> None:
         """Log a step by itself, where that was asked for."""
@@ -456,7 +456,7 @@ class Plan(pl.LightningModule):
             n = loss.reconstruction.shape[0]
             self.log(
                 "train_loss_step",
-                loss.objective.detach(),
+                loss.loss.detach(),
                 on_step=True,
                 on_epoch=False,
                 batch_size=n,
@@ -465,28 +465,28 @@ class Plan(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same noise for validation as in every other epoch."""
-        self.validation_tally.clear()
+        self.validation_loss_sums.clear()
         self.validation_noise.enter_context(
-            own_randomness(self.seed, "validation", *self.own_stream)
+            isolated_rng(self.seed, "validation", *self.rng_stream)
         )
 
-    def validation_step(self, batch: Block, batch_idx: int) -> None:
+    def validation_step(self, batch: StepBlock, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
-        self.validation_tally.add(self.only_step(batch))
+        self.validation_loss_sums.add(self.single_step_loss(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
         self.validation_noise.close()
-        if self.validation_tally.n_cells:
-            self.log_tally(self.validation_tally)
+        if self.validation_loss_sums.n_cells:
+            self.log_loss_sums(self.validation_loss_sums)
             self.validated = not self.trainer.sanity_checking
 
-    def log_tally(self, tally: Tally) -> None:
+    def log_loss_sums(self, tally: LossSums) -> None:
         """Log the means of an epoch over all processes, still on the device."""
         if self.trainer.world_size > 1 and tally.sums is not None:
             reduce = self.trainer.strategy.reduce
             tally.sums = reduce(tally.sums, reduce_op="sum")
-            tally.extra = tuple(reduce(part, reduce_op="sum") for part in tally.extra)
+            tally.extra_names = tuple(reduce(part, reduce_op="sum") for part in tally.extra_names)
         self.log_dict(
             {k: v.float() for k, v in tally.means().items()},
             on_step=False,
@@ -496,31 +496,31 @@ class Plan(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch, all at once, into the history."""
-        if self.is_extra or not self.train_tally.n_cells:
+        if self.has_extra_epoch or not self.train_loss_sums.n_cells:
             return  # no training: a pass for statistics, or stopped before the first batch
-        self.n_cells_seen += self.train_tally.n_cells * self.trainer.world_size
+        self.n_cells_seen += self.train_loss_sums.n_cells * self.trainer.world_size
         self.n_epochs_done = self.current_epoch + 1
         if not self.train_logged:
             # The epoch was cut short (max_steps, a time limit): no batch was known as its last.
-            self.log_tally(self.train_tally)
+            self.log_loss_sums(self.train_loss_sums)
         metrics = self.trainer.callback_metrics
         names = [name for name in metrics if self.is_fresh(name)]
-        read = dict(zip(names, read_at_once([metrics[n] for n in names]), strict=True))
+        read = dict(zip(names, read_metrics([metrics[n] for n in names]), strict=True))
         self.history.add(self.epoch, read)
-        self.look_at_losses(read)
+        self.stop_if_loss_not_finite(read)
         if self.trainer.world_size > 1:
             stop = self.trainer.strategy.reduce_boolean_decision(
                 self.trainer.should_stop, all=False
             )
             self.trainer.should_stop = stop
-        self.emit("on_epoch_complete")
+        self.call_callbacks("on_epoch_complete")
 
-    def look_at_losses(self, read: Mapping[str, float]) -> None:
+    def stop_if_loss_not_finite(self, read: Mapping[str, float]) -> None:
         """End the run where a loss of the epoch is not finite."""
         for what, name in (("training", "train_loss"), ("validation", "validation_loss")):
-            if not math.isfinite(read.get(name, 0.0)) and self.stops_at_nan:
-                self.not_finite = (
-                    self.not_finite or f"the {what} loss was {read[name]} in epoch {self.epoch}"
+            if not math.isfinite(read.get(name, 0.0)) and self.stop_at_nan:
+                self.nan_event = (
+                    self.nan_event or f"the {what} loss was {read[name]} in epoch {self.epoch}"
                 )
                 self.trainer.should_stop = True
 
@@ -539,7 +539,7 @@ class Plan(pl.LightningModule):
             )
         self.files.save(folder, self.history, training or {})
 
-    def emit(self, event: str, /, **payload: Any) -> None:
+    def call_callbacks(self, event: str, /, **payload: Any) -> None:
         """Call the method of this name of every callback that has one, with the trainer and this.
 
         Events of the package: `on_epoch_complete()` after training and validation of an epoch,
@@ -550,12 +550,12 @@ class Plan(pl.LightningModule):
             if callable(method):
                 method(self.trainer, self, **payload)
 
-    def note_best(self, best: Best) -> None:
+    def note_best(self, best: BestEpoch) -> None:
         """Keep what a callback found best, for the report."""
         self.best[best.monitor] = best
 
 
-def read_at_once(values: list[Any]) -> list[float]:
+def read_metrics(values: list[Any]) -> list[float]:
     """Numbers of metrics; a device is asked once for all that it has."""
     tensors = [torch.as_tensor(value).detach().double().reshape(()) for value in values]
     read = [0.0] * len(tensors)

@@ -34,7 +34,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def sigint_kept() -> Iterator[None]:
+def restore_sigint_handler() -> Iterator[None]:
     """Context that puts the handler of Ctrl-C back; Lightning turns it off after an interrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -89,7 +89,7 @@ class TrainingReport:
         """Values for a file."""
         return asdict(self)
 
-    def lines(self) -> list[tuple[str, str]]:
+    def summary_rows(self) -> list[tuple[str, str]]:
         """Names and values for a person to read."""
         shown = [
             ("epochs", f"{self.epochs} of {self.max_epochs}"),
@@ -124,4 +124,4 @@ class TrainingReport:
         return shown
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<8} {value}" for name, value in self.lines())
+        return "\n".join(f"{name:<8} {value}" for name, value in self.summary_rows())

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from cellvae.data.blocks import EpochBlocks
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 from cellvae.train.warmup import KLWarmup
 
 Cut: TypeAlias = Callable[[int], tuple[EpochBlocks[Any], EpochBlocks[Any] | None, KLWarmup]]
 """Function from a batch size to blocks for training and validation, and the KL warm-up."""
 
 
-class ResizablePlan(Plan):
+class ResizableTrainingPlan(TrainingPlan):
     """Plan that gives Lightning its cells, and cuts them anew when its `batch_size` is set."""
 
-    cut: Cut | None = None
+    make_blocks: Cut | None = None
     size: int = 0
 
     @property
@@ -27,8 +27,8 @@ class ResizablePlan(Plan):
     @batch_size.setter
     def batch_size(self, size: int) -> None:
         self.size = size
-        if self.cut is not None:
-            train, validation, self.warmup = self.cut(size)
+        if self.make_blocks is not None:
+            train, validation, self.warmup = self.make_blocks(size)
             self.blocks = (train,) if validation is None else (train, validation)
 
     def train_dataloader(self) -> EpochBlocks[Any]:

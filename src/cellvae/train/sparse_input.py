@@ -7,23 +7,23 @@ from typing import Any
 import torch
 
 from cellvae.contracts import Module, Rows
-from cellvae.data.rows.entries import readable_entries
-from cellvae.nn.input_linear import InputLinear
+from cellvae.data.rows.entries import sparse_rows_for
+from cellvae.nn.input_linear import SparseInputLinear
 from cellvae.train.options import TrainOptions
 from cellvae.train.steps import SINGLE_PRECISION
 
 
-def sparse_rows(module: Module[Any], rows: Rows[Any], options: TrainOptions) -> Rows[Any] | None:
+def choose_sparse_rows(module: Module[Any], rows: Rows[Any], options: TrainOptions) -> Rows[Any] | None:
     """Rows whose batches have the entries of the counts alone; None where that cannot be.
 
     The weights that read the counts are laid out for it.
     """
     if options.compile.enabled or options.trainer.get("precision") not in SINGLE_PRECISION:
         return None
-    sparse = readable_entries(module, rows)
+    sparse = sparse_rows_for(module, rows)
     if sparse is not None:
         n_genes = sparse.take(torch.zeros(1, dtype=torch.int64)).counts.n_genes
         for part in module.modules():
-            if isinstance(part, InputLinear) and part.in_features == n_genes:
-                part.lay_out()
+            if isinstance(part, SparseInputLinear) and part.in_features == n_genes:
+                part.to_column_major()
     return sparse

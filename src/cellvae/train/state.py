@@ -18,7 +18,7 @@ from cellvae.data.split import Split
 from cellvae.errors import FileFormatError, ResumeError
 from cellvae.messages import logger
 from cellvae.train.history import History
-from cellvae.train.plan import Best, Plan
+from cellvae.train.plan import BestEpoch, TrainingPlan
 from cellvae.train.warmup import KLWarmup
 
 
@@ -68,7 +68,7 @@ class TrainingState:
     split: Split
     warmup: KLWarmup
     history: History
-    best: tuple[Best, ...]
+    best: tuple[BestEpoch, ...]
     module: dict[str, Tensor]
     optimizers: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
@@ -110,7 +110,7 @@ class TrainingState:
             columns = values["cell_values"]
             fields["cell_values"] = {k: CellValues.from_values(v) for k, v in columns.items()}
             fields["history"] = History.from_json(values["history"])
-            fields["best"] = tuple(Best(**best) for best in values["best"])
+            fields["best"] = tuple(BestEpoch(**best) for best in values["best"])
             return cls(**fields)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise FileFormatError(
@@ -119,7 +119,7 @@ class TrainingState:
             ) from error
 
 
-def capture(trainer: pl.Trainer, plan: Plan) -> TrainingState:
+def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
     """State of a run between two epochs."""
     assert plan.split is not None
     return TrainingState(
@@ -137,21 +137,21 @@ def capture(trainer: pl.Trainer, plan: Plan) -> TrainingState:
         history=plan.history,
         best=tuple(plan.best.values()),
         module={k: v.detach().cpu().clone() for k, v in plan.module.state_dict().items()},
-        optimizers=[plain(o.state_dict(), "optimizer") for o in trainer.optimizers],
+        optimizers=[to_plain_state(o.state_dict(), "optimizer") for o in trainer.optimizers],
         schedules=[
-            plain(c.scheduler.state_dict(), "schedule") for c in trainer.lr_scheduler_configs
+            to_plain_state(c.scheduler.state_dict(), "schedule") for c in trainer.lr_scheduler_configs
         ],
-        scaler=plain(trainer.precision_plugin.state_dict(), "precision"),
+        scaler=to_plain_state(trainer.precision_plugin.state_dict(), "precision"),
         callbacks={
-            c.state_key: plain(state, c.state_key)
+            c.state_key: to_plain_state(state, c.state_key)
             for c in trainer.callbacks  # type: ignore[attr-defined]
             if (state := c.state_dict())
         },
-        randomness=generators(),
+        randomness=rng_states(),
     )
 
 
-def plain(value: Any, where: str) -> Any:
+def to_plain_state(value: Any, where: str) -> Any:
     """Value as tensors, numbers, texts, lists and dictionaries; what is none of these is left out.
 
     Tuples become lists, arrays of NumPy tensors.
@@ -167,20 +167,20 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
-        kept = {k: plain(v, f"{where}.{k}") for k, v in value.items()}
-        return {k: v for k, v in kept.items() if v is not LEFT_OUT}
+        kept = {k: to_plain_state(v, f"{where}.{k}") for k, v in value.items()}
+        return {k: v for k, v in kept.items() if v is not OMITTED}
     if isinstance(value, list | tuple | set | frozenset):
-        return [v for v in (plain(v, where) for v in value) if v is not LEFT_OUT]
+        return [v for v in (to_plain_state(v, where) for v in value) if v is not OMITTED]
     if isinstance(value, int | float):  # such as an enum of numbers
         return value + 0
     logger.warning("Left '%s' out of the training state: it is a %s.", where, type(value).__name__)
-    return LEFT_OUT
+    return OMITTED
 
 
-LEFT_OUT = object()
+OMITTED = object()
 
 
-def generators() -> dict[str, Any]:
+def rng_states() -> dict[str, Any]:
     """States of all global generators of random numbers."""
     numpy: Any = np.random.get_state()
     version, words, next_gauss = random.getstate()
@@ -192,7 +192,7 @@ def generators() -> dict[str, Any]:
     }
 
 
-def put_generators_back(states: Mapping[str, Any]) -> None:
+def restore_rng_states(states: Mapping[str, Any]) -> None:
     """Make all global generators go on from kept states."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
@@ -203,7 +203,7 @@ def put_generators_back(states: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(words), next_gauss))
 
 
-def put_callbacks_back(trainer: pl.Trainer, state: TrainingState) -> None:
+def restore_callbacks(trainer: pl.Trainer, state: TrainingState) -> None:
     """Give every callback its counters; what the user chose for this call stays."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         found = state.callbacks.get(callback.state_key)
@@ -216,7 +216,7 @@ def put_callbacks_back(trainer: pl.Trainer, state: TrainingState) -> None:
             callback.patience = patience
 
 
-def put_optimizers_back(trainer: pl.Trainer, state: TrainingState) -> None:
+def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
     """Give optimizers, schedules and scaler their states, and set the counters of the loops.
 
     Raises
@@ -238,7 +238,7 @@ def put_optimizers_back(trainer: pl.Trainer, state: TrainingState) -> None:
     for config, values in zip(configs, state.schedules, strict=True):
         config.scheduler.load_state_dict(values)
     trainer.precision_plugin.load_state_dict(state.scaler)
-    put_generators_back(state.randomness)
+    restore_rng_states(state.randomness)
 
 
 def advance_loops(trainer: pl.Trainer, n_epochs: int, n_steps: int) -> None:
@@ -262,27 +262,27 @@ def differences(saved: Any, now: Any, where: str = "") -> list[str]:
         for key in dict.fromkeys([*saved, *now]):
             at = f"{where}.{key}" if where else str(key)
             if key not in saved:
-                lines.append(f"{at}: not in the saved run, {shown(now[key])} now")
+                lines.append(f"{at}: not in the saved run, {abbreviate(now[key])} now")
             elif key not in now:
-                lines.append(f"{at}: {shown(saved[key])} in the saved run, not there now")
+                lines.append(f"{at}: {abbreviate(saved[key])} in the saved run, not there now")
             else:
                 lines += differences(saved[key], now[key], at)
         return lines
-    if is_names(saved) and is_names(now) and list(saved) != list(now):
-        return [f"{where}: {difference_of_names(list(saved), list(now))}"]
+    if is_list_of_strings(saved) and is_list_of_strings(now) and list(saved) != list(now):
+        return [f"{where}: {describe_name_differences(list(saved), list(now))}"]
     if isinstance(saved, list | tuple) and isinstance(now, list | tuple):
         same = list(saved) == list(now)
     else:
         same = saved == now
-    return [] if same else [f"{where}: {shown(saved)} in the saved run, {shown(now)} now"]
+    return [] if same else [f"{where}: {abbreviate(saved)} in the saved run, {abbreviate(now)} now"]
 
 
-def is_names(value: Any) -> bool:
+def is_list_of_strings(value: Any) -> bool:
     """Whether a value is a list of texts."""
     return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
 
 
-def difference_of_names(saved: Sequence[str], now: Sequence[str]) -> str:
+def describe_name_differences(saved: Sequence[str], now: Sequence[str]) -> str:
     """How two lists of names differ."""
     missing = [name for name in saved if name not in set(now)]
     added = [name for name in now if name not in set(saved)]
@@ -294,7 +294,7 @@ def difference_of_names(saved: Sequence[str], now: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def shown(value: Any) -> str:
+def abbreviate(value: Any) -> str:
     """Value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

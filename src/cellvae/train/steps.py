@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from cellvae.train.options import TrainOptions
 from cellvae.train.trainer import LIMIT
 
-MOST = 50
+MAX_STEPS_PER_BLOCK = 50
 """Steps of a block unless told otherwise: what is done between two blocks hardly counts then."""
 STEP_HOOKS = (
     "on_train_batch_start",
@@ -22,7 +22,7 @@ STEP_HOOKS = (
     "on_before_optimizer_step",
 )
 """Hooks of callbacks that are there for single steps."""
-HARMLESS = frozenset(
+BLOCK_SAFE_CALLBACKS = frozenset(
     (
         "barebones",
         "benchmark",
@@ -39,7 +39,7 @@ HARMLESS = frozenset(
     )
 )
 """Arguments of Lightning's Trainer that do not watch steps."""
-OF_LIGHTNING = frozenset(
+LIGHTNING_CALLBACKS = frozenset(
     (
         "Callback",
         "Checkpoint",
@@ -73,7 +73,7 @@ class StepsPerBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capture:
+class CaptureDecision:
     """Whether steps are recorded.
 
     Parameters
@@ -108,16 +108,16 @@ def choose_steps(
     can_be_cut
         Whether the cells of a run can be cut into blocks of several steps.
     """
-    watching = watcher(options, callbacks) or ("" if can_be_cut else "batches are cut anew")
+    watching = per_step_watcher(options, callbacks) or ("" if can_be_cut else "batches are cut anew")
     if watching:
         return StepsPerBlock(number=1, reason=f"single steps: {watching}")
     if options.steps_per_block != "auto":
         number = min(options.steps_per_block, n_steps)
         return StepsPerBlock(number=number, reason=f"steps_per_block={options.steps_per_block}")
-    return StepsPerBlock(number=min(MOST, n_steps), reason="nothing watches single steps")
+    return StepsPerBlock(number=min(MAX_STEPS_PER_BLOCK, n_steps), reason="nothing watches single steps")
 
 
-def watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
+def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
     """What watches single steps; empty if nothing does."""
     if options.log_steps:
         return "every step is logged"
@@ -134,7 +134,7 @@ def watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
         return "cells are not shuffled"
     if os.environ.get(LIMIT) is not None:
         return f"the variable {LIMIT} is set"
-    given = {word: value for word, value in options.trainer.items() if word not in HARMLESS}
+    given = {word: value for word, value in options.trainer.items() if word not in BLOCK_SAFE_CALLBACKS}
     for word, value in given.items():
         if value is not None and value is not False:
             return f"{word} is given"
@@ -152,7 +152,7 @@ def watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
 def relies_on_lightning(callback: pl.Callback) -> bool:
     """Whether a callback is one of Lightning's that may count on its own way to make steps."""
     bases = [b for b in type(callback).__mro__ if b.__module__.startswith("lightning.")]
-    return any(base.__name__ not in OF_LIGHTNING for base in bases)
+    return any(base.__name__ not in LIGHTNING_CALLBACKS for base in bases)
 
 
 def step_hook(callback: pl.Callback) -> str:

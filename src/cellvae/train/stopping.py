@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 
 from cellvae.errors import StopTraining
 from cellvae.messages import logger
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -27,7 +27,7 @@ HOOKS = tuple(
 
 
 @contextmanager
-def stoppable(plan: Plan, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
+def catch_stop_training(plan: TrainingPlan, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
     """Context in which a callback may raise StopTraining in any hook.
 
     The callbacks after it get the hook too, and the run then ends as if it were complete. For
@@ -39,7 +39,7 @@ def stoppable(plan: Plan, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
             hook = getattr(callback, name)
             own = name in vars(callback)
             if own or getattr(type(callback), name) is not getattr(pl.Callback, name):
-                vars(callback)[name] = functools.partial(watched, plan, hook)
+                vars(callback)[name] = functools.partial(call_hook, plan, hook)
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def stoppable(plan: Plan, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
                     vars(callback)[name] = attributes[name]
 
 
-def watched(plan: Plan, hook: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
+def call_hook(plan: TrainingPlan, hook: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
     """Call a hook; a StopTraining ends the run after the hook has reached all callbacks."""
     try:
         return hook(*arguments, **words)
@@ -59,20 +59,20 @@ def watched(plan: Plan, hook: Callable[..., Any], *arguments: Any, **words: Any)
         return None
 
 
-def stop_for_reason(plan: Plan, reason: str) -> None:
+def stop_for_reason(plan: TrainingPlan, reason: str) -> None:
     """End a run in good order, for a reason that its report will give."""
     plan.stop_reason = plan.stop_reason or reason or "a callback asked for it"
-    end_soon(plan.trainer)
+    request_stop(plan.trainer)
 
 
-def end_soon(trainer: pl.Trainer) -> None:
+def request_stop(trainer: pl.Trainer) -> None:
     """Make a trainer stop after this batch, whatever it was told about least epochs and steps."""
     trainer.should_stop = True
     trainer.fit_loop.min_epochs = None
     trainer.fit_loop.epoch_loop.min_steps = None
 
 
-class Interrupts:
+class SigintGuard:
     """Context in which Ctrl-C ends a run after its batch, and a second Ctrl-C aborts it.
 
     Outside the main thread, and where several processes train together, Ctrl-C keeps its meaning.
@@ -90,7 +90,7 @@ class Interrupts:
         How often Ctrl-C was pressed.
     """
 
-    def __init__(self, plan: Plan, trainer: pl.Trainer) -> None:
+    def __init__(self, plan: TrainingPlan, trainer: pl.Trainer) -> None:
         self.plan = plan
         self.trainer = trainer
         self.n_pressed = 0
@@ -99,24 +99,24 @@ class Interrupts:
             threading.current_thread() is threading.main_thread() and trainer.world_size == 1
         )
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> SigintGuard:
         if self.active:
             self.before = signal.getsignal(signal.SIGINT)
             if self.before is signal.SIG_IGN:
                 self.active = False
             else:
-                signal.signal(signal.SIGINT, self.pressed)
+                signal.signal(signal.SIGINT, self.handle_sigint)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self.active:
             signal.signal(signal.SIGINT, self.before or signal.SIG_DFL)
 
-    def pressed(self, number: int, frame: FrameType | None) -> None:
+    def handle_sigint(self, number: int, frame: FrameType | None) -> None:
         """Ask the run to end; abort it if it was asked before, or while it validates."""
         self.n_pressed += 1
         self.plan.interrupted = True
         if self.n_pressed > 1 or self.trainer.validating or not self.plan.started:
             raise KeyboardInterrupt
-        end_soon(self.trainer)
+        request_stop(self.trainer)
         logger.info("Ctrl-C: training ends after this batch. Once more aborts it.")

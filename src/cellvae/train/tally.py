@@ -11,10 +11,10 @@ from torch import Tensor
 from cellvae.contracts import Loss
 from cellvae.train.metrics import Split
 
-Measures = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
+MetricsFromSums = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
 
 
-class Tally:
+class LossSums:
     """Sums of the parts of a loss over the cells of one split in one epoch.
 
     Parameters
@@ -28,15 +28,15 @@ class Tally:
     """
 
     def __init__(
-        self, split: Split, measures: Measures | None = None, n_sharing: int | None = None
+        self, split: Split, metrics_from_sums: MetricsFromSums | None = None, n_processes: int | None = None
     ) -> None:
         self.split = split
-        self.n_sharing = n_sharing
-        self.measures = measures
+        self.n_processes = n_processes
+        self.metrics_from_sums = metrics_from_sums
         self.n_cells = 0
         self.n_batches = 0
         self.sums: Float[Tensor, " parts"] | None = None
-        self.extra: tuple[Tensor, ...] = ()
+        self.extra_names: tuple[Tensor, ...] = ()
         self.only_finite = False
         """Whether batches that are not finite are left out."""
 
@@ -55,23 +55,23 @@ class Tally:
         n = loss.reconstruction.shape[0]
         parts = torch.stack(
             [
-                loss.objective.detach() * n,
+                loss.loss.detach() * n,
                 loss.reconstruction.detach().sum(),
-                loss.kl.detach().sum(),
+                loss.kl_local.detach().sum(),
                 loss.kl_global.detach(),
-                torch.full_like(loss.objective, n, requires_grad=False),
-                torch.ones_like(loss.objective, requires_grad=False),
+                torch.full_like(loss.loss, n, requires_grad=False),
+                torch.ones_like(loss.loss, requires_grad=False),
             ]
         ).double()
-        extra = [part.detach().double() for part in loss.extra]
+        extra = [part.detach().double() for part in loss.extra_metrics]
         if self.only_finite:
             finite = torch.isfinite(parts).all()
             parts = torch.where(finite, parts, 0.0)
             extra = [torch.where(finite, part, 0.0) for part in extra]
         self.sums = parts if self.sums is None else self.sums.add_(parts)
         if extra:
-            before = self.extra or tuple(torch.zeros_like(part) for part in extra)
-            self.extra = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
+            before = self.extra_names or tuple(torch.zeros_like(part) for part in extra)
+            self.extra_names = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
 
     def means(self) -> dict[str, Tensor]:
         """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
@@ -82,7 +82,7 @@ class Tally:
         n_cells, n_batches = self.sums[4:]
         objective, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
-        n_sharing = n_cells if self.n_sharing is None else self.n_sharing
+        n_sharing = n_cells if self.n_processes is None else self.n_processes
         means = {
             f"{self.split}_loss": objective,
             f"elbo_{self.split}": reconstruction + kl + kl_global / n_sharing,
@@ -90,13 +90,13 @@ class Tally:
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
-        if not self.extra or self.measures is None:
+        if not self.extra_names or self.metrics_from_sums is None:
             return means
-        further = self.measures(self.extra)
+        further = self.metrics_from_sums(self.extra_names)
         return means | {f"{self.split}_{name}": value for name, value in further.items()}
 
     def clear(self) -> None:
         """Start a new epoch; the sums stay where they are, since a recorded step adds to them."""
         self.n_cells = self.n_batches = 0
-        for part in self.extra if self.sums is None else (self.sums, *self.extra):
+        for part in self.extra_names if self.sums is None else (self.sums, *self.extra_names):
             part.zero_()

@@ -18,7 +18,7 @@ from cellvae.train.options import TrainOptions
 from cellvae.train.quiet_logger import QuietLogger, needs_logger
 
 # Steps between two entries of the logger; runs with fewer steps an epoch log each.
-LOG_EVERY = 10
+LOG_EVERY_N_STEPS = 10
 LIMIT = "CELLVAE_LIMIT_BATCHES"
 """Name of the environment variable with the most batches of an epoch, to try a script quickly."""
 
@@ -51,7 +51,7 @@ def make_trainer(
         # Without validation cells 1 means never, and lets stock callbacks look at train metrics.
         "check_val_every_n_epoch": validate_every or 1,
         "logger": False,
-        "log_every_n_steps": min(LOG_EVERY, n_batches),
+        "log_every_n_steps": min(LOG_EVERY_N_STEPS, n_batches),
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import Block, Module, Rows, to_device
+from cellvae.contracts import StepBlock, Module, Rows, to_device
 from cellvae.data.blocks import EpochBlocks
 from cellvae.train.optimizers import make_optimizer
 from cellvae.train.options import OptimizerOptions
 
 
-class Trial:
+class DryRun:
     """Copy of a module with an optimizer of its own; the module stays as it is.
 
     Parameters
@@ -46,11 +46,11 @@ class Trial:
         self.device = where
         self.kl_weight = torch.tensor(kl_weight, device=where)
 
-    def step(self, block: Block, rate: float | None = None) -> Tensor:
+    def step(self, block: StepBlock, rate: float | None = None) -> Tensor:
         """Loss of the one step of a block, which is then made; still on the device."""
         batch = to_device(block.rows.take(block.steps[0]), self.device)
         self.optimizer.zero_grad()
-        loss = self.module.loss(batch, self.kl_weight).objective
+        loss = self.module.loss(batch, self.kl_weight).loss
         loss.backward()
         if rate is not None:
             for group in self.optimizer.param_groups:
@@ -59,14 +59,14 @@ class Trial:
         return loss.detach()
 
 
-def endless_blocks(
+def cycle_blocks(
     rows: Rows[Any],
     cells: NDArray[np.int64],
     *,
     batch_size: int,
     seed: int,
     drop_last: bool = False,
-) -> Iterator[Block]:
+) -> Iterator[StepBlock]:
     """Blocks of one step, epoch after epoch."""
     blocks: EpochBlocks[Any] = EpochBlocks(rows, cells, batch_size, seed=seed, drop_last=drop_last)
     while True:

@@ -11,7 +11,7 @@ from cellvae.train.options import WarmupOptions
 # Epochs over which scVI's KL weight grows where the run is long enough.
 AUTO_EPOCHS = 400
 # Share of a shorter run over which it grows: docs/decisions/0002.
-AUTO_SHARE = 0.5
+AUTO_FRACTION = 0.5
 # Runs of fewer epochs grow it by steps.
 FEW_EPOCHS = 10
 
@@ -30,7 +30,7 @@ class KLWarmup:
     floor: float = 0.0
     """Weight that an earlier run had reached already."""
 
-    def at(self, epoch: int, step: int) -> float:
+    def weight_at(self, epoch: int, step: int) -> float:
         """Weight in an epoch and at an optimizer step, both counted from 0."""
         slope = self.maximum - self.minimum
         if self.n_epochs:
@@ -58,9 +58,9 @@ def plan_warmup(
     if n_epochs == "auto":
         n_epochs = None
         if n_steps is None and max_epochs < FEW_EPOCHS:
-            n_steps = int(AUTO_SHARE * max_epochs * steps_per_epoch)
+            n_steps = int(AUTO_FRACTION * max_epochs * steps_per_epoch)
         elif n_steps is None:
-            n_epochs = min(AUTO_EPOCHS, int(AUTO_SHARE * max_epochs))
+            n_epochs = min(AUTO_EPOCHS, int(AUTO_FRACTION * max_epochs))
     warmup = KLWarmup(
         n_epochs=n_epochs,
         n_steps=n_steps,
@@ -68,7 +68,7 @@ def plan_warmup(
         maximum=options.maximum,
         floor=floor,
     )
-    last = warmup.at(max_epochs - 1, max_epochs * steps_per_epoch - 1)
+    last = warmup.weight_at(max_epochs - 1, max_epochs * steps_per_epoch - 1)
     asked = f"n_epochs_kl_warmup={n_epochs}" if n_epochs else f"n_steps_kl_warmup={options.n_steps}"
     # A last weight of 399/400 is what 400 epochs of warm-up in 400 epochs mean.
     short = (

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from cellvae.data.matrices import count_matrix
 from cellvae.data.rows import backed
-from cellvae.data.rows.backed import BackedColumn, DenseReader, SparseReader, reader
+from cellvae.data.rows.backed import BackedColumn, DenseReader, SparseReader, make_reader
 
 Make = Callable[[np.ndarray, str], AnnData]
 FORMS = ["backed dense", "backed csr", "backed view dense", "backed view csr"]
@@ -46,8 +46,8 @@ def test_any_cells_in_any_order_are_those_of_memory(
 
 
 def test_the_kind_of_dataset_decides_on_the_reader(counts: np.ndarray, make: Make) -> None:
-    assert isinstance(reader(count_matrix(make(counts, "backed dense"))), DenseReader)
-    assert isinstance(reader(count_matrix(make(counts, "backed csr"))), SparseReader)
+    assert isinstance(make_reader(count_matrix(make(counts, "backed dense"))), DenseReader)
+    assert isinstance(make_reader(count_matrix(make(counts, "backed csr"))), SparseReader)
 
 
 def test_neighbours_are_read_together_and_far_cells_apart(
@@ -71,7 +71,7 @@ def test_neighbours_are_read_together_and_far_cells_apart(
 def test_spans_cover_every_cell_once_and_hold_about_what_was_asked(
     counts: np.ndarray, make: Make, on_disk: str
 ) -> None:
-    source = reader(count_matrix(make(counts, on_disk)))
+    source = make_reader(count_matrix(make(counts, on_disk)))
     for n_values in (1, 100, 10**6):
         spans = source.spans(n_values)
         assert [cell for first, last in spans for cell in range(first, last)] == list(range(60))

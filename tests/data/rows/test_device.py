@@ -10,16 +10,16 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.placement import place
-from cellvae.data.rows.device import most_bytes, on_device, smallest
+from cellvae.data.placement import choose_placement
+from cellvae.data.rows.device import max_device_bytes, move_rows_to_device, to_smallest_dtype
 from cellvae.data.rows.memory import (
-    CodeColumn,
+    CategoricalColumn,
     ColumnRows,
     DenseColumn,
-    NumberColumn,
+    ContinuousColumn,
     SparseColumn,
 )
-from cellvae.data.rows.moved import MovedRows
+from cellvae.data.rows.moved import ToDevice
 from cellvae.errors import InvalidOptionError
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
@@ -39,8 +39,8 @@ def rows_of(counts: Any, genes: Any = None) -> ColumnRows[Batch]:
     numbers = np.linspace(0, 1, 2 * n, dtype=np.float32).reshape(n, 2)
     columns = {
         "counts": column,
-        "batch": CodeColumn(np.arange(n)[:, None]),
-        "numbers": NumberColumn(numbers),
+        "batch": CategoricalColumn(np.arange(n)[:, None]),
+        "numbers": ContinuousColumn(numbers),
     }
     return ColumnRows(columns, Batch)
 
@@ -67,11 +67,11 @@ def test_batches_are_those_of_the_rows_in_memory(
 ) -> None:
     counts = matrix.astype(kind)
     rows = rows_of(counts.toarray() if dense else counts, genes)
-    placed = on_device(rows, CPU)
+    placed = move_rows_to_device(rows, CPU)
     assert placed is not None
     assert len(placed) == 30
     assert same(placed.take(CELLS), rows.take(CELLS))
-    assert same(MovedRows(rows, CPU).take(CELLS), rows.take(CELLS))
+    assert same(ToDevice(rows, CPU).take(CELLS), rows.take(CELLS))
 
 
 def test_genes_in_no_order_and_counts_stored_twice_are_the_same_too() -> None:
@@ -79,15 +79,15 @@ def test_genes_in_no_order_and_counts_stored_twice_are_the_same_too() -> None:
         (np.array([1.0, 2, 3, 4]), np.array([5, 1, 1, 0]), np.array([0, 3, 4])), shape=(2, 6)
     )
     rows = rows_of(counts)
-    placed = on_device(rows, CPU)
+    placed = move_rows_to_device(rows, CPU)
     assert placed is not None
     cells = torch.tensor([1, 0])
     assert same(placed.take(cells), rows.take(cells))
-    assert same(MovedRows(rows, CPU).take(cells), rows.take(cells))
+    assert same(ToDevice(rows, CPU).take(cells), rows.take(cells))
 
 
 def test_cells_without_counts_are_zeros() -> None:
-    placed = on_device(rows_of(sparse.csr_matrix((4, 5))), CPU)
+    placed = move_rows_to_device(rows_of(sparse.csr_matrix((4, 5))), CPU)
     assert placed is not None
     assert torch.equal(placed.take(torch.tensor([2, 3])).counts, torch.zeros(2, 5))
 
@@ -107,32 +107,32 @@ def test_cells_without_counts_are_zeros() -> None:
 def test_values_are_kept_in_the_smallest_type_that_holds_them(
     values: list[float], kind: torch.dtype
 ) -> None:
-    kept = smallest(np.array(values))
+    kept = to_smallest_dtype(np.array(values))
     assert kept.dtype == kind
     np.testing.assert_array_equal(kept.float().numpy(), np.array(values, dtype=np.float32))
 
 
 def test_cells_go_where_they_fit_with_margin(matrix: sparse.csr_matrix) -> None:
     rows = rows_of(matrix)
-    size = most_bytes(rows)
+    size = max_device_bytes(rows)
     assert size is not None
     for free, where in ((2 * size, "device"), (2 * size - 2, "memory")):
-        placement = place(rows, OTHER, free=free)
+        placement = choose_placement(rows, OTHER, free=free)
         assert placement.where == where
         assert "GiB free on meta" in placement.reason
-    placed = place(rows, OTHER, free=2 * size).rows
+    placed = choose_placement(rows, OTHER, free=2 * size).rows
     assert isinstance(placed, ColumnRows)
     assert placed.columns["counts"].values.device == OTHER  # type: ignore[attr-defined]
     # Asked for, they go there without margin.
-    assert place(rows, OTHER, "device", free=size).where == "device"
+    assert choose_placement(rows, OTHER, "device", free=size).where == "device"
     with pytest.raises(InvalidOptionError, match="Use placement='memory'"):
-        place(rows, OTHER, "device", free=size - 1)
-    assert place(rows, OTHER, "memory", free=10 * size).where == "memory"
+        choose_placement(rows, OTHER, "device", free=size - 1)
+    assert choose_placement(rows, OTHER, "memory", free=10 * size).where == "memory"
 
 
 def test_a_processor_works_where_the_cells_are(matrix: sparse.csr_matrix) -> None:
     rows = rows_of(matrix)
-    placement = place(rows, CPU)
+    placement = choose_placement(rows, CPU)
     assert placement.rows is rows
     assert (placement.where, placement.reason) == ("memory", "the processor works there")
 
@@ -147,7 +147,7 @@ def test_cells_of_a_file_stay_there(matrix: sparse.csr_matrix) -> None:
 
     rows = rows_of(matrix)
     rows.columns["counts"] = Elsewhere()
-    placement = place(rows, OTHER, free=2**40)
+    placement = choose_placement(rows, OTHER, free=2**40)
     assert (placement.where, placement.reason) == ("memory", "the cells are read from a file")
     with pytest.raises(InvalidOptionError, match="to_memory"):
-        place(rows, OTHER, "device", free=2**40)
+        choose_placement(rows, OTHER, "device", free=2**40)

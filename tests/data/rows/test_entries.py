@@ -10,9 +10,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.rows.entries import DENSEST, with_entries
-from cellvae.data.rows.memory import CodeColumn, ColumnRows, DenseColumn, SparseColumn
-from cellvae.entries import Entries
+from cellvae.data.rows.entries import MAX_DENSITY, with_csr_counts
+from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, DenseColumn, SparseColumn
+from cellvae.entries import CSRBatch
 
 
 class Batch(NamedTuple):
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 def rows_of(matrix: Any, genes: Any = None) -> ColumnRows[Batch]:
     column = SparseColumn(matrix, genes) if sparse.issparse(matrix) else DenseColumn(matrix, genes)
-    codes = CodeColumn(np.arange(matrix.shape[0])[:, None])
+    codes = CategoricalColumn(np.arange(matrix.shape[0])[:, None])
     return ColumnRows({"counts": column, "batch": codes}, Batch)
 
 
@@ -41,20 +41,20 @@ def test_entries_are_those_of_the_dense_rows(
     matrix = matrix.astype(kind)
     matrix.indices, matrix.indptr = matrix.indices.astype(width), matrix.indptr.astype(width)
     rows = rows_of(matrix)
-    sparse_rows = with_entries(rows)
+    sparse_rows = with_csr_counts(rows)
     assert sparse_rows is not None
     cells = torch.tensor([7, 0, 29, 7])
     batch, plain = sparse_rows.take(cells), rows.take(cells)
-    assert isinstance(batch.counts, Entries)
+    assert isinstance(batch.counts, CSRBatch)
     assert [t.dtype for t in batch.counts[:3]] == [torch.float32, torch.int32, torch.int64]
-    assert torch.equal(batch.counts.dense(), plain.counts)
+    assert torch.equal(batch.counts.to_dense(), plain.counts)
     assert torch.equal(batch.batch, plain.batch)
 
 
 def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
     genes = np.array([5, 3, 20, 11])
     rows = rows_of(matrix, genes)
-    entries = with_entries(rows)
+    entries = with_csr_counts(rows)
     if entries is None:
         # Genes in another order than in the matrix, put in order by scipy or not.
         assert not rows.columns["counts"].is_canonical  # type: ignore[attr-defined]
@@ -64,25 +64,25 @@ def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
 
 
 def test_there_are_none_of_dense_counts(matrix: sparse.csr_matrix) -> None:
-    assert with_entries(rows_of(matrix.toarray())) is None
+    assert with_csr_counts(rows_of(matrix.toarray())) is None
 
 
 @pytest.mark.parametrize("more", [-0.05, 0.05])
 def test_there_are_none_of_counts_that_are_mostly_not_zero(more: float) -> None:
-    matrix = sparse.random(50, 40, DENSEST + more, format="csr", random_state=0)
-    assert (with_entries(rows_of(matrix)) is None) == (more > 0)
+    matrix = sparse.random(50, 40, MAX_DENSITY + more, format="csr", random_state=0)
+    assert (with_csr_counts(rows_of(matrix)) is None) == (more > 0)
 
 
 def test_there_are_none_of_genes_that_come_twice_or_in_no_order() -> None:
     twice = sparse.csr_matrix((np.ones(2), np.array([1, 1]), np.array([0, 2])), shape=(1, 20))
     unsorted = sparse.csr_matrix((np.ones(2), np.array([3, 1]), np.array([0, 2])), shape=(1, 20))
-    assert with_entries(rows_of(twice)) is None
-    assert with_entries(rows_of(unsorted)) is None
+    assert with_csr_counts(rows_of(twice)) is None
+    assert with_csr_counts(rows_of(unsorted)) is None
     assert rows_of(twice).take(torch.tensor([0])).counts[0, 1] == 2
 
 
 def test_cells_that_are_not_there_are_refused(matrix: sparse.csr_matrix) -> None:
-    rows = with_entries(rows_of(matrix))
+    rows = with_csr_counts(rows_of(matrix))
     assert rows is not None
     with pytest.raises(IndexError, match="from 0 to 29"):
         rows.take(torch.tensor([30]))

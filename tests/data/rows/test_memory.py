@@ -13,14 +13,14 @@ from anndata import AnnData
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.fields import count_column
+from cellvae.data.fields import make_count_column
 from cellvae.data.matrices import count_matrix
-from cellvae.data.rows.densify import dense_rows
+from cellvae.data.rows.densify import csr_to_dense
 from cellvae.data.rows.memory import (
-    CodeColumn,
+    CategoricalColumn,
     ColumnRows,
     DenseColumn,
-    NumberColumn,
+    ContinuousColumn,
     SparseColumn,
 )
 
@@ -36,7 +36,7 @@ def test_every_form_of_matrix_gives_the_same_batches(
     counts: np.ndarray, make: Make, form: str, genes: list[int] | None
 ) -> None:
     order = None if genes is None else np.array(genes)
-    column = count_column(count_matrix(make(counts, form), layer_of(form)), order)
+    column = make_count_column(count_matrix(make(counts, form), layer_of(form)), order)
     expected = counts if genes is None else counts[:, genes]
     assert len(column) == len(counts)
     for chosen in ([59, 0, 7, 7, 58, 0], [3], list(range(60)), []):
@@ -49,7 +49,7 @@ def test_every_form_of_matrix_gives_the_same_batches(
 def test_cells_that_do_not_exist_are_refused_in_every_form(
     counts: np.ndarray, make: Make, form: str
 ) -> None:
-    column = count_column(count_matrix(make(counts, form), layer_of(form)), None)
+    column = make_count_column(count_matrix(make(counts, form), layer_of(form)), None)
     for wrong in (-1, 60):
         with pytest.raises(IndexError, match=r"from 0 to 59; got -?\d+ to \d+"):
             column.take(torch.tensor([4, wrong]))
@@ -64,7 +64,7 @@ def test_the_arrays_of_a_csr_matrix_are_kept_as_they_are(
     assert column.data.dtype == np.uint16 and column.n_genes == 23
     assert np.shares_memory(column.data, matrix.data)
     assert np.shares_memory(column.indices, matrix.indices)
-    assert np.shares_memory(column.starts, matrix.indptr)
+    assert np.shares_memory(column.indptr, matrix.indptr)
 
 
 def test_a_batch_does_not_share_memory_with_the_data(counts: np.ndarray) -> None:
@@ -74,9 +74,9 @@ def test_a_batch_does_not_share_memory_with_the_data(counts: np.ndarray) -> None
     assert (counts >= 0).all()
 
 
-@pytest.mark.parametrize("kind", [CodeColumn, NumberColumn])
+@pytest.mark.parametrize("kind", [CategoricalColumn, ContinuousColumn])
 def test_a_column_that_nobody_may_write_to_is_copied(kind: type) -> None:
-    own = np.arange(6, dtype=np.int64 if kind is CodeColumn else np.float32).reshape(3, 2)
+    own = np.arange(6, dtype=np.int64 if kind is CategoricalColumn else np.float32).reshape(3, 2)
     shared = kind(own)
     assert shared.take(torch.tensor([2])).tolist() == [[4, 5]]
     own.flags.writeable = False
@@ -110,7 +110,7 @@ def test_64_bit_positions_give_the_same_rows(counts: np.ndarray) -> None:
         wide.indices = matrix.indices.astype(indices)
         wide.indptr = matrix.indptr.astype(starts)
         column = SparseColumn(wide)
-        assert column.indices.dtype == column.starts.dtype
+        assert column.indices.dtype == column.indptr.dtype
         np.testing.assert_array_equal(column.take(torch.arange(60)).numpy(), counts)
 
 
@@ -130,14 +130,14 @@ def test_dense_rows_are_those_of_scipy_for_every_type_of_value() -> None:
     for letter in "?bBhHiIlLqQfd":
         dense = random.integers(0, 3, (50, 31)).astype(letter)
         matrix = sparse.csr_matrix(dense)
-        found = dense_rows(matrix.data, matrix.indices, matrix.indptr, rows, 31)
+        found = csr_to_dense(matrix.data, matrix.indices, matrix.indptr, rows, 31)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, matrix[rows].toarray().astype(np.float32))
 
 
 def test_codes_and_numbers_are_taken_in_the_order_asked() -> None:
-    codes = CodeColumn(np.array([[0], [2], [1]]))
-    numbers = NumberColumn(np.array([[0.5, 1], [1.5, 2], [2.5, 3]], dtype=np.float32))
+    codes = CategoricalColumn(np.array([[0], [2], [1]]))
+    numbers = ContinuousColumn(np.array([[0.5, 1], [1.5, 2], [2.5, 3]], dtype=np.float32))
     chosen = torch.tensor([2, 0, 2])
     assert codes.take(chosen).tolist() == [[1], [0], [1]]
     assert codes.take(chosen).dtype is torch.int64
@@ -158,7 +158,7 @@ class Batch(NamedTuple):
 
 
 def test_columns_together_make_a_named_batch_with_its_defaults(counts: np.ndarray) -> None:
-    columns = {"codes": CodeColumn(np.arange(60)[:, None]), "counts": DenseColumn(counts)}
+    columns = {"codes": CategoricalColumn(np.arange(60)[:, None]), "counts": DenseColumn(counts)}
     rows = ColumnRows(columns, Batch)
     batch = rows.take(torch.tensor([59, 1]))
     assert len(rows) == 60
@@ -168,6 +168,6 @@ def test_columns_together_make_a_named_batch_with_its_defaults(counts: np.ndarra
 
 
 def test_columns_of_different_length_make_no_rows(counts: np.ndarray) -> None:
-    columns = {"codes": CodeColumn(np.zeros((3, 1))), "counts": DenseColumn(counts)}
+    columns = {"codes": CategoricalColumn(np.zeros((3, 1))), "counts": DenseColumn(counts)}
     with pytest.raises(ValueError, match="equal length; got {'codes': 3, 'counts': 60}"):
         ColumnRows(columns, Batch)

@@ -10,13 +10,13 @@ from scipy import stats
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.differential.bayes import (
     bayes_factor,
-    called_at_fdr,
-    estimated_delta,
-    estimated_pseudocount,
+    select_at_fdr,
+    estimate_delta,
+    estimate_pseudocount,
     log_fold_change,
     probability_of_change,
     probability_of_order,
-    summary,
+    summarize_changes,
 )
 
 N = 40_000
@@ -62,7 +62,7 @@ def test_bayes_factor_is_the_logarithm_of_the_odds() -> None:
 @pytest.mark.parametrize("n", [7, 8])
 def test_summary_equals_numpy(n: int) -> None:
     changes = np.random.default_rng(0).normal(size=(n, 3))
-    found = summary(torch.from_numpy(changes))
+    found = summarize_changes(torch.from_numpy(changes))
     for name in ("mean", "median", "std", "min", "max"):
         np.testing.assert_allclose(
             found._asdict()[name], getattr(np, name)(changes, axis=0), err_msg=name
@@ -74,27 +74,27 @@ def test_pseudocount_is_the_larger_quantile_of_unexpressed_genes_by_genes() -> N
     none = torch.zeros(10, dtype=torch.bool)
     some = torch.arange(10) < 5
     expected = np.quantile(np.arange(5.0), 0.9) / 10
-    assert estimated_pseudocount((first, second), (some, none)) == pytest.approx(expected)
-    assert estimated_pseudocount((first, second), (some, some)) == pytest.approx(2 * expected)
-    assert estimated_pseudocount((first, second), (none, none)) == 1e-10
+    assert estimate_pseudocount((first, second), (some, none)) == pytest.approx(expected)
+    assert estimate_pseudocount((first, second), (some, some)) == pytest.approx(2 * expected)
+    assert estimate_pseudocount((first, second), (none, none)) == 1e-10
 
 
 def test_delta_is_a_part_of_the_distance_of_the_outer_components() -> None:
     noise = np.random.default_rng(0).normal(scale=0.05, size=600)
     means = noise + np.repeat([-2.0, 0.0, 3.0], 200)
-    assert estimated_delta(means) == pytest.approx(0.6 * 2.5, abs=0.02)
-    assert estimated_delta(noise * 0.1) == 0.1
+    assert estimate_delta(means) == pytest.approx(0.6 * 2.5, abs=0.02)
+    assert estimate_delta(noise * 0.1) == 0.1
     with pytest.raises(InvalidOptionError, match="at least 3 genes"):
-        estimated_delta(means[:2])
+        estimate_delta(means[:2])
 
 
 def test_calls_are_the_largest_set_within_the_false_discovery_rate() -> None:
     random = np.random.default_rng(0)
     for fdr in (0.05, 0.2):
         chances = random.beta(0.5, 0.5, 50)
-        called = called_at_fdr(chances, fdr)
+        called = select_at_fdr(chances, fdr)
         best = np.sort(chances)[::-1]
         sizes = [k for k in range(1, 51) if (1 - best[:k]).mean() <= fdr]
         assert called.sum() == max(sizes)
         assert chances[called].min() >= chances[~called].max()
-    assert not called_at_fdr(np.full(5, 0.5), 0.05).any()
+    assert not select_at_fdr(np.full(5, 0.5), 0.05).any()

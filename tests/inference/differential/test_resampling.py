@@ -13,9 +13,9 @@ from torch.distributions import Normal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference.differential import resampling
-from cellvae.inference.differential.pool import draw_pool, rows_of
+from cellvae.inference.differential.pool import sample_pool, rows_of
 from cellvae.inference.importance_options import ImportanceOptions
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 FEW = {"max_cells": 7, "n_mc_samples": 3, "n_mc_samples_per_pass": 2}
@@ -49,10 +49,10 @@ def test_draws_are_those_that_have_weight(
 ) -> None:
     model = trained({"batch_key": "batch"}, latent_distribution="ln")
     populations = [np.arange(20), np.arange(20, 60)]
-    asked = pass_over(model, None, None, None, silent=True)
+    asked = plan_pass(model, None, None, None, silent=True)
     options = ImportanceOptions(max_cells=5, truncation=True)
-    with evaluating(model):
-        pool = draw_pool(model.module, asked, populations, 50, importance=False)
+    with eval_mode(model):
+        pool = sample_pool(model.module, asked, populations, 50, importance=False)
         found = resampling.resample_pool(model, None, populations, pool, options, 16)
     for place, cells in enumerate(populations):
         call = weigh[place]
@@ -71,9 +71,9 @@ def test_draws_are_those_that_have_weight(
         assert np.isin(drawn.numpy(), cells).all()
         own = model.rows.take(drawn)
         assert torch.equal(batch.batch, own.batch)
-        with evaluating(model):
+        with eval_mode(model):
             torch.testing.assert_close(latent.posterior.loc, model.module.encode(own).posterior.loc)
-        torch.testing.assert_close(latent.library, own.counts.sum(dim=1, keepdim=True).log())
+        torch.testing.assert_close(latent.log_library, own.counts.sum(dim=1, keepdim=True).log())
 
 
 def test_expression_of_a_population_is_that_of_its_draws(
@@ -95,7 +95,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
     assert set(table.index) <= set(model.adata.obs_names[:30])
     lowest = weigh[0]["zs"][weigh[0]["zs"][:, 0].argsort()[:4]]
     expected = []
-    with evaluating(model):
+    with eval_mode(model):
         batch = model.rows.take(torch.arange(4))
         latent = model.module.encode(batch)._replace(sample=lowest)
         for code in (0, 2):
@@ -139,7 +139,7 @@ def test_weights_are_of_counts_at_the_size_of_each_cell(trained: Callable[..., S
         model = trained({"batch_key": "batch"}, **config)
         cells = model.rows.take(torch.arange(5))
         batch = model.rows.take(torch.arange(30, 38))
-        with evaluating(model):
+        with eval_mode(model):
             codes = model.module.encode(batch)
             px = model.module.decode(codes, batch)
             sizes = cells.counts.sum(dim=1, keepdim=True)
@@ -196,9 +196,9 @@ def test_true_posteriors_leave_the_draws_alike(linear: Callable[..., Any]) -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "get_importance_weights", kept)
-        asked = pass_over(model, None, None, None, silent=True)
-        with evaluating(model):
+        asked = plan_pass(model, None, None, None, silent=True)
+        with eval_mode(model):
             torch.manual_seed(0)
-            pool = draw_pool(model.module, asked, [np.arange(40)], 25, importance=False)
+            pool = sample_pool(model.module, asked, [np.arange(40)], 25, importance=False)
             resampling.resample_pool(model, None, [np.arange(40)], pool, options, None)
     np.testing.assert_allclose(weights[0], 1 / 25, rtol=1e-3)

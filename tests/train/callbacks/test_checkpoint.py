@@ -19,8 +19,8 @@ from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint, TrainingCheckpoint
 from cellvae.train.callbacks.checkpoint_name import safe_name
-from cellvae.train.callbacks.checkpoint_trigger import Trigger
-from cellvae.train.plan import Plan
+from cellvae.train.callbacks.checkpoint_trigger import CheckpointTrigger
+from cellvae.train.plan import TrainingPlan
 
 
 class Script(pl.Callback):
@@ -323,11 +323,11 @@ def test_epochs_can_be_chosen(
 def test_minutes_are_counted_from_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    trigger = Trigger(None, 3, 2.0)
+    trigger = CheckpointTrigger(None, 3, 2.0)
     found = []
     for n in range(1, 7):
         clock[0] += 50
-        found.append(trigger.periods(n))
+        found.append(trigger.elapsed_periods(n))
     assert found == [[], [], ["every_n_epochs", "every_n_minutes"]] * 2
 
 
@@ -390,7 +390,7 @@ def test_a_model_that_cannot_be_saved_does_not_mask_the_exception(
     class Full(pl.Callback):
         def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
             if trainer.current_epoch == 1:
-                monkeypatch.setattr(Plan, "save_model", fail)
+                monkeypatch.setattr(TrainingPlan, "save_model", fail)
                 raise ZeroDivisionError("first")
 
     saver = SaveCheckpoint(tmp_path, "{epoch}", "script_loss")
@@ -404,14 +404,14 @@ def test_a_model_that_cannot_be_saved_does_not_mask_the_exception(
 def test_a_checkpoint_that_cannot_be_read_again_is_not_called_the_best(
     model: SCVI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write = Plan.save_model
+    write = TrainingPlan.save_model
 
-    def cut(self: Plan, folder: Path, training: dict[str, Any] | None = None) -> None:
+    def cut(self: TrainingPlan, folder: Path, training: dict[str, Any] | None = None) -> None:
         write(self, folder, training)
         if self.epoch == 1:
             next(iter(folder.glob("*.safetensors"))).write_bytes(b"")
 
-    monkeypatch.setattr(Plan, "save_model", cut)
+    monkeypatch.setattr(TrainingPlan, "save_model", cut)
     saver = SaveCheckpoint(tmp_path, "{epoch}", "script_loss")
     with caplog.at_level(logging.WARNING):
         script = run(model, [3.0, 2.0, 4.0], saver)

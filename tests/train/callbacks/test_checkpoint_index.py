@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellvae.train.callbacks.checkpoint_index import INDEX, SavedModel, read_index, write_index
+from cellvae.train.callbacks.checkpoint_index import INDEX_FILE, CheckpointRecord, read_index, write_index
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> list[SavedModel]:
+def saved(tmp_path: Path) -> list[CheckpointRecord]:
     models = []
     for epoch in (1, 2):
         path = tmp_path / f"epoch={epoch}"
         path.mkdir()
         models.append(
-            SavedModel(
+            CheckpointRecord(
                 path=path,
                 epoch=epoch,
                 step=10 * epoch,
-                why=("best",),
+                reasons=("best",),
                 score=1.25 * epoch,
                 metrics={"elbo_train": 100.5, "lost": float("nan")},
                 run_id="a1",
@@ -34,9 +34,9 @@ def saved(tmp_path: Path) -> list[SavedModel]:
 
 
 def test_every_flip_and_cut_of_the_index_is_told_or_says_the_same(
-    saved: list[SavedModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    saved: list[CheckpointRecord], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / INDEX
+    path = tmp_path / INDEX_FILE
     content = path.read_bytes()
     expected = repr(read_index(tmp_path))
     assert expected == repr(saved)
@@ -58,9 +58,9 @@ def test_every_flip_and_cut_of_the_index_is_told_or_says_the_same(
 
 
 def test_an_index_of_the_first_version_has_no_checksum(
-    saved: list[SavedModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    saved: list[CheckpointRecord], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / INDEX
+    path = tmp_path / INDEX_FILE
     values = json.loads(path.read_text())
     values.pop("sha256")
     path.write_text(json.dumps(values | {"version": 1}))

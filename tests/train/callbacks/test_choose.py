@@ -13,16 +13,16 @@ from cellvae.data import Split
 from cellvae.data.rows.memory import ColumnRows
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.checkpoint import SaveCheckpoint
-from cellvae.train.callbacks.choose import build_callbacks, default_callbacks, group_of
+from cellvae.train.callbacks.choose import build_callbacks, default_callbacks, callback_group
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.learning_rate import LRMonitor
 from cellvae.train.callbacks.nan_guard import NaNGuard
 from cellvae.train.callbacks.progress import EpochBar
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 
 class Producer(pl.Callback):
@@ -37,8 +37,8 @@ class Producer(pl.Callback):
             pl_module.log(name, float(trainer.current_epoch), batch_size=1)
 
 
-def train(module: Any, rows: Any, split: Split, **words: Any) -> Outcome:
-    parsed = parse({"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words})
+def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
+    parsed = parse_train_kwargs({"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words})
     return fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
 
 
@@ -46,19 +46,19 @@ def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_pat
     first, second = Producer("a"), pl.Callback()
     saver, stop = SaveCheckpoint(tmp_path), pl.callbacks.EarlyStopping("train_loss")
     extra = [saver, stop, first, second]
-    options = parse({"enable_progress_bar": True, "learning_rate_monitor": True}).options
+    options = parse_train_kwargs({"enable_progress_bar": True, "learning_rate_monitor": True}).options
     made = build_callbacks(options, extra, state_dir=tmp_path)
     assert [type(c) for c in made] == [
         TrainingCheckpoint,
         Producer,
         pl.Callback,
         NaNGuard,
-        *sorted([LRMonitor, EpochBar], key=lambda kind: group_of(kind())),
+        *sorted([LRMonitor, EpochBar], key=lambda kind: callback_group(kind())),
         pl.callbacks.EarlyStopping,
         SaveCheckpoint,
     ]
     assert extra == [saver, stop, first, second]
-    assert group_of(ModelCheckpoint()) is Group.CHECKPOINT
+    assert callback_group(ModelCheckpoint()) is Group.CHECKPOINT
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,13 @@ def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_pat
 def test_an_instance_replaces_the_default_of_its_kind(
     words: dict[str, Any], mine: pl.Callback, name: str
 ) -> None:
-    options = parse(words).options
+    options = parse_train_kwargs(words).options
     assert name in default_callbacks(options)
     assert name not in default_callbacks(options, [mine])
 
 
 def test_early_stopping_of_another_metric_replaces_nothing() -> None:
-    options = parse({"early_stopping": True}).options
+    options = parse_train_kwargs({"early_stopping": True}).options
     assert "early_stopping" in default_callbacks(options, [EarlyStopping("elbo_train")])
 
 
@@ -102,7 +102,7 @@ def test_every_word_of_early_stopping_reaches_the_callback() -> None:
         "check_finite": False,
         "verbose": True,
     }
-    options = parse({f"early_stopping_{name}": value for name, value in words.items()}).options
+    options = parse_train_kwargs({f"early_stopping_{name}": value for name, value in words.items()}).options
     made = default_callbacks(options)["early_stopping"]
     kept = vars(made) | {"mode": "min"}
     for name, value in words.items():

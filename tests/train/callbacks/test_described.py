@@ -28,7 +28,7 @@ from cellvae.train import (
     Summary,
     TrainingCheckpoint,
 )
-from cellvae.train.callbacks.described import describe, rebuild
+from cellvae.train.callbacks.described import describe_callback, rebuild_callback
 
 MADE = [
     EMA(decay=0.5, every="epoch"),
@@ -53,18 +53,18 @@ MADE = [
 
 @pytest.mark.parametrize("callback", MADE, ids=lambda c: type(c).__name__)
 def test_a_callback_is_made_again_from_its_description(callback: pl.Callback) -> None:
-    values = json.loads(json.dumps(describe(callback)))
-    again = rebuild(values)
+    values = json.loads(json.dumps(describe_callback(callback)))
+    again = rebuild_callback(values)
     assert type(again) is type(callback)
-    assert describe(again) == describe(callback)
+    assert describe_callback(again) == describe_callback(callback)
     assert values["arguments"], "every argument is kept under its name"
 
 
 def test_what_a_file_cannot_hold_is_described_and_not_made() -> None:
-    values = describe(Freeze(lambda name, parameter: True))
+    values = describe_callback(Freeze(lambda name, parameter: True))
     assert "function" in values["arguments"]["modules"]["repr"]
     with pytest.raises(FileFormatError, match="'modules' of Freeze is an object of a program"):
-        rebuild(values)
+        rebuild_callback(values)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_what_a_file_cannot_hold_is_described_and_not_made() -> None:
 )
 def test_only_callbacks_of_the_package_are_made(values: dict[str, Any], expected: str) -> None:
     with pytest.raises(FileFormatError, match=expected):
-        rebuild(values)
+        rebuild_callback(values)

@@ -12,8 +12,8 @@ import torch
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.train import EarlyStopping, LoudEarlyStopping
-from cellvae.train.arguments import parse
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.fit import RunResult, fit
 
 
 class Script(pl.Callback):
@@ -34,11 +34,11 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 
 def run(
     module: Any, rows: Any, split: Split, values: list[float], **stop: Any
-) -> tuple[Outcome, Script, EarlyStopping]:
+) -> tuple[RunResult, Script, EarlyStopping]:
     script = Script(values)
     early = EarlyStopping("script_loss", **stop)
     words = {"max_epochs": len(values), "enable_progress_bar": False, "callbacks": [script, early]}
-    parsed = parse(words)
+    parsed = parse_train_kwargs(words)
     return (
         fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks),
         script,
@@ -120,7 +120,7 @@ def test_small_improvements_do_not_count_but_their_weights_are_kept(
 def test_it_starts_anew_in_every_run(module: Any, rows: Any, split: Split) -> None:
     _, _, early = run(module, rows, split, [5, 1, 9, 9], patience=2)
     script = Script([50.0, 40.0, 30.0])
-    parsed = parse({"max_epochs": 3, "enable_progress_bar": False, "callbacks": [script, early]})
+    parsed = parse_train_kwargs({"max_epochs": 3, "enable_progress_bar": False, "callbacks": [script, early]})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.report.epochs == 3
     assert outcome.report.best_score == 30.0
@@ -130,7 +130,7 @@ def test_it_stops_where_lightnings_own_does(module: Any, rows: Any, split: Split
     values = [5.0, 4.0, 4.5, 4.4, 4.3, 1.0]
     ours, _, _ = run(module, rows, split, values, patience=2)
     stock = pl.callbacks.EarlyStopping("script_loss", patience=2)
-    parsed = parse(
+    parsed = parse_train_kwargs(
         {"max_epochs": 6, "enable_progress_bar": False, "callbacks": [Script(values), stock]}
     )
     theirs = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
@@ -139,7 +139,7 @@ def test_it_stops_where_lightnings_own_does(module: Any, rows: Any, split: Split
 
 def test_lightnings_own_switches_validation_on(module: Any, rows: Any, split: Split) -> None:
     stock = pl.callbacks.EarlyStopping("elbo_validation", min_delta=1e9, patience=1)
-    parsed = parse({"max_epochs": 6, "enable_progress_bar": False, "callbacks": stock})
+    parsed = parse_train_kwargs({"max_epochs": 6, "enable_progress_bar": False, "callbacks": stock})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.report.epochs == 2
     assert outcome.report.status == "stopped_early"
@@ -151,7 +151,7 @@ def test_lightnings_own_switches_validation_on(module: Any, rows: Any, split: Sp
 def test_a_misspelt_monitor_fails_before_the_first_step(
     module: Any, rows: Any, split: Split, monitor: str, right: str
 ) -> None:
-    parsed = parse({"max_epochs": 6, "early_stopping": monitor})
+    parsed = parse_train_kwargs({"max_epochs": 6, "early_stopping": monitor})
     before = flat(module)
     with pytest.raises(InvalidOptionError, match=f"Did you mean '{right}'"):
         fit(module, rows, split, parsed.options, seed=0)
@@ -163,8 +163,8 @@ def test_monitoring_validation_without_validation_cells_is_refused(
 ) -> None:
     all_train = Split(train=split.train, validation=split.test, test=split.test)
     with pytest.raises(InvalidOptionError, match="no validation cells.*monitor 'elbo_train'"):
-        fit(module, rows, all_train, parse({"early_stopping": True}).options, seed=0)
-    options = parse(
+        fit(module, rows, all_train, parse_train_kwargs({"early_stopping": True}).options, seed=0)
+    options = parse_train_kwargs(
         {"early_stopping": "elbo_train", "max_epochs": 2, "enable_progress_bar": False}
     ).options
     assert fit(module, rows, all_train, options, seed=0).report.best_epoch == 1
@@ -221,7 +221,7 @@ def test_a_metric_that_nobody_logs_is_an_error_unless_told_otherwise(
     words = {"max_epochs": 2, "enable_progress_bar": False}
     for strict in (True, False):
         early = EarlyStopping("wombats", mode="min", strict=strict)
-        parsed = parse({**words, "callbacks": [Script([1.0, 2.0]), early]})
+        parsed = parse_train_kwargs({**words, "callbacks": [Script([1.0, 2.0]), early]})
         outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
         assert (outcome.error is None) is not strict
     assert outcome.report.epochs == 2

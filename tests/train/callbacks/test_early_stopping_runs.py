@@ -19,10 +19,10 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.arguments import parse
-from cellvae.train.callbacks.contract import Follows, Group, Ordered
+from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.callbacks.contract import FollowsMetrics, Group, HasGroup
 from cellvae.train.callbacks.judge import StopReason
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 
 class Script(pl.Callback):
@@ -77,10 +77,10 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 
 def run(
     data: tuple[Any, Any, Split], *callbacks: pl.Callback, max_epochs: int, **words: Any
-) -> Outcome:
+) -> RunResult:
     module, rows, split = data
     words |= {"max_epochs": max_epochs, "enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse(words)
+    parsed = parse_train_kwargs(words)
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -241,8 +241,8 @@ def test_what_is_asked_for_now_goes_before_what_a_state_says(data: Any) -> None:
     again = EarlyStopping("script_loss", patience=2, restore_best=False)
     again.load_state_dict(early.state_dict())
     assert (again.patience, again.wait_count) == (2, 2)
-    assert again.judges[0].criteria.patience == 2
-    assert not again.best_weights.put_back(pl.LightningModule())
+    assert again.rules[0].criteria.patience == 2
+    assert not again.best_weights.restore(pl.LightningModule())
 
 
 def test_counting_begins_again_after_a_run_that_was_stopped(data: Any) -> None:
@@ -306,8 +306,8 @@ def test_choices_that_make_no_sense_are_refused(words: dict[str, Any], message: 
 
 def test_it_knows_its_place_and_what_it_follows_and_keeps_its_arguments() -> None:
     early = EarlyStopping(("elbo_validation", "eval/mAP"), 0.5, [3, 4], baseline=(1.0, None))
-    assert isinstance(early, Ordered)
-    assert isinstance(early, Follows)
+    assert isinstance(early, HasGroup)
+    assert isinstance(early, FollowsMetrics)
     assert early.group == Group.STOPPER
     assert early.followed_metrics() == ["elbo_validation", "eval/mAP"]
     kept = (early.monitor, early.min_delta, early.patience, early.baseline, early.combine)

@@ -18,9 +18,9 @@ from cellvae.model import SCVI
 from cellvae.train import EarlyStopping, SaveCheckpoint
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.ema import EMA
-from cellvae.train.fit import VALIDATED_AT_ONCE, blocks_of
+from cellvae.train.fit import VALIDATION_BATCH_SIZE, make_split_blocks
 from cellvae.train.options import LoaderOptions
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 WORDS: dict[str, Any] = {"seed": 0, "batch_size": 24, "enable_progress_bar": False}
 Weights = dict[str, torch.Tensor]
@@ -46,7 +46,7 @@ class Watch(pl.Callback):
         self.starts: list[Weights] = []
         self.validated: list[Weights] = []
         self.ends: list[Weights] = []
-        self.plan: Plan | None = None
+        self.plan: TrainingPlan | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         self.steps.append(copied(pl_module.module))
@@ -169,12 +169,12 @@ def test_sanity_checking_and_accumulation_do_not_disturb_it(adata: AnnData) -> N
     assert same(watch.validated[0], watch.starts[0])
 
 
-def score(plan: Plan, model: SCVI) -> float:
+def score(plan: TrainingPlan, model: SCVI) -> float:
     """Validation ELBO of a model, computed anew as a run does."""
     assert plan.rows is not None and plan.split is not None
-    judge = Plan(model.module, seed=plan.seed, warmup=plan.warmup)
-    loader = LoaderOptions(batch_size=VALIDATED_AT_ONCE, shuffle=False)
-    blocks = blocks_of(plan.rows, plan.split.validation, loader, plan.seed, 1)
+    judge = TrainingPlan(model.module, seed=plan.seed, warmup=plan.warmup)
+    loader = LoaderOptions(batch_size=VALIDATION_BATCH_SIZE, shuffle=False)
+    blocks = make_split_blocks(plan.rows, plan.split.validation, loader, plan.seed, 1)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
@@ -320,10 +320,10 @@ def test_a_plain_trainer_and_a_plain_state(tmp_path: Path) -> None:
     torch.save(ema.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     other = EMA(0.5)
-    other.take_parameters(module)
+    other.collect_parameters(module)
     other.load_state_dict(state)
     assert same(other.average, ema.average)
-    other.take_parameters(torch.nn.ParameterDict({"a": torch.nn.Parameter(torch.zeros(1))}))  # type: ignore[arg-type]
+    other.collect_parameters(torch.nn.ParameterDict({"a": torch.nn.Parameter(torch.zeros(1))}))  # type: ignore[arg-type]
     with pytest.raises(InvalidOptionError, match=r"'line\.weight' of shape \(1, 2\)"):
         other.load_state_dict(state)
 

@@ -15,9 +15,9 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
-from cellvae.train.arguments import parse
-from cellvae.train.callbacks.freeze import Freeze, Held
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.callbacks.freeze import Freeze, FrozenParts
+from cellvae.train.fit import RunResult, fit
 
 
 class Watch(pl.Callback):
@@ -45,9 +45,9 @@ class Watch(pl.Callback):
         return {k for k in before if not torch.equal(before[k], after[k])}
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Outcome:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 4, "enable_progress_bar": False, "batch_size": 16, "accelerator": "cpu"}
-    parsed = parse({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -130,8 +130,8 @@ def test_flags_are_as_before_after_an_error_too(module: Any, rows: Any, split: S
 
 
 def test_a_function_chooses_the_same_as_the_name(module: Any) -> None:
-    by_name = Held(module, "z_encoder")
-    by_function = Held(module, lambda name, parameter: name.startswith("z_encoder."))
+    by_name = FrozenParts(module, "z_encoder")
+    by_function = FrozenParts(module, lambda name, parameter: name.startswith("z_encoder."))
     assert [id(p) for p in by_name.parameters] == [id(p) for p in by_function.parameters]
     assert [id(m) for m in by_name.layers] == [id(m) for m in by_function.layers]
     assert len(by_name.parameters) == len(list(module.z_encoder.parameters()))

@@ -15,9 +15,9 @@ from anndata import read_h5ad
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.gradient_norm import GradNormMonitor
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 
 class Gradients(pl.Callback):
@@ -42,9 +42,9 @@ class Gradients(pl.Callback):
         return [math.sqrt(sum((g**2).sum() for g in s.values())) for s in self.kept[epoch]]
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Outcome:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 8, "accelerator": "cpu"}
-    parsed = parse({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.error is None
     return outcome

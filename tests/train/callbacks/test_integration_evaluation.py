@@ -24,7 +24,7 @@ from cellvae.evaluation import integration_scores
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 from cellvae.train.warmup import KLWarmup
 
 N_CELLS = 150
@@ -368,7 +368,7 @@ def test_it_works_in_a_trainer_of_the_users_own(module: Any, rows: Any, split: A
     evaluation = IntegrationEvaluation("batch", every_n_epochs=1, indices="train")
     files: Any = Columns(np.repeat(["a", "b"], 30))
     warmup = KLWarmup(n_epochs=1, n_steps=None, minimum=0.0, maximum=1.0)
-    plan = Plan(module, seed=0, warmup=warmup, rows=rows, split=split, files=files)
+    plan = TrainingPlan(module, seed=0, warmup=warmup, rows=rows, split=split, files=files)
     trainer = pl.Trainer(
         max_epochs=2,
         callbacks=[evaluation],

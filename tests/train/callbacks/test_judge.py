@@ -11,22 +11,22 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.callbacks.criteria import Criteria, each
-from cellvae.train.callbacks.judge import Judge, StopReason, together
-from cellvae.train.callbacks.monitored import Monitored
+from cellvae.train.callbacks.criteria import StoppingCriteria, per_metric
+from cellvae.train.callbacks.judge import StoppingRule, StopReason, combine_rules
+from cellvae.train.callbacks.monitored import MonitoredMetric
 
 
-def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> Judge:
-    return Judge(
-        Monitored("script", mode, min_delta),  # type: ignore[arg-type]
-        Criteria(**criteria),  # type: ignore[arg-type]
+def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> StoppingRule:
+    return StoppingRule(
+        MonitoredMetric("script", mode, min_delta),  # type: ignore[arg-type]
+        StoppingCriteria(**criteria),  # type: ignore[arg-type]
     )
 
 
-def stops_at(judge: Judge, values: list[float], epochs: list[int] | None = None) -> int | None:
+def stops_at(judge: StoppingRule, values: list[float], epochs: list[int] | None = None) -> int | None:
     """Position of the first value that ends the run."""
     for i, (epoch, value) in enumerate(zip(epochs or itertools.count(), values, strict=False)):
-        judge.look(value, epoch, n_before=epoch, warming_up=False)
+        judge.update(value, epoch, n_before=epoch, warming_up=False)
         if judge.verdict is not None:
             return i
     return None
@@ -120,7 +120,7 @@ def test_thresholds_are_told_with_their_signs() -> None:
 
 def test_what_is_not_finite_stops_in_the_first_epochs_too_or_is_no_improvement() -> None:
     judge = judge_of()
-    judge.look(math.nan, 0, n_before=0, warming_up=True)
+    judge.update(math.nan, 0, n_before=0, warming_up=True)
     assert judge.verdict is not None
     assert judge.verdict.reason == StopReason.NON_FINITE_METRIC
     judge = judge_of(check_finite=False, patience=2)
@@ -147,27 +147,27 @@ def test_counting_goes_on_after_any_check(patience_epochs: int | None) -> None:
 def test_any_is_the_first_verdict_and_all_is_that_of_all_at_once() -> None:
     one, two = judge_of(patience=1), judge_of(patience=1)
     for judge in (one, two):
-        judge.look(1.0, 0, n_before=0, warming_up=False)
-    one.look(2.0, 1, n_before=1, warming_up=False)
-    assert together([one, two], "any") == one.verdict
-    assert together([one, two], "all") is None
-    two.look(2.0, 1, n_before=1, warming_up=False)
-    both = together([one, two], "all")
+        judge.update(1.0, 0, n_before=0, warming_up=False)
+    one.update(2.0, 1, n_before=1, warming_up=False)
+    assert combine_rules([one, two], "any") == one.verdict
+    assert combine_rules([one, two], "all") is None
+    two.update(2.0, 1, n_before=1, warming_up=False)
+    both = combine_rules([one, two], "all")
     assert both is not None
     assert both.reason == StopReason.ALL_METRICS
     assert both.text.count("had not improved for 1 check;") == 1
-    one.look(0.0, 2, n_before=2, warming_up=False)
-    assert together([one, two], "all") is None
+    one.update(0.0, 2, n_before=2, warming_up=False)
+    assert combine_rules([one, two], "all") is None
 
 
 def test_one_value_is_used_for_all_metrics_and_several_must_be_as_many() -> None:
-    assert each("patience", 3, ["a", "b"]) == [3, 3]
-    assert each("mode", "min", ["a", "b", "c"]) == ["min", "min", "min"]
-    assert each("patience", (3, 4), ["a", "b"]) == [3, 4]
+    assert per_metric("patience", 3, ["a", "b"]) == [3, 3]
+    assert per_metric("mode", "min", ["a", "b", "c"]) == ["min", "min", "min"]
+    assert per_metric("patience", (3, 4), ["a", "b"]) == [3, 4]
     with pytest.raises(
         InvalidOptionError, match=r"patience to be one value, or 2 for the 2.*'a', 'b'.*; got 3"
     ):
-        each("patience", [1, 2, 3], ["a", "b"])
+        per_metric("patience", [1, 2, 3], ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_one_value_is_used_for_all_metrics_and_several_must_be_as_many() -> None
 )
 def test_criteria_that_make_no_sense_are_refused(criteria: dict[str, int], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        Criteria(**criteria)  # type: ignore[arg-type]
+        StoppingCriteria(**criteria)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from cellvae.data import Split
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.learning_rate import LRMonitor, RecordLearningRate
 from cellvae.train.callbacks.schedule import LRSchedulerCallback
 from cellvae.train.callbacks.stages import Stage, Stages
@@ -22,7 +22,7 @@ from cellvae.train.fit import fit
 
 def history(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Any:
     given = {"max_epochs": 3, "enable_progress_bar": False, "accelerator": "cpu"}
-    parsed = parse({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.error is None
     return outcome.history

@@ -18,14 +18,14 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.model.scvi import SCVIModule
 from cellvae.train import EarlyStopping
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.metric import MetricCallback
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 
-def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Outcome:
+def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16} | words
-    parsed = parse({**given, "callbacks": list(callbacks)})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks)})
     outcome = fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
     if outcome.error is not None:
         raise outcome.error

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from cellvae.errors import TrainingError
-from cellvae.train.callbacks.monitored import Monitored
+from cellvae.train.callbacks.monitored import MonitoredMetric
 
 
 def test_it_is_read_under_either_spelling_and_a_typo_is_told() -> None:
     metrics = {"elbo_validation": torch.tensor(3.0), "train_loss": torch.tensor(2.0)}
-    assert Monitored("validation_elbo").read(metrics) == 3.0
-    assert Monitored("elbo_validation").read(metrics) == 3.0
-    assert not Monitored("elbo_train").is_logged(metrics)
+    assert MonitoredMetric("validation_elbo").read(metrics) == 3.0
+    assert MonitoredMetric("elbo_validation").read(metrics) == 3.0
+    assert not MonitoredMetric("elbo_train").is_logged(metrics)
     with pytest.raises(TrainingError, match="'elbo_valdation'.*Did you mean 'elbo_validation'"):
-        Monitored("elbo_valdation").read(metrics)
+        MonitoredMetric("elbo_valdation").read(metrics)
 
 
 def test_a_value_is_new_once_even_if_it_is_the_same_number() -> None:
-    monitored, value = Monitored("loss"), torch.tensor(1.0)
+    monitored, value = MonitoredMetric("loss"), torch.tensor(1.0)
     assert not monitored.is_refreshed({})
     assert monitored.is_refreshed({"loss": value})
     # Lightning shows views of the tensor that it keeps.
@@ -32,7 +32,7 @@ def test_a_value_is_new_once_even_if_it_is_the_same_number() -> None:
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1), ("max", -1)])
 def test_an_improvement_is_larger_than_its_least_size(mode: str, sign: int) -> None:
-    monitored = Monitored("script", mode, 0.5)  # type: ignore[arg-type]
+    monitored = MonitoredMetric("script", mode, 0.5)  # type: ignore[arg-type]
     found = [monitored.counts_as_improvement(sign * v) for v in (4.0, 3.5, 3.25, 3.0, 2.0)]
     assert found == [True, False, True, False, True]
     assert not monitored.counts_as_improvement(float("nan"))

@@ -15,19 +15,19 @@ import torch
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.prediction_writer import PredictionWriter
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 ALL = ("kl", "latent", "latent_variance", "reconstruction_loss")
 
 
 def outcome_of(
     module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any
-) -> Outcome:
+) -> RunResult:
     given = {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 8, "accelerator": "cpu"}
-    parsed = parse({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 

@@ -17,7 +17,7 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import EpochBar
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks import progress
 from cellvae.train.callbacks.choose import build_callbacks
 from cellvae.train.fit import fit
@@ -25,7 +25,7 @@ from cellvae.train.quiet import quiet_lightning
 
 
 def run(module: Any, rows: Any, split: Split, **words: Any) -> None:
-    parsed = parse({"max_epochs": 3, "check_val_every_n_epoch": 1, **words})
+    parsed = parse_train_kwargs({"max_epochs": 3, "check_val_every_n_epoch": 1, **words})
     assert (
         fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks).error is None
     )
@@ -56,10 +56,10 @@ def test_a_file_stays_quiet(
 
 def test_a_bar_of_the_users_replaces_ours() -> None:
     bar = pl.callbacks.TQDMProgressBar()
-    chosen = build_callbacks(parse({}).options, [bar])
+    chosen = build_callbacks(parse_train_kwargs({}).options, [bar])
     assert [c for c in chosen if isinstance(c, pl.callbacks.ProgressBar)] == [bar]
-    assert any(isinstance(c, EpochBar) for c in build_callbacks(parse({}).options))
-    steps = build_callbacks(parse({"simple_progress_bar": False}).options)
+    assert any(isinstance(c, EpochBar) for c in build_callbacks(parse_train_kwargs({}).options))
+    steps = build_callbacks(parse_train_kwargs({"simple_progress_bar": False}).options)
     assert any(isinstance(c, pl.callbacks.TQDMProgressBar) for c in steps)
 
 
@@ -193,7 +193,7 @@ def test_the_bar_is_closed_where_a_run_fails(module: Any, rows: Any, split: Spli
             raise ValueError("no more")
 
     bar = Shown()
-    parsed = parse({"max_epochs": 3, "callbacks": [bar, Failing()]})
+    parsed = parse_train_kwargs({"max_epochs": 3, "callbacks": [bar, Failing()]})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert isinstance(outcome.error, ValueError)
     assert bar.bar is None

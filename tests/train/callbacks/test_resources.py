@@ -13,22 +13,22 @@ import pandas as pd
 import pytest
 import torch
 
-from cellvae.contracts import Block
+from cellvae.contracts import StepBlock
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks import resource_rows, resources
-from cellvae.train.callbacks.resource_rows import PHASES, n_cells_of, rss_mib, spread
+from cellvae.train.callbacks.resource_rows import PHASES, count_cells, rss_mib, mean_std_text
 from cellvae.train.callbacks.resources import METRICS, ResourceMonitor
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 
 def outcome_of(
     module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any
-) -> Outcome:
+) -> RunResult:
     given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 10, "accelerator": "cpu"}
-    parsed = parse({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -161,7 +161,7 @@ def test_history_and_table_say_the_same(
     assert [p.name for p in path.parent.iterdir()] == ["resources.tsv"]
     speed = 150 / sum(monitor.rows[i][p] for i in range(3) for p in PHASES[:4])
     assert f"{speed:,.0f} cells per second on CPU" in monitor.summary
-    assert f"backward {spread([row['backward'] for row in monitor.rows])} s" in monitor.summary
+    assert f"backward {mean_std_text([row['backward'] for row in monitor.rows])} s" in monitor.summary
     assert set(METRICS) == {name for name in history.columns if name.startswith("resources/")}
 
 
@@ -287,9 +287,9 @@ def test_a_bare_trainer(tmp_path: Path) -> None:
 
 
 def test_cells_of_a_batch() -> None:
-    assert n_cells_of(Block(None, torch.zeros(1, 7, dtype=torch.int64))) == 7  # type: ignore[arg-type]
-    assert n_cells_of({"x": ["name", torch.zeros(3, 2)]}) == 3
-    assert n_cells_of("nothing") == 0
+    assert count_cells(StepBlock(None, torch.zeros(1, 7, dtype=torch.int64))) == 7  # type: ignore[arg-type]
+    assert count_cells({"x": ["name", torch.zeros(3, 2)]}) == 3
+    assert count_cells("nothing") == 0
 
 
 def test_memory_where_the_system_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +302,8 @@ def test_memory_where_the_system_has_no_table(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_spread() -> None:
-    assert spread([1.0, 2.0, 3.0]) == "2.0000 ± 1.0000 [3]"
-    assert spread([0.5]) == "0.5000 ± 0.0000 [1]"
+    assert mean_std_text([1.0, 2.0, 3.0]) == "2.0000 ± 1.0000 [3]"
+    assert mean_std_text([0.5]) == "0.5000 ± 0.0000 [1]"
 
 
 def test_real_cells_and_a_run_that_goes_on(

@@ -17,8 +17,8 @@ from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.callbacks.described import rebuild
-from cellvae.train.callbacks.run_logger import RunLogger, duration
+from cellvae.train.callbacks.described import rebuild_callback
+from cellvae.train.callbacks.run_logger import RunLogger, format_duration
 
 WORDS: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 16}
 
@@ -65,7 +65,7 @@ def test_a_folder_tells_the_whole_run(model: SCVI, tmp_path: Path) -> None:
     assert (folder / "report.txt").read_text() == f"completed\n{model.training_report}\n"
     assert "SCVIModule" in (folder / "model.txt").read_text()
     made = json.loads((folder / "callbacks.json").read_text())
-    (stop,) = [rebuild(values) for values in made if values["class"] == "EarlyStopping"]
+    (stop,) = [rebuild_callback(values) for values in made if values["class"] == "EarlyStopping"]
     assert isinstance(stop, EarlyStopping)
     assert (stop.patience, stop.monitor) == (45, "elbo_validation")
 
@@ -123,4 +123,4 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
     [(3.25, "3.2 s"), (218, "3 min 38 s"), (7200, "2 h 0 min 0 s"), (90061, "1 d 1 h 1 min 1 s")],
 )
 def test_durations_read_like_words(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

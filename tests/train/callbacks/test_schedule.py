@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingWarning, UnknownOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse
-from cellvae.train.callbacks.schedule import LRSchedulerCallback, chosen_optimizer
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.callbacks.schedule import LRSchedulerCallback, select_optimizer
+from cellvae.train.fit import RunResult, fit
 
 LR = 0.01
 
@@ -57,10 +57,10 @@ class Script(pl.Callback):
         pl_module.log("script_loss", self.values[trainer.current_epoch])
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Outcome:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 10, "batch_size": 25, "plan_kwargs": {"lr": LR}, "accelerator": "cpu"}
     given |= {"enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse({**given, **words})
+    parsed = parse_train_kwargs({**given, **words})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -324,13 +324,13 @@ def test_an_instance_and_a_misspelt_argument_are_told() -> None:
 def test_an_optimizer_is_chosen_by_number_or_class() -> None:
     weight = [torch.nn.Parameter(torch.zeros(1))]
     adam, sgd = torch.optim.Adam(weight), torch.optim.SGD(weight, lr=1.0)
-    assert chosen_optimizer([adam, sgd], "SGD") is sgd
-    assert chosen_optimizer([adam, sgd], 0) is adam
+    assert select_optimizer([adam, sgd], "SGD") is sgd
+    assert select_optimizer([adam, sgd], 0) is adam
     for which in ("Adm", 2, -1):
         with pytest.raises(InvalidOptionError, match=r"There are: 0 \(Adam\), 1 \(SGD\)"):
-            chosen_optimizer([adam, sgd], which)
+            select_optimizer([adam, sgd], which)
     with pytest.raises(InvalidOptionError, match="of which there are several"):
-        chosen_optimizer([sgd, sgd], "SGD")
+        select_optimizer([sgd, sgd], "SGD")
 
 
 def test_a_function_that_makes_no_schedule_is_told(module: Any, rows: Any, split: Split) -> None:

@@ -16,9 +16,9 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
-from cellvae.train.arguments import parse
+from cellvae.train.arguments import parse_train_kwargs
 from cellvae.train.callbacks.stages import Stage, Stages
-from cellvae.train.fit import Outcome, fit
+from cellvae.train.fit import RunResult, fit
 
 LR = 0.01
 
@@ -43,10 +43,10 @@ class Watch(pl.Callback):
         return [not torch.equal(a, b) for a, b in pairs]
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Outcome:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 6, "batch_size": 25, "plan_kwargs": {"lr": LR}, "accelerator": "cpu"}
     given |= {"enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse({**given, **words})
+    parsed = parse_train_kwargs({**given, **words})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 

@@ -13,7 +13,7 @@ from cellvae.data.downloads.files import FILES
 from cellvae.data.downloads.folders import data_folder
 from cellvae.errors import InvalidDataError
 from cellvae.messages import logger
-from cellvae.options import checked
+from cellvae.options import check_value
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,8 +68,8 @@ def brainlarge_dataset(
         ("n_genes_to_keep", n_genes_to_keep),
         ("loading_batch_size", loading_batch_size),
     ):
-        checked(word, value, int, {"at_least": 1})
-    checked("max_cells_to_keep", max_cells_to_keep, int | None, {"at_least": 1})
+        check_value(word, value, int, {"at_least": 1})
+    check_value("max_cells_to_keep", max_cells_to_keep, int | None, {"at_least": 1})
     name = "brain_large.h5"
     return read_brain_large(
         fetch(FILES[name], data_folder(save_path, name)),

@@ -13,7 +13,7 @@ from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import FILES
 from cellvae.data.downloads.folders import data_folder
 from cellvae.data.h5ad import read_h5ad
-from cellvae.errors import InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,7 +119,7 @@ def purified_pbmc_dataset(
             raise InvalidOptionError(
                 f"Expected subset_datasets to name cell types; got '{cell_type}'."
                 f"{did_you_mean(str(cell_type), PURIFIED)} Known are "
-                f"{named(PURIFIED, len(PURIFIED))}."
+                f"{quote_names(PURIFIED, len(PURIFIED))}."
             )
     adata = load_h5ad("PurifiedPBMCDataset.h5ad", save_path)
     kept = np.flatnonzero((adata.obs["batch"].astype(str) != DUPLICATED_BATCH).to_numpy())

@@ -15,7 +15,7 @@ from cellvae.data.downloads.files import FILES
 from cellvae.data.downloads.folders import data_folder
 from cellvae.data.downloads.tenx_files import tenx_file
 from cellvae.data.readers.pickled_tables import read_pickled_tables
-from cellvae.errors import InvalidDataError, named
+from cellvae.errors import InvalidDataError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,7 +69,7 @@ def pbmc_dataset(
     metadata = read_pickled_tables(path)
     missing = [part for part in PARTS if part not in metadata]
     if missing:
-        raise InvalidDataError(f"Expected {named(missing, len(missing))} in '{path}'; got neither.")
+        raise InvalidDataError(f"Expected {quote_names(missing, len(missing))} in '{path}'; got neither.")
     batches = []
     for name in BATCHES:
         batches.append(

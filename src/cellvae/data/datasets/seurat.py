@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellvae.data.datasets.h5ad_files import load_h5ad
 from cellvae.errors import InvalidOptionError
-from cellvae.options import checked
+from cellvae.options import check_value
 from cellvae.settings import settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def pbmc_seurat_v4_cite_seq(
     Hao et al., "Integrated analysis of multimodal single-cell data", Cell 184, 3573-3587 (2021).
     """
     bounds = {"at_least": 0, "at_most": N_BATCHES}
-    checked("mask_protein_batches", mask_protein_batches, int, bounds)
+    check_value("mask_protein_batches", mask_protein_batches, int, bounds)
     adata = load_h5ad("pbmc_seurat_v4.h5ad", save_path)
     if aggregate_proteins:
         adata.obsm[PROTEINS] = sum_antibodies(adata.obsm[PROTEINS])

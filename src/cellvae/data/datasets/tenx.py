@@ -14,7 +14,7 @@ from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder
 from cellvae.data.downloads.tenx_files import tenx_file
-from cellvae.errors import DataWarning, InvalidDataError, UnknownOptionError, did_you_mean, named
+from cellvae.errors import DataWarning, InvalidDataError, UnknownOptionError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -148,5 +148,5 @@ def check_arguments(read: Any, words: Mapping[str, Any]) -> None:
         if word not in known:
             raise UnknownOptionError(
                 f"scanpy.{read.__name__}() has no argument '{word}'.{did_you_mean(word, known)} It "
-                f"has {named(known, len(known))}."
+                f"has {quote_names(known, len(known))}."
             )

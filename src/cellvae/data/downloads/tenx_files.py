@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cellvae.data.downloads.files import TENX, DatasetFile
-from cellvae.errors import InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 
 class Release(NamedTuple):
@@ -86,7 +86,7 @@ def tenx_file(dataset_name: str, return_filtered: bool) -> DatasetFile:
         raise InvalidOptionError(
             f"Expected dataset_name to be a data set of 10x Genomics; got '{dataset_name}'."
             f"{did_you_mean(str(dataset_name), VERSIONS)} Known are "
-            f"{named([*VERSIONS], len(VERSIONS))}. For another one give filename and url."
+            f"{quote_names([*VERSIONS], len(VERSIONS))}. For another one give filename and url."
         )
     version = VERSIONS[dataset_name]
     name = f"{'filtered' if return_filtered else 'raw'}_{RELEASES[version].ending}"

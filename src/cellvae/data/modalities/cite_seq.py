@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from cellvae.data.keys import check_is_anndata
-from cellvae.errors import InvalidDataError, UnknownKeyError, named
+from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,7 +45,7 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     if "feature_types" not in adata.var:
         raise UnknownKeyError(
             "Expected the kind of each feature in adata.var['feature_types']; the columns are "
-            f"{named([*adata.var.columns]) or 'none'}."
+            f"{quote_names([*adata.var.columns]) or 'none'}."
         )
     if adata.isbacked:
         raise InvalidDataError(
@@ -55,7 +55,7 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     proteins = (kinds == ANTIBODY).to_numpy()
     if not proteins.any():
         raise InvalidDataError(
-            f"Expected features of the kind '{ANTIBODY}'; got {named([*kinds.unique()])}. Read all "
+            f"Expected features of the kind '{ANTIBODY}'; got {quote_names([*kinds.unique()])}. Read all "
             "kinds: scanpy.read_10x_h5(path, gex_only=False)."
         )
     if copy:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellvae.data.keys import check_is_anndata
-from cellvae.errors import InvalidDataError, named
+from cellvae.errors import InvalidDataError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,14 +58,14 @@ def organize_multiome_anndatas(
             twice = part.var_names[part.var_names.duplicated()].unique()
             raise InvalidDataError(
                 f"Expected features of different names in the {modality} cells; "
-                f"{named(list(twice))} occur twice. Make them differ: "
+                f"{quote_names(list(twice))} occur twice. Make them differ: "
                 "adata.var_names_make_unique()."
             )
         shared = np.flatnonzero(part.var_names.isin(features))
         if not len(shared):
             raise InvalidDataError(
                 f"Expected features of the {modality} cells to be among those of multi_anndata; "
-                f"got {named(list(part.var_names), 3)} where it has {named(list(features), 3)}."
+                f"got {quote_names(list(part.var_names), 3)} where it has {quote_names(list(features), 3)}."
             )
         parts[modality] = part[:, shared]
     together = anndata.concat(

@@ -17,7 +17,7 @@ from cellvae.errors import (
     InvalidOptionError,
     UnknownKeyError,
     did_you_mean,
-    named,
+    quote_names,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def read_loom(
     with h5py.File(path, "r") as file:
         missing = [part for part in ("matrix", "row_attrs", "col_attrs") if part not in file]
         if missing:
-            raise InvalidDataError(f"Expected {named(missing)} in the loom file '{path}'.")
+            raise InvalidDataError(f"Expected {quote_names(missing)} in the loom file '{path}'.")
         layers = dict(file["layers"].items()) if "layers" in file else {}
         values = layers.get(X_name, file["matrix"])
         counts = read_matrix(values, sparse).astype(dtype, copy=False)
@@ -157,7 +157,7 @@ def read_attributes(
             if name not in attributes:
                 raise UnknownKeyError(
                     f"Expected an attribute of the loom file for '{key}'; got '{name}'."
-                    f"{did_you_mean(name, attributes)} It has {named([*attributes]) or 'none'}."
+                    f"{did_you_mean(name, attributes)} It has {quote_names([*attributes]) or 'none'}."
                 )
             columns.append(attributes.pop(name))
         arrays[key] = np.array(columns).T

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellvae.errors import InvalidDataError, named
+from cellvae.errors import InvalidDataError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -121,5 +121,5 @@ def found_in(folder: Path, name: str) -> Path:
             return path
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     raise FileNotFoundError(
-        f"Expected '{name}' or '{name}.gz' in '{folder}'; it has {named(there) or 'no files'}."
+        f"Expected '{name}' or '{name}.gz' in '{folder}'; it has {quote_names(there) or 'no files'}."
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @final
-class AbsentCounts:
+class DroppedCounts:
     """Column of cells whose counts are gone; what is taken has no genes, [cells, 0]."""
 
     def __init__(self, n_cells: int) -> None:
@@ -29,4 +29,4 @@ class AbsentCounts:
 def lacks_counts(rows: Any) -> bool:
     """Whether the counts of cells are gone."""
     columns = getattr(rows, "columns", {})
-    return any(isinstance(column, AbsentCounts) for column in columns.values())
+    return any(isinstance(column, DroppedCounts) for column in columns.values())

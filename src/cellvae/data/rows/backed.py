@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellvae.data.rows.column import numbers_within
+from cellvae.data.rows.column import check_indices
 
 if TYPE_CHECKING:
     from cellvae.data.matrices import CountMatrix
     from cellvae.shapes import CellNumbers, Counts
 
-GAP = 2**14
+MAX_SKIP = 2**14
 """Values read and thrown away rather than asking the file once more: about as fast."""
 
 
@@ -57,10 +57,10 @@ class Reader(ABC):
             (first, last) for first, last in zip(edges, edges[1:], strict=False) if last > first
         ]
 
-    def runs(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def contiguous_runs(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Rows in increasing order, cut wherever much would be read in between for nothing."""
         skipped = self.values_before(rows[1:]) - self.values_before(rows[:-1] + 1)
-        return np.split(rows, np.flatnonzero(skipped > GAP) + 1)
+        return np.split(rows, np.flatnonzero(skipped > MAX_SKIP) + 1)
 
 
 @final
@@ -77,7 +77,7 @@ class DenseReader(Reader):
 
     def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of the file, given in increasing order, none twice."""
-        parts = [self.read_run(run) for run in self.runs(rows) if len(run)] or [self.dataset[:0]]
+        parts = [self.read_run(run) for run in self.contiguous_runs(rows) if len(run)] or [self.dataset[:0]]
         taken = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return taken if self.genes is None else taken[:, self.genes]
 
@@ -104,12 +104,12 @@ class SparseReader(Reader):
 
     def read_rows(self, rows: NDArray[np.int64]) -> sparse.csr_matrix:
         """Rows of the file, given in increasing order, none twice."""
-        runs = [(int(run[0]), int(run[-1]) + 1) for run in self.runs(rows) if len(run)]
+        runs = [(int(run[0]), int(run[-1]) + 1) for run in self.contiguous_runs(rows) if len(run)]
         spans = [slice(int(self.starts[first]), int(self.starts[last])) for first, last in runs]
         got = np.concatenate([np.zeros(0, np.int64), *(np.arange(*run) for run in runs)])
         ends = np.cumsum([0, *(self.starts[got + 1] - self.starts[got])])
         matrix = sparse.csr_matrix(
-            (joined(self.data, spans), joined(self.indices, spans), ends),
+            (read_slices(self.data, spans), read_slices(self.indices, spans), ends),
             shape=(len(got), self.n_columns),
         )
         if len(got) > len(rows):
@@ -117,7 +117,7 @@ class SparseReader(Reader):
         return matrix if self.genes is None else matrix[:, self.genes]
 
 
-def joined(dataset: Any, spans: list[slice]) -> NDArray[Any]:
+def read_slices(dataset: Any, spans: list[slice]) -> NDArray[Any]:
     """Stretches of a dataset one after the other."""
     if len(spans) == 1:
         return np.asarray(dataset[spans[0]])
@@ -130,7 +130,7 @@ def joined(dataset: Any, spans: list[slice]) -> NDArray[Any]:
     return whole
 
 
-def reader(matrix: CountMatrix) -> Reader:
+def make_reader(matrix: CountMatrix) -> Reader:
     """Reader for a matrix on disk."""
     from anndata.abc import CSRDataset
 
@@ -146,7 +146,7 @@ class BackedColumn:
     """
 
     def __init__(self, matrix: CountMatrix) -> None:
-        self.reader = reader(matrix)
+        self.reader = make_reader(matrix)
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -154,6 +154,6 @@ class BackedColumn:
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""
-        taken = self.reader.read(numbers_within(cells, len(self)))
+        taken = self.reader.read(check_indices(cells, len(self)))
         dense = taken.toarray() if sparse.issparse(taken) else taken
         return torch.from_numpy(dense.astype(np.float32, order="C", copy=False))

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.sparse import _sparsetools
 
 from cellvae.data.rows.backed import BackedColumn
-from cellvae.data.rows.densify import chosen_rows
+from cellvae.data.rows.densify import csr_take
 from cellvae.data.rows.memory import DenseColumn, SparseColumn
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def values_per_cell(column: Column) -> float:
 def sums_of_block(column: Column, cells: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Sums for some cells, [cells]."""
     if isinstance(column, SparseColumn):
-        data, indices, starts = chosen_rows(column.data, column.indices, column.starts, cells)
+        data, indices, starts = csr_take(column.data, column.indices, column.indptr, cells)
         shape = (len(cells), column.n_genes)
         return sums_of_sparse(sparse.csr_matrix((data, indices, starts), shape=shape))
     if isinstance(column, BackedColumn):

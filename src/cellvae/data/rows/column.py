@@ -24,7 +24,7 @@ class Column(Protocol):
         ...
 
 
-def numbers_within(cells: CellNumbers, n_cells: int) -> NDArray[np.int64]:
+def check_indices(cells: CellNumbers, n_cells: int) -> NDArray[np.int64]:
     """Cell numbers as a numpy array, all of them existing.
 
     Raises

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 # arguments: 128 rows x 2,000 genes with 15 % of values take 190 us instead of 330 us.
 from scipy.sparse import _sparsetools
 
-FAST = frozenset("?bBhHiIlLqQfd")
+FAST_DTYPES = frozenset("?bBhHiIlLqQfd")
 """Types of values (numpy's letters) that the compiled routines know."""
 
 
-def chosen_rows(
+def csr_take(
     data: NDArray[Any], indices: NDArray[Any], starts: NDArray[Any], rows: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Values, indices and starts of rows of a CSR matrix, in the types that they have there.
@@ -31,7 +31,7 @@ def chosen_rows(
     return own_data, own_indices, ends
 
 
-def dense_rows(
+def csr_to_dense(
     data: NDArray[Any],
     indices: NDArray[Any],
     starts: NDArray[Any],
@@ -43,7 +43,7 @@ def dense_rows(
     Values that are stored twice are added up. Nothing is checked: rows outside the matrix or
     indices beyond `n_columns` read or write memory of others.
     """
-    own_data, own_indices, ends = chosen_rows(data, indices, starts, rows)
+    own_data, own_indices, ends = csr_take(data, indices, starts, rows)
     dense = np.zeros((len(rows), n_columns), dtype=np.float32)
     _sparsetools.csr_todense(
         len(rows), n_columns, ends, own_indices, own_data.astype(np.float32, copy=False), dense

@@ -11,10 +11,10 @@ from torch import Tensor
 from cellvae.contracts import B, Rows
 from cellvae.data.rows.column import Column
 from cellvae.data.rows.memory import (
-    CodeColumn,
+    CategoricalColumn,
     ColumnRows,
     DenseColumn,
-    NumberColumn,
+    ContinuousColumn,
     SparseColumn,
 )
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from cellvae.shapes import CellNumbers, Counts
 
-WHOLE_TYPES = (torch.uint8, torch.int16, torch.int32)
+INTEGER_DTYPES = (torch.uint8, torch.int16, torch.int32)
 """Types that whole counts are kept in, the smallest that holds them all."""
-MOST_EXACT = 2**24
+MAX_EXACT_FLOAT32 = 2**24
 """Whole numbers up to here are the same in single precision."""
 
 
@@ -46,11 +46,11 @@ class DeviceSparseColumn:
 
     def __init__(self, column: SparseColumn, device: torch.device) -> None:
         self.n_genes = column.n_genes
-        self.longest = int(np.diff(column.starts).max(initial=0))
-        self.values = smallest(column.data).to(device)
+        self.longest = int(np.diff(column.indptr).max(initial=0))
+        self.values = to_smallest_dtype(column.data).to(device)
         kind = torch.int16 if self.n_genes <= 2**15 else torch.int32
         self.genes = torch.from_numpy(column.indices).to(kind).to(device)
-        self.starts = torch.from_numpy(column.starts.astype(np.int64)).to(device)
+        self.starts = torch.from_numpy(column.indptr.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
         """Count the cells."""
@@ -88,58 +88,58 @@ class DeviceColumn:
         return self.values.index_select(0, chosen).to(self.kind)
 
 
-def smallest(values: NDArray[Any]) -> Tensor:
+def to_smallest_dtype(values: NDArray[Any]) -> Tensor:
     """Values in the smallest type that holds them exactly; single precision where none does."""
     values = np.asarray(values)
     if values.size and values.dtype.kind in "fiub" and np.isfinite(values).all():
         low, high = values.min(), values.max()
-        if low >= 0 and high <= MOST_EXACT and (values == np.floor(values)).all():
-            kind = next(t for t in WHOLE_TYPES if high <= torch.iinfo(t).max)
+        if low >= 0 and high <= MAX_EXACT_FLOAT32 and (values == np.floor(values)).all():
+            kind = next(t for t in INTEGER_DTYPES if high <= torch.iinfo(t).max)
             whole = np.dtype(str(kind).removeprefix("torch."))
             return torch.from_numpy(values.astype(whole))
     return torch.from_numpy(values.astype(np.float32))
 
 
-def device_column(column: Column, device: torch.device) -> Column | None:
+def move_column_to_device(column: Column, device: torch.device) -> Column | None:
     """The same column on a device; None for one that is not in memory."""
     if isinstance(column, SparseColumn):
         return DeviceSparseColumn(column, device)
     if isinstance(column, DenseColumn):
         values = column.values if column.genes is None else column.values[:, column.genes.numpy()]
-        return DeviceColumn(smallest(values), device, torch.float32)
-    if isinstance(column, CodeColumn):
+        return DeviceColumn(to_smallest_dtype(values), device, torch.float32)
+    if isinstance(column, CategoricalColumn):
         return DeviceColumn(column.codes, device, torch.int64)
-    if isinstance(column, NumberColumn):
+    if isinstance(column, ContinuousColumn):
         return DeviceColumn(column.values, device, torch.float32)
     return None
 
 
-def on_device(rows: Rows[B], device: torch.device) -> ColumnRows[B] | None:
+def move_rows_to_device(rows: Rows[B], device: torch.device) -> ColumnRows[B] | None:
     """The same rows with all their columns on a device; None where one is not in memory."""
     if not isinstance(rows, ColumnRows):
         return None
     columns = {}
     for name, column in rows.columns.items():
-        moved = device_column(column, device)
+        moved = move_column_to_device(column, device)
         if moved is None:
             return None
         columns[name] = moved
     return ColumnRows(columns, rows.batch_type)
 
 
-def most_bytes(rows: Rows[Any]) -> int | None:
+def max_device_bytes(rows: Rows[Any]) -> int | None:
     """Most bytes that rows take on a device; None where they are not in memory."""
     if not isinstance(rows, ColumnRows):
         return None
     total = 0
     for column in rows.columns.values():
         if isinstance(column, SparseColumn):
-            total += 4 * column.data.size + 4 * column.indices.size + 8 * column.starts.size
+            total += 4 * column.data.size + 4 * column.indices.size + 8 * column.indptr.size
         elif isinstance(column, DenseColumn):
             n_genes = column.values.shape[1] if column.genes is None else len(column.genes)
             total += 4 * len(column) * n_genes
-        elif isinstance(column, CodeColumn | NumberColumn):
-            values = column.codes if isinstance(column, CodeColumn) else column.values
+        elif isinstance(column, CategoricalColumn | ContinuousColumn):
+            values = column.codes if isinstance(column, CategoricalColumn) else column.values
             total += values.nbytes
         else:
             return None

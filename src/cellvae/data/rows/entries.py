@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from cellvae.contracts import B, Module, Rows
-from cellvae.data.rows.column import numbers_within
-from cellvae.data.rows.densify import chosen_rows
+from cellvae.data.rows.column import check_indices
+from cellvae.data.rows.densify import csr_take
 from cellvae.data.rows.memory import ColumnRows, SparseColumn
-from cellvae.entries import Entries
-from cellvae.kernels import compiled_for
+from cellvae.entries import CSRBatch
+from cellvae.kernels import use_compiled
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
-DENSEST = 0.2
+MAX_DENSITY = 0.2
 """Share of values that are not zero above which a product of dense matrices is faster."""
 
 
 @final
-class EntriesColumn:
+class CSRColumn:
     """Counts of a sparse column, taken as :class:`~cellvae.entries.Entries`."""
 
     def __init__(self, column: SparseColumn) -> None:
@@ -35,9 +35,9 @@ class EntriesColumn:
     def take(self, cells: CellNumbers) -> Any:
         """Entries of the cells with these numbers."""
         column = self.column
-        rows = numbers_within(cells, len(column))
-        values, genes, starts = chosen_rows(column.data, column.indices, column.starts, rows)
-        return Entries(
+        rows = check_indices(cells, len(column))
+        values, genes, starts = csr_take(column.data, column.indices, column.indptr, rows)
+        return CSRBatch(
             torch.from_numpy(values.astype(np.float32, copy=False)),
             torch.from_numpy(genes.astype(np.int32, copy=False)),
             torch.from_numpy(starts.astype(np.int64, copy=False)),
@@ -45,7 +45,7 @@ class EntriesColumn:
         )
 
 
-def with_entries(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
+def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     """The same rows, with the entries of a column in place of dense values; None if not sparse.
 
     Parameters
@@ -60,16 +60,16 @@ def with_entries(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     column = rows.columns.get(name)
     if not isinstance(column, SparseColumn) or not len(column):
         return None
-    n_entries = int(column.starts[-1] - column.starts[0])
-    if n_entries > DENSEST * len(column) * column.n_genes:
+    n_entries = int(column.indptr[-1] - column.indptr[0])
+    if n_entries > MAX_DENSITY * len(column) * column.n_genes:
         return None
     if not column.is_canonical:
         return None
-    columns: dict[str, Any] = {**rows.columns, name: EntriesColumn(column)}
+    columns: dict[str, Any] = {**rows.columns, name: CSRColumn(column)}
     return ColumnRows(columns, rows.batch_type)
 
 
-def readable_entries(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
+def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     """The same rows by their entries, where a module reads these; None where it does not.
 
     It does where its own class says so (`reads_entries`), the counts are sparse in memory, and its
@@ -80,8 +80,8 @@ def readable_entries(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     weight = next(module.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
-    sparse = with_entries(rows)
+    sparse = with_csr_counts(rows)
     if sparse is None:
         return None
     counts = sparse.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
-    return sparse if compiled_for(counts) and compiled_for(counts, "entries") else None
+    return sparse if use_compiled(counts) and use_compiled(counts, "entries") else None

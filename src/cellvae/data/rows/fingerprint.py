@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cellvae.data.rows.column import Column
 
-LOOKED_AT = 2**16
+N_SAMPLED = 2**16
 """Values that are looked at: enough to see a normalisation, few enough to cost nothing."""
 
 
@@ -33,5 +33,5 @@ def fingerprint(rows: ColumnRows[Any]) -> str:
 
 def sample_cells_evenly(column: Column) -> NDArray[np.int64]:
     """Numbers of some cells, evenly spaced, that have about `LOOKED_AT` values."""
-    n = max(16, int(LOOKED_AT // max(values_per_cell(column), 1)))
+    n = max(16, int(N_SAMPLED // max(values_per_cell(column), 1)))
     return np.arange(0, len(column), max(1, -(-len(column) // n)))

@@ -13,8 +13,8 @@ from scipy.sparse import _sparsetools
 from torch import Tensor
 
 from cellvae.contracts import B
-from cellvae.data.rows.column import Column, numbers_within
-from cellvae.data.rows.densify import FAST, dense_rows
+from cellvae.data.rows.column import Column, check_indices
+from cellvae.data.rows.densify import FAST_DTYPES, csr_to_dense
 from cellvae.messages import logger
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class DenseColumn:
         if values.shape[1] > 1 and values.strides[1] != values.itemsize:
             logger.info(
                 "Copied the dense counts (%s) so that the values of a cell lie together.",
-                megabytes(values.nbytes),
+                format_megabytes(values.nbytes),
             )
             values = np.ascontiguousarray(values)
         self.values = values
@@ -52,7 +52,7 @@ class DenseColumn:
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""
-        taken = self.values[numbers_within(cells, len(self))].astype(np.float32, copy=False)
+        taken = self.values[check_indices(cells, len(self))].astype(np.float32, copy=False)
         dense = torch.from_numpy(taken)
         return dense if self.genes is None else dense.index_select(1, self.genes)
 
@@ -85,35 +85,35 @@ class SparseColumn:
             logger.info(
                 "Converted the counts from CSC to CSR (%s): cells are read by row. Keep them as "
                 "CSR to save this time: adata.X = adata.X.tocsr().",
-                megabytes(size),
+                format_megabytes(size),
             )
         data = np.asarray(matrix.data)
-        if data.dtype.char not in FAST or not data.dtype.isnative:
+        if data.dtype.char not in FAST_DTYPES or not data.dtype.isnative:
             data = data.astype(np.float32)
         self.data = data
-        self.starts = np.asarray(matrix.indptr)
+        self.indptr = np.asarray(matrix.indptr)
         # The compiled routines copy whichever of the two is of the smaller type, at every call.
-        self.indices = np.asarray(matrix.indices).astype(self.starts.dtype, copy=False)
+        self.indices = np.asarray(matrix.indices).astype(self.indptr.dtype, copy=False)
         self.n_genes = int(matrix.shape[1])
 
     def __len__(self) -> int:
         """Count the cells."""
-        return len(self.starts) - 1
+        return len(self.indptr) - 1
 
     @cached_property
     def is_canonical(self) -> bool:
         """Whether the genes of every cell are in order, each at most once."""
-        return bool(_sparsetools.csr_has_canonical_format(len(self), self.starts, self.indices))
+        return bool(_sparsetools.csr_has_canonical_format(len(self), self.indptr, self.indices))
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""
-        rows = numbers_within(cells, len(self))
-        dense = dense_rows(self.data, self.indices, self.starts, rows, self.n_genes)
+        rows = check_indices(cells, len(self))
+        dense = csr_to_dense(self.data, self.indices, self.indptr, rows, self.n_genes)
         return torch.from_numpy(dense)
 
 
 @final
-class CodeColumn:
+class CategoricalColumn:
     """Codes of categories, [cells, columns], whole numbers from 0."""
 
     def __init__(self, codes: NDArray[np.int64]) -> None:
@@ -129,7 +129,7 @@ class CodeColumn:
 
 
 @final
-class NumberColumn:
+class ContinuousColumn:
     """Numbers in single precision, [cells, columns]."""
 
     def __init__(self, values: NDArray[np.float32]) -> None:
@@ -175,6 +175,6 @@ class ColumnRows(Generic[B]):
         )
 
 
-def megabytes(size: int) -> str:
+def format_megabytes(size: int) -> str:
     """Size in megabytes, for a message."""
     return f"{size / 1e6:,.1f} MB"

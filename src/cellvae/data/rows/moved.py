@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import B, Rows
-from cellvae.data.rows.entries import with_entries
-from cellvae.entries import Entries
+from cellvae.data.rows.entries import with_csr_counts
+from cellvae.entries import CSRBatch
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
 
 @final
-class MovedRows(Generic[B]):
+class ToDevice(Generic[B]):
     """Rows that stay in memory; what is taken from them goes to a device.
 
     Sparse counts go there by their entries, a seventh of the bytes at 15 %, and are made dense
@@ -32,7 +32,7 @@ class MovedRows(Generic[B]):
     """
 
     def __init__(self, rows: Rows[B], device: torch.device) -> None:
-        self.rows = with_entries(rows) or rows
+        self.rows = with_csr_counts(rows) or rows
         self.device = device
 
     def __len__(self) -> int:
@@ -42,13 +42,13 @@ class MovedRows(Generic[B]):
     def take(self, cells: CellNumbers) -> B:
         """Batch of the cells with these numbers, on the device."""
         batch = self.rows.take(cells.cpu())
-        return type(batch)(*(self.moved(values) for values in batch))
+        return type(batch)(*(self.move_column(values) for values in batch))
 
-    def moved(self, values: Any) -> Any:
+    def move_column(self, values: Any) -> Any:
         """What a batch has of one column, on the device."""
-        if isinstance(values, Entries):
-            own, genes, starts = (self.moved(part) for part in values[:3])
-            return Entries(own, genes, starts, values.n_genes).dense()
+        if isinstance(values, CSRBatch):
+            own, genes, starts = (self.move_column(part) for part in values[:3])
+            return CSRBatch(own, genes, starts, values.n_genes).to_dense()
         if not isinstance(values, Tensor):
             return values
         if self.device.type == "cuda" and values.device.type == "cpu":

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Generic, final
 import torch
 from torch import Tensor
 
-from cellvae.contracts import B, Block
+from cellvae.contracts import B, StepBlock
 
 if TYPE_CHECKING:
     from cellvae.shapes import CellNumbers
 
 
 @final
-class TakenRows(Generic[B]):
+class PrefetchedBatch(Generic[B]):
     """Rows whose cells are those of one batch, numbered by their position in it."""
 
     def __init__(self, batch: B, n_cells: int) -> None:
@@ -34,8 +34,8 @@ class TakenRows(Generic[B]):
         return type(self.batch)(*chosen)
 
 
-def taken(block: Block) -> Block:
+def prefetch_block(block: StepBlock) -> StepBlock:
     """Same block with its cells taken, so that its steps read from memory."""
     cells = block.steps.reshape(-1)
     places = torch.arange(len(cells)).view(block.steps.shape)
-    return Block(TakenRows(block.rows.take(cells), len(cells)), places)
+    return StepBlock(PrefetchedBatch(block.rows.take(cells), len(cells)), places)

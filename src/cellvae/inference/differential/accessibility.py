@@ -18,18 +18,18 @@ from cellvae.inference.differential.arguments import (
     check_choice,
     check_numbers,
 )
-from cellvae.inference.differential.bayes import called_at_fdr
-from cellvae.inference.differential.counted import counted_means
-from cellvae.inference.differential.expression import draw_codes, means_of, pairs
+from cellvae.inference.differential.bayes import select_at_fdr
+from cellvae.inference.differential.counted import raw_count_means
+from cellvae.inference.differential.expression import sample_batch_codes, means_of, iter_comparisons
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
-from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
-from cellvae.inference.differential.outliers import without_outliers
-from cellvae.inference.differential.pool import draw_pool
+from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
+from cellvae.inference.differential.outliers import drop_outliers
+from cellvae.inference.differential.pool import sample_pool
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import with_groups
 from cellvae.inference.importance_options import importance_options
-from cellvae.inference.pass_over import evaluating, pass_over
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ ACCESSIBILITY_COLUMNS: Mapping[str, str] = {
 """Meaning of each column, in their order."""
 
 
-class Accesses(Protocol):
+class AccessibilityModule(Protocol):
     """A network of accessibility."""
 
     @property
@@ -65,7 +65,7 @@ class Accesses(Protocol):
         ...
 
 
-class HasAccessibility(HasDecoder, Protocol):
+class AccessibilityModel(DecoderModel, Protocol):
     """A trained model of regions."""
 
     module: Any
@@ -80,7 +80,7 @@ def difference(first: NDArray[Any], second: NDArray[Any], pseudocount: float) ->
 
 @check_arguments(only=INTEGERS)
 def differential_accessibility(
-    model: HasAccessibility,
+    model: AccessibilityModel,
     adata: AnnData | None = None,
     groupby: str | None = None,
     group1: Scalar | Sequence[Scalar] | None = None,
@@ -185,7 +185,7 @@ def differential_accessibility(
     import pandas as pd
 
     check_choice("mode", mode, ("change", "vanilla"))
-    module: Accesses = model.module
+    module: AccessibilityModule = model.module
     if change_fn is None:
         change_fn = "difference" if module.gives_probabilities else "log-fold"
     elif not callable(change_fn):
@@ -203,7 +203,7 @@ def differential_accessibility(
     check_choice("weights", weights, ("uniform", "importance"))
     importance = weights == "importance"
     by_population = importance_options(importance_weighting_kwargs, weights)
-    question = Question(
+    question = TestSpec(
         mode,
         delta,
         (test_mode or "two") if two_sided else "up",
@@ -212,8 +212,8 @@ def differential_accessibility(
     )
     estimates = mode == "change" and question.pseudocounts is None
     counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
-    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts or importance)
-    codes = draw_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
+    asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
+    codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata
     found = (
         populations_of_cells(whole, idx1, idx2)
@@ -221,37 +221,37 @@ def differential_accessibility(
         else populations_of_column(whole, groupby, group1, group2)
     )
     if filter_outlier_cells:
-        found = found._replace(cells=without_outliers(model, adata, found.cells, batch_size))
+        found = found._replace(cells=drop_outliers(model, adata, found.cells, batch_size))
     regions = pd.Index(model.registration.genes)
     tables = []
-    with evaluating(model):
-        counted = counted_means(asked, found.cells) if counts else None
+    with eval_mode(model):
+        counted = raw_count_means(asked, found.cells) if counts else None
         per_cell = importance and by_population is None
-        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
+        pool = sample_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
         if by_population is not None:
             pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
-        for place, first, second in pairs(model, pool, found, codes, silent):
+        for place, first, second in iter_comparisons(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
             both = (comparison.first, comparison.second)
             means = means_of(model, pool, comparison, counted, estimates)
-            values = tested(question, first, second, means)
-            columns = {name: as_array(value) for name, value in values.items()}
+            values = run_test(question, first, second, means)
+            columns = {name: to_array(value) for name, value in values.items()}
             rates = None
             if counted is not None and all_stats:
                 rates = [counted.non_zero[population].cpu().numpy() for population in both]
-            table = accessibility_frame(columns, regions, rates, mode, fdr_target)
+            table = accessibility_table(columns, regions, rates, mode, fdr_target)
             if comparison.names is not None:
                 table = with_groups(table, comparison.names)
             tables.append(table)
     return pd.concat(tables)
 
 
-def as_array(value: Any) -> NDArray[Any]:
+def to_array(value: Any) -> NDArray[Any]:
     """Column of a test as an array."""
     return np.asarray(value) if isinstance(value, float) else value.cpu().numpy()
 
 
-def accessibility_frame(
+def accessibility_table(
     columns: Mapping[str, NDArray[Any]],
     regions: pd.Index,
     rates: list[NDArray[Any]] | None,
@@ -264,7 +264,7 @@ def accessibility_frame(
     probability = columns["proba_de" if mode == "change" else "proba_m1"]
     values: dict[str, Any] = {"prob_da": probability}
     if mode == "change":
-        values["is_da_fdr"] = called_at_fdr(probability, fdr)
+        values["is_da_fdr"] = select_at_fdr(probability, fdr)
     values["bayes_factor"] = columns["bayes_factor"]
     values["effect_size"] = columns["scale2"] - columns["scale1"]
     if rates is not None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 
-LEAST_PROBABILITY = 1e-8
+MIN_PROBABILITY = 1e-8
 """Added to probabilities before a logarithm is taken."""
-LEAST_PSEUDOCOUNT = 1e-10
+MIN_PSEUDOCOUNT = 1e-10
 TestMode: TypeAlias = Literal["two", "three", "up"]
 """Which directions of a change count."""
 UNEXPRESSED = 0.01
@@ -55,10 +55,10 @@ def probability_of_change(
     """
     up = (changes >= delta).double().mean(dim=0)
     down = (changes < -delta).double().mean(dim=0)
-    return combined(up, down, test_mode)
+    return combine_probabilities(up, down, test_mode)
 
 
-def combined(up: Tensor, down: Tensor, test_mode: TestMode) -> Tensor:
+def combine_probabilities(up: Tensor, down: Tensor, test_mode: TestMode) -> Tensor:
     """Probability of a change from those of one upwards and of one downwards."""
     if test_mode == "up":
         return up
@@ -74,10 +74,10 @@ def probability_of_order(
 
 def bayes_factor(probability: Float[Tensor, " genes"]) -> Float[Tensor, " genes"]:
     """Logarithm of the odds of a probability; natural logarithm, between -18.4 and 18.4."""
-    return (probability + LEAST_PROBABILITY).log() - (1 - probability + LEAST_PROBABILITY).log()
+    return (probability + MIN_PROBABILITY).log() - (1 - probability + MIN_PROBABILITY).log()
 
 
-def summary(changes: Float[Tensor, "draws genes"]) -> ChangeSummary:
+def summarize_changes(changes: Float[Tensor, "draws genes"]) -> ChangeSummary:
     """Mean, median, standard deviation (divided by the number of draws), least and largest."""
     by_gene = changes.T.contiguous()
     n = by_gene.shape[-1]
@@ -87,7 +87,7 @@ def summary(changes: Float[Tensor, "draws genes"]) -> ChangeSummary:
     return ChangeSummary(mean, (low + high) / 2, deviation, *by_gene.aminmax(dim=-1))
 
 
-def estimated_pseudocount(
+def estimate_pseudocount(
     largest: tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]],
     unexpressed: tuple[Bool[Tensor, " genes"], Bool[Tensor, " genes"]],
 ) -> float:
@@ -101,10 +101,10 @@ def estimated_pseudocount(
         for values, chosen in zip(largest, unexpressed, strict=True)
         if chosen.any()
     ]
-    return max([LEAST_PSEUDOCOUNT, *(top / len(largest[0]) for top in tops)])
+    return max([MIN_PSEUDOCOUNT, *(top / len(largest[0]) for top in tops)])
 
 
-def estimated_delta(means: NDArray[np.float64]) -> float:
+def estimate_delta(means: NDArray[np.float64]) -> float:
     """Least change that counts, from the mean changes of all genes.
 
     0.6 times the mean distance from 0 of the outer two of three normal components; at least 0.1.
@@ -125,7 +125,7 @@ def estimated_delta(means: NDArray[np.float64]) -> float:
     return float(max(0.1, 0.6 * np.abs(centres[[0, -1]]).mean()))
 
 
-def called_at_fdr(probabilities: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:
+def select_at_fdr(probabilities: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:
     """Genes to call so that the expected share of false ones among them is at most `fdr`.
 
     The largest set of the likeliest genes whose mean probability of being false is within bounds.

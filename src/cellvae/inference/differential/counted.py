@@ -10,13 +10,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.inference.pass_over import Pass
+from cellvae.inference.pass_over import CellPass
 
 NORMALIZED_TO = 1e4
 """Size of a cell that normalized counts add up to."""
 
 
-class CountedMeans(NamedTuple):
+class RawMeans(NamedTuple):
     """Means over the cells of each population, [populations, genes], in double precision."""
 
     mean: Float[Tensor, "populations genes"]
@@ -27,14 +27,14 @@ class CountedMeans(NamedTuple):
     """Counts per 10,000 of the cell."""
 
 
-def counted_means(asked: Pass, populations: list[NDArray[np.int64]]) -> CountedMeans:
+def raw_count_means(asked: CellPass, populations: list[NDArray[np.int64]]) -> RawMeans:
     """Means of the counts as they are now; nothing is kept on the AnnData."""
     cells = np.unique(np.concatenate(populations))
     within = torch.zeros(len(populations), len(cells))
     for place, numbers in enumerate(populations):
         within[place, torch.from_numpy(np.searchsorted(cells, numbers))] = 1.0
     totals: list[Tensor] = []
-    for positions, batch in asked._replace(cells=torch.from_numpy(cells)).batches():
+    for positions, batch in asked._replace(cells=torch.from_numpy(cells)).iter_batches():
         counts = batch.counts
         chosen = within[:, positions].to(counts.device)
         sizes = counts.sum(dim=-1, keepdim=True)
@@ -45,4 +45,4 @@ def counted_means(asked: Pass, populations: list[NDArray[np.int64]]) -> CountedM
         parts = [values.double() for values in sums]
         totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
     numbers_of_cells = within.sum(dim=-1, dtype=torch.float64).unsqueeze(-1).to(totals[0].device)
-    return CountedMeans(*(total / numbers_of_cells for total in totals))
+    return RawMeans(*(total / numbers_of_cells for total in totals))

@@ -18,22 +18,22 @@ from cellvae.inference.differential.arguments import (
     check_choice,
     check_numbers,
 )
-from cellvae.inference.differential.counted import CountedMeans, counted_means
+from cellvae.inference.differential.counted import RawMeans, raw_count_means
 from cellvae.inference.differential.groups import (
     Comparison,
     Populations,
     populations_of_cells,
     populations_of_column,
 )
-from cellvae.inference.differential.hypothesis import ChangeFunction, Question, tested
-from cellvae.inference.differential.outliers import without_outliers
-from cellvae.inference.differential.pool import Pool, decoded, draw_pool, expected_counts
+from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
+from cellvae.inference.differential.outliers import drop_outliers
+from cellvae.inference.differential.pool import PosteriorPool, decode_population, sample_pool, expected_counts
 from cellvae.inference.differential.resampling import resample_pool
-from cellvae.inference.differential.table import frame
+from cellvae.inference.differential.table import comparison_table
 from cellvae.inference.importance_options import importance_options
-from cellvae.inference.pass_over import evaluating, pass_over
+from cellvae.inference.pass_over import eval_mode, plan_pass
 from cellvae.inference.progress import with_progress
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.protocols import DecoderModel
 from cellvae.options import check_arguments
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @check_arguments(only=INTEGERS)
 def differential_expression(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None = None,
     groupby: str | None = None,
     group1: Scalar | Sequence[Scalar] | None = None,
@@ -169,14 +169,14 @@ def differential_expression(
     check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
     by_population = importance_options(importance_weighting_kwargs, weights)
-    question = Question(
+    question = TestSpec(
         mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None
     )
     importance = weights == "importance"
     estimates = mode == "change" and pseudocounts is None
     counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
-    asked = pass_over(model, adata, None, batch_size, silent=silent, counts=counts or importance)
-    codes = draw_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
+    asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
+    codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata
     found = (
         populations_of_cells(whole, idx1, idx2)
@@ -184,30 +184,30 @@ def differential_expression(
         else populations_of_column(whole, groupby, group1, group2)
     )
     if filter_outlier_cells:
-        found = found._replace(cells=without_outliers(model, adata, found.cells, batch_size))
+        found = found._replace(cells=drop_outliers(model, adata, found.cells, batch_size))
     tables = []
-    with evaluating(model):
-        counted = counted_means(asked, found.cells) if counts else None
+    with eval_mode(model):
+        counted = raw_count_means(asked, found.cells) if counts else None
         per_cell = importance and by_population is None
-        pool = draw_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
+        pool = sample_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
         if by_population is not None:
             pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
-        for place, first, second in pairs(model, pool, found, codes, silent):
+        for place, first, second in iter_comparisons(model, pool, found, codes, silent):
             comparison = found.comparisons[place]
-            columns = tested(
+            columns = run_test(
                 question, first, second, means_of(model, pool, comparison, counted, estimates)
             )
             shown = counted if all_stats else None
             genes = model.registration.genes
-            tables.append(frame(columns, genes, comparison, shown, fdr_target))
+            tables.append(comparison_table(columns, genes, comparison, shown, fdr_target))
     return pd.concat(tables)
 
 
 def means_of(
-    model: HasDecoder,
-    pool: Pool,
+    model: DecoderModel,
+    pool: PosteriorPool,
     comparison: Comparison,
-    counted: CountedMeans | None,
+    counted: RawMeans | None,
     estimates: bool,
 ) -> tuple[Tensor, Tensor] | None:
     """Mean counts of both populations, from the model where cells have none.
@@ -226,8 +226,8 @@ def means_of(
     )
 
 
-def draw_codes(
-    model: HasDecoder,
+def sample_batch_codes(
+    model: DecoderModel,
     batch_correction: bool,
     batchid1: Sequence[Scalar] | None,
     batchid2: Sequence[Scalar] | None,
@@ -248,9 +248,9 @@ def draw_codes(
     return first.unsqueeze(-1).to(model.device), second.unsqueeze(-1).to(model.device)
 
 
-def pairs(
-    model: HasDecoder,
-    pool: Pool,
+def iter_comparisons(
+    model: DecoderModel,
+    pool: PosteriorPool,
     found: Populations,
     codes: tuple[Tensor | None, Tensor | None],
     silent: bool,
@@ -262,7 +262,7 @@ def pairs(
     for place, comparison in with_progress(steps, len(found.comparisons), silent=silent):
         if kept is None or kept[0] != comparison.second:
             kept = None
-            values = decoded(model.module, pool, comparison.second, n_genes, codes[1])
+            values = decode_population(model.module, pool, comparison.second, n_genes, codes[1])
             kept = (comparison.second, values)
-        first = decoded(model.module, pool, comparison.first, n_genes, codes[0])
+        first = decode_population(model.module, pool, comparison.first, n_genes, codes[0])
         yield place.start, first, kept[1]

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.data.cells import Cells, cell_numbers
-from cellvae.data.observations import as_categories
+from cellvae.data.cells import Cells, cell_indices
+from cellvae.data.observations import to_categorical
 from cellvae.data.values import Codes, Scalar, plain, unknown_values, values_asked
-from cellvae.errors import InvalidOptionError, UnknownKeyError, named
+from cellvae.errors import InvalidOptionError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,7 +62,7 @@ def populations_of_column(
     InvalidOptionError
         If a group has no cells, is compared with itself, or is all there is.
     """
-    values = as_categories(adata, groupby, complete=False)
+    values = to_categorical(adata, groupby, complete=False)
     codes = values.cat.codes.to_numpy()
     known = [*values.cat.categories]
     n_cells = np.bincount(codes[codes >= 0], minlength=len(known))
@@ -135,23 +135,23 @@ def populations_of_cells(adata: AnnData, idx1: Cells, idx2: Cells = None) -> Pop
     InvalidOptionError
         If a query cannot be read, there are no cells, or a cell is in both.
     """
-    first = pointed_at(adata, idx1, "idx1")
+    first = resolve_cells(adata, idx1, "idx1")
     if idx2 is None:
         second = np.setdiff1d(np.arange(adata.n_obs), first)
         if not len(second):
             raise InvalidOptionError("Expected idx1 to leave cells to compare with; got all cells.")
     else:
-        second = pointed_at(adata, idx2, "idx2")
+        second = resolve_cells(adata, idx2, "idx2")
     shared = np.intersect1d(first, second)
     if len(shared):
         raise InvalidOptionError(
             f"Expected different cells in idx1 and idx2; got {len(shared):,} in both: "
-            f"{named([*adata.obs_names[shared]])}."
+            f"{quote_names([*adata.obs_names[shared]])}."
         )
     return Populations([first, second], [Comparison(0, 1, None)])
 
 
-def pointed_at(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.int64]:
+def resolve_cells(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.int64]:
     """Numbers of the cells of a query, mask or list, each once."""
     if isinstance(indices, str):
         try:
@@ -163,7 +163,7 @@ def pointed_at(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.int6
             ) from error
         numbers = np.array(found.index, dtype=np.int64)
     else:
-        numbers = np.unique(cell_numbers(indices, adata))
+        numbers = np.unique(cell_indices(indices, adata))
     if not len(numbers):
         raise InvalidOptionError(f"Expected {argument} to point at cells; got none.")
     return numbers

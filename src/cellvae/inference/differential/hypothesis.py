@@ -17,27 +17,27 @@ from cellvae.inference.differential.bayes import (
     ChangeSummary,
     TestMode,
     bayes_factor,
-    combined,
-    estimated_delta,
-    estimated_pseudocount,
+    combine_probabilities,
+    estimate_delta,
+    estimate_pseudocount,
     log_fold_change,
     probability_of_change,
     probability_of_order,
-    summary,
+    summarize_changes,
 )
-from cellvae.kernels import compiled_for, fold_changes
+from cellvae.kernels import use_compiled, log_fold_changes
 
-LEAST_COMPILED = 1e-30
+MIN_COMPILED = 1e-30
 """Pseudocount below which a sum may be zero, which compiled logarithms do not know."""
 
 ChangeFunction: TypeAlias = Callable[[NDArray, NDArray, float], NDArray]
 """Change of each gene, [draws, genes], from two expressions of that shape and the pseudocount."""
 
-MOST_TESTED = 2**21
+MAX_ELEMENTS = 2**21
 """Draws of the change that are held at a time."""
 
 
-class Question(NamedTuple):
+class TestSpec(NamedTuple):
     """What is asked of two sets of draws."""
 
     mode: Literal["change", "vanilla"]
@@ -47,8 +47,8 @@ class Question(NamedTuple):
     change_fn: ChangeFunction | None
 
 
-def tested(
-    question: Question,
+def run_test(
+    question: TestSpec,
     first: Float[Tensor, "draws genes"],
     second: Float[Tensor, "draws genes"],
     raw_means: tuple[Tensor, Tensor] | None,
@@ -76,15 +76,15 @@ def tested(
     pseudocount = question.pseudocounts
     if pseudocount is None:
         assert raw_means is not None
-        pseudocount = estimated_pseudocount(
+        pseudocount = estimate_pseudocount(
             (first.amax(dim=0), second.amax(dim=0)),
             (raw_means[0] < UNEXPRESSED, raw_means[1] < UNEXPRESSED),
         )
     delta = question.delta
     if delta is None:
-        means = [part.mean(dim=0) for part in changes(question, first, second, pseudocount)]
-        delta = estimated_delta(torch.cat(means).double().cpu().numpy())
-    probability, whole = distribution(question, first, second, pseudocount, delta)
+        means = [part.mean(dim=0) for part in iter_changes(question, first, second, pseudocount)]
+        delta = estimate_delta(torch.cat(means).double().cpu().numpy())
+    probability, whole = change_distribution(question, first, second, pseudocount, delta)
     return {
         "proba_de": probability,
         "proba_not_de": 1 - probability,
@@ -96,33 +96,33 @@ def tested(
     }
 
 
-def distribution(
-    question: Question, first: Tensor, second: Tensor, pseudocount: float, delta: float
+def change_distribution(
+    question: TestSpec, first: Tensor, second: Tensor, pseudocount: float, delta: float
 ) -> tuple[Float[Tensor, " genes"], ChangeSummary]:
     """Probability that each gene changes, and the distribution of its change."""
     if (
         question.change_fn is None
-        and pseudocount >= LEAST_COMPILED
-        and compiled_for(first, "changes")
+        and pseudocount >= MIN_COMPILED
+        and use_compiled(first, "changes")
     ):
-        found = fold_changes(first, second, pseudocount, delta)
-        probability = combined(found.up, found.down, question.test_mode)
+        found = log_fold_changes(first, second, pseudocount, delta)
+        probability = combine_probabilities(found.up, found.down, question.test_mode)
         return probability, ChangeSummary(
             *(x.to(first.dtype) for x in (found.mean, found.median, found.std, *found[-2:]))
         )
     probabilities, summaries = [], []
-    for part in changes(question, first, second, pseudocount):
+    for part in iter_changes(question, first, second, pseudocount):
         probabilities.append(probability_of_change(part, delta, question.test_mode))
-        summaries.append(summary(part))
+        summaries.append(summarize_changes(part))
     whole = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
     return torch.cat(probabilities), whole
 
 
-def changes(
-    question: Question, first: Tensor, second: Tensor, pseudocount: float
+def iter_changes(
+    question: TestSpec, first: Tensor, second: Tensor, pseudocount: float
 ) -> Iterator[Float[Tensor, "draws genes"]]:
     """Changes of some genes at a time, so that memory stays small."""
-    step = max(1, MOST_TESTED // len(first))
+    step = max(1, MAX_ELEMENTS // len(first))
     for one, other in zip(first.split(step, dim=1), second.split(step, dim=1), strict=True):
         if question.change_fn is None:
             yield log_fold_change(one, other, pseudocount)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from cellvae.errors import DataWarning
 from cellvae.inference.latent import get_latent_representation
-from cellvae.inference.protocols import HasDecoder
+from cellvae.inference.protocols import DecoderModel
 from cellvae.messages import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def without_outliers(
-    model: HasDecoder,
+def drop_outliers(
+    model: DecoderModel,
     adata: AnnData | None,
     populations: list[NDArray[np.int64]],
     batch_size: int | None,
@@ -25,10 +25,10 @@ def without_outliers(
     """Populations without the tenth of their cells that lies farthest outside an ellipsoid."""
     cells = np.unique(np.concatenate(populations))
     latent = get_latent_representation(model, adata, indices=cells, batch_size=batch_size)
-    return [numbers[typical(latent[np.searchsorted(cells, numbers)])] for numbers in populations]
+    return [numbers[inlier_mask(latent[np.searchsorted(cells, numbers)])] for numbers in populations]
 
 
-def typical(latent: NDArray[np.float32]) -> NDArray[np.bool_]:
+def inlier_mask(latent: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each cell lies within the ellipsoid of nine tenths of them, [cells]."""
     from sklearn.covariance import EllipticEnvelope
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent, Module
-from cellvae.inference.draws import MOST_DECODED
-from cellvae.inference.joint import chosen_draws
-from cellvae.inference.pass_over import Pass
+from cellvae.inference.draws import MAX_DECODED_ELEMENTS
+from cellvae.inference.joint import resample_latent
+from cellvae.inference.pass_over import CellPass
 
 
-class Pool(NamedTuple):
+class PosteriorPool(NamedTuple):
     """Draws for populations one after the other; nothing in it has the size of the genes."""
 
     latent: Latent
@@ -31,14 +31,14 @@ class Pool(NamedTuple):
     """Number of the cell of each draw."""
 
 
-def draw_pool(
+def sample_pool(
     module: Module[Any],
-    asked: Pass,
+    asked: CellPass,
     populations: list[NDArray[np.int64]],
     n_draws: int,
     *,
     importance: bool,
-) -> Pool:
+) -> PosteriorPool:
     """Draws of cells that are chosen at random, with replacement, before any is encoded.
 
     A cell that was chosen several times is encoded once, unless draws are weighted.
@@ -52,21 +52,21 @@ def draw_pool(
     else:
         cells, repeats = ordered.unique_consecutive(return_counts=True)
     parts = []
-    for positions, batch in asked._replace(cells=cells).batches():
+    for positions, batch in asked._replace(cells=cells).iter_batches():
         many = repeats[positions].to(asked.device)
         latent = module.encode(batch)
         if importance:
-            kept = chosen_draws(module, batch, latent)
-            latent = latent._replace(sample=kept.sample[0], library=kept.library[0])
+            kept = resample_latent(module, batch, latent)
+            latent = latent._replace(sample=kept.sample[0], library=kept.log_library[0])
         else:
-            latent = redrawn(module, latent, many)
-        parts.append((latent, repeated(batch._replace(counts=batch.counts[:, :0]), many)))
+            latent = resample(module, latent, many)
+        parts.append((latent, repeat_rows(batch._replace(counts=batch.counts[:, :0]), many)))
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order))
     back = back.to(asked.device)
     latents, batches = zip(*parts, strict=True)
     joined = Latent(
-        joined_normals([latent.posterior for latent in latents], back),
+        concat_normals([latent.posterior for latent in latents], back),
         torch.cat([latent.sample for latent in latents])[back],
         torch.cat([latent.library for latent in latents])[back],
     )
@@ -74,21 +74,21 @@ def draw_pool(
         None if values[0] is None else torch.cat(values)[back]
         for values in zip(*batches, strict=True)
     )
-    return Pool(joined, type(batches[0])(*columns), n_draws, drawn)
+    return PosteriorPool(joined, type(batches[0])(*columns), n_draws, drawn)
 
 
-def redrawn(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
+def resample(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
     """As many draws for each cell as it was chosen, [draws, latent]."""
     posterior = Normal(
         latent.posterior.loc.repeat_interleave(repeats, dim=0),
         latent.posterior.scale.repeat_interleave(repeats, dim=0),
         validate_args=False,
     )
-    library = latent.library.repeat_interleave(repeats, dim=0)
+    library = latent.log_library.repeat_interleave(repeats, dim=0)
     return Latent(posterior, module.transform(posterior.sample()), library)
 
 
-def repeated(batch: Any, repeats: Tensor) -> Any:
+def repeat_rows(batch: Any, repeats: Tensor) -> Any:
     """Batch in which each cell comes as often as it was chosen."""
     columns = (
         x.repeat_interleave(repeats, dim=0) if isinstance(x, Tensor) else None for x in batch
@@ -96,14 +96,14 @@ def repeated(batch: Any, repeats: Tensor) -> Any:
     return type(batch)(*columns)
 
 
-def joined_normals(normals: list[Normal], order: Tensor) -> Normal:
+def concat_normals(normals: list[Normal], order: Tensor) -> Normal:
     """Normal distributions one after the other, then in another order."""
     loc = torch.cat([normal.loc for normal in normals])[order]
     return Normal(loc, torch.cat([normal.scale for normal in normals])[order], validate_args=False)
 
 
-def decoded(
-    module: Module[Any], pool: Pool, population: int, n_genes: int, codes: Tensor | None
+def decode_population(
+    module: Module[Any], pool: PosteriorPool, population: int, n_genes: int, codes: Tensor | None
 ) -> Float[Tensor, "draws genes"]:
     """Normalized expression of the draws of a population.
 
@@ -134,7 +134,7 @@ def decoded(
 
 
 def expected_counts(
-    module: Module[Any], pool: Pool, population: int, n_genes: int
+    module: Module[Any], pool: PosteriorPool, population: int, n_genes: int
 ) -> Float[Tensor, " genes"]:
     """Mean of the counts that the draws of a population stand for, in double precision."""
     total: Tensor | None = None
@@ -146,22 +146,22 @@ def expected_counts(
     return total / pool.n_draws
 
 
-def parts_of(pool: Pool, population: int, n_genes: int) -> Iterator[tuple[slice, Latent, Any]]:
+def parts_of(pool: PosteriorPool, population: int, n_genes: int) -> Iterator[tuple[slice, Latent, Any]]:
     """Draws of a population in parts of a size that can be decoded with little memory."""
     first = population * pool.n_draws
-    step = max(1, MOST_DECODED // n_genes)
+    step = max(1, MAX_DECODED_ELEMENTS // n_genes)
     for start in range(0, pool.n_draws, step):
         end = min(start + step, pool.n_draws)
         yield slice(start, end), *rows_of(pool, slice(first + start, first + end))
 
 
-def rows_of(pool: Pool, rows: slice) -> tuple[Latent, Any]:
+def rows_of(pool: PosteriorPool, rows: slice) -> tuple[Latent, Any]:
     """Some of the draws, and what the decoder reads beside them."""
     normal = pool.latent.posterior
     latent = Latent(
         Normal(normal.loc[rows], normal.scale[rows], validate_args=False),
         pool.latent.sample[rows],
-        pool.latent.library[rows],
+        pool.latent.log_library[rows],
     )
     batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
     return latent, batch

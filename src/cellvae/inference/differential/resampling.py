@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent
-from cellvae.inference.aggregated import posteriors
-from cellvae.inference.differential.pool import Pool, rows_of
+from cellvae.inference.aggregated import cell_posteriors
+from cellvae.inference.differential.pool import PosteriorPool, rows_of
 from cellvae.inference.importance import get_importance_weights
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cellvae.inference.importance_options import ImportanceOptions
-    from cellvae.inference.protocols import HasDecoder
+    from cellvae.inference.protocols import DecoderModel
 
 
 def resample_pool(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None,
     populations: list[NDArray[np.int64]],
-    pool: Pool,
+    pool: PosteriorPool,
     options: ImportanceOptions,
     batch_size: int | None,
-) -> Pool:
+) -> PosteriorPool:
     """Pool whose draws are chosen among those given, with replacement, by importance weights.
 
     The weights are those of :func:`~cellvae.inference.get_importance_weights`: latent codes under
@@ -65,17 +65,17 @@ def resample_pool(
     batch: Any = pool.batch
     columns = (None if values is None else values[order] for values in batch)
     return pool._replace(
-        latent=Latent(posterior, sample, latent.library[order]),
+        latent=Latent(posterior, sample, latent.log_library[order]),
         batch=type(batch)(*columns),
         cells=pool.cells[order.cpu()],
     )
 
 
 def chosen_rows(
-    model: HasDecoder,
+    model: DecoderModel,
     adata: AnnData | None,
     cells: NDArray[np.int64],
-    pool: Pool,
+    pool: PosteriorPool,
     place: int,
     options: ImportanceOptions,
     batch_size: int | None,
@@ -85,7 +85,7 @@ def chosen_rows(
     latent, batch = rows_of(pool, slice(first, first + pool.n_draws))
     z = latent.posterior.sample()
     decoded: Any = model.module.decode(latent._replace(sample=model.module.transform(z)), batch)
-    means, deviations = posteriors(model, adata, cells, batch_size, silent=True)
+    means, deviations = cell_posteriors(model, adata, cells, batch_size, silent=True)
     weights = get_importance_weights(
         model,
         adata,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.data.values import Scalar, constant_column
-from cellvae.inference.differential.bayes import called_at_fdr
-from cellvae.inference.differential.counted import CountedMeans
+from cellvae.inference.differential.bayes import select_at_fdr
+from cellvae.inference.differential.counted import RawMeans
 from cellvae.inference.differential.groups import Comparison
 
 COLUMNS: Mapping[str, str] = {
@@ -42,11 +42,11 @@ COLUMNS: Mapping[str, str] = {
 """Meaning of each column, in their order."""
 
 
-def frame(
+def comparison_table(
     values: Mapping[str, Tensor | NDArray | float],
     genes: Sequence[str],
     comparison: Comparison,
-    counted: CountedMeans | None,
+    counted: RawMeans | None,
     fdr: float,
 ) -> pd.DataFrame:
     """Table of one comparison, the likeliest genes first.
@@ -77,7 +77,7 @@ def frame(
             columns[f"{name}2"] = by_population[comparison.second].cpu().numpy()
     table = pd.DataFrame(columns, index=pd.Index(genes))
     if "proba_de" in table:
-        table[f"is_de_fdr_{fdr}"] = called_at_fdr(table["proba_de"].to_numpy(), fdr)
+        table[f"is_de_fdr_{fdr}"] = select_at_fdr(table["proba_de"].to_numpy(), fdr)
         table["size"] = table["lfc_mean"].abs()
         table = table.sort_values(["proba_de", "size"], ascending=False, kind="stable")
         table = table.drop(columns="size")

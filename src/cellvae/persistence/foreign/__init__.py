@@ -1,15 +1,15 @@
 """Files of scvi-tools, read without running anything that stands in them."""
 
-from cellvae.persistence.foreign.model_file import ForeignModel, indices, is_foreign, read_foreign
+from cellvae.persistence.foreign.model_file import ScviModelFile, split_indices, is_scvi_model, read_scvi_model
 from cellvae.persistence.foreign.replace import check_other_format, remove_other_format
-from cellvae.persistence.foreign.writer import write_foreign
+from cellvae.persistence.foreign.writer import write_scvi_model
 
 __all__ = [
-    "ForeignModel",
+    "ScviModelFile",
     "check_other_format",
-    "indices",
-    "is_foreign",
-    "read_foreign",
+    "split_indices",
+    "is_scvi_model",
+    "read_scvi_model",
     "remove_other_format",
-    "write_foreign",
+    "write_scvi_model",
 ]

@@ -9,7 +9,7 @@ from typing import final
 
 from cellvae.errors import FileFormatError
 
-MOST_PICKLED = 2**30
+MAX_PICKLE_BYTES = 2**30
 """Bytes of a pickle that are read at most."""
 
 DAMAGE = (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError, struct.error)
@@ -50,10 +50,10 @@ class TorchArchive:
             )
         self.root = found[0].removesuffix("data.pkl")
         order = self.root + "byteorder"
-        if order in self.members and self.bytes_of("byteorder", 16) != b"little":
+        if order in self.members and self.read_member("byteorder", 16) != b"little":
             raise FileFormatError(f"Expected numbers in little-endian order in {path}.")
 
-    def bytes_of(self, name: str, most: int) -> bytes:
+    def read_member(self, name: str, most: int) -> bytes:
         """Content of a member of at most so many bytes.
 
         Raises

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import TorchArchive
-from cellvae.persistence.foreign.unpickler import read_pickled
+from cellvae.persistence.foreign.unpickler import read_pickle
 
 WEIGHTS, ATTRIBUTES, GENES = OLD_FILES = ("model_params.pt", "attr.pkl", "var_names.csv")
 """Files of versions before 0.15."""
-LATER: Mapping[str, str] = MappingProxyType(
+RENAMED_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
     {
         "X": "X",
         "batch_indices": "batch",
@@ -27,7 +27,7 @@ LATER: Mapping[str, str] = MappingProxyType(
     }
 )
 """What a column was called, and is called later."""
-OWN = "_scvi"
+NOT_IN_REGISTRY = "_scvi"
 """Beginning of the columns that scvi-tools added itself."""
 
 
@@ -44,7 +44,7 @@ class Pickle:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def bytes_of(self, name: str, most: int) -> bytes:
+    def read_member(self, name: str, most: int) -> bytes:
         """The pickle, of at most so many bytes.
 
         Raises
@@ -85,13 +85,13 @@ def read_legacy(folder: Path, prefix: str, name: str) -> dict[str, Any]:
             f"Expected the three files of a model of scvi-tools before 0.15 in {folder}; "
             f"{', '.join(missing)} is not there."
         )
-    weights = read_pickled(TorchArchive(folder / f"{prefix}{WEIGHTS}"))
-    attributes = read_pickled(Pickle(folder / f"{prefix}{ATTRIBUTES}"))
+    weights = read_pickle(TorchArchive(folder / f"{prefix}{WEIGHTS}"))
+    attributes = read_pickle(Pickle(folder / f"{prefix}{ATTRIBUTES}"))
     try:
         if "registry_" not in attributes:
             setup = attributes.pop("scvi_setup_dict_")
             unlabeled = attributes.get("unlabeled_category_")
-            attributes["registry_"] = registry_of(setup, name, unlabeled)
+            attributes["registry_"] = legacy_registry(setup, name, unlabeled)
         attributes["registry_"].setdefault("model_name", name)
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(
@@ -100,12 +100,12 @@ def read_legacy(folder: Path, prefix: str, name: str) -> dict[str, Any]:
         ) from error
     return {
         "model_state_dict": weights,
-        "var_names": names_of(folder / f"{prefix}{GENES}"),
+        "var_names": read_gene_names(folder / f"{prefix}{GENES}"),
         "attr_dict": attributes,
     }
 
 
-def names_of(path: Path) -> NDArray[Any]:
+def read_gene_names(path: Path) -> NDArray[Any]:
     """Names of the genes, one in a line."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -115,15 +115,15 @@ def names_of(path: Path) -> NDArray[Any]:
     return np.array(names, dtype=object)
 
 
-def registry_of(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict[str, Any]:
+def legacy_registry(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict[str, Any]:
     """What was set up, in the form of later versions."""
     words: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     stats = setup["summary_stats"]
     for old, place in setup["data_registry"].items():
-        if old not in LATER:
+        if old not in RENAMED_ATTRIBUTES:
             continue
-        later, where, key = LATER[old], place["attr_name"], place["attr_key"]
+        later, where, key = RENAMED_ATTRIBUTES[old], place["attr_name"], place["attr_key"]
         state: dict[str, Any] = {}
         if old == "X":
             words["layer"] = key if where == "layers" else None
@@ -131,16 +131,16 @@ def registry_of(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict[str
         elif later in ("batch", "labels"):
             mapping = setup["categorical_mappings"][key]
             original = str(mapping["original_key"])
-            words[f"{later}_key"] = None if original.startswith(OWN) else original
+            words[f"{later}_key"] = None if original.startswith(NOT_IN_REGISTRY) else original
             state = {"categorical_mapping": mapping["mapping"], "original_key": original}
             if later == "labels" and unlabeled is not None:
                 state["unlabeled_category"] = words["unlabeled_category"] = unlabeled
         elif old == "cat_covs":
             known = setup["extra_categoricals"]
-            words["categorical_covariate_keys"] = listed(known["keys"])
-            state = {"mappings": known["mappings"], "field_keys": listed(known["keys"])}
+            words["categorical_covariate_keys"] = split_names(known["keys"])
+            state = {"mappings": known["mappings"], "field_keys": split_names(known["keys"])}
         else:
-            words["continuous_covariate_keys"] = listed(setup["extra_continuous_keys"])
+            words["continuous_covariate_keys"] = split_names(setup["extra_continuous_keys"])
             state = {"columns": words["continuous_covariate_keys"]}
         fields[later] = {"state_registry": state, "data_registry": dict(place)}
     return {
@@ -151,6 +151,6 @@ def registry_of(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict[str
     }
 
 
-def listed(names: Any) -> list[str]:
+def split_names(names: Any) -> list[str]:
     """Names as a list."""
     return [str(name) for name in (names.tolist() if isinstance(names, np.ndarray) else names)]

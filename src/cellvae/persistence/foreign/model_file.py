@@ -15,8 +15,8 @@ from torch import Tensor
 from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import TorchArchive
 from cellvae.persistence.foreign.legacy import OLD_FILES, read_legacy
-from cellvae.persistence.foreign.unpickler import read_pickled
-from cellvae.persistence.layout import MODEL, Layout
+from cellvae.persistence.foreign.unpickler import read_pickle
+from cellvae.persistence.layout import MODEL, ModelPaths
 
 MODEL_FILE = "model.pt"
 CELLS_FILE = "adata.h5ad"
@@ -24,7 +24,7 @@ CELLS_FILE = "adata.h5ad"
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ForeignModel:
+class ScviModelFile:
     """What a file of scvi-tools says.
 
     Parameters
@@ -67,10 +67,10 @@ class ForeignModel:
         return path if path.is_file() else None
 
 
-def is_foreign(folder: str | Path, prefix: str = "") -> bool:
+def is_scvi_model(folder: str | Path, prefix: str = "") -> bool:
     """Whether a folder holds a model of scvi-tools, and none of this package."""
     path = Path(folder).expanduser()
-    has_own = os.path.lexists(Layout(path, prefix).find(MODEL))
+    has_own = os.path.lexists(ModelPaths(path, prefix).current_path(MODEL))
     return not has_own and bool(foreign_files(path, prefix))
 
 
@@ -81,7 +81,7 @@ def foreign_files(folder: Path, prefix: str = "") -> list[Path]:
     return found if found and found[0] in paths[:2] else []
 
 
-def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = None) -> ForeignModel:
+def read_scvi_model(folder: str | Path, prefix: str = "", *, name: str | None = None) -> ScviModelFile:
     """Read a model of scvi-tools; nothing in the file is run.
 
     Parameters
@@ -98,7 +98,7 @@ def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = Non
     """
     path = Path(folder).expanduser() / f"{prefix}{MODEL_FILE}"
     if path.is_file():
-        values = read_pickled(TorchArchive(path))
+        values = read_pickle(TorchArchive(path))
     elif name is not None:
         values = read_legacy(path.parent, prefix, name)
     else:
@@ -107,14 +107,14 @@ def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = Non
             "which class it is. Load it with that class, such as SCVI.load(folder)."
         )
     try:
-        attributes = entries(values["attr_dict"])
-        registry = entries(attributes["registry_"])
-        init = entries(attributes["init_params_"])
-        options = dict(entries(init.get("non_kwargs", {})))
-        for words in entries(init.get("kwargs", {})).values():
-            options |= entries(words)
-        weights = entries(values["model_state_dict"])
-        fields = entries(registry["field_registries"])
+        attributes = as_dict(values["attr_dict"])
+        registry = as_dict(attributes["registry_"])
+        init = as_dict(attributes["init_params_"])
+        options = dict(as_dict(init.get("non_kwargs", {})))
+        for words in as_dict(init.get("kwargs", {})).values():
+            options |= as_dict(words)
+        weights = as_dict(values["model_state_dict"])
+        fields = as_dict(registry["field_registries"])
         genes = values["var_names"]
     except (KeyError, TypeError) as error:
         raise FileFormatError(
@@ -122,27 +122,27 @@ def read_foreign(folder: str | Path, prefix: str = "", *, name: str | None = Non
         ) from error
     if not isinstance(genes, np.ndarray) or genes.ndim != 1:
         raise FileFormatError(f"Expected one list of names of genes in {path}.")
-    return ForeignModel(
+    return ScviModelFile(
         path=path,
         name=str(registry.get("model_name")),
         version=str(registry.get("scvi_version", "unknown")),
         genes=tuple(map(str, genes.tolist())),
         weights={str(k): v for k, v in weights.items() if isinstance(v, Tensor)},
         options=options,
-        setup=entries(registry.get("setup_args", {})),
-        fields={str(name): entries(field) for name, field in fields.items()},
+        setup=as_dict(registry.get("setup_args", {})),
+        fields={str(name): as_dict(field) for name, field in fields.items()},
         attributes=attributes,
     )
 
 
-def entries(value: Any) -> dict[Any, Any]:
+def as_dict(value: Any) -> dict[Any, Any]:
     """Dictionary of a file; anything else has no entries that could be read."""
     if not isinstance(value, dict):
         raise TypeError(f"a dictionary where it has {type(value).__name__}")
     return value
 
 
-def indices(model: ForeignModel, name: str) -> NDArray[np.int64] | None:
+def split_indices(model: ScviModelFile, name: str) -> NDArray[np.int64] | None:
     """Positions of the cells of a split; None where they are not there."""
     found = model.attributes.get(f"{name}_indices_")
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or found.ndim != 1:

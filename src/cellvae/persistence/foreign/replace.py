@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cellvae.errors import InvalidOptionError, named
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.persistence.foreign.model_file import foreign_files
-from cellvae.persistence.layout import CELLS, MODEL, WEIGHTS, Layout
+from cellvae.persistence.layout import CELLS, MODEL, WEIGHTS, ModelPaths
 
 Format = Literal["cellvae", "scvi-tools"]
 
@@ -16,8 +16,8 @@ def other_files(folder: Path, prefix: str, format: Format) -> list[Path]:
     """Files of a model of the format that is not the given one; the one that tells it is first."""
     if format == "cellvae":
         return foreign_files(folder, prefix)
-    place = Layout(folder, prefix)
-    own = [path(name) for name in (MODEL, WEIGHTS, CELLS) for path in (place.arriving, place.final)]
+    place = ModelPaths(folder, prefix)
+    own = [path(name) for name in (MODEL, WEIGHTS, CELLS) for path in (place.pending_path, place.final_path)]
     return [path for path in own if path.is_file()]
 
 
@@ -33,7 +33,7 @@ def check_other_format(folder: Path, prefix: str, format: Format, *, overwrite: 
     if found and not overwrite:
         other = "scvi-tools" if format == "cellvae" else "cellvae"
         raise InvalidOptionError(
-            f"Expected no saved model in '{folder}'; got {named([path.name for path in found])}, a "
+            f"Expected no saved model in '{folder}'; got {quote_names([path.name for path in found])}, a "
             f"model of {other}. Give overwrite=True to replace it, or another folder or prefix."
         )
 

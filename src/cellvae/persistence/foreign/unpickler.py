@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.foreign.archive import MOST_PICKLED
+from cellvae.persistence.foreign.archive import MAX_PICKLE_BYTES
 from cellvae.pickles.inert import Array, Inert, Kind, Maker
 from cellvae.pickles.plain import PLAIN
 
@@ -33,12 +33,12 @@ STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
         "BoolStorage": torch.bool,
     }
 )
-INERT_MODULES = ("pandas", "pyro", "torch.distributions", "scvi", "lightning", "anndata")
+STUBBED_MODULES = ("pandas", "pyro", "torch.distributions", "scvi", "lightning", "anndata")
 """Packages whose objects are dropped, with all that they hold."""
-DEEPEST = 100
+MAX_DEPTH = 100
 
 
-def tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *further: Any) -> Tensor:
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *further: Any) -> Tensor:
     """Tensor over a storage, within its bounds."""
     whole = all(
         isinstance(values, tuple) and all(type(n) is int and n >= 0 for n in values)
@@ -56,29 +56,29 @@ def tensor_of(storage: Any, offset: Any, size: Any, stride: Any, *further: Any) 
     return storage.as_strided(size, stride, offset).clone()
 
 
-def parameter_of(data: Any, *further: Any) -> Any:
+def rebuild_parameter(data: Any, *further: Any) -> Any:
     """Tensor of a parameter."""
     return data
 
 
-KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
         **PLAIN,
         ("torch", "Size"): tuple,
         ("torch", "device"): Inert,
-        ("torch._utils", "_rebuild_tensor_v2"): Maker(tensor_of),
-        ("torch._utils", "_rebuild_parameter"): Maker(parameter_of),
+        ("torch._utils", "_rebuild_tensor_v2"): Maker(rebuild_tensor),
+        ("torch._utils", "_rebuild_parameter"): Maker(rebuild_parameter),
     }
 )
 """Everything that a file can make, and what makes it here."""
 
 
-class Source(Protocol):
+class PickleSource(Protocol):
     """File with a pickle, and perhaps with storages of tensors."""
 
     path: Path
 
-    def bytes_of(self, name: str, most: int) -> bytes:
+    def read_member(self, name: str, most: int) -> bytes:
         """Read a member of at most so many bytes."""
         ...
 
@@ -93,8 +93,8 @@ class SafeUnpickler(pickle.Unpickler):
         The file.
     """
 
-    def __init__(self, archive: Source) -> None:
-        super().__init__(io.BytesIO(archive.bytes_of("data.pkl", MOST_PICKLED)))
+    def __init__(self, archive: PickleSource) -> None:
+        super().__init__(io.BytesIO(archive.read_member("data.pkl", MAX_PICKLE_BYTES)))
         self.archive = archive
         self.storages: dict[str, Tensor] = {}
 
@@ -108,9 +108,9 @@ class SafeUnpickler(pickle.Unpickler):
         """
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        if (module, name) in KNOWN:
-            return KNOWN[module, name]
-        if any(module == known or module.startswith(f"{known}.") for known in INERT_MODULES):
+        if (module, name) in ALLOWED_NAMES:
+            return ALLOWED_NAMES[module, name]
+        if any(module == known or module.startswith(f"{known}.") for known in STUBBED_MODULES):
             return Inert
         raise FileFormatError(
             f"{self.archive.path} asks for '{module}.{name}', which no file of scvi-tools needs. "
@@ -128,7 +128,7 @@ class SafeUnpickler(pickle.Unpickler):
             raise FileFormatError(f"Expected a numbered storage in {self.archive.path}.")
         if key not in self.storages:
             n_bytes = size * torch.empty((), dtype=dtype).element_size()
-            content = self.archive.bytes_of(f"data/{key}", max(n_bytes, 0))
+            content = self.archive.read_member(f"data/{key}", max(n_bytes, 0))
             if len(content) != n_bytes:
                 raise FileFormatError(f"Expected {n_bytes:,} bytes in storage {key}.")
             self.storages[key] = (
@@ -139,7 +139,7 @@ class SafeUnpickler(pickle.Unpickler):
         return self.storages[key]
 
 
-def read_pickled(archive: Source) -> Any:
+def read_pickle(archive: PickleSource) -> Any:
     """Values of a file: numbers, texts, lists, dictionaries, arrays and tensors.
 
     Raises
@@ -148,7 +148,7 @@ def read_pickled(archive: Source) -> Any:
         If something in it is not on the list, or it is damaged.
     """
     try:
-        return resolved(SafeUnpickler(archive).load())
+        return resolve_stubs(SafeUnpickler(archive).load())
     except FileFormatError:
         raise
     except Exception as error:
@@ -157,21 +157,21 @@ def read_pickled(archive: Source) -> Any:
         ) from error
 
 
-def resolved(value: Any, depth: int = 0) -> Any:
+def resolve_stubs(value: Any, depth: int = 0) -> Any:
     """Value with arrays in place of their descriptions, and None in place of what is inert."""
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise FileFormatError("Expected values that are not nested so deeply.")
     if isinstance(value, Array):
         found = value.values()
         if found.dtype == object:
-            items = [resolved(item, depth + 1) for item in found.ravel().tolist()]
+            items = [resolve_stubs(item, depth + 1) for item in found.ravel().tolist()]
             found = np.empty(len(items), dtype=object)
             found[:] = items
         return found
     if isinstance(value, dict):
-        return {resolved(key, depth + 1): resolved(item, depth + 1) for key, item in value.items()}
+        return {resolve_stubs(key, depth + 1): resolve_stubs(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [resolved(item, depth + 1) for item in value]
+        return [resolve_stubs(item, depth + 1) for item in value]
     if isinstance(value, Inert | Kind):
         return None
     return value

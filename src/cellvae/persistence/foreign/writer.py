@@ -13,7 +13,7 @@ from torch import Tensor
 from cellvae.persistence.foreign.model_file import MODEL_FILE
 
 
-def write_foreign(
+def write_scvi_model(
     folder: Path,
     prefix: str,
     *,

@@ -17,15 +17,15 @@ from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.folders import check_output_folder
 from cellvae.messages import logger
 from cellvae.options import check_arguments
-from cellvae.train.callbacks.checkpoint_index import SavedModel
+from cellvae.train.callbacks.checkpoint_index import CheckpointRecord
 from cellvae.train.callbacks.checkpoint_name import EXCEPTION, LAST, CheckpointName
-from cellvae.train.callbacks.checkpoint_store import BEST, SavedModels
-from cellvae.train.callbacks.checkpoint_trigger import Epochs, Trigger, minutes_of
+from cellvae.train.callbacks.checkpoint_store import BEST, CheckpointStore
+from cellvae.train.callbacks.checkpoint_trigger import Epochs, CheckpointTrigger, minutes_of
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.monitored import Monitored
-from cellvae.train.callbacks.nan_guard import is_finite
-from cellvae.train.metrics import canonical
-from cellvae.train.plan import Best, Plan
+from cellvae.train.callbacks.monitored import MonitoredMetric
+from cellvae.train.callbacks.nan_guard import weights_are_finite
+from cellvae.train.metrics import canonical_name
+from cellvae.train.plan import BestEpoch, TrainingPlan
 
 if TYPE_CHECKING:
     import datetime
@@ -130,14 +130,14 @@ class SaveCheckpoint(Checkpoint):
                 "TrainingCheckpoint."
             )
         minutes = minutes_of(every_n_minutes, train_time_interval)
-        self.trigger = Trigger(epochs, every_n_epochs, minutes)
+        self.trigger = CheckpointTrigger(epochs, every_n_epochs, minutes)
         if monitor is None and epochs is None and not (self.trigger.is_periodic or save_last):
             raise InvalidOptionError(
                 "Expected something that tells when to save; got monitor=None alone. Give a "
                 "metric, epochs, every_n_epochs, every_n_minutes or save_last=True."
             )
         self.monitor = monitor
-        self.monitored = None if monitor is None else Monitored(monitor, mode)
+        self.monitored = None if monitor is None else MonitoredMetric(monitor, mode)
         self.mode = mode if self.monitored is None else self.monitored.mode
         self.dirpath = None if dirpath is None else check_output_folder(dirpath, "dirpath")
         self.filename = filename
@@ -156,7 +156,7 @@ class SaveCheckpoint(Checkpoint):
         self.save_on_train_epoch_end = save_on_train_epoch_end
         self.save_weights_only = save_weights_only
         self.train_time_interval = train_time_interval
-        self.models = SavedModels(self.mode, save_top_k, counted=enable_version_counter)
+        self.models = CheckpointStore(self.mode, save_top_k, checkpoints=enable_version_counter)
 
     @property
     def folder(self) -> Path | None:
@@ -180,9 +180,9 @@ class SaveCheckpoint(Checkpoint):
         return f"{type(self).__qualname__}{settings}"
 
     @property
-    def top_k(self) -> list[SavedModel]:
+    def top_k(self) -> list[CheckpointRecord]:
         """The best models that are kept, with path, epoch and score; the best first."""
-        return self.models.ranked
+        return self.models.rank
 
     @property
     def best_path(self) -> Path | None:
@@ -217,7 +217,7 @@ class SaveCheckpoint(Checkpoint):
     @property
     def last_model_path(self) -> str:
         """Folder of the model after the last completed epoch; empty if it is not kept."""
-        return next((str(model.path) for model in self.models.saved if LAST in model.why), "")
+        return next((str(model.path) for model in self.models.saved if LAST in model.reasons), "")
 
     def followed_metrics(self) -> Sequence[str]:
         """The metric that decides which model is best."""
@@ -227,7 +227,7 @@ class SaveCheckpoint(Checkpoint):
         """Forget an earlier run and choose the folder of this one."""
         if stage != "fit":
             return
-        if not isinstance(pl_module, Plan):
+        if not isinstance(pl_module, TrainingPlan):
             raise TrainingError(
                 "SaveCheckpoint saves models trained by a cellvae Plan; got another module. Use "
                 "lightning.pytorch.callbacks.ModelCheckpoint for it."
@@ -248,38 +248,38 @@ class SaveCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the model if it is due, and among the best where a metric decides."""
-        if trainer.fast_dev_run or not isinstance(pl_module, Plan):  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or not isinstance(pl_module, TrainingPlan):  # type: ignore[attr-defined]
             return
-        again = self.models.take_out(pl_module.epoch)
-        score = self.score_of(trainer, pl_module)
-        why = self.reasons(trainer, pl_module, score)
+        again = self.models.discard_epoch(pl_module.epoch)
+        score = self.current_score(trainer, pl_module)
+        why = self.reasons_to_save(trainer, pl_module, score)
         if why:
             best = self.best_score
             saved = self.save(trainer, pl_module, why, score, mine=[m.name for m in again])
             if saved is not None and self.verbose:
-                self.tell(saved, best)
+                self.log_saved(saved, best)
         if trainer.is_global_zero:
             self.models.delete(again)
         if self.save_last:
             self.save(trainer, pl_module, (LAST,), score, name=LAST)
 
-    def score_of(self, trainer: pl.Trainer, plan: Plan) -> float | None:
+    def current_score(self, trainer: pl.Trainer, plan: TrainingPlan) -> float | None:
         """Value of the metric if it has one of this epoch."""
         if self.monitored is None:
             return None
         metrics = trainer.callback_metrics
-        name = canonical(self.monitored.name, metrics)
+        name = canonical_name(self.monitored.name, metrics)
         if name not in metrics or not plan.is_fresh(name):
             return None
-        known = metrics_of(plan)
+        known = epoch_metrics(plan)
         return known[name] if name in known else self.monitored.read(metrics)
 
-    def reasons(self, trainer: pl.Trainer, plan: Plan, score: float | None) -> tuple[str, ...]:
+    def reasons_to_save(self, trainer: pl.Trainer, plan: TrainingPlan, score: float | None) -> tuple[str, ...]:
         """Why the model of this epoch is saved; empty if it is not."""
         n = plan.epoch - plan.first_epoch + 1
-        why = ["epochs"] if self.trigger.chosen(n) else []
+        why = ["epochs"] if self.trigger.is_chosen_epoch(n) else []
         # Clocks of processes differ: that of the first one counts.
-        over = trainer.strategy.broadcast(self.trigger.periods(n))
+        over = trainer.strategy.broadcast(self.trigger.elapsed_periods(n))
         if self.monitored is None:
             return (*why, *over)
         looked_at = bool(over) or not self.trigger.is_periodic
@@ -290,36 +290,36 @@ class SaveCheckpoint(Checkpoint):
     def save(
         self,
         trainer: pl.Trainer,
-        plan: Plan,
+        plan: TrainingPlan,
         why: tuple[str, ...],
         score: float | None,
         *,
         name: str | None = None,
         mine: Sequence[str] = (),
         error: str | None = None,
-    ) -> SavedModel | None:
+    ) -> CheckpointRecord | None:
         """Save the model as it is, then delete what is too much; None if it cannot be saved."""
-        if not is_finite(plan.module):
+        if not weights_are_finite(plan.module):
             logger.warning(
                 "Epoch %d: no checkpoint is saved, since the weights are not finite.", plan.epoch
             )
             return None
-        metrics, step = metrics_of(plan), trainer.global_step
+        metrics, step = epoch_metrics(plan), trainer.global_step
         if name is None:
             wanted = self.naming.fill(epoch=plan.epoch, step=step, score=score, metrics=metrics)
         else:
-            wanted, mine = name, [m.name for m in self.models.saved if name in m.why]
+            wanted, mine = name, [m.name for m in self.models.saved if name in m.reasons]
         chosen = None
         if trainer.is_global_zero:
             chosen = str(self.models.path_for(wanted, mine, self.monitor or "epochs"))
         # At an exception the other processes may never come here.
         together = name != EXCEPTION
         path = Path((trainer.strategy.broadcast(chosen) if together else chosen) or wanted)
-        made = SavedModel(
+        made = CheckpointRecord(
             path=path,
             epoch=plan.epoch,
             step=step,
-            why=why,
+            reasons=why,
             score=score if score is not None and math.isfinite(score) else None,
             metrics=metrics,
             run_id=self.models.run_id,
@@ -332,13 +332,13 @@ class SaveCheckpoint(Checkpoint):
             return None
         self.models.add(made, writes=trainer.is_global_zero)
         if BEST in why:
-            self.note(plan, self.top_k[0], restored=False)
+            self.report_best(plan, self.top_k[0], restored=False)
         return made
 
-    def tell(self, saved: SavedModel, before: float | None) -> None:
+    def log_saved(self, saved: CheckpointRecord, before: float | None) -> None:
         """Say what was saved, and why."""
-        text = f"saved ({', '.join(saved.why)})"
-        if BEST in saved.why and saved.score is not None:
+        text = f"saved ({', '.join(saved.reasons)})"
+        if BEST in saved.reasons and saved.score is not None:
             better = saved.path == self.best_path
             text = (
                 f"{self.monitor} is {saved.score:.6g}"
@@ -349,11 +349,11 @@ class SaveCheckpoint(Checkpoint):
             ) + ", saved"
         logger.info("Epoch %d: %s in %s", saved.epoch, text, saved.path)
 
-    def note(self, plan: Plan, model: SavedModel, *, restored: bool) -> None:
+    def report_best(self, plan: TrainingPlan, model: CheckpointRecord, *, restored: bool) -> None:
         """Tell the plan which model is best."""
         assert self.monitor is not None and model.score is not None
         plan.note_best(
-            Best(
+            BestEpoch(
                 monitor=self.monitor,
                 epoch=model.epoch,
                 score=model.score,
@@ -373,7 +373,7 @@ class SaveCheckpoint(Checkpoint):
         """Save the model and bring the best weights back; only the exception itself is raised."""
         wanted = self.save_on_exception and trainer.global_step and not trainer.fast_dev_run  # type: ignore[attr-defined]
         try:
-            if wanted and isinstance(pl_module, Plan) and pl_module.files is not None:
+            if wanted and isinstance(pl_module, TrainingPlan) and pl_module.files is not None:
                 error = f"{type(exception).__name__}: {exception}"
                 self.save(trainer, pl_module, (EXCEPTION,), None, name=EXCEPTION, error=error)
         except Exception as failure:
@@ -386,7 +386,7 @@ class SaveCheckpoint(Checkpoint):
 
     def restore(self, pl_module: pl.LightningModule) -> None:
         """Put the weights of the best checkpoint that can be read into the network."""
-        if not isinstance(pl_module, Plan) or pl_module.files is None or self.monitor is None:
+        if not isinstance(pl_module, TrainingPlan) or pl_module.files is None or self.monitor is None:
             return
         for model in self.top_k:
             try:
@@ -395,7 +395,7 @@ class SaveCheckpoint(Checkpoint):
                 logger.warning("The checkpoint %s could not be read: %s", model.path, failure)
                 continue
             pl_module.module.load_state_dict(weights)
-            self.note(pl_module, model, restored=True)
+            self.report_best(pl_module, model, restored=True)
             if self.verbose:
                 logger.info(
                     "Restored the best epoch, %d (%s=%.6g).",
@@ -414,7 +414,7 @@ class SaveCheckpoint(Checkpoint):
         self.models.load_state_dict(state_dict, chosen=self.dirpath is not None)
 
 
-def metrics_of(plan: Plan) -> dict[str, float]:
+def epoch_metrics(plan: TrainingPlan) -> dict[str, float]:
     """All metrics of the epoch, as the history has them."""
     history = plan.history
     return dict(history.rows[-1]) if history.epochs and history.epochs[-1] == plan.epoch else {}

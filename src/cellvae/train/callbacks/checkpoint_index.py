@@ -13,13 +13,13 @@ from typing import Any
 
 from cellvae.messages import logger
 
-INDEX = "checkpoints.json"
-VERSION = 2
+INDEX_FILE = "checkpoints.json"
+INDEX_VERSION = 2
 """Version of the index; the first had no checksum."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedModel:
+class CheckpointRecord:
     """One checkpoint of a run.
 
     Parameters
@@ -42,7 +42,7 @@ class SavedModel:
     path: Path
     epoch: int
     step: int
-    why: tuple[str, ...]
+    reasons: tuple[str, ...]
     score: float | None
     metrics: Mapping[str, float]
     run_id: str
@@ -58,14 +58,14 @@ class SavedModel:
             "name": self.name,
             "epoch": self.epoch,
             "step": self.step,
-            "why": list(self.why),
+            "why": list(self.reasons),
             "score": self.score,
             "metrics": {k: v if math.isfinite(v) else None for k, v in self.metrics.items()},
             "run_id": self.run_id,
         }
 
     @classmethod
-    def from_json(cls, folder: Path, values: Mapping[str, Any]) -> SavedModel:
+    def from_json(cls, folder: Path, values: Mapping[str, Any]) -> CheckpointRecord:
         """Checkpoint in a folder, from the values of a file."""
         name = str(values["name"])
         if name in ("", ".", "..") or Path(name).name != name:
@@ -84,15 +84,15 @@ class SavedModel:
         )
 
 
-def read_index(folder: Path) -> list[SavedModel]:
+def read_index(folder: Path) -> list[CheckpointRecord]:
     """Checkpoints that the index of a folder names and that are there."""
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     if not path.is_file():
         return []
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         check_index(values)
-        found = [SavedModel.from_json(folder, each) for each in values["checkpoints"]]
+        found = [CheckpointRecord.from_json(folder, each) for each in values["checkpoints"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("The index %s cannot be read: %s. It is written anew.", path, error)
         return []
@@ -108,7 +108,7 @@ def check_index(values: Mapping[str, Any]) -> None:
         If it has another, or is of a later version.
     """
     without = values["version"] == 1 and "sha256" not in values
-    if not without and (values["version"] != VERSION or values["sha256"] != index_digest(values)):
+    if not without and (values["version"] != INDEX_VERSION or values["sha256"] != index_digest(values)):
         raise ValueError("it was damaged or edited, or is of another version")
 
 
@@ -118,15 +118,15 @@ def index_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def write_index(folder: Path, checkpoints: Sequence[SavedModel], run_id: str) -> None:
+def write_index(folder: Path, checkpoints: Sequence[CheckpointRecord], run_id: str) -> None:
     """Write the index of a folder: what other runs have there, and the checkpoints of this one."""
     others = [saved for saved in read_index(folder) if saved.run_id != run_id]
     names = {saved.name for saved in checkpoints}
     listed = [saved for saved in others if saved.name not in names]
     listed += [saved for saved in checkpoints if saved.path.is_dir()]
-    values = {"version": VERSION, "checkpoints": [saved.to_json() for saved in listed]}
+    values = {"version": INDEX_VERSION, "checkpoints": [saved.to_json() for saved in listed]}
     values["sha256"] = index_digest(values)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{INDEX}.{os.getpid()}.part"
+    part = folder / f".{INDEX_FILE}.{os.getpid()}.part"
     part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / INDEX)  # noqa: PTH105
+    os.replace(part, folder / INDEX_FILE)  # noqa: PTH105

@@ -15,7 +15,7 @@ EXCEPTION = "exception"
 RESERVED = (LAST, EXCEPTION, "", ".", "..")
 
 # What has a meaning in a path, on one system or another.
-UNSAFE = re.compile(r"[/\\:*?\"<>|\x00-\x1f]")
+UNSAFE_CHARACTERS = re.compile(r"[/\\:*?\"<>|\x00-\x1f]")
 
 
 class CheckpointName:
@@ -81,16 +81,16 @@ class CheckpointName:
 
 def safe_name(text: str) -> str:
     """Text as the name of one folder, without what has a meaning in a path."""
-    return UNSAFE.sub("_", text)
+    return UNSAFE_CHARACTERS.sub("_", text)
 
 
-def free_name(folder: Path, name: str, mine: Collection[str] = ()) -> str:
+def unused_name(folder: Path, name: str, own_names: Collection[str] = ()) -> str:
     """Name that nothing in a folder has, with a counter if need be; names of one's own are free."""
     candidates = [name, *(f"{name}-v{i}" for i in range(1, 10_000))]
-    return next(n for n in candidates if n in mine or not (folder / n).exists())
+    return next(n for n in candidates if n in own_names or not (folder / n).exists())
 
 
-def new_folder(parent: Path, what: str) -> Path:
+def make_unique_folder(parent: Path, what: str) -> Path:
     """Make a folder under a parent that nobody else has, named by the time."""
     stem = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{safe_name(what)}"
     parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cellvae.messages import logger
-from cellvae.train.callbacks.checkpoint_index import SavedModel, read_index, write_index
-from cellvae.train.callbacks.checkpoint_name import EXCEPTION, LAST, free_name, new_folder
-from cellvae.train.plan import Plan
+from cellvae.train.callbacks.checkpoint_index import CheckpointRecord, read_index, write_index
+from cellvae.train.callbacks.checkpoint_name import EXCEPTION, LAST, unused_name, make_unique_folder
+from cellvae.train.plan import TrainingPlan
 
 BEST = "best"
 
 
-class SavedModels:
+class CheckpointStore:
     """Checkpoints of one run in one folder, and the index beside them.
 
     Parameters
@@ -30,10 +30,10 @@ class SavedModels:
         Whether a name that is taken gets a counter; otherwise what has it is replaced.
     """
 
-    def __init__(self, mode: str, most: int, *, counted: bool) -> None:
+    def __init__(self, mode: str, max_kept: int, *, checkpoints: bool) -> None:
         self.sign = -1.0 if mode == "max" else 1.0
-        self.most = most
-        self.counted = counted
+        self.max_kept = max_kept
+        self.checkpoints = checkpoints
         self.begin("", None, None)
 
     def begin(self, run_id: str, folder: Path | None, parent: Path | None) -> None:
@@ -41,30 +41,30 @@ class SavedModels:
         self.run_id = run_id
         self.folder = folder
         self.parent = parent
-        self.saved: list[SavedModel] = []
+        self.saved: list[CheckpointRecord] = []
 
     @property
-    def ranked(self) -> list[SavedModel]:
+    def rank(self) -> list[CheckpointRecord]:
         """The best, the very best first; of equals the earlier."""
-        best = [model for model in self.saved if BEST in model.why and model.score is not None]
+        best = [model for model in self.saved if BEST in model.reasons and model.score is not None]
         return sorted(best, key=lambda m: (self.sign * (m.score or 0.0), m.epoch))
 
     def is_among_best(self, score: float) -> bool:
         """Whether a score is good enough to be kept; one that is not finite never is."""
-        if not math.isfinite(score) or self.most == 0:
+        if not math.isfinite(score) or self.max_kept == 0:
             return False
-        ranked = self.ranked
-        if self.most == -1 or len(ranked) < self.most:
+        ranked = self.rank
+        if self.max_kept == -1 or len(ranked) < self.max_kept:
             return True
         worst = ranked[-1].score
         return worst is None or self.sign * score < self.sign * worst
 
-    def take_out(self, epoch: int) -> list[SavedModel]:
+    def discard_epoch(self, epoch: int) -> list[CheckpointRecord]:
         """Checkpoints of an epoch, which count no more.
 
         A run that was cut off and goes on comes to epochs that it has saved already.
         """
-        out = [m for m in self.saved if m.epoch == epoch and not {LAST, EXCEPTION} & {*m.why}]
+        out = [m for m in self.saved if m.epoch == epoch and not {LAST, EXCEPTION} & {*m.reasons}]
         self.saved = [m for m in self.saved if m not in out]
         return out
 
@@ -72,10 +72,10 @@ class SavedModels:
         """Folder for a new checkpoint; those of `mine` may be replaced."""
         if self.folder is None:
             assert self.parent is not None
-            self.folder = new_folder(self.parent, what)
-        return self.folder / (free_name(self.folder, name, mine) if self.counted else name)
+            self.folder = make_unique_folder(self.parent, what)
+        return self.folder / (unused_name(self.folder, name, mine) if self.checkpoints else name)
 
-    def write(self, plan: Plan, made: SavedModel, more: dict[str, Any]) -> bool:
+    def write(self, plan: TrainingPlan, made: CheckpointRecord, more: dict[str, Any]) -> bool:
         """Write a checkpoint and read it again; whether it is as it should be."""
         plan.save_model(made.path, {**made.to_json(), **more})
         try:
@@ -87,19 +87,19 @@ class SavedModels:
         self.write_index([*(m for m in self.saved if m.path != made.path), made])
         return True
 
-    def add(self, made: SavedModel, *, writes: bool) -> None:
+    def add(self, made: CheckpointRecord, *, writes: bool) -> None:
         """Count a checkpoint in, and those out that are too many of the best."""
         self.folder = made.path.parent
         self.saved = [*(m for m in self.saved if m.path != made.path), made]
-        surplus = [] if self.most == -1 else self.ranked[self.most :]
+        surplus = [] if self.max_kept == -1 else self.rank[self.max_kept :]
         for model in surplus:
             self.saved.remove(model)
-            if others := tuple(reason for reason in model.why if reason != BEST):
+            if others := tuple(reason for reason in model.reasons if reason != BEST):
                 self.saved.append(replace(model, why=others))
         if writes:
             self.delete(surplus)
 
-    def delete(self, models: Sequence[SavedModel]) -> None:
+    def delete(self, models: Sequence[CheckpointRecord]) -> None:
         """Delete checkpoints that count no more, out of the index first."""
         if not models:
             return
@@ -109,7 +109,7 @@ class SavedModels:
             if model.path not in kept:
                 shutil.rmtree(model.path, ignore_errors=True)
 
-    def write_index(self, models: Sequence[SavedModel]) -> None:
+    def write_index(self, models: Sequence[CheckpointRecord]) -> None:
         """Write the index of the folder."""
         if self.folder is not None:
             write_index(self.folder, models, self.run_id)
@@ -141,5 +141,5 @@ class SavedModels:
             return
         known = [m for m in read_index(self.folder) if m.run_id == self.run_id]
         names = {model.name for model in known}
-        found = [SavedModel.from_json(self.folder, each) for each in state["saved"]]
+        found = [CheckpointRecord.from_json(self.folder, each) for each in state["saved"]]
         self.saved = [m for m in found if m.name not in names and m.path.is_dir()] + known

@@ -15,7 +15,7 @@ Epochs = Collection[int] | Callable[[int], bool]
 """Epochs counted from 1, or a function that says of an epoch whether it is one."""
 
 
-class Trigger:
+class CheckpointTrigger:
     """Epochs of a run after which a checkpoint is due.
 
     Parameters
@@ -60,13 +60,13 @@ class Trigger:
         """Whether something is due every so often."""
         return self.every_n_epochs is not None or self.every_n_minutes is not None
 
-    def chosen(self, n: int) -> bool:
+    def is_chosen_epoch(self, n: int) -> bool:
         """Whether the n-th epoch of the run, counted from 1, is one of the chosen."""
         if callable(self.epochs):
             return bool(self.epochs(n))
         return self.epochs is not None and n in self.epochs
 
-    def periods(self, n: int) -> list[str]:
+    def elapsed_periods(self, n: int) -> list[str]:
         """Which of the periods end with the n-th epoch of the run, counted from 1."""
         over = []
         if self.every_n_epochs is not None and n % self.every_n_epochs == 0:

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.checkpoint import SaveCheckpoint
-from cellvae.train.callbacks.contract import Follows, Group, Ordered, Produces
+from cellvae.train.callbacks.contract import FollowsMetrics, Group, HasGroup, ProducesMetrics
 from cellvae.train.callbacks.early_stopping import EarlyStopping
 from cellvae.train.callbacks.learning_rate import LRMonitor
 from cellvae.train.callbacks.nan_guard import NaNGuard
@@ -28,7 +28,7 @@ from cellvae.train.callbacks.run_logger import RunLogger
 from cellvae.train.callbacks.schedule import LRSchedulerCallback
 from cellvae.train.callbacks.stages import Stages
 from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
-from cellvae.train.metrics import canonical, check_monitor, is_validation
+from cellvae.train.metrics import canonical_name, check_monitor, is_validation
 from cellvae.train.options import TrainOptions
 
 
@@ -57,9 +57,9 @@ def build_callbacks(
     InvalidOptionError
         If one callback comes twice.
     """
-    check_different(extra)
+    check_no_duplicates(extra)
     chosen = default_callbacks(options, extra, state_dir=state_dir, run_dir=run_dir)
-    return sorted([*chosen.values(), *extra], key=group_of)
+    return sorted([*chosen.values(), *extra], key=callback_group)
 
 
 def default_callbacks(
@@ -72,7 +72,7 @@ def default_callbacks(
     """Callbacks that options ask for, by name; one of the user's own replaces one of its kind."""
 
     def wanted(name: str, *kinds: type) -> bool:
-        return name not in options.without and not any(isinstance(c, kinds) for c in extra)
+        return name not in options.disabled_callbacks and not any(isinstance(c, kinds) for c in extra)
 
     chosen: dict[str, pl.Callback] = {}
     if run_dir is not None and wanted("run_logger", RunLogger):
@@ -100,7 +100,7 @@ def default_callbacks(
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
     stop = options.early_stopping
     if stop is not None and not any(
-        isinstance(c, EarlyStopping) and {*stop.monitors} <= {*followed_by(c)} for c in extra
+        isinstance(c, EarlyStopping) and {*stop.monitors} <= {*metrics_followed_by(c)} for c in extra
     ):
         chosen["early_stopping"] = EarlyStopping(
             stop.monitor,
@@ -123,9 +123,9 @@ def default_callbacks(
     return chosen
 
 
-def group_of(callback: pl.Callback) -> Group:
+def callback_group(callback: pl.Callback) -> Group:
     """Place of a callback in a run; those that do not say belong to the producers of metrics."""
-    if isinstance(callback, Ordered):
+    if isinstance(callback, HasGroup):
         return callback.group
     if isinstance(callback, LightningEarlyStopping):
         return Group.STOPPER
@@ -134,7 +134,7 @@ def group_of(callback: pl.Callback) -> Group:
     return Group.RECORDER if isinstance(callback, ProgressBar) else Group.PRODUCER
 
 
-def check_different(callbacks: Sequence[pl.Callback]) -> None:
+def check_no_duplicates(callbacks: Sequence[pl.Callback]) -> None:
     """Check that no callback comes twice.
 
     Raises
@@ -149,9 +149,9 @@ def check_different(callbacks: Sequence[pl.Callback]) -> None:
             )
 
 
-def followed_by(callback: pl.Callback) -> list[str]:
+def metrics_followed_by(callback: pl.Callback) -> list[str]:
     """Names of the metrics that a callback follows."""
-    if isinstance(callback, Follows):
+    if isinstance(callback, FollowsMetrics):
         return list(callback.followed_metrics())
     if isinstance(callback, LightningEarlyStopping | SaveCheckpoint | ModelCheckpoint):
         return [callback.monitor] if callback.monitor is not None else []
@@ -159,26 +159,26 @@ def followed_by(callback: pl.Callback) -> list[str]:
     return [monitor] if isinstance(monitor, str) else []
 
 
-def monitored_by(
+def monitored_metrics(
     callbacks: Sequence[pl.Callback], options: TrainOptions, known: Collection[str]
 ) -> list[str]:
     """Names of all metrics that somebody follows; those of our callbacks as they are known here.
 
     Others look a metric up by the very name that they were given.
     """
-    known = [*known, *produced_by(callbacks)]
+    known = [*known, *produced_metrics(callbacks)]
     names = [
-        canonical(name, known) if isinstance(callback, Follows) else name
+        canonical_name(name, known) if isinstance(callback, FollowsMetrics) else name
         for callback in callbacks
-        for name in followed_by(callback)
+        for name in metrics_followed_by(callback)
     ]
     plateau = options.plateau
-    return names + ([canonical(plateau.metric, known)] if plateau is not None else [])
+    return names + ([canonical_name(plateau.metric, known)] if plateau is not None else [])
 
 
-def produced_by(callbacks: Sequence[pl.Callback]) -> list[str]:
+def produced_metrics(callbacks: Sequence[pl.Callback]) -> list[str]:
     """Names of all metrics that callbacks say they log."""
-    return [name for c in callbacks if isinstance(c, Produces) for name in c.produced_metrics()]
+    return [name for c in callbacks if isinstance(c, ProducesMetrics) for name in c.produced_metrics()]
 
 
 def check_monitors(
@@ -201,11 +201,11 @@ def check_monitors(
     own = __name__.rpartition(".")[0]
     more_may_come = any(
         not type(c).__module__.startswith((own, "lightning.", "pytorch_lightning."))
-        and not isinstance(c, Produces)
+        and not isinstance(c, ProducesMetrics)
         or isinstance(c, LambdaCallback)
         for c in callbacks
     )
-    produced = produced_by(callbacks)
+    produced = produced_metrics(callbacks)
     twice = sorted({name for name in produced if produced.count(name) > 1})
     if twice:
         raise InvalidOptionError(

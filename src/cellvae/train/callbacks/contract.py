@@ -27,14 +27,14 @@ class Group(IntEnum):
 
 
 @runtime_checkable
-class Ordered(Protocol):
+class HasGroup(Protocol):
     """A callback that knows its place."""
 
     group: Group
 
 
 @runtime_checkable
-class Produces(Protocol):
+class ProducesMetrics(Protocol):
     """A callback that logs metrics, which others may then follow."""
 
     def produced_metrics(self) -> Sequence[str]:
@@ -43,7 +43,7 @@ class Produces(Protocol):
 
 
 @runtime_checkable
-class Follows(Protocol):
+class FollowsMetrics(Protocol):
     """A callback that follows metrics; validation is switched on where one needs it."""
 
     def followed_metrics(self) -> Sequence[str]:

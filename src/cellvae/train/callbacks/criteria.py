@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cellvae.errors import InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Criteria:
+class StoppingCriteria:
     """When one metric speaks for stopping.
 
     Raises
@@ -44,7 +44,7 @@ class Criteria:
             )
 
 
-def criteria_of(
+def stopping_criteria(
     metrics: Sequence[str],
     *,
     patience: int | Sequence[int],
@@ -54,20 +54,20 @@ def criteria_of(
     baseline_epochs: int | Sequence[int],
     stopping_threshold: float | None | Sequence[float | None],
     divergence_threshold: float | None | Sequence[float | None],
-) -> list[Criteria]:
+) -> list[StoppingCriteria]:
     """Criteria of each metric."""
     columns = zip(
-        each("patience", patience, metrics),
-        each("patience_epochs", patience_epochs, metrics),
-        each("check_finite", check_finite, metrics),
-        each("baseline", baseline, metrics),
-        each("baseline_epochs", baseline_epochs, metrics),
-        each("stopping_threshold", stopping_threshold, metrics),
-        each("divergence_threshold", divergence_threshold, metrics),
+        per_metric("patience", patience, metrics),
+        per_metric("patience_epochs", patience_epochs, metrics),
+        per_metric("check_finite", check_finite, metrics),
+        per_metric("baseline", baseline, metrics),
+        per_metric("baseline_epochs", baseline_epochs, metrics),
+        per_metric("stopping_threshold", stopping_threshold, metrics),
+        per_metric("divergence_threshold", divergence_threshold, metrics),
         strict=True,
     )
     return [
-        Criteria(
+        StoppingCriteria(
             patience=checks,
             patience_epochs=epochs,
             check_finite=finite,
@@ -80,7 +80,7 @@ def criteria_of(
     ]
 
 
-def each(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
+def per_metric(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
     """One value for each monitored metric: a single one is used for all.
 
     Raises
@@ -93,12 +93,12 @@ def each(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
     if len(value) != len(metrics):
         raise InvalidOptionError(
             f"Expected {word} to be one value, or {len(metrics)} for the {len(metrics)} monitored "
-            f"metrics ({named(metrics)}); got {len(value)}."
+            f"metrics ({quote_names(metrics)}); got {len(value)}."
         )
     return list(value)
 
 
-def check_choices(
+def check_stopping_options(
     names: Sequence[str], combine: str, warmup_epochs: int | str, restore_best: bool | str
 ) -> None:
     """Check what does not depend on a single metric.
@@ -118,6 +118,6 @@ def check_choices(
         )
     if isinstance(restore_best, str) and restore_best not in names:
         raise InvalidOptionError(
-            f"Expected restore_best to be True, False or a monitored metric ({named(names)}); "
+            f"Expected restore_best to be True, False or a monitored metric ({quote_names(names)}); "
             f"got {restore_best!r}.{did_you_mean(restore_best, names)}"
         )

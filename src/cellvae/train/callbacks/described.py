@@ -13,19 +13,19 @@ import lightning.pytorch as pl
 from cellvae.errors import FileFormatError, did_you_mean
 
 
-def describe(callback: pl.Callback) -> dict[str, Any]:
+def describe_callback(callback: pl.Callback) -> dict[str, Any]:
     """Class and arguments of a callback, as values that JSON can hold.
 
     What JSON cannot hold is described by `{"repr": ...}`, and cannot be made again.
     """
     arguments = {}
-    for name in arguments_of(type(callback)):
+    for name in constructor_arguments(type(callback)):
         if name in vars(callback):
-            arguments[name] = plain(vars(callback)[name])
+            arguments[name] = to_json_value(vars(callback)[name])
     return {"class": type(callback).__name__, "arguments": arguments}
 
 
-def rebuild(values: Mapping[str, Any]) -> pl.Callback:
+def rebuild_callback(values: Mapping[str, Any]) -> pl.Callback:
     """Make a callback of the package from its description.
 
     Raises
@@ -34,7 +34,7 @@ def rebuild(values: Mapping[str, Any]) -> pl.Callback:
         If it is not one of the package's, or has an argument that cannot be made again.
     """
     name, arguments = values.get("class"), values.get("arguments", {})
-    known = callbacks()
+    known = callback_classes()
     if not isinstance(name, str) or name not in known:
         raise FileFormatError(
             f"Expected the class of a callback of cellvae.train; got {name!r}."
@@ -42,7 +42,7 @@ def rebuild(values: Mapping[str, Any]) -> pl.Callback:
         )
     if not isinstance(arguments, dict):
         raise FileFormatError(f"Expected the arguments of {name} as an object; got {arguments!r}.")
-    taken = arguments_of(known[name])
+    taken = constructor_arguments(known[name])
     for word, value in arguments.items():
         if word not in taken:
             raise FileFormatError(
@@ -59,7 +59,7 @@ def rebuild(values: Mapping[str, Any]) -> pl.Callback:
         raise FileFormatError(f"Expected the arguments that {name} needs: {error}") from error
 
 
-def callbacks() -> dict[str, type[pl.Callback]]:
+def callback_classes() -> dict[str, type[pl.Callback]]:
     """Callbacks of the package, by name."""
     train = import_module("cellvae.train")
     named = {name: getattr(train, name) for name in train.__all__}
@@ -70,26 +70,26 @@ def callbacks() -> dict[str, type[pl.Callback]]:
     }
 
 
-def arguments_of(kind: type[pl.Callback]) -> list[str]:
+def constructor_arguments(kind: type[pl.Callback]) -> list[str]:
     """Names of the arguments that a callback is made with."""
     return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Value as JSON can hold it; anything else by its text."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple | range | set | frozenset):
-        parts = [plain(v) for v in value]
-        return parts if all(is_whole(p) for p in parts) else {"repr": repr(value)[:200]}
+        parts = [to_json_value(v) for v in value]
+        return parts if all(is_rebuildable(p) for p in parts) else {"repr": repr(value)[:200]}
     if isinstance(value, Mapping):
-        found = {str(k): plain(v) for k, v in value.items()}
-        return found if all(is_whole(p) for p in found.values()) else {"repr": repr(value)[:200]}
+        found = {str(k): to_json_value(v) for k, v in value.items()}
+        return found if all(is_rebuildable(p) for p in found.values()) else {"repr": repr(value)[:200]}
     return {"repr": repr(value)[:200]}
 
 
-def is_whole(value: Any) -> bool:
+def is_rebuildable(value: Any) -> bool:
     """Whether a plain value can be made again."""
     return not (isinstance(value, dict) and set(value) == {"repr"})

@@ -13,13 +13,13 @@ from torch import nn
 
 from cellvae.messages import logger
 from cellvae.options import check_arguments
-from cellvae.train.callbacks.best_weights import BestWeights, network
-from cellvae.train.callbacks.contract import Group, Produces
-from cellvae.train.callbacks.criteria import check_choices, criteria_of, each
-from cellvae.train.callbacks.first_epochs import FirstEpochs, n_before, numbered
-from cellvae.train.callbacks.judge import Judge, StopReason, Verdict, together
-from cellvae.train.callbacks.monitored import Monitored
-from cellvae.train.metrics import canonical
+from cellvae.train.callbacks.best_weights import BestWeights, tracked_module
+from cellvae.train.callbacks.contract import Group, ProducesMetrics
+from cellvae.train.callbacks.criteria import check_stopping_options, stopping_criteria, per_metric
+from cellvae.train.callbacks.first_epochs import StoppingWarmup, epochs_done, epoch_number
+from cellvae.train.callbacks.judge import StoppingRule, StopReason, StopDecision, combine_rules
+from cellvae.train.callbacks.monitored import MonitoredMetric
+from cellvae.train.metrics import canonical_name
 
 Direction = Literal["min", "max", "auto"]
 
@@ -104,8 +104,8 @@ class EarlyStopping(LightningEarlyStopping):
         reset_on_train: bool = True,
     ) -> None:
         names = [monitor] if isinstance(monitor, str) else list(monitor)
-        check_choices(names, combine, warmup_epochs, restore_best)
-        criteria = criteria_of(
+        check_stopping_options(names, combine, warmup_epochs, restore_best)
+        criteria = stopping_criteria(
             names,
             patience=patience,
             patience_epochs=patience_epochs,
@@ -115,17 +115,17 @@ class EarlyStopping(LightningEarlyStopping):
             stopping_threshold=stopping_threshold,
             divergence_threshold=divergence_threshold,
         )
-        self.judges = [
-            Judge(Monitored(name, direction, delta), criterion, verbose=verbose)
+        self.rules = [
+            StoppingRule(MonitoredMetric(name, direction, delta), criterion, verbose=verbose)
             for name, direction, delta, criterion in zip(
                 names,
-                each("mode", cast("Any", mode), names),
-                each("min_delta", min_delta, names),
+                per_metric("mode", cast("Any", mode), names),
+                per_metric("min_delta", min_delta, names),
                 criteria,
                 strict=True,
             )
         ]
-        modes = [judge.monitored.mode for judge in self.judges]
+        modes = [judge.monitored.mode for judge in self.rules]
         super().__init__(names[0], mode=modes[0], strict=strict, verbose=verbose)
         # Lightning's class knows one value of each, and turns the sign of min_delta.
         self.monitor = monitor  # type: ignore[assignment]
@@ -142,9 +142,9 @@ class EarlyStopping(LightningEarlyStopping):
         self.baseline_epochs = baseline_epochs
         self.patience_epochs = patience_epochs
         self.reset_on_train = reset_on_train
-        self.chief = self.judges[names.index(restore_best) if isinstance(restore_best, str) else 0]
-        self.best_weights = BestWeights(self.chief.monitored, wanted=bool(restore_best))
-        self.first_epochs = FirstEpochs(warmup_epochs)
+        self.primary = self.rules[names.index(restore_best) if isinstance(restore_best, str) else 0]
+        self.best_weights = BestWeights(self.primary.monitored, enabled=bool(restore_best))
+        self.warmup = StoppingWarmup(warmup_epochs)
         self.trained: nn.Module | None = None
         self.validated = False
         self.clear()
@@ -157,20 +157,20 @@ class EarlyStopping(LightningEarlyStopping):
 
     def followed_metrics(self) -> list[str]:
         """Names of the metrics that it reads."""
-        return [judge.monitored.name for judge in self.judges]
+        return [judge.monitored.name for judge in self.rules]
 
     def clear(self) -> None:
         """Forget all checks."""
-        for judge in self.judges:
+        for judge in self.rules:
             judge.clear()
         self.wait_count, self.last_epoch = 0, -1
         self.best_weights.values = None
         self.best_score = torch.tensor(
-            math.inf if self.chief.monitored.mode == "min" else -math.inf
+            math.inf if self.primary.monitored.mode == "min" else -math.inf
         )
-        self.conclude(None)
+        self.record_decision(None)
 
-    def conclude(self, verdict: Verdict | None, epoch: int = 0) -> None:
+    def record_decision(self, verdict: StopDecision | None, epoch: int = 0) -> None:
         """Note why and when the run is stopped, or that it is not."""
         self.stopped_epoch = epoch
         self.reason = None if verdict is None else verdict.text
@@ -187,20 +187,20 @@ class EarlyStopping(LightningEarlyStopping):
         """
         if stage != "fit":
             return
-        self.first_epochs.check(pl_module)
-        if self.reset_on_train or self.trained is not network(pl_module):
+        self.warmup.check(pl_module)
+        if self.reset_on_train or self.trained is not tracked_module(pl_module):
             self.clear()
-        self.conclude(None)
+        self.record_decision(None)
         self.validated = False
-        for judge in self.judges:
+        for judge in self.rules:
             judge.monitored.seen = judge.verdict = None
             judge.verbose = self.verbose and trainer.is_global_zero
         # Of another network neither counters nor weights may be kept.
-        self.trained = None if self.reset_on_train else network(pl_module)
+        self.trained = None if self.reset_on_train else tracked_module(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn if a KL weight is waited for that never comes."""
-        self.first_epochs.warn_if_endless(trainer, pl_module)
+        self.warmup.warn_if_endless(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that all metrics of validation are there; they are looked at after the epoch."""
@@ -210,39 +210,39 @@ class EarlyStopping(LightningEarlyStopping):
         """Compare the metrics with their best, and stop if it is time."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        epoch, looked = numbered(trainer, pl_module), False
+        epoch, looked = epoch_number(trainer, pl_module), False
         self.last_epoch = epoch
-        for judge in self.judges:
+        for judge in self.rules:
             if not self.is_due(judge.monitored, trainer):
                 continue
             looked = True
-            is_best = judge.look(
-                agreed(judge.monitored.read(trainer.callback_metrics), trainer),
+            is_best = judge.update(
+                all_reduce_mean(judge.monitored.read(trainer.callback_metrics), trainer),
                 epoch,
-                n_before=n_before(trainer, pl_module),
-                warming_up=self.first_epochs.last(trainer, pl_module),
+                n_before=epochs_done(trainer, pl_module),
+                warming_up=self.warmup.is_active(trainer, pl_module),
             )
-            if is_best and judge is self.chief:
-                self.best_weights.keep(pl_module)
+            if is_best and judge is self.primary:
+                self.best_weights.store(pl_module)
         if looked:
-            self.best_weights.note(pl_module, restored=False)
-            self.tell(together(self.judges, self.combine), epoch, trainer)
+            self.best_weights.report_best(pl_module, restored=False)
+            self.apply_decision(combine_rules(self.rules, self.combine), epoch, trainer)
 
-    def tell(self, verdict: Verdict | None, epoch: int, trainer: pl.Trainer) -> None:
+    def apply_decision(self, verdict: StopDecision | None, epoch: int, trainer: pl.Trainer) -> None:
         """Make the trainer of this and of all other processes stop, if that is the verdict."""
-        self.note_score()
+        self.mirror_lightning_attributes()
         if verdict is not None:
-            self.conclude(verdict, epoch)
+            self.record_decision(verdict, epoch)
         if trainer.strategy.reduce_boolean_decision(verdict is not None, all=False):
             trainer.should_stop = True
 
-    def note_score(self) -> None:
+    def mirror_lightning_attributes(self) -> None:
         """Show counter and best value under the names that Lightning has for them."""
-        self.wait_count = self.judges[0].wait_count
-        if self.chief.monitored.best is not None:
-            self.best_score = torch.tensor(self.chief.monitored.best)
+        self.wait_count = self.rules[0].wait_count
+        if self.primary.monitored.best is not None:
+            self.best_score = torch.tensor(self.primary.monitored.best)
 
-    def is_due(self, monitored: Monitored, trainer: pl.Trainer) -> bool:
+    def is_due(self, monitored: MonitoredMetric, trainer: pl.Trainer) -> bool:
         """Whether a metric has a value that was not looked at yet.
 
         One that may still be logged, by the first validation or by a callback that says so, is
@@ -252,18 +252,18 @@ class EarlyStopping(LightningEarlyStopping):
         if monitored.is_logged(metrics):
             return monitored.is_refreshed(metrics)
         callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        promised = [n for c in callbacks if isinstance(c, Produces) for n in c.produced_metrics()]
+        promised = [n for c in callbacks if isinstance(c, ProducesMetrics) for n in c.produced_metrics()]
         awaited = trainer.enable_validation and not self.validated
-        return self.strict and not awaited and canonical(monitored.name, promised) not in promised
+        return self.strict and not awaited and canonical_name(monitored.name, promised) not in promised
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training stopped, bring the best weights back and say so."""
-        restored = self.best_weights.put_back(pl_module)
+        restored = self.best_weights.restore(pl_module)
         if not trainer.is_global_zero:
             return
         if self.reason is not None:
             logger.info("Stopped after epoch %d: %s.", self.stopped_epoch, self.reason)
-        best = self.chief.monitored
+        best = self.primary.monitored
         if restored and best.best_epoch != self.last_epoch:
             logger.info("Restored best epoch %d (%s=%.6g).", best.best_epoch, best.name, best.best)
 
@@ -272,14 +272,14 @@ class EarlyStopping(LightningEarlyStopping):
     ) -> None:
         """Bring the best weights back; the exception that is on its way is the one raised."""
         try:
-            self.best_weights.put_back(pl_module)
+            self.best_weights.restore(pl_module)
         except Exception as failure:  # the error that is on its way must not be masked
             logger.warning("The best weights could not be brought back: %s", failure)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and the best weights, as plain numbers and tensors."""
         return {
-            "metrics": {judge.monitored.name: judge.state_dict() for judge in self.judges},
+            "metrics": {judge.monitored.name: judge.state_dict() for judge in self.rules},
             "stopped": self.reason is not None,
             "last_epoch": self.last_epoch,
             "best_weights": self.best_weights.values,
@@ -290,20 +290,20 @@ class EarlyStopping(LightningEarlyStopping):
 
         After a run that it had stopped, counting begins again.
         """
-        for judge in self.judges:
+        for judge in self.rules:
             judge.load_state_dict(state_dict["metrics"][judge.monitored.name])
             if state_dict["stopped"]:
                 judge.restart()
         self.last_epoch = state_dict["last_epoch"]
         self.best_weights.values = state_dict["best_weights"]
-        self.note_score()
+        self.mirror_lightning_attributes()
 
 
 LoudEarlyStopping = EarlyStopping
 """The name that scvi-tools gives it."""
 
 
-def agreed(value: float, trainer: pl.Trainer) -> float:
+def all_reduce_mean(value: float, trainer: pl.Trainer) -> float:
     """The mean of what all processes found."""
     if trainer.world_size == 1:
         return value

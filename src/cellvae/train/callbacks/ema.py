@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.options import check_arguments
-from cellvae.train.averaging import copy_into, move_towards
-from cellvae.train.callbacks.best_weights import network
+from cellvae.train.averaging import copy_weights_, lerp_
+from cellvae.train.callbacks.best_weights import tracked_module
 from cellvae.train.callbacks.contract import Group
 
 
@@ -98,16 +98,16 @@ class EMA(pl.Callback):
         """Forget an earlier run."""
         if stage == "fit":
             self.clear()
-            self.take_parameters(pl_module)
+            self.collect_parameters(pl_module)
 
-    def take_parameters(self, pl_module: pl.LightningModule) -> None:
+    def collect_parameters(self, pl_module: pl.LightningModule) -> None:
         """Note which parameters are averaged."""
-        named = network(pl_module).named_parameters()
+        named = tracked_module(pl_module).named_parameters()
         self.parameters = {name: p.detach() for name, p in named if p.is_floating_point()}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring what a state held to where the parameters are now."""
-        self.take_parameters(pl_module)
+        self.collect_parameters(pl_module)
         self.average = {k: v.to(self.parameters[k]) for k, v in self.average.items()}
         self.raw = {k: v.to(self.parameters[k]) for k, v in self.raw.items()}
 
@@ -162,9 +162,9 @@ class EMA(pl.Callback):
         """Move the average towards the weights that are trained."""
         weights = self.raw or self.parameters
         if self.n_updates:
-            move_towards([*self.average.values()], [*weights.values()], 1.0 - self.decay)
+            lerp_([*self.average.values()], [*weights.values()], 1.0 - self.decay)
             if self.is_swapped:
-                copy_into([*self.parameters.values()], [*self.average.values()])
+                copy_weights_([*self.parameters.values()], [*self.average.values()])
         else:
             self.average = {name: value.clone() for name, value in weights.items()}
         self.n_updates += 1
@@ -173,18 +173,18 @@ class EMA(pl.Callback):
         """Put the average into the network, if there is one and it is not there."""
         if self.n_updates and not self.is_swapped:
             self.raw = {name: value.clone() for name, value in self.parameters.items()}
-            copy_into([*self.parameters.values()], [*self.average.values()])
+            copy_weights_([*self.parameters.values()], [*self.average.values()])
 
     def swap_out(self) -> None:
         """Put the weights that are trained back into the network, if they are not there."""
         if self.is_swapped:
-            copy_into([*self.parameters.values()], [*self.raw.values()])
+            copy_weights_([*self.parameters.values()], [*self.raw.values()])
             self.raw = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the average in the network, or the weights that were trained."""
-        self.take_parameters(pl_module)
-        self.leave(average=self.swap_on_end)
+        self.collect_parameters(pl_module)
+        self.finish_with(average=self.swap_on_end)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -192,14 +192,14 @@ class EMA(pl.Callback):
         """Leave what is wanted in the network, or the other of the two if only that is finite."""
         if not self.n_updates:
             return
-        self.leave(average=self.swap_on_end)
+        self.finish_with(average=self.swap_on_end)
         if not are_finite(self.parameters):
             other = self.raw if self.swap_on_end else self.average
             if are_finite(other):
-                copy_into([*self.parameters.values()], [*other.values()])
+                copy_weights_([*self.parameters.values()], [*other.values()])
         self.raw = {}
 
-    def leave(self, *, average: bool) -> None:
+    def finish_with(self, *, average: bool) -> None:
         """Leave the average in the network, or the weights that were trained."""
         if average:
             self.swap_in()

@@ -9,10 +9,10 @@ import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.messages import warn
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 
-class FirstEpochs:
+class StoppingWarmup:
     """So many epochs of a run, or those before the KL weight has its maximum.
 
     They are told by the number of the epoch, so that a run that goes on has no more of them.
@@ -34,7 +34,7 @@ class FirstEpochs:
         InvalidOptionError
             If there is none.
         """
-        if self.length == "kl" and not isinstance(pl_module, Plan):
+        if self.length == "kl" and not isinstance(pl_module, TrainingPlan):
             raise InvalidOptionError(
                 "Expected a Plan of cellvae, which has a KL weight, for warmup_epochs='kl'; "
                 f"got a {type(pl_module).__name__}. Give a number of epochs."
@@ -43,10 +43,10 @@ class FirstEpochs:
     def warn_if_endless(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn if the KL weight will not have its maximum within the run."""
         n_epochs = trainer.max_epochs or 0
-        if self.length != "kl" or not isinstance(pl_module, Plan) or n_epochs < 1:
+        if self.length != "kl" or not isinstance(pl_module, TrainingPlan) or n_epochs < 1:
             return
         n_steps = pl_module.first_step + int(n_epochs * pl_module.n_steps_of_epoch)
-        last = pl_module.warmup.at(pl_module.first_epoch + n_epochs - 1, n_steps)
+        last = pl_module.warmup.weight_at(pl_module.first_epoch + n_epochs - 1, n_steps)
         if last < pl_module.warmup.maximum and not math.isclose(last, pl_module.warmup.maximum):
             warn(
                 f"Early stopping waits for a KL weight of {pl_module.warmup.maximum:g}, but the "
@@ -55,22 +55,22 @@ class FirstEpochs:
                 TrainingWarning,
             )
 
-    def last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+    def is_active(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Whether they last, at the end of the current epoch."""
         if self.length != "kl":
-            return n_before(trainer, pl_module) < self.length
-        assert isinstance(pl_module, Plan)
+            return epochs_done(trainer, pl_module) < self.length
+        assert isinstance(pl_module, TrainingPlan)
         weight, maximum = float(pl_module.kl_weight), pl_module.warmup.maximum
         # The weight lies on the device in single precision.
         return weight < maximum and not math.isclose(weight, maximum, rel_tol=1e-6)
 
 
-def numbered(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+def epoch_number(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
     """Number of the epoch as the history counts it."""
-    return pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
+    return pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
 
 
-def n_before(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+def epochs_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
     """How many epochs of the run come before this one."""
-    first = pl_module.first_epoch if isinstance(pl_module, Plan) else 0
-    return numbered(trainer, pl_module) - first
+    first = pl_module.first_epoch if isinstance(pl_module, TrainingPlan) else 0
+    return epoch_number(trainer, pl_module) - first

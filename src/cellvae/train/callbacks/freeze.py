@@ -12,13 +12,13 @@ from torch.nn.modules.dropout import _DropoutNd as Dropout
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 Choice = str | Sequence[str] | Callable[[str, nn.Parameter], bool]
 """Parts of a network: names of modules or parameters, or a function of each parameter."""
 
 
-class Held:
+class FrozenParts:
     """Parts of a network that can be held still and let go again.
 
     Parameters
@@ -37,38 +37,38 @@ class Held:
     """
 
     def __init__(self, network: nn.Module, choice: Choice, *, batch_norm: bool = True) -> None:
-        self.parameters = chosen_parameters(network, choice)
-        self.layers = list(layers_among(network, choice, self.parameters)) if batch_norm else []
-        self.were_trained = [p.requires_grad for p in self.parameters]
-        self.were_in_training = [layer.training for layer in self.layers]
-        self.is_held = False
+        self.parameters = select_parameters(network, choice)
+        self.layers = list(norm_and_dropout_in(network, choice, self.parameters)) if batch_norm else []
+        self.requires_grad_flags = [p.requires_grad for p in self.parameters]
+        self.training_flags = [layer.training for layer in self.layers]
+        self.is_frozen = False
 
-    def hold(self) -> None:
+    def freeze(self) -> None:
         """Keep weights as they are, and normalisation and dropout as in use of the model."""
-        if not self.is_held:
-            self.were_trained = [p.requires_grad for p in self.parameters]
-            self.were_in_training = [layer.training for layer in self.layers]
-        self.is_held = True
+        if not self.is_frozen:
+            self.requires_grad_flags = [p.requires_grad for p in self.parameters]
+            self.training_flags = [layer.training for layer in self.layers]
+        self.is_frozen = True
         for parameter in self.parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
-        self.quiet()
+        self.set_eval_mode()
 
-    def quiet(self) -> None:
+    def set_eval_mode(self) -> None:
         """Put the layers in eval mode again, where something else put them in train mode."""
-        if self.is_held:
+        if self.is_frozen:
             for layer in self.layers:
                 if layer.training:
                     layer.eval()
 
-    def release(self) -> None:
+    def unfreeze(self) -> None:
         """Give parameters and layers the flags that they had before."""
-        if self.is_held:
-            for parameter, trained in zip(self.parameters, self.were_trained, strict=True):
+        if self.is_frozen:
+            for parameter, trained in zip(self.parameters, self.requires_grad_flags, strict=True):
                 parameter.requires_grad_(trained)
-            for layer, in_training in zip(self.layers, self.were_in_training, strict=True):
+            for layer, in_training in zip(self.layers, self.training_flags, strict=True):
                 layer.train(in_training)
-        self.is_held = False
+        self.is_frozen = False
 
 
 class Freeze(pl.Callback):
@@ -112,50 +112,50 @@ class Freeze(pl.Callback):
         self.modules = modules
         self.until_epoch = until_epoch
         self.freeze_batch_norm = freeze_batch_norm
-        self.held: Held | None = None
+        self.frozen: FrozenParts | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the parts; all of the network can be trained for later."""
         network = network_of(pl_module)
-        self.held = Held(network, self.modules, batch_norm=self.freeze_batch_norm)
+        self.frozen = FrozenParts(network, self.modules, batch_norm=self.freeze_batch_norm)
         if self.until_epoch is None:
-            check_rest(network, self.held.parameters, "Freeze")
+            check_trainable_left(network, self.frozen.parameters, "Freeze")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hold the parts, or let them go."""
-        assert self.held is not None
+        assert self.frozen is not None
         if self.until_epoch is None or trainer.current_epoch < self.until_epoch:
-            self.held.hold()
-            check_rest(network_of(pl_module), [], "Freeze")
+            self.frozen.freeze()
+            check_trainable_left(network_of(pl_module), [], "Freeze")
         else:
-            self.held.release()
+            self.frozen.unfreeze()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Keep layers in eval mode whatever happened since the last step."""
-        if self.held is not None:
-            self.held.quiet()
+        if self.frozen is not None:
+            self.frozen.set_eval_mode()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the parts go."""
-        if self.held is not None:
-            self.held.release()
+        if self.frozen is not None:
+            self.frozen.unfreeze()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Let the parts go."""
-        if self.held is not None:
-            self.held.release()
+        if self.frozen is not None:
+            self.frozen.unfreeze()
 
 
 def network_of(pl_module: pl.LightningModule) -> nn.Module:
     """The network that a Lightning module trains: that of a plan, else the module itself."""
-    return pl_module.module if isinstance(pl_module, Plan) else pl_module
+    return pl_module.module if isinstance(pl_module, TrainingPlan) else pl_module
 
 
-def chosen_parameters(network: nn.Module, choice: Choice) -> list[nn.Parameter]:
+def select_parameters(network: nn.Module, choice: Choice) -> list[nn.Parameter]:
     """Parameters that were chosen.
 
     Raises
@@ -175,7 +175,7 @@ def chosen_parameters(network: nn.Module, choice: Choice) -> list[nn.Parameter]:
             elif name and name in modules:
                 chosen |= {f"{name}.{k}": p for k, p in modules[name].named_parameters()}
             else:
-                raise unknown(name, network)
+                raise unknown_name_error(name, network)
     if not chosen:
         raise InvalidOptionError(
             f"Expected modules to choose parameters to freeze; {choice!r} chose none of "
@@ -184,7 +184,7 @@ def chosen_parameters(network: nn.Module, choice: Choice) -> list[nn.Parameter]:
     return list({id(p): p for p in chosen.values()}.values())
 
 
-def unknown(name: str, network: nn.Module) -> InvalidOptionError:
+def unknown_name_error(name: str, network: nn.Module) -> InvalidOptionError:
     """Error for a name that the network does not have."""
     known = [k for k, _ in network.named_modules() if k] + [
         k for k, _ in network.named_parameters()
@@ -197,7 +197,7 @@ def unknown(name: str, network: nn.Module) -> InvalidOptionError:
     )
 
 
-def layers_among(
+def norm_and_dropout_in(
     network: nn.Module, choice: Choice, parameters: Sequence[nn.Parameter]
 ) -> Iterator[nn.Module]:
     """Normalisation and dropout of the modules of which all parameters were chosen."""
@@ -213,7 +213,7 @@ def layers_among(
                     yield layer
 
 
-def check_rest(network: nn.Module, held: Sequence[nn.Parameter], who: str) -> None:
+def check_trainable_left(network: nn.Module, held: Sequence[nn.Parameter], who: str) -> None:
     """Check that something is left to train.
 
     Raises

@@ -93,14 +93,14 @@ class GradNormMonitor(pl.Callback):
         if not with_gradient:
             return
         norms = torch.stack(torch._foreach_norm(list(with_gradient.values()))).detach().float()
-        self.add(norms)
+        self.add_step(norms)
         if self.per_layer:
             for name in named:
                 self.by_name.setdefault(name, norms.new_zeros(()))
             for name, norm in zip(with_gradient, norms, strict=True):
                 self.by_name[name] = self.by_name[name] + torch.where(norm.isfinite(), norm, 0.0)
 
-    def add(self, norms: Tensor) -> None:
+    def add_step(self, norms: Tensor) -> None:
         """Add the lengths of the gradients of all parameters in one step."""
         length = torch.linalg.vector_norm(norms)
         finite = length.isfinite()

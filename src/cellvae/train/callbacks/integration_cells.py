@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.errors import InvalidDataError, InvalidOptionError, named
-from cellvae.evaluation.inputs import check_several, codes_of
-from cellvae.evaluation.panel import NEEDS
-from cellvae.train.callbacks.latents import ChosenCells, draw
-from cellvae.train.plan import Plan
+from cellvae.errors import InvalidDataError, InvalidOptionError, quote_names
+from cellvae.evaluation.inputs import check_several, category_codes
+from cellvae.evaluation.panel import REQUIRED_COLUMNS
+from cellvae.train.callbacks.latents import CellSelection, subsample
+from cellvae.train.plan import TrainingPlan
 
 Positions = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ class IntegrationCells:
     predicted for; None for all.
     """
 
-    cells: ChosenCells
+    cells: CellSelection
     batch: Positions | None
     labels: Positions | None
     train: Positions | None
@@ -44,8 +44,8 @@ class IntegrationCells:
 
 
 def integration_cells(
-    plan: Plan,
-    cells: ChosenCells,
+    plan: TrainingPlan,
+    cells: CellSelection,
     keys: IntegrationKeys,
     *,
     k: int,
@@ -65,19 +65,19 @@ def integration_cells(
         if key is not None
     }
     complete = np.flatnonzero(~np.any([pd.isna(c) for c in columns.values()], axis=0))
-    kept = draw(complete, n_cells, seed)
+    kept = subsample(complete, n_cells, seed)
     if len(kept) <= k:
         raise InvalidDataError(
             f"Expected more than k={k} cells with batch and label to evaluate; got "
-            f"{len(kept):,} of {len(cells.numbers):,}. Choose others, or a smaller k."
+            f"{len(kept):,} of {len(cells.indices):,}. Choose others, or a smaller k."
         )
     columns = {what: column[kept] for what, column in columns.items()}
-    codes = {what: codes_of(column, len(kept), what) for what, column in columns.items()}
+    codes = {what: category_codes(column, len(kept), what) for what, column in columns.items()}
     for what, of_what in codes.items():
-        if any(what in NEEDS[name] for name in keys.metrics):
+        if any(what in REQUIRED_COLUMNS[name] for name in keys.metrics):
             check_several(of_what, what)
     check_overlap(codes, keys)
-    chosen = cells.at(kept)
+    chosen = cells.select(kept)
     train, test = transfer_parts(plan, chosen, columns.get("batch"), keys, k)
     return IntegrationCells(
         cells=chosen, batch=codes.get("batch"), labels=codes.get("labels"), train=train, test=test
@@ -100,13 +100,13 @@ def check_overlap(codes: Mapping[str, Positions], keys: IntegrationKeys) -> None
     if not ((n_batches > 1) & (n_batches < n_cells)).any():
         raise InvalidDataError(
             f"Expected a label of '{keys.labels}' with cells of two or more values of "
-            f"'{keys.batch}' for {named(asked)}; got none. Leave it out: metrics=[...]."
+            f"'{keys.batch}' for {quote_names(asked)}; got none. Leave it out: metrics=[...]."
         )
 
 
 def transfer_parts(
-    plan: Plan,
-    cells: ChosenCells,
+    plan: TrainingPlan,
+    cells: CellSelection,
     batch: NDArray[np.object_] | None,
     keys: IntegrationKeys,
     k: int,
@@ -116,7 +116,7 @@ def transfer_parts(
         return None, None
     if keys.reference is not None:
         assert batch is not None
-        is_source = of_reference(batch, keys)
+        is_source = is_reference(batch, keys)
         if is_source.sum() < k or is_source.all():
             raise InvalidDataError(
                 f"Expected k={k} cells or more of the reference and one or more of other batches; "
@@ -125,14 +125,14 @@ def transfer_parts(
         return np.flatnonzero(is_source), np.flatnonzero(~is_source)
     if cells.adata is not None or plan.split is None:
         return None, None
-    is_source = np.isin(cells.numbers, plan.split.train)
-    is_scored = np.isin(cells.numbers, plan.split.validation)
+    is_source = np.isin(cells.indices, plan.split.train)
+    is_scored = np.isin(cells.indices, plan.split.validation)
     if is_source.sum() < k or not is_scored.any():
         return None, None
     return np.flatnonzero(is_source), np.flatnonzero(is_scored)
 
 
-def of_reference(batch: NDArray[np.object_], keys: IntegrationKeys) -> NDArray[np.bool_]:
+def is_reference(batch: NDArray[np.object_], keys: IntegrationKeys) -> NDArray[np.bool_]:
     """Whether each cell is of a batch of the reference.
 
     Raises
@@ -146,7 +146,7 @@ def of_reference(batch: NDArray[np.object_], keys: IntegrationKeys) -> NDArray[n
     absent = [name for name in wanted if name not in values]
     if absent:
         raise InvalidOptionError(
-            f"Expected reference to name values of '{keys.batch}'; got {named(absent)}."
-            f" There are {named(np.unique(values).tolist())}."
+            f"Expected reference to name values of '{keys.batch}'; got {quote_names(absent)}."
+            f" There are {quote_names(np.unique(values).tolist())}."
         )
     return np.isin(values, wanted)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.definitions import definitions_of
-from cellvae.evaluation.panel import NEEDS, PANEL, integration_scores, scores_of_panel
+from cellvae.evaluation.panel import REQUIRED_COLUMNS, PANEL, integration_scores, panel_score_names
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.integration_cells import (
@@ -18,9 +18,9 @@ from cellvae.train.callbacks.integration_cells import (
     IntegrationKeys,
     integration_cells,
 )
-from cellvae.train.callbacks.latents import choose_cells, latents, plan_of
+from cellvae.train.callbacks.latents import select_cells, encode_latents, require_training_plan
 from cellvae.train.callbacks.score_table import ScoreTable, check_counts
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 
 class IntegrationEvaluation(pl.Callback):
@@ -128,7 +128,7 @@ class IntegrationEvaluation(pl.Callback):
         self.baseline = baseline
         self.prefix = prefix
         self.batch_size = batch_size
-        self.chosen = chosen_metrics(metrics, batch_key, label_key)
+        self.chosen = select_metrics(metrics, batch_key, label_key)
         self.table = ScoreTable(prefix, every_n_epochs)
         self.cells: IntegrationCells | None = None
 
@@ -145,7 +145,7 @@ class IntegrationEvaluation(pl.Callback):
     @property
     def definitions(self) -> dict[str, str]:
         """What each metric is, with the version of the package that computes it."""
-        return definitions_of(scores_of_panel(self.chosen))
+        return definitions_of(panel_score_names(self.chosen))
 
     @property
     def state_key(self) -> str:
@@ -154,7 +154,7 @@ class IntegrationEvaluation(pl.Callback):
 
     def produced_metrics(self) -> list[str]:
         """Names of the metrics that are logged."""
-        return [self.table.logged(name) for name in scores_of_panel(self.chosen)]
+        return [self.table.metric_key(name) for name in panel_score_names(self.chosen)]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run, and choose the cells of this one.
@@ -165,19 +165,19 @@ class IntegrationEvaluation(pl.Callback):
             If there are too few cells, batches or labels for the metrics.
         """
         self.table.clear()
-        plan = plan_of(pl_module, self)
-        note = plan.history.notes.setdefault(self.table.logged("definitions"), {})
+        plan = require_training_plan(pl_module, self)
+        note = plan.history.notes.setdefault(self.table.metric_key("definitions"), {})
         note.update(self.definitions)
         self.cells = integration_cells(
             plan,
-            choose_cells(plan, self.indices, self.adata),
+            select_cells(plan, self.indices, self.adata),
             self.integration_keys(plan),
             k=self.k,
             n_cells=self.n_cells,
             seed=self.seed,
         )
 
-    def integration_keys(self, plan: Plan) -> IntegrationKeys:
+    def integration_keys(self, plan: TrainingPlan) -> IntegrationKeys:
         """Columns of batch and label, and what is made of them."""
         return IntegrationKeys(
             batch=self.batch_key,
@@ -186,12 +186,12 @@ class IntegrationEvaluation(pl.Callback):
             reference=self.reference,
         )
 
-    def compute(self, plan: Plan) -> dict[str, float]:
+    def compute(self, plan: TrainingPlan) -> dict[str, float]:
         """Scores of the weights as they are; NaN where latents are not finite."""
         assert self.cells is not None
-        points = latents(plan, self.cells.cells, self.batch_size)
+        points = encode_latents(plan, self.cells.cells, self.batch_size)
         if not np.isfinite(points).all():
-            return dict.fromkeys(scores_of_panel(self.chosen), float("nan"))
+            return dict.fromkeys(panel_score_names(self.chosen), float("nan"))
         return integration_scores(
             points,
             self.cells.batch,
@@ -206,16 +206,16 @@ class IntegrationEvaluation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the weights from before the first epoch."""
         if self.baseline:
-            self.table.at_start(trainer, plan_of(pl_module, self), self.compute)
+            self.table.at_start(trainer, require_training_plan(pl_module, self), self.compute)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the epoch, if it is one of those that are."""
-        self.table.at_epoch_end(trainer, plan_of(pl_module, self), self.compute)
+        self.table.at_epoch_end(trainer, require_training_plan(pl_module, self), self.compute)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the last epoch of a run that ended early."""
         if self.cells is not None:
-            self.table.at_end(trainer, plan_of(pl_module, self), self.compute)
+            self.table.at_end(trainer, require_training_plan(pl_module, self), self.compute)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the cells; the scores stay."""
@@ -230,7 +230,7 @@ class IntegrationEvaluation(pl.Callback):
         self.table.load_state_dict(state_dict)
 
 
-def chosen_metrics(
+def select_metrics(
     metrics: str | Sequence[str], batch_key: str | None, label_key: str | None
 ) -> tuple[str, ...]:
     """Metrics that are asked for, or those of the default panel that the keys allow.
@@ -242,14 +242,14 @@ def chosen_metrics(
     """
     given = {what for what, key in (("batch", batch_key), ("labels", label_key)) if key is not None}
     if tuple(metrics) == PANEL:
-        return tuple(name for name in PANEL if given >= NEEDS[name])
+        return tuple(name for name in PANEL if given >= REQUIRED_COLUMNS[name])
     chosen = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    scores_of_panel(chosen)
+    panel_score_names(chosen)
     for name in chosen:
-        absent = NEEDS[name] - given
+        absent = REQUIRED_COLUMNS[name] - given
         if absent:
             keys = " and ".join("batch_key" if a == "batch" else "label_key" for a in absent)
             raise InvalidOptionError(f"Expected {keys} for the metric '{name}'; got none.")
     if not chosen:
-        raise InvalidOptionError(f"Expected one or more metrics of {', '.join(NEEDS)}; got none.")
+        raise InvalidOptionError(f"Expected one or more metrics of {', '.join(REQUIRED_COLUMNS)}; got none.")
     return tuple(dict.fromkeys(chosen))

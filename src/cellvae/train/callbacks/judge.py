@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from cellvae.messages import logger
-from cellvae.train.callbacks.criteria import Criteria
-from cellvae.train.callbacks.monitored import Monitored
+from cellvae.train.callbacks.criteria import StoppingCriteria
+from cellvae.train.callbacks.monitored import MonitoredMetric
 
 
 class StopReason(StrEnum):
@@ -25,14 +25,14 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class StopDecision:
     """What speaks for stopping, as a reason and as a sentence."""
 
     reason: StopReason
     text: str
 
 
-class Judge:
+class StoppingRule:
     """One metric, and whether it now speaks for stopping.
 
     Parameters
@@ -45,7 +45,7 @@ class Judge:
         Whether every improvement, and every check without one, is told.
     """
 
-    def __init__(self, monitored: Monitored, criteria: Criteria, *, verbose: bool = False) -> None:
+    def __init__(self, monitored: MonitoredMetric, criteria: StoppingCriteria, *, verbose: bool = False) -> None:
         self.monitored = monitored
         self.criteria = criteria
         self.verbose = verbose
@@ -60,9 +60,9 @@ class Judge:
     def restart(self) -> None:
         """Count from the beginning; what was best stays."""
         self.wait_count = self.wait_epochs = 0
-        self.verdict: Verdict | None = None
+        self.verdict: StopDecision | None = None
 
-    def look(self, value: float, epoch: int, *, n_before: int, warming_up: bool) -> bool:
+    def update(self, value: float, epoch: int, *, n_before: int, warming_up: bool) -> bool:
         """Judge the value of one epoch, and tell whether it is the best so far.
 
         The order of the questions is Lightning's: is it a number, good enough, hopeless, better?
@@ -83,7 +83,7 @@ class Judge:
         self.last_check = epoch
         self.verdict = None
         if not math.isfinite(value) and self.criteria.check_finite:
-            self.verdict = Verdict(
+            self.verdict = StopDecision(
                 reason=StopReason.NON_FINITE_METRIC, text=f"{name} was {value} in epoch {epoch}"
             )
             return False
@@ -91,22 +91,22 @@ class Judge:
             return False
         is_best = self.monitored.is_best(value) and not self.is_hopeless(value)
         if is_best:
-            self.monitored.take(value, epoch)
-        self.verdict = self.beyond_bound(value) or self.count(value, epoch, since, n_before)
+            self.monitored.set_best(value, epoch)
+        self.verdict = self.check_thresholds(value) or self.count_check(value, epoch, since, n_before)
         return is_best
 
-    def beyond_bound(self, value: float) -> Verdict | None:
+    def check_thresholds(self, value: float) -> StopDecision | None:
         """Verdict on a value that is past one of the two thresholds."""
         name, good = self.monitored.name, self.criteria.stopping_threshold
         better, worse = ("<", ">") if self.monitored.mode == "min" else (">", "<")
-        if good is not None and self.monitored.gain(value, good) > 0:
-            return Verdict(
+        if good is not None and self.monitored.improvement(value, good) > 0:
+            return StopDecision(
                 reason=StopReason.STOPPING_THRESHOLD,
                 text=f"{name} reached the stopping threshold: {value:.4f} {better} {good:g}",
             )
         if self.is_hopeless(value):
             bound = self.criteria.divergence_threshold
-            return Verdict(
+            return StopDecision(
                 reason=StopReason.DIVERGENCE_THRESHOLD,
                 text=f"{name} is beyond the divergence threshold: {value:.4f} {worse} {bound:g}",
             )
@@ -119,7 +119,7 @@ class Judge:
             return False
         return value > bound if self.monitored.mode == "min" else value < bound
 
-    def count(self, value: float, epoch: int, since: int, n_before: int) -> Verdict | None:
+    def count_check(self, value: float, epoch: int, since: int, n_before: int) -> StopDecision | None:
         """Count a check, and the epochs since the one before, if it is no improvement."""
         graced = n_before < self.criteria.baseline_epochs
         baseline = None if graced else self.criteria.baseline
@@ -149,7 +149,7 @@ class Judge:
             return None
         by = f" by more than {self.monitored.min_delta:g}" if self.monitored.min_delta else ""
         did = "improved" if baseline is None else f"beaten the baseline of {baseline:g}"
-        return Verdict(
+        return StopDecision(
             reason=StopReason.PATIENCE_EXHAUSTED,
             text=f"{name} had not {did}{by} for {waited} {unit if waited != 1 else unit[:-1]}",
         )
@@ -174,14 +174,14 @@ class Judge:
         self.monitored.best, self.monitored.best_epoch = state["best_score"], state["best_epoch"]
         self.monitored.reference = state["reference"]
         told = state["verdict"]
-        self.verdict = None if told is None else Verdict(reason=StopReason(told[0]), text=told[1])
+        self.verdict = None if told is None else StopDecision(reason=StopReason(told[0]), text=told[1])
 
 
-def together(judges: Sequence[Judge], combine: Literal["any", "all"]) -> Verdict | None:
+def combine_rules(judges: Sequence[StoppingRule], combine: Literal["any", "all"]) -> StopDecision | None:
     """What metrics say together: the first verdict of any, or that of all."""
     found = [judge.verdict for judge in judges if judge.verdict is not None]
     if not found or combine == "all" and len(found) < len(judges):
         return None
     if combine == "any" or len(judges) == 1:
         return found[0]
-    return Verdict(reason=StopReason.ALL_METRICS, text="; ".join(v.text for v in found))
+    return StopDecision(reason=StopReason.ALL_METRICS, text="; ".join(v.text for v in found))

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellvae.contracts import Rows, to_device
-from cellvae.data.cells import cell_numbers
-from cellvae.data.passes import in_batches
+from cellvae.data.cells import cell_indices
+from cellvae.data.passes import iter_batches
 from cellvae.errors import TrainingError
-from cellvae.seeds import own_randomness
+from cellvae.seeds import isolated_rng
 from cellvae.selection import flat_selection
-from cellvae.train.plan import OTHER_TYPES, ModelFiles, Plan
+from cellvae.train.plan import OTHER_TYPES, ModelFiles, TrainingPlan
 
 
 @runtime_checkable
@@ -41,11 +41,11 @@ class NamedCells:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChosenCells:
+class CellSelection:
     """Some cells of the model or of another AnnData."""
 
     rows: Rows[Any]
-    numbers: NDArray[np.int64]
+    indices: NDArray[np.int64]
     """Positions of the cells in the rows."""
     files: ModelFiles | None
     adata: Any = None
@@ -64,25 +64,25 @@ class ChosenCells:
                 f"This plan does not know the column '{key}' of its cells. Train through "
                 "model.train(), or give Plan(files=...)."
             )
-        return np.asarray(self.files.column(key, self.adata), dtype=object)[self.numbers]
+        return np.asarray(self.files.column(key, self.adata), dtype=object)[self.indices]
 
     def names(self, positions: NDArray[np.int64]) -> list[str]:
         """Names of the cells at some positions among these."""
-        numbers = self.numbers[positions]
+        numbers = self.indices[positions]
         if self.adata is not None:
             return [str(name) for name in self.adata.obs_names[numbers]]
         return [str(n) for n in numbers] if self.files is None else self.files.names(numbers)
 
-    def at(self, positions: NDArray[np.int64]) -> ChosenCells:
+    def select(self, positions: NDArray[np.int64]) -> CellSelection:
         """Those of the cells that are at some positions."""
-        return replace(self, numbers=self.numbers[positions])
+        return replace(self, numbers=self.indices[positions])
 
-    def is_from_where(self, other: ChosenCells) -> bool:
+    def same_table(self, other: CellSelection) -> bool:
         """Whether the numbers of both are positions in the same table."""
         return self.rows is other.rows or (self.adata is not None and self.adata is other.adata)
 
 
-def plan_of(pl_module: pl.LightningModule, callback: pl.Callback) -> Plan:
+def require_training_plan(pl_module: pl.LightningModule, callback: pl.Callback) -> TrainingPlan:
     """The module that is trained, as a plan that knows its cells.
 
     Raises
@@ -90,7 +90,7 @@ def plan_of(pl_module: pl.LightningModule, callback: pl.Callback) -> Plan:
     TrainingError
         If it is none.
     """
-    if not isinstance(pl_module, Plan) or pl_module.rows is None:
+    if not isinstance(pl_module, TrainingPlan) or pl_module.rows is None:
         raise TrainingError(
             f"{type(callback).__name__} looks at the cells of a cellvae Plan; got "
             f"{type(pl_module).__name__} without cells. Train through model.train(), or give "
@@ -99,7 +99,7 @@ def plan_of(pl_module: pl.LightningModule, callback: pl.Callback) -> Plan:
     return pl_module
 
 
-def choose_cells(plan: Plan, cells: Any, adata: Any = None) -> ChosenCells:
+def select_cells(plan: TrainingPlan, cells: Any, adata: Any = None) -> CellSelection:
     """Cells that a user points at.
 
     Parameters
@@ -120,9 +120,9 @@ def choose_cells(plan: Plan, cells: Any, adata: Any = None) -> ChosenCells:
                 "This plan cannot read another AnnData. Train through model.train(), or give "
                 "Plan(files=...)."
             )
-        numbers = cell_numbers(cells, adata)
-        return ChosenCells(
-            rows=plan.files.read(adata), numbers=numbers, files=plan.files, adata=adata
+        numbers = cell_indices(cells, adata)
+        return CellSelection(
+            rows=plan.files.read(adata), indices=numbers, files=plan.files, adata=adata
         )
     assert plan.rows is not None
     parts: dict[str, NDArray[np.int64]] = {}
@@ -135,11 +135,11 @@ def choose_cells(plan: Plan, cells: Any, adata: Any = None) -> ChosenCells:
     if isinstance(cells, str) and cells in parts:
         numbers = parts[cells]
     else:
-        numbers = cell_numbers(cells, own_cells(plan, cells))
-    return ChosenCells(rows=plan.rows, numbers=numbers, files=plan.files)
+        numbers = cell_indices(cells, index_model_cells(plan, cells))
+    return CellSelection(rows=plan.rows, indices=numbers, files=plan.files)
 
 
-def own_cells(plan: Plan, cells: Any) -> Any:
+def index_model_cells(plan: TrainingPlan, cells: Any) -> Any:
     """What positions of the model's own cells are found in: their names, or their number."""
     assert plan.rows is not None
     n_cells = len(plan.rows)
@@ -152,7 +152,7 @@ def own_cells(plan: Plan, cells: Any) -> Any:
     return NamedCells(n_obs=n_cells, obs_names=pd.Index(names))
 
 
-def draw(positions: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.int64]:
+def subsample(positions: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.int64]:
     """At most `n` of the positions, drawn by a seed, in their order; None for all."""
     if n is None or len(positions) <= n:
         return positions
@@ -161,7 +161,7 @@ def draw(positions: NDArray[np.int64], n: int | None, seed: int) -> NDArray[np.i
 
 
 @contextmanager
-def undisturbed(module: nn.Module, seed: int) -> Iterator[None]:
+def isolated_eval_mode(module: nn.Module, seed: int) -> Iterator[None]:
     """Context in eval mode, without gradients and with its own random numbers.
 
     Each part of the module is afterwards in the mode that it was in, and torch's generators too.
@@ -169,14 +169,14 @@ def undisturbed(module: nn.Module, seed: int) -> Iterator[None]:
     states = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(), own_randomness(seed, "evaluation"):
+        with torch.no_grad(), isolated_rng(seed, "evaluation"):
             yield
     finally:
         for part, training in states:
             part.training = training
 
 
-def in_precision(plan: Plan, batch: Any) -> Any:
+def cast_batch(plan: TrainingPlan, batch: Any) -> Any:
     """Batch on the device and in the precision of the weights."""
     batch = to_device(batch, plan.device)
     if str(plan.trainer.precision) in OTHER_TYPES:
@@ -184,10 +184,10 @@ def in_precision(plan: Plan, batch: Any) -> Any:
     return batch
 
 
-def latents(plan: Plan, cells: ChosenCells, batch_size: int) -> NDArray[np.float64]:
+def encode_latents(plan: TrainingPlan, cells: CellSelection, batch_size: int) -> NDArray[np.float64]:
     """Posterior mean of the latent of each cell, [cells, latent]; the run is left undisturbed."""
     means = []
-    with undisturbed(plan.module, plan.seed):
-        for _, batch in in_batches(cells.rows, cells.numbers, batch_size):
-            means.append(plan.module.encode(in_precision(plan, batch)).posterior.mean.double())
+    with isolated_eval_mode(plan.module, plan.seed):
+        for _, batch in iter_batches(cells.rows, cells.indices, batch_size):
+            means.append(plan.module.encode(cast_batch(plan, batch)).posterior.mean.double())
         return torch.cat(means).cpu().numpy()

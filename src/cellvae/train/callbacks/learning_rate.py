@@ -49,7 +49,7 @@ class LRMonitor(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the rates that this epoch uses; schedules change them before it ends."""
         self.values = {}
-        for name, group in named_groups(trainer):
+        for name, group in named_param_groups(trainer):
             self.values[name] = float(group["lr"])
             if self.log_momentum:
                 betas = group.get("betas") or (group.get("momentum", 0.0),)
@@ -67,7 +67,7 @@ RecordLearningRate = LRMonitor
 """Name that the monitor had first."""
 
 
-def named_groups(trainer: pl.Trainer) -> Iterator[tuple[str, dict[str, Any]]]:
+def named_param_groups(trainer: pl.Trainer) -> Iterator[tuple[str, dict[str, Any]]]:
     """Groups of parameters of all optimizers, each with the name of its rate."""
     given = {id(c.scheduler.optimizer): c.name for c in trainer.lr_scheduler_configs}
     count: Counter[str] = Counter()
@@ -79,12 +79,12 @@ def named_groups(trainer: pl.Trainer) -> Iterator[tuple[str, dict[str, Any]]]:
         if len(groups) == 1:
             yield name, groups[0]
             continue
-        own = group_names(optimizer)
+        own = param_group_names(optimizer)
         for group, part in zip(groups, own, strict=True):
             yield f"{name}/{part}", group
 
 
-def group_names(optimizer: torch.optim.Optimizer) -> list[str]:
+def param_group_names(optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the groups of an optimizer: their own where all differ, else pg1, pg2, ..."""
     own = [group.get("name") for group in optimizer.param_groups]
     if all(isinstance(name, str) for name in own) and len(set(own)) == len(own):

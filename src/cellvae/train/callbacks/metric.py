@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 
-from cellvae.contracts import Block, Module
+from cellvae.contracts import StepBlock, Module
 from cellvae.errors import InvalidOptionError
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.latents import in_precision, plan_of, undisturbed
+from cellvae.train.callbacks.latents import cast_batch, require_training_plan, isolated_eval_mode
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -86,13 +86,13 @@ class MetricCallback(pl.Callback):
         """Name of the state."""
         return f"{type(self).__qualname__}[{', '.join(self.produced_metrics())}]"
 
-    def logged(self, name: str) -> str:
+    def metric_key(self, name: str) -> str:
         """Name under which a metric is logged."""
         return f"{self.prefix}/{name}_{self.on}" if self.prefix else f"{name}_{self.on}"
 
     def produced_metrics(self) -> list[str]:
         """Names of the metrics that are logged."""
-        return [self.logged(name) for name in self.metrics]
+        return [self.metric_key(name) for name in self.metrics]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move the metrics to the device, and forget an earlier run."""
@@ -106,12 +106,12 @@ class MetricCallback(pl.Callback):
         for metric in self.metrics.values():
             metric.reset()
 
-    def update(self, pl_module: pl.LightningModule, block: Block) -> None:
+    def update(self, pl_module: pl.LightningModule, block: StepBlock) -> None:
         """Add the cells of each step of a block."""
-        plan = plan_of(pl_module, self)
-        with undisturbed(plan.module, plan.seed):
+        plan = require_training_plan(pl_module, self)
+        with isolated_eval_mode(plan.module, plan.seed):
             for step in block.steps:
-                batch = in_precision(plan, block.rows.take(step))
+                batch = cast_batch(plan, block.rows.take(step))
                 values = self.prediction(plan.module, batch)
                 if not isinstance(values, tuple):
                     raise InvalidOptionError(
@@ -133,7 +133,7 @@ class MetricCallback(pl.Callback):
                         f"{tuple(value.shape)}. Let it average over classes."
                     )
                 pl_module.log(
-                    self.logged(name),
+                    self.metric_key(name),
                     value.detach().clone().reshape(()),
                     on_step=False,
                     on_epoch=True,

@@ -9,10 +9,10 @@ from typing import Literal
 from torch import Tensor
 
 from cellvae.errors import TrainingError, did_you_mean
-from cellvae.train.metrics import Mode, better, canonical, is_validation
+from cellvae.train.metrics import Mode, metric_mode, canonical_name, is_validation
 
 
-class Monitored:
+class MonitoredMetric:
     """A metric, its direction, and its best value so far.
 
     Parameters
@@ -29,7 +29,7 @@ class Monitored:
         self, name: str, mode: Literal["min", "max", "auto"] = "auto", min_delta: float = 0.0
     ) -> None:
         self.name = name
-        self.mode: Mode = better(name, mode)
+        self.mode: Mode = metric_mode(name, mode)
         self.min_delta = abs(min_delta)
         self.clear()
 
@@ -46,7 +46,7 @@ class Monitored:
 
     def is_logged(self, metrics: Mapping[str, Tensor]) -> bool:
         """Whether the metric has a value, be it a new one or not."""
-        return canonical(self.name, metrics) in metrics
+        return canonical_name(self.name, metrics) in metrics
 
     def is_refreshed(self, metrics: Mapping[str, Tensor]) -> bool:
         """Whether the metric was logged since this was last asked, wherever it is logged.
@@ -54,7 +54,7 @@ class Monitored:
         Lightning shows the last value of a metric until there is another, which has memory of its
         own: as long as the last is held here, a new one cannot lie where it lies.
         """
-        now = metrics.get(canonical(self.name, metrics))
+        now = metrics.get(canonical_name(self.name, metrics))
         before, self.seen = self.seen, now
         return now is not None and (before is None or now.data_ptr() != before.data_ptr())
 
@@ -66,7 +66,7 @@ class Monitored:
         TrainingError
             If nothing has logged it.
         """
-        name = canonical(self.name, metrics)
+        name = canonical_name(self.name, metrics)
         if name not in metrics:
             close = did_you_mean(name, metrics)
             raise TrainingError(
@@ -75,7 +75,7 @@ class Monitored:
             )
         return float(metrics[name])
 
-    def gain(self, value: float, other: float | None) -> float:
+    def improvement(self, value: float, other: float | None) -> float:
         """How much better a value is than another; a value that is not finite never is."""
         if not math.isfinite(value):
             return -math.inf
@@ -85,9 +85,9 @@ class Monitored:
 
     def is_best(self, value: float) -> bool:
         """Whether a value is better than all before, by however little."""
-        return self.gain(value, self.best) > 0
+        return self.improvement(value, self.best) > 0
 
-    def take(self, value: float, epoch: int) -> None:
+    def set_best(self, value: float, epoch: int) -> None:
         """Make a value the best so far."""
         self.best, self.best_epoch = value, epoch
 
@@ -97,7 +97,7 @@ class Monitored:
         With a baseline, it is compared with that instead, which never moves.
         """
         against = self.reference if baseline is None else baseline
-        if self.gain(value, against) > self.min_delta:
+        if self.improvement(value, against) > self.min_delta:
             self.reference = value
             return True
         return False

@@ -14,11 +14,11 @@ from cellvae.kernels import all_finite
 from cellvae.messages import logger
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.nan_event import NaNEvent, find_cause
-from cellvae.train.plan import Plan
+from cellvae.train.nan_event import NaNEvent, find_nan_cause
+from cellvae.train.plan import TrainingPlan
 
 OnNaN = Literal["stop_restore", "raise", "skip_batch", "ignore"]
-ADVICE = "Check the counts for outliers, or lower the learning rate: plan_kwargs={'lr': ...}."
+NAN_ADVICE = "Check the counts for outliers, or lower the learning rate: plan_kwargs={'lr': ...}."
 
 
 class NaNGuard(pl.Callback):
@@ -52,8 +52,8 @@ class NaNGuard(pl.Callback):
     """
 
     group: ClassVar[Group] = Group.GUARD
-    takes_blocks: ClassVar[bool] = True
-    takes_recordings: ClassVar[bool] = True
+    supports_blocks: ClassVar[bool] = True
+    supports_cuda_graphs: ClassVar[bool] = True
 
     @check_arguments()
     def __init__(self, on_nan: OnNaN = "stop_restore", *, most_skipped: float = 0.5) -> None:
@@ -69,7 +69,7 @@ class NaNGuard(pl.Callback):
                 f"Expected most_skipped to be above 0 and at most 1; got {most_skipped!r}."
             )
         self.on_nan: OnNaN = on_nan
-        self.most_skipped = most_skipped
+        self.max_skipped = most_skipped
         self.clear()
 
     def clear(self) -> None:
@@ -97,23 +97,23 @@ class NaNGuard(pl.Callback):
             self.number.fill_(-1)
             self.count.zero_()
 
-    def looks_at_once(self, device: torch.device) -> bool:
+    def checks_every_step(self, device: torch.device) -> bool:
         """Whether results are read at every step, which a device other than the CPU waits for."""
         return device.type == "cpu"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run."""
         self.clear()
-        if isinstance(pl_module, Plan):
-            pl_module.train_tally.only_finite = self.on_nan != "ignore"
-            pl_module.stops_at_nan = self.on_nan != "ignore"
+        if isinstance(pl_module, TrainingPlan):
+            pl_module.train_loss_sums.only_finite = self.on_nan != "ignore"
+            pl_module.stop_at_nan = self.on_nan != "ignore"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what the steps change beside the parameters."""
         self.buffers = [b for name, b in pl_module.named_buffers() if name != "kl_weight"]
         self.saved = [b.clone() for b in self.buffers]
         device = pl_module.device
-        if not self.looks_at_once(device):
+        if not self.checks_every_step(device):
             self.number = torch.full((), -1, dtype=torch.int64, device=device)
             self.count = torch.zeros_like(self.number)
             self.first_step = torch.zeros_like(self.number)
@@ -170,7 +170,7 @@ class NaNGuard(pl.Callback):
         gradients = [p.grad for _, p in mine if p.grad is not None]
         if not mine:
             return
-        at_once = self.looks_at_once(gradients[0].device)
+        at_once = self.checks_every_step(gradients[0].device)
         if at_once and not bool(self.bad_loss) and all_finite(gradients):
             return
         norms = torch.stack(torch._foreach_norm(gradients))
@@ -179,19 +179,19 @@ class NaNGuard(pl.Callback):
         self.bad = bad_loss | bad_gradients.any()
         if at_once:
             if bool(self.bad):
-                self.found_on_host(trainer, pl_module, [n for n, _ in mine], bad_gradients)
+                self.handle_skipped_step(trainer, pl_module, [n for n, _ in mine], bad_gradients)
                 for _, p in mine:
                     p.grad = None
             return
-        self.note_on_device(bad_loss, bad_gradients)
+        self.count_on_device(bad_loss, bad_gradients)
         if self.on_nan != "skip_batch":
             # The weights stay as they are for the rest of the epoch, after which the run ends.
             assert self.count is not None
             self.bad = self.count > 0
-        leave_out(optimizer, mine, self.bad)
-        self.put_buffers_back(self.bad)
+        zero_out_step(optimizer, mine, self.bad)
+        self.restore_buffers(self.bad)
 
-    def note_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
+    def count_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
         """Count the step, and keep where the first one was; nothing is read back."""
         assert self.bad is not None and self.count is not None and self.number is not None
         assert self.first_step is not None and self.first_loss is not None
@@ -204,7 +204,7 @@ class NaNGuard(pl.Callback):
         before.copy_(torch.where(first, bad_gradients, before))
         self.count.add_(self.bad)
 
-    def found_on_host(
+    def handle_skipped_step(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -212,15 +212,15 @@ class NaNGuard(pl.Callback):
         bad_gradients: Tensor,
     ) -> None:
         """Count a step that is left out, and end the run if that was asked for."""
-        self.put_buffers_back()
+        self.restore_buffers()
         self.n_skipped += 1
         if self.event is None:
             from_loss = self.bad_loss is not None and bool(self.bad_loss)
             wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
-            self.event = self.cause(trainer, pl_module, self.batch_idx, from_loss, wrong)
-        self.act(trainer, pl_module, self.event)
+            self.event = self.find_cause(trainer, pl_module, self.batch_idx, from_loss, wrong)
+        self.react(trainer, pl_module, self.event)
 
-    def cause(
+    def find_cause(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -229,20 +229,20 @@ class NaNGuard(pl.Callback):
         wrong: Sequence[str],
     ) -> NaNEvent:
         """What was not finite, where."""
-        assert isinstance(pl_module, Plan)
-        return find_cause(
+        assert isinstance(pl_module, TrainingPlan)
+        return find_nan_cause(
             pl_module, trainer.train_dataloader, batch_idx, from_loss=from_loss, gradients=wrong
         )
 
-    def act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
+    def react(self, trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
         """End the run by an error or in good order, or say that a step was left out."""
         if self.on_nan == "raise":
-            raise TrainingError(f"Training stopped: {event}. {ADVICE}")
+            raise TrainingError(f"Training stopped: {event}. {NAN_ADVICE}")
         if self.on_nan == "skip_batch":
             if self.n_skipped == 1:
                 logger.info("Left out a step: %s.", event)
             return
-        stop_for(trainer, pl_module, event)
+        stop_run(trainer, pl_module, event)
 
     def on_train_batch_end(
         self,
@@ -260,19 +260,19 @@ class NaNGuard(pl.Callback):
         """Put back the buffers of a step that was left out."""
         if self.bad is None:
             return
-        if not self.looks_at_once(self.bad.device):
-            self.put_buffers_back(self.bad)
+        if not self.checks_every_step(self.bad.device):
+            self.restore_buffers(self.bad)
         elif bool(self.bad):
-            self.put_buffers_back()
+            self.restore_buffers()
 
-    def put_buffers_back(self, where: Tensor | None = None) -> None:
+    def restore_buffers(self, where: Tensor | None = None) -> None:
         """Buffers as they were before the step, everywhere or where a device says so."""
         for kept, buffer in zip(self.saved, self.buffers, strict=True):
             buffer.copy_(kept if where is None else torch.where(where, kept, buffer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read what was found on a device; keep the weights if they are finite."""
-        if self.on_nan == "ignore" or not isinstance(pl_module, Plan):
+        if self.on_nan == "ignore" or not isinstance(pl_module, TrainingPlan):
             return
         if self.count is not None and int(self.count):
             self.n_skipped += int(self.count)
@@ -282,40 +282,40 @@ class NaNGuard(pl.Callback):
                 names = [n for n, p in self.parameters if p.requires_grad]
                 bad = self.first_gradients.tolist()
                 wrong = [n for n, b in zip(names, bad, strict=False) if b]
-                self.event = self.cause(
+                self.event = self.find_cause(
                     trainer, pl_module, int(self.first_step), bool(self.first_loss), wrong
                 )
-            self.act(trainer, pl_module, self.event)
+            self.react(trainer, pl_module, self.event)
         steps = max(1, pl_module.n_steps_of_epoch)
-        if self.n_skipped - self.n_before > self.most_skipped * steps and self.event is not None:
-            stop_for(trainer, pl_module, self.event)
-        if is_finite(pl_module.module):
+        if self.n_skipped - self.n_before > self.max_skipped * steps and self.event is not None:
+            stop_run(trainer, pl_module, self.event)
+        if weights_are_finite(pl_module.module):
             self.last_good = {
                 k: v.detach().clone() for k, v in pl_module.module.state_dict().items()
             }
         elif self.event is None:
-            self.event = find_cause(pl_module, None, 0, from_loss=False, gradients=())
-            self.act(trainer, pl_module, self.event)
+            self.event = find_nan_cause(pl_module, None, 0, from_loss=False, gradients=())
+            self.react(trainer, pl_module, self.event)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring the last finite weights back if those of now are not."""
-        self.mend(pl_module)
+        self.restore_finite_weights(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Bring the last finite weights back if those of now are not."""
         if self.event is not None:
-            self.put_buffers_back()
-        self.mend(pl_module)
+            self.restore_buffers()
+        self.restore_finite_weights(pl_module)
 
-    def mend(self, pl_module: pl.LightningModule) -> None:
+    def restore_finite_weights(self, pl_module: pl.LightningModule) -> None:
         """Put the last finite weights in place of weights that are not finite."""
         if (
             self.on_nan != "ignore"
-            and isinstance(pl_module, Plan)
+            and isinstance(pl_module, TrainingPlan)
             and self.last_good is not None
-            and not is_finite(pl_module.module)
+            and not weights_are_finite(pl_module.module)
         ):
             pl_module.module.load_state_dict(self.last_good)
 
@@ -328,7 +328,7 @@ class NaNGuard(pl.Callback):
         self.n_skipped = int(state_dict["n_skipped"])
 
 
-def leave_out(
+def zero_out_step(
     optimizer: torch.optim.Optimizer, mine: Sequence[tuple[str, nn.Parameter]], bad: Tensor
 ) -> None:
     """Make the optimizer's next step do nothing where a device says so.
@@ -345,14 +345,14 @@ def leave_out(
         p.grad = torch.where(bad, torch.zeros_like(p.grad), p.grad)
 
 
-def stop_for(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
+def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
     """End the run after this batch."""
-    if isinstance(pl_module, Plan):
-        pl_module.not_finite = pl_module.not_finite or str(event)
+    if isinstance(pl_module, TrainingPlan):
+        pl_module.nan_event = pl_module.nan_event or str(event)
     trainer.should_stop = True
 
 
-def is_finite(module: nn.Module) -> bool:
+def weights_are_finite(module: nn.Module) -> bool:
     """Whether all weights and buffers are finite; one read from the device."""
     floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
     if not floats:

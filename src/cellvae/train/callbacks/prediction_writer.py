@@ -15,14 +15,14 @@ from torch import Tensor
 from cellvae.contracts import Module, to_device
 from cellvae.data.embedding_file import EmbeddingFile
 from cellvae.data.matrix_file import check_new_file
-from cellvae.data.passes import in_batches
+from cellvae.data.passes import iter_batches
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.options import check_arguments
-from cellvae.seeds import own_randomness
+from cellvae.seeds import isolated_rng
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.latents import ChosenCells, choose_cells, plan_of, undisturbed
+from cellvae.train.callbacks.latents import CellSelection, select_cells, require_training_plan, isolated_eval_mode
 from cellvae.train.callbacks.score_table import check_counts
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 LATENT = ("latent", "latent_variance")
 LOSSES = ("reconstruction_loss", "kl")
@@ -103,37 +103,37 @@ class PredictionWriter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the cells, so that what is wrong with them is told before training."""
-        self.cells_of(plan_of(pl_module, self))
+        self.cells_of(require_training_plan(pl_module, self))
 
-    def on_epoch_complete(self, trainer: pl.Trainer, plan: Plan) -> None:
+    def on_epoch_complete(self, trainer: pl.Trainer, plan: TrainingPlan) -> None:
         """Write the file of an epoch that is due."""
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             path = Path(self.path)
             self.write(trainer, plan, path.with_stem(f"{path.stem}-epoch={plan.epoch}"))
 
-    def on_stop(self, trainer: pl.Trainer, plan: Plan, reason: str) -> None:
+    def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
         """Write the file of a run that has left a trained model."""
-        trained = plan.kept and plan.n_epochs_done > 0 and plan.status != "failed"
+        trained = plan.frozen_weights and plan.n_epochs_done > 0 and plan.status != "failed"
         if self.every_n_epochs is None and trained:
             self.write(trainer, plan, Path(self.path))
 
-    def write(self, trainer: pl.Trainer, plan: Plan, path: Path) -> None:
+    def write(self, trainer: pl.Trainer, plan: TrainingPlan, path: Path) -> None:
         """Write one file; the first process does."""
         if not trainer.is_global_zero:
             return
         module = plan.module
         chosen = self.cells_of(plan)
-        names = pd.Index(chosen.names(np.arange(len(chosen.numbers))))
-        with undisturbed(module, plan.seed):
-            first = chosen.rows.take(torch.from_numpy(chosen.numbers[:1]))
+        names = pd.Index(chosen.names(np.arange(len(chosen.indices))))
+        with isolated_eval_mode(module, plan.seed):
+            first = chosen.rows.take(torch.from_numpy(chosen.indices[:1]))
             widths = {
                 name: 0 if values.dim() == 1 else values.shape[1]
                 for name, values in self.values(module, first).items()
             }
             with EmbeddingFile(path, names, widths) as file:
-                for cells, batch in in_batches(chosen.rows, chosen.numbers, self.batch_size):
+                for cells, batch in iter_batches(chosen.rows, chosen.indices, self.batch_size):
                     # Draws of one quantity do not depend on which others are asked for.
-                    with own_randomness(plan.seed, "predictions", cells.start):
+                    with isolated_rng(plan.seed, "predictions", cells.start):
                         values = self.values(module, batch)
                     file.write(cells, {k: v.float().cpu().numpy() for k, v in values.items()})
         self.written.append(str(path))
@@ -141,17 +141,17 @@ class PredictionWriter(pl.Callback):
     def values(self, module: Module[Any], batch: Any) -> dict[str, Tensor]:
         """Quantities of a batch, each [cells] or [cells, latent]."""
         weight = next(module.parameters())
-        batch = in_type(to_device(batch, weight.device), weight.dtype)
+        batch = cast_floats(to_device(batch, weight.device), weight.dtype)
         found: dict[str, Tensor] = {}
         if {*self.quantities} & {*LOSSES}:
             loss = module.loss(batch, weight.new_ones(()))
-            found |= {"reconstruction_loss": loss.reconstruction, "kl": loss.kl}
+            found |= {"reconstruction_loss": loss.reconstruction, "kl": loss.kl_local}
         if {*self.quantities} & {*LATENT}:
             posterior = module.encode(batch).posterior
             found |= {"latent": posterior.mean, "latent_variance": posterior.variance}
         return {name: found[name] for name in self.quantities}
 
-    def cells_of(self, plan: Plan) -> ChosenCells:
+    def cells_of(self, plan: TrainingPlan) -> CellSelection:
         """Cells that are asked for.
 
         Raises
@@ -159,8 +159,8 @@ class PredictionWriter(pl.Callback):
         InvalidOptionError
             If there are none.
         """
-        chosen = choose_cells(plan, self.indices)
-        if not len(chosen.numbers):
+        chosen = select_cells(plan, self.indices)
+        if not len(chosen.indices):
             raise InvalidOptionError(
                 f"Expected at least one cell to write to '{self.path}'; indices="
                 f"{self.indices!r} are none. Leave some with train_size, or give other indices."
@@ -176,7 +176,7 @@ class PredictionWriter(pl.Callback):
         self.written = list(state_dict["written"])
 
 
-def in_type(batch: Any, dtype: torch.dtype) -> Any:
+def cast_floats(batch: Any, dtype: torch.dtype) -> Any:
     """Batch with its real numbers in the type of the weights."""
     return type(batch)(
         *(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in batch)

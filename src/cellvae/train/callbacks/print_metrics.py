@@ -11,8 +11,8 @@ from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.metrics import canonical
-from cellvae.train.plan import Plan
+from cellvae.train.metrics import canonical_name
+from cellvae.train.plan import TrainingPlan
 
 
 class PrintMetrics(pl.Callback):
@@ -61,23 +61,23 @@ class PrintMetrics(pl.Callback):
         """Names of the metrics that were asked for."""
         return list(self.metrics or [])
 
-    def on_epoch_complete(self, trainer: pl.Trainer, plan: Plan) -> None:
+    def on_epoch_complete(self, trainer: pl.Trainer, plan: TrainingPlan) -> None:
         """Tell the metrics of an epoch that is in the history."""
-        self.tell(trainer, plan.epoch, plan.history.rows[-1])
+        self.log_metrics(trainer, plan.epoch, plan.history.rows[-1])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the metrics of a module that keeps no history."""
-        if not isinstance(pl_module, Plan):
+        if not isinstance(pl_module, TrainingPlan):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.tell(trainer, trainer.current_epoch, values)
+            self.log_metrics(trainer, trainer.current_epoch, values)
 
-    def tell(self, trainer: pl.Trainer, epoch: int, values: Mapping[str, float]) -> None:
+    def log_metrics(self, trainer: pl.Trainer, epoch: int, values: Mapping[str, float]) -> None:
         """Tell some of the metrics, in the order asked for."""
         if not trainer.is_global_zero:
             return
         done = trainer.current_epoch + 1
         if done % self.every_n_epochs and done != trainer.max_epochs and not trainer.should_stop:
             return
-        named = [canonical(name, values) for name in self.metrics or values]
+        named = [canonical_name(name, values) for name in self.metrics or values]
         shown = "  ".join(f"{n} {values[n]:{self.format}}" for n in named if n in values)
         logger.info("Epoch %d: %s", epoch, shown or "no metrics")

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from cellvae.errors import InvalidOptionError
 from cellvae.messages import logger
 from cellvae.options import check_arguments
-from cellvae.train.callbacks.contract import Follows, Group, Ordered
-from cellvae.train.metrics import canonical
-from cellvae.train.plan import Plan
+from cellvae.train.callbacks.contract import FollowsMetrics, Group, HasGroup
+from cellvae.train.metrics import canonical_name
+from cellvae.train.plan import TrainingPlan
 
 # Seconds between two redraws within an epoch.
 REDRAW_SECONDS = 0.2
@@ -62,7 +62,7 @@ class EpochBar(ProgressBar):
         self.enabled = refresh_rate > 0
         self.bar: tqdm[Any] | None = None
         self.drawn = 0.0
-        self.told = 0.0
+        self.logged_lines = 0.0
 
     def enable(self) -> None:
         """Show the bar."""
@@ -75,17 +75,17 @@ class EpochBar(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self.close()
-        self.drawn = self.told = time.monotonic()
+        self.drawn = self.logged_lines = time.monotonic()
         if self.enabled and is_interactive():
             layout = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}"
             self.bar = tqdm(
-                total=n_epochs(trainer),
+                total=total_epochs(trainer),
                 initial=trainer.current_epoch,
                 bar_format=layout,
                 dynamic_ncols=True,
                 leave=True,
             )
-            self.bar.set_description_str(counted(trainer, trainer.current_epoch + 1))
+            self.bar.set_description_str(epoch_label(trainer, trainer.current_epoch + 1))
 
     def on_train_batch_end(
         self,
@@ -97,7 +97,7 @@ class EpochBar(ProgressBar):
     ) -> None:
         """Move the bar within an epoch."""
         done = batch_idx + 1
-        if isinstance(pl_module, Plan) and not pl_module.automatic_optimization:
+        if isinstance(pl_module, TrainingPlan) and not pl_module.automatic_optimization:
             done = pl_module.step_of_epoch
         self.move(trainer, done)
 
@@ -122,13 +122,13 @@ class EpochBar(ProgressBar):
             return
         now = time.monotonic()
         if self.bar is not None:
-            if now - self.told < REDRAW_SECONDS and done != last:
+            if now - self.logged_lines < REDRAW_SECONDS and done != last:
                 return
             self.draw(trainer, done)
-            self.drawn = self.told = now
-        elif now - self.told > LINE_SECONDS:
-            self.told = now
-            logger.info("%s %s", counted(trainer, done), metrics_shown(trainer))
+            self.drawn = self.logged_lines = now
+        elif now - self.logged_lines > LINE_SECONDS:
+            self.logged_lines = now
+            logger.info("%s %s", epoch_label(trainer, done), metrics_shown(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last epoch and close the bar."""
@@ -149,14 +149,14 @@ class EpochBar(ProgressBar):
         self.drawn = time.monotonic()
         of = n_training_steps(trainer) + n_validation_batches(trainer)
         self.bar.n = max(self.bar.n, trainer.current_epoch + n_batches / max(1, of))
-        self.bar.set_description_str(counted(trainer, trainer.current_epoch + 1), refresh=False)
+        self.bar.set_description_str(epoch_label(trainer, trainer.current_epoch + 1), refresh=False)
         self.bar.refresh()
 
     def draw(self, trainer: pl.Trainer, done: int) -> None:
         """Draw the bar after a number of epochs."""
         assert self.bar is not None
         self.bar.n = done
-        self.bar.set_description_str(counted(trainer, done), refresh=False)
+        self.bar.set_description_str(epoch_label(trainer, done), refresh=False)
         self.bar.set_postfix_str(metrics_shown(trainer), refresh=False)
         self.bar.refresh()
 
@@ -167,22 +167,22 @@ class EpochBar(ProgressBar):
             self.bar = None
 
 
-def n_epochs(trainer: pl.Trainer) -> int | None:
+def total_epochs(trainer: pl.Trainer) -> int | None:
     """Number of epochs of a run; None where something else ends it."""
     last = trainer.max_epochs
     return last if last is not None and last > 0 else None
 
 
-def counted(trainer: pl.Trainer, epoch: int) -> str:
+def epoch_label(trainer: pl.Trainer, epoch: int) -> str:
     """Number of an epoch, from 1 on, and of how many."""
-    last = n_epochs(trainer)
+    last = total_epochs(trainer)
     return f"Epoch {epoch}" if last is None else f"Epoch {epoch}/{last}"
 
 
 def n_training_steps(trainer: pl.Trainer) -> float:
     """Steps of training in an epoch, also where Lightning sees several as one batch."""
     plan = trainer.lightning_module
-    return plan.n_steps_of_epoch if isinstance(plan, Plan) else trainer.num_training_batches
+    return plan.n_steps_of_epoch if isinstance(plan, TrainingPlan) else trainer.num_training_batches
 
 
 def n_validation_batches(trainer: pl.Trainer) -> float:
@@ -201,7 +201,7 @@ def metrics_shown(trainer: pl.Trainer) -> str:
     texts = [
         f"{text} {float(metrics[name]):.2f}" for name, text in names.items() if name in metrics
     ]
-    others = {canonical(name, metrics): None for name in ending_metrics(trainer)}
+    others = {canonical_name(name, metrics): None for name in ending_metrics(trainer)}
     texts += [
         f"{name} {float(metrics[name]):.4g}"
         for name in others
@@ -214,7 +214,7 @@ def ending_metrics(trainer: pl.Trainer) -> list[str]:
     """Names of the metrics that may end a run."""
     names: list[str] = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Ordered) and isinstance(callback, Follows):
+        if isinstance(callback, HasGroup) and isinstance(callback, FollowsMetrics):
             names += callback.followed_metrics() if callback.group == Group.STOPPER else []
         elif isinstance(callback, LightningEarlyStopping):
             names.append(callback.monitor)

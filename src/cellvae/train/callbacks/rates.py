@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NOT_SETTINGS = ("params", "param_names")
+NON_SETTING_KEYS = ("params", "param_names")
 """Entries of a parameter group that say what is in it."""
 
 
-class Rates:
+class ParamGroupSettings:
     """Settings of the parameter groups of an optimizer at one time.
 
     Parameters
@@ -24,27 +24,27 @@ class Rates:
         self.values = values
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer) -> Rates:
+    def from_optimizer(cls, optimizer: torch.optim.Optimizer) -> ParamGroupSettings:
         """Settings that an optimizer has now."""
-        return cls([settings(group) for group in optimizer.param_groups])
+        return cls([group_settings(group) for group in optimizer.param_groups])
 
-    def put_back(self, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimizer these settings; those that came later are taken away."""
         for group, kept in zip(optimizer.param_groups, self.values, strict=True):
-            for name in [n for n in group if n not in NOT_SETTINGS and n not in kept]:
+            for name in [n for n in group if n not in NON_SETTING_KEYS and n not in kept]:
                 del group[name]
-            for name, value in settings(kept).items():
+            for name, value in group_settings(kept).items():
                 if isinstance(group.get(name), Tensor) and isinstance(value, Tensor):
                     group[name].copy_(value)
                 else:
                     group[name] = value
 
 
-def settings(group: dict[str, Any]) -> dict[str, Any]:
+def group_settings(group: dict[str, Any]) -> dict[str, Any]:
     """Settings of a parameter group, copied so that nobody changes them."""
     kept: dict[str, Any] = {}
     for name, value in group.items():
-        if name in NOT_SETTINGS:
+        if name in NON_SETTING_KEYS:
             continue
         if isinstance(value, Tensor):
             kept[name] = value.detach().clone()
@@ -53,7 +53,7 @@ def settings(group: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def change_rate(group: dict[str, Any], rate: float) -> None:
+def set_learning_rate(group: dict[str, Any], rate: float) -> None:
     """Set the learning rate of a parameter group; one that is a tensor stays that tensor."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(rate)

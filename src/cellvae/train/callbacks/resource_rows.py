@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cellvae.contracts import Block
+from cellvae.contracts import StepBlock
 
 PHASES = ("waiting", "forward", "backward", "optimizer", "validation", "epoch_end")
 """Parts of an epoch, in the order in which they come."""
@@ -21,7 +21,7 @@ COLUMNS = ("epoch", "seconds", *PHASES, "cells", "cells_per_second", "waiting_sh
 Row = dict[str, Any]
 
 
-def derived(row: Mapping[str, Any]) -> Row:
+def with_totals(row: Mapping[str, Any]) -> Row:
     """Row with its sums and rates."""
     seconds = training_seconds(row)
     return {
@@ -37,45 +37,45 @@ def training_seconds(row: Mapping[str, Any]) -> float:
     return sum(row[name] for name in ("waiting", "forward", "backward", "optimizer"))
 
 
-def spread(values: Sequence[float]) -> str:
+def mean_std_text(values: Sequence[float]) -> str:
     """Mean ± standard deviation [number] of some values."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.4f} ± {deviation:.4f} [{len(values)}]"
 
 
-def as_text(rows: Sequence[Row], devices: Sequence[str]) -> str:
+def format_text(rows: Sequence[Row], devices: Sequence[str]) -> str:
     """Lines of text: seconds of each part, and cells per second of all training."""
     if not rows:
         return "no epochs"
-    lines = [f"{name} {spread([row[name] for row in rows])} s" for name in PHASES]
+    lines = [f"{name} {mean_std_text([row[name] for row in rows])} s" for name in PHASES]
     n_cells = sum(row["cells"] for row in rows)
     seconds = sum(training_seconds(row) for row in rows)
     speed = n_cells / seconds if seconds else 0.0
     return "\n".join([*lines, f"{speed:,.0f} cells per second on {' then '.join(devices)}"])
 
 
-def as_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row]) -> str:
     """Table of rows with tabs; memory of a GPU is in it where one was used."""
-    whole = [derived(row) for row in rows]
+    whole = [with_totals(row) for row in rows]
     columns = [*COLUMNS, *(["gpu_mib"] if any("gpu_mib" in row for row in whole) else [])]
-    lines = ["\t".join(cell(row.get(name)) for name in columns) for row in whole]
+    lines = ["\t".join(format_cell(row.get(name)) for name in columns) for row in whole]
     return "\n".join(["\t".join(columns), *lines]) + "\n"
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """Value in a table; empty for none."""
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def n_cells_of(batch: Any) -> int:
+def count_cells(batch: Any) -> int:
     """Number of cells of a batch: those of a block, or the length of the first tensor in it."""
-    if isinstance(batch, Block):
+    if isinstance(batch, StepBlock):
         return batch.steps.numel()
     if isinstance(batch, Tensor):
         return len(batch) if batch.dim() else 1
     parts = batch.values() if isinstance(batch, Mapping) else batch
     if isinstance(batch, Mapping | list | tuple):
-        return next((n for part in parts if (n := n_cells_of(part))), 0)
+        return next((n for part in parts if (n := count_cells(part))), 0)
     return 0
 
 

@@ -19,15 +19,15 @@ from cellvae.train.callbacks.contract import Group
 from cellvae.train.callbacks.resource_rows import (
     PHASES,
     Row,
-    as_table,
-    as_text,
-    derived,
+    format_table,
+    format_text,
+    with_totals,
     device_name,
     is_out_of_memory,
-    n_cells_of,
+    count_cells,
     rss_mib,
 )
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 METRICS = (
     "resources/seconds",
@@ -98,7 +98,7 @@ class ResourceMonitor(pl.Callback):
     @property
     def summary(self) -> str:
         """Mean ± standard deviation [epochs] of each part in seconds, and cells per second."""
-        return as_text(self.whole_rows(), self.devices)
+        return format_text(self.complete_rows(), self.devices)
 
     def produced_metrics(self) -> Sequence[str]:
         """Names of what is logged on every device."""
@@ -117,10 +117,10 @@ class ResourceMonitor(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the epoch before and begin the next."""
-        self.close()
+        self.close_epoch()
         if time.monotonic() - self.written > WRITE_SECONDS:
             self.write(trainer)
-        epoch = pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
+        epoch = pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
         self.row = {"epoch": epoch, **dict.fromkeys(PHASES, 0.0), "cells": 0}
         self.phase, self.mark = "waiting", time.perf_counter()
 
@@ -128,25 +128,25 @@ class ResourceMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """End the wait for a batch."""
-        self.switch("forward")
-        self.data_mark = data_seconds(pl_module)
+        self.switch_phase("forward")
+        self.data_mark = data_loading_seconds(pl_module)
         if self.row is not None:
-            self.row["cells"] += n_cells_of(batch) * trainer.world_size
+            self.row["cells"] += count_cells(batch) * trainer.world_size
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         """End the training step; cells that were taken within it were waited for."""
-        self.switch("backward")
+        self.switch_phase("backward")
         if self.row is not None:
-            taken = data_seconds(pl_module) - self.data_mark
+            taken = data_loading_seconds(pl_module) - self.data_mark
             self.row["forward"] -= taken
             self.row["waiting"] += taken
             self.data_mark += taken
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the backward pass."""
-        self.switch("optimizer")
+        self.switch_phase("optimizer")
 
     def on_train_batch_end(
         self,
@@ -159,28 +159,28 @@ class ResourceMonitor(pl.Callback):
         """Wait for the next batch, or for the device after the last."""
         if trainer.is_last_batch and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        self.switch("epoch_end" if trainer.is_last_batch else "waiting")
+        self.switch_phase("epoch_end" if trainer.is_last_batch else "waiting")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin validation."""
-        self.switch("validation")
+        self.switch_phase("validation")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End validation, of which there may be several in an epoch."""
-        self.switch("epoch_end" if trainer.is_last_batch else "waiting")
+        self.switch_phase("epoch_end" if trainer.is_last_batch else "waiting")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the epoch."""
-        self.switch("epoch_end")
+        self.switch_phase("epoch_end")
         # A pass for statistics of batch normalisation is no epoch.
-        if self.row is None or (isinstance(pl_module, Plan) and pl_module.is_extra):
+        if self.row is None or (isinstance(pl_module, TrainingPlan) and pl_module.has_extra_epoch):
             return
         self.is_whole = True
         row = self.row
         row["rss_mib"] = rss_mib()
         if pl_module.device.type == "cuda":
             row["gpu_mib"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
-        logged = derived(row)
+        logged = with_totals(row)
         for name in ("seconds", "cells_per_second", "waiting_share", "rss_mib", "gpu_mib"):
             if name in logged:
                 pl_module.log(
@@ -189,16 +189,16 @@ class ResourceMonitor(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table."""
-        self.close()
+        self.close_epoch()
         self.write(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Write the table with the epoch that was cut short; tell of it where memory ran out."""
-        self.switch("epoch_end")
+        self.switch_phase("epoch_end")
         cut_short = self.row if not self.is_whole else None
-        self.close()
+        self.close_epoch()
         if cut_short is not None:
             cut_short["rss_mib"] = rss_mib()
         self.write(trainer, cut_short)
@@ -210,7 +210,7 @@ class ResourceMonitor(pl.Callback):
             )
             logger.error("Out of memory in epoch %d; %s.", trainer.current_epoch, where)
 
-    def switch(self, phase: str) -> None:
+    def switch_phase(self, phase: str) -> None:
         """Count the time since the last look for the part that ends now."""
         if self.row is None:
             return  # validation before the first epoch
@@ -218,14 +218,14 @@ class ResourceMonitor(pl.Callback):
         self.row[self.phase] += now - self.mark
         self.phase, self.mark = phase, now
 
-    def close(self) -> None:
+    def close_epoch(self) -> None:
         """Keep the row of an epoch that is complete."""
-        self.switch(self.phase)
+        self.switch_phase(self.phase)
         if self.row is not None and self.is_whole:
             self.rows.append(self.row)
         self.row, self.is_whole = None, False
 
-    def whole_rows(self) -> list[Row]:
+    def complete_rows(self) -> list[Row]:
         """Rows of all complete epochs, that of the current one as it is now."""
         if self.row is None or not self.is_whole:
             return list(self.rows)
@@ -243,7 +243,7 @@ class ResourceMonitor(pl.Callback):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(
-                as_table([*self.rows, *([cut_short] if cut_short else [])]), encoding="utf-8"
+                format_table([*self.rows, *([cut_short] if cut_short else [])]), encoding="utf-8"
             )
             partial.replace(path)
         except OSError as error:
@@ -251,7 +251,7 @@ class ResourceMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Rows of complete epochs and names of devices, as plain values."""
-        return {"rows": [dict(row) for row in self.whole_rows()], "devices": list(self.devices)}
+        return {"rows": [dict(row) for row in self.complete_rows()], "devices": list(self.devices)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of a run that goes on."""
@@ -259,6 +259,6 @@ class ResourceMonitor(pl.Callback):
         self.devices = list(state_dict["devices"])
 
 
-def data_seconds(pl_module: pl.LightningModule) -> float:
+def data_loading_seconds(pl_module: pl.LightningModule) -> float:
     """Seconds that a plan has spent on taking cells; of other modules nothing is known."""
-    return pl_module.data_seconds if isinstance(pl_module, Plan) else 0.0
+    return pl_module.data_seconds if isinstance(pl_module, TrainingPlan) else 0.0

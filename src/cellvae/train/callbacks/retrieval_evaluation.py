@@ -13,10 +13,10 @@ from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.evaluation.retrieval import AT_K, OF_ALL, Distance, retrieval_scores, score_names
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.latents import ChosenCells, choose_cells, draw, plan_of
-from cellvae.train.callbacks.retrieval_sides import Sides, sides_of
+from cellvae.train.callbacks.latents import CellSelection, select_cells, subsample, require_training_plan
+from cellvae.train.callbacks.retrieval_sides import RetrievalCells, select_retrieval_cells
 from cellvae.train.callbacks.score_table import ScoreTable, check_counts
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 METRICS = ("precision", "recall", "map", "ndcg", "hit", "mrr", "r_precision", "f1", "dcg")
 Custom = Callable[..., float] | tuple[Callable[..., float], Mapping[str, Any]]
@@ -149,7 +149,7 @@ class RetrievalEvaluation(pl.Callback):
         self.table = ScoreTable(prefix, every_n_epochs)
         self.examples: list[dict[str, Any]] = []
         self.baseline_examples: list[dict[str, Any]] = []
-        self.sides: Sides | None = None
+        self.retrieval_cells: RetrievalCells | None = None
 
     @property
     def scores(self) -> list[dict[str, Any]]:
@@ -168,7 +168,7 @@ class RetrievalEvaluation(pl.Callback):
 
     def produced_metrics(self) -> list[str]:
         """Names of the metrics that are logged."""
-        return [self.table.logged(name) for name in self.names]
+        return [self.table.metric_key(name) for name in self.names]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run, and choose queries and indexed cells of this one.
@@ -180,11 +180,11 @@ class RetrievalEvaluation(pl.Callback):
         """
         self.table.clear()
         self.examples, self.baseline_examples = [], []
-        plan = plan_of(pl_module, self)
-        query = self.labelled(choose_cells(plan, self.query))
+        plan = require_training_plan(pl_module, self)
+        query = self.labelled_cells(select_cells(plan, self.query))
         same = self.index is None
-        index = query if same else self.labelled(choose_cells(plan, self.index))
-        self.sides = sides_of(
+        index = query if same else self.labelled_cells(select_cells(plan, self.index))
+        self.retrieval_cells = select_retrieval_cells(
             query,
             index,
             self.label_key,
@@ -192,24 +192,24 @@ class RetrievalEvaluation(pl.Callback):
             exclude_same=self.exclude_same_batch,
         )
 
-    def labelled(self, cells: ChosenCells) -> ChosenCells:
+    def labelled_cells(self, cells: CellSelection) -> CellSelection:
         """Those of the cells that have a label, or some of them if there are many."""
         there = np.flatnonzero(~pd.isna(cells.column(self.label_key)))
         if not len(there):
             raise InvalidDataError(
                 f"Expected cells with a label in '{self.label_key}' for RetrievalEvaluation; got "
-                f"none of {len(cells.numbers):,}."
+                f"none of {len(cells.indices):,}."
             )
-        return cells.at(draw(there, self.n_cells, self.seed))
+        return cells.select(subsample(there, self.n_cells, self.seed))
 
-    def compute(self, plan: Plan) -> dict[str, float]:
+    def compute(self, plan: TrainingPlan) -> dict[str, float]:
         """Scores of the weights as they are, with examples; NaN where latents are not finite."""
-        assert self.sides is not None
-        query, index = self.sides.points(plan, self.batch_size)
+        assert self.retrieval_cells is not None
+        query, index = self.retrieval_cells.points(plan, self.batch_size)
         if not (np.isfinite(query).all() and np.isfinite(index).all()):
             return dict.fromkeys(self.names, float("nan"))
-        found = self.sides.match(query, index, self.k, self.metric)
-        self.examples = self.sides.examples(found, self.n_examples)
+        found = self.retrieval_cells.match(query, index, self.k, self.metric)
+        self.examples = self.retrieval_cells.examples(found, self.n_examples)
         scores = retrieval_scores(found, self.metrics, self.k)
         some = found.n_relevant > 0
         for name, given in self.custom.items():
@@ -219,22 +219,22 @@ class RetrievalEvaluation(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the weights from before the first epoch."""
-        plan = plan_of(pl_module, self)
+        plan = require_training_plan(pl_module, self)
         if self.baseline and self.table.at_start(trainer, plan, self.compute):
             self.baseline_examples, self.examples = self.examples, []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the epoch, if it is one of those that are."""
-        self.table.at_epoch_end(trainer, plan_of(pl_module, self), self.compute)
+        self.table.at_epoch_end(trainer, require_training_plan(pl_module, self), self.compute)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the last epoch of a run that ended early."""
-        if self.sides is not None:
-            self.table.at_end(trainer, plan_of(pl_module, self), self.compute)
+        if self.retrieval_cells is not None:
+            self.table.at_end(trainer, require_training_plan(pl_module, self), self.compute)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of the cells; scores and examples stay."""
-        self.sides = None
+        self.retrieval_cells = None
 
     def state_dict(self) -> dict[str, Any]:
         """Scores and examples so far, as plain values."""

@@ -19,11 +19,11 @@ from cellvae.folders import check_output_folder
 from cellvae.messages import logger
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.described import describe
-from cellvae.train.plan import Plan
+from cellvae.train.callbacks.described import describe_callback
+from cellvae.train.plan import TrainingPlan
 from cellvae.version import __version__
 
-FORM = "%(asctime)s %(levelname)s %(message)s"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LIBRARIES = ("torch", "lightning", "anndata", "numpy")
 
 
@@ -62,16 +62,16 @@ class RunLogger(pl.Callback):
         self.level = level
         self.folder: Path | None = None
         self.handlers: list[logging.Handler] = []
-        self.began = 0.0
+        self.start_time = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the folder, and listen to the logger of the package."""
         self.close()
-        self.began = time.monotonic()
+        self.start_time = time.monotonic()
         self.folder = None
         if not trainer.is_global_zero:
             return
-        self.folder = self.run_dir or new_folder(Path(trainer.default_root_dir) / "runs")
+        self.folder = self.run_dir or make_run_folder(Path(trainer.default_root_dir) / "runs")
         self.folder.mkdir(parents=True, exist_ok=True)
         levels = logging.getLevelNamesMapping()
         for name, level in (
@@ -83,7 +83,7 @@ class RunLogger(pl.Callback):
                 self.folder / f"{name}.log", encoding="utf-8", delay=name != "info"
             )
             handler.setLevel(level)
-            handler.setFormatter(logging.Formatter(FORM))
+            handler.setFormatter(logging.Formatter(LOG_FORMAT))
             logger.addHandler(handler)
             self.handlers.append(handler)
 
@@ -98,27 +98,27 @@ class RunLogger(pl.Callback):
             "versions": versions,
         }
         module: Any = pl_module
-        if isinstance(pl_module, Plan):
+        if isinstance(pl_module, TrainingPlan):
             config |= {"run": pl_module.run_id, "options": pl_module.run_config}
             config["model"] = {k: v for k, v in pl_module.identity.items() if k != "genes"}
             module = pl_module.module
-        write(self.folder / "config.json", as_json(config))
-        made = [describe(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-        write(self.folder / "callbacks.json", as_json(made))
+        write_atomically(self.folder / "config.json", to_json_text(config))
+        made = [describe_callback(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        write_atomically(self.folder / "callbacks.json", to_json_text(made))
         n = sum(p.numel() for p in module.parameters())
-        write(self.folder / "model.txt", f"{module!r}\n\n{n:,} parameters\n")
+        write_atomically(self.folder / "model.txt", f"{module!r}\n\n{n:,} parameters\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the begin."""
-        epoch = pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
-        self.note("Training went on" if trainer.current_epoch else "Training began", epoch)
+        epoch = pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
+        self.log_to_folder("Training went on" if trainer.current_epoch else "Training began", epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the end of an epoch."""
-        epoch = pl_module.epoch if isinstance(pl_module, Plan) else trainer.current_epoch
-        self.note("Completed", epoch)
+        epoch = pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
+        self.log_to_folder("Completed", epoch)
 
-    def note(self, what: str, epoch: int) -> None:
+    def log_to_folder(self, what: str, epoch: int) -> None:
         """Write a message to the folder alone, not to the screen."""
         record = logger.makeRecord(
             logger.name, logging.INFO, __file__, 0, "%s: epoch %d", (what, epoch), None
@@ -127,14 +127,14 @@ class RunLogger(pl.Callback):
             if record.levelno >= handler.level:
                 handler.handle(record)
 
-    def on_stop(self, trainer: pl.Trainer, plan: Plan, reason: str) -> None:
+    def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
         """Write history and report, and tell how long the run took."""
         if self.folder is None:
             return
         try:
             plan.history.to_csv(self.folder / "history.csv")
-            write(self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n")
-            took = duration(time.monotonic() - self.began)
+            write_atomically(self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n")
+            took = format_duration(time.monotonic() - self.start_time)
             logger.info("Training ended: %s. It took %s.", reason, took)
         finally:
             self.close()
@@ -154,7 +154,7 @@ class RunLogger(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop listening where nobody will tell of the end, as `model.train` does."""
-        if not isinstance(pl_module, Plan) or not pl_module.blocks:
+        if not isinstance(pl_module, TrainingPlan) or not pl_module.blocks:
             self.close()
 
     def close(self) -> None:
@@ -165,7 +165,7 @@ class RunLogger(pl.Callback):
         self.handlers = []
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Time in words, such as `3 min 38 s`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -178,19 +178,19 @@ def duration(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts)
 
 
-def new_folder(parent: Path) -> Path:
+def make_run_folder(parent: Path) -> Path:
     """Folder under a parent that no other run has, named by the time."""
     stem = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
     names = (stem, *(f"{stem}_{i}" for i in range(2, 1000)))
     return next(parent / name for name in names if not (parent / name).exists())
 
 
-def as_json(values: Any) -> str:
+def to_json_text(values: Any) -> str:
     """Values as text, those that JSON cannot hold by their own text."""
     return json.dumps(values, indent=2, default=str) + "\n"
 
 
-def write(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")

@@ -10,18 +10,18 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.options import check_arguments, checked
+from cellvae.options import check_arguments, check_value
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.rates import Rates
+from cellvae.train.callbacks.rates import ParamGroupSettings
 from cellvae.train.callbacks.schedules import (
     Interval,
     SchedulerFactory,
     check_schedule,
-    named_schedule,
-    usual_interval,
+    make_named_schedule,
+    default_interval,
 )
-from cellvae.train.metrics import canonical, is_validation, warn_never_measured
-from cellvae.train.plan import Plan
+from cellvae.train.metrics import canonical_name, is_validation, warn_never_measured
+from cellvae.train.plan import TrainingPlan
 
 
 class LRSchedulerCallback(pl.Callback):
@@ -79,26 +79,26 @@ class LRSchedulerCallback(pl.Callback):
     ) -> None:
         super().__init__()
         self.scheduler = scheduler
-        self.interval = checked("interval", interval, Interval | None)
+        self.interval = check_value("interval", interval, Interval | None)
         self.monitor = monitor
-        self.optimizer = checked("optimizer", optimizer, int | str)
+        self.optimizer = check_value("optimizer", optimizer, int | str)
         self.arguments = None if arguments is None else dict(arguments)
-        self.driven_by: Interval = self.interval or usual_interval(scheduler, monitor)
-        check_schedule(scheduler, self.driven_by, monitor, self.arguments)
+        self.step_on: Interval = self.interval or default_interval(scheduler, monitor)
+        check_schedule(scheduler, self.step_on, monitor, self.arguments)
         self.clear()
 
     def clear(self) -> None:
         """Forget an earlier run."""
         self.schedule: LRScheduler | None = None
         self.target: torch.optim.Optimizer | None = None
-        self.before: Rates | None = None
+        self.before: ParamGroupSettings | None = None
         self.loaded: dict[str, Any] | None = None
         self.n_steps = 0
         self.validated = False
 
     def followed_metrics(self) -> Sequence[str]:
         """Metric that drives the schedule, if one does."""
-        return [self.monitor] if self.monitor is not None and self.driven_by == "metric" else []
+        return [self.monitor] if self.monitor is not None and self.step_on == "metric" else []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run."""
@@ -106,22 +106,22 @@ class LRSchedulerCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the schedule, now that the optimizer has what it goes on from."""
-        target = self.target = chosen_optimizer(trainer.optimizers, self.optimizer)
+        target = self.target = select_optimizer(trainer.optimizers, self.optimizer)
         self.n_steps = trainer.global_step
-        now = Rates.of(target)
+        now = ParamGroupSettings.from_optimizer(target)
         if self.loaded is not None:
-            self.before = Rates(self.loaded["before"])
+            self.before = ParamGroupSettings(self.loaded["before"])
             # As at the start of the run, since a schedule takes its first rate from there.
-            self.before.put_back(target)
-            self.schedule = self.made(target, trainer)
+            self.before.restore(target)
+            self.schedule = self.make_scheduler(target, trainer)
             self.schedule.load_state_dict(self.loaded["schedule"])
-            now.put_back(target)
+            now.restore(target)
             self.loaded = None
         else:
             self.before = now
-            self.schedule = self.made(target, trainer)
+            self.schedule = self.make_scheduler(target, trainer)
 
-    def made(self, optimizer: torch.optim.Optimizer, trainer: pl.Trainer) -> LRScheduler:
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, trainer: pl.Trainer) -> LRScheduler:
         """Schedule for an optimizer.
 
         Raises
@@ -130,11 +130,11 @@ class LRSchedulerCallback(pl.Callback):
             If the function made something else, or the length of the run is not known.
         """
         if isinstance(self.scheduler, str):
-            return named_schedule(
+            return make_named_schedule(
                 self.scheduler,
                 optimizer,
                 trainer,
-                driven_by=self.driven_by,
+                driven_by=self.step_on,
                 monitor=self.monitor,
                 arguments=self.arguments or {},
             )
@@ -155,7 +155,7 @@ class LRSchedulerCallback(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Move a schedule of steps if the optimizer made one."""
-        if self.driven_by == "step" and trainer.global_step > self.n_steps:
+        if self.step_on == "step" and trainer.global_step > self.n_steps:
             assert self.schedule is not None
             self.n_steps = trainer.global_step
             self.schedule.step()
@@ -167,9 +167,9 @@ class LRSchedulerCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move a schedule of epochs, or one of a metric that was measured in this epoch."""
         assert self.schedule is not None
-        if self.driven_by == "epoch":
+        if self.step_on == "epoch":
             self.schedule.step()
-        elif self.driven_by == "metric":
+        elif self.step_on == "metric":
             value = self.new_value(trainer, pl_module)
             if value is not None:
                 self.schedule.step(value)  # type: ignore[arg-type]
@@ -178,30 +178,30 @@ class LRSchedulerCallback(pl.Callback):
     def new_value(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float | None:
         """Value of the metric if it was measured in this epoch, else None."""
         assert self.monitor is not None
-        if isinstance(pl_module, Plan):
+        if isinstance(pl_module, TrainingPlan):
             return pl_module.new_value(self.monitor)
         metrics = trainer.callback_metrics
-        name = canonical(self.monitor, metrics)
+        name = canonical_name(self.monitor, metrics)
         is_new = name in metrics and (self.validated or not is_validation(name))
         return float(metrics[name]) if is_new else None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the optimizer the settings it had before; warn if the metric never came."""
-        self.put_back()
+        self.restore_settings()
         never = self.schedule is not None and self.schedule.last_epoch == 0
-        if never and self.driven_by == "metric" and self.monitor is not None:
+        if never and self.step_on == "metric" and self.monitor is not None:
             warn_never_measured(self.monitor, trainer.callback_metrics)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Give the optimizer the settings that it had before the run."""
-        self.put_back()
+        self.restore_settings()
 
-    def put_back(self) -> None:
+    def restore_settings(self) -> None:
         """Give the optimizer the settings that it had before the run."""
         if self.target is not None and self.before is not None:
-            self.before.put_back(self.target)
+            self.before.restore(self.target)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the schedule, and the settings of the optimizer before the run."""
@@ -215,7 +215,7 @@ class LRSchedulerCallback(pl.Callback):
         self.loaded = dict(state_dict)
 
 
-def chosen_optimizer(
+def select_optimizer(
     optimizers: Sequence[torch.optim.Optimizer], which: int | str
 ) -> torch.optim.Optimizer:
     """Optimizer with a number or of a class.

@@ -12,13 +12,13 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.options import check_known
-from cellvae.train.metrics import better
+from cellvae.options import check_kwargs
+from cellvae.train.metrics import metric_mode
 
 Interval = Literal["epoch", "step", "metric"]
 SchedulerFactory = Callable[[torch.optim.Optimizer], Any]
 
-KINDS: Mapping[str, tuple[type[LRScheduler], Interval]] = {
+NAMED_SCHEDULES: Mapping[str, tuple[type[LRScheduler], Interval]] = {
     "plateau": (ReduceLROnPlateau, "metric"),
     "cosine": (lr_scheduler.CosineAnnealingLR, "epoch"),
     "step": (lr_scheduler.StepLR, "epoch"),
@@ -28,7 +28,7 @@ KINDS: Mapping[str, tuple[type[LRScheduler], Interval]] = {
 """Schedules that have a name, and what drives them by default."""
 
 
-def usual_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> Interval:
+def default_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> Interval:
     """What drives a schedule if nothing is said.
 
     Raises
@@ -37,12 +37,12 @@ def usual_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> In
         If it is a name that no schedule has, or neither a name nor a function.
     """
     if isinstance(scheduler, str):
-        if scheduler not in KINDS:
+        if scheduler not in NAMED_SCHEDULES:
             raise InvalidOptionError(
-                f"Expected scheduler to be one of {', '.join(KINDS)}, or a function of the "
-                f"optimizer; got '{scheduler}'.{did_you_mean(scheduler, KINDS)}"
+                f"Expected scheduler to be one of {', '.join(NAMED_SCHEDULES)}, or a function of the "
+                f"optimizer; got '{scheduler}'.{did_you_mean(scheduler, NAMED_SCHEDULES)}"
             )
-        return KINDS[scheduler][1]
+        return NAMED_SCHEDULES[scheduler][1]
     if isinstance(scheduler, LRScheduler) or not callable(scheduler):
         raise InvalidOptionError(
             "Expected scheduler to be a name or a function that makes a schedule for an "
@@ -68,7 +68,7 @@ def check_schedule(
     UnknownOptionError
         If a named schedule does not have an argument.
     """
-    usual_interval(scheduler, monitor)
+    default_interval(scheduler, monitor)
     if driven_by == "metric" and monitor is None:
         raise InvalidOptionError(
             "Expected monitor to be the name of a metric, such as 'elbo_validation', for a "
@@ -81,7 +81,7 @@ def check_schedule(
                 "hand them to the schedule itself."
             )
         return
-    kind, _ = KINDS[scheduler]
+    kind, _ = NAMED_SCHEDULES[scheduler]
     if (kind is ReduceLROnPlateau) != (driven_by == "metric"):
         wanted = "'metric'" if kind is ReduceLROnPlateau else "'epoch' or 'step'"
         raise InvalidOptionError(
@@ -89,14 +89,14 @@ def check_schedule(
         )
     if kind is ReduceLROnPlateau and monitor is not None and "mode" not in (arguments or {}):
         try:
-            better(monitor, "auto")
+            metric_mode(monitor, "auto")
         except InvalidOptionError as error:
             raise InvalidOptionError(
                 f"{error} Here: arguments={{'mode': 'min'}} or 'max'."
             ) from None
     parameters = inspect.signature(kind).parameters
     known = [name for name in parameters if name not in ("optimizer", "last_epoch")]
-    check_known(arguments or {}, known, f"The schedule '{scheduler}'")
+    check_kwargs(arguments or {}, known, f"The schedule '{scheduler}'")
     from_run = {"cosine": ("T_max",), "onecycle": ("max_lr",)}.get(scheduler, ())
     for name in known:
         needed = parameters[name].default is inspect.Parameter.empty and name not in from_run
@@ -107,7 +107,7 @@ def check_schedule(
             )
 
 
-def named_schedule(
+def make_named_schedule(
     name: str,
     optimizer: torch.optim.Optimizer,
     trainer: pl.Trainer,
@@ -123,21 +123,21 @@ def named_schedule(
     InvalidOptionError
         If the length of the run is needed and not known.
     """
-    kind, _ = KINDS[name]
+    kind, _ = NAMED_SCHEDULES[name]
     known: dict[str, Any] = {}
     if name == "plateau" and "mode" not in arguments and monitor is not None:
-        known["mode"] = better(monitor, "auto")
+        known["mode"] = metric_mode(monitor, "auto")
     if name == "cosine" and "T_max" not in arguments:
-        known["T_max"] = n_all_steps(trainer) if driven_by == "step" else n_all_epochs(trainer)
+        known["T_max"] = n_total_steps(trainer) if driven_by == "step" else n_total_epochs(trainer)
     if name == "onecycle" and "max_lr" not in arguments:
         known["max_lr"] = [float(group["lr"]) for group in optimizer.param_groups]
     if name == "onecycle" and not {"total_steps", "epochs"} & set(arguments):
         by_step = driven_by == "step"
-        known["total_steps"] = n_all_steps(trainer) if by_step else n_all_epochs(trainer)
+        known["total_steps"] = n_total_steps(trainer) if by_step else n_total_epochs(trainer)
     return kind(optimizer, **(known | dict(arguments)))
 
 
-def n_all_epochs(trainer: pl.Trainer) -> int:
+def n_total_epochs(trainer: pl.Trainer) -> int:
     """Epochs of a run.
 
     Raises
@@ -153,7 +153,7 @@ def n_all_epochs(trainer: pl.Trainer) -> int:
     return trainer.max_epochs
 
 
-def n_all_steps(trainer: pl.Trainer) -> int:
+def n_total_steps(trainer: pl.Trainer) -> int:
     """Optimizer steps of a run.
 
     Raises

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellvae.errors import InvalidOptionError, did_you_mean, named
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 from cellvae.evaluation.definitions import definitions_of
-from cellvae.evaluation.panel import NEEDS
+from cellvae.evaluation.panel import REQUIRED_COLUMNS
 from cellvae.evaluation.scib import scib_metrics
 from cellvae.train.callbacks.integration_cells import IntegrationKeys
 from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
 from cellvae.train.callbacks.score_table import check_counts
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 Package = Literal["cellvae", "scib-metrics"]
 BIO, BATCH, TOTAL = "Bio conservation", "Batch correction", "Total"
@@ -182,7 +182,7 @@ class ScibCallback(IntegrationEvaluation):
         if wanted not in scib_metrics():
             raise InvalidOptionError(
                 f"The installed version of scib-metrics has no '{wanted}' in its panel, which has "
-                f"{named(scib_metrics())}. Leave it out, or give package='cellvae'."
+                f"{quote_names(scib_metrics())}. Leave it out, or give package='cellvae'."
             )
         return f"scib_{wanted}"
 
@@ -205,9 +205,9 @@ class ScibCallback(IntegrationEvaluation):
 
     def produced_metrics(self) -> list[str]:
         """Names of the metrics that are logged."""
-        return [self.table.logged(name) for name in (*self.titles.values(), *self.aggregates())]
+        return [self.table.metric_key(name) for name in (*self.titles.values(), *self.aggregates())]
 
-    def integration_keys(self, plan: Plan) -> IntegrationKeys:
+    def integration_keys(self, plan: TrainingPlan) -> IntegrationKeys:
         """Columns of batch and label, of the set-up where none are given.
 
         Raises
@@ -220,7 +220,7 @@ class ScibCallback(IntegrationEvaluation):
             "labels": self.setup_key(plan, self.label_key, "labels_key"),
         }
         for name in self.chosen:
-            for part in sorted(NEEDS[name]):
+            for part in sorted(REQUIRED_COLUMNS[name]):
                 if keys[part] is None:
                     own = "batch_key" if part == "batch" else "label_key"
                     raise InvalidOptionError(
@@ -230,13 +230,13 @@ class ScibCallback(IntegrationEvaluation):
                     )
         return replace(super().integration_keys(plan), batch=keys["batch"], labels=keys["labels"])
 
-    def setup_key(self, plan: Plan, given: str | None, word: str) -> str | None:
+    def setup_key(self, plan: TrainingPlan, given: str | None, word: str) -> str | None:
         """Column that is given, or that of the set-up; None without either."""
         if given is not None or plan.files is None:
             return given
         return plan.files.setup_key(word)
 
-    def compute(self, plan: Plan) -> dict[str, float]:
+    def compute(self, plan: TrainingPlan) -> dict[str, float]:
         """Scores of the weights as they are, and their means; NaN where one is not known."""
         panel = super().compute(plan)
         scores = {self.titles[name]: panel[source] for name, source in self.sources.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 Scores = dict[str, float]
 
@@ -35,7 +35,7 @@ class ScoreTable:
         self.rows: list[dict[str, Any]] = []
         self.last_epoch: int | None = None
 
-    def logged(self, name: str) -> str:
+    def metric_key(self, name: str) -> str:
         """Name under which a score is logged."""
         return f"{self.prefix}/{name}" if self.prefix else name
 
@@ -44,29 +44,29 @@ class ScoreTable:
         n_done = trainer.current_epoch + 1
         return n_done % self.every_n_epochs == 0 or n_done == trainer.max_epochs
 
-    def at_start(self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> bool:
+    def at_start(self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> bool:
         """Compute the scores before the first epoch; a run that goes on has them already."""
         if self.baseline:
             return False
-        self.baseline = once(trainer, plan, compute)
+        self.baseline = on_rank_zero(trainer, plan, compute)
         # Evaluations that share a prefix share the note.
-        note = plan.history.notes.setdefault(self.logged("baseline"), {})
+        note = plan.history.notes.setdefault(self.metric_key("baseline"), {})
         note.update(self.baseline)
         return True
 
     def at_epoch_end(
-        self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]
+        self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
     ) -> None:
         """Compute and log the scores of this epoch, if it has any."""
         self.last_epoch = plan.epoch
         if not self.is_due(trainer):
             return
-        scores = once(trainer, plan, compute)
+        scores = on_rank_zero(trainer, plan, compute)
         self.rows.append({"epoch": plan.epoch, **scores})
         several = trainer.world_size > 1
         for name, value in scores.items():
             plan.log(
-                self.logged(name),
+                self.metric_key(name),
                 value,
                 on_step=False,
                 on_epoch=True,
@@ -74,14 +74,14 @@ class ScoreTable:
                 sync_dist=several,
             )
 
-    def at_end(self, trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> None:
+    def at_end(self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> None:
         """Add the scores of an epoch that nobody knew to be the last, to the history too."""
         scored = self.rows[-1]["epoch"] if self.rows else None
         if self.last_epoch is None or scored == self.last_epoch:
             return
-        scores = once(trainer, plan, compute)
+        scores = on_rank_zero(trainer, plan, compute)
         self.rows.append({"epoch": self.last_epoch, **scores})
-        plan.history.add(self.last_epoch, {self.logged(k): v for k, v in scores.items()})
+        plan.history.add(self.last_epoch, {self.metric_key(k): v for k, v in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Scores so far, as plain numbers."""
@@ -98,7 +98,7 @@ class ScoreTable:
         self.last_epoch = state["last_epoch"]
 
 
-def once(trainer: pl.Trainer, plan: Plan, compute: Callable[[Plan], Scores]) -> Scores:
+def on_rank_zero(trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> Scores:
     """Scores computed by the first process, and handed to the others: all see the same."""
     scores: Scores = compute(plan) if trainer.is_global_zero else {}
     return dict(trainer.strategy.broadcast(scores))

@@ -14,9 +14,9 @@ from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.messages import logger, warn
 from cellvae.options import Options, check_arguments, option
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.freeze import Choice, Held, check_rest, network_of
-from cellvae.train.callbacks.rates import Rates, change_rate
-from cellvae.train.plan import Plan
+from cellvae.train.callbacks.freeze import Choice, FrozenParts, check_trainable_left, network_of
+from cellvae.train.callbacks.rates import ParamGroupSettings, set_learning_rate
+from cellvae.train.plan import TrainingPlan
 from cellvae.train.warmup import KLWarmup
 
 
@@ -100,10 +100,10 @@ class Stages(pl.Callback):
         """Forget an earlier run."""
         self.number: int | None = None
         self.warmup: KLWarmup | None = None
-        self.rates: list[Rates] = []
-        self.held: list[Held | None] = []
+        self.rates: list[ParamGroupSettings] = []
+        self.held: list[FrozenParts | None] = []
 
-    def number_at(self, epoch: int) -> int:
+    def stage_index(self, epoch: int) -> int:
         """Number of the stage in an epoch of the run, both counted from 0."""
         return max(i for i, first in enumerate(self.first_epochs) if first <= epoch)
 
@@ -119,11 +119,11 @@ class Stages(pl.Callback):
         self.clear()
         network = network_of(pl_module)
         choices: list[Choice | None] = [stage.freeze for stage in self.stages]
-        self.held = [None if choice is None else Held(network, choice) for choice in choices]
+        self.held = [None if choice is None else FrozenParts(network, choice) for choice in choices]
         for held in self.held:
             if held is not None:
-                check_rest(network, held.parameters, "Stages")
-        if isinstance(pl_module, Plan):
+                check_trainable_left(network, held.parameters, "Stages")
+        if isinstance(pl_module, TrainingPlan):
             self.warmup = pl_module.warmup
         elif any(stage.kl_weight is not None for stage in self.stages):
             raise TrainingError(
@@ -140,63 +140,63 @@ class Stages(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a stage where its time has come; what a run that goes on has done stays done."""
-        number = self.number_at(trainer.current_epoch)
+        number = self.stage_index(trainer.current_epoch)
         stage = self.stages[number]
         if not self.rates:
-            self.rates = [Rates.of(optimizer) for optimizer in trainer.optimizers]
+            self.rates = [ParamGroupSettings.from_optimizer(optimizer) for optimizer in trainer.optimizers]
         if number != self.number:
-            self.change_rates(trainer, stage)
+            self.set_learning_rates(trainer, stage)
             if self.verbose and trainer.is_global_zero:
-                logger.info("Epoch %d: %s.", trainer.current_epoch, described(number, stage))
+                logger.info("Epoch %d: %s.", trainer.current_epoch, describe_stage(number, stage))
         self.number = number
-        self.hold_parts(number)
-        if isinstance(pl_module, Plan) and self.warmup is not None:
+        self.freeze_stage(number)
+        if isinstance(pl_module, TrainingPlan) and self.warmup is not None:
             weight = stage.kl_weight
-            pl_module.warmup = self.warmup if weight is None else constant(weight)
+            pl_module.warmup = self.warmup if weight is None else constant_warmup(weight)
 
-    def change_rates(self, trainer: pl.Trainer, stage: Stage) -> None:
+    def set_learning_rates(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Give all optimizers the learning rate of a stage."""
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 if stage.lr is not None:
-                    change_rate(group, stage.lr)
+                    set_learning_rate(group, stage.lr)
                 elif stage.lr_factor is not None:
-                    change_rate(group, float(group["lr"]) * stage.lr_factor)
+                    set_learning_rate(group, float(group["lr"]) * stage.lr_factor)
 
-    def hold_parts(self, number: int | None) -> None:
+    def freeze_stage(self, number: int | None) -> None:
         """Hold the parts of one stage and let those of all others go."""
         for i, held in enumerate(self.held):
             if held is not None and i != number:
-                held.release()
+                held.unfreeze()
         if number is not None and (held := self.held[number]) is not None:
-            held.hold()
+            held.freeze()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Keep frozen layers in eval mode whatever happened since the last step."""
         if self.number is not None and (held := self.held[self.number]) is not None:
-            held.quiet()
+            held.set_eval_mode()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put everything back."""
-        self.put_back(trainer, pl_module)
+        self.restore(trainer, pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Put everything back."""
-        self.put_back(trainer, pl_module)
+        self.restore(trainer, pl_module)
 
-    def put_back(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give flags, learning rates and the growth of the KL weight back what they were."""
         if self.number is None:
             return
-        self.hold_parts(None)
+        self.freeze_stage(None)
         if any(stage.lr is not None or stage.lr_factor is not None for stage in self.stages):
             for optimizer, rates in zip(trainer.optimizers, self.rates, strict=False):
-                rates.put_back(optimizer)
-        if isinstance(pl_module, Plan) and self.warmup is not None:
+                rates.restore(optimizer)
+        if isinstance(pl_module, TrainingPlan) and self.warmup is not None:
             pl_module.warmup = self.warmup
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class Stages(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in a stage."""
         self.number = state_dict["number"]
-        self.rates = [Rates(values) for values in state_dict["rates"]]
+        self.rates = [ParamGroupSettings(values) for values in state_dict["rates"]]
         warmup = state_dict["warmup"]
         self.warmup = None if warmup is None else KLWarmup(**warmup)
 
@@ -241,12 +241,12 @@ def check_stages(stages: Sequence[Stage]) -> None:
             )
 
 
-def constant(weight: float) -> KLWarmup:
+def constant_warmup(weight: float) -> KLWarmup:
     """KL weight that is the same in all epochs."""
     return KLWarmup(n_epochs=None, n_steps=None, minimum=weight, maximum=weight)
 
 
-def described(number: int, stage: Stage) -> str:
+def describe_stage(number: int, stage: Stage) -> str:
     """Words for what a stage changes."""
     parts = []
     if stage.lr is not None:

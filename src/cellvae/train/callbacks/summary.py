@@ -9,7 +9,7 @@ from torch import nn
 
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.plan import Plan
+from cellvae.train.plan import TrainingPlan
 
 
 class Summary(pl.Callback):
@@ -35,15 +35,15 @@ class Summary(pl.Callback):
         from rich.console import Console
 
         console = Console(file=self.file, highlight=False)
-        console.print(table_of(pl_module))
+        console.print(summary_table(pl_module))
 
 
-def table_of(pl_module: pl.LightningModule) -> object:
+def summary_table(pl_module: pl.LightningModule) -> object:
     """Table of the parts of a network, under a line about its cells."""
     from rich.table import Table
 
-    module = pl_module.module if isinstance(pl_module, Plan) else pl_module
-    table = Table("part", "kind", "parameters", "trained", title=title_of(pl_module))
+    module = pl_module.module if isinstance(pl_module, TrainingPlan) else pl_module
+    table = Table("part", "kind", "parameters", "trained", title=summary_title(pl_module))
     for column in table.columns[2:]:
         column.justify = "right"
     inside = [name for name, _ in module.named_children()]
@@ -52,23 +52,23 @@ def table_of(pl_module: pl.LightningModule) -> object:
         n = parameter.numel()
         table.add_row(name, "parameter", f"{n:,}", f"{n if parameter.requires_grad else 0:,}")
     for name, part in module.named_children():
-        n, trained = counts_of(part)
+        n, trained = count_parameters(part)
         table.add_row(name, type(part).__name__, f"{n:,}", f"{trained:,}")
-    n, trained = counts_of(module)
+    n, trained = count_parameters(module)
     table.add_section()
     table.add_row("all", type(module).__name__, f"{n:,}", f"{trained:,}")
     return table
 
 
-def counts_of(module: nn.Module) -> tuple[int, int]:
+def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Numbers of all parameters of a module and of those that are trained."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
 
 
-def title_of(pl_module: pl.LightningModule) -> str:
+def summary_title(pl_module: pl.LightningModule) -> str:
     """What a plan knows about its cells."""
-    if not isinstance(pl_module, Plan) or pl_module.split is None or pl_module.rows is None:
+    if not isinstance(pl_module, TrainingPlan) or pl_module.split is None or pl_module.rows is None:
         return type(pl_module).__name__
     split = pl_module.split
     parts = [f"{len(pl_module.rows):,} cells", f"{len(split.train):,} for training"]

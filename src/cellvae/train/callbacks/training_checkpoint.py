@@ -15,8 +15,8 @@ from cellvae.folders import check_output_folder
 from cellvae.messages import logger
 from cellvae.options import check_arguments
 from cellvae.train.callbacks.contract import Group
-from cellvae.train.plan import Plan
-from cellvae.train.state import capture
+from cellvae.train.plan import TrainingPlan
+from cellvae.train.state import capture_state
 
 SUFFIX = ".state"
 
@@ -91,7 +91,7 @@ class TrainingCheckpoint(pl.Callback):
         """Forget an earlier run."""
         self.clear()
         self.folder = self.dirpath or self.folder or Path(trainer.default_root_dir) / "state"
-        if not isinstance(pl_module, Plan) or pl_module.files is None or pl_module.split is None:
+        if not isinstance(pl_module, TrainingPlan) or pl_module.files is None or pl_module.split is None:
             raise TrainingError(
                 "TrainingCheckpoint keeps runs of model.train(); got another module. Use "
                 "lightning.pytorch.callbacks.ModelCheckpoint for it."
@@ -126,11 +126,11 @@ class TrainingCheckpoint(pl.Callback):
 
     def save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, n_epochs: int) -> None:
         """Write the state and delete those that are too many, and those of runs before."""
-        assert isinstance(pl_module, Plan)
+        assert isinstance(pl_module, TrainingPlan)
         assert pl_module.files is not None and self.folder is not None
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        state = capture(trainer, pl_module)
+        state = capture_state(trainer, pl_module)
         path = self.folder / f"epoch={n_epochs:06d}{SUFFIX}"
         pl_module.files.write_state(path, state.to_values())
         if self.last_saved is None:
@@ -157,7 +157,7 @@ class TrainingCheckpoint(pl.Callback):
         if path is not None and self.last_saved is not None:
             logger.info("The run can go on from its last whole epoch: train(resume='%s').", path)
 
-    def on_stop(self, trainer: pl.Trainer, plan: Plan, reason: str) -> None:
+    def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
         """Delete the states of a run that came to its end."""
         done = plan.status in ("completed", "stopped_early")
         if done and self.delete_on_success and self.folder is not None and trainer.is_global_zero:
