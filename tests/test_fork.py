@@ -17,7 +17,7 @@ from cellvae import fork as fork_module
 from cellvae import settings
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
-from cellvae.fork import fork, openmp_libraries, pause, pause_openmp
+from cellvae.fork import fork, openmp_libraries, pause_library, pause_openmp
 from cellvae.model import SCVI
 
 pytestmark = [
@@ -147,18 +147,18 @@ def test_threads_that_cannot_be_ended_leave_a_child_with_one(
     assert n_threads == 1
     assert "forked" in message and "'spawn'" in message
     np.testing.assert_allclose(latent, wanted, rtol=1e-5, atol=1e-6)
-    assert torch.get_num_threads() == 2 and not fork.only_one_thread
+    assert torch.get_num_threads() == 2 and not fork.single_thread_in_child
 
 
 def test_the_library_of_torch_is_found_and_its_threads_end(model: SCVI) -> None:
-    n_before = n_threads_of_process()
+    n_epochs_before = n_threads_of_process()
     parallel_in_torch()
     assert any("torch" in path for path in openmp_libraries())
     assert pause_openmp()
-    assert n_threads_of_process() <= max(1, n_before - 1)
+    assert n_threads_of_process() <= max(1, n_epochs_before - 1)
     parallel_in_torch()
 
 
 def test_a_library_that_cannot_pause_says_so(tmp_path: Path) -> None:
-    assert not pause(str(tmp_path / "libgomp.so.1"))
-    assert not pause("libc.so.6")
+    assert not pause_library(str(tmp_path / "libgomp.so.1"))
+    assert not pause_library("libc.so.6")

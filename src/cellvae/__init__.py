@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.fork import handle_forks
+from cellvae.fork import register_fork_handlers
 from cellvae.messages import show_messages
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 
 # Not loaded at first use: the module of this name would then stand here in place of the object.
 from cellvae.settings import settings
@@ -66,7 +66,7 @@ INSTEAD = {
 """Parts of scvi-tools that are not here, and what to use in their place."""
 
 show_messages()
-handle_forks()
+register_fork_handlers()
 
 
 def __getattr__(name: str) -> Any:
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
         return import_module("cellvae.model.registry").REGISTRY_KEYS
     if name in __all__:
         return import_module(f"cellvae.{name}")
-    raise missing_name("cellvae", name, INSTEAD, __all__)
+    raise missing_name_error("cellvae", name, INSTEAD, __all__)
 
 
 def __dir__() -> list[str]:

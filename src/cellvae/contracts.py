@@ -115,7 +115,7 @@ class Module(nn.Module, ABC, Generic[B]):
         return None
 
     def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
-        """Metrics named in `extra_names`, of what losses carried, added up over an epoch."""
+        """Metrics named in `extra_metric_names`, of what losses carried, added up over an epoch."""
         return {}
 
     def freeze(self, frozen_weights: FrozenWeights) -> None:

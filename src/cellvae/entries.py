@@ -12,7 +12,7 @@ from torch import Tensor
 class CSRBatch(NamedTuple):
     """Sparse counts, or what was made of them one by one, [cells, genes].
 
-    The genes of a cell are in order, each at most once. For modules that say `reads_entries`.
+    The genes of a cell are in order, each at most once. For modules that say `accepts_sparse`.
     """
 
     values: Float[Tensor, " entries"]

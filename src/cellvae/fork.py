@@ -12,12 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-HARD = 2
+PAUSE_HARD = 2
 """Value of `omp_pause_hard`: give back everything, threads too (OpenMP 5.0, section 3.2.45)."""
-LIBRARIES = ("libgomp", "libiomp5", "libomp")
+OPENMP_LIBRARY_NAMES = ("libgomp", "libiomp5", "libomp")
 
 
-class Fork:
+class ForkHandler:
     """How OpenMP's threads are treated when this process is forked.
 
     Idle threads of the forking thread end before the fork; parent and child start new ones when
@@ -26,9 +26,9 @@ class Fork:
 
     def __init__(self) -> None:
         self.paused = True
-        self.only_one_thread = False
+        self.single_thread_in_child = False
 
-    def before(self) -> None:
+    def before_fork(self) -> None:
         """End the idle threads, in the parent."""
         self.paused = "torch" not in sys.modules or pause_openmp()
 
@@ -37,29 +37,29 @@ class Fork:
         if not self.paused:
             import torch
 
-            self.only_one_thread = True
+            self.single_thread_in_child = True
             torch.set_num_threads(1)
 
 
-fork = Fork()
+fork = ForkHandler()
 """Forks of this process."""
 
 
 def pause_openmp() -> bool:
     """End the idle threads of all OpenMP libraries that are loaded; whether that was possible."""
     libraries = openmp_libraries()
-    results = [pause(path) for path in libraries]
+    results = [pause_library(path) for path in libraries]
     return bool(results) and all(results)
 
 
-def pause(path: str) -> bool:
+def pause_library(path: str) -> bool:
     """End the idle threads of one OpenMP library; whether that was possible."""
     try:
         function = ctypes.CDLL(path).omp_pause_resource_all
     except (OSError, AttributeError):  # a library of before 2018 (GCC 8) does not have it
         return False
     function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_int
-    return int(function(HARD)) == 0
+    return int(function(PAUSE_HARD)) == 0
 
 
 def openmp_libraries() -> list[str]:
@@ -69,10 +69,10 @@ def openmp_libraries() -> list[str]:
     except OSError:
         return []
     paths = {line.split(maxsplit=5)[-1] for line in lines if "/" in line}
-    return sorted(path for path in paths if Path(path).name.startswith(LIBRARIES))
+    return sorted(path for path in paths if Path(path).name.startswith(OPENMP_LIBRARY_NAMES))
 
 
-def handle_forks() -> None:
+def register_fork_handlers() -> None:
     """Have forks of this process handled, where the system has them."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=fork.before, after_in_child=fork.after_in_child)
+        os.register_at_fork(before=fork.before_fork, after_in_child=fork.after_in_child)

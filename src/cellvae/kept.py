@@ -93,4 +93,4 @@ class FrozenWeights:
         )
         if not (parameters.keys() >= {*whole} and layers.keys() >= {*still} and all(inside)):
             raise refusal
-        return cls(whole=whole, parts=parts, still=still)
+        return cls(parameters=whole, slices=parts, eval_modules=still)

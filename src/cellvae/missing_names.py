@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from cellvae.errors import did_you_mean
 
 
-def missing_name(
+def missing_name_error(
     module: str, name: str, instead: Mapping[str, str], public: Collection[str]
 ) -> AttributeError:
     """Error for a module's `__getattr__` to raise.

@@ -33,7 +33,7 @@ TYPE_NAMES: Mapping[object, str] = types.MappingProxyType(
     }
 )
 """What a type is called in a message."""
-PLURALS: Mapping[object, str] = types.MappingProxyType(
+TYPE_NAMES_PLURAL: Mapping[object, str] = types.MappingProxyType(
     {int: "whole numbers", float: "numbers", str: "texts"}
 )
 """What several values of a type are called in a message."""
@@ -304,7 +304,7 @@ def describe_annotation(hint: Any) -> str:
         if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
         elif kind in (list, tuple, Sequence) and len(set(inner)) == 1:
-            words.append(f"{TYPE_NAMES[kind]} of {PLURALS.get(inner[0]) or describe_annotation(inner[0])}")
+            words.append(f"{TYPE_NAMES[kind]} of {TYPE_NAMES_PLURAL.get(inner[0]) or describe_annotation(inner[0])}")
         else:
             words.append(TYPE_NAMES.get(kind) or str(getattr(kind, "__name__", kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

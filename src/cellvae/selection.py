@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellvae.errors import InvalidOptionError
 
 
-def flat_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
+def flatten_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
     """Selection of cells as an array of one dimension: positions, a mask or names.
 
     The tuple of one array that `numpy.where(mask)` returns, arrays [1, n] and [n, 1], tables of one
@@ -42,7 +42,7 @@ def flat_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
     if values.ndim == 0 and values.dtype == object:
         raise InvalidOptionError(
             f"Expected {what} as positions, a mask or names; got a {type(selection).__name__}. "
-            f"{advice_for(selection)}"
+            f"{selection_advice(selection)}"
         )
     if values.size and max(values.shape, default=1) != values.size:
         raise InvalidOptionError(
@@ -85,7 +85,7 @@ def check_not_mixed(selection: list[Any] | tuple[Any, ...], what: str) -> None:
         )
 
 
-def advice_for(selection: Any) -> str:
+def selection_advice(selection: Any) -> str:
     """What to give in place of an object that is no sequence."""
     if hasattr(selection, "obs_names"):
         return "Give the names of its cells: .obs_names."

@@ -131,7 +131,7 @@ class Settings:
         import torch
 
         n_threads = check_value("num_threads", number, int, {"at_least": 1})
-        if n_threads > 1 and fork.only_one_thread:
+        if n_threads > 1 and fork.single_thread_in_child:
             raise InvalidOptionError(
                 "Expected num_threads to be 1 in a process that was forked from one whose OpenMP "
                 f"library cannot end its threads; got {n_threads}. Start processes with "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 
 __all__: list[str] = []
 
@@ -29,7 +29,7 @@ INSTEAD = {
 
 
 def __getattr__(name: str) -> Any:
-    raise missing_name("cellvae.utils", name, INSTEAD, __all__)
+    raise missing_name_error("cellvae.utils", name, INSTEAD, __all__)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from cellvae.cli import demo
 from cellvae.cli.job import Job
-from cellvae.cli.results import RESULTS
+from cellvae.cli.results import RESULT_FILES
 from cellvae.errors import UnknownOptionError
 from cellvae.model.scvi import SCVIConfig
 from cellvae.options import from_kwargs
@@ -42,13 +42,13 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_of_results_is_written_to_again_and_nothing_is_deleted(
     program: Callable[..., Any], jobs: list[tuple[Job, Path]], tmp_path: Path
 ) -> None:
-    for name in RESULTS:
+    for name in RESULT_FILES:
         (tmp_path / name).mkdir()
     ended = program("demo", "--out", tmp_path)
     assert ended.code == 0, ended.err
     assert "700 cells x 765 genes" in ended.out
     assert [out for _, out in jobs] == [tmp_path]
-    assert {path.name for path in tmp_path.iterdir()} == set(RESULTS)
+    assert {path.name for path in tmp_path.iterdir()} == set(RESULT_FILES)
 
 
 @pytest.mark.usefixtures("no_data")

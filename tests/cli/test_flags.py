@@ -12,7 +12,7 @@ import pytest
 
 from cellvae.cli import train as command
 from cellvae.cli.docstrings import parameter_help
-from cellvae.cli.flags import Flag, flags_of, sort_words, value_from_text
+from cellvae.cli.flags import Flag, flags_of, group_by_call, value_from_text
 from cellvae.cli.job import Job, check_options
 from cellvae.model import MODELS
 from cellvae.model.scvi import SCVIConfig
@@ -141,7 +141,7 @@ def test_help_lists_every_flag(model: str, program: Callable[..., Any]) -> None:
     for flag in flags_of(MODELS[model]):
         assert flag.spelling in ended.out
         assert not flag.is_switch or f"--no-{flag.spelling[2:]}" in ended.out
-    for name in command.own_flags():
+    for name in command.program_flags():
         assert f"--{name}" in ended.out
     panels = ("Data", "Network", "Training", "Optimizer", "Early stopping", "Output")
     places = [ended.out.index(f"─ {panel} ─") for panel in panels]
@@ -179,7 +179,7 @@ def test_texts_become_what_the_annotation_names(text: str, hint: Any, value: obj
 
 def test_what_was_not_typed_is_not_given() -> None:
     flags = flags_of(MODELS["SCVI"])
-    words = sort_words(flags, dict.fromkeys((flag.name for flag in flags), None))
+    words = group_by_call(flags, dict.fromkeys((flag.name for flag in flags), None))
     assert words == {"setup": {}, "config": {}, "train": {}}
     assert parse_train_kwargs(words["train"]).options.early_stopping is None
 

@@ -17,8 +17,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from cellvae import load
-from cellvae.cli.job import Job, check_out, run_job
-from cellvae.cli.record import JobRecord, describe_data, replace_file
+from cellvae.cli.job import Job, check_output_folder, run_job
+from cellvae.cli.record import JobRecord, describe_data, replace_file_atomically
 from cellvae.cli.results import latent_key
 from cellvae.data import synthetic_iid
 from cellvae.errors import FileFormatError, InvalidOptionError, TrainingError
@@ -222,11 +222,11 @@ def test_a_job_with_other_options_is_refused_before_the_cells_are_read(
     run_job(anndata.read_h5ad(counts), job, tmp_path)
     before = results(tmp_path)
     with pytest.raises(InvalidOptionError, match=match):
-        check_out(tmp_path, dataclasses.replace(job, **words), overwrite=False)
+        check_output_folder(tmp_path, dataclasses.replace(job, **words), overwrite=False)
     assert results(tmp_path) == before
     hidden = dataclasses.replace(job, train={**job.train, "enable_progress_bar": True})
-    assert check_out(tmp_path, hidden, overwrite=False) is not None
-    assert check_out(tmp_path, dataclasses.replace(job, **words), overwrite=True) is None
+    assert check_output_folder(tmp_path, hidden, overwrite=False) is not None
+    assert check_output_folder(tmp_path, dataclasses.replace(job, **words), overwrite=True) is None
 
 
 def changed_count(adata: AnnData) -> AnnData:
@@ -290,8 +290,8 @@ def test_the_same_counts_stored_otherwise_are_the_same_data(counts: Path) -> Non
 def test_a_record_that_cannot_be_read_is_told(counts: Path, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"format": 99}')
     with pytest.raises(FileFormatError, match="its format is 99"):
-        check_out(tmp_path, QUICK, overwrite=False)
-    assert check_out(tmp_path, QUICK, overwrite=True) is None
+        check_output_folder(tmp_path, QUICK, overwrite=False)
+    assert check_output_folder(tmp_path, QUICK, overwrite=True) is None
 
 
 def test_a_run_ended_by_hand_is_kept_and_continued_by_the_same_command(
@@ -351,9 +351,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        replace_file(path, cut)
+        replace_file_atomically(path, cut)
     assert path.read_text() == "older"
-    replace_file(path, lambda staged: staged.write_text("newer"))
+    replace_file_atomically(path, lambda staged: staged.write_text("newer"))
     assert path.read_text() == "newer"
     assert [p.name for p in tmp_path.iterdir()] == ["latent.h5ad"]
 
@@ -374,4 +374,4 @@ def test_a_run_that_leaves_no_model_is_a_failure(
         run_job(anndata.read_h5ad(counts), Job(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
     # Nothing was lost, so another job may take the folder.
-    assert check_out(tmp_path, Job(seed=3), overwrite=False) is None
+    assert check_output_folder(tmp_path, Job(seed=3), overwrite=False) is None

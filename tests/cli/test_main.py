@@ -43,7 +43,7 @@ def test_the_version_is_that_of_the_package(program: Callable[..., Any]) -> None
 def test_errors_that_a_user_caused_are_one_line(
     error: Exception, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended, main.one_line_errors():
+    with pytest.raises(SystemExit) as ended, main.print_errors_in_one_line():
         raise error
     assert ended.value.code == code
     (shown,) = capsys.readouterr().err.splitlines()
@@ -51,5 +51,5 @@ def test_errors_that_a_user_caused_are_one_line(
 
 
 def test_errors_of_the_program_itself_keep_their_traceback() -> None:
-    with pytest.raises(ZeroDivisionError), main.one_line_errors():
+    with pytest.raises(ZeroDivisionError), main.print_errors_in_one_line():
         raise ZeroDivisionError

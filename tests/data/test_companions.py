@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """Numbers of cells, and how many are companions."""
 
     number: Tensor
-    n_companions: int = 0
+    n_labelled: int = 0
 
 
 def companions(batch_size: int = 16, **words: object) -> LabelledSampler:
@@ -84,7 +84,7 @@ def test_blocks_of_any_size_have_the_same_companions(steps_per_block: int, prefe
         for block in blocks:
             for cells in block.steps:
                 batch = block.rows.take(cells)
-                assert batch.n_companions == 16
+                assert batch.n_labelled == 16
                 steps.append(batch.number.flatten().tolist())
         return steps
 
@@ -100,7 +100,7 @@ def test_without_shuffling_each_goes_along_once() -> None:
         rows, np.arange(75), 16, seed=0, shuffle=False, labelled_cells=companions(), smallest=1
     )
     batches = [block.rows.take(block.steps[0]) for block in blocks]
-    further = [n for b in batches for n in b.number.flatten().tolist()[-b.n_companions :]]
+    further = [n for b in batches for n in b.number.flatten().tolist()[-b.n_labelled :]]
     assert further == CELLS.tolist()
     assert len(batches) == 5
 

@@ -76,7 +76,7 @@ def test_files_that_cannot_be_made_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.h5ad").touch()
-    monkeypatch.setattr(matrix_file, "writes_zarr", lambda: False)
+    monkeypatch.setattr(matrix_file, "has_zarr", lambda: False)
     for name, message in (
         ("x.loom", "ends in .h5ad or .zarr; got "),
         ("x.h5ad", "is not there yet"),

@@ -111,13 +111,13 @@ class LinearModel:
         self.values = values
         self.module = LinearGaussian(**wrong)
 
-    def trained_rows(self, adata: Any) -> LinearModel:
+    def rows_for(self, adata: Any) -> LinearModel:
         return self
 
-    def counted_rows(self, adata: Any) -> LinearModel:
+    def rows_with_counts(self, adata: Any) -> LinearModel:
         return self
 
-    def cells_of(self, adata: Any, indices: Any) -> torch.Tensor:
+    def cell_indices(self, adata: Any, indices: Any) -> torch.Tensor:
         return torch.arange(len(self.values)) if indices is None else torch.as_tensor(indices)
 
     def take(self, cells: torch.Tensor) -> Measured:

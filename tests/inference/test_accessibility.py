@@ -58,7 +58,7 @@ def peaks() -> Any:
 
 def by_hand(model: Any, factors: bool) -> np.ndarray:
     """What the network says of all cells at the mean of the latent."""
-    batch = model.own_rows().take(torch.arange(N_CELLS))
+    batch = model.rows_of_model().take(torch.arange(N_CELLS))
     with torch.no_grad():
         latent = model.module.encode(batch)
         decoded = model.module.decode(latent._replace(sample=latent.posterior.loc), batch)

@@ -17,7 +17,7 @@ from cellvae.settings import settings
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Someone who watches, and bars that come at once."""
-    monkeypatch.setattr(progress, "is_watched", lambda: True)
+    monkeypatch.setattr(progress, "is_interactive", lambda: True)
     monkeypatch.setattr(progress, "SECONDS_BEFORE", 0.0)
     shown = settings.progress_bar
     yield

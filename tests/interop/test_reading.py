@@ -343,6 +343,6 @@ def test_weights_of_other_shapes_are_refused(
         return found
 
     shutil.copytree(DATA / "scvi", tmp_path / "model")
-    monkeypatch.setattr(foreign, "read_foreign", changed)
+    monkeypatch.setattr(foreign, "read_scvi_model", changed)
     with pytest.raises(FileFormatError, match="'px_r' is"):
         SCVI.load(tmp_path / "model")

@@ -238,7 +238,7 @@ def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
         wanted.append(words["wanted"])
         return usual(*given, **words)
 
-    monkeypatch.setattr(likelihood, "results_of", watched)
+    monkeypatch.setattr(likelihood, "compute_log_prob", watched)
     given = inputs("nb") | {
         "logits": LazyLinear(
             torch.randn(N_CELLS, 7),

@@ -341,8 +341,8 @@ def test_events_reach_every_callback_that_has_a_method_for_them(
 
     class Speaks(pl.Callback):
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-            pl_module.emit("on_my_event", value=trainer.current_epoch)
-            pl_module.emit("on_nobodys_event")
+            pl_module.call_callbacks("on_my_event", value=trainer.current_epoch)
+            pl_module.call_callbacks("on_nobodys_event")
 
     press = At(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     make(adata).train(9, callbacks=[Listens(), Speaks(), press], check_val_every_n_epoch=1, **WORDS)

@@ -96,7 +96,7 @@ def test_missing_labels_are_unknown_ones(labelled: AnnData) -> None:
     labelled.obs["holes"] = labelled.obs["seen"].where(labelled.obs["seen"] != "Unknown")
     holes = made(labelled, key="holes")
     assert holes.labels == whole.labels
-    np.testing.assert_array_equal(holes.labels_to_learn(), whole.labels_to_learn())
+    np.testing.assert_array_equal(holes.training_labels(), whole.training_labels())
 
 
 def test_numbers_can_be_labels(labelled: AnnData) -> None:

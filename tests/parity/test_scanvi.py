@@ -69,14 +69,14 @@ def test_latent_losses_labels_and_gradients_are_those_of_scvi_tools(
     )
     whole = CountBatch(
         **{f: torch.cat([p, p[:N_LABELLED]]) for f, p in zip(FIELDS, parts, strict=True)},
-        n_companions=N_LABELLED,
+        n_labelled=N_LABELLED,
     )
     cells = CountBatch(**dict(zip(FIELDS, parts, strict=True)))
     with monkeypatch.context() as patched:
         patched.setitem(settings.values, "kernels", "torch")
         loss = module.loss(whole, torch.tensor(0.7))
     loss.loss.backward()
-    sums = module.measures(loss.extra_metrics)
+    sums = module.metrics_from_sums(loss.extra_metrics)
     scores = module.classify(cells)
     for ours, key in (
         (module.encode(cells).posterior.loc, "mean"),

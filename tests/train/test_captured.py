@@ -45,18 +45,18 @@ class Tape:
     made: list[Tape] = []
 
     def __init__(self, device: torch.device) -> None:
-        self.n_warm = self.n_recorded = self.n_played = 0
+        self.n_warmed_up = self.n_recorded = self.n_replayed = 0
         Tape.made.append(self)
 
-    def warm(self, step: Callable[[], None]) -> None:
-        self.n_warm += 1
+    def warm_up(self, step: Callable[[], None]) -> None:
+        self.n_warmed_up += 1
         step()
 
-    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         self.n_recorded += 1
 
         def play() -> None:
-            self.n_played += 1
+            self.n_replayed += 1
             step()
 
         return play
@@ -65,7 +65,7 @@ class Tape:
 class Torn(Tape):
     """Recorder whose recordings fail."""
 
-    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
@@ -74,7 +74,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     """Steps are recorded on this processor too."""
     Tape.made = []
     monkeypatch.setattr(captured, "obstacle", lambda *_: "")
-    monkeypatch.setattr(fit, "GraphRecorder", Tape)
+    monkeypatch.setattr(fit, "CUDAGraphCapturer", Tape)
     return Tape.made
 
 
@@ -126,8 +126,8 @@ def test_a_run_of_recorded_steps_is_the_same_run(
     assert same(model, plain)
     (tape,) = tapes
     # 180 cells are 11 full batches and one of 4 cells, which is never played.
-    assert (tape.n_warm, tape.n_recorded) == (3, 1)
-    assert tape.n_played == 4 * 11 - 3
+    assert (tape.n_warmed_up, tape.n_recorded) == (3, 1)
+    assert tape.n_replayed == 4 * 11 - 3
     assert model.training_report.capture_reason == "41 steps played from a recording"
 
 
@@ -159,13 +159,13 @@ def test_another_learning_rate_is_recorded_anew(
 
     made().train(**QUICK, accelerator="cpu", callbacks=[Halves()])
     (tape,) = recorded
-    assert (tape.n_warm, tape.n_recorded) == (6, 2)
+    assert (tape.n_warmed_up, tape.n_recorded) == (6, 2)
 
 
 def test_a_step_that_cannot_be_recorded_is_made_as_usual(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "GraphRecorder", Torn)
+    monkeypatch.setattr(fit, "CUDAGraphCapturer", Torn)
     model = made()
     model.train(**QUICK, accelerator="cpu")
     reason = "RuntimeError: operation not permitted when stream is capturing"
@@ -192,7 +192,7 @@ def test_what_is_not_finite_is_found_by_recorded_steps(
         return found._replace(objective=found.loss * factor)
 
     monkeypatch.setattr(SCVIModule, "loss", spoiled)
-    monkeypatch.setattr(NaNGuard, "looks_at_once", lambda *_: False)
+    monkeypatch.setattr(NaNGuard, "checks_every_step", lambda *_: False)
     model = made()
     told = on_nan == "stop_restore"
     with pytest.warns(TrainingWarning, match="epoch 1") if told else nullcontext():
@@ -303,7 +303,7 @@ def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(TrainingPlan, "make_steps", watched)
+    monkeypatch.setattr(TrainingPlan, "run_block", watched)
     model = SCVI(adata)
     model.train(
         **QUICK | {"batch_size": 128}, accelerator="cuda", steps_per_block=5, capture_steps=True

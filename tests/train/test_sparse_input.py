@@ -73,7 +73,7 @@ def test_loss_and_gradients_are_those_of_dense_counts(made: Any, kind: Any) -> N
     for rows in (model.rows, sparse_rows):
         batch = rows.take(torch.arange(40))
         if kind is SCANVI:
-            batch = batch._replace(labels=batch.labels.clamp(max=1), n_companions=9)
+            batch = batch._replace(labels=batch.labels.clamp(max=1), n_labelled=9)
         torch.manual_seed(1)
         model.module.train().zero_grad()
         loss = model.module.loss(batch, torch.tensor(0.7))
@@ -201,7 +201,7 @@ def test_a_class_of_the_users_own_gets_dense_counts_unless_it_says_so(made: Any)
         pass
 
     class Saying(SCVIModule):
-        reads_entries = SCVIModule.accepts_sparse
+        accepts_sparse = SCVIModule.accepts_sparse
 
     model = made()
     for kind, expected in ((Own, False), (Saying, True)):

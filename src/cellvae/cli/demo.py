@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cellvae.cli.job import Job, check_out, run_job
-from cellvae.cli.results import RESULTS
+from cellvae.cli.job import Job, check_output_folder, run_job
+from cellvae.cli.results import RESULT_FILES
 from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError, quote_names
 
@@ -41,8 +41,8 @@ def demo(
     # Steps of 128 cells x 765 genes gain nothing from a second thread, and wait for it on a busy
     # machine.
     settings.num_threads = 1
-    check_out(out, JOB, overwrite=True)
-    others = sorted(path.name for path in out.glob("*") if path.name not in RESULTS)
+    check_output_folder(out, JOB, overwrite=True)
+    others = sorted(path.name for path in out.glob("*") if path.name not in RESULT_FILES)
     if others:
         raise InvalidOptionError(f"'{out}' holds other files: {quote_names(others)}. Give another --out.")
     adata = pbmc68k_reduced()

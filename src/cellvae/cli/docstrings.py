@@ -45,12 +45,12 @@ def parameter_section(doc: str) -> dict[str, str]:
             for name in names:
                 found[name].append(line.strip())
     descriptions = {
-        name: plain_text(" ".join(filter(None, lines))) for name, lines in found.items()
+        name: strip_markup(" ".join(filter(None, lines))) for name, lines in found.items()
     }
     # "As in CountKeys." refers to the description of the base.
     return {name: text for name, text in descriptions.items() if not text.startswith("As in ")}
 
 
-def plain_text(text: str) -> str:
+def strip_markup(text: str) -> str:
     """Text without backquotes, and with plain names in place of cross-references."""
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")

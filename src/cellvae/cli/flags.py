@@ -31,11 +31,11 @@ PANELS = {
     "early stopping": STOPPING,
     "progress": OUTPUT,
 }
-OWN = ("resume", "run_dir", "reset", "seed")
+PROGRAM_FLAGS = ("resume", "run_dir", "reset", "seed")
 """Words of `train` that the program sets by flags of its own, or by itself."""
 UNTYPED = ("Custom",)
 """Choices that need a function beside them."""
-MANY = (list, tuple)
+SEQUENCE_TYPES = (list, tuple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Flag:
     @property
     def spelling(self) -> str:
         """Flag as it is typed."""
-        return as_flag(self.name)
+        return flag_of_option(self.name)
 
     @property
     def is_switch(self) -> bool:
@@ -78,7 +78,7 @@ class Flag:
     @property
     def is_repeatable(self) -> bool:
         """Whether it may be given several times."""
-        return any(typing.get_origin(member) in MANY for member in union_members(self.hint))
+        return any(typing.get_origin(member) in SEQUENCE_TYPES for member in union_members(self.hint))
 
     @property
     def choices(self) -> list[str]:
@@ -116,7 +116,7 @@ class Flag:
             text += f" (default: {shown})"
         return text
 
-    def value_of(self, given: Any) -> Any:
+    def parse(self, given: Any) -> Any:
         """Value in the type that the annotation names, from a string or a list of strings.
 
         A text that fits nothing stays as it is: the options say what they expect.
@@ -127,21 +127,21 @@ class Flag:
             return value_from_text(given, self.hint)
         inner = functools.reduce(operator.or_, inner_types(self.hint))
         values = [value_from_text(text, inner) for text in given]
-        scalars = [m for m in union_members(self.hint) if typing.get_origin(m) not in (*MANY, None)]
+        scalars = [m for m in union_members(self.hint) if typing.get_origin(m) not in (*SEQUENCE_TYPES, None)]
         plain = {str, int, float} & set(union_members(self.hint))
         return values[0] if len(values) == 1 and (scalars or plain) else values
 
 
-def as_flag(word: str) -> str:
+def flag_of_option(option: str) -> str:
     """Flag of a keyword."""
-    return f"--{word.replace('_', '-')}"
+    return f"--{option.replace('_', '-')}"
 
 
 def inner_types(hint: Any) -> tuple[Any, ...]:
     """Alternatives of an annotation, where those of a list's or tuple's items stand for it."""
     found = []
     for member in union_members(hint):
-        of_items = typing.get_origin(member) in MANY
+        of_items = typing.get_origin(member) in SEQUENCE_TYPES
         found += (
             [each for each in typing.get_args(member) if each is not ...] if of_items else [member]
         )
@@ -175,7 +175,7 @@ def is_typed(hint: Any) -> bool:
     """Whether a value of an annotation can be typed on a command line."""
     for member in union_members(hint):
         origin = typing.get_origin(member)
-        if member in (bool, int, float, str) or origin in (Literal, *MANY):
+        if member in (bool, int, float, str) or origin in (Literal, *SEQUENCE_TYPES):
             return True
         if origin is Mapping and typing.get_args(member)[0] is str:
             return True
@@ -235,10 +235,10 @@ def config_flags(kind: Any) -> list[Flag]:
 
 def train_flags(kind: Any) -> list[Flag]:
     """Flags for the words of `train`, with the defaults that the model has for them."""
-    from cellvae.train.option_table import train_words
+    from cellvae.train.option_table import train_option_table
 
-    words = train_words(loss_weights_of(kind), learns_labels=uses_labels(kind))
-    defaults = train_defaults_of(kind)
+    words = train_option_table(loss_weights(kind), learns_labels=uses_labels(kind))
+    defaults = model_train_defaults(kind)
     flags = []
     for word in words:
         hint: Any = word.kind
@@ -246,7 +246,7 @@ def train_flags(kind: Any) -> list[Flag]:
         if word.options is not None:
             hint = typing.get_type_hints(word.options)[word.field]
             text = parameter_help(word.options).get(word.field, "")
-        if word.name in OWN or not is_typed(hint):
+        if word.name in PROGRAM_FLAGS or not is_typed(hint):
             continue
         flags.append(
             Flag(
@@ -261,7 +261,7 @@ def train_flags(kind: Any) -> list[Flag]:
     return sorted(flags, key=lambda flag: list(PANELS.values()).index(flag.panel))
 
 
-def loss_weights_of(kind: Any) -> Mapping[str, float]:
+def loss_weights(kind: Any) -> Mapping[str, float]:
     """Weights of parts of a model's loss, with their defaults."""
     module = typing.get_type_hints(kind.build)["return"]
     weights: Mapping[str, float] = module.loss_weights
@@ -272,19 +272,19 @@ def uses_labels(kind: Any) -> bool:
     """Whether a model learns from labels."""
     from cellvae.model.base import Model
 
-    return kind.labels_to_learn is not Model.training_labels
+    return kind.training_labels is not Model.training_labels
 
 
-def train_defaults_of(kind: Any) -> dict[str, Any]:
+def model_train_defaults(kind: Any) -> dict[str, Any]:
     """Defaults of `train` that a model has for itself, by their words."""
-    few, many = (own_train_words(kind, n_cells) for n_cells in (1, 50 * REFERENCE_N_CELLS))
+    few, many = (train_defaults_for(kind, n_cells) for n_cells in (1, 50 * REFERENCE_N_CELLS))
     epochs = few["max_epochs"]
     if many["max_epochs"] < epochs:
         epochs = f"{epochs}, fewer above {REFERENCE_N_CELLS:,} cells"
     return {**few, "max_epochs": epochs}
 
 
-def own_train_words(kind: Any, n_cells: int) -> dict[str, Any]:
+def train_defaults_for(kind: Any, n_cells: int) -> dict[str, Any]:
     """Words of `train` that a model takes by default for a number of cells, in one dictionary."""
     model = kind.__new__(kind)
     model.rows = range(n_cells)
@@ -292,7 +292,7 @@ def own_train_words(kind: Any, n_cells: int) -> dict[str, Any]:
     return {**words, **words.pop("plan_kwargs", {})}
 
 
-def sort_words(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def group_by_call(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Keywords by the call that takes them, with the values that were meant.
 
     Parameters
@@ -308,12 +308,12 @@ def sort_words(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str, d
         if given.get(flag.name) is None or given[flag.name] == []:
             continue
         target = words[flag.place] if flag.place in words else inner.setdefault(flag.place, {})
-        target[flag.name] = flag.value_of(given[flag.name])
+        target[flag.name] = flag.parse(given[flag.name])
     words["train"] |= inner
     return words
 
 
-def typed_as(flag: Flag) -> Any:
+def parser_type(flag: Flag) -> Any:
     """Type for the parser of the command line: strings, which the options convert and check."""
     if flag.is_switch:
         return bool | None

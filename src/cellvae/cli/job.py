@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.flags import as_flag, loss_weights_of, uses_labels
-from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, plain, read_record
+from cellvae.cli.flags import flag_of_option, loss_weights, uses_labels
+from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, through_json, read_record
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.errors import (
     InvalidOptionError,
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from cellvae.model import Model
 
-MINUTES_BETWEEN_STATES = 0.1
+STATE_INTERVAL_MINUTES = 0.1
 """Least minutes between two states of a run: what is lost if it is killed."""
-FINISHED = ("completed", "stopped_early", "time_limit", "not_finite")
+FINISHED_MESSAGE = ("completed", "stopped_early", "time_limit", "not_finite")
 """Ends of a run after which the model is what was asked for; others can be continued."""
 
 
@@ -65,7 +65,7 @@ class Job:
     def options(self) -> dict[str, Any]:
         """What the results depend on, as values for a file."""
         names = ("model", "seed", "setup", "config", "train")
-        options: dict[str, Any] = plain({name: getattr(self, name) for name in names})
+        options: dict[str, Any] = through_json({name: getattr(self, name) for name in names})
         return options
 
     @property
@@ -75,7 +75,7 @@ class Job:
         return list(dict.fromkeys(column for column in columns if column is not None))
 
 
-def check_out(out: Path, job: Job, *, overwrite: bool) -> JobRecord | None:
+def check_output_folder(out: Path, job: Job, *, overwrite: bool) -> JobRecord | None:
     """Check that results may be written, before the cells are read.
 
     Returns
@@ -153,7 +153,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     """
     from cellvae.settings import settings
 
-    earlier = check_out(out, job, overwrite=overwrite)
+    earlier = check_output_folder(out, job, overwrite=overwrite)
     kind = model_class(job.model)
     settings.seed = job.seed
     check_setup(kind, job.setup)
@@ -178,7 +178,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         umap=job.umap,
         seed=job.seed,
     )
-    if model.training_report.status not in FINISHED:
+    if model.training_report.status not in FINISHED_MESSAGE:
         # The same command resumes training, and writes all results again.
         record.written = {}
         record.save()
@@ -203,7 +203,7 @@ def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resum
     """
     out = record.out
     model = kind(adata, **job.config)
-    words = {**job.train, "callbacks": callbacks_of(job, out)}
+    words = {**job.train, "callbacks": job_callbacks(job, out)}
     model.parsed(words)
     out.mkdir(parents=True, exist_ok=True)
     record.save()
@@ -217,12 +217,12 @@ def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resum
         raise TrainingError(model.training_report.reason)
     model.save(out / MODEL_FOLDER, overwrite=True)
     record.add(MODEL_FOLDER)
-    if model.training_report.status in FINISHED:
+    if model.training_report.status in FINISHED_MESSAGE:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
     return model
 
 
-def callbacks_of(job: Job, out: Path) -> list[Any]:
+def job_callbacks(job: Job, out: Path) -> list[Any]:
     """Callbacks that keep the state of a run, and its best model where one is looked for."""
     from cellvae.train import SaveCheckpoint, TrainingCheckpoint
 
@@ -231,7 +231,7 @@ def callbacks_of(job: Job, out: Path) -> list[Any]:
         callbacks.append(
             TrainingCheckpoint(
                 out / STATE_FOLDER,
-                every_n_minutes=MINUTES_BETWEEN_STATES,
+                every_n_minutes=STATE_INTERVAL_MINUTES,
                 # It goes when the model is saved.
                 delete_on_success=False,
             )
@@ -286,9 +286,9 @@ def check_setup(kind: Any, words: Collection[str]) -> None:
         if parameter.default is parameter.empty and name not in words
     ]
     if unknown:
-        raise InvalidOptionError(f"{kind.__name__} has no {as_flag(unknown[0])}. Leave it out.")
+        raise InvalidOptionError(f"{kind.__name__} has no {flag_of_option(unknown[0])}. Leave it out.")
     if missing:
-        raise InvalidOptionError(f"{kind.__name__} needs {' and '.join(map(as_flag, missing))}.")
+        raise InvalidOptionError(f"{kind.__name__} needs {' and '.join(map(flag_of_option, missing))}.")
 
 
 def check_options(job: Job) -> None:
@@ -305,7 +305,7 @@ def check_options(job: Job) -> None:
     kind = model_class(job.model)
     check_setup(kind, job.setup)
     from_kwargs(kind.Config, job.config, f"{job.model}()")
-    parse_train_kwargs(job.train, loss_weights=[*loss_weights_of(kind)], learns_labels=uses_labels(kind))
+    parse_train_kwargs(job.train, loss_weights=[*loss_weights(kind)], learns_labels=uses_labels(kind))
 
 
 def check_colors(colors: Sequence[str], adata: AnnData) -> None:

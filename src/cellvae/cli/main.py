@@ -10,7 +10,7 @@ import typer
 
 from cellvae.cli.demo import demo
 from cellvae.cli.report import report
-from cellvae.cli.train import ABOUT, TrainCommand, chosen_model, train_command
+from cellvae.cli.train import COMMAND_HELP, TrainCommand, model_on_command_line, train_command
 from cellvae.errors import CellvaeError, TrainingError
 from cellvae.version import __version__
 
@@ -49,18 +49,18 @@ def make_app(args: Sequence[str]) -> typer.Typer:
         """Train variational autoencoders on single-cell data."""
 
     if "train" in args[:1]:
-        command = train_command(chosen_model(args))
+        command = train_command(model_on_command_line(args))
         app.command("train", no_args_is_help=True, cls=TrainCommand)(command)
     else:
         # Models and torch are not loaded for a list of commands.
-        app.command("train", help=ABOUT)(lambda: None)
+        app.command("train", help=COMMAND_HELP)(lambda: None)
     app.command("demo")(demo)
     app.command("report", no_args_is_help=True)(report)
     return app
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def print_errors_in_one_line() -> Iterator[None]:
     """Context in which what a user caused becomes one line and an exit code."""
     try:
         yield
@@ -79,5 +79,5 @@ def first_line(error: BaseException) -> str:
 
 def run() -> None:
     """Entry point of the program."""
-    with one_line_errors():
+    with print_errors_in_one_line():
         make_app(sys.argv[1:])()

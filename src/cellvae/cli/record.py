@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellvae.cli.flags import as_flag
+from cellvae.cli.flags import flag_of_option
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 JOB_FILE = "job.json"
 FORMAT = 1
-ROWS = 4096
-INCIDENTAL = (
+CELLS_PER_PART = 4096
+OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
     "devices",
     "placement",
@@ -60,13 +60,13 @@ class JobRecord:
         """Whether a result is complete and still there, written with the same details."""
         return (
             name in self.written
-            and self.written[name] == plain(details)
+            and self.written[name] == through_json(details)
             and (self.out / name).exists()
         )
 
     def add(self, name: str, details: Any = None) -> None:
         """Note that a result is complete."""
-        self.written[name] = plain(details)
+        self.written[name] = through_json(details)
         self.save()
 
     def save(self) -> None:
@@ -79,7 +79,7 @@ class JobRecord:
             "written": self.written,
         }
         text = json.dumps(values, indent=2) + "\n"
-        replace_file(self.out / JOB_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file_atomically(self.out / JOB_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
     def check_same(self, earlier: JobRecord) -> None:
         """Check that a job can be continued by this one.
@@ -103,23 +103,23 @@ class JobRecord:
 
 def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """First option in which two jobs differ, in words; None if there is none."""
-    before, after = flat(earlier), flat(now)
+    before, after = flatten_options(earlier), flatten_options(now)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             old, new = (
-                f"{as_flag(name)} {words[name]}" if name in words else f"no {as_flag(name)}"
+                f"{flag_of_option(name)} {words[name]}" if name in words else f"no {flag_of_option(name)}"
                 for words in (before, after)
             )
             return f"it had {old}, now there is {new}"
     return None
 
 
-def flat(options: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of all calls in one dictionary, without those that may differ."""
     words: dict[str, Any] = {}
     for name, value in options.items():
-        words |= flat(value) if name in NESTED else {name: value}
-    return {name: value for name, value in words.items() if name not in INCIDENTAL}
+        words |= flatten_options(value) if name in NESTED else {name: value}
+    return {name: value for name, value in words.items() if name not in OPTIONS_THAT_MAY_DIFFER}
 
 
 NESTED = ("setup", "config", "train", "plan_kwargs", "datasplitter_kwargs")
@@ -181,7 +181,7 @@ def counts_digest(counts: Any) -> str:
     weights = np.arange(1, counts.shape[1] + 1, dtype=np.float64)
     sums = [counts.sum(axis=0, dtype=np.float64), counts.sum(axis=1, dtype=np.float64)]
     # A product of a dense matrix takes a copy in double precision: some cells at a time.
-    n_rows = ROWS if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
+    n_rows = CELLS_PER_PART if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
     sums += [counts[i : i + n_rows] @ weights for i in range(0, counts.shape[0], n_rows)]
     return digest(b"".join(np.asarray(values, dtype=np.float64).tobytes() for values in sums))
 
@@ -196,12 +196,12 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def plain(value: Any) -> Any:
+def through_json(value: Any) -> Any:
     """Value as it comes back from JSON."""
     return json.loads(json.dumps(value))
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file so that an older one stays whole until the new one is."""
     staged = path.with_name(f".{path.name}.part")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.record import JOB_FILE, JobRecord, replace_file
+from cellvae.cli.record import JOB_FILE, JobRecord, replace_file_atomically
 from cellvae.messages import logger
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ UMAP_FILE = "umap.png"
 COORDINATES_FILE = "umap.csv"
 CHECKPOINT_FOLDER = "checkpoints"
 STATE_FOLDER = "state"
-PREDICTED = "C_scANVI"
+PREDICTED_LABELS_KEY = "C_scANVI"
 """Column of `obs` for labels that SCANVI predicts, as scvi-tools' tutorials have it."""
-RESULTS = (
+RESULT_FILES = (
     MODEL_FOLDER,
     LATENT_FILE,
     REPORT_FILE,
@@ -72,21 +72,21 @@ def write_results(
 
     colors = list(colors)
     if isinstance(model, SCANVI):
-        colors = [PREDICTED, *colors]
+        colors = [PREDICTED_LABELS_KEY, *colors]
     draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
     if draws_umap or not record.has(LATENT_FILE):
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
-        replace_file(record.out / REPORT_FILE, lambda path: path.write_text(text))
+        replace_file_atomically(record.out / REPORT_FILE, lambda path: path.write_text(text))
         record.add(REPORT_FILE)
     if not record.has(CURVES_FILE):
-        draw(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
+        draw_or_warn(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
     if draws_umap:
         assert latent is not None
         points = latent
-        draw(
+        draw_or_warn(
             record,
             UMAP_FILE,
             lambda: draw_umap(points, adata, record, colors=colors, strata=strata, seed=seed),
@@ -102,9 +102,9 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     latent: NDArray[Any] = model.get_latent_representation()
     adata.obsm[latent_key(model)] = latent
     if isinstance(model, SCANVI):
-        adata.obs[PREDICTED] = model.predict(soft=True).idxmax(axis=1).astype("category")
+        adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     if not record.has(LATENT_FILE):
-        replace_file(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
+        replace_file_atomically(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
         record.add(LATENT_FILE)
     return latent
 
@@ -115,7 +115,7 @@ def latent_key(model: Any) -> str:
     return known.get(type(model).__name__, f"X_{type(model).__name__}")
 
 
-def draw(
+def draw_or_warn(
     record: JobRecord, name: str, draw_picture: Callable[[], None], details: Any = None
 ) -> None:
     """Draw a picture; one that fails is one line of warning, for all else has been written."""
@@ -165,7 +165,7 @@ def draw_umap(
     result = compute_umap(latent, columns, seed=seed)
     names = adata.obs_names[result.cells]
     table = pd.DataFrame(result.coordinates, index=names, columns=["umap_1", "umap_2"])
-    replace_file(record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell"))
+    replace_file_atomically(record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell"))
     record.add(COORDINATES_FILE)
     figure = umap(latent, adata.obs, colors, strata=strata, result=result)
     save_figure(figure, record.out / UMAP_FILE)
@@ -173,4 +173,4 @@ def draw_umap(
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG; an older one stays until the new one is whole."""
-    replace_file(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))
+    replace_file_atomically(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))

@@ -19,17 +19,17 @@ from cellvae.cli.flags import (
     TRAINING,
     Flag,
     flags_of,
-    sort_words,
-    typed_as,
+    group_by_call,
+    parser_type,
 )
-from cellvae.cli.job import Job, check_options, check_out, model_class, run_job
+from cellvae.cli.job import Job, check_options, check_output_folder, model_class, run_job
 from cellvae.cli.summary import print_summary
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 DEFAULT_MODEL = "SCVI"
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """`UsageError` of click, or of the copy of click in newer versions of typer."""
-ABOUT = """Train a model on a file of counts.
+COMMAND_HELP = """Train a model on a file of counts.
 
 Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
 report.json, training-curves.png, and umap.png with its coordinates in umap.csv (10,000 cells at
@@ -42,7 +42,7 @@ Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
 """
 
 
-def own_flags() -> dict[str, tuple[str, Any, Any, str]]:
+def program_flags() -> dict[str, tuple[str, Any, Any, str]]:
     """Flags of the program itself: panel, type, default and help by their names."""
     from cellvae.model import MODELS
 
@@ -82,7 +82,7 @@ class TrainCommand(TyperCommand):
         InvalidOptionError
             If a flag has a value that cannot be read, or a required one is missing.
         """
-        model = chosen_model(args)
+        model = model_on_command_line(args)
         asks_for_help = not args
         try:
             return super().parse_args(ctx, args)
@@ -108,12 +108,12 @@ def unknown_flag(model: str, flag: str) -> str:
             f"{model} has no {flag}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'}."
         )
     known = [f.spelling for f in flags_of(model_class(model))]
-    known += [f"--{own}" for own in own_flags()]
+    known += [f"--{own}" for own in program_flags()]
     close = did_you_mean(flag, known)
     return f"{model} has no {flag}.{close or f' See cellvae train --model {model} --help.'}"
 
 
-def chosen_model(args: Sequence[str]) -> str:
+def model_on_command_line(args: Sequence[str]) -> str:
     """Name of the model that a command line asks for."""
     chosen = DEFAULT_MODEL
     for word, following in zip(args, [*args[1:], ""], strict=True):
@@ -143,30 +143,30 @@ def train_command(model: str) -> Callable[..., None]:
         run_train(counts, out, flags, given)
 
     parameters = [
-        parameter(
+        keyword_parameter(
             "counts",
             Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
         )
     ]
-    for name, (panel, kind, default, text) in own_flags().items():
-        parameters.append(parameter(name, Annotated[kind, option(text, panel)], default))
+    for name, (panel, kind, default, text) in program_flags().items():
+        parameters.append(keyword_parameter(name, Annotated[kind, command_option(text, panel)], default))
     parameters += [
-        parameter(
+        keyword_parameter(
             flag.name,
-            Annotated[typed_as(flag), option(flag.describe(), flag.panel, flag.metavar)],
+            Annotated[parser_type(flag), command_option(flag.describe(), flag.panel, flag.metavar)],
             None,
         )
         for flag in flags
     ]
     order = (None, DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT)
     parameters.sort(key=lambda each: order.index(panel_of(each)))
-    train.__doc__ = ABOUT
+    train.__doc__ = COMMAND_HELP
     train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     train.__annotations__ = {p.name: p.annotation for p in parameters}
     return train
 
 
-def parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
+def keyword_parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
     """Parameter that is given by name."""
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
@@ -179,7 +179,7 @@ def panel_of(parameter: inspect.Parameter) -> str | None:
     return panel
 
 
-def option(text: str, panel: str, metavar: str | None = None) -> Any:
+def command_option(text: str, panel: str, metavar: str | None = None) -> Any:
     """Flag of the command, in a panel of its help."""
     return typer.Option(
         # Square brackets would be read as marks of style.
@@ -190,7 +190,7 @@ def option(text: str, panel: str, metavar: str | None = None) -> Any:
     )
 
 
-def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], given: Mapping[str, Any]) -> None:
+def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[str, Any]) -> None:
     """Do the job that a command line asks for.
 
     Parameters
@@ -204,25 +204,25 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], given: Mapping[s
     given
         What was typed, by the names of the flags.
     """
-    words = sort_words(flags, given)
+    words = group_by_call(flags, values)
     setup = words["setup"]
-    columns = [*(given["color"] or []), setup.get("labels_key"), setup.get("batch_key")]
+    columns = [*(values["color"] or []), setup.get("labels_key"), setup.get("batch_key")]
     job = Job(
-        model=given["model"],
+        model=values["model"],
         setup=setup,
         config=words["config"],
         train=words["train"],
         colors=tuple(dict.fromkeys(column for column in columns if column is not None)),
-        umap=given["umap"],
-        resume=given["resume"],
-        seed=given["seed"],
+        umap=values["umap"],
+        resume=values["resume"],
+        seed=values["seed"],
     )
     check_counts_file(counts)
     check_options(job)
-    check_out(out, job, overwrite=given["overwrite"])
+    check_output_folder(out, job, overwrite=values["overwrite"])
     from cellvae.data.h5ad import read_h5ad
 
-    trained = run_job(read_h5ad(counts), job, out, overwrite=given["overwrite"])
+    trained = run_job(read_h5ad(counts), job, out, overwrite=values["overwrite"])
     print_summary(trained, out)
 
 

@@ -33,7 +33,7 @@ from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
 from cellvae.data.registration import Registration
 from cellvae.data.split import Split, split_cells
 from cellvae.data.synthetic import synthetic_iid
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 
 __all__ = [
     "CountKeys",
@@ -89,7 +89,7 @@ INSTEAD = {
 
 def __getattr__(name: str) -> Any:
     if name not in READERS:
-        raise missing_name("cellvae.data", name, INSTEAD, __dir__())
+        raise missing_name_error("cellvae.data", name, INSTEAD, __dir__())
     import anndata
 
     return anndata.read_h5ad if name == "read_h5ad" else getattr(anndata.io, name)

@@ -160,21 +160,21 @@ class EpochBlocks(Generic[B]):
                 f"Expected at least one cell for each of {world_size} processes; got "
                 f"{len(self.cells)}. Use fewer devices."
             )
-        self.rank, self.n_shares = rank, world_size
+        self.rank, self.world_size = rank, world_size
         sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
 
     def shard_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this share, for an order of all cells."""
-        if self.n_shares == 1:
+        if self.world_size == 1:
             return self.make_blocks(order)
         if self.shuffle:
-            own = len(order) // self.n_shares
+            own = len(order) // self.world_size
             return self.make_blocks(order[self.rank * own : (self.rank + 1) * own])
-        share = order.tensor_split(self.n_shares)[self.rank]
-        largest = -(-len(order) // self.n_shares)
-        n_batches = min(-(-largest // self.batch_size), len(order) // self.n_shares)
+        share = order.tensor_split(self.world_size)[self.rank]
+        largest = -(-len(order) // self.world_size)
+        n_batches = min(-(-largest // self.batch_size), len(order) // self.world_size)
         return [part.view(1, -1) for part in share.tensor_split(n_batches)]
 
     def make_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
@@ -211,11 +211,11 @@ class EpochBlocks(Generic[B]):
     ) -> Iterator[StepBlock]:
         """Blocks whose steps have companions at their end."""
         n_steps = sum(len(steps) for steps in blocks)
-        whole = n_steps * self.n_shares
+        whole = n_steps * self.world_size
         every: Iterable[Tensor] = (
-            labelled_cells.per_step(self.epoch, whole)[self.rank :: self.n_shares]
+            labelled_cells.per_step(self.epoch, whole)[self.rank :: self.world_size]
             if self.shuffle
-            else labelled_cells.split_evenly(whole)[self.rank :: self.n_shares]
+            else labelled_cells.split_evenly(whole)[self.rank :: self.world_size]
         )
         following = iter(every)
         for steps in blocks:

@@ -101,13 +101,13 @@ def read_cell_values(
     found = {}
     for field, column in rows.columns.items():
         record = registration.fields.get(field)
-        keys = list(columns_of(record))
-        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(record, OF_OBS):
+        keys = list(obs_columns_of(record))
+        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(record, OBS_FIELDS):
             values = column.codes if isinstance(column, CategoricalColumn) else column.values
             for j, (key, categories) in enumerate(keys):
                 found[f"{field}.{key}"] = CellValues(
                     where=f"obs['{key}']",
-                    values=smallest(values[:, j]),
+                    values=to_smallest_integers(values[:, j]),
                     categories=None if categories is None else tuple(categories),
                 )
         else:
@@ -118,11 +118,11 @@ def read_cell_values(
     return found
 
 
-OF_OBS = (CategoryRecord, CategoriesRecord, NumbersRecord)
+OBS_FIELDS = (CategoryRecord, CategoriesRecord, NumbersRecord)
 """Records of fields that are read from columns of `obs`."""
 
 
-def columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | None]]:
+def obs_columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | None]]:
     """Each column of `obs` that a field is read from, with its categories as JSON has them."""
     values: Any = {} if record is None else record.to_json()
     match record:
@@ -134,7 +134,7 @@ def columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | No
             yield from ((key, None) for key in keys)
 
 
-def smallest(values: torch.Tensor) -> NDArray[Any]:
+def to_smallest_integers(values: torch.Tensor) -> NDArray[Any]:
     """Codes in the smallest type that holds them; numbers as they are."""
     if not values.is_floating_point():
         most = int(values.max()) if len(values) else 0

@@ -18,7 +18,7 @@ from cellvae.errors import (
     count_noun,
     quote_names,
 )
-from cellvae.selection import check_not_numeric_mask, flat_selection
+from cellvae.selection import check_not_numeric_mask, flatten_selection
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +54,7 @@ def cell_indices(indices: Cells, data: AnnData | int) -> NDArray[np.int64]:
         return positions_of_slice(slice(None) if indices is None else indices, n_cells)
     if isinstance(indices, pd.DataFrame) and indices.shape[1] == 1:
         indices = indices.iloc[:, 0]
-    values = flat_selection(indices)
+    values = flatten_selection(indices)
     if values.size == 0:
         return np.zeros(0, dtype=np.int64)
     kind = pd.api.types.infer_dtype(values, skipna=False)

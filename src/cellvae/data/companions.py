@@ -79,16 +79,16 @@ class LabelledSampler:
     def per_step(self, epoch: int, n_steps: int) -> Int[Tensor, "steps companions"]:
         """Companions of each step of an epoch: one pass through all of them after another."""
         cells = self.sample_cells(epoch)
-        n_companions = min(self.batch_size, len(cells))
-        n_passes = -(-n_steps * n_companions // len(cells))
+        n_labelled = min(self.batch_size, len(cells))
+        n_passes = -(-n_steps * n_labelled // len(cells))
         stream = make_generator(self.seed, "companions", "order", epoch)
         whole = torch.arange(len(cells))
         orders = [
             torch.randperm(len(cells), generator=stream) if self.shuffle else whole
             for _ in range(n_passes)
         ]
-        places = torch.cat(orders)[: n_steps * n_companions]
-        return cells[places].view(n_steps, n_companions)
+        places = torch.cat(orders)[: n_steps * n_labelled]
+        return cells[places].view(n_steps, n_labelled)
 
     def split_evenly(self, n_steps: int) -> list[CellNumbers]:
         """Companions of each step where every one of them goes along once."""
@@ -103,7 +103,7 @@ class WithLabelledCells(Generic[B]):
     ----------
     rows
         Where the cells are.
-    n_companions
+    n_labelled
         Companions of each step.
     """
 
@@ -118,6 +118,6 @@ class WithLabelledCells(Generic[B]):
     def take(self, cells: CellNumbers) -> B:
         """Batch of the cells with these numbers, in this order; numbers may repeat."""
         batch: B = self.rows.take(cells)._replace(  # type: ignore[attr-defined]
-            n_companions=self.n_labelled
+            n_labelled=self.n_labelled
         )
         return batch

@@ -12,7 +12,7 @@ from cellvae.data.fields import Categories, Category, Field, Labels
 from cellvae.data.observations import to_categorical
 from cellvae.data.records import CategoriesRecord, CategoryRecord, FieldRecord
 from cellvae.data.registration import Registration
-from cellvae.data.values import Codes, Scalar, named_with_type, plain
+from cellvae.data.values import CategoryCodes, Scalar, quote_with_type, to_python_scalar
 from cellvae.errors import DataMismatchError
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ def append_categories(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tu
     """Known categories, then those that cells have beside them, in the order of pandas."""
     values = to_categorical(adata, key).cat
     n_cells = np.bincount(values.codes, minlength=len(values.categories))
-    found = [plain(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
-    position = Codes(known)
+    found = [to_python_scalar(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
+    position = CategoryCodes(known)
     new = [value for value in found if position.find(value) is None]
     alike = [value for value in new if str(value) in {str(other) for other in known}]
     if alike:
         raise DataMismatchError(
             f"Expected categories in adata.obs['{key}'] of the type that the reference has "
-            f"({named_with_type(known, alike)}); got {named_with_type(alike, known)}. Convert the "
+            f"({quote_with_type(known, alike)}); got {quote_with_type(alike, known)}. Convert the "
             "column, or rename the categories if they are others."
         )
     return (*known, *new)

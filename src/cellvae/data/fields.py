@@ -57,7 +57,7 @@ class Field(ABC):
 class Counts(Field):
     """Counts of every gene, from `adata.X` or a layer: [cells, genes].
 
-    With `told_apart`, counts above one are refused where those described were zeros and ones.
+    With `refuse_if_was_binary`, counts above one are refused where those described were zeros and ones.
     """
 
     name: str = "counts"

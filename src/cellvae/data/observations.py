@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cellvae.data.keys import check_is_anndata
-from cellvae.data.values import Codes, Scalar, plain, unknown_values
+from cellvae.data.values import CategoryCodes, Scalar, to_python_scalar, unknown_values
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
@@ -87,7 +87,7 @@ def distinct(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
     InvalidDataError
         If two of them are the same then, as an object and its text are.
     """
-    found = tuple(map(plain, values))
+    found = tuple(map(to_python_scalar, values))
     if len(set(found)) < len(found):
         twice = sorted({str(value) for value in found if found.count(value) > 1})
         raise InvalidDataError(
@@ -102,14 +102,14 @@ def label_text(adata: AnnData, key: str, label: object) -> object:
 
     A value of a column is found by its equal: -1 is -1.0 where the column has numbers with a point.
     """
-    value = plain(label)
+    value = to_python_scalar(label)
     check_is_anndata(adata)
     if isinstance(value, str):
         return label
     if key in adata.obs:
         for category in to_categorical(adata, key, complete=False).cat.categories:
-            if plain(category) == value:
-                return str(plain(category))
+            if to_python_scalar(category) == value:
+                return str(to_python_scalar(category))
     return str(value)
 
 
@@ -143,8 +143,8 @@ def category_codes(
         If a cell has a category that is not known.
     """
     values = to_categorical(adata, key, complete=missing is None)
-    own = [plain(value) for value in values.cat.categories]
-    position = Codes(known)
+    own = [to_python_scalar(value) for value in values.cat.categories]
+    position = CategoryCodes(known)
     found_codes = [position.find(value) for value in own]
     translated = np.array([-1 if c is None else c for c in found_codes], dtype=np.int64)
     own_codes = values.cat.codes.to_numpy()
@@ -178,7 +178,7 @@ def numeric_column(adata: AnnData, key: str, *, positive: bool = False) -> NDArr
     if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
         raise InvalidDataError(
             f"Expected numbers in adata.obs['{key}']; got values of type {kind}, first "
-            f"{plain(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them with "
+            f"{to_python_scalar(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them with "
             f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
         )
     raise_if_missing(adata, key, values.isna().to_numpy())

@@ -23,11 +23,11 @@ from cellvae.errors import FileFormatError, did_you_mean, quote_names
 Scalar: TypeAlias = Hashable
 """Category: text, a number, a truth value, bytes, a date or time, an interval, a tuple of these."""
 
-DEEPEST = 8
+MAX_DEPTH = 8
 """Levels of tuples and intervals inside each other that a file may have."""
 
 
-def plain(value: object) -> Scalar:
+def to_python_scalar(value: object) -> Scalar:
     """Category in the type that Python or pandas has for it; NumPy's scalars become these.
 
     Values of types that a file cannot hold, such as members of an Enum, become text.
@@ -46,9 +46,9 @@ def plain(value: object) -> Scalar:
     if isinstance(value, (datetime.datetime, np.datetime64)):
         return pd.Timestamp(value)
     if type(value) is tuple:
-        return tuple(map(plain, value))
+        return tuple(map(to_python_scalar, value))
     if isinstance(value, pd.Interval):
-        return pd.Interval(plain(value.left), plain(value.right), value.closed)
+        return pd.Interval(to_python_scalar(value.left), to_python_scalar(value.right), value.closed)
     if isinstance(value, (pd.Period, datetime.date, datetime.time, Decimal)):
         return value
     return str(value)
@@ -60,36 +60,36 @@ def to_json(value: Scalar) -> object:
         case str() | bool() | int():
             return value
         case float():
-            return value if math.isfinite(value) else with_type("float", repr(value))
+            return value if math.isfinite(value) else tagged_json("float", repr(value))
         case bytes():
-            return with_type("bytes", value.hex())
+            return tagged_json("bytes", value.hex())
         case tuple():
-            return with_type("tuple", [to_json(item) for item in value])
+            return tagged_json("tuple", [to_json(item) for item in value])
         case pd.Interval():
             ends = [to_json(value.left), to_json(value.right)]
-            return with_type("interval", ends) | {"closed": value.closed}
+            return tagged_json("interval", ends) | {"closed": value.closed}
         case pd.Timestamp():
-            return with_type("timestamp", value.isoformat()) | {"unit": value.unit} | zone_of(value)
+            return tagged_json("timestamp", value.isoformat()) | {"unit": value.unit} | time_zone_name(value)
         case pd.Timedelta():
             n_units = int(value.to_timedelta64().astype(int))
-            return with_type("timedelta", n_units) | {"unit": value.unit}
+            return tagged_json("timedelta", n_units) | {"unit": value.unit}
         case pd.Period():
-            return with_type("period", int(value.ordinal)) | {"freq": value.freqstr}
+            return tagged_json("period", int(value.ordinal)) | {"freq": value.freqstr}
         case datetime.date():
-            return with_type("date", value.isoformat())
+            return tagged_json("date", value.isoformat())
         case datetime.time():
-            return with_type("time", value.isoformat())
+            return tagged_json("time", value.isoformat())
         case Decimal():
-            return with_type("decimal", str(value))
+            return tagged_json("decimal", str(value))
     raise TypeError(f"Expected a category that a file can hold; got {value!r}.")
 
 
-def with_type(kind: str, value: object) -> dict[str, object]:
+def tagged_json(kind: str, value: object) -> dict[str, object]:
     """Object that says the type of a value."""
     return {"type": kind, "value": value}
 
 
-def zone_of(value: pd.Timestamp) -> dict[str, str]:
+def time_zone_name(value: pd.Timestamp) -> dict[str, str]:
     """Name of the time zone, where it has one; the offset is in the ISO text."""
     try:
         value.tz_convert(str(value.tz))
@@ -100,9 +100,9 @@ def zone_of(value: pd.Timestamp) -> dict[str, str]:
 
 def timestamp_from(value: Any, unit: Any, zone: Any = None) -> pd.Timestamp:
     """Timestamp from its ISO text."""
-    found = pd.Timestamp(text_of(value)).as_unit(unit_of(unit))
+    found = pd.Timestamp(check_string(value)).as_unit(check_time_unit(unit))
     if zone is not None:
-        found = found.tz_convert(text_of(zone))
+        found = found.tz_convert(check_string(zone))
     # Words such as "now" are times, too.
     if found.isoformat() != value:
         raise ValueError(f"{value!r} is not the ISO text of a time")
@@ -112,24 +112,24 @@ def timestamp_from(value: Any, unit: Any, zone: Any = None) -> pd.Timestamp:
 def interval_from(value: Any, closed: Any, depth: int) -> pd.Interval:
     """Interval from its ends."""
     left, right = (from_json(item, depth + 1) for item in value)
-    return pd.Interval(left, right, text_of(closed))
+    return pd.Interval(left, right, check_string(closed))
 
 
-def text_of(value: Any) -> Any:
+def check_string(value: Any) -> Any:
     """Text, refused where it is none."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value
 
 
-def unit_of(value: Any) -> Any:
+def check_time_unit(value: Any) -> Any:
     """Unit of time that pandas counts in, refused where it is none."""
     if value not in ("s", "ms", "us", "ns"):
         raise ValueError(f"{value!r} is not a unit of time")
     return value
 
 
-def whole_of(value: Any) -> int:
+def check_integer(value: Any) -> int:
     """Whole number, refused where it is none."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{value!r} is not a whole number")
@@ -138,16 +138,16 @@ def whole_of(value: Any) -> int:
 
 READERS: Mapping[str, Callable[..., Scalar]] = MappingProxyType(
     {
-        "float": lambda value: float(text_of(value)),
-        "bytes": lambda value: bytes.fromhex(text_of(value)),
+        "float": lambda value: float(check_string(value)),
+        "bytes": lambda value: bytes.fromhex(check_string(value)),
         "timestamp": timestamp_from,
         "timedelta": lambda value, unit: pd.Timedelta(
-            np.timedelta64(whole_of(value), unit_of(unit))
+            np.timedelta64(check_integer(value), check_time_unit(unit))
         ),
-        "period": lambda value, freq: pd.Period(ordinal=whole_of(value), freq=text_of(freq)),
-        "date": lambda value: datetime.date.fromisoformat(text_of(value)),
-        "time": lambda value: datetime.time.fromisoformat(text_of(value)),
-        "decimal": lambda value: Decimal(text_of(value)),
+        "period": lambda value, freq: pd.Period(ordinal=check_integer(value), freq=check_string(freq)),
+        "date": lambda value: datetime.date.fromisoformat(check_string(value)),
+        "time": lambda value: datetime.time.fromisoformat(check_string(value)),
+        "decimal": lambda value: Decimal(check_string(value)),
     }
 )
 """Functions that make a value of its entries in a file, by the name of its type."""
@@ -163,7 +163,7 @@ def from_json(value: object, depth: int = 0) -> Scalar:
     """
     if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    if not isinstance(value, Mapping) or depth > DEEPEST:
+    if not isinstance(value, Mapping) or depth > MAX_DEPTH:
         raise ValueError(repr(value))
     entries = dict(value)
     kind = entries.pop("type", None)
@@ -206,7 +206,7 @@ def categories_from_json(values: list[object], where: str) -> tuple[Scalar, ...]
     return tuple(kept)
 
 
-class Codes:
+class CategoryCodes:
     """Codes of the known categories.
 
     Parameters
@@ -223,7 +223,7 @@ class Codes:
 
         Version 0.1.0 wrote dates, intervals and the like as text, so they are found by it too.
         """
-        key = plain(value)
+        key = to_python_scalar(value)
         code = self.codes.get(key)
         in_json = isinstance(key, (str, bool, int)) or (
             isinstance(key, float) and math.isfinite(key)
@@ -231,16 +231,16 @@ class Codes:
         return self.codes.get(str(key)) if code is None and not in_json else code
 
 
-def values_asked(asked: object, known: Iterable[Scalar]) -> list[Any]:
+def requested_values(requested: object, known: Iterable[Scalar]) -> list[Any]:
     """Values that an argument asks for: one, or several in a list.
 
     A tuple or bytes that is a known value counts as one.
     """
-    if isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable):
-        return [asked]
-    if isinstance(asked, tuple) and plain(asked) in set(known):
-        return [asked]
-    return [*asked]
+    if isinstance(requested, (str, bytes)) or not isinstance(requested, Iterable):
+        return [requested]
+    if isinstance(requested, tuple) and to_python_scalar(requested) in set(known):
+        return [requested]
+    return [*requested]
 
 
 class UnknownValues(NamedTuple):
@@ -261,23 +261,23 @@ def unknown_values(
 
     Types are named where values look alike or are of another type than all that are known.
     """
-    own = [plain(value) for value in unknown]
+    own = [to_python_scalar(value) for value in unknown]
     alike = [value for value in known if str(value) == str(own[0])]
     advice = (
-        f" Give it as {types_of(alike)}." if alike else did_you_mean(str(own[0]), map(str, known))
+        f" Give it as {type_names(alike)}." if alike else did_you_mean(str(own[0]), map(str, known))
     )
-    return UnknownValues(named_with_type(known, own, most), named_with_type(own, known), advice)
+    return UnknownValues(quote_with_type(known, own, most), quote_with_type(own, known), advice)
 
 
-def named_with_type(values: Sequence[object], others: Sequence[object], most: int = 5) -> str:
+def quote_with_type(values: Sequence[object], others: Sequence[object], most: int = 5) -> str:
     """Values quoted for a message, with their types where text alone would not tell them apart."""
     alike = set(map(str, values)) & set(map(str, others))
     apart = {type(value) for value in values}.isdisjoint(type(value) for value in others)
     shown = quote_names(values, most)
-    return f"{shown} as {types_of(values)}" if others and (alike or apart) else shown
+    return f"{shown} as {type_names(values)}" if others and (alike or apart) else shown
 
 
-def types_of(values: Iterable[object]) -> str:
+def type_names(values: Iterable[object]) -> str:
     """Names of the types of values: "int", "int or str"."""
     return " or ".join(dict.fromkeys(type(value).__name__ for value in values))
 
@@ -311,7 +311,7 @@ def object_array(values: Sequence[Scalar]) -> NDArray[np.object_]:
     return found
 
 
-def foreign_array(values: Sequence[Scalar]) -> NDArray[Any]:
+def scvi_categories_array(values: Sequence[Scalar]) -> NDArray[Any]:
     """Array of categories as scvi-tools keeps it: of dates and durations, else of objects."""
     found = as_array(values)
     return found if found.dtype.kind in "mM" else object_array(values)

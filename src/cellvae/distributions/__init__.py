@@ -8,7 +8,7 @@ from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 
 __all__ = [
     "BagOfWords",
@@ -32,7 +32,7 @@ INSTEAD = {
 
 
 def __getattr__(name: str) -> object:
-    raise missing_name("cellvae.distributions", name, INSTEAD, __all__)
+    raise missing_name_error("cellvae.distributions", name, INSTEAD, __all__)
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from cellvae.distributions.density import MAX_INVERSE_DISPERSION
 from cellvae.distributions.normalized import pick_mean
 from cellvae.errors import InvalidOptionError
 
-LARGE = 100.0
+STIRLING_FROM = 100.0
 """Argument of the gamma function from which three terms of Stirling's series are exact."""
 
 
@@ -74,7 +74,7 @@ class BetaBinomial(Distribution):
         if validate_args:
             check_open_interval("mu", mu)
             check_open_interval("gamma", gamma)
-        alpha, beta = shapes_of(alpha, beta, mu, gamma, eps)
+        alpha, beta = shape_parameters(alpha, beta, mu, gamma, eps)
         total_count = torch.as_tensor(total_count, dtype=alpha.dtype, device=alpha.device)
         self.total_count, self.alpha, self.beta = torch.broadcast_tensors(total_count, alpha, beta)
         super().__init__(self.alpha.shape, validate_args=validate_args)
@@ -125,7 +125,7 @@ class BetaBinomial(Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
         """Counts drawn at random."""
         size = self._extended_shape(torch.Size(sample_shape))
-        first, second = (log_gamma_draws(x.double().expand(size)) for x in (self.alpha, self.beta))
+        first, second = (sample_log_gamma(x.double().expand(size)) for x in (self.alpha, self.beta))
         total = self.total_count.double().expand(size)
         drawn = Binomial(total, probs=(first - second).sigmoid(), validate_args=False).sample()
         return drawn.to(self.alpha.dtype)
@@ -138,12 +138,12 @@ class BetaBinomial(Distribution):
         alpha, beta = self.alpha.double(), self.beta.double()
         failures = total - successes
         choices = torch.lgamma(total + 1) - torch.lgamma(successes + 1) - torch.lgamma(failures + 1)
-        density = log_rising(alpha, successes) + log_rising(beta, failures)
-        density = choices + density - log_rising(alpha + beta, total)
+        density = log_rising_factorial(alpha, successes) + log_rising_factorial(beta, failures)
+        density = choices + density - log_rising_factorial(alpha + beta, total)
         return density.to(torch.promote_types(self.alpha.dtype, torch.float32))
 
 
-def shapes_of(
+def shape_parameters(
     alpha: Tensor | None, beta: Tensor | None, mu: Tensor | None, gamma: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Shapes of the beta distribution from whichever pair of parameters is given."""
@@ -165,18 +165,18 @@ def check_open_interval(name: str, values: Tensor | None) -> None:
         raise InvalidOptionError(f"Expected {name} between 0 and 1; got {values}.")
 
 
-def log_rising(start: Float[Tensor, "*#x"], steps: Float[Tensor, "*#x"]) -> Float[Tensor, "*x"]:
+def log_rising_factorial(start: Float[Tensor, "*#x"], steps: Float[Tensor, "*#x"]) -> Float[Tensor, "*x"]:
     """Logarithm of the product of as many factors as steps: start, start + 1, ...
 
     Where `start` is large, Stirling's series of both gamma functions is subtracted term by term, so
     that no large numbers cancel.
     """
-    small, large = start.clamp(max=LARGE), start.clamp(min=LARGE)
+    small, large = start.clamp(max=STIRLING_FROM), start.clamp(min=STIRLING_FROM)
     by_gamma = torch.lgamma(small + steps) - torch.lgamma(small)
     end = large + steps
     by_series = (large - 0.5) * torch.log1p(steps / large) + steps * end.log() - steps
     by_series = by_series + stirling_terms(end) - stirling_terms(large)
-    return torch.where(start < LARGE, by_gamma, by_series)
+    return torch.where(start < STIRLING_FROM, by_gamma, by_series)
 
 
 def stirling_terms(z: Float[Tensor, "*z"]) -> Float[Tensor, "*z"]:
@@ -186,7 +186,7 @@ def stirling_terms(z: Float[Tensor, "*z"]) -> Float[Tensor, "*z"]:
     return inverse * (1 / 12 - square * (1 / 360 - square / 1260))
 
 
-def log_gamma_draws(shape: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
+def sample_log_gamma(shape: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
     """Logarithms of draws of a gamma distribution, which themselves may be too small for a float.
 
     A draw of the shape a is one of the shape a + 1 times u^(1/a) (Marsaglia, Tsang 2000).

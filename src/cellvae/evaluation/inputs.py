@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError, quote_names
-from cellvae.selection import check_not_numeric_mask, flat_selection
+from cellvae.selection import check_not_numeric_mask, flatten_selection
 
 
 def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ def check_positions(cells: ArrayLike | slice | None, n_cells: int, what: str) ->
         return np.arange(n_cells, dtype=np.int64)
     if isinstance(cells, slice):
         cells = np.arange(n_cells)[cells]
-    chosen = flat_selection(cells, what)
+    chosen = flatten_selection(cells, what)
     if chosen.dtype == bool and chosen.shape == (n_cells,):
         chosen = np.flatnonzero(chosen)
     whole = np.issubdtype(chosen.dtype, np.integer)

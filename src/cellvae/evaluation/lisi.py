@@ -22,7 +22,7 @@ N_ROUNDS = 60
 def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
     """How well batches are mixed: the effective number of batches around a cell, scaled.
 
-    The median m over cells of :func:`lisi_of` with batches becomes (m - 1) / (B - 1) for B batches.
+    The median m over cells of :func:`lisi_from_neighbours` with batches becomes (m - 1) / (B - 1) for B batches.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
 def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
     """How well labels stay apart: the effective number of labels around a cell, scaled.
 
-    The median m over cells of :func:`lisi_of` with labels becomes (L - m) / (L - 1) for L labels.
+    The median m over cells of :func:`lisi_from_neighbours` with labels becomes (L - m) / (L - 1) for L labels.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ def differential_abundance(
     """
     import pandas as pd
 
-    model.trained_rows(adata)
+    model.rows_for(adata)
     check_dof(dof)
     if num_cells_posterior is not None and num_cells_posterior < 1:
         raise InvalidOptionError(

@@ -192,7 +192,7 @@ class RegionBiasModel(DecoderModel, Protocol):
     """A trained model of fragments in regions."""
 
     module: Any
-    """Network that is `HasScaleBias`."""
+    """Network that is `RegionBiasModule`."""
 
 
 @check_arguments(only=INTEGERS)

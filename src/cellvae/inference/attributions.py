@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-GIVEN = ("self", "inputs", "target", "additional_forward_args", "return_convergence_delta")
+RESERVED_ARGUMENTS = ("self", "inputs", "target", "additional_forward_args", "return_convergence_delta")
 """Arguments of captum's method that are not for users to give."""
 
 
@@ -42,7 +42,7 @@ def load_captum() -> Any:
     return captum.attr
 
 
-def checked_arguments(given: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_captum_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """Arguments for `captum.attr.IntegratedGradients.attribute`.
 
     Raises
@@ -51,14 +51,14 @@ def checked_arguments(given: Mapping[str, Any] | None) -> dict[str, Any]:
         If there is no such argument.
     """
     method = load_captum().IntegratedGradients.attribute
-    known = [word for word in inspect.signature(method).parameters if word not in GIVEN]
+    known = [word for word in inspect.signature(method).parameters if word not in RESERVED_ARGUMENTS]
     words = dict(given or {})
     check_kwargs(words, known, "ig_args")
     return words
 
 
 @contextmanager
-def differentiable(module: torch.nn.Module) -> Iterator[None]:
+def input_gradients(module: torch.nn.Module) -> Iterator[None]:
     """Context in eval mode in which gradients of inputs are computed, and those of weights not."""
     states = [(part, part.training) for part in module.modules()]
     learned = [weight for weight in module.parameters() if weight.requires_grad]
@@ -76,7 +76,7 @@ def differentiable(module: torch.nn.Module) -> Iterator[None]:
 
 
 def integrated_gradients(
-    module: Any, batch: Any, labels: Int[Tensor, " cells"], words: Mapping[str, Any]
+    module: Any, batch: Any, labels: Int[Tensor, " cells"], captum_kwargs: Mapping[str, Any]
 ) -> Float[Tensor, "cells genes"]:
     """Attribution of the score of a label of each cell to the counts of its genes.
 
@@ -112,11 +112,11 @@ def integrated_gradients(
         return found
 
     method = load_captum().IntegratedGradients(scores)
-    with differentiable(module):
+    with input_gradients(module):
         # A tensor made in inference mode cannot be differentiated.
         inputs = (counts.clone(),)
         (found,) = method.attribute(
-            inputs, target=labels, additional_forward_args=tuple(others), **words
+            inputs, target=labels, additional_forward_args=tuple(others), **captum_kwargs
         )
     attributions: Tensor = found.detach()
     return attributions

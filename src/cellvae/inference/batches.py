@@ -30,7 +30,7 @@ class BatchEmbeddingModel(EncoderModel, Protocol):
     """A trained model whose network may have a learned vector for each batch."""
 
     module: Any
-    """Network that is `EmbedsBatches`."""
+    """Network that is `BatchEmbeddingModule`."""
 
 
 @check_arguments(only=INTEGERS)

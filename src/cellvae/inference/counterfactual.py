@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from cellvae.data.registration import Registration
-from cellvae.data.values import Codes, Scalar, unknown_values, values_asked
+from cellvae.data.values import CategoryCodes, Scalar, unknown_values, requested_values
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 
 BatchChoice: TypeAlias = "Scalar | None | Iterable[Scalar | None]"
@@ -24,13 +24,13 @@ def batch_codes(registration: Registration[Any], transform_batch: BatchChoice) -
         If the list is empty.
     """
     known = registration.categories("batch")
-    asked = values_asked(transform_batch, known)
+    asked = requested_values(transform_batch, known)
     if not asked:
         raise InvalidOptionError(
             "Expected at least one batch in transform_batch; got none. "
             "Give None for the batch that each cell has."
         )
-    codes = Codes(known)
+    codes = CategoryCodes(known)
     found = [None if batch is None else codes.find(batch) for batch in asked]
     pairs = zip(asked, found, strict=True)
     unknown = [batch for batch, code in pairs if batch is not None and code is None]

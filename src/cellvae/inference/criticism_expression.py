@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DE_METHODS = ("t-test", "t-test_overestim_var", "wilcoxon")
 """Tests of `scanpy.tl.rank_genes_groups` that give p values and fold changes."""
 
-SUMMARY = (
+SUMMARY_SCORES = (
     *("gene_f1", "lfc_mae", "lfc_pearson", "lfc_spearman", "roc_auc", "pr_auc"),
     *("group", "model", "n_cells", "recall", "precision"),
 )
@@ -34,7 +34,7 @@ class Thresholds(NamedTuple):
     """Genes that do where none, or more than half of them, are below it."""
 
 
-class Comparison(NamedTuple):
+class GroupComparison(NamedTuple):
     """Measured and drawn differential expression of one group."""
 
     scores: dict[str, float]
@@ -149,9 +149,9 @@ def rank_genes(
     return [table.set_index(table["names"].astype(int)) for table in tables]
 
 
-def compare(
+def compare_group(
     measured: pd.DataFrame, draws: Sequence[pd.DataFrame], thresholds: Thresholds
-) -> Comparison:
+) -> GroupComparison:
     """How far draws have the differential expression of one group in measured counts.
 
     Scores are means over draws.
@@ -159,14 +159,14 @@ def compare(
     aligned = [drawn.reindex(measured.index) for drawn in draws]
     scores = [
         {
-            "gene_f1": overlap_of_top(measured, drawn, thresholds.n_top_genes),
+            "gene_f1": top_genes_f1(measured, drawn, thresholds.n_top_genes),
             **fold_change_scores(measured, again),
             **ranking_scores(measured, again, thresholds),
         }
         for drawn, again in zip(draws, aligned, strict=True)
     ]
     fold_changes = np.mean([table["logfoldchanges"] for table in aligned], axis=0)
-    return Comparison(
+    return GroupComparison(
         pd.DataFrame(scores).mean().to_dict(),
         pd.DataFrame(
             {"raw": measured["logfoldchanges"], "approx": fold_changes}, index=measured.index
@@ -174,7 +174,7 @@ def compare(
     )
 
 
-def overlap_of_top(measured: pd.DataFrame, drawn: pd.DataFrame, n_top: int) -> float:
+def top_genes_f1(measured: pd.DataFrame, drawn: pd.DataFrame, n_top: int) -> float:
     """Share of the first genes that both have: the F1 score, since both have as many."""
     return len(measured.index[:n_top].intersection(drawn.index[:n_top])) / n_top
 
@@ -248,9 +248,9 @@ def compare_groups(
     fold_changes: dict[str, dict[str, pd.DataFrame]] = {name: {} for name in draws}
     for name, of_model in draws.items():
         for i, group in enumerate(groups.cat.categories):
-            found = compare(measured[i], [tables[i] for tables in of_model], thresholds)
+            found = compare_group(measured[i], [tables[i] for tables in of_model], thresholds)
             about = {"group": group, "model": name, "n_cells": int(sizes[i])}
             rows.append(found.scores | about)
             fold_changes[name][str(group)] = found.lfc.set_axis(genes[found.lfc.index], axis=0)
-    summary = pd.DataFrame(rows)[[*SUMMARY]]
+    summary = pd.DataFrame(rows)[[*SUMMARY_SCORES]]
     return {"lfc_per_model_per_group": fold_changes, "summary": summary}

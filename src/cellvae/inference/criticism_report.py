@@ -14,7 +14,7 @@ from cellvae.inference.criticism import PosteriorPredictiveCheck
 from cellvae.inference.criticism_tables import (
     add_columns,
     card_tables,
-    markdown,
+    to_markdown,
     sorted_summary,
     split_positions,
 )
@@ -108,7 +108,7 @@ def create_criticism_report(
             f"Expected skip_metrics to be some of {', '.join(METRICS)}; got '{unknown[0]}'."
             f"{did_you_mean(str(unknown[0]), METRICS)}"
         )
-    model.trained_rows(adata)
+    model.rows_for(adata)
     cells = model.adata if adata is None else adata
     if cells is None:
         raise DataMismatchError("The model was loaded without cells. Give adata.")
@@ -162,7 +162,7 @@ def report_section(
             f"itself); mean squared difference {strict:.4g}. Sum of squared differences as in "
             f"scvi-tools, with ties within: {check.calibration_error()[name]:.4g}.",
             "",
-            *markdown(check.calibration([0.1, 0.25, 0.5, 0.75, 0.9]).reset_index()),
+            *to_markdown(check.calibration([0.1, 0.25, 0.5, 0.75, 0.9]).reset_index()),
         ]
     if part == "diff_exp":
         groups = "Leiden clusters" if label_key is None else label_key
@@ -178,7 +178,7 @@ def report_section(
             "Genes that differ between a group and all other cells in measured counts, and in "
             "drawn ones.",
             "",
-            *markdown(sorted_summary(table)),
+            *to_markdown(sorted_summary(table)),
         ]
     tables = {
         "cv_gene": check.coefficient_of_variation,
@@ -188,7 +188,7 @@ def report_section(
     table = tables[part]()
     scores = compare_statistics(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy())
     means = {"measured (mean)": table[RAW_COUNTS_FIELD].mean(), "drawn (mean)": table[name].mean()}
-    return ["", f"## {TITLES[part]}", "", *markdown(pd.DataFrame([means | scores]))]
+    return ["", f"## {TITLES[part]}", "", *to_markdown(pd.DataFrame([means | scores]))]
 
 
 def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:

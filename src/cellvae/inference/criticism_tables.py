@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-AGREEMENT = {
+AGREEMENT_COLUMNS = {
     "mean_absolute_error": "Mean Absolute Error",
     "pearson": "Pearson Correlation",
     "spearman": "Spearman Correlation",
@@ -60,10 +60,10 @@ def card_tables(
         ("gene_wise_cv", "cv_gene", {}),
     ):
         if part in check.metrics:
-            tables[title] = "\n".join(markdown(agreement_table(check.metrics[part], name, masks)))
+            tables[title] = "\n".join(to_markdown(agreement_table(check.metrics[part], name, masks)))
     if "diff_exp" in check.metrics:
         tables["diff_exp"] = "\n".join(
-            markdown(sorted_summary(check.metrics["diff_exp"]["summary"]))
+            to_markdown(sorted_summary(check.metrics["diff_exp"]["summary"]))
         )
     return tables
 
@@ -78,9 +78,9 @@ def agreement_table(
     measured, drawn = table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy()
     scores = {part: compare_statistics(measured[mask], drawn[mask]) for part, mask in masks.items()}
     columns = {
-        f"{part} Value": [values[metric] for metric in AGREEMENT] for part, values in scores.items()
+        f"{part} Value": [values[metric] for metric in AGREEMENT_COLUMNS] for part, values in scores.items()
     }
-    return pd.DataFrame({"Metric": [*AGREEMENT.values()], **columns})
+    return pd.DataFrame({"Metric": [*AGREEMENT_COLUMNS.values()], **columns})
 
 
 def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> None:
@@ -107,7 +107,7 @@ def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> N
         adata.varm[key] = pd.DataFrame(changes).reindex(adata.var_names)
 
 
-def markdown(table: pd.DataFrame) -> list[str]:
+def to_markdown(table: pd.DataFrame) -> list[str]:
     """Lines of a table in Markdown, numbers with four digits."""
     rows = [
         [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]

@@ -99,4 +99,4 @@ def iter_chunks(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
     step = max(1, MAX_DECODED_ELEMENTS // (n_cells * n_genes))
     for first in range(0, n_samples, step):
         part = slice(first, min(first + step, n_samples))
-        yield part, latent._replace(sample=latent.sample[part], library=latent.log_library[part])
+        yield part, latent._replace(sample=latent.sample[part], log_library=latent.log_library[part])

@@ -30,7 +30,7 @@ class RegionFactorModel(DecoderModel, Protocol):
     """A trained model of regions."""
 
     module: Any
-    """Network that is `HasFactors`."""
+    """Network that is `RegionFactorModule`."""
 
 
 @check_arguments(only=INTEGERS)

@@ -14,7 +14,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.attributions import (
     AttributionSums,
-    checked_arguments,
+    check_captum_kwargs,
     integrated_gradients,
 )
 from cellvae.inference.pass_over import iter_cell_batches, eval_mode
@@ -166,7 +166,7 @@ def predict(
         batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
         found = predicted_codes(model, batches, soft, use_posterior_mean)
         return as_labels(model, adata, indices, found, soft)
-    words = checked_arguments(ig_args)
+    words = check_captum_kwargs(ig_args)
     sums = AttributionSums(model.registration.n_genes)
 
     def iter_attributed_batches() -> Iterator[Any]:
@@ -211,7 +211,7 @@ def as_labels(
         return labels
     import pandas as pd
 
-    cells = model.cells_of(adata, indices).numpy()
+    cells = model.cell_indices(adata, indices).numpy()
     whole = model.adata if adata is None else adata
     assert whole is not None
     return pd.DataFrame(found, index=whole.obs_names[cells], columns=as_index(model.labels))

@@ -25,7 +25,7 @@ class LinearDecoderModel(DecoderModel, Protocol):
     """A trained model of genes whose network has loadings."""
 
     module: Any
-    """Network that is `HasLoadings`."""
+    """Network that is `LinearDecoderModule`."""
 
 
 def get_loadings(model: LinearDecoderModel) -> pd.DataFrame:

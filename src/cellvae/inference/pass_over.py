@@ -61,12 +61,12 @@ def plan_pass(
     Raises
     ------
     NotTrainedError, DataMismatchError
-        At once, as `trained_rows` does.
+        At once, as `rows_for` does.
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """
-    rows: Rows[Any] = model.counted_rows(adata) if counts else model.trained_rows(adata)
-    cells = model.cells_of(adata, indices)
+    rows: Rows[Any] = model.rows_with_counts(adata) if counts else model.rows_for(adata)
+    cells = model.cell_indices(adata, indices)
     if not len(cells):
         raise InvalidOptionError("Expected indices of at least one cell; got none.")
     size = settings.batch_size if batch_size is None else batch_size
@@ -95,7 +95,7 @@ def iter_cell_batches(
     Raises
     ------
     NotTrainedError, DataMismatchError
-        At once, as `trained_rows` does.
+        At once, as `rows_for` does.
     InvalidOptionError
         If no cells are asked for, or `batch_size` is below 1.
     """

@@ -84,7 +84,7 @@ def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> It
     """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
     latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
-        one = latent._replace(sample=latent.sample[[i]], library=latent.log_library[[i]])
+        one = latent._replace(sample=latent.sample[[i]], log_library=latent.log_library[[i]])
         counts = decode_samples(module, one, batch)
         rates = counts.get_normalized("mu")
         found = sample_sparse(counts)

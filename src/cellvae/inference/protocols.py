@@ -32,15 +32,15 @@ class EncoderModel(Protocol):
         """Refuse a model that has not been trained."""
         ...
 
-    def trained_rows(self, adata: AnnData | None) -> Rows[Any]:
+    def rows_for(self, adata: AnnData | None) -> Rows[Any]:
         """Cells to answer for: the model's own, or those of another AnnData once it was checked."""
         ...
 
-    def counted_rows(self, adata: AnnData | None) -> Rows[Any]:
-        """Cells as `trained_rows` has them; refused where their counts were dropped."""
+    def rows_with_counts(self, adata: AnnData | None) -> Rows[Any]:
+        """Cells as `rows_for` has them; refused where their counts were dropped."""
         ...
 
-    def cells_of(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
+    def cell_indices(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
         """Numbers of the cells asked for, in the order asked."""
         ...
 

@@ -134,7 +134,7 @@ def get_topic_proportions(
             posterior = model.module.encode(batch).posterior
             found.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())
     table = torch.cat(found).numpy()
-    cells = model.cells_of(adata, indices).numpy()
+    cells = model.cell_indices(adata, indices).numpy()
     whole = model.adata if adata is None else adata
     assert whole is not None
     return pd.DataFrame(table, index=whole.obs_names[cells], columns=topic_names(table.shape[1]))

@@ -59,7 +59,7 @@ def lazy_linear_backward(
         What the layer reads, and its weight; its result and None where that was given.
     of_cells
         Factor of each cell.
-    by_constant
+    grad_bias
         Sums of the derivatives over the cells, with these factors.
     needed
         Which gradients are asked for.
@@ -84,7 +84,7 @@ def weighted_sums(
         Sums in which each cell counts one.
     grad
         Gradient of each cell; the same for all in most losses.
-    make_again
+    recompute
         Makes the sums, given what each cell counts.
     """
     alike = bool((grad == grad[0]).all())

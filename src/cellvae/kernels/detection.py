@@ -88,19 +88,19 @@ class DetectionLogLikelihood(torch.autograd.Function):
         """Gradient with respect to logits, depths and factors."""
         inputs = DetectionInputs(*ctx.saved_tensors[: len(DetectionInputs._fields)])
         results = DetectionResults(*ctx.saved_tensors[len(DetectionInputs._fields) :])
-        by_region = weighted_sums(
+        grad_region = weighted_sums(
             results.grad_region, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_region
         )
         weight = grad.unsqueeze(-1)
-        by_logits = lazy_linear_backward(
+        grad_logits = lazy_linear_backward(
             results.grad_logits,
             inputs.logits,
             inputs.weight,
             weight,
-            by_region[0],
+            grad_region[0],
             needs_grad=ctx.needs_input_grad[5:8],
         )
-        return (*(None,) * 5, *by_logits, results.grad_depth.unsqueeze(-1) * weight, by_region[1])
+        return (*(None,) * 5, *grad_logits, results.grad_depth.unsqueeze(-1) * weight, grad_region[1])
 
 
 def compute_log_prob(inputs: DetectionInputs, weight: Tensor | None, *, need_grad: bool) -> DetectionResults:
@@ -143,4 +143,4 @@ def compute_log_prob(inputs: DetectionInputs, weight: Tensor | None, *, need_gra
     job = np.array([*sizes, *addresses], dtype=np.int64)
     job[4] = job.ctypes.data
     run_parallel(kernel, job, n_cells)
-    return results._replace(by_region=results.grad_region.sum(0)) if need_grad else results
+    return results._replace(grad_region=results.grad_region.sum(0)) if need_grad else results

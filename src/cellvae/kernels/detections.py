@@ -14,7 +14,7 @@ MIN_PROBABILITY = f32(1.1754944e-38)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def undetected_log_prob(logits, chance, rarer, value, by_logits, by_factor):
+def undetected_log_prob(logits, chance, rarer, value, grad_logits, by_factor):
     """Regions that are not detected.
 
     What is small is a sum of small numbers that are positive: the chance not to be accessible, and
@@ -28,7 +28,7 @@ def undetected_log_prob(logits, chance, rarer, value, by_logits, by_factor):
         Chance that an accessible region is detected, and one less it.
     value
         Log-probability.
-    by_logits, by_factor
+    grad_logits, by_factor
         Derivatives by the logits and the logarithm of the chance.
     """
     for j in range(logits.shape[0]):
@@ -43,17 +43,17 @@ def undetected_log_prob(logits, chance, rarer, value, by_logits, by_factor):
         slope = -likely * chance[j] / missed
         value[j] = log32(missed)
         by_factor[j] = slope
-        by_logits[j] = slope * unlikely
+        grad_logits[j] = slope * unlikely
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def detected_log_prob(logits, value, by_logits):
+def detected_log_prob(logits, value, grad_logits):
     """Accessibility of regions that are detected: its logarithm, and the derivative of it."""
     for i in range(logits.shape[0]):
         odds = logits[i]
         other = exp32(-abs(odds))
         value[i] = (odds if odds < f32(0.0) else f32(0.0)) - log32(ONE + other)
-        by_logits[i] = (other if odds > f32(0.0) else ONE) / (ONE + other)
+        grad_logits[i] = (other if odds > f32(0.0) else ONE) / (ONE + other)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -68,7 +68,7 @@ def detection_factors(depth, rarer_depth, of_region, rarer_region, chance, rarer
 def detection_log_prob_rows(
     start, end, counts, entries, genes, starts, logits, constant,
     log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
-    wanted, value, by_depth, by_logits, by_region,
+    wanted, value, grad_depth, grad_logits, grad_region,
 ):  # fmt: skip
     """Log-likelihood of cells from `start` to before `end`.
 
@@ -90,15 +90,15 @@ def detection_log_prob_rows(
     log_factor, factor, rarer_factor
         The same by region, [regions].
     weight
-        What each cell counts for in `by_region`, [cells].
+        What each cell counts for in `grad_region`, [cells].
     wanted
         Whether derivatives are.
-    value, by_depth
+    value, grad_depth
         Log-likelihood of each cell and its derivative by the logarithm of the depth, [cells].
-    by_logits
+    grad_logits
         Derivatives, [cells, regions]; [1, regions] where they are not wanted. They may take the
         place of the logits.
-    by_region
+    grad_region
         Sums over the cells of the derivatives by logits and factors, [2, regions].
     """
     n_regions = logits.shape[1]
@@ -108,12 +108,12 @@ def detection_log_prob_rows(
     values, by_factor = np.empty(n_regions, f32), np.empty(n_regions, f32)
     places = np.empty(n_regions + 1, i32)
     few = np.empty((3, n_regions), f32)
-    by_region[:] = f32(0.0)
+    grad_region[:] = f32(0.0)
     for c in range(start, end):
         row = c if wanted else 0
         add_into(logits[c], constant, odds)
         detection_factors(depth[c], rarer_depth[c], factor, rarer_factor, chance, rarer)
-        undetected_log_prob(odds, chance, rarer, values, by_logits[row], by_factor)
+        undetected_log_prob(odds, chance, rarer, values, grad_logits[row], by_factor)
         n = 0
         if sparse:
             for i in range(starts[c], starts[c + 1]):
@@ -130,13 +130,13 @@ def detection_log_prob_rows(
         for i in range(n):
             j = places[i]
             values[j] = few[1, i] + (log_depth[c] + log_factor[j])
-            by_logits[row, j] = few[2, i]
+            grad_logits[row, j] = few[2, i]
             by_factor[j] = ONE
         value[c] = sum_unordered(values)
-        by_depth[c] = sum_unordered(by_factor)
+        grad_depth[c] = sum_unordered(by_factor)
         if wanted:
-            axpy(by_region[0], weight[c], by_logits[row])
-            axpy(by_region[1], weight[c], by_factor)
+            axpy(grad_region[0], weight[c], grad_logits[row])
+            axpy(grad_region[1], weight[c], by_factor)
 
 
 @cfunc(types.void(types.voidptr), cache=True)
@@ -168,13 +168,13 @@ def kernel(job):
     rarer_factor = carray(pointer_at(known[18]), n_regions, f32)
     weight = carray(pointer_at(known[19]), n_cells, f32)
     value = carray(pointer_at(known[20]), n_cells, f32)
-    by_depth = carray(pointer_at(known[21]), n_cells, f32)
-    by_logits = carray(pointer_at(known[22]), whole, f32)
-    by_region = carray(pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
+    grad_depth = carray(pointer_at(known[21]), n_cells, f32)
+    grad_logits = carray(pointer_at(known[22]), whole, f32)
+    grad_region = carray(pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
     if not wanted:
         # One row for each thread, since nobody reads it.
-        by_logits = np.empty((1, n_regions), f32)
-        by_region = np.empty((1, 2, n_regions), f32)
+        grad_logits = np.empty((1, n_regions), f32)
+        grad_region = np.empty((1, 2, n_regions), f32)
     while True:
         start = atomic_fetch_add(known[4], at_once)
         if start >= n_cells:
@@ -182,5 +182,5 @@ def kernel(job):
         detection_log_prob_rows(
             start, min(start + at_once, n_cells), counts, entries, genes, starts, logits, constant,
             log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
-            wanted, value, by_depth, by_logits, by_region[start // at_once if wanted else 0],
+            wanted, value, grad_depth, grad_logits, grad_region[start // at_once if wanted else 0],
         )  # fmt: skip

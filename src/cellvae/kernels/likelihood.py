@@ -101,34 +101,34 @@ class CountLogLikelihood(torch.autograd.Function):
         inputs = CountInputs(*ctx.saved_tensors[: len(CountInputs._fields)])
         results = CountResults(*ctx.saved_tensors[len(CountInputs._fields) :])
         needed: Any = CountInputs(*ctx.needs_input_grad[1:])
-        by_gene = weighted_sums(
+        grad_gene = weighted_sums(
             results.grad_gene, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_gene
         )
         weight = grad.unsqueeze(-1)
-        by_logits = lazy_linear_backward(
+        grad_logits = lazy_linear_backward(
             results.grad_logits,
             inputs.logits,
             inputs.logits_weight,
             weight,
-            by_gene[0],
+            grad_gene[0],
             needs_grad=needed[4:7],
         )
-        by_theta = None
+        grad_theta = None
         if inputs.theta is not None and needed.theta:
             per_cell = inputs.theta.shape == results.grad_theta.shape
-            by_theta = results.grad_theta * weight if per_cell else by_gene[1].view_as(inputs.theta)
-        by_dropout: tuple[Tensor | None, ...] = (None, None, None)
+            grad_theta = results.grad_theta * weight if per_cell else grad_gene[1].view_as(inputs.theta)
+        grad_dropout: tuple[Tensor | None, ...] = (None, None, None)
         if inputs.dropout is not None:
-            by_dropout = lazy_linear_backward(
+            grad_dropout = lazy_linear_backward(
                 results.grad_dropout,
                 inputs.dropout,
                 inputs.dropout_weight,
                 weight,
-                by_gene[2],
+                grad_gene[2],
                 needs_grad=needed[9:12],
             )
-        by_log_size = results.grad_log_size.unsqueeze(-1) * weight if needed.log_size else None
-        return (*(None,) * 5, *by_logits, by_log_size, by_theta, *by_dropout)
+        grad_log_size = results.grad_log_size.unsqueeze(-1) * weight if needed.log_size else None
+        return (*(None,) * 5, *grad_logits, grad_log_size, grad_theta, *grad_dropout)
 
 
 def compute_log_prob(inputs: CountInputs, weight: Tensor | None, *, need_grad: bool) -> CountResults:
@@ -183,4 +183,4 @@ def compute_log_prob(inputs: CountInputs, weight: Tensor | None, *, need_grad: b
     job = np.array([*sizes, *addresses], dtype=np.int64)
     job[5] = job.ctypes.data
     run_parallel(kernel, job, n_cells)
-    return results._replace(by_gene=results.grad_gene.sum(0)) if need_grad else results
+    return results._replace(grad_gene=results.grad_gene.sum(0)) if need_grad else results

@@ -20,18 +20,18 @@ MIN_MEAN = f32(1e-20)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def combine_components(logits, value, other, by_mu, by_theta, by_other_mu, by_other_theta, by_logits):
+def combine_components(logits, value, other, grad_mu, grad_theta, grad_other_mu, grad_other_theta, grad_logits):
     """Mixture of two components, in place of what they are by themselves.
 
     Parameters
     ----------
     logits
         Log-odds of the first component.
-    value, by_mu, by_theta
+    value, grad_mu, grad_theta
         Log-probability under the first component, and its derivatives; afterwards the mixture's.
-    other, by_other_mu, by_other_theta
+    other, grad_other_mu, grad_other_theta
         The same of the second.
-    by_logits
+    grad_logits
         Derivative by the log-odds.
     """
     for j in range(logits.shape[0]):
@@ -47,15 +47,15 @@ def combine_components(logits, value, other, by_mu, by_theta, by_other_mu, by_ot
         first = (ONE if excess > f32(0.0) else smaller) * inverse
         second = (smaller if excess > f32(0.0) else ONE) * inverse
         value[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
-        by_mu[j] *= first
-        by_theta[j] *= first
-        by_other_mu[j] *= second
-        by_other_theta[j] *= second
-        by_logits[j] = first - (ONE if odds > f32(0.0) else small) * inverse_odds
+        grad_mu[j] *= first
+        grad_theta[j] *= first
+        grad_other_mu[j] *= second
+        grad_other_theta[j] *= second
+        grad_logits[j] = first - (ONE if odds > f32(0.0) else small) * inverse_odds
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value, by_mu, by_theta):
+def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value, grad_mu, grad_theta):
     """Log-probability of the counts of a cell under one component, and its derivatives.
 
     Parameters
@@ -64,7 +64,7 @@ def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value
         Counts, means and inverse dispersions.
     mu, inverse_theta, places, few
         Room to work in.
-    value, by_mu, by_theta
+    value, grad_mu, grad_theta
         Log-probability; derivatives by the mean and by the inverse dispersion.
     """
     n_features = x.shape[0]
@@ -72,7 +72,7 @@ def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value
         m = given_mu[j]
         mu[j] = MIN_MEAN if m < MIN_MEAN else m
     reciprocal(theta, inverse_theta)
-    negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta)
+    negative_binomial_zeros(mu, theta, inverse_theta, value, grad_mu, grad_theta)
     n = 0
     for j in range(n_features):
         places[n] = j
@@ -89,8 +89,8 @@ def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value
     for i in range(n):
         j = places[i]
         value[j] = few[4, i]
-        by_mu[j] = few[5, i]
-        by_theta[j] = few[6, i]
+        grad_mu[j] = few[5, i]
+        grad_theta[j] = few[6, i]
 
 
 @cfunc(types.void(types.voidptr), cache=True)
@@ -109,9 +109,9 @@ def kernel(job):
     theta, other_theta = carray(pointer_at(known[7]), whole, f32), carray(pointer_at(known[8]), whole, f32)
     logits = carray(pointer_at(known[9]), whole, f32)
     value = carray(pointer_at(known[10]), whole, f32)
-    by_mu, by_other_mu = carray(pointer_at(known[11]), whole, f32), carray(pointer_at(known[12]), whole, f32)
-    by_theta, by_other_theta = carray(pointer_at(known[13]), whole, f32), carray(pointer_at(known[14]), whole, f32)
-    by_logits = carray(pointer_at(known[15]), whole, f32)
+    grad_mu, grad_other_mu = carray(pointer_at(known[11]), whole, f32), carray(pointer_at(known[12]), whole, f32)
+    grad_theta, grad_other_theta = carray(pointer_at(known[13]), whole, f32), carray(pointer_at(known[14]), whole, f32)
+    grad_logits = carray(pointer_at(known[15]), whole, f32)
     room, inverse_theta = np.empty(n_features, f32), np.empty(n_features, f32)
     other = np.empty(n_features, f32)
     places = np.empty(n_features + 1, i32)
@@ -123,13 +123,13 @@ def kernel(job):
         for c in range(start, min(start + CELLS_PER_JOB, n_cells)):
             component_log_prob(
                 x[c], mu[c], theta[c], room, inverse_theta, places, few,
-                value[c], by_mu[c], by_theta[c],
+                value[c], grad_mu[c], grad_theta[c],
             )  # fmt: skip
             component_log_prob(
                 x[c], other_mu[c], other_theta[c], room, inverse_theta, places, few,
-                other, by_other_mu[c], by_other_theta[c],
+                other, grad_other_mu[c], grad_other_theta[c],
             )  # fmt: skip
             combine_components(
-                logits[c], value[c], other, by_mu[c], by_theta[c], by_other_mu[c],
-                by_other_theta[c], by_logits[c],
+                logits[c], value[c], other, grad_mu[c], grad_theta[c], grad_other_mu[c],
+                grad_other_theta[c], grad_logits[c],
             )  # fmt: skip

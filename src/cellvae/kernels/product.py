@@ -21,7 +21,7 @@ def sparse_linear(
     """The same as `linear` of the dense features, from what is not zero alone.
 
     On the CPU, in single precision. The features have no derivatives. Weights whose values for one
-    gene lie together (:func:`gene_by_gene`) are read as they are, others are copied every time.
+    gene lie together (:func:`to_gene_major`) are read as they are, others are copied every time.
     """
     product: Tensor = SparseLinear.apply(*features, weight, bias)
     return product

@@ -83,7 +83,7 @@ def reciprocal(values, out):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta):
+def negative_binomial_zeros(mu, theta, inverse_theta, value, grad_mu, grad_theta):
     """Negative binomial at zero."""
     for j in range(mu.shape[0]):
         m = mu[j]
@@ -94,12 +94,12 @@ def negative_binomial_zeros(mu, theta, inverse_theta, value, by_mu, by_theta):
         inverse = ONE / (t + m)
         log_ratio = log32(y) + (x - (y - ONE)) * (t * inverse)
         value[j] = -t * log_ratio
-        by_mu[j] = -t * inverse
-        by_theta[j] = m * inverse - log_ratio
+        grad_mu[j] = -t * inverse
+        grad_theta[j] = m * inverse - log_ratio
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def zero_inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
+def zero_inflated_zeros(dropout, value, grad_mu, grad_theta, grad_dropout):
     """Zero-inflated distribution at zero, from value and derivatives without inflation."""
     for j in range(dropout.shape[0]):
         p = dropout[j]
@@ -114,9 +114,9 @@ def zero_inflated_zeros(dropout, value, by_mu, by_theta, by_dropout):
         value[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
         replaced = (ONE if excess > f32(0.0) else smaller) * inverse
         kept = (smaller if excess > f32(0.0) else ONE) * inverse
-        by_dropout[j] = replaced - (ONE if p > f32(0.0) else other) * inverse_odds
-        by_mu[j] *= kept
-        by_theta[j] *= kept
+        grad_dropout[j] = replaced - (ONE if p > f32(0.0) else other) * inverse_odds
+        grad_mu[j] *= kept
+        grad_theta[j] *= kept
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -131,11 +131,11 @@ def log_zero_probability(p, log_odds, rate):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def poisson_zeros(mu, value, by_mu):
+def poisson_zeros(mu, value, grad_mu):
     """Poisson at zero."""
     for j in range(mu.shape[0]):
         value[j] = -mu[j]
-        by_mu[j] = -ONE
+        grad_mu[j] = -ONE
 
 
 # Coefficients of Stirling's series and of its derivative.
@@ -168,7 +168,7 @@ def log_factorial(count):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta):
+def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_theta):
     """Negative binomial at counts above zero.
 
     The recurrence of the gamma function moves its arguments 8 up, where four terms of Stirling's
@@ -207,24 +207,24 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, by_mu, by_theta
         slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
         digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
         digammas += rising_factorial_grad(t) * over_steps_t - rising_factorial_grad(b) * over_steps_b
-        by_mu[i] = (n - m) * over_m * (t * over_both)
-        by_theta[i] = digammas - by_t + (m - n) * over_both
+        grad_mu[i] = (n - m) * over_m * (t * over_both)
+        grad_theta[i] = digammas - by_t + (m - n) * over_both
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def poisson_counts(x, mu, log_factorial, value, by_mu):
+def poisson_counts(x, mu, log_factorial, value, grad_mu):
     """Poisson at counts above zero."""
     for i in range(x.shape[0]):
         m = mu[i]
         value[i] = x[i] * log64(m) - m - log_factorial[i]
-        by_mu[i] = (x[i] - m) / m
+        grad_mu[i] = (x[i] - m) / m
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def multiply_inplace(by_mu, mu):
+def multiply_inplace(grad_mu, mu):
     """Derivatives by the logarithm of the mean, in place."""
     for j in range(mu.shape[0]):
-        by_mu[j] *= mu[j]
+        grad_mu[j] *= mu[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)

@@ -63,7 +63,7 @@ def call_in_threads(work: int, job: int, n_threads: int) -> None:
     n_threads
         Threads of the team; the calling one is of it.
     """
-    parallel = find_gomp_parallel() if n_threads > 1 and not fork.only_one_thread else None
+    parallel = find_gomp_parallel() if n_threads > 1 and not fork.single_thread_in_child else None
     if parallel is None:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)(job)
     else:

@@ -115,8 +115,8 @@ class AmortizedLDAModule(Module[LDABatch]):
     deviation of the posterior.
     """
 
-    latent_is_normal = False
-    can_be_recorded = False
+    latent_is_gaussian = False
+    cuda_graph_safe = False
     cell_topic_prior_mu: Tensor
     cell_topic_prior_sigma: Tensor
     topic_feature_prior_mu: Tensor
@@ -302,7 +302,7 @@ class AmortizedLDA(Model):
         return AmortizedLDAModule(registration.n_genes, config)
 
     @staticmethod
-    def learn_constants(module: AmortizedLDAModule, rows: ColumnRows[LDABatch]) -> None:
+    def init_from_data(module: AmortizedLDAModule, rows: ColumnRows[LDABatch]) -> None:
         """Take the number of cells, until a run says how many it trains on."""
         module.n_cells = len(rows)
 

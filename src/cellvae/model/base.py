@@ -274,12 +274,12 @@ class Model(ScviToolsNames):
         )
 
     def rows_with_counts(self, adata: AnnData | None) -> Rows[Any]:
-        """Cells as `trained_rows` has them, with their counts.
+        """Cells as `rows_for` has them, with their counts.
 
         Raises
         ------
         NotTrainedError, DataMismatchError
-            As `trained_rows` does, or if the counts of a minified AnnData were dropped.
+            As `rows_for` does, or if the counts of a minified AnnData were dropped.
         """
         rows = self.rows_for(adata)
         check_has_counts(rows)

@@ -23,7 +23,7 @@ from cellvae.data.records import (
     FieldRecord,
     NumbersRecord,
 )
-from cellvae.data.values import Scalar, plain
+from cellvae.data.values import Scalar, to_python_scalar
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
 from cellvae.options import from_kwargs
 from cellvae.persistence.foreign import ScviModelFile, split_indices, read_scvi_model
@@ -170,7 +170,7 @@ def to_category_tuple(values: Any) -> tuple[Scalar, ...]:
             "objects of another type, which are not made from a file of scvi-tools. Make the model "
             "anew from a column that was converted with .astype(str)."
         )
-    return tuple(plain(hashable(value)) for value in listed)
+    return tuple(to_python_scalar(hashable(value)) for value in listed)
 
 
 def hashable(value: Any) -> Any:

@@ -65,7 +65,7 @@ class LinearSCVIConfig(SCVIConfig):
 class LinearSCVIModule(SCVIModule):
     """The mathematics of scVI with a linear decoder; parameter names are those of scvi-tools."""
 
-    reads_entries = SCVIModule.accepts_sparse
+    accepts_sparse = SCVIModule.accepts_sparse
     config: LinearSCVIConfig
     decoder: LinearDecoder
 
@@ -205,6 +205,6 @@ class LinearSCVI(Model):
         return LinearSCVIModule(sizes_of(registration, config), config)
 
     @staticmethod
-    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
         """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.learn_constants(module, rows)
+        SCVI.init_from_data(module, rows)

@@ -78,7 +78,7 @@ class POISSONVIConfig(SCVIConfig):
 class POISSONVIModule(SCVIModule):
     """The mathematics of scVI with Poisson counts; parameter names are those of scvi-tools."""
 
-    reads_entries = SCVIModule.accepts_sparse
+    accepts_sparse = SCVIModule.accepts_sparse
     activation: ClassVar[Activation] = "leaky_relu"
     gives_probabilities: ClassVar[bool] = False
     decoder: DecoderSCVI
@@ -95,7 +95,7 @@ class POISSONVIModule(SCVIModule):
     ) -> Float[Tensor, "*samples cells regions"]:
         """Accessibility as a share of the cell, without the factors of the regions."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
-        raw = self.decoder.logits(features, self.category_codes(batch))
+        raw = self.decoder.logits(features, self.covariate_codes(batch))
         logits = materialize(raw.logits) - self.region_bias
         _, positive = self.decoder.px_scale_decoder
         scale: Tensor = positive(logits)
@@ -226,9 +226,9 @@ class POISSONVI(Model):
             )
 
     @staticmethod
-    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
         """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.learn_constants(module, rows)
+        SCVI.init_from_data(module, rows)
 
     def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
         """Words of PEAKVI's training."""

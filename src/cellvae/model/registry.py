@@ -12,7 +12,7 @@ import torch
 
 from cellvae.data.matrices import count_matrix
 from cellvae.data.records import CategoriesRecord, CategoryRecord, CountsRecord
-from cellvae.data.values import foreign_array
+from cellvae.data.values import scvi_categories_array
 from cellvae.errors import DataMismatchError, UnknownKeyError, did_you_mean, quote_names
 from cellvae.model.foreign import COLUMNS, SETUP_KWARGS
 from cellvae.model.overview import print_setup_tables
@@ -236,7 +236,7 @@ def field_registry(name: str, record: Any, model: Model) -> dict[str, Any]:
         state = {"n_obs": model.registration.n_cells, "n_vars": n_genes, "column_names": genes}
         return {"data_registry": place, "state_registry": state, "summary_stats": {}}
     if isinstance(record, CategoryRecord):
-        categories: Any = foreign_array(record.categories)
+        categories: Any = scvi_categories_array(record.categories)
         if record.key is None:
             categories = np.array([0])
         state = {"categorical_mapping": categories, "original_key": record.key or f"_scvi_{theirs}"}
@@ -250,7 +250,7 @@ def field_registry(name: str, record: Any, model: Model) -> dict[str, Any]:
     if isinstance(record, CategoriesRecord):
         mappings = zip(record.keys, record.categories, strict=True)
         state = {
-            "mappings": {key: foreign_array(values) for key, values in mappings},
+            "mappings": {key: scvi_categories_array(values) for key, values in mappings},
             "field_keys": list(record.keys),
             "n_cats_per_key": [len(values) for values in record.categories],
         }

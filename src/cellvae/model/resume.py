@@ -16,7 +16,7 @@ from cellvae.data.cell_values import (
     CellValues,
     differing_columns,
     read_cell_values,
-    smallest,
+    to_smallest_integers,
 )
 from cellvae.errors import (
     FileFormatError,
@@ -27,7 +27,7 @@ from cellvae.errors import (
 )
 from cellvae.messages import warn
 from cellvae.persistence.foreign import is_scvi_model
-from cellvae.persistence.training_state import SUFFIX, values_of_state, verified_content
+from cellvae.persistence.training_state import SUFFIX, parse_state, verified_content
 
 if TYPE_CHECKING:
     from cellvae.data.rows.memory import ColumnRows
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cellvae.train.options import TrainOptions
     from cellvae.train.state import TrainingState
 
-LIGHTNING = b"pytorch-lightning_version"
+LIGHTNING_KEYS = b"pytorch-lightning_version"
 """Key that every checkpoint of Lightning has."""
 
 
@@ -84,7 +84,7 @@ def state_to_resume(options: TrainOptions, state_dir: Path | None) -> TrainingSt
     if not paths or not paths[0].exists() or is_another_file(paths[0]):
         raise InvalidOptionError(
             f"Expected resume to be the state of a run, or a folder with one; got '{given}', "
-            f"{instead_of_a_state(given)}"
+            f"{describe_wrong_state(given)}"
         )
     try:
         return newest_complete_state(paths)
@@ -116,7 +116,7 @@ def newest_complete_state(paths: Sequence[Path]) -> TrainingState:
         except FileFormatError as error:
             damaged.append(error)
             continue
-        state = TrainingState.from_values(values_of_state(content, path), path)
+        state = TrainingState.from_values(parse_state(content, path), path)
         if damaged:
             warn(
                 f"{damaged[0].args[0]} Resuming from the state before it, {path}, "
@@ -134,10 +134,10 @@ def is_another_file(path: Path) -> bool:
     """Whether a file is one that other functions or programs write, judged by name and content."""
     if path.suffix in (".ckpt", ".pt", ".safetensors", ".json", ".h5ad"):
         return True
-    return path.suffix != SUFFIX and path.is_file() and LIGHTNING in path.read_bytes()
+    return path.suffix != SUFFIX and path.is_file() and LIGHTNING_KEYS in path.read_bytes()
 
 
-def instead_of_a_state(given: Path) -> str:
+def describe_wrong_state(given: Path) -> str:
     """What is there in place of a state, and what to do with it."""
     if not given.exists():
         return (
@@ -170,23 +170,23 @@ def is_saved_model(folder: Path) -> bool:
     return (folder / "model.json").is_file()
 
 
-def identity_of(model: Model, split: Split) -> dict[str, Any]:
+def run_identity(model: Model, split: Split) -> dict[str, Any]:
     """Model, data and split of a run, as plain values that a run that goes on must agree with."""
     registration: dict[str, Any] = model.registration.to_json()
-    config = {f.name: plain(getattr(model.config, f.name)) for f in fields(model.config)}
+    config = {f.name: to_plain_containers(getattr(model.config, f.name)) for f in fields(model.config)}
     names = "\n".join(map(str, model.cell_names))
     cells = np.concatenate([split.train, split.validation, split.test])
     return {
         "model": type(model).__name__,
         "config": config,
         "genes": registration.pop("genes"),
-        "data": plain({k: v for k, v in registration.items() if k != "n_cells"}),
+        "data": to_plain_containers({k: v for k, v in registration.items() if k != "n_cells"}),
         "cells": {
             "number": len(model.cell_names),
             "names": digest(names.encode()),
             "split": digest(np.ascontiguousarray(cells).tobytes()),
         },
-        "kept": plain(model.module.frozen_weights.to_json()) if model.module.frozen_weights else None,
+        "kept": to_plain_containers(model.module.frozen_weights.to_json()) if model.module.frozen_weights else None,
         "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
     }
 
@@ -196,18 +196,18 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def plain(value: Any) -> Any:
+def to_plain_containers(value: Any) -> Any:
     """Value with dictionaries and lists in place of what only looks like them."""
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_plain_containers(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [to_plain_containers(v) for v in value]
     if isinstance(value, torch.Tensor):
         return value.tolist()
     return value
 
 
-def cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellValues]:
+def read_cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellValues]:
     """Values of every column that the run reads, by name."""
     found = read_cell_values(model.registration, rows)
     labels = model.training_labels()
@@ -216,11 +216,11 @@ def cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellValues]
             # These are read from the AnnData at the beginning of a run.
             unknown = len(model.registration.categories("labels")) - 1
             codes = torch.from_numpy(np.where(labels < 0, unknown, labels))
-            found[name] = replace(found[name], values=smallest(codes))
+            found[name] = replace(found[name], values=to_smallest_integers(codes))
     return found
 
 
-def cells_that_differ(
+def describe_changed_cells(
     model: Model,
     state: TrainingState | None,
     identity: Mapping[str, Any],

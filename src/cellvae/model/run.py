@@ -15,9 +15,9 @@ from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
 from cellvae.folders import check_output_folder
 from cellvae.model.files import ModelFolder
 from cellvae.model.resume import (
-    cell_values_of,
-    cells_that_differ,
-    identity_of,
+    read_cell_values_of,
+    describe_changed_cells,
+    run_identity,
     state_folder,
     state_to_resume,
 )
@@ -53,8 +53,8 @@ def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
     carried = None if anew or state is not None else model.carryover
     seed = seed_for(options, state, carried)
     split = split_for(model, options, len(rows), seed, state)
-    identity = identity_of(model, split)
-    cell_values = {} if state is None and state_dir is None else cell_values_of(model, rows)
+    identity = run_identity(model, split)
+    cell_values = {} if state is None and state_dir is None else read_cell_values_of(model, rows)
     old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
     if anew:
         reinitialize(model, rows, seed)
@@ -71,7 +71,7 @@ def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
             state=state,
             identity=identity,
             cell_values=cell_values,
-            differing=cells_that_differ(model, state, identity, cell_values),
+            differing=describe_changed_cells(model, state, identity, cell_values),
             state_dir=state_dir,
             run_dir=run_dir,
         ),

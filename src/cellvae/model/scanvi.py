@@ -122,8 +122,8 @@ class SCANVIModule(SCVIModule):
     scvi-tools.
     """
 
-    reads_entries = SCVIModule.accepts_sparse
-    extra_names = METRICS
+    accepts_sparse = SCVIModule.accepts_sparse
+    extra_metric_names = METRICS
     loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
     config: SCANVIConfig
     y_prior: Tensor
@@ -189,7 +189,7 @@ class SCANVIModule(SCVIModule):
         has log q(z1 | x) - E log p(z1 | z2, y) in it.
         """
         companions = None
-        if batch.n_companions:
+        if batch.n_labelled:
             batch, companions = split_labelled(batch)
         latent = self.encode(batch)
         of_latent, kl = self.latent_kl_terms(latent)
@@ -249,14 +249,14 @@ class SCANVIModule(SCVIModule):
         by_label = torch.cat([self.px_r, self.px_r @ self.y_prior.T], dim=1)
         return torch.nn.functional.embedding(batch.labels.squeeze(-1), by_label.T)
 
-    def measures(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
+    def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
         """How well labels were told in an epoch."""
         return classification_metrics(ClassificationSums(*sums))
 
 
 def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
     """Cells of a step, and the companions at its end."""
-    n = len(batch.labels) - batch.n_companions
+    n = len(batch.labels) - batch.n_labelled
 
     def sides(values: Any) -> tuple[Any, Any]:
         if isinstance(values, CSRBatch):
@@ -265,7 +265,7 @@ def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
 
     parts = [sides(values) for values in batch]
     own, further = (CountBatch(*side) for side in zip(*parts, strict=True))
-    return own._replace(n_companions=0), further._replace(n_companions=0)
+    return own._replace(n_labelled=0), further._replace(n_labelled=0)
 
 
 @final
@@ -480,9 +480,9 @@ class SCANVI(Model):
         return SCVI.expects_counts(config)
 
     @staticmethod
-    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
         """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.learn_constants(module, rows)
+        SCVI.init_from_data(module, rows)
 
     def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs where the weights began as those of a trained SCVI."""
@@ -546,14 +546,14 @@ class SCANVI(Model):
     @property
     def labeled_indices(self) -> NDArray[np.int64]:
         """Positions of the cells whose label is known."""
-        return np.flatnonzero(self.labels_to_learn() >= 0)
+        return np.flatnonzero(self.training_labels() >= 0)
 
     @property
     def unlabeled_indices(self) -> NDArray[np.int64]:
         """Positions of the cells whose label is not known."""
-        return np.flatnonzero(self.labels_to_learn() < 0)
+        return np.flatnonzero(self.training_labels() < 0)
 
-    def labels_to_learn(self) -> NDArray[np.int64]:
+    def training_labels(self) -> NDArray[np.int64]:
         """Label of each of the model's cells, -1 where it is not known."""
         if self.adata is None:
             return np.zeros(0, dtype=np.int64)

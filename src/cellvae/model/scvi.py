@@ -75,7 +75,7 @@ class CountBatch(NamedTuple):
     latent_variance: Float[Tensor, "cells latent"] | None = None
     library_mean: Float[Tensor, "cells 1"] | None = None
     library_variance: Float[Tensor, "cells 1"] | None = None
-    n_companions: int = 0
+    n_labelled: int = 0
     """Cells at the end that only a classifier learns from."""
 
 
@@ -233,14 +233,14 @@ class SCVIModule(Module[CountBatch]):
         self.z_encoder = encoder(config.n_latent, config.n_layers, config.latent_distribution)
         latent_library = not (config.use_observed_lib_size or sizes.size_factor)
         self.l_encoder = encoder(1, 1, "normal") if latent_library else None
-        self.decoder = self.new_decoder(n_dense, n_cat_list)
+        self.decoder = self.make_decoder(n_dense, n_cat_list)
         self.px_r = self.new_dispersion()
         self.latent_is_gaussian = config.latent_distribution == "normal"
         if latent_library:
             self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
             self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
 
-    def new_decoder(self, n_dense: int, n_cat_list: Sequence[int]) -> DecoderSCVI | LinearDecoder:
+    def make_decoder(self, n_dense: int, n_cat_list: Sequence[int]) -> DecoderSCVI | LinearDecoder:
         """Network from the latent to :class:`~cellvae.nn.CountParameters`.
 
         Parameters
@@ -305,7 +305,7 @@ class SCVIModule(Module[CountBatch]):
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
             features = concat_covariates(features, self.dense_covariates(batch))
-            codes = self.category_codes(batch)
+            codes = self.covariate_codes(batch)
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
@@ -321,7 +321,7 @@ class SCVIModule(Module[CountBatch]):
         if self.sizes.size_factor:
             assert batch.size_factor is not None
             log_size = batch.size_factor.log()
-        decoded = self.decoder(features, log_size, self.category_codes(batch))
+        decoded = self.decoder(features, log_size, self.covariate_codes(batch))
         if self.config.gene_likelihood == "poisson":
             return Poisson(rate=decoded.rate, scale=decoded.scale)
         theta = self.log_dispersion(batch, decoded.log_dispersion).exp()
@@ -338,7 +338,7 @@ class SCVIModule(Module[CountBatch]):
     ) -> Float[Tensor, "*samples cells genes"]:
         """Normalized expression alone, without the other parameters of the counts."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
-        return self.decoder.scale(features, self.category_codes(batch))
+        return self.decoder.scale(features, self.covariate_codes(batch))
 
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, "*samples cells"]:
         """Log-likelihood of the counts of each cell, in nats."""
@@ -348,7 +348,7 @@ class SCVIModule(Module[CountBatch]):
             whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
-        raw = decoder.logits(features, self.category_codes(batch))
+        raw = decoder.logits(features, self.covariate_codes(batch))
         theta = None
         if self.has_dispersion:
             theta = self.log_dispersion(batch, raw.log_dispersion).exp()
@@ -405,7 +405,7 @@ class SCVIModule(Module[CountBatch]):
             parts.append(self.batch_embedding(batch.batch.squeeze(-1)))
         return torch.cat(parts, dim=-1) if parts else None
 
-    def category_codes(self, batch: CountBatch) -> list[Tensor]:
+    def covariate_codes(self, batch: CountBatch) -> list[Tensor]:
         """Codes of batch and categorical covariates, [cells, 1] each."""
         codes = [] if self.batch_embedding is not None else [batch.batch]
         return codes + (
@@ -548,7 +548,7 @@ class SCVI(Model):
         return config.gene_likelihood != "normal"
 
     @staticmethod
-    def learn_constants(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
+    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
         """Take the mean and variance of log sizes in each batch from the data."""
         if module.l_encoder is not None:
             means, variances = library_stats_by_batch(rows, module.sizes.n_batch)

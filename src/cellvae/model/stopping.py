@@ -7,7 +7,7 @@ from typing import Any
 
 from cellvae.errors import TrainingWarning
 from cellvae.messages import warn
-from cellvae.selection import flat_selection
+from cellvae.selection import flatten_selection
 
 
 def default_early_stopping(words: Mapping[str, Any], patience: int) -> dict[str, Any]:
@@ -47,5 +47,5 @@ def selects_cells(selection: Any) -> bool:
     """Whether a selection of cells is not empty."""
     if selection is None or isinstance(selection, slice):
         return selection is not None
-    values = flat_selection(selection)
+    values = flatten_selection(selection)
     return bool(values.any() if values.dtype == bool else len(values))

@@ -1,6 +1,6 @@
 """Building blocks of the networks: torch only."""
 
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 from cellvae.nn.classifier import Classifier
 from cellvae.nn.decoder import CountParameters, DecoderSCVI
 from cellvae.nn.dense import FCLayers
@@ -34,7 +34,7 @@ INSTEAD = {
 
 
 def __getattr__(name: str) -> object:
-    raise missing_name("cellvae.nn", name, INSTEAD, __all__)
+    raise missing_name_error("cellvae.nn", name, INSTEAD, __all__)
 
 
 def __dir__() -> list[str]:

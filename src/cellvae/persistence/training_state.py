@@ -70,7 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
     UnsafeFileError
         If it holds more than values.
     """
-    return values_of_state(verified_content(path), path)
+    return parse_state(verified_content(path), path)
 
 
 def verified_content(path: Path) -> bytes:
@@ -91,13 +91,13 @@ def verified_content(path: Path) -> bytes:
             if whole
             else f"its {len(content):,} bytes do not end in a checksum, so it was cut or damaged"
         )
-        raise damaged_state(path, problem)
+        raise damaged_state_error(path, problem)
     if hashlib.sha256(body).hexdigest().encode() != comment[len(COMMENT) :]:
-        raise damaged_state(path, "its bytes do not have the checksum at their end")
+        raise damaged_state_error(path, "its bytes do not have the checksum at their end")
     return content
 
 
-def damaged_state(path: Path, problem: str) -> FileFormatError:
+def damaged_state_error(path: Path, problem: str) -> FileFormatError:
     """Error for a state that is not as it was written."""
     return FileFormatError(
         f"Expected the state of a training run in {path}; {problem}. "
@@ -105,7 +105,7 @@ def damaged_state(path: Path, problem: str) -> FileFormatError:
     )
 
 
-def values_of_state(content: bytes, path: Path) -> dict[str, Any]:
+def parse_state(content: bytes, path: Path) -> dict[str, Any]:
     """Tensors and plain values from the bytes of a state.
 
     Raises
@@ -126,7 +126,7 @@ def values_of_state(content: bytes, path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:  # of any kind: what stands in the file decides
         problem = f"it could not be read: {type(error).__name__}: {error}"
-        raise damaged_state(path, problem) from error
+        raise damaged_state_error(path, problem) from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise FileFormatError(

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cellvae.errors import FileFormatError
 
-PLAIN_KINDS = "biufSU"
+PLAIN_DTYPES = "biufSU"
 """Kinds of numpy types whose values are bytes alone."""
 UNITS = ("s", "ms", "us", "ns")
 """Units of dates and durations that pandas has."""
 
 
-class Frozen(type):
+class ImmutableType(type):
     """Class of classes that a pickle cannot give other attributes."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -25,37 +25,37 @@ class Frozen(type):
 
 
 @final
-class Maker:
+class AllowedCall:
     """Function that a pickle may call, and can do nothing else with."""
 
-    __slots__ = ("make",)
+    __slots__ = ("function",)
 
     def __init__(self, make: Callable[..., Any]) -> None:
-        self.make = make
+        self.function = make
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function makes of values of the file."""
-        return self.make(*arguments)
+        return self.function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
         raise FileFormatError("The file changes what its values are read with.")
 
 
-class Inert(metaclass=Frozen):
+class Stub(metaclass=ImmutableType):
     """Object of a class that is not made: what it was called with is dropped."""
 
-    def __init__(self, *arguments: Any, **words: Any) -> None:
+    def __init__(self, *arguments: Any, **kwargs: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
         pass
 
-    def __call__(self, *arguments: Any, **words: Any) -> Inert:
+    def __call__(self, *arguments: Any, **words: Any) -> Stub:
         """Give another one."""
-        return Inert()
+        return Stub()
 
 
-class Kind(metaclass=Frozen):
+class DtypeStub(metaclass=ImmutableType):
     """Type of the values of an array, as a pickle describes it."""
 
     def __init__(self, name: Any, *flags: Any) -> None:
@@ -88,7 +88,7 @@ class Kind(metaclass=Frozen):
         except (TypeError, ValueError) as error:
             raise FileFormatError(f"Cannot read values of type {self.name!r:.50}.") from error
         of_time = found.kind in "mM" and bool(self.unit)
-        if (found.kind not in PLAIN_KINDS and not of_time) or found.itemsize == 0:
+        if (found.kind not in PLAIN_DTYPES and not of_time) or found.itemsize == 0:
             raise FileFormatError(f"Expected plain values in an array; got {self.name!r:.50}.")
         return found
 
@@ -105,7 +105,7 @@ def unit_of(metadata: Any) -> str:
     return f"[{unit}]" if unit in UNITS else ""
 
 
-class Array(metaclass=Frozen):
+class ArrayStub(metaclass=ImmutableType):
     """Array of a pickle, made when all of it has been read."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Array(metaclass=Frozen):
             raise FileFormatError("Expected an array with shape, type and values.")
         _, shape, kind, by_column, content = self.state
         whole = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or not isinstance(kind, Kind):
+        if not whole or not isinstance(kind, DtypeStub):
             raise FileFormatError("Expected an array with a shape of whole numbers and a type.")
         if kind.is_object:
             if not isinstance(content, list) or len(content) != math.prod(shape):

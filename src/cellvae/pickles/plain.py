@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from cellvae.errors import FileFormatError
-from cellvae.pickles.inert import Array, Inert, Kind, Maker
+from cellvae.pickles.inert import ArrayStub, Stub, DtypeStub, AllowedCall
 
 
-def as_bytes(*arguments: Any) -> bytes:
+def new_bytes(*arguments: Any) -> bytes:
     """Empty bytes, as protocol 2 writes them."""
     if arguments:
         raise FileFormatError("Expected bytes() without a size in the file.")
@@ -27,19 +27,19 @@ def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def plain_dict(*arguments: Any) -> dict[Any, Any]:
+def new_dict(*arguments: Any) -> dict[Any, Any]:
     """Dictionary in place of one with a function for missing entries."""
     return {}
 
 
-def new_array(*arguments: Any) -> Array:
+def new_array_stub(*arguments: Any) -> ArrayStub:
     """Array whose shape and values follow."""
-    return Array()
+    return ArrayStub()
 
 
 def numpy_scalar(kind: Any, content: Any = b"") -> Any:
     """Number or text of numpy as one of Python."""
-    if not isinstance(kind, Kind) or not isinstance(content, bytes):
+    if not isinstance(kind, DtypeStub) or not isinstance(content, bytes):
         raise FileFormatError("Expected a number with its type in the file.")
     dtype = kind.dtype()
     if len(content) != dtype.itemsize:
@@ -49,10 +49,10 @@ def numpy_scalar(kind: Any, content: Any = b"") -> Any:
     return value if dtype.kind in "mM" else value.item()
 
 
-PLAIN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
-        ("__builtin__", "bytes"): Maker(as_bytes),
-        ("builtins", "bytes"): Maker(as_bytes),
+        ("__builtin__", "bytes"): AllowedCall(new_bytes),
+        ("builtins", "bytes"): AllowedCall(new_bytes),
         ("__builtin__", "dict"): dict,
         ("builtins", "dict"): dict,
         ("__builtin__", "list"): list,
@@ -61,15 +61,15 @@ PLAIN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("builtins", "set"): set,
         ("__builtin__", "slice"): slice,
         ("builtins", "slice"): slice,
-        ("_codecs", "encode"): Maker(encode_latin1),
+        ("_codecs", "encode"): AllowedCall(encode_latin1),
         ("collections", "OrderedDict"): OrderedDict,
-        ("collections", "defaultdict"): Maker(plain_dict),
-        ("numpy", "dtype"): Kind,
-        ("numpy", "ndarray"): Inert,
-        ("numpy.core.multiarray", "_reconstruct"): Maker(new_array),
-        ("numpy._core.multiarray", "_reconstruct"): Maker(new_array),
-        ("numpy.core.multiarray", "scalar"): Maker(numpy_scalar),
-        ("numpy._core.multiarray", "scalar"): Maker(numpy_scalar),
+        ("collections", "defaultdict"): AllowedCall(new_dict),
+        ("numpy", "dtype"): DtypeStub,
+        ("numpy", "ndarray"): Stub,
+        ("numpy.core.multiarray", "_reconstruct"): AllowedCall(new_array_stub),
+        ("numpy._core.multiarray", "_reconstruct"): AllowedCall(new_array_stub),
+        ("numpy.core.multiarray", "scalar"): AllowedCall(numpy_scalar),
+        ("numpy._core.multiarray", "scalar"): AllowedCall(numpy_scalar),
     }
 )
 """Names of a pickle that stand for plain values, and what makes these here."""

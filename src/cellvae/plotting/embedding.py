@@ -47,7 +47,7 @@ def embedding(
         x, y = coordinates.T
         dots = ax.scatter(x, y, s=area, c=numbers, cmap="viridis", linewidths=0, rasterized=True)
         ax.figure.colorbar(dots, ax=ax)
-        return without_ticks(ax, title)
+        return hide_ticks(ax, title)
     known = isinstance(column.dtype, pd.CategoricalDtype)
     categories = pd.Categorical(column if known else column.astype(object))
     if known:
@@ -68,7 +68,7 @@ def embedding(
             linewidths=0,
             rasterized=True,
         )
-    without_ticks(ax, title)
+    hide_ticks(ax, title)
     columns = 1 + len(names) // 18
     ax.legend(
         loc="center left",
@@ -81,7 +81,7 @@ def embedding(
     return ax
 
 
-def without_ticks(ax: Axes, title: str) -> Axes:
+def hide_ticks(ax: Axes, title: str) -> Axes:
     """Panel with a title and the names of its axes, whose numbers mean nothing."""
     ax.set_title(title, fontsize=11, loc="left")
     ax.set_xticks([])

@@ -25,7 +25,7 @@ MIN_DIST = 0.5
 """Parameters of UMAP, the defaults of scanpy."""
 MANY_CELLS, FEW_EPOCHS = 5_000, 200
 """From this number of cells on, the layout takes 200 epochs, as umap-learn does above 10,000."""
-LEAST_CELLS = 5
+MIN_CELLS = 5
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def compute_umap(
         raise InvalidOptionError(f"Expected a latent [cells, latent]; got shape {points.shape}.")
     n_cells = len(points)
     cells = stratified_sample(n_cells, max_cells, strata, seed=seed)
-    if len(cells) < LEAST_CELLS:
+    if len(cells) < MIN_CELLS:
         raise InvalidOptionError(
-            f"Expected at least {LEAST_CELLS} cells for a UMAP; got {len(cells)}."
+            f"Expected at least {MIN_CELLS} cells for a UMAP; got {len(cells)}."
         )
     points = points[cells]
     if not np.isfinite(points).all():

@@ -69,7 +69,7 @@ def volcano(
         )
     named = np.flatnonzero(called)
     named = named[np.argsort(-np.abs(change[named]), kind="stable")][:n_labels]
-    label_beside(ax, change, chance, named, [str(name) for name in table.index])
+    label_points(ax, change, chance, named, [str(name) for name in table.index])
     ax.set_xlabel("Change of expression (log2)")
     ax.set_ylabel("Probability of a change")
     if title is None:
@@ -80,7 +80,7 @@ def volcano(
     return ax
 
 
-def label_beside(
+def label_points(
     ax: Axes,
     x: NDArray[np.floating],
     y: NDArray[np.floating],

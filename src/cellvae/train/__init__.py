@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.missing_names import missing_name
+from cellvae.missing_names import missing_name_error
 
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining
@@ -129,7 +129,7 @@ INSTEAD = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise missing_name("cellvae.train", name, INSTEAD, __all__)
+        raise missing_name_error("cellvae.train", name, INSTEAD, __all__)
     from importlib import import_module
 
     return getattr(import_module(WHERE.get(name, "cellvae.train.callbacks")), name)

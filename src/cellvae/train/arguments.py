@@ -228,7 +228,7 @@ def parse_train_kwargs(
         trainer=parse_trainer(given, trainer_words),
     )
     callbacks, without = callbacks_from_mapping(given.get("callbacks"))
-    options = dataclasses.replace(options, without=without)
+    options = dataclasses.replace(options, disabled_callbacks=without)
     early = given.get("early_stopping")
     if early is not None and not isinstance(early, bool | str):
         callbacks = (*as_callbacks(early), *callbacks)

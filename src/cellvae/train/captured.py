@@ -121,7 +121,7 @@ def why_not_capturable(
     if not module.cuda_graph_safe:
         return f"{type(module).__name__} decides within a step what it computes"
     for callback in callbacks:
-        if has_step_hook(callback) and not getattr(callback, "takes_recordings", False):
+        if has_step_hook(callback) and not getattr(callback, "supports_cuda_graphs", False):
             return f"{type(callback).__name__} looks at every step"
     return ""
 
@@ -207,7 +207,7 @@ class CUDAGraphStep:
         ]
         trained = tuple(p.requires_grad for p in self.plan.module.parameters())
         modes = tuple(part.training for part in self.plan.module.modules())
-        kept = id(getattr(rows, "rows", rows)), getattr(rows, "n_companions", 0)
+        kept = id(getattr(rows, "rows", rows)), getattr(rows, "n_labelled", 0)
         return kept, tuple(groups), trained, modes
 
     @property

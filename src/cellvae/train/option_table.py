@@ -34,7 +34,7 @@ Topic = Literal["training", "optimizer", "early stopping", "progress"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainWord:
+class TrainOption:
     """One word of `train`.
 
     Parameters
@@ -64,9 +64,9 @@ class TrainWord:
     default: Any = None
 
 
-def train_words(
+def train_option_table(
     loss_weights: Mapping[str, float] | None = None, *, learns_labels: bool = False
-) -> tuple[TrainWord, ...]:
+) -> tuple[TrainOption, ...]:
     """Every word of `train` that is a plain value.
 
     Parameters
@@ -77,29 +77,29 @@ def train_words(
         Whether the model learns from labels, and so has `n_samples_per_label`.
     """
     rows = [
-        *field_words("train", "training", TrainOptions, {word: word for word in RUN_KWARGS}),
-        *field_words("train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}),
-        *field_words("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
-        *field_words("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
-        *field_words("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
-        *field_words("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_KWARGS}),
-        *field_words("plan_kwargs", "optimizer", WarmupOptions, WARMUP_KWARGS),
-        *switches(),
-        *field_words("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_KWARGS),
-        *field_words("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
-        *field_words(
+        *field_options("train", "training", TrainOptions, {word: word for word in RUN_KWARGS}),
+        *field_options("train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}),
+        *field_options("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
+        *field_options("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
+        *field_options("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
+        *field_options("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_KWARGS}),
+        *field_options("plan_kwargs", "optimizer", WarmupOptions, WARMUP_KWARGS),
+        *switch_options(),
+        *field_options("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_KWARGS),
+        *field_options("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
+        *field_options(
             "train", "training", TrainOptions, {"checkpointing_monitor": "checkpoint_monitor"}
         ),
-        *field_words("plan_kwargs", "optimizer", CompileOptions, {"compile": "enabled"}),
-        *field_words("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_KWARGS),
-        *field_words("train", "progress", ProgressOptions, PROGRESS_KWARGS),
+        *field_options("plan_kwargs", "optimizer", CompileOptions, {"compile": "enabled"}),
+        *field_options("train", "early stopping", EarlyStoppingOptions, EARLY_STOPPING_KWARGS),
+        *field_options("train", "progress", ProgressOptions, PROGRESS_KWARGS),
     ]
     if learns_labels:
-        rows += field_words(
+        rows += field_options(
             "train", "training", LoaderOptions, {word: word for word in LABEL_KWARGS}
         )
     rows += [
-        TrainWord(
+        TrainOption(
             name=word,
             place="plan_kwargs",
             topic="optimizer",
@@ -112,13 +112,13 @@ def train_words(
     return tuple(rows)
 
 
-def field_words(
+def field_options(
     place: Place, topic: Topic, options: type, names: Mapping[str, str]
-) -> list[TrainWord]:
+) -> list[TrainOption]:
     """Words for fields of a dataclass, by the names that they have there."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return [
-        TrainWord(
+        TrainOption(
             name=word,
             place=place,
             topic=topic,
@@ -130,10 +130,10 @@ def field_words(
     ]
 
 
-def switches() -> list[TrainWord]:
+def switch_options() -> list[TrainOption]:
     """Words that turn other options on, and have no field of their own."""
     return [
-        TrainWord(
+        TrainOption(
             name="early_stopping",
             place="train",
             topic="early stopping",
@@ -141,21 +141,21 @@ def switches() -> list[TrainWord]:
             help="Stop when validation no longer improves, and keep the best model. Any option of "
             "early stopping turns it on.",
         ),
-        TrainWord(
+        TrainOption(
             name="reduce_lr_on_plateau",
             place="plan_kwargs",
             topic="optimizer",
             default=False,
             help="Lower the learning rate when a metric of validation stops improving.",
         ),
-        TrainWord(
+        TrainOption(
             name="enable_checkpointing",
             place="train",
             topic="training",
             default=False,
             help="Keep the best model in a checkpoint; early stopping does so by itself.",
         ),
-        TrainWord(
+        TrainOption(
             name="kl_weight",
             place="plan_kwargs",
             topic="optimizer",

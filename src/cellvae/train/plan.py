@@ -185,7 +185,7 @@ class TrainingPlan(pl.LightningModule):
         self.cuda_graph_step: StepRunner | None = None
         self.step_of_epoch = 0
         self.start_time = time.monotonic()
-        self.earlier_seconds = self.data_seconds = 0.0
+        self.earlier_seconds = self.data_loading_seconds = 0.0
         self.frozen_weights = False
         self.report: TrainingReport | None = None
         self.on_start: Callable[[], None] | None = None
@@ -194,9 +194,9 @@ class TrainingPlan(pl.LightningModule):
         self.n_epochs_done = 0
         self.validated = self.train_logged = False
         # What all cells share is learned from the training cells; others bear as much of it.
-        n_sharing = None if split is None else len(split.train)
-        self.train_loss_sums = LossSums("train", module.metrics_from_sums, n_sharing)
-        self.validation_loss_sums = LossSums("validation", module.metrics_from_sums, n_sharing)
+        n_processes = None if split is None else len(split.train)
+        self.train_loss_sums = LossSums("train", module.metrics_from_sums, n_processes)
+        self.validation_loss_sums = LossSums("validation", module.metrics_from_sums, n_processes)
         self.validation_noise = ExitStack()
         self.loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:
@@ -304,7 +304,7 @@ class TrainingPlan(pl.LightningModule):
         """Loss of some cells."""
         begin = time.perf_counter()
         batch = to_device(rows.take(cells), self.device)
-        self.data_seconds += time.perf_counter() - begin
+        self.data_loading_seconds += time.perf_counter() - begin
         if str(self.trainer.precision) in OTHER_TYPES:
             batch = self.trainer.precision_plugin.convert_input(batch)
         return self.loss(batch, self.kl_weight)
@@ -408,7 +408,7 @@ class TrainingPlan(pl.LightningModule):
                 self.run_step(block.rows, cells, optimizer.optimizer, watching)
             else:
                 self.cuda_graph_step.run_step(block.rows, cells, optimizer.optimizer, watching)
-            self.train_loss_sums.count(len(cells) - getattr(block.rows, "n_companions", 0))
+            self.train_loss_sums.count(len(cells) - getattr(block.rows, "n_labelled", 0))
             steps.increment_completed()
             self.step_of_epoch += 1
             if self.trainer.should_stop:
@@ -486,7 +486,7 @@ class TrainingPlan(pl.LightningModule):
         if self.trainer.world_size > 1 and tally.sums is not None:
             reduce = self.trainer.strategy.reduce
             tally.sums = reduce(tally.sums, reduce_op="sum")
-            tally.extra_names = tuple(reduce(part, reduce_op="sum") for part in tally.extra_names)
+            tally.extra_metric_names = tuple(reduce(part, reduce_op="sum") for part in tally.extra_metric_names)
         self.log_dict(
             {k: v.float() for k, v in tally.means().items()},
             on_step=False,

@@ -158,13 +158,13 @@ def relies_on_lightning(callback: pl.Callback) -> bool:
 def step_hook(callback: pl.Callback) -> str:
     """Name of a hook by which a callback watches single steps; empty if it has none.
 
-    A class of ours that says `takes_blocks` gets by with blocks, but for hooks that others added.
+    A class of ours that says `supports_blocks` gets by with blocks, but for hooks that others added.
     """
-    takes_blocks = getattr(callback, "takes_blocks", False)
+    supports_blocks = getattr(callback, "supports_blocks", False)
     for name in STEP_HOOKS:
         hook = getattr(callback, name)
         function = getattr(hook, "__func__", hook)
-        ours = takes_blocks and getattr(function, "__module__", "").startswith("cellvae.")
+        ours = supports_blocks and getattr(function, "__module__", "").startswith("cellvae.")
         if function is not getattr(pl.Callback, name) and not ours:
             return name
     return ""

@@ -23,7 +23,7 @@ class LossSums:
         Which cells are summed; part of the names of the metrics.
     measures
         `measures` of the module, for what else its losses carry.
-    n_sharing
+    n_processes
         Cells among which the global KL is divided; None for those that are summed.
     """
 
@@ -82,10 +82,10 @@ class LossSums:
         n_cells, n_batches = self.sums[4:]
         objective, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
-        n_sharing = n_cells if self.n_processes is None else self.n_processes
+        n_processes = n_cells if self.n_processes is None else self.n_processes
         means = {
             f"{self.split}_loss": objective,
-            f"elbo_{self.split}": reconstruction + kl + kl_global / n_sharing,
+            f"elbo_{self.split}": reconstruction + kl + kl_global / n_processes,
             f"reconstruction_loss_{self.split}": reconstruction,
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,

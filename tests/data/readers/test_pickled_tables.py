@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellvae.data.readers.pickled_tables import MOST_BYTES, read_pickled_tables
+from cellvae.data.readers.pickled_tables import MAX_BYTES, read_pickled_tables
 from cellvae.errors import InvalidDataError, UnsafeFileError
 
 OLD = Path(__file__).parents[1] / "datasets" / "pbmc_metadata.pickle"
@@ -126,7 +126,7 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDataError, match="no dictionary of tables"):
         read_pickled_tables(path)
     with path.open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(MAX_BYTES + 1)
     with pytest.raises(InvalidDataError, match="larger than"):
         read_pickled_tables(path)
     with pytest.raises(FileNotFoundError):

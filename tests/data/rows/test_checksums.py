@@ -13,7 +13,7 @@ from scipy import sparse
 
 from cellvae.data.fields import Counts
 from cellvae.data.rows import checksums
-from cellvae.data.rows.checksums import cell_checksums, random_numbers
+from cellvae.data.rows.checksums import cell_checksums, splitmix64
 from cellvae.data.rows.fingerprint import fingerprint
 from cellvae.data.rows.memory import ColumnRows, DenseColumn, SparseColumn
 
@@ -87,7 +87,7 @@ def test_the_same_values_have_the_same_checksums_however_they_are_stored(
 
 
 def test_checksums_are_the_sum_of_bits_times_random_numbers() -> None:
-    numbers = [int(r) for r in random_numbers(4)]
+    numbers = [int(r) for r in splitmix64(4)]
     assert numbers[0] == 0xE220A8397B1DCDAF  # the first of SplitMix64 with the seed 0
     bits = [[int(b) for b in row] for row in VALUES.astype(np.float32).view(np.uint32)]
     by_hand = [sum(b * r for b, r in zip(row, numbers, strict=True)) % 2**64 for row in bits]

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     counts: Tensor
     batch: Tensor
     numbers: Tensor
-    n_companions: int = 0
+    n_labelled: int = 0
 
 
 def rows_of(counts: Any, genes: Any = None) -> ColumnRows[Batch]:

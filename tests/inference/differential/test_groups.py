@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.values import plain
+from cellvae.data.values import to_python_scalar
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
 from cellvae.inference.differential.table import with_groups
@@ -93,13 +93,13 @@ def test_groups_keep_their_type(values: list[Any]) -> None:
     assert shown(populations_of_column(adata, "kind", [first, third], second)) == expected
     every = [pair.names[0] for pair in populations_of_column(adata, "kind").comparisons]
     assert sorted(every, key=values.index) == values
-    assert {type(name) for name in every} == {type(plain(value)) for value in values}
+    assert {type(name) for name in every} == {type(to_python_scalar(value)) for value in values}
 
 
 def test_groups_are_columns_of_the_type_that_they_have() -> None:
     table = pd.DataFrame(index=["g1", "g2"])
     for values in VALUES:
-        found = with_groups(table.copy(), (plain(values[0]), "Rest"))
+        found = with_groups(table.copy(), (to_python_scalar(values[0]), "Rest"))
         assert [*found["group1"]] == [values[0]] * 2
         assert [*found["group2"]] == ["Rest", "Rest"]
     assert with_groups(table.copy(), (1, 2))["group1"].dtype == np.int64

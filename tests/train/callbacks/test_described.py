@@ -39,7 +39,7 @@ MADE = [
     IntegrationEvaluation("batch", "cell_type", n_cells=77, k=9),
     LRMonitor(log_momentum=True),
     LRSchedulerCallback("cosine"),
-    NaNGuard("skip_batch", most_skipped=0.25),
+    NaNGuard("skip_batch", max_skipped=0.25),
     PredictionWriter("z.h5ad"),
     PrintMetrics(3, ["elbo_train"]),
     ResourceMonitor("resources.tsv"),

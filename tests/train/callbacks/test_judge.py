@@ -26,7 +26,7 @@ def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> S
 def stops_at(judge: StoppingRule, values: list[float], epochs: list[int] | None = None) -> int | None:
     """Position of the first value that ends the run."""
     for i, (epoch, value) in enumerate(zip(epochs or itertools.count(), values, strict=False)):
-        judge.update(value, epoch, n_before=epoch, warming_up=False)
+        judge.update(value, epoch, n_epochs_before=epoch, warming_up=False)
         if judge.verdict is not None:
             return i
     return None
@@ -120,7 +120,7 @@ def test_thresholds_are_told_with_their_signs() -> None:
 
 def test_what_is_not_finite_stops_in_the_first_epochs_too_or_is_no_improvement() -> None:
     judge = judge_of()
-    judge.update(math.nan, 0, n_before=0, warming_up=True)
+    judge.update(math.nan, 0, n_epochs_before=0, warming_up=True)
     assert judge.verdict is not None
     assert judge.verdict.reason == StopReason.NON_FINITE_METRIC
     judge = judge_of(check_finite=False, patience=2)
@@ -147,16 +147,16 @@ def test_counting_goes_on_after_any_check(patience_epochs: int | None) -> None:
 def test_any_is_the_first_verdict_and_all_is_that_of_all_at_once() -> None:
     one, two = judge_of(patience=1), judge_of(patience=1)
     for judge in (one, two):
-        judge.update(1.0, 0, n_before=0, warming_up=False)
-    one.update(2.0, 1, n_before=1, warming_up=False)
+        judge.update(1.0, 0, n_epochs_before=0, warming_up=False)
+    one.update(2.0, 1, n_epochs_before=1, warming_up=False)
     assert combine_rules([one, two], "any") == one.verdict
     assert combine_rules([one, two], "all") is None
-    two.update(2.0, 1, n_before=1, warming_up=False)
+    two.update(2.0, 1, n_epochs_before=1, warming_up=False)
     both = combine_rules([one, two], "all")
     assert both is not None
     assert both.reason == StopReason.ALL_METRICS
     assert both.text.count("had not improved for 1 check;") == 1
-    one.update(0.0, 2, n_before=2, warming_up=False)
+    one.update(0.0, 2, n_epochs_before=2, warming_up=False)
     assert combine_rules([one, two], "all") is None
 
 

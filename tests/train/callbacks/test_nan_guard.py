@@ -184,7 +184,7 @@ def test_ignored_means_not_looked_at(model: SCVI) -> None:
 def test_too_many_skipped_batches_end_the_run(model: SCVI) -> None:
     bad = BadGradient((1, 0), (1, 1), (1, 2))
     with pytest.warns(TrainingWarning, match="not finite"):
-        model.train(5, seed=0, callbacks=[bad, NaNGuard("skip_batch", most_skipped=0.5)], **WORDS)
+        model.train(5, seed=0, callbacks=[bad, NaNGuard("skip_batch", max_skipped=0.5)], **WORDS)
     assert model.training_report is not None
     assert model.training_report.n_skipped == 3
     assert model.training_report.epochs == 2
@@ -201,7 +201,7 @@ def test_the_guard_changes_no_bit_of_a_healthy_run(model: SCVI) -> None:
     assert all(results[0][1].equals(table) for _, table in results)
 
 
-@pytest.mark.parametrize("words", [{"on_nan": "skip_bach"}, {"most_skipped": 0.0}])
+@pytest.mark.parametrize("words", [{"on_nan": "skip_bach"}, {"max_skipped": 0.0}])
 def test_wrong_words_are_refused(words: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError, match=next(iter(words))):
         NaNGuard(**words)
@@ -210,7 +210,7 @@ def test_wrong_words_are_refused(words: dict[str, Any]) -> None:
 class AsOnGPU(NaNGuard):
     """Reads nothing before the epoch ends, as on a GPU."""
 
-    def looks_at_once(self, device: torch.device) -> bool:
+    def checks_every_step(self, device: torch.device) -> bool:
         return False
 
 

@@ -101,7 +101,7 @@ def read_brain_large(
         n_cells = int(group["shape"][1])
         starts = group["indptr"][...].astype(np.int64)
         sample = read_cells(group, starts, 0, min(n_sampled, n_cells))
-        genes = most_variable(sample, n_genes)
+        genes = select_variable_genes(sample, n_genes)
         last = n_cells if most_cells is None else min(most_cells, n_cells)
         parts = []
         for first in range(0, last, n_at_once):
@@ -131,7 +131,7 @@ def read_cells(group: Any, starts: np.ndarray, first: int, end: int) -> sparse.c
     return cells
 
 
-def most_variable(counts: sparse.csr_matrix, n_genes: int) -> np.ndarray:
+def select_variable_genes(counts: sparse.csr_matrix, n_genes: int) -> np.ndarray:
     """Positions of the genes that vary most, in the order of falling variance."""
     exact = counts.astype(np.float64)
     mean = np.ravel(exact.mean(axis=0))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Join = Literal["inner", "outer"]
 PROTEINS = "protein_expression"
-OUTLIERS = ("16,0", "17", "19", "21", "23", "24,0", "24,2", "25", "29")
+MAX_LOG10_COUNTS = ("16,0", "17", "19", "21", "23", "24,0", "24,2", "25", "29")
 """Clusters of spleen and lymph nodes that are doublets or of low quality."""
 
 
@@ -107,7 +107,7 @@ def spleen_lymph_cite_seq(
     parts[0].obsm["isotypes_htos"] = parts[0].obsm.pop("htos")
     adata = concatenate_proteins(parts, protein_join)
     if remove_outliers:
-        adata = adata[~adata.obs["leiden_subclusters"].isin(OUTLIERS).to_numpy()].copy()
+        adata = adata[~adata.obs["leiden_subclusters"].isin(MAX_LOG10_COUNTS).to_numpy()].copy()
     return adata
 
 

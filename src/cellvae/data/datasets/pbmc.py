@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BATCHES = ("pbmc8k", "pbmc4k")
 GENES, METADATA = "gene_info_pbmc.csv", "pbmc_metadata.pickle"
 TABLES = ("design", "raw_qc", "normalized_qc")
-PARTS = ("barcodes", "clusters", "list_clusters", "qc_pc", *TABLES)
+PART_NAMES = ("barcodes", "clusters", "list_clusters", "qc_pc", *TABLES)
 
 
 def pbmc_dataset(
@@ -67,7 +67,7 @@ def pbmc_dataset(
     genes = pd.read_csv(fetch(FILES[GENES], data_folder(save_path, GENES)))["ENSG"]
     path = fetch(FILES[METADATA], data_folder(save_path, METADATA))
     metadata = read_pickled_tables(path)
-    missing = [part for part in PARTS if part not in metadata]
+    missing = [part for part in PART_NAMES if part not in metadata]
     if missing:
         raise InvalidDataError(f"Expected {quote_names(missing, len(missing))} in '{path}'; got neither.")
     batches = []

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cellvae.data.downloads.archive import extracted_before, extracted_matrix
+from cellvae.data.downloads.archive import find_extracted_matrix, extract_matrix
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder
@@ -87,7 +87,7 @@ def dataset_10x(
         return read_tenx(file, folder, remove_extracted_data, scanpy_read_10x_kwargs)
     if filename is None and url is None:
         folder = data_folder(save_path, "", "10X")
-        extracted = extracted_before(folder, "")
+        extracted = find_extracted_matrix(folder, "")
         if extracted is None:
             raise InvalidDataError(
                 f"Expected one folder with matrix.mtx in '{folder}'; got none or several. Give "
@@ -101,50 +101,50 @@ def dataset_10x(
 
 
 def read_tenx(
-    file: DatasetFile, folder: Path, remove_extracted_data: bool, words: Mapping[str, Any]
+    file: DatasetFile, folder: Path, remove_extracted_data: bool, scanpy_kwargs: Mapping[str, Any]
 ) -> AnnData:
     """Cells of a file of 10x Genomics, downloaded first if it is not there."""
     import scanpy
 
     if not file.name.endswith(".tar.gz"):
-        check_arguments(scanpy.read_10x_h5, words)
-        return with_counts(scanpy.read_10x_h5, fetch(file, folder), words)
-    check_arguments(scanpy.read_10x_mtx, words)
+        check_scanpy_kwargs(scanpy.read_10x_h5, scanpy_kwargs)
+        return read_nonempty(scanpy.read_10x_h5, fetch(file, folder), scanpy_kwargs)
+    check_scanpy_kwargs(scanpy.read_10x_mtx, scanpy_kwargs)
     archive = folder / file.name
     start = archive.name.partition("_")[0]
-    extracted = None if archive.exists() else extracted_before(archive.parent, start)
+    extracted = None if archive.exists() else find_extracted_matrix(archive.parent, start)
     if extracted is not None:
-        return read_matrix(extracted, words)
-    with extracted_matrix(fetch(file, folder), keep=not remove_extracted_data) as matrix:
-        return read_matrix(matrix, words)
+        return read_matrix(extracted, scanpy_kwargs)
+    with extract_matrix(fetch(file, folder), keep=not remove_extracted_data) as matrix:
+        return read_matrix(matrix, scanpy_kwargs)
 
 
-def read_matrix(folder: Path, words: Mapping[str, Any]) -> AnnData:
+def read_matrix(folder: Path, scanpy_kwargs: Mapping[str, Any]) -> AnnData:
     """Cells of a folder with matrix, genes and barcodes."""
     import scanpy
 
-    check_arguments(scanpy.read_10x_mtx, words)
-    return with_counts(scanpy.read_10x_mtx, folder, words)
+    check_scanpy_kwargs(scanpy.read_10x_mtx, scanpy_kwargs)
+    return read_nonempty(scanpy.read_10x_mtx, folder, scanpy_kwargs)
 
 
-def with_counts(read: Any, path: Path, words: Mapping[str, Any]) -> AnnData:
+def read_nonempty(read: Any, path: Path, scanpy_kwargs: Mapping[str, Any]) -> AnnData:
     """Cells and genes that have a count, under names that are unique."""
     import scanpy
 
     with warnings.catch_warnings():
         # They are made unique at once.
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
-        adata = read(path, **words)
+        adata = read(path, **scanpy_kwargs)
     adata.var_names_make_unique()
     scanpy.pp.filter_cells(adata, min_counts=1)
     scanpy.pp.filter_genes(adata, min_counts=1)
     return adata
 
 
-def check_arguments(read: Any, words: Mapping[str, Any]) -> None:
+def check_scanpy_kwargs(read: Any, scanpy_kwargs: Mapping[str, Any]) -> None:
     """Refuse, before anything is downloaded, arguments that scanpy's function does not have."""
     known = [*inspect.signature(read).parameters][1:]
-    for word in words:
+    for word in scanpy_kwargs:
         if word not in known:
             raise UnknownOptionError(
                 f"scanpy.{read.__name__}() has no argument '{word}'.{did_you_mean(word, known)} It "

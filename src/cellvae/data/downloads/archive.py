@@ -15,11 +15,11 @@ from cellvae.errors import InvalidDataError, UnsafeFileError
 
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 ANNOTATIONS = ("genes.tsv", "features.tsv", "barcodes.tsv")
-WANTED = frozenset((*MATRIX, *ANNOTATIONS, *(f"{name}.gz" for name in ANNOTATIONS)))
+FILE_NAMES = frozenset((*MATRIX, *ANNOTATIONS, *(f"{name}.gz" for name in ANNOTATIONS)))
 
 
 @contextmanager
-def extracted_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
+def extract_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
     """Folder with the matrix of an archive and the names of its genes and cells.
 
     Parameters
@@ -44,7 +44,7 @@ def extracted_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
             with tarfile.open(archive) as tar:
                 members = matrix_members(tar, archive)
                 kept = archive.parent / PurePosixPath(members[0].name).parent
-                if not keep or not matrix_in(kept):
+                if not keep or not has_matrix(kept):
                     for member in members:
                         copy_member(tar, member, folder)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -53,11 +53,11 @@ def extracted_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
                 "and it is downloaded again."
             ) from error
         if keep:
-            keep_matrix(folder, kept)
+            move_matrix(folder, kept)
         yield kept if keep else folder
 
 
-def keep_matrix(extracted: Path, kept: Path) -> None:
+def move_matrix(extracted: Path, kept: Path) -> None:
     """Move what was extracted to where it is kept, the matrix last: without it nothing counts."""
     kept.mkdir(parents=True, exist_ok=True)
     for file in sorted(extracted.iterdir(), key=lambda file: file.name in MATRIX):
@@ -67,7 +67,7 @@ def keep_matrix(extracted: Path, kept: Path) -> None:
 def matrix_members(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
     """Files of the one matrix in an archive."""
     files = [member for member in tar if member.isfile()]
-    files = [file for file in files if PurePosixPath(file.name).name in WANTED]
+    files = [file for file in files if PurePosixPath(file.name).name in FILE_NAMES]
     folders = {
         PurePosixPath(file.name).parent for file in files if PurePosixPath(file.name).name in MATRIX
     }
@@ -93,12 +93,12 @@ def copy_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
         shutil.copyfileobj(content, copy)
 
 
-def matrix_in(folder: Path) -> bool:
+def has_matrix(folder: Path) -> bool:
     """Whether a folder has a matrix."""
     return any((folder / name).is_file() for name in MATRIX)
 
 
-def extracted_before(folder: Path, start: str) -> Path | None:
+def find_extracted_matrix(folder: Path, start: str) -> Path | None:
     """Folder with a matrix below one, if there is one alone whose path has a start.
 
     Parameters

@@ -16,14 +16,14 @@ from cellvae.messages import logger
 from cellvae.settings import settings
 from cellvae.version import __version__
 
-WAITS = (1.0, 4.0)
+RETRY_DELAYS = (1.0, 4.0)
 """Seconds before each further attempt at an address."""
 TIMEOUT = 60
 """Seconds that a server may stay silent."""
-AGENT = f"Mozilla/5.0 (compatible; cellvae/{__version__})"
+USER_AGENT = f"Mozilla/5.0 (compatible; cellvae/{__version__})"
 """Name told to servers: some refuse those of libraries."""
 CHUNK = 2**16
-STARTS = {
+FILE_SIGNATURES = {
     ".h5ad": b"\x89HDF\r\n\x1a\n",
     ".h5": b"\x89HDF\r\n\x1a\n",
     ".gz": b"\x1f\x8b",
@@ -94,9 +94,9 @@ def try_address(url: str, sha256: str | None, path: Path) -> str | None:
     import requests
 
     failure = None
-    for wait in (*WAITS, None):
+    for wait in (*RETRY_DELAYS, None):
         try:
-            with quiet_pooch():
+            with silence_pooch():
                 pooch.retrieve(
                     url, sha256, path.name, path.parent, downloader=downloader(path.suffix)
                 )
@@ -128,12 +128,12 @@ def downloader(suffix: str) -> Callable[[str, Any, Any], None]:
         progressbar=settings.progress_bar,
         chunk_size=CHUNK,
         timeout=TIMEOUT,
-        headers={"User-Agent": AGENT},
+        headers={"User-Agent": USER_AGENT},
     )
 
     def write(url: str, output_file: Any, instance: Any) -> None:
         http(url, output_file, instance)
-        start = STARTS.get(suffix, b"")
+        start = FILE_SIGNATURES.get(suffix, b"")
         with Path(output_file).open("rb") as content:
             found = content.read(max(len(start), 1))
         if not found or not found.startswith(start):
@@ -143,7 +143,7 @@ def downloader(suffix: str) -> Callable[[str, Any, Any], None]:
 
 
 @contextmanager
-def quiet_pooch() -> Iterator[None]:
+def silence_pooch() -> Iterator[None]:
     """Leave out pooch's own messages, among them one that asks for a checksum in the code."""
     import pooch
 

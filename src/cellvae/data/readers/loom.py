@@ -23,7 +23,7 @@ from cellvae.errors import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NOTHING: Mapping[str, Iterable[str]] = MappingProxyType({})
+EMPTY: Mapping[str, Iterable[str]] = MappingProxyType({})
 VALUES_AT_ONCE = 2**24
 """Values that are read at a time, 128 MB in double precision."""
 
@@ -39,8 +39,8 @@ def read_loom(
     var_names: str = "Gene",
     varm_names: Mapping[str, Iterable[str]] | None = None,
     dtype: str = "float32",
-    obsm_mapping: Mapping[str, Iterable[str]] = NOTHING,
-    varm_mapping: Mapping[str, Iterable[str]] = NOTHING,
+    obsm_mapping: Mapping[str, Iterable[str]] = EMPTY,
+    varm_mapping: Mapping[str, Iterable[str]] = EMPTY,
     validate: bool = True,
 ) -> AnnData:
     """Cells of a loom file, as `anndata.io.read_loom` gives them, without the package loompy.
@@ -92,8 +92,8 @@ def read_loom(
     import h5py
     from anndata import AnnData
 
-    of_cells = one_mapping("obsm", obsm_mapping, obsm_names)
-    of_genes = one_mapping("varm", varm_mapping, varm_names)
+    of_cells = resolve_mapping("obsm", obsm_mapping, obsm_names)
+    of_genes = resolve_mapping("varm", varm_mapping, varm_names)
     path = Path(filename)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a loom file at '{path}'; there is none.")
@@ -119,7 +119,7 @@ def read_loom(
     return AnnData(counts, obs=obs, var=var, layers=others, obsm=obsm, varm=varm, uns=uns)
 
 
-def one_mapping(
+def resolve_mapping(
     name: str, mapping: Mapping[str, Iterable[str]], old: Mapping[str, Iterable[str]] | None
 ) -> Mapping[str, Iterable[str]]:
     """Mapping that is given by its name or by its old name."""
@@ -149,7 +149,7 @@ def read_attributes(
     group: Any, index: str, mapping: Mapping[str, Iterable[str]]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Table of the attributes with one value each, and arrays of the others."""
-    attributes = {name: plain_values(attribute[...]) for name, attribute in group.items()}
+    attributes = {name: decode_values(attribute[...]) for name, attribute in group.items()}
     arrays = {}
     for key, names in mapping.items():
         columns = []
@@ -175,7 +175,7 @@ def read_attributes(
     return frame, arrays
 
 
-def plain_values(values: np.ndarray) -> np.ndarray:
+def decode_values(values: np.ndarray) -> np.ndarray:
     """Numbers as they are, and texts without the escapes that the format has for ASCII."""
     if values.dtype.kind not in "SO":
         return values

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 
 from cellvae.errors import FileFormatError, InvalidDataError, UnsafeFileError
-from cellvae.pickles.inert import Array, Frozen, Inert, Kind, Maker
-from cellvae.pickles.plain import PLAIN
+from cellvae.pickles.inert import ArrayStub, ImmutableType, Stub, DtypeStub, AllowedCall
+from cellvae.pickles.plain import ALLOWED_NAMES
 
-MOST_BYTES = 2**28
+MAX_BYTES = 2**28
 """Bytes of a pickle that are read at most."""
-DEEPEST = 50
+MAX_DEPTH = 50
 """How deeply values may be nested."""
 
 
-class PandasObject(metaclass=Frozen):
+class PandasObject(metaclass=ImmutableType):
     """Object of pandas as a pickle describes it: what it was made with, and its state."""
 
     def __new__(cls, *arguments: Any) -> PandasObject:
@@ -75,17 +75,17 @@ def new_block(values: Any, positions: Any, n_dimensions: Any = 2, *further: Any)
 
 
 INDICES = ("Index", "Int64Index", "UInt64Index", "Float64Index")
-KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
-        **PLAIN,
+        **ALLOWED_NAMES,
         ("pandas.core.frame", "DataFrame"): FrameStub,
         ("pandas.core.series", "Series"): SeriesStub,
         ("pandas.core.internals", "BlockManager"): BlocksStub,
         ("pandas.core.internals", "SingleBlockManager"): BlocksStub,
         ("pandas.core.internals.managers", "BlockManager"): BlocksStub,
         ("pandas.core.internals.managers", "SingleBlockManager"): BlocksStub,
-        ("pandas._libs.internals", "_unpickle_block"): Maker(new_block),
-        ("pandas.core.indexes.base", "_new_Index"): Maker(new_index),
+        ("pandas._libs.internals", "_unpickle_block"): AllowedCall(new_block),
+        ("pandas.core.indexes.base", "_new_Index"): AllowedCall(new_index),
         ("pandas.core.indexes.range", "RangeIndex"): RangeStub,
         **{("pandas.core.indexes.base", name): IndexStub for name in INDICES},
         **{("pandas.core.indexes.numeric", name): IndexStub for name in INDICES},
@@ -110,12 +110,12 @@ class TableUnpickler(pickle.Unpickler):
         UnsafeFileError
             If it is not on the list: nothing of it is imported or called.
         """
-        if (module, name) not in KNOWN:
+        if (module, name) not in ALLOWED_NAMES:
             raise UnsafeFileError(
                 f"'{self.path}' asks for '{module}.{name}', which no table of numbers and texts "
                 "needs. Nothing was run. Delete the file, unless you know who wrote it."
             )
-        return KNOWN[module, name]
+        return ALLOWED_NAMES[module, name]
 
 
 def read_pickled_tables(path: Path) -> dict[str, Any]:
@@ -129,10 +129,10 @@ def read_pickled_tables(path: Path) -> dict[str, Any]:
         If it is damaged, or holds no dictionary.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise FileFormatError(f"it is larger than {MOST_BYTES:,} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise FileFormatError(f"it is larger than {MAX_BYTES:,} bytes")
         described = TableUnpickler(path.read_bytes(), path).load()
-        found = TableMaker().make(described)
+        found = TableBuilder().build(described)
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             raise FileFormatError("it holds no dictionary of tables")
     except (UnsafeFileError, FileNotFoundError, PermissionError):
@@ -145,13 +145,13 @@ def read_pickled_tables(path: Path) -> dict[str, Any]:
 
 
 @final
-class TableMaker:
+class TableBuilder:
     """Maker of tables and arrays from their descriptions, each once however often it is named."""
 
     def __init__(self) -> None:
         self.known: dict[int, Any] = {}
 
-    def make(self, value: Any, depth: int = 0) -> Any:
+    def build(self, value: Any, depth: int = 0) -> Any:
         """Value with tables and arrays in place of their descriptions.
 
         Raises
@@ -159,17 +159,17 @@ class TableMaker:
         FileFormatError
             If values are nested too deeply, or a description is not complete.
         """
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise FileFormatError("values are nested too deeply")
-        if not isinstance(value, list | tuple | dict | Array | PandasObject | Inert | Kind):
+        if not isinstance(value, list | tuple | dict | ArrayStub | PandasObject | Stub | DtypeStub):
             return value
         if id(value) not in self.known:
-            self.known[id(value)] = self.make_new(value, depth + 1)
+            self.known[id(value)] = self.build_new(value, depth + 1)
         return self.known[id(value)]
 
-    def make_new(self, value: Any, depth: int) -> Any:
+    def build_new(self, value: Any, depth: int) -> Any:
         """Value that has not been made yet."""
-        if isinstance(value, Array):
+        if isinstance(value, ArrayStub):
             return self.array(value, depth)
         if isinstance(value, FrameStub):
             return self.frame(value, depth)
@@ -178,17 +178,17 @@ class TableMaker:
         if isinstance(value, IndexStub | RangeStub):
             return self.index(value, depth)
         if isinstance(value, dict):
-            return {self.make(key, depth): self.make(item, depth) for key, item in value.items()}
+            return {self.build(key, depth): self.build(item, depth) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.make(item, depth) for item in value]
+            return [self.build(item, depth) for item in value]
         raise FileFormatError("it holds a part of a table outside of one")
 
-    def array(self, stub: Array, depth: int) -> np.ndarray:
+    def array(self, stub: ArrayStub, depth: int) -> np.ndarray:
         """Array of numpy."""
         array = stub.values()
         if array.dtype != object:
             return array
-        items = [self.make(item, depth) for item in array.ravel().tolist()]
+        items = [self.build(item, depth) for item in array.ravel().tolist()]
         filled = np.empty(len(items), dtype=object)
         filled[:] = items
         return filled.reshape(array.shape)
@@ -198,24 +198,24 @@ class TableMaker:
         state = stub.state
         if not isinstance(state, dict):
             raise FileFormatError("names of a table are missing")
-        name = self.make(state.get("name"), depth)
+        name = self.build(state.get("name"), depth)
         if isinstance(stub, RangeStub):
             bounds = [state.get(part) for part in ("start", "stop", "step")]
             if not all(type(bound) is int for bound in bounds):
                 raise FileFormatError("numbers of rows are missing")
             return pd.RangeIndex(*bounds, name=name)
-        return pd.Index(self.make(state.get("data"), depth), name=name)
+        return pd.Index(self.build(state.get("data"), depth), name=name)
 
     def series(self, stub: SeriesStub, depth: int) -> pd.Series:
         """Column of pandas."""
-        state, (rows,), (block,) = parts_of(stub)
-        name = self.make(state.get("_name"), depth)
-        values = np.ravel(self.make(block["values"], depth))
+        state, (rows,), (block,) = unpack_state(stub)
+        name = self.build(state.get("_name"), depth)
+        values = np.ravel(self.build(block["values"], depth))
         return pd.Series(values, index=self.index(rows, depth), name=name)
 
     def frame(self, stub: FrameStub, depth: int) -> pd.DataFrame:
         """Table of pandas, from the arrays that hold its columns side by side."""
-        _, (names, rows), blocks = parts_of(stub)
+        _, (names, rows), blocks = unpack_state(stub)
         columns = self.index(names, depth)
         found: dict[int, np.ndarray] = {}
         for block in blocks:
@@ -223,8 +223,8 @@ class TableMaker:
             if isinstance(positions, slice):
                 positions = range(*positions.indices(len(columns)))
             else:
-                positions = self.make(positions, depth)
-            values = self.make(block["values"], depth)
+                positions = self.build(positions, depth)
+            values = self.build(block["values"], depth)
             found |= {int(n): column for n, column in zip(positions, values, strict=True)}
         if sorted(found) != list(range(len(columns))):
             raise FileFormatError("a table lacks columns")
@@ -233,7 +233,7 @@ class TableMaker:
         return frame
 
 
-def parts_of(stub: PandasObject) -> tuple[dict[str, Any], list[Any], list[Any]]:
+def unpack_state(stub: PandasObject) -> tuple[dict[str, Any], list[Any], list[Any]]:
     """State of a table or column, its names and its arrays, in the form of any age of pandas."""
     state = stub.state if isinstance(stub.state, dict) else {}
     blocks = state.get("_mgr", state.get("_data"))

@@ -38,7 +38,7 @@ def read_10x_atac(base_path: str | Path) -> AnnData:
         If the files do not fit each other.
     """
     folder = Path(base_path)
-    peaks = pd.read_csv(found_in(folder, "peaks.bed"), sep="\t", header=None, comment="#")
+    peaks = pd.read_csv(find_file(folder, "peaks.bed"), sep="\t", header=None, comment="#")
     peaks = peaks.rename(columns={0: "chr", 1: "start", 2: "end"})
     ranges = peaks["start"].astype(str) + "-" + peaks["end"].astype(str)
     peaks.index = pd.Index(peaks["chr"].astype(str) + ":" + ranges).rename(None)
@@ -71,7 +71,7 @@ def read_10x_multiome(base_path: str | Path) -> AnnData:
     folder = Path(base_path)
     # A gene may be called NA; only places may be missing.
     features = pd.read_csv(
-        found_in(folder, "features.tsv"),
+        find_file(folder, "features.tsv"),
         sep="\t",
         header=None,
         index_col=1,
@@ -88,7 +88,7 @@ def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
     from anndata import AnnData
     from scipy.io import mmread
 
-    path = found_in(folder, "matrix.mtx")
+    path = find_file(folder, "matrix.mtx")
     try:
         with warnings.catch_warnings():
             # scipy 1.20 gives another class of matrices; ours is made of either.
@@ -98,7 +98,7 @@ def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
         raise InvalidDataError(
             f"Expected a matrix of Matrix Market in '{path}'; it cannot be read: {error}"
         ) from error
-    barcodes = pd.read_csv(found_in(folder, "barcodes.tsv"), sep="-", header=None, dtype={0: str})
+    barcodes = pd.read_csv(find_file(folder, "barcodes.tsv"), sep="-", header=None, dtype={0: str})
     barcodes = barcodes.rename(columns={0: "barcode", 1: "batch_id"}).set_index("barcode")
     if counts.shape != (len(barcodes), len(features)):
         raise InvalidDataError(
@@ -108,7 +108,7 @@ def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
     return AnnData(counts, obs=barcodes, var=features.rename(columns=str))
 
 
-def found_in(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str) -> Path:
     """File of a folder, perhaps compressed.
 
     Raises

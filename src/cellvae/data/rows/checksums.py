@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cellvae.data.rows.column import Column
 
-BLOCK = 2**20
+VALUES_PER_BLOCK = 2**20
 """Values that are looked at in one go."""
 
 
@@ -41,14 +41,14 @@ def cell_checksums(column: Column, cells: NDArray[np.int64] | None = None) -> ND
         Numbers of cells; None for all.
     """
     every = np.arange(len(column)) if cells is None else cells
-    parts = [sums_of_block(column, block) for block in blocks(column, every)]
+    parts = [block_checksums(column, block) for block in iter_cell_blocks(column, every)]
     sums = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
     return (sums >> np.uint64(32)).astype(np.uint32)
 
 
-def blocks(column: Column, cells: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def iter_cell_blocks(column: Column, cells: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Cells cut into blocks of about `BLOCK` values."""
-    size = max(1, int(BLOCK // max(values_per_cell(column), 1)))
+    size = max(1, int(VALUES_PER_BLOCK // max(values_per_cell(column), 1)))
     for start in range(0, len(cells), size):
         yield cells[start : start + size]
 
@@ -65,19 +65,19 @@ def values_per_cell(column: Column) -> float:
     return column.take(torch.zeros(1, dtype=torch.int64)).shape[1] if len(column) else 1
 
 
-def sums_of_block(column: Column, cells: NDArray[np.int64]) -> NDArray[np.uint64]:
+def block_checksums(column: Column, cells: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Sums for some cells, [cells]."""
     if isinstance(column, SparseColumn):
         data, indices, starts = csr_take(column.data, column.indices, column.indptr, cells)
         shape = (len(cells), column.n_genes)
-        return sums_of_sparse(sparse.csr_matrix((data, indices, starts), shape=shape))
+        return csr_checksums(sparse.csr_matrix((data, indices, starts), shape=shape))
     if isinstance(column, BackedColumn):
         found = column.reader.read(cells)
-        return sums_of_sparse(found) if sparse.issparse(found) else sums_of_dense(found)
-    return sums_of_dense(column.take(torch.from_numpy(cells)).numpy())
+        return csr_checksums(found) if sparse.issparse(found) else dense_checksums(found)
+    return dense_checksums(column.take(torch.from_numpy(cells)).numpy())
 
 
-def sums_of_sparse(matrix: sparse.csr_matrix) -> NDArray[np.uint64]:
+def csr_checksums(matrix: sparse.csr_matrix) -> NDArray[np.uint64]:
     """Sums for the rows of a CSR matrix, [rows]."""
     n_rows, n_columns = matrix.shape
     starts, indices = matrix.indptr, matrix.indices
@@ -87,26 +87,26 @@ def sums_of_sparse(matrix: sparse.csr_matrix) -> NDArray[np.uint64]:
         _sparsetools.csr_sort_indices(n_rows, starts, indices, values)
         if not _sparsetools.csr_has_canonical_format(n_rows, starts, indices):
             # Values that are stored twice add up, as they do where a model reads them.
-            return sums_of_dense(matrix.astype(np.float32).toarray())
-    bits = sparse.csr_matrix((bits_of(values), indices, starts), shape=matrix.shape)
-    sums: NDArray[np.uint64] = bits @ random_numbers(n_columns)
+            return dense_checksums(matrix.astype(np.float32).toarray())
+    bits = sparse.csr_matrix((float32_bits(values), indices, starts), shape=matrix.shape)
+    sums: NDArray[np.uint64] = bits @ splitmix64(n_columns)
     return sums
 
 
-def sums_of_dense(values: NDArray[Any]) -> NDArray[np.uint64]:
+def dense_checksums(values: NDArray[Any]) -> NDArray[np.uint64]:
     """Sums for the rows of an array, [rows, values]."""
     single = np.array(values, dtype=np.float32, order="C")
-    return bits_of(single) @ random_numbers(single.shape[1])
+    return float32_bits(single) @ splitmix64(single.shape[1])
 
 
-def bits_of(values: NDArray[np.float32]) -> NDArray[np.uint64]:
+def float32_bits(values: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Bits of numbers in single precision; 0 for minus zero. The numbers are changed in place."""
     values += np.float32(0)
     return values.view(np.uint32).astype(np.uint64)
 
 
 @lru_cache(maxsize=4)
-def random_numbers(n: int) -> NDArray[np.uint64]:
+def splitmix64(n: int) -> NDArray[np.uint64]:
     """First random numbers of SplitMix64 (Steele et al. 2014, OOPSLA) with the seed 0, [n]."""
     state = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -72,10 +72,10 @@ def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
 def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     """The same rows by their entries, where a module reads these; None where it does not.
 
-    It does where its own class says so (`reads_entries`), the counts are sparse in memory, and its
+    It does where its own class says so (`accepts_sparse`), the counts are sparse in memory, and its
     weights are of single precision on a processor for which kernels are compiled.
     """
-    if "reads_entries" not in vars(type(module)) or not module.reads_entries:
+    if "accepts_sparse" not in vars(type(module)) or not module.accepts_sparse:
         return None
     weight = next(module.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:

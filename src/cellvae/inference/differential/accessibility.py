@@ -14,9 +14,9 @@ from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.differential.arguments import (
     check_batches,
-    check_cells_asked,
+    check_group_arguments,
     check_choice,
-    check_numbers,
+    check_ranges,
 )
 from cellvae.inference.differential.bayes import select_at_fdr
 from cellvae.inference.differential.counted import raw_count_means
@@ -197,8 +197,8 @@ def differential_accessibility(
                 f"Expected two_sided=True with test_mode='{test_mode}', which says how both "
                 "directions count; got two_sided=False."
             )
-    check_cells_asked(groupby, group1, group2, idx1, idx2)
-    check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
+    check_group_arguments(groupby, group1, group2, idx1, idx2)
+    check_ranges(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
     check_choice("weights", weights, ("uniform", "importance"))
     importance = weights == "importance"
@@ -211,7 +211,7 @@ def differential_accessibility(
         change_fn if callable(change_fn) else difference if change_fn == "difference" else None,
     )
     estimates = mode == "change" and question.pseudocounts is None
-    counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
+    counts = all_stats or (estimates and not lacks_counts(model.rows_for(adata)))
     asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
     codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata

@@ -17,7 +17,7 @@ def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
         )
 
 
-def check_cells_asked(
+def check_group_arguments(
     groupby: object, group1: object, group2: object, idx1: object, idx2: object
 ) -> None:
     """Refuse neither or both of a column and cells."""
@@ -32,7 +32,7 @@ def check_cells_asked(
         raise InvalidOptionError("Expected groupby with group1 and group2; got idx1.")
 
 
-def check_numbers(
+def check_ranges(
     delta: float | None, pseudocounts: float | None, fdr_target: float, n_samples_overall: int
 ) -> None:
     """Refuse numbers out of range."""

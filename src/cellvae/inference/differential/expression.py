@@ -14,9 +14,9 @@ from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.counterfactual import batch_codes
 from cellvae.inference.differential.arguments import (
     check_batches,
-    check_cells_asked,
+    check_group_arguments,
     check_choice,
-    check_numbers,
+    check_ranges,
 )
 from cellvae.inference.differential.counted import RawMeans, raw_count_means
 from cellvae.inference.differential.groups import (
@@ -165,8 +165,8 @@ def differential_expression(
     check_choice("weights", weights, ("uniform", "importance"))
     if not callable(change_fn) and change_fn is not None:
         check_choice("change_fn", change_fn, ("log-fold",))
-    check_cells_asked(groupby, group1, group2, idx1, idx2)
-    check_numbers(delta, pseudocounts, fdr_target, n_samples_overall)
+    check_group_arguments(groupby, group1, group2, idx1, idx2)
+    check_ranges(delta, pseudocounts, fdr_target, n_samples_overall)
     check_batches(batch_correction, batchid1, batchid2)
     by_population = importance_options(importance_weighting_kwargs, weights)
     question = TestSpec(
@@ -174,7 +174,7 @@ def differential_expression(
     )
     importance = weights == "importance"
     estimates = mode == "change" and pseudocounts is None
-    counts = all_stats or (estimates and not lacks_counts(model.trained_rows(adata)))
+    counts = all_stats or (estimates and not lacks_counts(model.rows_for(adata)))
     asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
     codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
     whole: Any = model.adata if adata is None else adata

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cellvae.data.cells import Cells, cell_indices
 from cellvae.data.observations import to_categorical
-from cellvae.data.values import Codes, Scalar, plain, unknown_values, values_asked
+from cellvae.data.values import CategoryCodes, Scalar, to_python_scalar, unknown_values, requested_values
 from cellvae.errors import InvalidOptionError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def populations_of_column(
     codes = values.cat.codes.to_numpy()
     known = [*values.cat.categories]
     n_cells = np.bincount(codes[codes >= 0], minlength=len(known))
-    asked = [] if group1 is None else values_asked(group1, map(plain, known))
+    asked = [] if group1 is None else requested_values(group1, map(to_python_scalar, known))
     chosen = [group_code(group, known, n_cells, groupby) for group in asked]
     other = None if group2 is None else group_code(group2, known, n_cells, groupby)
     if group1 is None:
@@ -103,8 +103,8 @@ def group_code(group: object, known: list[Scalar], n_cells: NDArray[np.int64], g
     InvalidOptionError
         If no cell is in it.
     """
-    used = [plain(value) for value, n in zip(known, n_cells, strict=True) if n]
-    code = Codes([*map(plain, known)]).find(group)
+    used = [to_python_scalar(value) for value, n in zip(known, n_cells, strict=True) if n]
+    code = CategoryCodes([*map(to_python_scalar, known)]).find(group)
     if code is None:
         message = unknown_values([group], used, most=10)
         raise UnknownKeyError(

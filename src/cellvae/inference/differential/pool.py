@@ -57,7 +57,7 @@ def sample_pool(
         latent = module.encode(batch)
         if importance:
             kept = resample_latent(module, batch, latent)
-            latent = latent._replace(sample=kept.sample[0], library=kept.log_library[0])
+            latent = latent._replace(sample=kept.sample[0], log_library=kept.log_library[0])
         else:
             latent = resample(module, latent, many)
         parts.append((latent, repeat_rows(batch._replace(counts=batch.counts[:, :0]), many)))

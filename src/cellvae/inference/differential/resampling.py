@@ -54,7 +54,7 @@ def resample_pool(
     """
     chosen, samples = [], []
     for place, cells in enumerate(populations):
-        rows, z = chosen_rows(model, adata, cells, pool, place, options, batch_size)
+        rows, z = resample_rows(model, adata, cells, pool, place, options, batch_size)
         chosen.append(rows)
         samples.append(z)
     order = torch.cat(chosen)
@@ -71,7 +71,7 @@ def resample_pool(
     )
 
 
-def chosen_rows(
+def resample_rows(
     model: DecoderModel,
     adata: AnnData | None,
     cells: NDArray[np.int64],

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cellvae.errors import FileFormatError
 from cellvae.persistence.foreign.archive import MAX_PICKLE_BYTES
-from cellvae.pickles.inert import Array, Inert, Kind, Maker
-from cellvae.pickles.plain import PLAIN
+from cellvae.pickles.inert import ArrayStub, Stub, DtypeStub, AllowedCall
+from cellvae.pickles.plain import ALLOWED_NAMES
 
 STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -63,11 +63,11 @@ def rebuild_parameter(data: Any, *further: Any) -> Any:
 
 ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
-        **PLAIN,
+        **ALLOWED_NAMES,
         ("torch", "Size"): tuple,
-        ("torch", "device"): Inert,
-        ("torch._utils", "_rebuild_tensor_v2"): Maker(rebuild_tensor),
-        ("torch._utils", "_rebuild_parameter"): Maker(rebuild_parameter),
+        ("torch", "device"): Stub,
+        ("torch._utils", "_rebuild_tensor_v2"): AllowedCall(rebuild_tensor),
+        ("torch._utils", "_rebuild_parameter"): AllowedCall(rebuild_parameter),
     }
 )
 """Everything that a file can make, and what makes it here."""
@@ -111,7 +111,7 @@ class SafeUnpickler(pickle.Unpickler):
         if (module, name) in ALLOWED_NAMES:
             return ALLOWED_NAMES[module, name]
         if any(module == known or module.startswith(f"{known}.") for known in STUBBED_MODULES):
-            return Inert
+            return Stub
         raise FileFormatError(
             f"{self.archive.path} asks for '{module}.{name}', which no file of scvi-tools needs. "
             "Nothing was run. Do not load it with anything else either, unless you know who wrote "
@@ -161,7 +161,7 @@ def resolve_stubs(value: Any, depth: int = 0) -> Any:
     """Value with arrays in place of their descriptions, and None in place of what is inert."""
     if depth > MAX_DEPTH:
         raise FileFormatError("Expected values that are not nested so deeply.")
-    if isinstance(value, Array):
+    if isinstance(value, ArrayStub):
         found = value.values()
         if found.dtype == object:
             items = [resolve_stubs(item, depth + 1) for item in found.ravel().tolist()]
@@ -172,6 +172,6 @@ def resolve_stubs(value: Any, depth: int = 0) -> Any:
         return {resolve_stubs(key, depth + 1): resolve_stubs(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
         return [resolve_stubs(item, depth + 1) for item in value]
-    if isinstance(value, Inert | Kind):
+    if isinstance(value, Stub | DtypeStub):
         return None
     return value

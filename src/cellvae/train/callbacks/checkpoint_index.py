@@ -75,7 +75,7 @@ class CheckpointRecord:
             path=folder / name,
             epoch=int(values["epoch"]),
             step=int(values["step"]),
-            why=tuple(str(reason) for reason in values["why"]),
+            reasons=tuple(str(reason) for reason in values["why"]),
             score=None if score is None else float(score),
             metrics={
                 str(k): math.nan if v is None else float(v) for k, v in values["metrics"].items()

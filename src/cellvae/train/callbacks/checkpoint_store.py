@@ -95,7 +95,7 @@ class CheckpointStore:
         for model in surplus:
             self.saved.remove(model)
             if others := tuple(reason for reason in model.reasons if reason != BEST):
-                self.saved.append(replace(model, why=others))
+                self.saved.append(replace(model, reasons=others))
         if writes:
             self.delete(surplus)
 

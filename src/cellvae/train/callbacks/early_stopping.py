@@ -219,7 +219,7 @@ class EarlyStopping(LightningEarlyStopping):
             is_best = judge.update(
                 all_reduce_mean(judge.monitored.read(trainer.callback_metrics), trainer),
                 epoch,
-                n_before=epochs_done(trainer, pl_module),
+                n_epochs_before=epochs_done(trainer, pl_module),
                 warming_up=self.warmup.is_active(trainer, pl_module),
             )
             if is_best and judge is self.primary:

@@ -62,7 +62,7 @@ class StoppingRule:
         self.wait_count = self.wait_epochs = 0
         self.verdict: StopDecision | None = None
 
-    def update(self, value: float, epoch: int, *, n_before: int, warming_up: bool) -> bool:
+    def update(self, value: float, epoch: int, *, n_epochs_before: int, warming_up: bool) -> bool:
         """Judge the value of one epoch, and tell whether it is the best so far.
 
         The order of the questions is Lightning's: is it a number, good enough, hopeless, better?
@@ -73,7 +73,7 @@ class StoppingRule:
             Value of the metric.
         epoch
             Number of the epoch, as the history counts it.
-        n_before
+        n_epochs_before
             How many epochs of the run came before it.
         warming_up
             Whether the epoch is one of the first, which are not compared.
@@ -92,7 +92,7 @@ class StoppingRule:
         is_best = self.monitored.is_best(value) and not self.is_hopeless(value)
         if is_best:
             self.monitored.set_best(value, epoch)
-        self.verdict = self.check_thresholds(value) or self.count_check(value, epoch, since, n_before)
+        self.verdict = self.check_thresholds(value) or self.count_check(value, epoch, since, n_epochs_before)
         return is_best
 
     def check_thresholds(self, value: float) -> StopDecision | None:
@@ -119,9 +119,9 @@ class StoppingRule:
             return False
         return value > bound if self.monitored.mode == "min" else value < bound
 
-    def count_check(self, value: float, epoch: int, since: int, n_before: int) -> StopDecision | None:
+    def count_check(self, value: float, epoch: int, since: int, n_epochs_before: int) -> StopDecision | None:
         """Count a check, and the epochs since the one before, if it is no improvement."""
-        graced = n_before < self.criteria.baseline_epochs
+        graced = n_epochs_before < self.criteria.baseline_epochs
         baseline = None if graced else self.criteria.baseline
         before = self.monitored.reference if baseline is None else baseline
         name = self.monitored.name

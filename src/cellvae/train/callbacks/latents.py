@@ -19,7 +19,7 @@ from cellvae.data.cells import cell_indices
 from cellvae.data.passes import iter_batches
 from cellvae.errors import TrainingError
 from cellvae.seeds import isolated_rng
-from cellvae.selection import flat_selection
+from cellvae.selection import flatten_selection
 from cellvae.train.plan import OTHER_TYPES, ModelFiles, TrainingPlan
 
 
@@ -75,7 +75,7 @@ class CellSelection:
 
     def select(self, positions: NDArray[np.int64]) -> CellSelection:
         """Those of the cells that are at some positions."""
-        return replace(self, numbers=self.indices[positions])
+        return replace(self, indices=self.indices[positions])
 
     def same_table(self, other: CellSelection) -> bool:
         """Whether the numbers of both are positions in the same table."""
@@ -146,7 +146,7 @@ def index_model_cells(plan: TrainingPlan, cells: Any) -> Any:
     if plan.files is None or cells is None or isinstance(cells, slice):
         return n_cells
     # A mask of pandas has names, too.
-    if not isinstance(cells, pd.Series) and flat_selection(cells).dtype.kind not in "UOT":
+    if not isinstance(cells, pd.Series) and flatten_selection(cells).dtype.kind not in "UOT":
         return n_cells
     names = plan.files.names(np.arange(n_cells, dtype=np.int64))
     return NamedCells(n_obs=n_cells, obs_names=pd.Index(names))

@@ -35,7 +35,7 @@ class NaNGuard(pl.Callback):
         `"raise"`: the same, and a :class:`~cellvae.errors.TrainingError` is raised.
         `"skip_batch"`: the run goes on; left-out steps are counted in the report.
         `"ignore"`: nothing is looked at.
-    most_skipped
+    max_skipped
         Share of the steps of an epoch that `"skip_batch"` may leave out before the run ends.
 
     Attributes
@@ -48,7 +48,7 @@ class NaNGuard(pl.Callback):
     Raises
     ------
     InvalidOptionError
-        If `on_nan` or `most_skipped` has a value that it cannot take.
+        If `on_nan` or `max_skipped` has a value that it cannot take.
     """
 
     group: ClassVar[Group] = Group.GUARD
@@ -56,7 +56,7 @@ class NaNGuard(pl.Callback):
     supports_cuda_graphs: ClassVar[bool] = True
 
     @check_arguments()
-    def __init__(self, on_nan: OnNaN = "stop_restore", *, most_skipped: float = 0.5) -> None:
+    def __init__(self, on_nan: OnNaN = "stop_restore", *, max_skipped: float = 0.5) -> None:
         super().__init__()
         known = get_args(OnNaN)
         if on_nan not in known:
@@ -64,12 +64,12 @@ class NaNGuard(pl.Callback):
                 f"Expected on_nan to be one of {', '.join(map(repr, known))}; got {on_nan!r}."
                 f"{did_you_mean(str(on_nan), known)}"
             )
-        if not 0 < most_skipped <= 1:
+        if not 0 < max_skipped <= 1:
             raise InvalidOptionError(
-                f"Expected most_skipped to be above 0 and at most 1; got {most_skipped!r}."
+                f"Expected max_skipped to be above 0 and at most 1; got {max_skipped!r}."
             )
         self.on_nan: OnNaN = on_nan
-        self.max_skipped = most_skipped
+        self.max_skipped = max_skipped
         self.clear()
 
     def clear(self) -> None:
@@ -89,7 +89,7 @@ class NaNGuard(pl.Callback):
 
     def clear_epoch(self) -> None:
         """Forget the steps of an earlier epoch; what a device counts with stays where it is."""
-        self.n_before = self.n_skipped
+        self.n_epochs_before = self.n_skipped
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
@@ -287,7 +287,7 @@ class NaNGuard(pl.Callback):
                 )
             self.react(trainer, pl_module, self.event)
         steps = max(1, pl_module.n_steps_of_epoch)
-        if self.n_skipped - self.n_before > self.max_skipped * steps and self.event is not None:
+        if self.n_skipped - self.n_epochs_before > self.max_skipped * steps and self.event is not None:
             stop_run(trainer, pl_module, self.event)
         if weights_are_finite(pl_module.module):
             self.last_good = {

@@ -49,7 +49,7 @@ class EpochBar(ProgressBar):
     """
 
     group = Group.RECORDER
-    takes_blocks = True
+    supports_blocks = True
 
     @check_arguments()
     def __init__(self, refresh_rate: int = 1) -> None:

@@ -60,7 +60,7 @@ class LRSchedulerCallback(pl.Callback):
     Examples
     --------
     >>> from cellvae.train.callbacks.schedule import LRSchedulerCallback
-    >>> LRSchedulerCallback("exponential", arguments={"gamma": 0.95}).driven_by
+    >>> LRSchedulerCallback("exponential", arguments={"gamma": 0.95}).step_on
     'epoch'
     """
 
@@ -134,7 +134,7 @@ class LRSchedulerCallback(pl.Callback):
                 self.scheduler,
                 optimizer,
                 trainer,
-                driven_by=self.step_on,
+                step_on=self.step_on,
                 monitor=self.monitor,
                 arguments=self.arguments or {},
             )

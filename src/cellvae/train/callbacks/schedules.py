@@ -54,7 +54,7 @@ def default_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> 
 
 def check_schedule(
     scheduler: str | SchedulerFactory,
-    driven_by: Interval,
+    step_on: Interval,
     monitor: str | None,
     arguments: Mapping[str, Any] | None,
 ) -> None:
@@ -69,7 +69,7 @@ def check_schedule(
         If a named schedule does not have an argument.
     """
     default_interval(scheduler, monitor)
-    if driven_by == "metric" and monitor is None:
+    if step_on == "metric" and monitor is None:
         raise InvalidOptionError(
             "Expected monitor to be the name of a metric, such as 'elbo_validation', for a "
             "schedule that a metric drives; got None."
@@ -82,10 +82,10 @@ def check_schedule(
             )
         return
     kind, _ = NAMED_SCHEDULES[scheduler]
-    if (kind is ReduceLROnPlateau) != (driven_by == "metric"):
+    if (kind is ReduceLROnPlateau) != (step_on == "metric"):
         wanted = "'metric'" if kind is ReduceLROnPlateau else "'epoch' or 'step'"
         raise InvalidOptionError(
-            f"Expected interval to be {wanted} for the schedule '{scheduler}'; got '{driven_by}'."
+            f"Expected interval to be {wanted} for the schedule '{scheduler}'; got '{step_on}'."
         )
     if kind is ReduceLROnPlateau and monitor is not None and "mode" not in (arguments or {}):
         try:
@@ -112,7 +112,7 @@ def make_named_schedule(
     optimizer: torch.optim.Optimizer,
     trainer: pl.Trainer,
     *,
-    driven_by: Interval,
+    step_on: Interval,
     monitor: str | None,
     arguments: Mapping[str, Any],
 ) -> LRScheduler:
@@ -128,11 +128,11 @@ def make_named_schedule(
     if name == "plateau" and "mode" not in arguments and monitor is not None:
         known["mode"] = metric_mode(monitor, "auto")
     if name == "cosine" and "T_max" not in arguments:
-        known["T_max"] = n_total_steps(trainer) if driven_by == "step" else n_total_epochs(trainer)
+        known["T_max"] = n_total_steps(trainer) if step_on == "step" else n_total_epochs(trainer)
     if name == "onecycle" and "max_lr" not in arguments:
         known["max_lr"] = [float(group["lr"]) for group in optimizer.param_groups]
     if name == "onecycle" and not {"total_steps", "epochs"} & set(arguments):
-        by_step = driven_by == "step"
+        by_step = step_on == "step"
         known["total_steps"] = n_total_steps(trainer) if by_step else n_total_epochs(trainer)
     return kind(optimizer, **(known | dict(arguments)))
 

@@ -39,16 +39,16 @@ BATCH_METRICS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """Metrics of scib-metrics, the scores here that each is made of, and what these are logged as."""
-DEFAULT = ("isolated_labels", "nmi_ari_cluster_labels_kmeans", "silhouette_label", "clisi_knn")
-DEFAULT_BATCH = ("bras", "ilisi_knn", "kbet_per_label", "graph_connectivity", "pcr_comparison")
-NOT_HERE: Mapping[str, str] = MappingProxyType(
+DEFAULT_BIO_METRICS = ("isolated_labels", "nmi_ari_cluster_labels_kmeans", "silhouette_label", "clisi_knn")
+DEFAULT_BATCH_METRICS = ("bras", "ilisi_knn", "kbet_per_label", "graph_connectivity", "pcr_comparison")
+UNAVAILABLE_METRICS: Mapping[str, str] = MappingProxyType(
     {
         "nmi_ari_cluster_labels_leiden": "use nmi_ari_cluster_labels_kmeans",
         "sbee": "use bras",
     }
 )
 """Metrics of scib-metrics that are not here and not among its defaults, and what to use."""
-OF_SCIB: Mapping[str, str] = MappingProxyType(
+SCIB_METRICS_PACKAGE: Mapping[str, str] = MappingProxyType(
     {"asw_label": "silhouette_label", "asw_batch": "silhouette_batch"}
 )
 """Scores that scib-metrics has under other names."""
@@ -124,11 +124,11 @@ class ScibCallback(IntegrationEvaluation):
                 f"Expected package to be 'cellvae' or 'scib-metrics'; got {package!r}."
             )
         check_counts({"num_rows_to_select": num_rows_to_select})
-        self.bio = chosen_names(
-            bio_conservation_metrics, BIO_METRICS, DEFAULT, "bio_conservation_metrics"
+        self.bio = select_metrics(
+            bio_conservation_metrics, BIO_METRICS, DEFAULT_BIO_METRICS, "bio_conservation_metrics"
         )
-        self.of_batches = chosen_names(
-            batch_correction_metrics, BATCH_METRICS, DEFAULT_BATCH, "batch_correction_metrics"
+        self.of_batches = select_metrics(
+            batch_correction_metrics, BATCH_METRICS, DEFAULT_BATCH_METRICS, "batch_correction_metrics"
         )
         if package == "cellvae":
             self.of_batches.pop("kbet", None)
@@ -178,7 +178,7 @@ class ScibCallback(IntegrationEvaluation):
         """
         if self.package == "cellvae" or name == "pcr":
             return name
-        wanted = OF_SCIB.get(name, name)
+        wanted = SCIB_METRICS_PACKAGE.get(name, name)
         if wanted not in scib_metrics():
             raise InvalidOptionError(
                 f"The installed version of scib-metrics has no '{wanted}' in its panel, which has "
@@ -248,7 +248,7 @@ class ScibCallback(IntegrationEvaluation):
         return scores | {name: means[name] for name in self.aggregates()}
 
 
-def chosen_names(
+def select_metrics(
     given: Any, known: Mapping[str, Mapping[str, str]], default: Sequence[str], caller: str
 ) -> dict[str, str]:
     """Scores that are asked for, and what they are logged as, in the order of the table.
@@ -268,8 +268,8 @@ def chosen_names(
     if not isinstance(words, Mapping):
         words = dict.fromkeys(words, True)
     for name, value in words.items():
-        if name not in known and (value or name not in NOT_HERE):
-            hint = f" For {name}, {NOT_HERE[name]}." if name in NOT_HERE else ""
+        if name not in known and (value or name not in UNAVAILABLE_METRICS):
+            hint = f" For {name}, {UNAVAILABLE_METRICS[name]}." if name in UNAVAILABLE_METRICS else ""
             raise InvalidOptionError(
                 f"Expected {caller} among {', '.join(known)}; got '{name}'."
                 f"{hint or did_you_mean(str(name), known)}"

@@ -80,7 +80,7 @@ class Stages(pl.Callback):
     --------
     >>> from cellvae.train.callbacks.stages import Stage, Stages
     >>> stages = Stages([Stage(epochs=10, freeze="decoder"), Stage(lr_factor=0.1)])
-    >>> stages.number_at(9), stages.number_at(10)
+    >>> stages.stage_index(9), stages.stage_index(10)
     (0, 1)
     """
 
