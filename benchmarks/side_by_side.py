@@ -22,7 +22,8 @@ import pandas as pd
 from protocol import Task, chosen_cells, split_of
 from table import OURS, PEER, figures_of, markdown, summary
 
-from cellvae.evaluation import batch_mixing, knn_accuracy, silhouette
+from cellvae.evaluation import batch_mixing, knn_accuracy
+from cellvae.evaluation.integration import silhouette
 
 HERE = Path(__file__).resolve().parent
 WORKERS = {PEER: HERE / "worker_peer.py", OURS: HERE / "worker_cellvae.py"}

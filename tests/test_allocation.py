@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cellvae import allocation
-from cellvae.allocation import RETAIN_FREED_MEMORY, GLIBC_DEFAULTS, retain_freed_memory
+from cellvae.core import malloc as allocation
+from cellvae.core.malloc import RETAIN_FREED_MEMORY, GLIBC_DEFAULTS, retain_freed_memory
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="page faults are counted on Linux"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
-from cellvae.folders import check_output_folder
+from cellvae.core.folders import check_output_folder
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
 

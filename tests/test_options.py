@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.options import (
+from cellvae.core.options import (
     Options,
     check_arguments,
     check_kwargs,

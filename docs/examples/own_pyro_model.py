@@ -12,14 +12,14 @@ from torch.distributions import Normal
 
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys
-from cellvae.data.fields import Counts
-from cellvae.data.keys import keys_from_kwargs
+from cellvae.data.setup.fields import Counts
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation
 from cellvae.model import Model, register
-from cellvae.model.pyro_loss import pyro_elbo_loss
+from cellvae.model.components.pyro_elbo import pyro_elbo_loss
 from cellvae.nn import Encoder
-from cellvae.options import Options, option
+from cellvae.core.options import Options, option
 
 
 class Batch(NamedTuple):

@@ -9,13 +9,13 @@ from torch.distributions import Normal, kl_divergence
 
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys
-from cellvae.data.fields import Category, Counts
-from cellvae.data.keys import keys_from_kwargs
+from cellvae.data.setup.fields import Category, Counts
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
 from cellvae.model import Model, register
 from cellvae.nn import Encoder, FCLayers
-from cellvae.options import Options, option
+from cellvae.core.options import Options, option
 
 
 class Batch(NamedTuple):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.fork import register_fork_handlers
-from cellvae.messages import show_messages
-from cellvae.missing_names import missing_name_error
+from cellvae.core.fork import register_fork_handlers
+from cellvae.core.log import show_messages
+from cellvae.core.missing_names import missing_name_error
 
 # Not loaded at first use: the module of this name would then stand here in place of the object.
 from cellvae.settings import settings
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         train,
         utils,
     )
-    from cellvae.model.loading import load
-    from cellvae.model.registry import REGISTRY_KEYS
+    from cellvae.model.load_model import load
+    from cellvae.scvi.registry import REGISTRY_KEYS
 
 __all__ = [
     "REGISTRY_KEYS",
@@ -73,9 +73,9 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "load":
-        return import_module("cellvae.model.loading").load
+        return import_module("cellvae.model.load_model").load
     if name == "REGISTRY_KEYS":
-        return import_module("cellvae.model.registry").REGISTRY_KEYS
+        return import_module("cellvae.scvi.registry").REGISTRY_KEYS
     if name in __all__:
         return import_module(f"cellvae.{name}")
     raise missing_name_error("cellvae", name, INSTEAD, __all__)

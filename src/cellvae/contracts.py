@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from cellvae.kept import FrozenWeights
+from cellvae.core.frozen_weights import FrozenWeights
 
 B = TypeVar("B", bound=tuple)
 B_co = TypeVar("B_co", bound=tuple, covariant=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellvae.model import POISSONVI
-from cellvae.model.absent import missing_model_error
+from cellvae.scvi.missing_models import missing_model_error
 
 __all__ = ["POISSONVI"]
 

@@ -7,9 +7,9 @@ import random
 from typing import Literal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
-from cellvae.fork import fork
-from cellvae.messages import logger, show_messages
-from cellvae.options import check_value
+from cellvae.core.fork import fork
+from cellvae.core.log import logger, show_messages
+from cellvae.core.options import check_value
 
 IGNORED_SETTINGS = {
     "dl_num_workers": "Cells are taken by threads of this process: see num_workers of train().",

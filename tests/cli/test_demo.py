@@ -13,8 +13,8 @@ from cellvae.cli.job import Job
 from cellvae.cli.results import RESULT_FILES
 from cellvae.errors import UnknownOptionError
 from cellvae.model.scvi import SCVIConfig
-from cellvae.options import from_kwargs
-from cellvae.train.arguments import parse_train_kwargs
+from cellvae.core.options import from_kwargs
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 
 
 @pytest.fixture

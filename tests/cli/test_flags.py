@@ -16,7 +16,7 @@ from cellvae.cli.flags import Flag, flags_of, group_by_call, value_from_text
 from cellvae.cli.job import Job, check_options
 from cellvae.model import MODELS
 from cellvae.model.scvi import SCVIConfig
-from cellvae.train.arguments import parse_train_kwargs
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 
 # What can be typed for flags whose values are neither a number nor a choice.
 TYPED = {
@@ -59,7 +59,7 @@ def test_every_flag_reaches_the_keyword_of_its_name(
     jobs: list[Job] = []
     monkeypatch.setattr(command, "run_job", lambda adata, job, out, overwrite: jobs.append(job))
     monkeypatch.setattr(command, "print_summary", lambda model, out: None)
-    monkeypatch.setattr("cellvae.data.h5ad.read_h5ad", lambda path: None)
+    monkeypatch.setattr("cellvae.data.files.h5ad.read_h5ad", lambda path: None)
     counts = tmp_path / "counts.h5ad"
     counts.write_text("")
     flags = [flag for flag in flags_of(MODELS[model]) if flag.name not in APART]

@@ -297,7 +297,7 @@ def test_a_record_that_cannot_be_read_is_told(counts: Path, tmp_path: Path) -> N
 def test_a_run_ended_by_hand_is_kept_and_continued_by_the_same_command(
     counts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from cellvae.train.plan import TrainingPlan
+    from cellvae.train.loop.training_plan import TrainingPlan
 
     monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
     job = dataclasses.replace(

@@ -194,7 +194,7 @@ def test_a_run_that_was_cut_off_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from cellvae.train.plan import TrainingPlan
+    from cellvae.train.loop.training_plan import TrainingPlan
 
     monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
     step = TrainingPlan.training_step

@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from torch.distributions import Distribution
 
-from cellvae.data.passes import iter_batches
+from cellvae.data.batches.batching import iter_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
 from cellvae.model import MODELS
 

@@ -12,7 +12,7 @@ import torch
 from anndata import AnnData
 
 import cellvae
-from cellvae.kept import WeightSlice
+from cellvae.core.frozen_weights import WeightSlice
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "decay": {"optimizer": "AdamW", "weight_decay": 0.2, "lr": 0.05},

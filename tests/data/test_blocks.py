@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import StepBlock, Rows
-from cellvae.data.blocks import EpochBlocks, make_blocks
-from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, DenseColumn
+from cellvae.data.batches.blocks import EpochBlocks, make_blocks
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 

@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.cells import cell_indices
+from cellvae.data.batches.indexing import cell_indices
 from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
 
 

@@ -13,9 +13,9 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data import pieces
-from cellvae.data.checks import check_counts, check_names
-from cellvae.data.matrices import CountMatrix, count_matrix, refuse_unreadable
+from cellvae.data.storage import chunks as pieces
+from cellvae.data.setup.checks import check_counts, check_names
+from cellvae.data.storage.count_matrix import CountMatrix, count_matrix, refuse_unreadable
 from cellvae.errors import DataWarning, InvalidDataError
 
 Make = Callable[[np.ndarray, str], AnnData]

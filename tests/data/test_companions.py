@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellvae.data.blocks import EpochBlocks
-from cellvae.data.companions import LabelledSampler
-from cellvae.data.rows.memory import CategoricalColumn, ColumnRows
+from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.data.batches.labelled_cells import LabelledSampler
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
 from cellvae.errors import InvalidDataError
 
 CELLS = np.arange(100, 140)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellvae.data.embedding_file import EmbeddingFile
-from cellvae.data.matrix_file import check_new_file
+from cellvae.data.files.embedding_writer import EmbeddingFile
+from cellvae.data.files.matrix_writer import check_new_file
 
 
 def read(path: Path) -> anndata.AnnData:

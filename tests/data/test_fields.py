@@ -8,7 +8,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.fields import (
+from cellvae.data.setup.fields import (
     Categories,
     Category,
     Counts,
@@ -17,8 +17,8 @@ from cellvae.data.fields import (
     count_fields,
     field_of,
 )
-from cellvae.data.keys import CountKeys
-from cellvae.data.records import CategoriesRecord, CategoryRecord, FieldRecord, NumbersRecord
+from cellvae.data.setup.keys import CountKeys
+from cellvae.data.setup.records import CategoriesRecord, CategoryRecord, FieldRecord, NumbersRecord
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 
 CELLS = [f"cell-{i}" for i in range(6)]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.h5ad import read_h5ad, write_h5ad
+from cellvae.data.files.h5ad import read_h5ad, write_h5ad
 from cellvae.errors import InvalidDataError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellvae.data import matrix_file
-from cellvae.data.matrix_file import MatrixFile, check_new_file
+from cellvae.data.files import matrix_writer as matrix_file
+from cellvae.data.files.matrix_writer import MatrixFile, check_new_file
 from cellvae.errors import InvalidOptionError
 
 

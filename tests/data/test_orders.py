@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cellvae.data.orders import as_index_tensor, epoch_order
+from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 
 CELLS = torch.arange(100, 1100)
 

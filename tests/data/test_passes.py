@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellvae.data.passes import iter_batches, map_batches
-from cellvae.data.rows.memory import CategoricalColumn, ColumnRows
+from cellvae.data.batches.batching import iter_batches, map_batches
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
 from cellvae.errors import InvalidOptionError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellvae.data.records import (
+from cellvae.data.setup.records import (
     CategoriesRecord,
     CategoryRecord,
     CountsRecord,

@@ -16,9 +16,9 @@ from anndata import AnnData
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.fields import count_fields
-from cellvae.data.keys import CountKeys
-from cellvae.data.registration import Registration
+from cellvae.data.setup.fields import count_fields
+from cellvae.data.setup.keys import CountKeys
+from cellvae.data.setup.registration import Registration
 from cellvae.errors import (
     DataMismatchError,
     DataWarning,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cellvae.data.split import Split, split_cells
+from cellvae.data.batches.split import Split, split_cells
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 # For each part: its size, its first cells, and sum(cell x position from 1) modulo 1,000,003, as

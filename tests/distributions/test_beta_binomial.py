@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from cellvae.distributions import BetaBinomial
-from cellvae.distributions.normalized import CountDistribution
+from cellvae.distributions.protocol import CountDistribution
 from cellvae.errors import InvalidOptionError
 
 SHAPES = [(0.3, 0.7), (2.0, 5.0), (40.0, 1.0), (99.5, 100.5), (1e3, 3e3)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellvae.distributions.density import (
+from cellvae.distributions.functional.log_prob import (
     NegativeBinomialLogProb,
     PoissonLogProb,
     ZeroInflatedLogProb,

@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from cellvae.distributions.log_gamma import (
+from cellvae.distributions.functional.stirling import (
     HALF_LOG_TWO_PI,
     falling_product,
     digamma_minus_log,

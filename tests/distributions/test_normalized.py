@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.protocol import pick_mean
 from cellvae.errors import InvalidOptionError
 
 MU, SCALE = torch.tensor(3.0), torch.tensor(0.3)

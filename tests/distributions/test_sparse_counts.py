@@ -13,7 +13,7 @@ from cellvae.distributions import (
     Poisson,
     ZeroInflatedNegativeBinomial,
 )
-from cellvae.distributions.sparse_counts import sample_sparse
+from cellvae.distributions.sparse_sampling import sample_sparse
 
 N = 100_000
 

@@ -7,7 +7,7 @@ import pytest
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import cluster_agreement
-from cellvae.evaluation.clusters import compare_clusterings
+from cellvae.evaluation.integration.clusters import compare_clusterings
 
 
 def test_groups_far_apart_are_found() -> None:

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import clisi, ilisi
-from cellvae.evaluation.lisi import lisi_from_neighbours, perplexity_weights
+from cellvae.evaluation.integration.lisi import lisi_from_neighbours, perplexity_weights
 from cellvae.evaluation.neighbours import find_neighbours
 
 

@@ -8,7 +8,7 @@ import pytest
 from cellvae import evaluation
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.panel import REQUIRED_COLUMNS, PANEL, panel_score_names
+from cellvae.evaluation.integration.integration_scores import REQUIRED_COLUMNS, PANEL, panel_score_names
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cellvae.evaluation.predictive import (
+from cellvae.evaluation.ppc_metrics import (
     GeneMoments,
     IntervalCoverage,
     Ranks,

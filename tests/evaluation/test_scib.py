@@ -11,7 +11,7 @@ import pytest
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.scib import scib_metrics
+from cellvae.evaluation.integration.scib import scib_metrics
 
 
 @dataclass

@@ -9,8 +9,9 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import silhouette_samples
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation import asw_batch, asw_label, bras, isolated_labels, silhouette
-from cellvae.evaluation.silhouette import silhouette_widths
+from cellvae.evaluation import asw_batch, asw_label, bras, isolated_labels
+from cellvae.evaluation.integration import silhouette
+from cellvae.evaluation.integration.silhouette import silhouette_widths
 
 
 def test_width_of_two_pairs_on_a_line() -> None:
@@ -49,7 +50,7 @@ def test_widths_are_those_of_scikit_learn_in_whatever_pieces(
     points, groups = rng.normal(size=(90, 3)), rng.choice([2, 5, 9, 11], 90, p=[0.6, 0.2, 0.1, 0.1])
     expected = silhouette_samples(points, groups)
     assert silhouette_widths(points, groups) == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr(sys.modules["cellvae.evaluation.silhouette"], "CHUNK", 1_000)
+    monkeypatch.setattr(sys.modules["cellvae.evaluation.integration.silhouette"], "CHUNK", 1_000)
     assert silhouette_widths(points, groups) == pytest.approx(expected, abs=1e-12)
 
 

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import knn_accuracy, knn_f1
-from cellvae.evaluation.transfer import label_transfer
+from cellvae.evaluation.label_transfer import label_transfer
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 from anndata import AnnData
 
 from cellvae.data import Registration
-from cellvae.data.fields import count_fields
-from cellvae.data.keys import CountKeys
+from cellvae.data.setup.fields import count_fields
+from cellvae.data.setup.keys import CountKeys
 from cellvae.errors import InvalidOptionError, UnknownKeyError
-from cellvae.inference.counterfactual import batch_codes
-from cellvae.inference.genes import gene_positions, gene_names
+from cellvae.inference.transform_batch import batch_codes
+from cellvae.inference.gene_list import gene_positions, gene_names
 
 
 def registered(batches: list[object] | None) -> Registration:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cellvae.inference import draws as module_of_draws
-from cellvae.inference.draws import decode_samples, sample_posterior, sample_latent, iter_chunks
-from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference import posterior_samples as module_of_draws
+from cellvae.inference.posterior_samples import decode_samples, sample_posterior, sample_latent, iter_chunks
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 

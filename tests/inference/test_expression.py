@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
-from cellvae.inference import draws as module_of_draws
-from cellvae.inference.draws import decode_samples, sample_latent
-from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference import posterior_samples as module_of_draws
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 

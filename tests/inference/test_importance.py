@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from cellvae.contracts import Latent
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import get_importance_weights
-from cellvae.inference.importance import truncate_log_weights
+from cellvae.inference.likelihood.importance_weights import truncate_log_weights
 from cellvae.model import SCVI
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 

@@ -12,7 +12,7 @@ import torch
 from anndata import read_h5ad
 from scipy.special import logsumexp
 
-from cellvae.data.passes import iter_batches
+from cellvae.data.batches.batching import iter_batches
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import get_marginal_ll
 from cellvae.model import SCVI

@@ -18,7 +18,7 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import DataMismatchError, FileFormatError, InvalidOptionError
 from cellvae.model import MODELS, SCANVI, SCVI
-from cellvae.persistence.foreign import read_scvi_model
+from cellvae.scvi.files import read_scvi_model
 
 DATA = Path(__file__).with_name("data")
 KINDS = {
@@ -333,7 +333,7 @@ def test_files_that_swell_are_refused(tmp_path: Path) -> None:
 def test_weights_of_other_shapes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cellvae.model.foreign as foreign
+    import cellvae.scvi.import_model as foreign
 
     real = foreign.read_scvi_model
 

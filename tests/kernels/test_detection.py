@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.distributions.detection import Detection
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.kernels import LazyLinear, detection_log_likelihood
 
 N_CELLS, N_REGIONS = 37, 61

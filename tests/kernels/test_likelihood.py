@@ -13,9 +13,11 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
-from cellvae.entries import CSRBatch
-from cellvae.kernels import LazyLinear, choice, use_compiled, likelihood, count_log_likelihood
-from cellvae.kernels.choice import can_compile
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.kernels import LazyLinear, use_compiled, count_log_likelihood
+from cellvae.kernels import dispatch as choice
+from cellvae.kernels import count_log_prob as likelihood
+from cellvae.kernels.dispatch import can_compile
 from cellvae.settings import settings
 
 N_CELLS, N_GENES = 37, 61

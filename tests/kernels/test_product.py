@@ -10,9 +10,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.kernels import to_gene_major, sparse_linear
-from cellvae.kernels.entries import BYTES_PER_TILE, N_GENE_RANGES
+from cellvae.kernels.compiled.sparse_linear_numba import BYTES_PER_TILE, N_GENE_RANGES
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
 SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_GENE_RANGES, 1)]

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from scipy import stats
 
-from cellvae.data.passes import iter_batches
+from cellvae.data.batches.batching import iter_batches
 from cellvae.model import SCVI
 
 

@@ -24,7 +24,8 @@ from cellvae.errors import (
     NotTrainedError,
     UnknownOptionError,
 )
-from cellvae.model import SCVI, loading
+from cellvae.model import SCVI
+from cellvae.model import load_model as loading
 from cellvae.train import SaveCheckpoint
 
 

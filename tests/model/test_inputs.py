@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.rows.memory import DenseColumn
+from cellvae.data.storage.memory import DenseColumn
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 from cellvae.model import SCVI
 

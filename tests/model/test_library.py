@@ -10,10 +10,10 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.passes import iter_batches
+from cellvae.data.batches.batching import iter_batches
 from cellvae.errors import DataWarning
 from cellvae.model import SCVI
-from cellvae.model.library import MIN_VARIANCE, library_stats_by_batch
+from cellvae.model.components.library_prior import MIN_VARIANCE, library_stats_by_batch
 
 
 def test_means_and_variances_are_those_of_log_sizes_in_each_batch(

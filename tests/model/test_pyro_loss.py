@@ -11,7 +11,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
-from cellvae.model.pyro_loss import pyro_elbo_loss
+from cellvae.model.components.pyro_elbo import pyro_elbo_loss
 
 COUNTS = torch.tensor([[1.0, 4.0], [0.0, 2.0], [3.0, 3.0]])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.query import PADDING_KEY
+from cellvae.data.setup.align_genes import PADDING_KEY
 from cellvae.errors import (
     DataMismatchError,
     DataWarning,
@@ -272,7 +272,7 @@ def test_labels_of_a_query_may_be_missing_but_not_others(
 def test_a_file_that_claims_other_weights_are_kept_is_refused(
     trained: SCVI, query: AnnData
 ) -> None:
-    from cellvae.kept import FrozenWeights
+    from cellvae.core.frozen_weights import FrozenWeights
 
     model = SCVI.load_query_data(query, trained)
     values: Any = model.module.kept.to_json()

@@ -209,7 +209,7 @@ def test_labels_of_scanvi_are_compared_with_those_that_are_not_known(
 
 
 def test_columns_of_many_cells_are_small_in_a_state(adata: AnnData, make: Any) -> None:
-    from cellvae.model.resume import read_cell_values_of
+    from cellvae.estimator.resume import read_cell_values_of
 
     model = make(adata, SETUP)
     values = read_cell_values_of(model, model.rows_of_model())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellvae.data.blocks import EpochBlocks
+from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.errors import InvalidDataError
 
 SCRIPT = textwrap.dedent("""

@@ -93,7 +93,7 @@ def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> 
 def test_searches_try_the_optimizer_that_training_would_have(
     model: PEAKVI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cellvae.train import learning_rate_search
+    from cellvae.train.search import learning_rate_search
 
     seen: dict[str, Any] = {}
     monkeypatch.setattr(

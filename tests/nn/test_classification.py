@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
 
-from cellvae.nn.classification import (
+from cellvae.nn.classification_metrics import (
     METRICS,
     ClassificationSums,
     classification_metrics,

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 from cellvae.contracts import Latent
-from cellvae.model.library import library_stats_by_batch
+from cellvae.model.components.library_prior import library_stats_by_batch
 
 
 def assert_within(ours: Tensor, theirs: Tensor, relative: float) -> None:

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 
 from cellvae.contracts import Latent
-from cellvae.inference.accessibility import ignore_region_bias
+from cellvae.inference.accessibility.normalized_accessibility import ignore_region_bias
 from cellvae.model import POISSONVI
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from cellvae.inference.attributions import integrated_gradients
+from cellvae.inference.labels.attributions import integrated_gradients
 from cellvae.model.scanvi import SCANVIConfig, SCANVIModule
 from cellvae.model.scvi import CountBatch, SCVISizes
 from cellvae.settings import settings

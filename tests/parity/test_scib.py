@@ -10,7 +10,7 @@ import pytest
 
 from cellvae import evaluation
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.lisi import lisi_from_neighbours
+from cellvae.evaluation.integration.lisi import lisi_from_neighbours
 from cellvae.evaluation.neighbours import find_neighbours
 
 VERSIONS = ("0.5.1", "0.6.1")

@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.optimizers import make_optimizer
-from cellvae.train.options import OptimizerOptions
-from cellvae.train.warmup import KLWarmup
+from cellvae.train.loop.optimizers import make_optimizer
+from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.kl_warmup import KLWarmup
 
 Draw = Callable[[Tensor, Tensor], None]
 

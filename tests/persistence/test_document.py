@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
-from cellvae.persistence.document import MAX_DEPTH, loads, dumps
+from cellvae.persistence.json_codec import MAX_DEPTH, loads, dumps
 
 
 def reject(word: str) -> None:

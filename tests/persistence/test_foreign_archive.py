@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.foreign.archive import TorchArchive
+from cellvae.scvi.files.archive import TorchArchive
 
 
 def content_of(path: Path) -> dict[str, bytes]:

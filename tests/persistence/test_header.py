@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.header import DTYPES, MAX_HEADER_BYTES, TensorSpec, read_header
-from cellvae.persistence.weights import read_tensors, write_tensors
+from cellvae.persistence.safetensors_header import DTYPES, MAX_HEADER_BYTES, TensorSpec, read_header
+from cellvae.persistence.tensors import read_tensors, write_tensors
 
 RawFile = Callable[..., Path]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.migrate import FORMAT, MIGRATIONS, Fields, migrate
+from cellvae.persistence.migrations import FORMAT, MIGRATIONS, Fields, migrate
 
 
 def rename(fields: Fields) -> Fields:

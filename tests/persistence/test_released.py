@@ -14,7 +14,7 @@ import pytest
 import cellvae
 from cellvae.errors import FileFormatError
 from cellvae.model import MODELS
-from cellvae.persistence.migrate import FORMAT
+from cellvae.persistence.migrations import FORMAT
 
 RELEASED = Path(__file__).with_name("released")
 SAVED = sorted(path.parent for path in RELEASED.glob("*/*/model.json"))

@@ -17,7 +17,7 @@ from torch import Tensor
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
 from cellvae.persistence.record import Record
 from cellvae.persistence.store import open_saved, save_model_files
-from cellvae.persistence.weights import tensor_specs, write_tensors
+from cellvae.persistence.tensors import tensor_specs, write_tensors
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes, and few links")
 

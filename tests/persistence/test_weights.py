@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import FileFormatError, InvalidOptionError
-from cellvae.persistence.header import DTYPES, TensorSpec, read_header
-from cellvae.persistence.weights import check_tensors, read_tensors, tensor_specs, write_tensors
+from cellvae.persistence.safetensors_header import DTYPES, TensorSpec, read_header
+from cellvae.persistence.tensors import check_tensors, read_tensors, tensor_specs, write_tensors
 
 
 def bits(tensor: Tensor) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cellvae.data import Split
-from cellvae.data.rows.memory import CategoricalColumn, ColumnRows, DenseColumn
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn
 from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
 
 N_CELLS, N_GENES = 60, 12

@@ -9,8 +9,8 @@ import pytest
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.train import EarlyStopping
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.options import TrainOptions
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.options.train_options import TrainOptions
 
 
 def test_nothing_said_gives_the_defaults_of_scvi_tools() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.averaging import copy_weights_, interpolate_with, lerp_
+from cellvae.train.loop.weight_averaging import copy_weights_, interpolate_with, lerp_
 
 
 def state(seed: int) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from cellvae.data import Split
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
 from cellvae.model import SCVI
 from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
-from cellvae.train.batch_size_search import find_batch_size
+from cellvae.train.search.batch_size_search import find_batch_size
 
 TRIED: list[int] = []
 ERRORS = {

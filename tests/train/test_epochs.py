@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellvae.errors import TrainingWarning
-from cellvae.train.epochs import default_epochs
+from cellvae.train.options.default_epochs import default_epochs
 
 
 @pytest.mark.parametrize(

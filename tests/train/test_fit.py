@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from cellvae.data import Split
-from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model.scvi import SCVIModule
-from cellvae.seeds import isolated_rng
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.fit import RunResult, RunStart, fit
-from cellvae.train.history import History
+from cellvae.core.seeds import isolated_rng
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.run.fit import RunResult, RunStart, fit
+from cellvae.train.records.history import History
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:

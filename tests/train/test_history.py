@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cellvae.errors import FileFormatError, InvalidOptionError
-from cellvae.train.history import History
+from cellvae.train.records.history import History
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.metrics import (
+from cellvae.train.options.metric_names import (
     DIRECTIONS,
     HIGHER_IS_BETTER,
     LOWER_IS_BETTER,

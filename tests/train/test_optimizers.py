@@ -9,9 +9,9 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.layouts import align_optimizer_state
-from cellvae.train.optimizers import Adam, AdamW, make_optimizer, make_plateau
-from cellvae.train.options import OptimizerOptions, PlateauOptions
+from cellvae.train.loop.memory_format import align_optimizer_state
+from cellvae.train.loop.optimizers import Adam, AdamW, make_optimizer, make_plateau
+from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
 
 
 def test_the_default_is_adam_as_scvi_tools_sets_it(module: SCVIModule) -> None:

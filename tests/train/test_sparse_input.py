@@ -13,11 +13,11 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.rows.entries import sparse_rows_for
-from cellvae.entries import CSRBatch
+from cellvae.data.storage.sparse import sparse_rows_for
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
 from cellvae.model.scvi import SCVIModule
-from cellvae.nn.input_linear import SparseInputLinear
+from cellvae.nn.sparse_input import SparseInputLinear
 from cellvae.settings import settings
 
 QUICK: dict[str, Any] = {

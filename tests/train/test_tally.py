@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cellvae.contracts import Loss
-from cellvae.train.tally import LossSums
+from cellvae.train.loop.loss_sums import LossSums
 
 
 def test_means_are_those_over_all_cells_whatever_the_batches() -> None:

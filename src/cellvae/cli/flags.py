@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cellvae.cli.docstrings import parameter_help
-from cellvae.options import union_members
-from cellvae.train.epochs import REFERENCE_N_CELLS, default_epochs
+from cellvae.core.options import union_members
+from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
 DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (
     "Data",
@@ -235,7 +235,7 @@ def config_flags(kind: Any) -> list[Flag]:
 
 def train_flags(kind: Any) -> list[Flag]:
     """Flags for the words of `train`, with the defaults that the model has for them."""
-    from cellvae.train.option_table import train_option_table
+    from cellvae.train.options.option_table import train_option_table
 
     words = train_option_table(loss_weights(kind), learns_labels=uses_labels(kind))
     defaults = model_train_defaults(kind)
@@ -270,7 +270,7 @@ def loss_weights(kind: Any) -> Mapping[str, float]:
 
 def uses_labels(kind: Any) -> bool:
     """Whether a model learns from labels."""
-    from cellvae.model.base import Model
+    from cellvae.estimator.base import Model
 
     return kind.training_labels is not Model.training_labels
 

@@ -19,7 +19,7 @@ from cellvae.errors import (
     did_you_mean,
     quote_names,
 )
-from cellvae.messages import logger
+from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -299,8 +299,8 @@ def check_options(job: Job) -> None:
     InvalidOptionError, UnknownOptionError
         If a keyword is unknown or has a value that it cannot take.
     """
-    from cellvae.options import from_kwargs
-    from cellvae.train.arguments import parse_train_kwargs
+    from cellvae.core.options import from_kwargs
+    from cellvae.train.options.train_kwargs import parse_train_kwargs
 
     kind = model_class(job.model)
     check_setup(kind, job.setup)

@@ -35,7 +35,7 @@ def report(
     """
     import anndata
 
-    from cellvae.model.loading import load
+    from cellvae.model.load_model import load
 
     folder = model_folder(run)
     cells = None if adata is None else anndata.read_h5ad(adata)

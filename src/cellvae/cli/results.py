@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.record import JOB_FILE, JobRecord, replace_file_atomically
-from cellvae.messages import logger
+from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,7 +96,7 @@ def write_results(
 
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     """Compute the latent representation, and write the cells with it unless they are there."""
-    from cellvae.data.h5ad import write_h5ad
+    from cellvae.data.files.h5ad import write_h5ad
     from cellvae.model import SCANVI
 
     latent: NDArray[Any] = model.get_latent_representation()

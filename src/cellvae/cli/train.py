@@ -220,7 +220,7 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
     check_counts_file(counts)
     check_options(job)
     check_output_folder(out, job, overwrite=values["overwrite"])
-    from cellvae.data.h5ad import read_h5ad
+    from cellvae.data.files.h5ad import read_h5ad
 
     trained = run_job(read_h5ad(counts), job, out, overwrite=values["overwrite"])
     print_summary(trained, out)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellvae.data.checks import check_counts
-from cellvae.data.keys import check_is_anndata
-from cellvae.data.matrices import count_matrix
-from cellvae.data.observations import to_categorical
+from cellvae.data.setup.checks import check_counts
+from cellvae.data.setup.keys import check_is_anndata
+from cellvae.data.storage.count_matrix import count_matrix
+from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:

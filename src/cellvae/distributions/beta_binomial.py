@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Binomial, Distribution, Gamma, constraints
 
-from cellvae.distributions.density import MAX_INVERSE_DISPERSION
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION
+from cellvae.distributions.protocol import pick_mean
 from cellvae.errors import InvalidOptionError
 
 STIRLING_FROM = 100.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn import functional
 
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.protocol import pick_mean
 
 
 class Detection(Distribution):

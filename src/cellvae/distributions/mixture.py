@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 from torch.nn.functional import logsigmoid
 
 from cellvae.distributions.negative_binomial import NegativeBinomial
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.protocol import pick_mean
 from cellvae.kernels import use_compiled, mixture_log_prob
 
 

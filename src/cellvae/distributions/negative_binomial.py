@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 
-from cellvae.distributions.density import MIN_MEAN, MAX_INVERSE_DISPERSION, NegativeBinomialLogProb
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.functional.log_prob import MIN_MEAN, MAX_INVERSE_DISPERSION, NegativeBinomialLogProb
+from cellvae.distributions.protocol import pick_mean
 from cellvae.errors import InvalidOptionError
 
 HIGHEST_RATE = 1e8

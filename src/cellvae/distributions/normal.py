@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.protocol import pick_mean
 
 
 class Normal(torch.distributions.Normal):

@@ -9,8 +9,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution
 
-from cellvae.distributions.density import PoissonLogProb
-from cellvae.distributions.normalized import pick_mean
+from cellvae.distributions.functional.log_prob import PoissonLogProb
+from cellvae.distributions.protocol import pick_mean
 
 
 class Poisson(torch.distributions.Poisson):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from cellvae.distributions.density import ZeroInflatedLogProb
+from cellvae.distributions.functional.log_prob import ZeroInflatedLogProb
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.errors import InvalidOptionError
 

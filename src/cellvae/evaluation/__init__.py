@@ -1,20 +1,20 @@
 """Scores of a latent space, from plain arrays."""
 
-from cellvae.evaluation.clusters import ClusterAgreement, cluster_agreement
-from cellvae.evaluation.connectivity import graph_connectivity
-from cellvae.evaluation.definitions import definitions_of
-from cellvae.evaluation.lisi import clisi, ilisi
+from cellvae.evaluation.integration.clusters import ClusterAgreement, cluster_agreement
+from cellvae.evaluation.integration.connectivity import graph_connectivity
+from cellvae.evaluation.integration.definitions import definitions_of
+from cellvae.evaluation.integration.lisi import clisi, ilisi
 from cellvae.evaluation.neighbours import batch_mixing, knn_accuracy
-from cellvae.evaluation.panel import integration_scores
-from cellvae.evaluation.regression import pcr
-from cellvae.evaluation.silhouette import (
+from cellvae.evaluation.integration.integration_scores import integration_scores
+from cellvae.evaluation.integration.pcr import pcr
+from cellvae.evaluation.integration.silhouette import (
     asw_batch,
     asw_label,
     bras,
     isolated_labels,
     silhouette,
 )
-from cellvae.evaluation.transfer import knn_f1
+from cellvae.evaluation.label_transfer import knn_f1
 
 __all__ = [
     "ClusterAgreement",

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError, quote_names
-from cellvae.selection import check_not_numeric_mask, flatten_selection
+from cellvae.core.selection import check_not_numeric_mask, flatten_selection
 
 
 def check_latent(latent: ArrayLike) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.data.registration import Registration
+from cellvae.data.setup.registration import Registration
 
 if TYPE_CHECKING:
     from anndata import AnnData

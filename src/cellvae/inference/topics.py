@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.elbo import per_cell_losses
-from cellvae.inference.pass_over import iter_cell_batches, eval_mode, plan_pass
+from cellvae.inference.likelihood.elbo import per_cell_losses
+from cellvae.inference.cell_pass import iter_cell_batches, eval_mode, plan_pass
 from cellvae.inference.protocols import DecoderModel
-from cellvae.options import check_arguments
-from cellvae.seeds import make_generator
+from cellvae.core.options import check_arguments
+from cellvae.core.seeds import make_generator
 
 if TYPE_CHECKING:
     import pandas as pd

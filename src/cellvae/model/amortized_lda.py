@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Registration
-from cellvae.data.fields import Counts, Field
-from cellvae.data.keys import Keys, keys_from_kwargs
-from cellvae.data.rows.memory import ColumnRows
-from cellvae.distributions.bag_of_words import BagOfWords
+from cellvae.data.setup.fields import Counts, Field
+from cellvae.data.setup.keys import Keys, keys_from_kwargs
+from cellvae.data.storage.memory import ColumnRows
+from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     get_elbo,
@@ -26,16 +26,16 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_topic_proportions,
 )
-from cellvae.model.base import Model
-from cellvae.model.pyro_loss import pyro_elbo_loss
+from cellvae.estimator.base import Model
+from cellvae.model.components.pyro_elbo import pyro_elbo_loss
 from cellvae.nn import Encoder
-from cellvae.options import Options, option
-from cellvae.train.epochs import default_epochs
+from cellvae.core.options import Options, option
+from cellvae.train.options.default_epochs import default_epochs
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cellvae.data.minified import MinifiedType
+    from cellvae.data.setup.minified import MinifiedType
 
 # Size of a cell without counts, so that its logarithm is finite.
 MIN_LIBRARY_SIZE = 1e-8

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.data import CountKeys, Registration
-from cellvae.data.fields import Field
-from cellvae.data.keys import keys_from_kwargs
-from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.setup.fields import Field
+from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.storage.memory import ColumnRows
 from cellvae.inference import (
     differential_abundance,
     differential_expression,
@@ -30,7 +30,7 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.model.base import Model
+from cellvae.estimator.base import Model
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, sizes_of
 from cellvae.nn import LinearDecoder
 

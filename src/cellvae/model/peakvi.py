@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Registration
-from cellvae.data.fields import Categories, Category, Counts, Field, Numbers
-from cellvae.data.keys import Keys, keys_from_kwargs
-from cellvae.data.minified import MinifiedType
+from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers
+from cellvae.data.setup.keys import Keys, keys_from_kwargs
+from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_accessibility,
@@ -32,14 +32,14 @@ from cellvae.inference import (
     get_region_factors,
 )
 from cellvae.kernels import use_compiled, detection_log_likelihood
-from cellvae.model.base import Model
-from cellvae.model.query import load_query_data, prepare_query_anndata
+from cellvae.estimator.base import Model
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import CountBatch, Where
-from cellvae.model.stopping import default_early_stopping
+from cellvae.model.components.default_early_stopping import default_early_stopping
 from cellvae.nn import Encoder
-from cellvae.nn.accessibility_decoder import AccessibilityDecoder
+from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 from cellvae.nn.covariates import concat_covariates
-from cellvae.options import Options, option
+from cellvae.core.options import Options, option
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from cellvae.contracts import Latent, Loss
 from cellvae.data import Registration
-from cellvae.data.fields import Field, label_fields, labels_field
-from cellvae.data.keys import CountKeys, LabelKeys, keys_from_kwargs, store_keys
-from cellvae.data.observations import label_text
-from cellvae.data.rows.memory import ColumnRows
-from cellvae.data.values import Scalar
+from cellvae.data.setup.fields import Field, label_fields, labels_field
+from cellvae.data.setup.keys import CountKeys, LabelKeys, keys_from_kwargs, store_keys
+from cellvae.data.setup.obs_columns import label_text
+from cellvae.data.storage.memory import ColumnRows
+from cellvae.data.setup.categories import Scalar
 from cellvae.distributions import kl_to_standard_normal
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -39,18 +39,18 @@ from cellvae.inference import (
     posterior_predictive_sample,
     predict,
 )
-from cellvae.model.base import Model
-from cellvae.model.minify import refuse_minified
-from cellvae.model.query import load_query_data, prepare_query_anndata
+from cellvae.estimator.base import Model
+from cellvae.estimator.minify import refuse_minified
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, SCVISizes, sizes_of
 from cellvae.nn import Classifier, Encoder, NormalDecoder
-from cellvae.nn.classification import (
+from cellvae.nn.classification_metrics import (
     METRICS,
     ClassificationSums,
     classification_metrics,
     classification_sums,
 )
-from cellvae.options import check_kwargs, check_value, from_kwargs
+from cellvae.core.options import check_kwargs, check_value, from_kwargs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -486,7 +486,7 @@ class SCANVI(Model):
 
     def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs where the weights began as those of a trained SCVI."""
-        from cellvae.train.epochs import default_epochs
+        from cellvae.train.options.default_epochs import default_epochs
 
         if not self.was_pretrained or self.rows is None or words.get("reset"):
             return {}

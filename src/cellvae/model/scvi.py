@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import CountKeys, Registration
-from cellvae.data.fields import Field, count_fields
-from cellvae.data.keys import keys_from_kwargs
-from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.setup.fields import Field, count_fields
+from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions import (
     NegativeBinomial,
     Poisson,
@@ -24,7 +24,7 @@ from cellvae.distributions import (
     kl_to_standard_normal,
 )
 from cellvae.distributions import Normal as NormalOfCounts
-from cellvae.entries import CSRBatch
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import (
     differential_abundance,
@@ -43,15 +43,15 @@ from cellvae.inference import (
     posterior_predictive_sample,
 )
 from cellvae.kernels import use_compiled, count_log_likelihood
-from cellvae.model.base import Model
-from cellvae.model.library import library_stats_by_batch
-from cellvae.model.query import load_query_data, prepare_query_anndata
-from cellvae.model.recalled import stored_posterior
+from cellvae.estimator.base import Model
+from cellvae.model.components.library_prior import library_stats_by_batch
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import concat_covariates, one_hot
-from cellvae.nn.dense import Activation
+from cellvae.nn.fc_layers import Activation
 from cellvae.nn.encoder import VarActivation
-from cellvae.options import Options, check_kwargs, check_value, option
+from cellvae.core.options import Options, check_kwargs, check_value, option
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -1,12 +1,12 @@
 """Building blocks of the networks: torch only."""
 
-from cellvae.missing_names import missing_name_error
+from cellvae.core.missing_names import missing_name_error
 from cellvae.nn.classifier import Classifier
-from cellvae.nn.decoder import CountParameters, DecoderSCVI
-from cellvae.nn.dense import FCLayers
+from cellvae.nn.decoders.count_decoder import CountParameters, DecoderSCVI
+from cellvae.nn.fc_layers import FCLayers
 from cellvae.nn.encoder import Encoder
-from cellvae.nn.linear_decoder import LinearDecoder
-from cellvae.nn.normal_decoder import NormalDecoder
+from cellvae.nn.decoders.linear_decoder import LinearDecoder
+from cellvae.nn.decoders.normal_decoder import NormalDecoder
 
 __all__ = [
     "Classifier",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cellvae.nn.dense import FCLayers
+from cellvae.nn.fc_layers import FCLayers
 
 
 class Classifier(nn.Module):

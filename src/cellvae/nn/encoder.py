@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
-from cellvae.entries import CSRBatch
-from cellvae.nn.dense import Activation, FCLayers
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.nn.fc_layers import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
 MAX_LOG_VARIANCE = 40.0

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, quote_names
-from cellvae.persistence.disk import regular_file_size
-from cellvae.persistence.document import loads, dumps
-from cellvae.persistence.migrate import FORMAT, migrate
+from cellvae.persistence.fsync import regular_file_size
+from cellvae.persistence.json_codec import loads, dumps
+from cellvae.persistence.migrations import FORMAT, migrate
 
 if TYPE_CHECKING:
     from pathlib import Path

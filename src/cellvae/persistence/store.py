@@ -19,13 +19,13 @@ from cellvae.errors import (
     UnsafeFileError,
     quote_names,
 )
-from cellvae.persistence.arrival import complete_pending, commit, staging_folder
-from cellvae.persistence.disk import sha256_of_file, regular_file_size, fsync_path, write_and_fsync
-from cellvae.persistence.header import TensorSpec, read_header, read_metadata
-from cellvae.persistence.layout import ADATA, CELLS, MODEL, WEIGHTS, ModelPaths, check_present, model_paths
-from cellvae.persistence.migrate import FORMAT
+from cellvae.persistence.atomic_commit import complete_pending, commit, staging_folder
+from cellvae.persistence.fsync import sha256_of_file, regular_file_size, fsync_path, write_and_fsync
+from cellvae.persistence.safetensors_header import TensorSpec, read_header, read_metadata
+from cellvae.persistence.paths import ADATA, CELLS, MODEL, WEIGHTS, ModelPaths, check_present, model_paths
+from cellvae.persistence.migrations import FORMAT
 from cellvae.persistence.record import MAX_RECORD_BYTES, FileRecord, Record, content_digest, read_text
-from cellvae.persistence.weights import read_tensors, tensor_specs, write_tensors, checksum_error
+from cellvae.persistence.tensors import read_tensors, tensor_specs, write_tensors, checksum_error
 
 T = TypeVar("T")
 

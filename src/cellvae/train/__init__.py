@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.missing_names import missing_name_error
+from cellvae.core.missing_names import missing_name_error
 
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining
-    from cellvae.train.averaging import interpolate_with
+    from cellvae.train.loop.weight_averaging import interpolate_with
     from cellvae.train.callbacks import (
         EMA,
         EarlyStopping,
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
         Summary,
         TrainingCheckpoint,
     )
-    from cellvae.train.configs import (
+    from cellvae.train.options.configs import (
         PyroTrainingPlanConfig,
         SemiSupervisedTrainingPlanConfig,
         TrainerConfig,
         TrainingPlanConfig,
     )
-    from cellvae.train.history import History
-    from cellvae.train.learning_rate_search import LearningRateSearch
-    from cellvae.train.plan import TrainingPlan
-    from cellvae.train.report import TrainingReport
+    from cellvae.train.records.history import History
+    from cellvae.train.search.learning_rate_search import LearningRateSearch
+    from cellvae.train.loop.training_plan import TrainingPlan
+    from cellvae.train.records.training_report import TrainingReport
 
 __all__ = [
     "EMA",
@@ -86,16 +86,16 @@ __all__ = [
 ]
 
 WHERE = {
-    "PyroTrainingPlanConfig": "cellvae.train.configs",
-    "SemiSupervisedTrainingPlanConfig": "cellvae.train.configs",
-    "TrainerConfig": "cellvae.train.configs",
-    "TrainingPlanConfig": "cellvae.train.configs",
-    "History": "cellvae.train.history",
-    "LearningRateSearch": "cellvae.train.learning_rate_search",
-    "Plan": "cellvae.train.plan",
+    "PyroTrainingPlanConfig": "cellvae.train.options.configs",
+    "SemiSupervisedTrainingPlanConfig": "cellvae.train.options.configs",
+    "TrainerConfig": "cellvae.train.options.configs",
+    "TrainingPlanConfig": "cellvae.train.options.configs",
+    "History": "cellvae.train.records.history",
+    "LearningRateSearch": "cellvae.train.search.learning_rate_search",
+    "Plan": "cellvae.train.loop.training_plan",
     "StopTraining": "cellvae.errors",
-    "TrainingReport": "cellvae.train.report",
-    "interpolate_with": "cellvae.train.averaging",
+    "TrainingReport": "cellvae.train.records.training_report",
+    "interpolate_with": "cellvae.train.loop.weight_averaging",
 }
 
 

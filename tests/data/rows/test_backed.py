@@ -10,9 +10,9 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.matrices import count_matrix
-from cellvae.data.rows import backed
-from cellvae.data.rows.backed import BackedColumn, DenseReader, SparseReader, make_reader
+from cellvae.data.storage.count_matrix import count_matrix
+from cellvae.data.storage import disk as backed
+from cellvae.data.storage.disk import BackedColumn, DenseReader, SparseReader, make_reader
 
 Make = Callable[[np.ndarray, str], AnnData]
 FORMS = ["backed dense", "backed csr", "backed view dense", "backed view csr"]

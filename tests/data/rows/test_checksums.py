@@ -11,11 +11,11 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.fields import Counts
-from cellvae.data.rows import checksums
-from cellvae.data.rows.checksums import cell_checksums, splitmix64
-from cellvae.data.rows.fingerprint import fingerprint
-from cellvae.data.rows.memory import ColumnRows, DenseColumn, SparseColumn
+from cellvae.data.setup.fields import Counts
+from cellvae.data.storage import checksums
+from cellvae.data.storage.checksums import cell_checksums, splitmix64
+from cellvae.data.storage.fingerprint import fingerprint
+from cellvae.data.storage.memory import ColumnRows, DenseColumn, SparseColumn
 
 VALUES = np.array([[0, 1, 0, 300], [2, 0, 0, 0], [0, 0, 0, 0], [7, 7, 7, 2**24]])
 

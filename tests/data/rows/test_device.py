@@ -10,16 +10,16 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.placement import choose_placement
-from cellvae.data.rows.device import max_device_bytes, move_rows_to_device, to_smallest_dtype
-from cellvae.data.rows.memory import (
+from cellvae.data.storage.placement import choose_placement
+from cellvae.data.storage.device import max_device_bytes, move_rows_to_device, to_smallest_dtype
+from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
     DenseColumn,
     ContinuousColumn,
     SparseColumn,
 )
-from cellvae.data.rows.moved import ToDevice
+from cellvae.data.storage.to_device import ToDevice
 from cellvae.errors import InvalidOptionError
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")

@@ -13,10 +13,10 @@ from anndata import AnnData
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.fields import make_count_column
-from cellvae.data.matrices import count_matrix
-from cellvae.data.rows.densify import csr_to_dense
-from cellvae.data.rows.memory import (
+from cellvae.data.setup.fields import make_count_column
+from cellvae.data.storage.count_matrix import count_matrix
+from cellvae.data.storage.csr_to_dense import csr_to_dense
+from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
     DenseColumn,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.values import to_python_scalar
+from cellvae.data.setup.categories import to_python_scalar
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
 from cellvae.inference.differential.table import with_groups

@@ -13,9 +13,9 @@ from torch.distributions import Normal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference.differential import resampling
-from cellvae.inference.differential.pool import sample_pool, rows_of
-from cellvae.inference.importance_options import ImportanceOptions
-from cellvae.inference.pass_over import eval_mode, plan_pass
+from cellvae.inference.differential.posterior_pool import sample_pool, rows_of
+from cellvae.inference.likelihood.importance_options import ImportanceOptions
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.model import SCVI
 
 FEW = {"max_cells": 7, "n_mc_samples": 3, "n_mc_samples_per_pass": 2}
@@ -129,7 +129,7 @@ def test_differential_expression_by_weights_over_populations(
 
 
 def test_weights_are_of_counts_at_the_size_of_each_cell(trained: Callable[..., SCVI]) -> None:
-    from cellvae.inference.importance import log_likelihoods
+    from cellvae.inference.likelihood.importance_weights import log_likelihoods
 
     for config in (
         {"gene_likelihood": "zinb"},

@@ -18,9 +18,9 @@ from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint, TrainingCheckpoint
-from cellvae.train.callbacks.checkpoint_name import safe_name
-from cellvae.train.callbacks.checkpoint_trigger import CheckpointTrigger
-from cellvae.train.plan import TrainingPlan
+from cellvae.train.callbacks.checkpointing.checkpoint_name import safe_name
+from cellvae.train.callbacks.checkpointing.checkpoint_trigger import CheckpointTrigger
+from cellvae.train.loop.training_plan import TrainingPlan
 
 
 class Script(pl.Callback):

@@ -10,19 +10,19 @@ import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 
 from cellvae.data import Split
-from cellvae.data.rows.memory import ColumnRows
+from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks.checkpoint import SaveCheckpoint
-from cellvae.train.callbacks.choose import build_callbacks, default_callbacks, callback_group
-from cellvae.train.callbacks.contract import Group
-from cellvae.train.callbacks.early_stopping import EarlyStopping
-from cellvae.train.callbacks.learning_rate import LRMonitor
-from cellvae.train.callbacks.nan_guard import NaNGuard
-from cellvae.train.callbacks.progress import EpochBar
-from cellvae.train.callbacks.training_checkpoint import TrainingCheckpoint
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.checkpointing.save_checkpoint import SaveCheckpoint
+from cellvae.train.callbacks.defaults import build_callbacks, default_callbacks, callback_group
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
+from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor
+from cellvae.train.callbacks.nan.nan_guard import NaNGuard
+from cellvae.train.callbacks.monitoring.progress import EpochBar
+from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
+from cellvae.train.run.fit import RunResult, fit
 
 
 class Producer(pl.Callback):

@@ -28,7 +28,7 @@ from cellvae.train import (
     Summary,
     TrainingCheckpoint,
 )
-from cellvae.train.callbacks.described import describe_callback, rebuild_callback
+from cellvae.train.callbacks.serialisation import describe_callback, rebuild_callback
 
 MADE = [
     EMA(decay=0.5, every="epoch"),

@@ -12,8 +12,8 @@ import torch
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.train import EarlyStopping, LoudEarlyStopping
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.run.fit import RunResult, fit
 
 
 class Script(pl.Callback):

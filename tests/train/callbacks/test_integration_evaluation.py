@@ -18,14 +18,14 @@ import torch
 from anndata import AnnData
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
-from cellvae.data.blocks import EpochBlocks
+from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, UnknownKeyError
 from cellvae.evaluation import integration_scores
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
-from cellvae.train.plan import TrainingPlan
-from cellvae.train.warmup import KLWarmup
+from cellvae.train.callbacks.evaluation.integration_evaluation import IntegrationEvaluation
+from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.kl_warmup import KLWarmup
 
 N_CELLS = 150
 

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.callbacks.criteria import StoppingCriteria, per_metric
-from cellvae.train.callbacks.judge import StoppingRule, StopReason, combine_rules
-from cellvae.train.callbacks.monitored import MonitoredMetric
+from cellvae.train.callbacks.early_stopping.criteria import StoppingCriteria, per_metric
+from cellvae.train.callbacks.early_stopping.stopping_rule import StoppingRule, StopReason, combine_rules
+from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 
 
 def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> StoppingRule:

@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from cellvae.data import Split
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks.learning_rate import LRMonitor, RecordLearningRate
-from cellvae.train.callbacks.schedule import LRSchedulerCallback
-from cellvae.train.callbacks.stages import Stage, Stages
-from cellvae.train.fit import fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor, RecordLearningRate
+from cellvae.train.callbacks.scheduling.lr_scheduler import LRSchedulerCallback
+from cellvae.train.callbacks.scheduling.stages import Stage, Stages
+from cellvae.train.run.fit import fit
 
 
 def history(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Any:

@@ -18,9 +18,9 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.model.scvi import SCVIModule
 from cellvae.train import EarlyStopping
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks.metric import MetricCallback
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.evaluation.metric_callback import MetricCallback
+from cellvae.train.run.fit import RunResult, fit
 
 
 def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cellvae.errors import TrainingError
-from cellvae.train.callbacks.monitored import MonitoredMetric
+from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 
 
 def test_it_is_read_under_either_spelling_and_a_typo_is_told() -> None:

@@ -31,7 +31,7 @@ def poison(model: SCVI, *cells: int, value: float = float("nan")) -> None:
     """Make the counts of some cells not finite behind the model's back."""
     assert model.rows is not None
     model.rows.columns["counts"].values[list(cells), 3] = value  # type: ignore[attr-defined]
-    from cellvae.data.rows.fingerprint import fingerprint
+    from cellvae.data.storage.fingerprint import fingerprint
 
     model.fingerprint = fingerprint(model.rows)
 
@@ -273,7 +273,7 @@ def test_real_cells_with_one_bad_cell(shared_data: Any) -> None:
     cells = [*range(300)]
     column.data = column.data.copy()
     column.data[column.starts[123]] = np.nan
-    from cellvae.data.rows.fingerprint import fingerprint
+    from cellvae.data.storage.fingerprint import fingerprint
 
     model.fingerprint = fingerprint(model.rows)
     split = {"external_indexing": [cells, range(300, adata.n_obs)]}

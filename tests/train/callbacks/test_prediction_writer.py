@@ -15,10 +15,10 @@ import torch
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks.early_stopping import EarlyStopping
-from cellvae.train.callbacks.prediction_writer import PredictionWriter
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
+from cellvae.train.callbacks.evaluation.prediction_writer import PredictionWriter
+from cellvae.train.run.fit import RunResult, fit
 
 ALL = ("kl", "latent", "latent_variance", "reconstruction_loss")
 
@@ -187,7 +187,7 @@ def test_a_broken_write_leaves_nothing(
     def full(self: Any, rows: Any, values: Any) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("cellvae.data.embedding_file.EmbeddingFile.write", full)
+    monkeypatch.setattr("cellvae.data.files.embedding_writer.EmbeddingFile.write", full)
     writer = PredictionWriter(tmp_path / "z.h5ad")
     assert outcome_of(module, rows, split, writer).error is None  # the model is there all the same
     assert not any(tmp_path.iterdir())
@@ -228,7 +228,7 @@ def test_what_is_wrong_is_told_before_training(
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("cellvae.data.matrix_file.version", absent)
+    monkeypatch.setattr("cellvae.data.files.matrix_writer.version", absent)
     with pytest.raises(InvalidOptionError, match="package zarr"):
         PredictionWriter(tmp_path / "z.zarr")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks.print_metrics import PrintMetrics
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.monitoring.print_metrics import PrintMetrics
+from cellvae.train.run.fit import RunResult, fit
 
 
 def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **words: Any) -> RunResult:

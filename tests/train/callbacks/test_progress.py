@@ -17,11 +17,11 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import EpochBar
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks import progress
-from cellvae.train.callbacks.choose import build_callbacks
-from cellvae.train.fit import fit
-from cellvae.train.quiet import quiet_lightning
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.monitoring import progress
+from cellvae.train.callbacks.defaults import build_callbacks
+from cellvae.train.run.fit import fit
+from cellvae.train.run.lightning_noise import quiet_lightning
 
 
 def run(module: Any, rows: Any, split: Split, **words: Any) -> None:

@@ -17,11 +17,12 @@ from cellvae.contracts import StepBlock
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.arguments import parse_train_kwargs
-from cellvae.train.callbacks import resource_rows, resources
-from cellvae.train.callbacks.resource_rows import PHASES, count_cells, rss_mib, mean_std_text
-from cellvae.train.callbacks.resources import METRICS, ResourceMonitor
-from cellvae.train.fit import RunResult, fit
+from cellvae.train.options.train_kwargs import parse_train_kwargs
+from cellvae.train.callbacks.monitoring import resource_table as resource_rows
+from cellvae.train.callbacks.monitoring import resource_monitor as resources
+from cellvae.train.callbacks.monitoring.resource_table import PHASES, count_cells, rss_mib, mean_std_text
+from cellvae.train.callbacks.monitoring.resource_monitor import METRICS, ResourceMonitor
+from cellvae.train.run.fit import RunResult, fit
 
 
 def outcome_of(
@@ -101,7 +102,7 @@ def test_time_is_counted_where_it_was_spent(
 def test_waiting_for_the_loader(
     module: Any, rows: Any, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cellvae.data.blocks import EpochBlocks
+    from cellvae.data.batches.blocks import EpochBlocks
 
     iterate = EpochBlocks.__iter__
 
@@ -277,7 +278,7 @@ def test_a_bare_trainer(tmp_path: Path) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    from cellvae.train.quiet import quiet_lightning
+    from cellvae.train.run.lightning_noise import quiet_lightning
 
     with quiet_lightning():
         trainer.fit(Line(), loader)

@@ -18,8 +18,8 @@ from sklearn.neighbors import NearestNeighbors
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.callbacks.integration_evaluation import IntegrationEvaluation
-from cellvae.train.callbacks.retrieval_evaluation import RetrievalEvaluation
+from cellvae.train.callbacks.evaluation.integration_evaluation import IntegrationEvaluation
+from cellvae.train.callbacks.evaluation.retrieval_evaluation import RetrievalEvaluation
 
 N_CELLS = 120
 

@@ -14,11 +14,11 @@ import torch
 from anndata import AnnData
 
 from cellvae.errors import InvalidOptionError
-from cellvae.messages import logger
+from cellvae.core.log import logger
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.callbacks.described import rebuild_callback
-from cellvae.train.callbacks.run_logger import RunLogger, format_duration
+from cellvae.train.callbacks.serialisation import rebuild_callback
+from cellvae.train.callbacks.monitoring.run_logger import RunLogger, format_duration
 
 WORDS: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 16}
 

@@ -13,7 +13,7 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation import scib as scib_panel
+from cellvae.evaluation.integration import scib as scib_panel
 from cellvae.model import SCVI
 from cellvae.train import ScibCallback
 
@@ -132,8 +132,8 @@ def test_scores_of_scib_metrics_itself_are_named_with_its_version(
     values = {f"scib_{name}": i / 10 for i, name in enumerate(panel)}
     for module in ("evaluation.panel", "train.callbacks.scib_callback"):
         monkeypatch.setattr(f"cellvae.{module}.scib_metrics", lambda: panel)
-    monkeypatch.setattr("cellvae.evaluation.panel.scib_scores", lambda *_: values)
-    monkeypatch.setattr("cellvae.evaluation.definitions.scib_version", lambda: "0.6.1")
+    monkeypatch.setattr("cellvae.evaluation.integration.integration_scores.scib_scores", lambda *_: values)
+    monkeypatch.setattr("cellvae.evaluation.integration.definitions.scib_version", lambda: "0.6.1")
     model = model_of(cells, batch_key="batch", labels_key="labels")
     callback = ScibCallback(package="scib-metrics")
     model.train(max_epochs=1, callbacks=[callback], **QUICK)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.callbacks.score_table import ScoreTable, check_counts
-from cellvae.train.history import History
+from cellvae.train.callbacks.evaluation.score_table import ScoreTable, check_counts
+from cellvae.train.records.history import History
 
 
 class Process:

@@ -9,7 +9,7 @@ import torch
 from anndata import read_h5ad
 
 from cellvae.model import SCVI
-from cellvae.train.callbacks.summary import Summary
+from cellvae.train.callbacks.monitoring.model_summary import Summary
 
 
 def test_the_table_says_what_is_trained_on_what(shared_data: Path) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder
-from cellvae.data.h5ad import read_h5ad
+from cellvae.data.files.h5ad import read_h5ad
 from cellvae.errors import InvalidOptionError
 
 if TYPE_CHECKING:

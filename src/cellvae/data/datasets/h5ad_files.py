@@ -12,7 +12,7 @@ import numpy as np
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import FILES
 from cellvae.data.downloads.folders import data_folder
-from cellvae.data.h5ad import read_h5ad
+from cellvae.data.files.h5ad import read_h5ad
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 if TYPE_CHECKING:

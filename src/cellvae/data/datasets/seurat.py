@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellvae.data.datasets.h5ad_files import load_h5ad
 from cellvae.errors import InvalidOptionError
-from cellvae.options import check_value
+from cellvae.core.options import check_value
 from cellvae.settings import settings
 
 if TYPE_CHECKING:

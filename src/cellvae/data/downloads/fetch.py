@@ -12,7 +12,7 @@ from typing import Any
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import VARIABLE
 from cellvae.errors import DownloadError
-from cellvae.messages import logger
+from cellvae.core.log import logger
 from cellvae.settings import settings
 from cellvae.version import __version__
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellvae.data.keys import check_is_anndata
+from cellvae.data.setup.keys import check_is_anndata
 from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cellvae.errors import FileFormatError, InvalidDataError, UnsafeFileError
-from cellvae.pickles.inert import ArrayStub, ImmutableType, Stub, DtypeStub, AllowedCall
-from cellvae.pickles.plain import ALLOWED_NAMES
+from cellvae.pickles.stubs import ArrayStub, ImmutableType, Stub, DtypeStub, AllowedCall
+from cellvae.pickles.allowed_calls import ALLOWED_NAMES
 
 MAX_BYTES = 2**28
 """Bytes of a pickle that are read at most."""

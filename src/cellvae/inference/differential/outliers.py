@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.errors import DataWarning
-from cellvae.inference.latent import get_latent_representation
+from cellvae.inference.latent.latent_representation import get_latent_representation
 from cellvae.inference.protocols import DecoderModel
-from cellvae.messages import warn
+from cellvae.core.log import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData

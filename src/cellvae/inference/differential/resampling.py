@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent
-from cellvae.inference.aggregated import cell_posteriors
-from cellvae.inference.differential.pool import PosteriorPool, rows_of
-from cellvae.inference.importance import get_importance_weights
+from cellvae.inference.latent.aggregated_posterior import cell_posteriors
+from cellvae.inference.differential.posterior_pool import PosteriorPool, rows_of
+from cellvae.inference.likelihood.importance_weights import get_importance_weights
 
 if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from cellvae.inference.importance_options import ImportanceOptions
+    from cellvae.inference.likelihood.importance_options import ImportanceOptions
     from cellvae.inference.protocols import DecoderModel
 
 

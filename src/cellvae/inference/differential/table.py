@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.data.values import Scalar, constant_column
+from cellvae.data.setup.categories import Scalar, constant_column
 from cellvae.inference.differential.bayes import select_at_fdr
-from cellvae.inference.differential.counted import RawMeans
+from cellvae.inference.differential.raw_means import RawMeans
 from cellvae.inference.differential.groups import Comparison
 
 COLUMNS: Mapping[str, str] = {

@@ -10,10 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cellvae.errors import InvalidOptionError
-from cellvae.options import check_arguments
-from cellvae.train.averaging import copy_weights_, lerp_
-from cellvae.train.callbacks.best_weights import tracked_module
-from cellvae.train.callbacks.contract import Group
+from cellvae.core.options import check_arguments
+from cellvae.train.loop.weight_averaging import copy_weights_, lerp_
+from cellvae.train.callbacks.early_stopping.best_weights import tracked_module
+from cellvae.train.callbacks.protocols import Group
 
 
 class EMA(pl.Callback):

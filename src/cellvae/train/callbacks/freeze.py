@@ -10,9 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.options import check_arguments
-from cellvae.train.callbacks.contract import Group
-from cellvae.train.plan import TrainingPlan
+from cellvae.core.options import check_arguments
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.loop.training_plan import TrainingPlan
 
 Choice = str | Sequence[str] | Callable[[str, nn.Parameter], bool]
 """Parts of a network: names of modules or parameters, or a function of each parameter."""

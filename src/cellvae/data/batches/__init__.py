@@ -1,0 +1,1 @@
+"""Batches and blocks of cells: split, order, labelled cells."""

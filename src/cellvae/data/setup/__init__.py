@@ -1,0 +1,1 @@
+"""Registration of an AnnData: keys, fields, checks, and what was found."""

@@ -1,0 +1,174 @@
+"""What a model reads of each cell, kept small, to tell later which cells have other values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellvae.data.setup.records import (
+    CategoriesRecord,
+    CategoryRecord,
+    CountsRecord,
+    FieldRecord,
+    NumbersRecord,
+)
+from cellvae.data.storage.checksums import cell_checksums
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, ContinuousColumn
+from cellvae.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from cellvae.data.setup.registration import Registration
+
+CODE_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Types for codes, the smallest first."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellValues:
+    """Values of one column of the data for every cell.
+
+    Parameters
+    ----------
+    where
+        Where they are, such as `"obs['donor']"`.
+    values
+        Codes of categories in the smallest type that holds them, numbers in single precision, or
+        checksums of counts: [cells].
+    categories
+        Categories in the order of their codes, as JSON has them; None for numbers and checksums.
+    """
+
+    where: str
+    values: NDArray[Any]
+    categories: tuple[Any, ...] | None = None
+
+    def to_values(self) -> dict[str, Any]:
+        """Tensors and plain values for a file."""
+        values = self.values
+        if values.dtype == np.uint32:
+            values = values.view(np.int32)  # torch hardly knows unsigned types
+        categories = None if self.categories is None else list(self.categories)
+        return {"values": torch.from_numpy(values), "categories": categories, "where": self.where}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> CellValues:
+        """Column from the values of a file.
+
+        Raises
+        ------
+        FileFormatError
+            If they are not those of a column.
+        """
+        tensor, categories, where = values["values"], values["categories"], values["where"]
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim != 1:
+            raise FileFormatError(f"Expected a value for each cell in {where}; got others.")
+        array = tensor.numpy()
+        is_checksum = categories is None and array.dtype == np.int32
+        return cls(
+            where=where,
+            values=array.view(np.uint32) if is_checksum else array,
+            categories=None if categories is None else tuple(categories),
+        )
+
+    def differing_cells(self, other: CellValues) -> NDArray[np.int64]:
+        """Numbers of the cells that have another value in another column of as many cells."""
+        mine, theirs = self.values, other.values
+        if self.categories is not None and other.categories is not None:
+            known = {json.dumps(value): code for code, value in enumerate(other.categories)}
+            codes = [known.get(json.dumps(value), -1) for value in self.categories]
+            mine = np.array([*codes, -1], dtype=np.int64)[mine]
+        return np.flatnonzero(mine != theirs)
+
+    def describe_value(self, cell: int) -> str:
+        """Value of a cell, for a message; nothing for a checksum."""
+        value = self.values[cell]
+        if self.categories is not None:
+            return repr(self.categories[int(value)])
+        return "" if self.values.dtype == np.uint32 else f"{float(value):.6g}"
+
+
+def read_cell_values(
+    registration: Registration[Any], rows: ColumnRows[Any]
+) -> dict[str, CellValues]:
+    """Values of each column that a model reads, by the name of the field and of the column."""
+    found = {}
+    for field, column in rows.columns.items():
+        record = registration.fields.get(field)
+        keys = list(obs_columns_of(record))
+        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(record, OBS_FIELDS):
+            values = column.codes if isinstance(column, CategoricalColumn) else column.values
+            for j, (key, categories) in enumerate(keys):
+                found[f"{field}.{key}"] = CellValues(
+                    where=f"obs['{key}']",
+                    values=to_smallest_integers(values[:, j]),
+                    categories=None if categories is None else tuple(categories),
+                )
+        else:
+            layer = record.layer if isinstance(record, CountsRecord) else None
+            where = f"layers['{layer}']" if layer else "X"
+            where = where if isinstance(record, CountsRecord) else f"the field '{field}'"
+            found[field] = CellValues(where=where, values=cell_checksums(column))
+    return found
+
+
+OBS_FIELDS = (CategoryRecord, CategoriesRecord, NumbersRecord)
+"""Records of fields that are read from columns of `obs`."""
+
+
+def obs_columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | None]]:
+    """Each column of `obs` that a field is read from, with its categories as JSON has them."""
+    values: Any = {} if record is None else record.to_json()
+    match record:
+        case CategoryRecord(key=str() as key):
+            yield key, values["categories"]
+        case CategoriesRecord(keys=keys):
+            yield from zip(keys, values["categories"], strict=True)
+        case NumbersRecord(keys=keys):
+            yield from ((key, None) for key in keys)
+
+
+def to_smallest_integers(values: torch.Tensor) -> NDArray[Any]:
+    """Codes in the smallest type that holds them; numbers as they are."""
+    if not values.is_floating_point():
+        most = int(values.max()) if len(values) else 0
+        values = values.to(next(t for t in CODE_TYPES if most <= torch.iinfo(t).max))
+    small: NDArray[Any] = values.contiguous().numpy()
+    return small
+
+
+def differing_columns(
+    saved: Mapping[str, CellValues], now: Mapping[str, CellValues], names: Sequence[str]
+) -> list[str]:
+    """A line for each column that differs: how many cells, the first of them, and its values.
+
+    Columns that only one of both has are left out, and so are all if the numbers of cells differ.
+
+    Parameters
+    ----------
+    saved, now
+        Columns by name.
+    names
+        Names of the cells.
+    """
+    lines = []
+    for name in (name for name in saved if name in now):
+        before, after = saved[name], now[name]
+        if not len(before.values) == len(after.values) == len(names):
+            continue
+        cells = before.differing_cells(after)
+        if len(cells):
+            first = int(cells[0])
+            values = before.describe_value(first), after.describe_value(first)
+            change = f" ({values[0]} in the saved run, {values[1]} now)" if any(values) else ""
+            lines.append(
+                f"{name.split('.')[0]}, read from {after.where}: {len(cells):,} of {len(names):,} "
+                f"cells differ, the first is '{names[first]}'{change}"
+            )
+    return lines

@@ -1,0 +1,180 @@
+"""Columns in host memory, dense or CSR, and rows made of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import _sparsetools
+from torch import Tensor
+
+from cellvae.contracts import B
+from cellvae.data.storage.column import Column, check_indices
+from cellvae.data.storage.csr_to_dense import FAST_DTYPES, csr_to_dense
+from cellvae.core.log import logger
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+    from cellvae.core.shapes import CellNumbers, Counts
+
+
+@final
+class DenseColumn:
+    """Counts in a dense array, whatever its type; converted when taken.
+
+    Parameters
+    ----------
+    values
+        Array, [cells, genes of the AnnData]; kept as it is if its rows are contiguous.
+    genes
+        Positions of the model's genes in it; None for all in order.
+    """
+
+    def __init__(self, values: NDArray[Any], genes: NDArray[np.int64] | None = None) -> None:
+        values = np.asarray(values)
+        if values.shape[1] > 1 and values.strides[1] != values.itemsize:
+            logger.info(
+                "Copied the dense counts (%s) so that the values of a cell lie together.",
+                format_megabytes(values.nbytes),
+            )
+            values = np.ascontiguousarray(values)
+        self.values = values
+        self.genes = None if genes is None else torch.from_numpy(genes)
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(self.values)
+
+    def take(self, cells: CellNumbers) -> Counts:
+        """Counts of the cells with these numbers, [cells, genes]."""
+        taken = self.values[check_indices(cells, len(self))].astype(np.float32, copy=False)
+        dense = torch.from_numpy(taken)
+        return dense if self.genes is None else dense.index_select(1, self.genes)
+
+
+@final
+class SparseColumn:
+    """Counts in a CSR matrix, whose arrays are kept as they are; dense only when taken.
+
+    Parameters
+    ----------
+    matrix
+        CSR matrix or array, [cells, genes of the AnnData]; a CSC one is converted once.
+    genes
+        Positions of the model's genes in it, chosen once; None for all in order.
+
+    Attributes
+    ----------
+    data, indices, starts
+        The arrays of the CSR matrix: values, their genes, and where each cell begins.
+    n_genes
+        Number of genes of the model.
+    """
+
+    def __init__(self, matrix: sparse.spmatrix, genes: NDArray[np.int64] | None = None) -> None:
+        if genes is not None:
+            matrix = matrix[:, genes]
+        if matrix.format == "csc":
+            matrix = matrix.tocsr()
+            size = matrix.data.nbytes + matrix.indices.nbytes
+            logger.info(
+                "Converted the counts from CSC to CSR (%s): cells are read by row. Keep them as "
+                "CSR to save this time: adata.X = adata.X.tocsr().",
+                format_megabytes(size),
+            )
+        data = np.asarray(matrix.data)
+        if data.dtype.char not in FAST_DTYPES or not data.dtype.isnative:
+            data = data.astype(np.float32)
+        self.data = data
+        self.indptr = np.asarray(matrix.indptr)
+        # The compiled routines copy whichever of the two is of the smaller type, at every call.
+        self.indices = np.asarray(matrix.indices).astype(self.indptr.dtype, copy=False)
+        self.n_genes = int(matrix.shape[1])
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(self.indptr) - 1
+
+    @cached_property
+    def is_canonical(self) -> bool:
+        """Whether the genes of every cell are in order, each at most once."""
+        return bool(_sparsetools.csr_has_canonical_format(len(self), self.indptr, self.indices))
+
+    def take(self, cells: CellNumbers) -> Counts:
+        """Counts of the cells with these numbers, [cells, genes]."""
+        rows = check_indices(cells, len(self))
+        dense = csr_to_dense(self.data, self.indices, self.indptr, rows, self.n_genes)
+        return torch.from_numpy(dense)
+
+
+@final
+class CategoricalColumn:
+    """Codes of categories, [cells, columns], whole numbers from 0."""
+
+    def __init__(self, codes: NDArray[np.int64]) -> None:
+        self.codes = torch.from_numpy(np.require(codes, np.int64, ["C", "W"]))
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(self.codes)
+
+    def take(self, cells: CellNumbers) -> Tensor:
+        """Codes of the cells with these numbers, [cells, columns]."""
+        return self.codes.index_select(0, cells)
+
+
+@final
+class ContinuousColumn:
+    """Numbers in single precision, [cells, columns]."""
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        # Copied where nobody may write to it, as with columns of pandas 3: torch shares the rest.
+        self.values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(self.values)
+
+    def take(self, cells: CellNumbers) -> Tensor:
+        """Numbers of the cells with these numbers, [cells, columns]."""
+        return self.values.index_select(0, cells)
+
+
+@final
+class ColumnRows(Generic[B]):
+    """Rows made of columns of equal length, taken as one NamedTuple.
+
+    Parameters
+    ----------
+    columns
+        Columns by the name that they have in a batch; others get the batch's default.
+    batch_type
+        NamedTuple that a batch is.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], batch_type: Callable[..., B]) -> None:
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"Expected columns of equal length; got {lengths}.")
+        self.columns = dict(columns)
+        self.batch_type = batch_type
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return len(next(iter(self.columns.values())))
+
+    def take(self, cells: CellNumbers) -> B:
+        """Batch of the cells with these numbers, in this order; numbers may repeat."""
+        return self.batch_type(
+            **{name: column.take(cells) for name, column in self.columns.items()}
+        )
+
+
+def format_megabytes(size: int) -> str:
+    """Size in megabytes, for a message."""
+    return f"{size / 1e6:,.1f} MB"

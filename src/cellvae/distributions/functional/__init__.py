@@ -1,0 +1,1 @@
+"""Log-probabilities, divergences and samplers on tensors."""

@@ -1,0 +1,157 @@
+"""Log-densities of counts, each with the closed form of its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cellvae.distributions.functional.stirling import (
+    HALF_LOG_TWO_PI,
+    falling_product,
+    digamma_minus_log,
+    stirling_for,
+    stirling_sum,
+)
+
+MIN_MEAN = 1e-20
+"""Mean or inverse dispersion that stands for zero: its inverse still fits in 32 bits."""
+MAX_INVERSE_DISPERSION = 1e15
+"""Inverse dispersion that stands for infinity: the distribution is Poisson long before."""
+
+
+class NegativeBinomialLogProb(torch.autograd.Function):
+    r"""Log-probability of counts x under a mean :math:`\mu` and inverse dispersion :math:`\theta`.
+
+    The recurrence of the gamma function moves its arguments k steps up, to :math:`X = x + k`,
+    :math:`T = \theta + k` and :math:`B = x + \theta + k`, where Stirling's series is short.
+    What is large is then left in two terms,
+
+    .. math::
+
+        - x \log\frac{X (\mu + \theta)}{\mu B} + \theta \log\frac{\theta B}{T (\mu + \theta)},
+
+    as in the saddle-point form of Loader (2000), "Fast and accurate computation of binomial
+    probabilities": no large numbers are subtracted, whether :math:`\theta` is tiny or close to the
+    Poisson limit. The gradient has no digamma function, and nothing is selected by masks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Float[Tensor, "*#draws"],
+        mu: Float[Tensor, "*#draws"],
+        theta: Float[Tensor, "*#draws"],
+    ) -> Float[Tensor, "*#draws"]:
+        """Log-probability, in nats."""
+        theta = theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
+        wide, _, _ = torch.broadcast_tensors(value, mu, theta)
+        total = wide + theta
+        stirling = stirling_for(total.dtype)
+        shift = stirling.shift
+        inverse_x = (value + shift).reciprocal_()
+        inverse_t = (theta + shift).reciprocal_()
+        high = total + shift
+        inverse_b = high.reciprocal()
+
+        steps = torch.mul(high, inverse_x).sqrt_().mul_(falling_product(inverse_x, stirling))
+        steps.div_(falling_product(inverse_b, stirling).mul_(total))
+        steps.mul_(falling_product(inverse_t, stirling).mul_(inverse_t.sqrt()).mul_(theta))
+        small = steps.log_().add_(stirling_sum(inverse_b, stirling))
+        small.sub_(stirling_sum(inverse_x, stirling))
+        small.sub_(stirling_sum(inverse_t, stirling).add_(HALF_LOG_TWO_PI - shift))
+        small.mul_(value.sign())
+
+        error = wide - mu
+        by_x = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
+        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
+        error.mul_(theta).sub_(mu, alpha=shift)
+        side = error.sign()
+        least = torch.minimum((mu + theta).div_(inverse_t), high.mul_(theta))
+        by_theta = error.abs_().div_(least).log1p_().mul_(side)
+        ctx.save_for_backward(wide, mu, theta, by_theta)
+        return small.sub_(by_x).add_(by_theta * theta)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        """Gradient with respect to the mean and the inverse dispersion."""
+        value, mu, theta, by_theta = ctx.saved_tensors
+        grad_mu = grad_theta = None
+        if ctx.needs_input_grad[1]:
+            mean = mu.clamp(min=MIN_MEAN)
+            slope = (value - mean).div_(mean).mul_(theta / (mean + theta))
+            grad_mu = slope.mul_(grad).sum_to_size(mu.shape)
+        if ctx.needs_input_grad[2]:
+            stirling = stirling_for(by_theta.dtype)
+            slope = digamma_minus_log(value + theta, stirling)
+            slope.sub_(digamma_minus_log(theta, stirling)).add_(by_theta)
+            slope.sub_((value - mu).div_(mu + theta))
+            grad_theta = slope.mul_(grad).sum_to_size(theta.shape)
+        return None, grad_mu, grad_theta
+
+
+class PoissonLogProb(torch.autograd.Function):
+    """Log-probability of counts under a rate: the negative binomial without dispersion."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Float[Tensor, "*#draws"],
+        rate: Float[Tensor, "*#draws"],
+    ) -> Float[Tensor, "*#draws"]:
+        """Log-probability, in nats."""
+        ctx.save_for_backward(value, rate)
+        error = value - rate
+        stirling = stirling_for(error.dtype)
+        inverse = (value + stirling.shift).reciprocal_()
+        small = falling_product(inverse, stirling).mul_(inverse.sqrt()).log_()
+        small.sub_(stirling_sum(inverse, stirling)).add_(stirling.shift - HALF_LOG_TWO_PI)
+        by_x = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
+        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
+        return error.sub_(by_x).add_(small.mul_(value.sign()))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        """Gradient with respect to the rate."""
+        value, rate = ctx.saved_tensors
+        mean = rate.clamp(min=MIN_MEAN)
+        return None, (value - mean).div_(mean).mul_(grad).sum_to_size(rate.shape)
+
+
+class ZeroInflatedLogProb(torch.autograd.Function):
+    r"""Log-probability of counts of which some were replaced by zero.
+
+    From the log-probability p of the counts before that, and the logit l of being replaced, it is
+    :math:`p - \log(1 + e^l)` for a positive count and
+    :math:`\log(e^l + e^p) - \log(1 + e^l)` for zero.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Float[Tensor, "*#draws"],
+        log_prob: Float[Tensor, "*#draws"],
+        logits: Float[Tensor, "*#draws"],
+    ) -> Float[Tensor, "*#draws"]:
+        """Log-probability, in nats."""
+        ctx.save_for_backward(value, log_prob, logits)
+        is_zero = 1 - value.sign()
+        larger = torch.lerp(log_prob, torch.maximum(log_prob, logits), is_zero)
+        smaller = (log_prob - logits).abs_().neg_().exp_().mul_(is_zero).add_(1)
+        smaller.div_(logits.abs().neg_().exp_().add_(1)).log_()
+        return larger.sub_(logits.clamp(min=0)).add_(smaller)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+        """Gradient with respect to the log-probability and the logits."""
+        value, log_prob, logits = ctx.saved_tensors
+        replaced = (logits - log_prob).sigmoid_().mul_(1 - value.sign())
+        grad_log_prob = (1 - replaced).mul_(grad).sum_to_size(log_prob.shape)
+        grad_logits = replaced.sub_(logits.sigmoid()).mul_(grad).sum_to_size(logits.shape)
+        return None, grad_log_prob, grad_logits

@@ -1,0 +1,1 @@
+"""The base class of models and what it is made of."""

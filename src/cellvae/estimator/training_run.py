@@ -1,0 +1,207 @@
+"""One training run of a model: where it begins, what it must agree with, what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellvae.data import Split, split_cells
+from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
+from cellvae.core.folders import check_output_folder
+from cellvae.estimator.model_io import ModelFolder
+from cellvae.estimator.resume import (
+    read_cell_values_of,
+    describe_changed_cells,
+    run_identity,
+    state_folder,
+    state_to_resume,
+)
+from cellvae.core.seeds import draw_seed
+from cellvae.settings import settings
+from cellvae.train.records.history import History
+
+if TYPE_CHECKING:
+    from cellvae.estimator.base import Model
+    from cellvae.train.options.train_kwargs import ParsedTrainKwargs
+    from cellvae.train.options.train_options import TrainOptions
+    from cellvae.train.resume.training_state import TrainingState
+
+SEED_KEY = "CELLVAE_RUN_SEED"
+"""Environment variable by which the processes of one run share a seed that was drawn."""
+
+
+def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
+    """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
+    from cellvae.train.run.fit import RunStart, fit
+
+    if model.rows is None:
+        raise DataMismatchError(
+            "The model was loaded without cells. Load it with adata=... to train it."
+        )
+    check_can_learn(model, parsed.options)
+    rows = model.rows_of_model()
+    options = parsed.options
+    run_dir = None if options.run_dir is None else check_output_folder(options.run_dir, "run_dir")
+    state_dir = state_folder(model, parsed, run_dir)
+    state = state_to_resume(options, state_dir)
+    anew = options.reset and state is None
+    carried = None if anew or state is not None else model.carryover
+    seed = seed_for(options, state, carried)
+    split = split_for(model, options, len(rows), seed, state)
+    identity = run_identity(model, split)
+    cell_values = {} if state is None and state_dir is None else read_cell_values_of(model, rows)
+    old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
+    if anew:
+        reinitialize(model, rows, seed)
+    outcome = fit(
+        model.module,
+        rows,
+        split,
+        options,
+        seed=seed,
+        callbacks=(*model.required_callbacks(), *parsed.callbacks),
+        start=RunStart(
+            history=History() if anew else model.history,
+            carried=carried,
+            state=state,
+            identity=identity,
+            cell_values=cell_values,
+            differing=describe_changed_cells(model, state, identity, cell_values),
+            state_dir=state_dir,
+            run_dir=run_dir,
+        ),
+        files=ModelFolder(model, split, len(rows)),
+        labels=model.training_labels(),
+    )
+    if outcome.keep_weights:
+        model.history, model.split, model.is_trained = outcome.history, split, True
+        model.carryover = outcome.carried
+        model.registration = replace(model.registration, n_cells=len(rows))
+    elif old is not None:
+        model.module.load_state_dict(old)
+    model.training_report = outcome.report
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def check_can_learn(model: Model, options: TrainOptions) -> None:
+    """Refuse a run of a query that has nothing to learn or would lose its reference.
+
+    Raises
+    ------
+    InvalidOptionError
+        If so.
+    """
+    if not model.module.frozen_weights:
+        return
+    if not any(p.requires_grad for p in model.module.parameters()):
+        raise InvalidOptionError(
+            "There is nothing to learn: the cells have no category that the reference does not "
+            "know, and its weights are kept. Use the model as it is, or give unfrozen=True to "
+            "load_query_data."
+        )
+    if options.reset:
+        raise InvalidOptionError(
+            "reset=True would forget the reference, which this model keeps. Call load_query_data "
+            "again."
+        )
+
+
+def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -> int:
+    """Seed of a run: the one asked for, that of the run it goes on from, or one that is drawn.
+
+    Raises
+    ------
+    ResumeError
+        If a resumed run is given another seed than it had.
+    """
+    asked = options.seed if options.seed is not None else settings.seed
+    if state is not None:
+        if options.seed is not None and options.seed != state.seed:
+            raise ResumeError(
+                f"Expected the seed of the run to be resumed, {state.seed}; got {options.seed}."
+            )
+        return state.seed
+    if asked is not None:
+        return asked
+    if carried is not None:
+        return int(carried.seed)
+    if os.environ.get("LOCAL_RANK", "0") != "0" and SEED_KEY in os.environ:
+        return int(os.environ[SEED_KEY])
+    seed = draw_seed()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = [seed]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
+    if options.devices not in ("auto", 1, "1"):
+        os.environ[SEED_KEY] = str(seed)
+    return seed
+
+
+def split_for(
+    model: Model, options: TrainOptions, n_cells: int, seed: int, state: TrainingState | None
+) -> Split:
+    """Split of a run: that of the run before, unless another is asked for or cells differ.
+
+    Raises
+    ------
+    ResumeError
+        If a resumed run is asked for another split.
+    """
+    asked = options.split
+    another = asked.external_indexing is not None or asked != type(asked)()
+    if state is not None and not another:
+        return state.split
+    known = model.split if state is None and not options.reset else None
+    if known is not None and not another and n_cells == model.registration.n_cells:
+        return known
+    split = split_cells(
+        n_cells,
+        train_size=asked.train_size,
+        validation_size=asked.validation_size,
+        shuffle=asked.shuffle_set_split,
+        seed=seed,
+        batch_size=options.loader.batch_size,
+        drop_last=options.loader.drop_last,
+        external_indexing=asked.external_indexing,
+        adata=model.adata,
+    )
+    if state is not None and any(
+        not np.array_equal(getattr(split, part), getattr(state.split, part))
+        for part in ("train", "validation", "test")
+    ):
+        raise ResumeError(
+            "Expected the split of the run to be resumed; another one was asked for. Leave out "
+            "train_size, validation_size, shuffle_set_split and external_indexing."
+        )
+    return split
+
+
+def reinitialize(model: Model, rows: Any, seed: int) -> None:
+    """Give the network the weights of a new one, drawn from the seed."""
+    from cellvae.core.seeds import isolated_rng
+
+    device = model.device
+    with isolated_rng(seed, "weights"):
+        fresh = model.build(model.registration, model.config)
+    model.init_from_data(fresh, rows)
+    model.module.load_state_dict(fresh.to(device).state_dict())
+
+
+def search_inputs(
+    model: Model, batch_size: int, plan_kwargs: Mapping[str, Any] | None, seed: int | None
+) -> tuple[Any, np.ndarray, Any, int]:
+    """Cells, training cells, optimizer and seed of a search that `train` would have."""
+    words: dict[str, Any] = {"batch_size": batch_size, "plan_kwargs": plan_kwargs or {}}
+    words["early_stopping"] = False
+    options = model.parse_train_kwargs(words if seed is None else words | {"seed": seed}).options
+    if model.rows is None:
+        raise DataMismatchError("The model was loaded without cells. Load it with adata=... first.")
+    rows = model.rows_of_model()
+    chosen = seed_for(options, None, model.carryover)
+    return rows, split_for(model, options, len(rows), chosen, None).train, options.optimizer, chosen

@@ -1,0 +1,211 @@
+"""All scores of one latent space, from one search for neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.evaluation.integration.clusters import compare_clusterings, kmeans_clusters
+from cellvae.evaluation.integration.connectivity import connectivity_from_neighbours
+from cellvae.evaluation.inputs import (
+    check_complete,
+    check_several,
+    category_codes,
+    check_latent,
+    check_positions,
+)
+from cellvae.evaluation.integration.lisi import N_NEIGHBOURS, lisi_from_neighbours, scale_lisi
+from cellvae.evaluation.neighbours import Neighbours, nearest_cells, find_neighbours
+from cellvae.evaluation.integration.pcr import unexplained_fraction
+from cellvae.evaluation.integration.scib import scib_metrics, scib_scores
+from cellvae.evaluation.integration.silhouette import isolation, batch_overlap, silhouette_widths
+from cellvae.evaluation.label_transfer import label_transfer
+
+PANEL = (
+    *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "bras", "asw_label"),
+    *("nmi", "ari", "graph_connectivity", "pcr"),
+)
+"""Scores that are given by default."""
+REQUIRED_COLUMNS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
+    dict.fromkeys(("ilisi", "asw_batch", "bras", "pcr"), frozenset({"batch"}))
+    | dict.fromkeys(
+        ("knn_label_accuracy", "knn_label_f1", "asw_label", "nmi", "ari", "clisi"),
+        frozenset({"labels"}),
+    )
+    | dict.fromkeys(("isolated_labels", "scib"), frozenset({"batch", "labels"}))
+    | {"graph_connectivity": frozenset({"labels"})}
+)
+"""What each score is made of beside the latent space."""
+
+
+def panel_score_names(metrics: Sequence[str]) -> list[str]:
+    """Names of the scores that come out: `"scib"` is a panel of its own.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such score, or it needs a package that is not installed.
+    """
+    for name in metrics:
+        if name not in REQUIRED_COLUMNS:
+            raise InvalidOptionError(
+                f"Expected metrics among {', '.join(REQUIRED_COLUMNS)}; got '{name}'."
+                f"{did_you_mean(str(name), REQUIRED_COLUMNS)}"
+            )
+    scib = [f"scib_{name}" for name in scib_metrics()] if "scib" in metrics else []
+    return [n for name in metrics for n in (scib if name == "scib" else [name])]
+
+
+def integration_scores(
+    latent: ArrayLike,
+    batch: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    k: int = 15,
+    train: ArrayLike | None = None,
+    test: ArrayLike | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of how well a latent space mixes batches and keeps labels apart.
+
+    Parameters
+    ----------
+    latent
+        Positions of the cells [cells, latent]; distances are Euclidean.
+    batch, labels
+        Batch and label of each cell [cells]; None where there are none.
+    metrics
+        Names of scores; None for those of :data:`PANEL` that batch and labels allow.
+    k
+        Neighbours for label transfer and the graph; LISI looks at 90, the cell itself counted.
+    train, test
+        Cells that labels are taken from, and that they are predicted for; None for all, each left
+        out in turn.
+    seed
+        Seed of the clusters.
+
+    Returns
+    -------
+    Scores by name; higher is better for all.
+
+    Raises
+    ------
+    InvalidOptionError
+        If arrays do not fit each other or a score, or if there is no such score.
+    """
+    given = {name for name, x in (("batch", batch), ("labels", labels)) if x is not None}
+    chosen = [m for m in PANEL if given >= REQUIRED_COLUMNS[m]] if metrics is None else list(metrics)
+    names = panel_score_names(chosen)
+    for name in chosen:
+        if not given >= REQUIRED_COLUMNS[name]:
+            raise InvalidOptionError(
+                f"Expected {' and '.join(sorted(REQUIRED_COLUMNS[name]))} for '{name}'; got none. "
+                "Give it, or leave the score out."
+            )
+    points = check_latent(latent)
+    codes = {}
+    for what, values in (("batch", batch), ("labels", labels)):
+        if values is not None:
+            codes[what] = category_codes(values, len(points), what)
+            check_complete(codes[what], f"a value of {what}", "Leave the others out.")
+            if any(what in REQUIRED_COLUMNS[name] for name in chosen):
+                check_several(codes[what], what)
+    found = IntegrationScores(points, codes.get("batch"), codes.get("labels"), k, seed).compute(
+        chosen,
+        None if train is None else check_positions(train, len(points), "train"),
+        None if test is None else check_positions(test, len(points), "test"),
+    )
+    return {name: found[name] for name in names}
+
+
+class IntegrationScores:
+    """Scores of checked arrays that share a search for neighbours.
+
+    Parameters
+    ----------
+    points
+        Positions of the cells [cells, latent].
+    batch, labels
+        Numbers of batch and label of each cell [cells].
+    k
+        Neighbours for label transfer and the graph.
+    seed
+        Seed of the clusters.
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float64],
+        batch: NDArray[np.int64] | None,
+        labels: NDArray[np.int64] | None,
+        k: int,
+        seed: int,
+    ) -> None:
+        self.points = points
+        self.batch = np.zeros(len(points), dtype=np.int64) if batch is None else batch
+        self.labels = np.zeros(len(points), dtype=np.int64) if labels is None else labels
+        self.k = k
+        self.seed = seed
+        self.found: Neighbours | None = None
+
+    def neighbours(self, k: int) -> Neighbours:
+        """Nearest `k` other cells of every cell, searched once for all scores."""
+        if self.found is None:
+            every = np.arange(len(self.points))
+            most = max(self.k, min(N_NEIGHBOURS, len(self.points)) - 1)
+            self.found = find_neighbours(self.points, most, every, every)
+        return Neighbours(self.found.cells[:, :k], self.found.distances[:, :k])
+
+    def compute(
+        self,
+        metrics: Sequence[str],
+        train: NDArray[np.int64] | None,
+        test: NDArray[np.int64] | None,
+    ) -> dict[str, float]:
+        """Scores by name, also of those that come with one asked for."""
+        asked = set(metrics)
+        found: dict[str, float] = {}
+        if asked & {"knn_label_accuracy", "knn_label_f1"}:
+            found["knn_label_accuracy"], found["knn_label_f1"] = self.transfer(train, test)
+        for name, codes in (("ilisi", self.batch), ("clisi", self.labels)):
+            if name in asked:
+                around = self.neighbours(N_NEIGHBOURS - 1)
+                median = np.median(lisi_from_neighbours(around.distances, codes[around.cells]))
+                score = scale_lisi(float(median), int(codes.max()) + 1)
+                found[name] = score if name == "ilisi" else 1 - score
+        if "asw_batch" in asked:
+            found["asw_batch"] = batch_overlap(self.points, self.batch, self.labels)
+        if "bras" in asked:
+            found["bras"] = batch_overlap(self.points, self.batch, self.labels, "cosine", "mean_other")
+        if "asw_label" in asked:
+            found["asw_label"] = float((silhouette_widths(self.points, self.labels).mean() + 1) / 2)
+        if "isolated_labels" in asked:
+            found["isolated_labels"] = isolation(self.points, self.batch, self.labels)
+        if asked & {"nmi", "ari"}:
+            groups = kmeans_clusters(self.points, int(self.labels.max()) + 1, self.seed)
+            found["nmi"], found["ari"] = compare_clusterings(self.labels, groups)
+        if "graph_connectivity" in asked:
+            found["graph_connectivity"] = connectivity_from_neighbours(self.neighbours(self.k).cells, self.labels)
+        if "pcr" in asked:
+            found["pcr"] = unexplained_fraction(self.points, self.batch)
+        if "scib" in asked:
+            found |= scib_scores(
+                self.points, self.batch, self.labels, self.neighbours(N_NEIGHBOURS - 1)
+            )
+        return found
+
+    def transfer(
+        self, train: NDArray[np.int64] | None, test: NDArray[np.int64] | None
+    ) -> tuple[float, float]:
+        """Accuracy and F1 of labels taken from the nearest cells."""
+        if train is None and test is None:
+            return label_transfer(self.labels[self.neighbours(self.k).cells], self.labels)
+        every = np.arange(len(self.points))
+        sources, scored = (every if cells is None else cells for cells in (train, test))
+        around = nearest_cells(self.points, self.k, sources, scored)
+        return label_transfer(self.labels[around], self.labels[scored])

@@ -1,0 +1,293 @@
+"""Accessibility of regions in cells, streamed, and sparse where it is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.expression.mean_expression import select_genes
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
+from cellvae.inference.expression.normalized_expression import get_normalized_expression
+from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
+from cellvae.inference.gene_list import gene_positions, gene_names
+from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@check_arguments(only=INTEGERS)
+def get_normalized_accessibility(
+    model: RegionFactorModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    n_samples_overall: int | None = None,
+    region_list: Iterable[str] | None = None,
+    transform_batch: BatchChoice = None,
+    use_z_mean: bool = True,
+    threshold: float | None = None,
+    normalize_cells: bool = False,
+    normalize_regions: bool = False,
+    batch_size: int | None = None,
+    return_numpy: bool = False,
+    silent: bool = False,
+) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
+    """Probability that each region is accessible in each cell.
+
+    Beside the result, memory holds one batch of cells; with `threshold` the result is sparse.
+
+    Parameters
+    ----------
+    model
+        Trained model of regions.
+    adata
+        Cells; None for those that the model was made with. Regions are matched by name.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    n_samples_overall
+        So many cells drawn at random with replacement from those asked for; None for each once.
+    region_list
+        Regions asked for, in the order asked; None for all.
+    transform_batch
+        Batch that cells are decoded as if they came from, by name; several are averaged. None is
+        the batch that each cell has.
+    use_z_mean
+        Whether the mean of the latent posterior is decoded; otherwise a draw from it.
+    threshold
+        Probabilities below it become 0, and the result is sparse; None for all probabilities.
+    normalize_cells
+        Whether probabilities are multiplied by the depth factor of the cell.
+    normalize_regions
+        Whether they are multiplied by the factor of the region. With both, they are probabilities
+        of detection.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_numpy
+        Whether the result is an array, or with `threshold` a CSR matrix, in place of a DataFrame.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    DataFrame [cells, regions] with their names, in the order asked for; its columns are sparse with
+    `threshold`.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If regions or categories of `adata` are not those of the model.
+    UnknownKeyError
+        If a region or batch is not one of the model.
+    InvalidOptionError
+        If an argument has a value that it cannot take.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InvalidOptionError(f"Expected threshold between 0 and 1; got {threshold!r}.")
+    if n_samples_overall is not None and n_samples_overall < 1:
+        raise InvalidOptionError(
+            f"Expected n_samples_overall to be at least 1; got {n_samples_overall}."
+        )
+    codes = batch_codes(model.registration, transform_batch)
+    places = gene_positions(model.registration.genes, region_list)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    if n_samples_overall is not None:
+        drawn = torch.randint(len(asked.cells), (n_samples_overall,))
+        asked = asked._replace(cells=asked.cells[drawn])
+    regions = gene_names(model.registration.genes, places)
+    whole: Any = model.adata if adata is None else adata
+    cells = whole.obs_names[asked.cells.numpy()]
+    module: RegionFactorModule = model.module
+    factors = module.region_factors if normalize_regions else None
+    if normalize_regions and factors is None:
+        raise InvalidOptionError(
+            "Expected a model with region factors for normalize_regions=True; this one was made "
+            "with region_factors=False."
+        )
+    parts = iter_accessibility(model.module, asked, codes, use_z_mean, normalize_cells, factors, places)
+    import pandas as pd
+
+    if threshold is None:
+        values = np.empty((len(cells), len(regions)), dtype=np.float32)
+        with eval_mode(model):
+            for positions, part in parts:
+                values[positions] = part.cpu().numpy()
+        if return_numpy:
+            return values
+        return pd.DataFrame(values, index=cells, columns=regions, copy=False)
+    with eval_mode(model):
+        matrix = threshold_to_csr(parts, threshold)
+    if return_numpy:
+        return matrix
+    return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=regions)
+
+
+def iter_accessibility(
+    module: Any,
+    asked: CellPass,
+    codes: list[int | None],
+    use_z_mean: bool,
+    normalize_cells: bool,
+    region_factors: Tensor | None,
+    places: Tensor | None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Probabilities of one batch of cells after another, [cells, regions]."""
+    for positions, batch in asked.iter_batches():
+        latent = module.encode(batch)
+        if use_z_mean:
+            latent = latent._replace(sample=module.transform(latent.posterior.loc))
+        total: Tensor | None = None
+        for code in codes:
+            read = batch
+            if code is not None:
+                read = batch._replace(batch=torch.full_like(batch.batch, code))
+            part = module.decode_scale(latent, read)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        total = total / len(codes)
+        if normalize_cells:
+            total = total * latent.library.exp()
+        if region_factors is not None:
+            total = total * region_factors.sigmoid()
+        yield positions, select_genes(total, places)
+
+
+def threshold_to_csr(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> sparse.csr_matrix:
+    """Values of at least the threshold as a CSR matrix, without holding the dense one."""
+    from scipy import sparse
+
+    kept = []
+    for _, part in parts:
+        values = torch.where(part >= threshold, part, 0.0).cpu().numpy()
+        kept.append(sparse.csr_matrix(values))
+    return sparse.vstack(kept, format="csr")
+
+
+class RegionBiasModule(Protocol):
+    """A network whose decoder ends in a bias for each region."""
+
+    @property
+    def region_bias(self) -> Parameter:
+        """Factor of each region, on the scale of a logarithm, [regions]."""
+        ...
+
+
+class RegionBiasModel(DecoderModel, Protocol):
+    """A trained model of fragments in regions."""
+
+    module: Any
+    """Network that is `RegionBiasModule`."""
+
+
+@check_arguments(only=INTEGERS)
+def get_fragment_accessibility(
+    model: RegionBiasModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    transform_batch: BatchChoice = None,
+    region_list: Iterable[str] | None = None,
+    library_size: float | Literal["latent"] = 1.0,
+    normalize_regions: bool = False,
+    n_samples: int = 1,
+    n_samples_overall: int | None = None,
+    weights: Literal["uniform", "importance"] | None = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+    return_numpy: bool | None = None,
+    silent: bool = False,
+    **importance_weighting_kwargs: Any,
+) -> pd.DataFrame | np.ndarray:
+    """Accessibility of each region in each cell, as a share of the fragments of the cell.
+
+    Parameters
+    ----------
+    model
+        Trained model of fragments.
+    region_list
+        Regions asked for, in the order asked; None for all.
+    normalize_regions
+        Whether the factors of regions are in it, which makes it closer to the counts; otherwise
+        regions can be compared with each other.
+    adata, indices, transform_batch, library_size, n_samples, n_samples_overall, weights, \
+    batch_size, return_mean, return_numpy, silent, **importance_weighting_kwargs
+        As :func:`get_normalized_expression` takes them.
+
+    Returns
+    -------
+    DataFrame [cells, regions], or what :func:`get_normalized_expression` gives.
+
+    Raises
+    ------
+    NotTrainedError, DataMismatchError, UnknownKeyError, InvalidOptionError
+        As :func:`get_normalized_expression` does.
+    """
+    model.check_trained()
+    with nullcontext() if normalize_regions else ignore_region_bias(model.module):
+        result = get_normalized_expression(
+            model,
+            adata,
+            indices,
+            transform_batch,
+            region_list,
+            library_size,
+            n_samples,
+            n_samples_overall,
+            weights,
+            batch_size,
+            return_mean,
+            return_numpy,
+            silent,
+            **importance_weighting_kwargs,
+        )
+    assert not isinstance(result, Path)
+    return result
+
+
+def get_fragment_factors(model: RegionBiasModel) -> np.ndarray:
+    """Factor of each region, on the scale of a natural logarithm.
+
+    Parameters
+    ----------
+    model
+        Trained model of fragments.
+
+    Returns
+    -------
+    Array [regions] in the order of the model.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    """
+    model.check_trained()
+    module: RegionBiasModule = model.module
+    factors: np.ndarray = module.region_bias.detach().cpu().numpy()
+    return factors
+
+
+@contextmanager
+def ignore_region_bias(module: RegionBiasModule) -> Iterator[None]:
+    """Context in which all regions have the same factor."""
+    kept = module.region_bias.data
+    module.region_bias.data = torch.zeros_like(kept)
+    try:
+        yield
+    finally:
+        module.region_bias.data = kept

@@ -1,0 +1,106 @@
+"""Factors by which accessible regions are detected: of cells and of regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel, EncoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+class RegionFactorModule(Protocol):
+    """A network that may have a learned factor for each region."""
+
+    region_factors: nn.Parameter | None
+
+
+class RegionFactorModel(DecoderModel, Protocol):
+    """A trained model of regions."""
+
+    module: Any
+    """Network that is `RegionFactorModule`."""
+
+
+@check_arguments(only=INTEGERS)
+def get_depth_factors(
+    model: EncoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> np.ndarray:
+    """Chance that an accessible region of a cell is detected, as far as it goes with the cell.
+
+    Parameters
+    ----------
+    model
+        Trained model of regions.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Array [cells] in the order asked for, between 0 and 1; all 1 with `model_depth=False`.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If regions or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `batch_size` is below 1.
+    """
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    factors = torch.empty(len(asked.cells))
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            factors[positions] = model.module.encode(batch).log_library.exp().squeeze(-1).cpu()
+    return factors.numpy()
+
+
+def get_region_factors(model: RegionFactorModel) -> np.ndarray:
+    """Chance that an accessible region is detected, as far as it goes with the region.
+
+    Parameters
+    ----------
+    model
+        Trained model of regions.
+
+    Returns
+    -------
+    Array [regions] in the order of the model, between 0 and 1.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    InvalidOptionError
+        If the model was made with `region_factors=False`.
+    """
+    model.check_trained()
+    module: RegionFactorModule = model.module
+    if module.region_factors is None:
+        raise InvalidOptionError(
+            "Expected a model with region factors; this one was made with region_factors=False."
+        )
+    factors: np.ndarray = module.region_factors.detach().sigmoid().cpu().numpy()
+    return factors

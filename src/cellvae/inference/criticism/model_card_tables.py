@@ -1,0 +1,117 @@
+"""Results of posterior predictive checks as tables of model cards, and as columns of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.evaluation.ppc_metrics import compare_statistics
+from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
+from cellvae.inference.criticism.ppc_statistics import RAW_COUNTS_FIELD
+from cellvae.inference.protocols import DecoderModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+AGREEMENT_COLUMNS = {
+    "mean_absolute_error": "Mean Absolute Error",
+    "pearson": "Pearson Correlation",
+    "spearman": "Spearman Correlation",
+    "r2": "R² (R-Squared)",
+}
+"""Scores of agreement, and what model cards call them."""
+
+
+def sorted_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Scores of each group of one model, the largest group first."""
+    ordered = table.sort_values("n_cells", ascending=False, kind="stable")
+    return ordered[["group", *(c for c in ordered.columns if c not in ("group", "model"))]]
+
+
+def split_positions(
+    model: DecoderModel, check: PosteriorPredictiveCheck
+) -> dict[str, NDArray[np.bool_]]:
+    """Which of the cells of a check are for training and validation; none where one is empty."""
+    split = getattr(model, "split", None)
+    if split is None:
+        return {}
+    numbers = check.cells.numpy()
+    parts = {
+        "Training": np.isin(numbers, split.train),
+        "Validation": np.isin(numbers, split.validation),
+    }
+    return parts if all(mask.any() for mask in parts.values()) else {}
+
+
+def card_tables(
+    check: PosteriorPredictiveCheck, name: str, parts: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, str]:
+    """Tables of scvi-tools' model cards in Markdown, by its names; empty where a part was left out.
+
+    Variation of cells is compared in training and validation cells where there are both.
+    """
+    tables = {"cell_wise_cv": "", "gene_wise_cv": "", "diff_exp": ""}
+    for title, part, masks in (
+        ("cell_wise_cv", "cv_cell", parts),
+        ("gene_wise_cv", "cv_gene", {}),
+    ):
+        if part in check.metrics:
+            tables[title] = "\n".join(to_markdown(agreement_table(check.metrics[part], name, masks)))
+    if "diff_exp" in check.metrics:
+        tables["diff_exp"] = "\n".join(
+            to_markdown(sorted_summary(check.metrics["diff_exp"]["summary"]))
+        )
+    return tables
+
+
+def agreement_table(
+    table: pd.DataFrame, name: str, parts: Mapping[str, NDArray[np.bool_]]
+) -> pd.DataFrame:
+    """How far the measured and the drawn statistic agree, for each part of the cells."""
+    import pandas as pd
+
+    masks = parts or {"Training": np.ones(len(table), dtype=bool)}
+    measured, drawn = table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy()
+    scores = {part: compare_statistics(measured[mask], drawn[mask]) for part, mask in masks.items()}
+    columns = {
+        f"{part} Value": [values[metric] for metric in AGREEMENT_COLUMNS] for part, values in scores.items()
+    }
+    return pd.DataFrame({"Metric": [*AGREEMENT_COLUMNS.values()], **columns})
+
+
+def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> None:
+    """Add to cells and genes what a check has found for each of them, as scvi-tools does."""
+    import pandas as pd
+
+    for part, frame, column in (
+        ("cv_gene", adata.var, "cv_gene_ratio"),
+        ("cv_cell", adata.obs, "cv_cell_ratio"),
+    ):
+        if part not in check.metrics:
+            continue
+        table = check.metrics[part]
+        ratio = (table[name] / (table[name] + table[RAW_COUNTS_FIELD])).to_numpy()
+        where = check.cells.numpy() if part == "cv_cell" else frame.index.get_indexer(table.index)
+        values = np.full(len(frame), np.nan)
+        values[where] = ratio
+        frame[column] = values
+    if "diff_exp" not in check.metrics:
+        return
+    by_group = check.metrics["diff_exp"]["lfc_per_model_per_group"][name]
+    for column, key in (("approx", "lfc_model"), ("raw", "lfc_raw")):
+        changes = {group: table[column] for group, table in by_group.items()}
+        adata.varm[key] = pd.DataFrame(changes).reindex(adata.var_names)
+
+
+def to_markdown(table: pd.DataFrame) -> list[str]:
+    """Lines of a table in Markdown, numbers with four digits."""
+    rows = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    head = [str(column) for column in table.columns]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]

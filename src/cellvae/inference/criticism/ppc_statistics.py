@@ -1,0 +1,168 @@
+"""Passes over cells in which counts are drawn from a model and summed up at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.contracts import Module
+from cellvae.data.setup.fields import make_count_column
+from cellvae.data.storage.count_matrix import count_matrix
+from cellvae.data.setup.registration import Registration
+from cellvae.distributions.sparse_sampling import sample_sparse
+from cellvae.errors import DataMismatchError, InvalidOptionError
+from cellvae.evaluation.ppc_metrics import (
+    GeneMoments,
+    IntervalCoverage,
+    Ranks,
+    variation_of_cells,
+)
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
+from cellvae.inference.cell_pass import CellPass, eval_mode
+from cellvae.inference.protocols import DecoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    from cellvae.data.storage.column import Column
+
+
+RAW_COUNTS_FIELD = "Raw"
+"""Column of the measured counts."""
+
+
+class PPCStatistics(NamedTuple):
+    """What one pass over the cells has found for one model."""
+
+    variation_of_genes: NDArray[np.float64]
+    variation_of_cells: NDArray[np.float64]
+    zero_fraction: NDArray[np.float64]
+    ranks: Ranks
+
+
+def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
+    """Refuse models that cannot be compared."""
+    if not models:
+        raise InvalidOptionError("Expected at least one model in models_dict; got none.")
+    if RAW_COUNTS_FIELD in models:
+        raise InvalidOptionError(f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict.")
+    if n_samples < 1:
+        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    genes = {name: model.registration.genes for name, model in models.items()}
+    first = next(iter(genes))
+    for name, mine in genes.items():
+        if mine != genes[first]:
+            raise DataMismatchError(
+                f"Expected models of the same genes in the same order; those of '{name}' are not "
+                f"those of '{first}'. Check them one by one."
+            )
+
+
+def raw_counts_column(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
+    """Column of the counts of a layer, genes in the order of the model; None without a layer."""
+    if layer is None:
+        return None
+    return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
+
+
+def observed_counts(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
+    """Measured counts of a batch: those of the model, or of a layer; [cells, genes]."""
+    counts: Tensor = batch.counts
+    return counts if raw is None else raw.take(cells).to(counts.device)
+
+
+@check_arguments(only=INTEGERS)
+def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
+    """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
+    latent = sample_latent(module, batch, n_samples)
+    for i in range(n_samples):
+        one = latent._replace(sample=latent.sample[[i]], log_library=latent.log_library[[i]])
+        counts = decode_samples(module, one, batch)
+        rates = counts.get_normalized("mu")
+        found = sample_sparse(counts)
+        dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
+        dense[found.indices] = found.values.to(rates.dtype)
+        yield dense.reshape(rates.shape[-2:])
+
+
+def ppc_statistics(
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
+) -> tuple[PPCStatistics, PPCStatistics]:
+    """Statistics of the measured counts, and of those drawn from a model."""
+    n_cells, n_genes = len(cells.cells), model.registration.n_genes
+    raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
+    genes = [GeneMoments(n_genes) for _ in range(n_samples)]
+    of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
+    ranks = Ranks()
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
+            raw_genes.add(measured)
+            raw_cells[positions] = variation_of_cells(measured).cpu()
+            below = torch.zeros_like(measured, dtype=torch.int32)
+            equal = torch.zeros_like(below)
+            draws = iter_predictive_draws(model.module, batch, n_samples)
+            for moments, counts in zip(genes, draws, strict=True):
+                moments.add(counts)
+                of_cells[positions] += value_and_weight(variation_of_cells(counts)).cpu()
+                below += counts < measured
+                equal += counts == measured
+            ranks.add(below, equal, n_samples)
+    measured_ones = PPCStatistics(raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks)
+    drawn = PPCStatistics(
+        nanmean([moments.variation() for moments in genes]),
+        (of_cells[:, 0] / of_cells[:, 1]).numpy(),
+        np.mean([moments.zero_fraction() for moments in genes], axis=0),
+        ranks,
+    )
+    return measured_ones, drawn
+
+
+def draw_counts(
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
+) -> tuple[csr_matrix, list[csr_matrix]]:
+    """Measured counts and draws of them as sparse matrices, [cells, genes] each."""
+    from scipy import sparse
+
+    parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
+            draws = iter_predictive_draws(model.module, batch, n_samples)
+            for part, counts in zip(parts, (measured, *draws), strict=True):
+                part.append(sparse.csr_matrix(counts.cpu().numpy()))
+    measured_counts, *drawn = (sparse.vstack(part, format="csr") for part in parts)
+    return measured_counts, drawn
+
+
+def interval_error(
+    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int, quantiles: Sequence[float]
+) -> float:
+    """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
+    coverage = IntervalCoverage(quantiles)
+    with eval_mode(model):
+        for positions, batch in cells.iter_batches():
+            measured = observed_counts(batch, cells.cells[positions], raw)
+            draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
+            coverage.add(measured, draws)
+    return coverage.error()
+
+
+def value_and_weight(values: Tensor) -> Tensor:
+    """Values and 1, or 0 and 0 where a value is not known, to be summed up for a mean, [n, 2]."""
+    known = values.isfinite()
+    return torch.stack([torch.where(known, values, 0), known.to(values.dtype)], dim=-1)
+
+
+def nanmean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean over draws, those without any count of a gene left out; NaN where all are."""
+    total = value_and_weight(torch.from_numpy(np.stack(values))).sum(dim=0)
+    return (total[:, 0] / total[:, 1]).numpy()

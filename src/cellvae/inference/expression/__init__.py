@@ -1,0 +1,1 @@
+"""Normalized expression and what follows from it."""

@@ -1,0 +1,101 @@
+"""Parameters of the likelihood of each cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
+from cellvae.distributions.protocol import CountDistribution
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.posterior_samples import decode_samples, sample_latent, iter_chunks
+from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@check_arguments(only=INTEGERS)
+def get_likelihood_parameters(
+    model: DecoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    n_samples: int = 1,
+    give_mean: bool = False,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> dict[str, np.ndarray]:
+    """Parameters of the distribution of the counts of each cell, from draws of the latent.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with. Genes are matched by name.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    n_samples
+        Draws of the latent of each cell.
+    give_mean
+        Whether parameters are averaged over the draws.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Arrays [cells, genes] by name, or [samples, cells, genes] for several samples that are not
+    averaged: `"mean"` in counts, before zero inflation; `"dispersions"`, the inverse dispersion
+    (`nb`, `zinb`), or the standard deviation of the `normal` likelihood; `"dropout"`, the
+    probability that a count is replaced by zero (`zinb`). A Poisson likelihood has a mean only.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are asked for, or `n_samples` or `batch_size` is below 1.
+    """
+    if n_samples < 1:
+        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    n_genes = model.registration.n_genes
+    averaged = give_mean or n_samples == 1
+    shape = (*([] if averaged else [n_samples]), len(asked.cells), n_genes)
+    kept: dict[str, Tensor] = {}
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            latent = sample_latent(model.module, batch, n_samples)
+            for samples, few in iter_chunks(latent, n_genes):
+                for name, values in distribution_parameters(decode_samples(model.module, few, batch)).items():
+                    if name not in kept:
+                        kept[name] = torch.zeros(shape)
+                    if averaged:
+                        kept[name][positions] += values.sum(dim=0).cpu() / n_samples
+                    else:
+                        kept[name][samples, positions] = values.cpu()
+    return {name: values.numpy() for name, values in kept.items()}
+
+
+def distribution_parameters(counts: CountDistribution) -> dict[str, Tensor]:
+    """Parameters of a distribution by their names, each of the shape of the counts."""
+    parameters = {"mean": counts.get_normalized("mu")}
+    if isinstance(counts, ZeroInflatedNegativeBinomial):
+        parameters["dropout"] = counts.zi_probs
+    if isinstance(counts, NegativeBinomial):
+        parameters["dispersions"] = counts.theta
+    if isinstance(counts, Normal):
+        parameters["dispersions"] = counts.stddev
+    return parameters

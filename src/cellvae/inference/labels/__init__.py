@@ -1,0 +1,1 @@
+"""Predicted labels and what they depend on."""

@@ -1,0 +1,217 @@
+"""Labels that a model tells cells to have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.data.setup.categories import as_array, as_index
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.labels.attributions import (
+    AttributionSums,
+    check_captum_kwargs,
+    integrated_gradients,
+)
+from cellvae.inference.cell_pass import iter_cell_batches, eval_mode
+from cellvae.inference.protocols import DecoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellvae.data.setup.categories import Scalar
+    from cellvae.inference.protocols import CellChoice
+
+
+class ClassifierModule(Protocol):
+    """A network that tells labels."""
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether scores are logits; otherwise they are probabilities."""
+        ...
+
+    def classify(self, batch: Any, *, use_posterior_mean: bool = True) -> Tensor:
+        """Score of each label for each cell of a batch, [cells, labels]."""
+        ...
+
+
+class ClassifierModel(DecoderModel, Protocol):
+    """A trained model that tells the labels of cells."""
+
+    module: Any
+    """Network that is `Classifies`."""
+
+    @property
+    def labels(self) -> tuple[Scalar, ...]:
+        """Labels that it can tell, in the order of its scores."""
+        ...
+
+
+@overload
+def predict(
+    model: ClassifierModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    soft: Literal[False] = ...,
+    batch_size: int | None = ...,
+    use_posterior_mean: bool = ...,
+    ig_interpretability: Literal[False] = ...,
+    ig_args: None = ...,
+) -> np.ndarray: ...
+
+
+@overload
+def predict(
+    model: ClassifierModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    *,
+    soft: Literal[True],
+    batch_size: int | None = ...,
+    use_posterior_mean: bool = ...,
+    ig_interpretability: Literal[False] = ...,
+    ig_args: None = ...,
+) -> pd.DataFrame: ...
+
+
+@overload
+def predict(
+    model: ClassifierModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    soft: bool = ...,
+    batch_size: int | None = ...,
+    use_posterior_mean: bool = ...,
+    *,
+    ig_interpretability: Literal[True],
+    ig_args: Mapping[str, Any] | None = ...,
+) -> tuple[np.ndarray | pd.DataFrame, pd.DataFrame]: ...
+
+
+@check_arguments(only=INTEGERS)
+def predict(
+    model: ClassifierModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    soft: bool = False,
+    batch_size: int | None = None,
+    use_posterior_mean: bool = True,
+    ig_interpretability: bool = False,
+    ig_args: Mapping[str, Any] | None = None,
+) -> np.ndarray | pd.DataFrame | tuple[np.ndarray | pd.DataFrame, pd.DataFrame]:
+    """Most probable label of each cell, or the probability of each label.
+
+    The category of cells without a label is never among them.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with. Genes are matched by name; labels are
+        not needed.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    soft
+        Whether probabilities are given.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    use_posterior_mean
+        Whether labels are told from the mean of the latent posterior; otherwise from one draw,
+        and so differently every time.
+    ig_interpretability
+        Whether the score of the predicted label of each cell is attributed to its genes too, by
+        integrated gradients of the package captum (extra `interpretability`). It needs counts, and
+        takes the mean of the latent posterior.
+    ig_args
+        Arguments of `captum.attr.IntegratedGradients.attribute`, such as `n_steps` (50 by default)
+        and `baselines` (no counts by default).
+
+    Returns
+    -------
+    Labels [cells] in the order asked for, of the type that they have in `adata.obs`; with `soft`, a
+    table [cells, labels] of probabilities with the names of cells and labels.
+
+    With `ig_interpretability`, a tuple of those and a table of genes: `feature`, `feature_idx` (its
+    number), `modality` (`"None"`), `attribution_mean` and `attribution_std` over cells, and
+    `cells`, their number; the largest mean first. Attributions are of the score (a logit, or a
+    probability with `classifier_parameters={"logits": False}`); those of a cell sum up to its
+    difference to that of the baseline.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model, or attributions are asked for
+        and there are no counts.
+    InvalidOptionError
+        If no cells are asked for, `batch_size` is below 1, or captum is not installed.
+    UnknownOptionError
+        If captum has no such argument.
+    """
+    if not ig_interpretability:
+        if ig_args is not None:
+            raise InvalidOptionError(
+                f"Expected ig_interpretability=True together with ig_args; got {ig_args!r:.80} "
+                "alone. Add it, or leave ig_args out."
+            )
+        batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
+        found = predicted_codes(model, batches, soft, use_posterior_mean)
+        return as_labels(model, adata, indices, found, soft)
+    words = check_captum_kwargs(ig_args)
+    sums = AttributionSums(model.registration.n_genes)
+
+    def iter_attributed_batches() -> Iterator[Any]:
+        """Batches, each attributed to genes before it is handed on."""
+        for batch in iter_cell_batches(model, adata, indices, batch_size, counts=True):
+            with eval_mode(model):
+                labels = model.module.classify(batch).argmax(dim=-1)
+            sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
+            yield batch
+
+    found = predicted_codes(model, iter_attributed_batches(), soft, use_posterior_mean)
+    table = sums.table(model.registration.genes)
+    return as_labels(model, adata, indices, found, soft), table
+
+
+def predicted_codes(
+    model: ClassifierModel, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
+) -> np.ndarray:
+    """Number of the most probable label of each cell, or with `soft` all probabilities."""
+    module: ClassifierModule = model.module
+    found = []
+    for batch in batches:
+        with eval_mode(model):
+            scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
+            if not soft:
+                found.append(scores.argmax(dim=-1).cpu())
+            else:
+                found.append((scores.softmax(dim=-1) if module.gives_logits else scores).cpu())
+    return torch.cat(found).numpy()
+
+
+def as_labels(
+    model: ClassifierModel,
+    adata: AnnData | None,
+    indices: CellChoice,
+    found: np.ndarray,
+    soft: bool,
+) -> np.ndarray | pd.DataFrame:
+    """Labels by their numbers; probabilities as a table with the names of cells and labels."""
+    if not soft:
+        labels: np.ndarray = as_array(model.labels)[found]
+        return labels
+    import pandas as pd
+
+    cells = model.cell_indices(adata, indices).numpy()
+    whole = model.adata if adata is None else adata
+    assert whole is not None
+    return pd.DataFrame(found, index=whole.obs_names[cells], columns=as_index(model.labels))

@@ -1,0 +1,1 @@
+"""Latent representations and densities in latent space."""

@@ -1,0 +1,1 @@
+"""ELBO, marginal likelihood, and samples of the likelihood."""

@@ -1,0 +1,139 @@
+"""Evidence lower bound and reconstruction error of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import iter_cell_batches, eval_mode
+from cellvae.inference.protocols import EncoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@overload
+def get_elbo(
+    model: EncoderModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    batch_size: int | None = ...,
+    return_mean: Literal[True] = ...,
+) -> np.float64: ...
+
+
+@overload
+def get_elbo(
+    model: EncoderModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    batch_size: int | None = ...,
+    *,
+    return_mean: Literal[False],
+) -> np.ndarray: ...
+
+
+@check_arguments(only=INTEGERS)
+def get_elbo(
+    model: EncoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> np.float64 | np.ndarray:
+    """Evidence lower bound of cells, from one draw of the latent; higher is better.
+
+    What all cells share is divided among those asked for. The sign is that of scvi-tools:
+    `history["elbo_validation"]` has the opposite one.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the mean over cells is given; otherwise one value a cell.
+
+    Returns
+    -------
+    Nats per cell: one number (a NumPy scalar), or an array [cells] in the order asked for.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
+    elbo = -(reconstruction + kl + kl_global / len(kl))
+    return np.float64(elbo.mean().item()) if return_mean else elbo.numpy()
+
+
+@check_arguments(only=INTEGERS)
+def get_reconstruction_error(
+    model: EncoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+) -> dict[str, np.float64] | dict[str, np.ndarray]:
+    """Negative log-likelihood of the counts given one draw of the latent; lower is better.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the mean over cells is given; otherwise one value a cell.
+
+    Returns
+    -------
+    `{"reconstruction_loss": nats per cell}`: one number (a NumPy scalar), or an array [cells] in
+    the order asked for.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    reconstruction, _, _ = per_cell_losses(model, adata, indices, batch_size)
+    if return_mean:
+        return {"reconstruction_loss": np.float64(reconstruction.mean().item())}
+    return {"reconstruction_loss": reconstruction.numpy()}
+
+
+def per_cell_losses(
+    model: EncoderModel, adata: AnnData | None, indices: CellChoice, batch_size: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
+    reconstruction, kl, kl_global = [], [], []
+    batches = iter_cell_batches(model, adata, indices, batch_size, counts=True, encoded=True)
+    with eval_mode(model):
+        one = torch.ones((), device=model.device)
+        for batch in batches:
+            loss = model.module.loss(batch, one)
+            reconstruction.append(loss.reconstruction.double().cpu())
+            kl.append(loss.kl_local.double().cpu())
+            kl_global.append(loss.kl_global.double().cpu())
+    return torch.cat(reconstruction), torch.cat(kl), torch.stack(kl_global).mean()

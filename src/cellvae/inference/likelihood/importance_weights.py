@@ -1,0 +1,203 @@
+"""Importance weights of latent codes for a population of cells."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Normal
+
+from cellvae.distributions.negative_binomial import NegativeBinomial
+from cellvae.distributions.protocol import CountDistribution
+from cellvae.distributions.poisson import Poisson
+from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
+from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.protocols import EncoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+MAX_ELEMENTS = 2**23
+"""Densities of single counts that are held in memory at a time."""
+
+
+@check_arguments(only=INTEGERS)
+def get_importance_weights(
+    model: EncoderModel,
+    adata: AnnData | None,
+    indices: CellChoice,
+    qz: Normal,
+    px: CountDistribution,
+    zs: Float[Tensor, "*samples latent"],
+    max_cells: int = 1024,
+    truncation: bool = False,
+    n_mc_samples: int = 500,
+    n_mc_samples_per_pass: int = 250,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> np.ndarray:
+    """Weights that turn draws from a mixture of posteriors into draws of the true one.
+
+    A code z has the weight p(z) sum_a p(x_a | z) / p(x_a), divided by sum_a q(z | x_a), for cells a
+    that stand for the population (Boyeau et al. 2023). Codes under which many cells are likely, and
+    which the approximate posteriors seldom give, count for more.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with.
+    indices
+        Cells of the population, by number, mask or name; None for all.
+    qz
+        Posterior of these cells, [cells, latent], in their order.
+    px
+        Distribution of the counts that the codes stand for, [*samples, genes]. Where it has a scale
+        (normalized expression), that is taken at the size of each cell of the population.
+    zs
+        Codes, before a logistic normal latent is transformed.
+    max_cells
+        Cells that stand for the population, chosen at random if there are more.
+    truncation
+        Whether weights above their mean times the root of their number are set to that, which
+        bounds the variance (Ionides 2008).
+    n_mc_samples, n_mc_samples_per_pass
+        Draws for p(x) of each of the cells, as in :func:`get_marginal_ll`.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    Array [*samples] that sums to 1.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model, or it holds no counts.
+    InvalidOptionError
+        If shapes do not fit each other, or a number is below 1.
+    """
+    check_draws(n_mc_samples, n_mc_samples_per_pass)
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    check_shapes(qz, zs, len(asked.cells), max_cells)
+    anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
+    qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)
+    asked = asked._replace(cells=asked.cells[anchors])
+    with eval_mode(model):
+        logs = log_importance(model, asked, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
+        if truncation:
+            logs = truncate_log_weights(logs)
+        weights: np.ndarray = logs.softmax(dim=0).reshape(zs.shape[:-1]).cpu().numpy()
+    return weights
+
+
+def check_shapes(qz: Normal, zs: Tensor, n_cells: int, max_cells: int) -> None:
+    """Refuse posteriors and codes that are not those of so many cells."""
+    if max_cells < 1:
+        raise InvalidOptionError(f"Expected max_cells to be at least 1; got {max_cells}.")
+    n_latent = zs.shape[-1]
+    if qz.loc.shape != (n_cells, n_latent):
+        raise InvalidOptionError(
+            f"Expected qz to be of the shape [cells, latent] = [{n_cells}, {n_latent}]; got "
+            f"{[*qz.loc.shape]}. Give the posterior of the cells that indices point at."
+        )
+
+
+def log_importance(
+    model: EncoderModel,
+    anchors: CellPass,
+    qz: Normal,
+    px: CountDistribution,
+    zs: Tensor,
+    n_samples: int,
+    n_per_pass: int,
+) -> Float[Tensor, " codes"]:
+    """Logarithms of the weights, not normalised; nats, in double precision."""
+    codes = zs.to(model.device).reshape(-1, zs.shape[-1])
+    explained = codes.new_full(codes.shape[:1], -math.inf, dtype=torch.float64)
+    proposed = explained.clone()
+    for positions, batch in anchors.iter_batches():
+        log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
+        sizes = sizes_of(model.module, batch)
+        given = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
+        shape = (len(given), codes.shape[-1])
+        prior = log_densities(model.module.prior(batch).expand(shape), codes)
+        explained = torch.logaddexp(explained, (given + prior).logsumexp(dim=0))
+        near = Normal(qz.loc[positions], qz.scale[positions], validate_args=False)
+        proposed = torch.logaddexp(proposed, log_densities(near, codes).logsumexp(dim=0))
+    return explained - proposed
+
+
+def sizes_of(module: Any, batch: Any) -> Float[Tensor, "cells 1"]:
+    """Size of each cell, which the scale of expression is multiplied with."""
+    has_factors = getattr(getattr(module, "sizes", None), "size_factor", False)
+    return batch.size_factor if has_factors else batch.counts.sum(dim=-1, keepdim=True)
+
+
+def at_sizes(px: CountDistribution, sizes: Float[Tensor, "cells *codes 1"]) -> CountDistribution:
+    """Distributions of the counts of cells of these sizes, where they follow from the scale."""
+    scale = getattr(px, "scale", None)
+    if scale is None:
+        return px
+    if isinstance(px, Poisson):
+        return Poisson(rate=scale * sizes)
+    if isinstance(px, ZeroInflatedNegativeBinomial):
+        return ZeroInflatedNegativeBinomial(
+            mu=scale * sizes, theta=px.theta, zi_logits=px.zi_logits
+        )
+    if isinstance(px, NegativeBinomial):
+        return NegativeBinomial(mu=scale * sizes, theta=px.theta)
+    return px
+
+
+def log_likelihoods(
+    px: CountDistribution,
+    counts: Float[Tensor, "cells genes"],
+    shape: torch.Size,
+    sizes: Float[Tensor, "cells 1"],
+) -> Float[Tensor, "cells codes"]:
+    """Log-likelihood of the counts of each cell under each code; a few cells at a time.
+
+    Codes give shares of a cell, which are taken at the size of the cell whose counts they explain.
+    """
+    n_cells, n_genes = counts.shape
+    step = max(1, MAX_ELEMENTS // (shape.numel() * n_genes))
+    device = px.mean.device
+    wide = counts.to(device).reshape(n_cells, *(1 for _ in shape), n_genes)
+    sizes = sizes.to(device).reshape(n_cells, *(1 for _ in shape), 1)
+    parts = [
+        at_sizes(px, size).log_prob(few).sum(dim=-1, dtype=torch.float64)
+        for few, size in zip(wide.split(step), sizes.split(step), strict=True)
+    ]
+    return torch.cat(parts).reshape(n_cells, -1).to(counts.device)
+
+
+def log_densities(
+    normal: Normal, codes: Float[Tensor, "codes latent"]
+) -> Float[Tensor, "cells codes"]:
+    """Log-density of each code under the normal distribution of each cell."""
+    loc, scale = (values.to(codes.device).unsqueeze(1) for values in (normal.loc, normal.scale))
+    density = Normal(loc, scale, validate_args=False).log_prob(codes)
+    return density.sum(dim=-1, dtype=torch.float64)
+
+
+def truncate_log_weights(logs: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
+    """Logarithms of weights, none above their mean times the root of their number."""
+    n = len(logs)
+    most = logs.logsumexp(dim=0) - math.log(n) + math.log(n) / 2
+    return logs.clamp(max=most)

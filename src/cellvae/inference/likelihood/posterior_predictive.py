@@ -1,0 +1,134 @@
+"""Counts that a model would expect to measure again: draws from its posterior predictive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cellvae.distributions.sparse_sampling import SparseCounts, sample_sparse
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
+from cellvae.inference.gene_list import gene_positions
+from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.protocols import DecoderModel
+from cellvae.core.options import check_arguments
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy import sparse
+    from torch import Tensor
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@check_arguments(only=INTEGERS)
+def posterior_predictive_sample(
+    model: DecoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    transform_batch: BatchChoice = None,
+    n_samples: int = 1,
+    gene_list: Iterable[str] | None = None,
+    batch_size: int | None = None,
+    silent: bool = False,
+) -> sparse.csr_matrix | list[sparse.csr_matrix]:
+    """Counts drawn anew for each cell: latent from its posterior, counts from its likelihood.
+
+    Nothing dense is kept, and time goes with the counts that are not zero.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those that the model was made with. Genes are matched by name.
+    indices
+        Cells asked for, by number, mask or name; None for all.
+    transform_batch
+        Batch that cells are decoded as if they came from, by name; draws for several are averaged.
+        None is the batch that each cell has.
+    n_samples
+        Draws for each cell.
+    gene_list
+        Genes asked for, in the order asked; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    silent
+        Whether no progress is shown.
+
+    Returns
+    -------
+    SciPy CSR matrix [cells, genes] of 32-bit numbers, in the order asked for; for several samples
+    a list of them. (scvi-tools returns an array of the package `sparse`, [cells, genes, samples].)
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    UnknownKeyError
+        If a gene or batch is not one of the model.
+    InvalidOptionError
+        If no cells, genes or batches are asked for, or `n_samples` or `batch_size` is below 1.
+    """
+    if n_samples < 1:
+        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    codes = batch_codes(model.registration, transform_batch)
+    genes = gene_positions(model.registration.genes, gene_list)
+    n_genes = model.registration.n_genes
+    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    drawn: list[list[CSRBuilder]] = [[CSRBuilder(n_genes) for _ in codes] for _ in range(n_samples)]
+    with eval_mode(model):
+        for positions, batch in asked.iter_batches():
+            n_cells = positions.stop - positions.start
+            for of_sample in drawn:
+                latent = sample_latent(model.module, batch)
+                for code, rows in zip(codes, of_sample, strict=True):
+                    counts = decode_samples(model.module, latent, batch, code)
+                    rows.add(sample_sparse(counts), n_cells)
+    # Each goes as soon as its matrix is made, so that only one is held twice.
+    samples = [average_csr(drawn.pop(0), genes) for _ in range(n_samples)]
+    return samples if n_samples > 1 else samples[0]
+
+
+class CSRBuilder:
+    """Rows of a CSR matrix that come in parts."""
+
+    def __init__(self, n_columns: int) -> None:
+        self.n_columns = n_columns
+        self.values: list[NDArray[np.float32]] = []
+        self.columns: list[NDArray[np.int32]] = []
+        self.lengths: list[NDArray[np.int64]] = [np.zeros(1, dtype=np.int64)]
+
+    def add(self, counts: SparseCounts, n_rows: int) -> None:
+        """Add rows below those that are there."""
+        rows = torch.div(counts.indices, self.n_columns, rounding_mode="floor")
+        columns = counts.indices - rows * self.n_columns
+        self.values.append(counts.values.float().cpu().numpy())
+        self.columns.append(columns.int().cpu().numpy())
+        self.lengths.append(torch.bincount(rows, minlength=n_rows).cpu().numpy())
+
+    def matrix(self) -> sparse.csr_matrix:
+        """All rows."""
+        from scipy import sparse
+
+        starts = np.cumsum(np.concatenate(self.lengths))
+        parts = (np.concatenate(self.values), np.concatenate(self.columns), starts)
+        return sparse.csr_matrix(parts, shape=(len(starts) - 1, self.n_columns))
+
+
+def average_csr(parts: list[CSRBuilder], genes: Tensor | None) -> sparse.csr_matrix:
+    """Mean of matrices, of these genes in this order."""
+    total = parts[0].matrix()
+    for part in parts[1:]:
+        total = total + part.matrix()
+    if len(parts) > 1:
+        total = total * np.float32(1 / len(parts))
+    return total if genes is None else total[:, genes.numpy()]

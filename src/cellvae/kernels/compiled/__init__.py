@@ -1,0 +1,1 @@
+"""Kernels compiled by numba; the functions of `cellvae.kernels` call them."""

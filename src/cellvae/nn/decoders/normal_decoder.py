@@ -1,0 +1,64 @@
+"""Decoder: one latent to a normal distribution of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from cellvae.nn.fc_layers import FCLayers
+
+
+class NormalDecoder(nn.Module):
+    """Network that gives mean and variance of a normal distribution for each cell.
+
+    Parameter names are those of scvi-tools' Decoder, so that weights can be exchanged.
+
+    Parameters
+    ----------
+    n_input
+        Features that are read, indicator columns not counted.
+    n_output
+        Dimensions of the distribution.
+    n_cat_list
+        Number of categories of each category that is read.
+    n_layers, n_hidden, use_batch_norm, use_layer_norm
+        As in :class:`FCLayers`; there is no dropout.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_output: int,
+        n_cat_list: Sequence[int] = (),
+        *,
+        n_layers: int = 1,
+        n_hidden: int = 128,
+        use_batch_norm: bool = True,
+        use_layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.decoder = FCLayers(
+            n_input,
+            n_hidden,
+            n_cat_list,
+            n_layers=n_layers,
+            n_hidden=n_hidden,
+            dropout_rate=0.0,
+            use_batch_norm=use_batch_norm,
+            use_layer_norm=use_layer_norm,
+        )
+        self.mean_decoder = nn.Linear(n_hidden, n_output)
+        self.var_decoder = nn.Linear(n_hidden, n_output)
+
+    def forward(
+        self,
+        features: Float[Tensor, "cells features"],
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> Normal:
+        """Distribution for each cell, [cells, dimensions]."""
+        hidden = self.decoder(features, codes)
+        deviation = (0.5 * self.var_decoder(hidden)).exp()
+        return Normal(self.mean_decoder(hidden), deviation, validate_args=False)

@@ -1,0 +1,102 @@
+"""Attributes under which notebooks of scvi-tools read what a model knows of itself."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from dataclasses import fields as fields_of
+from typing import TYPE_CHECKING, Any
+
+from cellvae.scvi.missing_attributes import no_attribute
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cellvae.scvi.registry import AnnDataManager, AttrDict
+    from cellvae.train.records.history import History
+
+
+class ModelType(ABCMeta):
+    """Type of model classes: an attribute that a class does not have says what to use."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(cls, name: str) -> Any:
+            raise no_attribute(cls.__name__, name, dir(cls))
+
+
+class ScviToolsNames(metaclass=ModelType):
+    """Names that scvi-tools gives to attributes of a model, most with an underscore at the end."""
+
+    if TYPE_CHECKING:
+        config: Any
+        history: History
+        is_trained: bool
+
+        @property
+        def adata_manager(self) -> AnnDataManager: ...  # noqa: D102
+        @property
+        def registry(self) -> dict[str, Any]: ...  # noqa: D102
+        @property
+        def train_indices(self) -> np.ndarray | None: ...  # noqa: D102
+        @property
+        def validation_indices(self) -> np.ndarray | None: ...  # noqa: D102
+        @property
+        def test_indices(self) -> np.ndarray | None: ...  # noqa: D102
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            kind = type(self)
+            if name in self.__dict__ or hasattr(kind, name):
+                # A property whose function ended in an AttributeError of its own.
+                return object.__getattribute__(self, name)
+            options = self.__dict__.get("config")
+            if options is not None and name in {field.name for field in fields_of(options)}:
+                chosen = getattr(options, name)
+                # Where an option was left out, the network has what was found from the data.
+                return getattr(self.module, name, None) if chosen is None else chosen
+            raise no_attribute(kind.__name__, name, dir(kind))
+
+    @property
+    def history_(self) -> History:
+        """Same as `history`."""
+        return self.history
+
+    @property
+    def is_trained_(self) -> bool:
+        """Same as `is_trained`."""
+        return self.is_trained
+
+    @is_trained_.setter
+    def is_trained_(self, is_trained: bool) -> None:
+        self.is_trained = is_trained
+
+    @property
+    def registry_(self) -> dict[str, Any]:
+        """Same as `registry`."""
+        return self.registry
+
+    @property
+    def summary_stats(self) -> AttrDict:
+        """Numbers of cells, genes and categories."""
+        return self.adata_manager.summary_stats
+
+    @property
+    def train_indices_(self) -> np.ndarray | None:
+        """Same as `train_indices`."""
+        return self.train_indices
+
+    @property
+    def validation_indices_(self) -> np.ndarray | None:
+        """Same as `validation_indices`."""
+        return self.validation_indices
+
+    @property
+    def test_indices_(self) -> np.ndarray | None:
+        """Same as `test_indices`."""
+        return self.test_indices
+
+    @property
+    def init_params_(self) -> dict[str, dict[str, Any]]:
+        """Options of the model: all of them are in `["non_kwargs"]`, `["kwargs"]` is empty."""
+        options = {field.name: getattr(self.config, field.name) for field in fields_of(self.config)}
+        return {"kwargs": {}, "non_kwargs": options}

@@ -1,0 +1,259 @@
+"""Models of scvi-tools as models of this package: their columns, options and weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellvae.data import Registration, Split
+from cellvae.data.setup.fields import Field
+from cellvae.data.files.h5ad import read_h5ad
+from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.setup.records import (
+    CategoriesRecord,
+    CategoryRecord,
+    CountsRecord,
+    FieldRecord,
+    NumbersRecord,
+)
+from cellvae.data.setup.categories import Scalar, to_python_scalar
+from cellvae.errors import CellvaeError, FileFormatError, quote_names
+from cellvae.core.options import from_kwargs
+from cellvae.scvi.files import ScviModelFile, split_indices, read_scvi_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from cellvae.estimator.base import Model
+
+SETUP_KWARGS = (
+    "layer",
+    "batch_key",
+    "labels_key",
+    "unlabeled_category",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+)
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "counts": "X",
+        "batch": "batch",
+        "labels": "labels",
+        "size_factor": "size_factor",
+        "categorical": "extra_categorical_covs",
+        "continuous": "extra_continuous_covs",
+    }
+)
+"""What a field is called in scvi-tools."""
+RENAMED_WEIGHTS: Mapping[str, str] = MappingProxyType(
+    {"_embeddings_dict.batch.": "batch_embedding.", "_guide.": "", "_model.": ""}
+)
+"""Beginnings of names of weights that are others here."""
+IGNORED_SCVI_OPTIONS = (
+    "datamodule",
+    "use_size_factor_key",
+    "extra_payload_autotune",
+    "use_cuda",
+    "use_gpu",
+)
+"""Options of scvi-tools with nothing to act on here."""
+
+
+def load_scvi_model(
+    cls: type[Any],
+    folder: str | Path,
+    adata: AnnData | None,
+    prefix: str,
+    device: torch.device,
+    *,
+    with_cells: bool = True,
+) -> Model:
+    """Model of a class from a folder of scvi-tools; without `adata`, with the cells saved there.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is damaged, of another model, or describes one that cannot be made here.
+    DataMismatchError
+        If genes or categories of `adata` are not those of the model.
+    """
+    found = read_scvi_model(folder, prefix, name=cls.__name__)
+    if found.name != cls.__name__:
+        raise FileFormatError(
+            f"Expected a saved {cls.__name__} in {folder}; got a {found.name} of scvi-tools "
+            f"{found.version}. Use {found.name}.load or cellvae.load, if cellvae has that model."
+        )
+    try:
+        registration = import_registration(found, cls)
+        config = import_config(found, cls.Config)
+        with torch.device("meta"):
+            module = cls.build(registration, config)
+        module.load_state_dict(import_weights(found, module), assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise FileFormatError(
+            f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
+            f"{error}"
+        ) from error
+    model: Model = object.__new__(cls)
+    model.assemble(registration, config, module)
+    model.is_trained = bool(found.attributes.get("is_trained_"))
+    model.split = import_split(found, registration.n_cells)
+    model.to_device(device)
+    if adata is None and with_cells and found.cells_path is not None:
+        adata = read_h5ad(found.cells_path)
+    if adata is not None:
+        model.attach(adata, new=True)
+    return model
+
+
+def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[Any]:
+    """What scvi-tools found in the cells."""
+    known = [field.name for field in fields_of(cls.Keys)]
+    setup = {w: import_setup_kwargs(v) for w, v in found.setup.items() if w in SETUP_KWARGS}
+    words = {word: value for word, value in setup.items() if word in known and value is not None}
+    keys = keys_from_kwargs(words, cls.Keys)
+    of_columns: tuple[Field, ...] = cls.fields(keys)
+    counts = found.fields["X"].get("state_registry", {})
+    n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
+    records = {field.name: import_record(found, field.name, keys) for field in of_columns}
+    return Registration(genes=found.genes, n_cells=n_cells, fields=records, keys=keys)
+
+
+def import_record(found: ScviModelFile, name: str, keys: Any) -> FieldRecord:
+    """What scvi-tools found for one field."""
+    state = found.fields.get(COLUMNS[name], {}).get("state_registry", {})
+    match name:
+        case "counts":
+            return CountsRecord(layer=keys.layer, integers=True)
+        case "batch" | "labels":
+            key = keys.batch_key if name == "batch" else keys.labels_key
+            if key is None:
+                return CategoryRecord()
+            categories = to_category_tuple(state["categorical_mapping"])
+            unlabeled = state.get("unlabeled_category")
+            if unlabeled is None:
+                return CategoryRecord(key=key, categories=categories)
+            if str(categories[-1]) != str(unlabeled):
+                raise FileFormatError(f"Expected '{unlabeled}' to be the last of the labels.")
+            return CategoryRecord(key=key, categories=categories, unlabeled=categories[-1])
+        case "size_factor":
+            chosen = (keys.size_factor_key,) if keys.size_factor_key else ()
+            return NumbersRecord(keys=chosen, positive=True)
+        case "categorical":
+            given = keys.categorical_covariate_keys
+            mappings = state.get("mappings", {})
+            return CategoriesRecord(
+                keys=given, categories=tuple(to_category_tuple(mappings[key]) for key in given)
+            )
+        case _:
+            return NumbersRecord(keys=keys.continuous_covariate_keys)
+
+
+def to_category_tuple(values: Any) -> tuple[Scalar, ...]:
+    """Categories in the order of their codes."""
+    found = np.asarray(values)
+    # Dates as NumPy has them would become whole numbers in an array of objects.
+    listed = [*found] if found.dtype.kind in "mM" else found.astype(object).tolist()
+    if any(value is None for value in listed):
+        raise FileFormatError(
+            "Expected categories that are text, numbers, truth values, dates or durations; got "
+            "objects of another type, which are not made from a file of scvi-tools. Make the model "
+            "anew from a column that was converted with .astype(str)."
+        )
+    return tuple(to_python_scalar(hashable(value)) for value in listed)
+
+
+def hashable(value: Any) -> Any:
+    """Tuple in place of the list that a tuple of the file was read as."""
+    return tuple(map(hashable, value)) if isinstance(value, list) else value
+
+
+def import_setup_kwargs(value: Any) -> Any:
+    """Words of a set-up: an array of names as a list, a number as text."""
+    if isinstance(value, np.ndarray):
+        return [str(item) for item in value.tolist()]
+    return str(value) if isinstance(value, int | float) else value
+
+
+def import_config(found: ScviModelFile, config: type[Any]) -> Any:
+    """Options that the model was made with."""
+    known = [field.name for field in fields_of(config)]
+    words = {w: v for w, v in found.options.items() if w not in IGNORED_SCVI_OPTIONS}
+    unknown = [word for word, value in words.items() if word not in known and value is not None]
+    if unknown:
+        raise FileFormatError(
+            f"{found.name} was made with {quote_names(unknown)}, which is not an option here."
+        )
+    given = {
+        word: tuple(value) if isinstance(value, list) else value
+        for word, value in words.items()
+        if word in known
+    }
+    if found.name == "SCANVI" and before(found.version, (1, 1)):
+        # Classifiers gave probabilities.
+        of_classifier: Any = given.get("classifier_parameters") or {}
+        given["classifier_parameters"] = {"logits": False, **of_classifier}
+    try:
+        return from_kwargs(config, given, found.name)
+    except CellvaeError as error:
+        raise FileFormatError(str(error)) from error
+
+
+def before(version: str, other: tuple[int, int]) -> bool:
+    """Whether a version of scvi-tools is known and comes before another."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < other
+
+
+def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights by the names that they have here; those of networks that nothing uses are left out.
+
+    Raises
+    ------
+    FileFormatError
+        If one is missing or of another shape.
+    """
+    theirs = {cellvae_weight_name(name): tensor for name, tensor in found.weights.items()}
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in theirs]
+    if missing:
+        raise FileFormatError(f"Expected weights {quote_names(missing)} in {found.path}; not there.")
+    wrong = [name for name in wanted if theirs[name].shape != wanted[name].shape]
+    if wrong:
+        first = wrong[0]
+        raise FileFormatError(
+            f"Expected weights of the shapes that the options give; '{first}' is "
+            f"{[*theirs[first].shape]} and not {[*wanted[first].shape]}."
+        )
+    return {name: theirs[name].to(wanted[name].dtype) for name in wanted}
+
+
+def cellvae_weight_name(name: str) -> str:
+    """Name of a weight here."""
+    for begin, other in RENAMED_WEIGHTS.items():
+        if name.startswith(begin):
+            return other + name.removeprefix(begin)
+    return name
+
+
+def import_split(found: ScviModelFile, n_cells: int) -> Split | None:
+    """Split of the cells, where it is there and holds together."""
+    parts = [split_indices(found, name) for name in ("train", "validation", "test")]
+    if parts[0] is None:
+        return None
+    empty = np.zeros(0, dtype=np.int64)
+    whole = [empty if part is None else part for part in parts]
+    every = np.concatenate(whole)
+    if len(np.unique(every)) != len(every) or (len(every) and every.max() >= n_cells):
+        return None
+    return Split(train=whole[0], validation=whole[1], test=whole[2])

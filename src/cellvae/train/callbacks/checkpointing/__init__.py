@@ -1,0 +1,1 @@
+"""Checkpoints of models and of runs."""

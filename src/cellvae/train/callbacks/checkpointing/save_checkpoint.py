@@ -1,0 +1,420 @@
+"""Checkpoints that are complete models: the best are kept, and the best is brought back."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.core.folders import check_output_folder
+from cellvae.core.log import logger
+from cellvae.core.options import check_arguments
+from cellvae.train.callbacks.checkpointing.checkpoint_index import CheckpointRecord
+from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, CheckpointName
+from cellvae.train.callbacks.checkpointing.checkpoint_store import BEST, CheckpointStore
+from cellvae.train.callbacks.checkpointing.checkpoint_trigger import Epochs, CheckpointTrigger, minutes_of
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.monitored_metric import MonitoredMetric
+from cellvae.train.callbacks.nan.nan_guard import weights_are_finite
+from cellvae.train.options.metric_names import canonical_name
+from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
+
+if TYPE_CHECKING:
+    import datetime
+
+
+class SaveCheckpoint(Checkpoint):
+    """Saves models of a run as folders that load by themselves, and brings the best back.
+
+    Every checkpoint is a whole model: weights, options, names of genes and cells, how cells were
+    divided, and the history so far. Beside them lies `checkpoints.json`, which says of each why it
+    was saved, when, and with which metrics. Weights that are not finite are never saved. Only
+    checkpoints of the run itself are ever deleted or written over.
+
+    Parameters
+    ----------
+    dirpath
+        Folder for the checkpoints; by default a new one under `checkpoints/` of the run's root. Of
+        several savers that are given the same, each but the first takes a folder beside it.
+    filename
+        Name of a checkpoint, with `{epoch}`, `{step}`, `{monitor}` or any metric in braces, such as
+        `"{epoch}-{elbo_validation:.2f}"`. Epochs count from 0 here, as in the history.
+    monitor
+        Metric that decides which model is best; None for no metric, and so no best.
+    load_best_on_end
+        Whether the best weights are brought back when training ends, however it does.
+    check_nan_gradients
+        Taken so that calls for scvi-tools work, and without effect: every run looks for gradients
+        that are not finite, see :class:`NaNGuard`.
+    mode
+        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+    save_top_k
+        How many of the best are kept; -1 for all, 0 for none.
+    epochs
+        Epochs of the run, the first being 1, whose models are saved and kept whatever the metric
+        says, such as `range(10, 101, 10)`; or a function that says of an epoch whether it is one.
+    every_n_epochs, every_n_minutes
+        How often the metric is looked at; every epoch by default. Given both, either is enough.
+        Without a metric, how often a model is saved; all of them are kept.
+    save_last
+        Whether the model after the last completed epoch is kept in the folder `last`, which is
+        replaced at the end of every epoch, so that it is there whatever ends the run.
+    save_on_exception
+        Whether the model at an exception is saved in the folder `exception`.
+    verbose
+        Whether every save is told.
+    auto_insert_metric_name
+        Whether `{epoch}` becomes `epoch=3` in a name; otherwise `3`.
+    enable_version_counter
+        Whether a name that is taken gets a counter; otherwise what has it is replaced.
+    save_on_train_epoch_end
+        Taken so that calls for Lightning work, and without effect: models are saved at the end of
+        an epoch, when all its metrics are known.
+    save_weights_only
+        Taken for the same reason; only False is refused, since optimizers are not saved here.
+    train_time_interval
+        Lightning's word for `every_n_minutes`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If an argument has a value that it cannot take, or nothing would ever be saved.
+
+    Examples
+    --------
+    >>> from cellvae.train import SaveCheckpoint
+    >>> SaveCheckpoint(monitor="ilisi_validation", save_top_k=3, save_last=True).mode
+    'max'
+    """
+
+    group: Group = Group.CHECKPOINT
+
+    @check_arguments("epochs")
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str | None = "elbo_validation",
+        load_best_on_end: bool = True,
+        check_nan_gradients: bool = True,
+        *,
+        mode: Literal["min", "max", "auto"] = "auto",
+        save_top_k: int = 1,
+        epochs: Epochs | None = None,
+        every_n_epochs: int | None = None,
+        every_n_minutes: float | None = None,
+        save_last: bool = False,
+        save_on_exception: bool = True,
+        verbose: bool = False,
+        auto_insert_metric_name: bool = True,
+        enable_version_counter: bool = True,
+        save_on_train_epoch_end: bool | None = None,
+        save_weights_only: bool | None = None,
+        train_time_interval: datetime.timedelta | None = None,
+    ) -> None:
+        super().__init__()
+        if save_top_k < -1:
+            raise InvalidOptionError(f"Expected save_top_k to be at least -1; got {save_top_k}.")
+        if save_weights_only is False:
+            raise InvalidOptionError(
+                "Expected save_weights_only to be left out; got False. SaveCheckpoint saves models "
+                "for use, without optimizers. For runs that go on, train(run_dir=...) keeps a "
+                "TrainingCheckpoint."
+            )
+        minutes = minutes_of(every_n_minutes, train_time_interval)
+        self.trigger = CheckpointTrigger(epochs, every_n_epochs, minutes)
+        if monitor is None and epochs is None and not (self.trigger.is_periodic or save_last):
+            raise InvalidOptionError(
+                "Expected something that tells when to save; got monitor=None alone. Give a "
+                "metric, epochs, every_n_epochs, every_n_minutes or save_last=True."
+            )
+        self.monitor = monitor
+        self.monitored = None if monitor is None else MonitoredMetric(monitor, mode)
+        self.mode = mode if self.monitored is None else self.monitored.mode
+        self.dirpath = None if dirpath is None else check_output_folder(dirpath, "dirpath")
+        self.filename = filename
+        self.naming = CheckpointName(filename, monitor, insert_names=auto_insert_metric_name)
+        self.load_best_on_end = load_best_on_end
+        self.check_nan_gradients = check_nan_gradients
+        self.save_top_k = save_top_k
+        self.epochs = epochs
+        self.every_n_epochs = every_n_epochs
+        self.every_n_minutes = every_n_minutes
+        self.save_last = save_last
+        self.save_on_exception = save_on_exception
+        self.verbose = verbose
+        self.auto_insert_metric_name = auto_insert_metric_name
+        self.enable_version_counter = enable_version_counter
+        self.save_on_train_epoch_end = save_on_train_epoch_end
+        self.save_weights_only = save_weights_only
+        self.train_time_interval = train_time_interval
+        self.models = CheckpointStore(self.mode, save_top_k, checkpoints=enable_version_counter)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the checkpoints of this run; None until it is chosen."""
+        return self.models.folder
+
+    @property
+    def state_key(self) -> str:
+        """Name under which a state keeps this callback; another for other settings."""
+        settings = {
+            "dirpath": None if self.dirpath is None else str(self.dirpath),
+            "filename": self.filename,
+            "monitor": self.monitor,
+            "mode": self.mode,
+            "save_top_k": self.save_top_k,
+            "epochs": self.trigger.describe(),
+            "every_n_epochs": self.every_n_epochs,
+            "every_n_minutes": self.trigger.every_n_minutes,
+            "save_last": self.save_last,
+        }
+        return f"{type(self).__qualname__}{settings}"
+
+    @property
+    def top_k(self) -> list[CheckpointRecord]:
+        """The best models that are kept, with path, epoch and score; the best first."""
+        return self.models.rank
+
+    @property
+    def best_path(self) -> Path | None:
+        """Folder of the best model so far."""
+        return self.top_k[0].path if self.top_k else None
+
+    @property
+    def best_score(self) -> float | None:
+        """Value of the metric for the best model."""
+        return self.top_k[0].score if self.top_k else None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch of the best model, as the history counts it."""
+        return self.top_k[0].epoch if self.top_k else None
+
+    @property
+    def best_model_path(self) -> str:
+        """Folder of the best model so far; empty before the first is saved."""
+        return "" if self.best_path is None else str(self.best_path)
+
+    @property
+    def best_model_score(self) -> Tensor | None:
+        """Value of the metric for the best model."""
+        return None if self.best_score is None else torch.tensor(self.best_score)
+
+    @property
+    def best_k_models(self) -> dict[str, Tensor]:
+        """Folders of the best models that are kept, and their scores."""
+        return {str(model.path): torch.tensor(model.score) for model in self.top_k}
+
+    @property
+    def last_model_path(self) -> str:
+        """Folder of the model after the last completed epoch; empty if it is not kept."""
+        return next((str(model.path) for model in self.models.saved if LAST in model.reasons), "")
+
+    def followed_metrics(self) -> Sequence[str]:
+        """The metric that decides which model is best."""
+        return [] if self.monitor is None else [self.monitor]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget an earlier run and choose the folder of this one."""
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, TrainingPlan):
+            raise TrainingError(
+                "SaveCheckpoint saves models trained by a cellvae Plan; got another module. Use "
+                "lightning.pytorch.callbacks.ModelCheckpoint for it."
+            )
+        self.trigger.start()
+        folder = self.dirpath
+        if folder is not None:
+            others = [c for c in trainer.callbacks if isinstance(c, SaveCheckpoint)]  # type: ignore[attr-defined]
+            before = others[: others.index(self)] if self in others else []
+            taken = {c.folder for c in before}
+            beside = (folder.with_name(f"{folder.name}_{i}") for i in range(2, 1000))
+            folder = next(path for path in (folder, *beside) if path not in taken)
+        self.models.begin(
+            pl_module.run_id or secrets.token_hex(6),
+            folder,
+            Path(trainer.default_root_dir) / "checkpoints",
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the model if it is due, and among the best where a metric decides."""
+        if trainer.fast_dev_run or not isinstance(pl_module, TrainingPlan):  # type: ignore[attr-defined]
+            return
+        again = self.models.discard_epoch(pl_module.epoch)
+        score = self.current_score(trainer, pl_module)
+        why = self.reasons_to_save(trainer, pl_module, score)
+        if why:
+            best = self.best_score
+            saved = self.save(trainer, pl_module, why, score, mine=[m.name for m in again])
+            if saved is not None and self.verbose:
+                self.log_saved(saved, best)
+        if trainer.is_global_zero:
+            self.models.delete(again)
+        if self.save_last:
+            self.save(trainer, pl_module, (LAST,), score, name=LAST)
+
+    def current_score(self, trainer: pl.Trainer, plan: TrainingPlan) -> float | None:
+        """Value of the metric if it has one of this epoch."""
+        if self.monitored is None:
+            return None
+        metrics = trainer.callback_metrics
+        name = canonical_name(self.monitored.name, metrics)
+        if name not in metrics or not plan.is_fresh(name):
+            return None
+        known = epoch_metrics(plan)
+        return known[name] if name in known else self.monitored.read(metrics)
+
+    def reasons_to_save(self, trainer: pl.Trainer, plan: TrainingPlan, score: float | None) -> tuple[str, ...]:
+        """Why the model of this epoch is saved; empty if it is not."""
+        n = plan.epoch - plan.first_epoch + 1
+        why = ["epochs"] if self.trigger.is_chosen_epoch(n) else []
+        # Clocks of processes differ: that of the first one counts.
+        over = trainer.strategy.broadcast(self.trigger.elapsed_periods(n))
+        if self.monitored is None:
+            return (*why, *over)
+        looked_at = bool(over) or not self.trigger.is_periodic
+        if looked_at and score is not None and self.models.is_among_best(score):
+            why.append(BEST)
+        return tuple(why)
+
+    def save(
+        self,
+        trainer: pl.Trainer,
+        plan: TrainingPlan,
+        why: tuple[str, ...],
+        score: float | None,
+        *,
+        name: str | None = None,
+        mine: Sequence[str] = (),
+        error: str | None = None,
+    ) -> CheckpointRecord | None:
+        """Save the model as it is, then delete what is too much; None if it cannot be saved."""
+        if not weights_are_finite(plan.module):
+            logger.warning(
+                "Epoch %d: no checkpoint is saved, since the weights are not finite.", plan.epoch
+            )
+            return None
+        metrics, step = epoch_metrics(plan), trainer.global_step
+        if name is None:
+            wanted = self.naming.fill(epoch=plan.epoch, step=step, score=score, metrics=metrics)
+        else:
+            wanted, mine = name, [m.name for m in self.models.saved if name in m.reasons]
+        chosen = None
+        if trainer.is_global_zero:
+            chosen = str(self.models.path_for(wanted, mine, self.monitor or "epochs"))
+        # At an exception the other processes may never come here.
+        together = name != EXCEPTION
+        path = Path((trainer.strategy.broadcast(chosen) if together else chosen) or wanted)
+        made = CheckpointRecord(
+            path=path,
+            epoch=plan.epoch,
+            step=step,
+            reasons=why,
+            score=score if score is not None and math.isfinite(score) else None,
+            metrics=metrics,
+            run_id=self.models.run_id,
+        )
+        done = False
+        if trainer.is_global_zero:
+            more = {"monitor": self.monitor, "seed": plan.seed, "error": error}
+            done = self.models.write(plan, made, more)
+        if not (trainer.strategy.broadcast(done) if together else done):
+            return None
+        self.models.add(made, writes=trainer.is_global_zero)
+        if BEST in why:
+            self.report_best(plan, self.top_k[0], restored=False)
+        return made
+
+    def log_saved(self, saved: CheckpointRecord, before: float | None) -> None:
+        """Say what was saved, and why."""
+        text = f"saved ({', '.join(saved.reasons)})"
+        if BEST in saved.reasons and saved.score is not None:
+            better = saved.path == self.best_path
+            text = (
+                f"{self.monitor} is {saved.score:.6g}"
+                if before is None
+                else f"{self.monitor} improved from {before:.6g} to {saved.score:.6g}"
+                if better
+                else f"{self.monitor} is {saved.score:.6g}, among the best {self.save_top_k}"
+            ) + ", saved"
+        logger.info("Epoch %d: %s in %s", saved.epoch, text, saved.path)
+
+    def report_best(self, plan: TrainingPlan, model: CheckpointRecord, *, restored: bool) -> None:
+        """Tell the plan which model is best."""
+        assert self.monitor is not None and model.score is not None
+        plan.note_best(
+            BestEpoch(
+                monitor=self.monitor,
+                epoch=model.epoch,
+                score=model.score,
+                path=str(model.path),
+                restored=restored,
+            )
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the best weights back."""
+        if self.load_best_on_end and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.restore(pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save the model and bring the best weights back; only the exception itself is raised."""
+        wanted = self.save_on_exception and trainer.global_step and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        try:
+            if wanted and isinstance(pl_module, TrainingPlan) and pl_module.files is not None:
+                error = f"{type(exception).__name__}: {exception}"
+                self.save(trainer, pl_module, (EXCEPTION,), None, name=EXCEPTION, error=error)
+        except Exception as failure:
+            logger.warning("The model at the exception could not be saved: %s", failure)
+        try:
+            if self.load_best_on_end:
+                self.restore(pl_module)
+        except Exception as failure:
+            logger.warning("The best checkpoint could not be brought back: %s", failure)
+
+    def restore(self, pl_module: pl.LightningModule) -> None:
+        """Put the weights of the best checkpoint that can be read into the network."""
+        if not isinstance(pl_module, TrainingPlan) or pl_module.files is None or self.monitor is None:
+            return
+        for model in self.top_k:
+            try:
+                weights = pl_module.files.weights(model.path)
+            except Exception as failure:
+                logger.warning("The checkpoint %s could not be read: %s", model.path, failure)
+                continue
+            pl_module.module.load_state_dict(weights)
+            self.report_best(pl_module, model, restored=True)
+            if self.verbose:
+                logger.info(
+                    "Restored the best epoch, %d (%s=%.6g).",
+                    *(model.epoch, self.monitor, model.score),
+                )
+            return
+        if self.save_top_k:
+            logger.warning("No model was saved as the best by '%s'; none comes back.", self.monitor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this run has saved, and where."""
+        return self.models.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what the run has saved; what it saved after this state counts too."""
+        self.models.load_state_dict(state_dict, chosen=self.dirpath is not None)
+
+
+def epoch_metrics(plan: TrainingPlan) -> dict[str, float]:
+    """All metrics of the epoch, as the history has them."""
+    history = plan.history
+    return dict(history.rows[-1]) if history.epochs and history.epochs[-1] == plan.epoch else {}

@@ -1,0 +1,311 @@
+"""Early stopping that says why it stopped and brings the best weights back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from torch import nn
+
+from cellvae.core.log import logger
+from cellvae.core.options import check_arguments
+from cellvae.train.callbacks.early_stopping.best_weights import BestWeights, tracked_module
+from cellvae.train.callbacks.protocols import Group, ProducesMetrics
+from cellvae.train.callbacks.early_stopping.criteria import check_stopping_options, stopping_criteria, per_metric
+from cellvae.train.callbacks.early_stopping.warmup_epochs import StoppingWarmup, epochs_done, epoch_number
+from cellvae.train.callbacks.early_stopping.stopping_rule import StoppingRule, StopReason, StopDecision, combine_rules
+from cellvae.train.callbacks.monitored_metric import MonitoredMetric
+from cellvae.train.options.metric_names import canonical_name
+
+Direction = Literal["min", "max", "auto"]
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Stops training when metrics no longer improve, and brings the best weights back.
+
+    Can be given to any Lightning trainer. With several metrics, all that is said of one of them
+    can be a sequence with one value for each. A metric is looked at in the epochs in which it was
+    logged, wherever that is. Where several processes train, they decide by their mean.
+
+    Parameters
+    ----------
+    monitor
+        Metric that is followed, or several.
+    min_delta
+        Change that counts as an improvement must be larger than this.
+    patience
+        Checks without improvement after which training stops. A metric of validation cells is
+        checked in the epochs that have validation.
+    mode
+        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+    combine
+        Whether `"any"` of the metrics is enough to stop, or `"all"` must speak for it at once. The
+        last check of a metric counts until its next.
+    warmup_epochs
+        First epochs of a run (not checks), which are neither compared nor counted; `"kl"` for those
+        before the KL weight has its maximum. A metric that is not finite stops in them too.
+    restore_best
+        Whether the weights of the best epoch are brought back at the end, however it comes;
+        otherwise the last ones stay. The first metric decides which is best, or the one named here.
+    strict
+        Whether it is an error if nothing logs the metric; otherwise the epoch is passed over.
+    check_finite
+        Whether training stops when the metric is not a finite number; otherwise that counts as no
+        improvement.
+    baseline
+        Value that must be beaten at every check; one that does not counts as no improvement, and
+        one that does as an improvement, whatever was reached before. (In Keras the baseline is
+        only the first value to beat, and moves as soon as it is.)
+    baseline_epochs
+        First epochs of a run, in which the baseline need not be beaten.
+    stopping_threshold
+        Value that is good enough: training stops when the metric is better.
+    divergence_threshold
+        Value that is hopeless: training stops when the metric is worse.
+    patience_epochs
+        Epochs without improvement after which training stops, in place of `patience`.
+    reset_on_train
+        Whether each run starts anew; otherwise a run of the same network counts on from the last.
+    verbose
+        Whether every improvement, and every check without one, is told.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the mode is `"auto"` and the name of a metric does not tell the direction, or if
+        arguments contradict each other.
+    """
+
+    group: Group = Group.STOPPER
+
+    @check_arguments("mode", "warmup_epochs")
+    def __init__(
+        self,
+        monitor: str | Sequence[str] = "elbo_validation",
+        min_delta: float | Sequence[float] = 0.0,
+        patience: int | Sequence[int] = 45,
+        verbose: bool = False,
+        mode: Direction | Sequence[Direction] = "auto",
+        *,
+        combine: Literal["any", "all"] = "any",
+        warmup_epochs: int | Literal["kl"] = 0,
+        restore_best: bool | str = True,
+        strict: bool = True,
+        check_finite: bool | Sequence[bool] = True,
+        baseline: float | None | Sequence[float | None] = None,
+        baseline_epochs: int | Sequence[int] = 0,
+        stopping_threshold: float | None | Sequence[float | None] = None,
+        divergence_threshold: float | None | Sequence[float | None] = None,
+        patience_epochs: int | None | Sequence[int | None] = None,
+        reset_on_train: bool = True,
+    ) -> None:
+        names = [monitor] if isinstance(monitor, str) else list(monitor)
+        check_stopping_options(names, combine, warmup_epochs, restore_best)
+        criteria = stopping_criteria(
+            names,
+            patience=patience,
+            patience_epochs=patience_epochs,
+            check_finite=check_finite,
+            baseline=baseline,
+            baseline_epochs=baseline_epochs,
+            stopping_threshold=stopping_threshold,
+            divergence_threshold=divergence_threshold,
+        )
+        self.rules = [
+            StoppingRule(MonitoredMetric(name, direction, delta), criterion, verbose=verbose)
+            for name, direction, delta, criterion in zip(
+                names,
+                per_metric("mode", cast("Any", mode), names),
+                per_metric("min_delta", min_delta, names),
+                criteria,
+                strict=True,
+            )
+        ]
+        modes = [judge.monitored.mode for judge in self.rules]
+        super().__init__(names[0], mode=modes[0], strict=strict, verbose=verbose)
+        # Lightning's class knows one value of each, and turns the sign of min_delta.
+        self.monitor = monitor  # type: ignore[assignment]
+        self.mode = modes[0] if isinstance(monitor, str) else modes  # type: ignore[assignment]
+        self.min_delta = min_delta  # type: ignore[assignment]
+        self.patience = patience  # type: ignore[assignment]
+        self.check_finite = check_finite  # type: ignore[assignment]
+        self.stopping_threshold = stopping_threshold  # type: ignore[assignment]
+        self.divergence_threshold = divergence_threshold  # type: ignore[assignment]
+        self.combine = combine
+        self.warmup_epochs = warmup_epochs
+        self.restore_best = restore_best
+        self.baseline = baseline
+        self.baseline_epochs = baseline_epochs
+        self.patience_epochs = patience_epochs
+        self.reset_on_train = reset_on_train
+        self.primary = self.rules[names.index(restore_best) if isinstance(restore_best, str) else 0]
+        self.best_weights = BestWeights(self.primary.monitored, enabled=bool(restore_best))
+        self.warmup = StoppingWarmup(warmup_epochs)
+        self.trained: nn.Module | None = None
+        self.validated = False
+        self.clear()
+
+    @property
+    def state_key(self) -> str:
+        """Name of its state in a checkpoint: what it follows, and not how."""
+        names = self.monitor if isinstance(self.monitor, str) else self.followed_metrics()
+        return self._generate_state_key(monitor=names, mode=self.mode)
+
+    def followed_metrics(self) -> list[str]:
+        """Names of the metrics that it reads."""
+        return [judge.monitored.name for judge in self.rules]
+
+    def clear(self) -> None:
+        """Forget all checks."""
+        for judge in self.rules:
+            judge.clear()
+        self.wait_count, self.last_epoch = 0, -1
+        self.best_weights.values = None
+        self.best_score = torch.tensor(
+            math.inf if self.primary.monitored.mode == "min" else -math.inf
+        )
+        self.record_decision(None)
+
+    def record_decision(self, verdict: StopDecision | None, epoch: int = 0) -> None:
+        """Note why and when the run is stopped, or that it is not."""
+        self.stopped_epoch = epoch
+        self.reason = None if verdict is None else verdict.text
+        self.stopping_reason_message = self.reason
+        self.stopping_reason = StopReason.NOT_STOPPED if verdict is None else verdict.reason  # type: ignore[assignment]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget an earlier run, or only how it ended.
+
+        Raises
+        ------
+        InvalidOptionError
+            If a KL weight is to be waited for where there is none.
+        """
+        if stage != "fit":
+            return
+        self.warmup.check(pl_module)
+        if self.reset_on_train or self.trained is not tracked_module(pl_module):
+            self.clear()
+        self.record_decision(None)
+        self.validated = False
+        for judge in self.rules:
+            judge.monitored.seen = judge.verdict = None
+            judge.verbose = self.verbose and trainer.is_global_zero
+        # Of another network neither counters nor weights may be kept.
+        self.trained = None if self.reset_on_train else tracked_module(pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Warn if a KL weight is waited for that never comes."""
+        self.warmup.warn_if_endless(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that all metrics of validation are there; they are looked at after the epoch."""
+        self.validated = self.validated or not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the metrics with their best, and stop if it is time."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        epoch, looked = epoch_number(trainer, pl_module), False
+        self.last_epoch = epoch
+        for judge in self.rules:
+            if not self.is_due(judge.monitored, trainer):
+                continue
+            looked = True
+            is_best = judge.update(
+                all_reduce_mean(judge.monitored.read(trainer.callback_metrics), trainer),
+                epoch,
+                n_epochs_before=epochs_done(trainer, pl_module),
+                warming_up=self.warmup.is_active(trainer, pl_module),
+            )
+            if is_best and judge is self.primary:
+                self.best_weights.store(pl_module)
+        if looked:
+            self.best_weights.report_best(pl_module, restored=False)
+            self.apply_decision(combine_rules(self.rules, self.combine), epoch, trainer)
+
+    def apply_decision(self, verdict: StopDecision | None, epoch: int, trainer: pl.Trainer) -> None:
+        """Make the trainer of this and of all other processes stop, if that is the verdict."""
+        self.mirror_lightning_attributes()
+        if verdict is not None:
+            self.record_decision(verdict, epoch)
+        if trainer.strategy.reduce_boolean_decision(verdict is not None, all=False):
+            trainer.should_stop = True
+
+    def mirror_lightning_attributes(self) -> None:
+        """Show counter and best value under the names that Lightning has for them."""
+        self.wait_count = self.rules[0].wait_count
+        if self.primary.monitored.best is not None:
+            self.best_score = torch.tensor(self.primary.monitored.best)
+
+    def is_due(self, monitored: MonitoredMetric, trainer: pl.Trainer) -> bool:
+        """Whether a metric has a value that was not looked at yet.
+
+        One that may still be logged, by the first validation or by a callback that says so, is
+        waited for; of another, reading it tells that nothing logs it.
+        """
+        metrics = trainer.callback_metrics
+        if monitored.is_logged(metrics):
+            return monitored.is_refreshed(metrics)
+        callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        promised = [n for c in callbacks if isinstance(c, ProducesMetrics) for n in c.produced_metrics()]
+        awaited = trainer.enable_validation and not self.validated
+        return self.strict and not awaited and canonical_name(monitored.name, promised) not in promised
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say why training stopped, bring the best weights back and say so."""
+        restored = self.best_weights.restore(pl_module)
+        if not trainer.is_global_zero:
+            return
+        if self.reason is not None:
+            logger.info("Stopped after epoch %d: %s.", self.stopped_epoch, self.reason)
+        best = self.primary.monitored
+        if restored and best.best_epoch != self.last_epoch:
+            logger.info("Restored best epoch %d (%s=%.6g).", best.best_epoch, best.name, best.best)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Bring the best weights back; the exception that is on its way is the one raised."""
+        try:
+            self.best_weights.restore(pl_module)
+        except Exception as failure:  # the error that is on its way must not be masked
+            logger.warning("The best weights could not be brought back: %s", failure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and the best weights, as plain numbers and tensors."""
+        return {
+            "metrics": {judge.monitored.name: judge.state_dict() for judge in self.rules},
+            "stopped": self.reason is not None,
+            "last_epoch": self.last_epoch,
+            "best_weights": self.best_weights.values,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the counters of a checkpoint; what the user chose now stays.
+
+        After a run that it had stopped, counting begins again.
+        """
+        for judge in self.rules:
+            judge.load_state_dict(state_dict["metrics"][judge.monitored.name])
+            if state_dict["stopped"]:
+                judge.restart()
+        self.last_epoch = state_dict["last_epoch"]
+        self.best_weights.values = state_dict["best_weights"]
+        self.mirror_lightning_attributes()
+
+
+LoudEarlyStopping = EarlyStopping
+"""The name that scvi-tools gives it."""
+
+
+def all_reduce_mean(value: float, trainer: pl.Trainer) -> float:
+    """The mean of what all processes found."""
+    if trainer.world_size == 1:
+        return value
+    found = torch.tensor(value, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(found, reduce_op="mean"))

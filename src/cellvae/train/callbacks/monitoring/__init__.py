@@ -1,0 +1,1 @@
+"""Progress, metrics, resources and messages of a run."""

@@ -1,0 +1,131 @@
+"""What was not finite in a run, where: parameter, part of the network, cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cellvae.contracts import to_device
+from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.data.batches.shuffling import epoch_order
+from cellvae.errors import quote_names
+from cellvae.core.seeds import isolated_rng
+from cellvae.train.loop.training_plan import TrainingPlan
+
+# Cells and parameters that are named at most.
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaNEvent:
+    """The first numbers of a run that were not finite.
+
+    Parameters
+    ----------
+    quantity
+        `"loss"`, `"gradient"` or `"weight"`.
+    epoch, batch
+        When; the batch is counted from 0 within the epoch.
+    parameters
+        Parameters whose gradient or value was not finite.
+    part
+        First part of the network whose output was not finite.
+    cells
+        First cells whose own loss is not finite, by name where names are known.
+    """
+
+    quantity: str
+    epoch: int
+    batch: int
+    parameters: tuple[str, ...] = ()
+    part: str | None = None
+    cells: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for a file."""
+        values = asdict(self)
+        return values | {"parameters": list(self.parameters), "cells": list(self.cells)}
+
+    def __str__(self) -> str:
+        what = {
+            "loss": "the training loss was not finite",
+            "gradient": "a gradient was not finite",
+            "weight": "a weight was not finite",
+        }[self.quantity]
+        text = f"{what} in epoch {self.epoch} (batch {self.batch})"
+        if self.parameters:
+            text += f", parameters {quote_names(self.parameters, MAX_NAMED)}"
+        if self.cells:
+            text += f", cells {quote_names(self.cells, MAX_NAMED)}"
+        if self.part:
+            text += f", first in {self.part}"
+        return text
+
+
+def find_nan_cause(
+    plan: TrainingPlan, loader: Any, batch: int, *, from_loss: bool, gradients: Sequence[str]
+) -> NaNEvent:
+    """Event of a batch, its cells found by computing their losses once more."""
+    weights = [n for n, p in plan.module.named_parameters() if not torch.isfinite(p).all()]
+    quantity = "weight" if weights else "loss" if from_loss else "gradient"
+    cells, part = offending_cells(plan, loader, batch)
+    return NaNEvent(
+        quantity=quantity,
+        epoch=plan.epoch,
+        batch=batch,
+        parameters=tuple(weights or ([] if from_loss else gradients))[: 4 * MAX_NAMED],
+        part=part,
+        cells=cells,
+    )
+
+
+def offending_cells(plan: TrainingPlan, loader: Any, batch: int) -> tuple[tuple[str, ...], str | None]:
+    """Cells of a batch whose own loss is not finite, and the first part of the network to say so.
+
+    The network is in eval mode, where cells do not mix.
+    """
+    if not isinstance(loader, EpochBlocks):
+        return (), None
+    order = epoch_order(loader.cells, loader.seed, loader.epoch, loader.shuffle)
+    steps = [cells for block in loader.shard_blocks(order) for cells in block]
+    if batch >= len(steps):
+        return (), None
+    numbers = steps[batch]
+    states = [(part, part.training) for part in plan.module.modules()]
+    found: list[str] = []
+    hooks = [
+        part.register_forward_hook(nan_output_hook(name, found))
+        for name, part in plan.module.named_modules()
+        if name and not list(part.children())
+    ]
+    plan.module.eval()
+    try:
+        with torch.no_grad(), isolated_rng(plan.seed, "nan"):
+            loss = plan.module.loss(
+                to_device(loader.rows.take(numbers), plan.device), plan.kl_weight
+            )
+    except (ValueError, RuntimeError):
+        return (), found[0] if found else None
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, training in states:
+            part.training = training
+    bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
+    wrong = numbers[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
+    names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]
+    return tuple(names), found[0] if found else None
+
+
+def nan_output_hook(name: str, found: list[str]) -> Any:
+    """Hook that notes the name of a part whose output is not finite."""
+
+    def hook(part: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+            found.append(name)
+
+    return hook

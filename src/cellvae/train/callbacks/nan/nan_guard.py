@@ -1,0 +1,360 @@
+"""Guard against numbers that are not finite: they never reach the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
+from cellvae.kernels import all_finite
+from cellvae.core.log import logger
+from cellvae.core.options import check_arguments
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.nan.nan_event import NaNEvent, find_nan_cause
+from cellvae.train.loop.training_plan import TrainingPlan
+
+OnNaN = Literal["stop_restore", "raise", "skip_batch", "ignore"]
+NAN_ADVICE = "Check the counts for outliers, or lower the learning rate: plan_kwargs={'lr': ...}."
+
+
+class NaNGuard(pl.Callback):
+    """Leaves out every optimizer step whose loss or gradients are not finite.
+
+    Part of every run of a model, by `train(on_nan=...)`. The loss is looked at before the backward
+    pass, the gradients before the optimizer step; statistics of batch normalisation are put back.
+    On a GPU nothing is read back before the epoch ends: the step is left out on the device.
+
+    Parameters
+    ----------
+    on_nan
+        `"stop_restore"`: the run ends and the best weights come back, else the last finite ones.
+        `"raise"`: the same, and a :class:`~cellvae.errors.TrainingError` is raised.
+        `"skip_batch"`: the run goes on; left-out steps are counted in the report.
+        `"ignore"`: nothing is looked at.
+    max_skipped
+        Share of the steps of an epoch that `"skip_batch"` may leave out before the run ends.
+
+    Attributes
+    ----------
+    n_skipped
+        Steps that were left out.
+    event
+        The first of them, with its parameter or cells.
+
+    Raises
+    ------
+    InvalidOptionError
+        If `on_nan` or `max_skipped` has a value that it cannot take.
+    """
+
+    group: ClassVar[Group] = Group.GUARD
+    supports_blocks: ClassVar[bool] = True
+    supports_cuda_graphs: ClassVar[bool] = True
+
+    @check_arguments()
+    def __init__(self, on_nan: OnNaN = "stop_restore", *, max_skipped: float = 0.5) -> None:
+        super().__init__()
+        known = get_args(OnNaN)
+        if on_nan not in known:
+            raise InvalidOptionError(
+                f"Expected on_nan to be one of {', '.join(map(repr, known))}; got {on_nan!r}."
+                f"{did_you_mean(str(on_nan), known)}"
+            )
+        if not 0 < max_skipped <= 1:
+            raise InvalidOptionError(
+                f"Expected max_skipped to be above 0 and at most 1; got {max_skipped!r}."
+            )
+        self.on_nan: OnNaN = on_nan
+        self.max_skipped = max_skipped
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        self.n_skipped = 0
+        self.event: NaNEvent | None = None
+        self.last_good: dict[str, Tensor] | None = None
+        self.buffers: list[Tensor] = []
+        self.saved: list[Tensor] = []
+        self.parameters: list[tuple[str, nn.Parameter]] = []
+        self.number: Tensor | None = None
+        self.count: Tensor | None = None
+        self.first_step: Tensor | None = None
+        self.first_loss: Tensor | None = None
+        self.first_gradients: Tensor | None = None
+        self.clear_epoch()
+
+    def clear_epoch(self) -> None:
+        """Forget the steps of an earlier epoch; what a device counts with stays where it is."""
+        self.n_epochs_before = self.n_skipped
+        self.batch_idx = 0
+        self.bad_loss: Tensor | None = None
+        self.bad: Tensor | None = None
+        if self.number is not None and self.count is not None:
+            self.number.fill_(-1)
+            self.count.zero_()
+
+    def checks_every_step(self, device: torch.device) -> bool:
+        """Whether results are read at every step, which a device other than the CPU waits for."""
+        return device.type == "cpu"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget an earlier run."""
+        self.clear()
+        if isinstance(pl_module, TrainingPlan):
+            pl_module.train_loss_sums.only_finite = self.on_nan != "ignore"
+            pl_module.stop_at_nan = self.on_nan != "ignore"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what the steps change beside the parameters."""
+        self.buffers = [b for name, b in pl_module.named_buffers() if name != "kl_weight"]
+        self.saved = [b.clone() for b in self.buffers]
+        device = pl_module.device
+        if not self.checks_every_step(device):
+            self.number = torch.full((), -1, dtype=torch.int64, device=device)
+            self.count = torch.zeros_like(self.number)
+            self.first_step = torch.zeros_like(self.number)
+            self.first_loss = torch.zeros((), dtype=torch.bool, device=device)
+        names = {id(p): name.removeprefix("module.") for name, p in pl_module.named_parameters()}
+        self.parameters = [
+            (names.get(id(p), "?"), p)
+            for optimizer in trainer.optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+        ]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start counting anew."""
+        self.clear_epoch()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the buffers as they were before the step."""
+        if pl_module.automatic_optimization:
+            self.on_step_start(batch_idx)
+
+    def on_step_start(self, step: int) -> None:
+        """Keep the buffers as they were before a step, of this number in its epoch."""
+        if self.on_nan == "ignore":
+            return
+        self.batch_idx = step
+        # A device counts by itself: it may repeat a step that was recorded once.
+        if self.number is not None:
+            self.number.add_(1)
+        self.bad_loss = self.bad = None
+        for kept, buffer in zip(self.saved, self.buffers, strict=True):
+            kept.copy_(buffer)
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Look at the loss."""
+        if self.on_nan == "ignore":
+            return
+        bad = ~torch.isfinite(loss.detach()).all()
+        self.bad_loss = bad if self.bad_loss is None else self.bad_loss | bad
+        self.bad = self.bad_loss
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Look at the gradients, and leave the step out if anything is not finite."""
+        # In half precision the scaler meets infinite gradients by leaving a step out.
+        if self.on_nan == "ignore" or str(trainer.precision) == "16-mixed":
+            return
+        mine = [(n, p) for n, p in self.parameters if p.grad is not None]
+        gradients = [p.grad for _, p in mine if p.grad is not None]
+        if not mine:
+            return
+        at_once = self.checks_every_step(gradients[0].device)
+        if at_once and not bool(self.bad_loss) and all_finite(gradients):
+            return
+        norms = torch.stack(torch._foreach_norm(gradients))
+        bad_gradients = ~torch.isfinite(norms)
+        bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
+        self.bad = bad_loss | bad_gradients.any()
+        if at_once:
+            if bool(self.bad):
+                self.handle_skipped_step(trainer, pl_module, [n for n, _ in mine], bad_gradients)
+                for _, p in mine:
+                    p.grad = None
+            return
+        self.count_on_device(bad_loss, bad_gradients)
+        if self.on_nan != "skip_batch":
+            # The weights stay as they are for the rest of the epoch, after which the run ends.
+            assert self.count is not None
+            self.bad = self.count > 0
+        zero_out_step(optimizer, mine, self.bad)
+        self.restore_buffers(self.bad)
+
+    def count_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
+        """Count the step, and keep where the first one was; nothing is read back."""
+        assert self.bad is not None and self.count is not None and self.number is not None
+        assert self.first_step is not None and self.first_loss is not None
+        before = self.first_gradients
+        if before is None or before.shape != bad_gradients.shape:
+            self.first_gradients = before = torch.zeros_like(bad_gradients)
+        first = self.bad & (self.count == 0)
+        self.first_step.copy_(torch.where(first, self.number, self.first_step))
+        self.first_loss.copy_(torch.where(first, bad_loss, self.first_loss))
+        before.copy_(torch.where(first, bad_gradients, before))
+        self.count.add_(self.bad)
+
+    def handle_skipped_step(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        names: Sequence[str],
+        bad_gradients: Tensor,
+    ) -> None:
+        """Count a step that is left out, and end the run if that was asked for."""
+        self.restore_buffers()
+        self.n_skipped += 1
+        if self.event is None:
+            from_loss = self.bad_loss is not None and bool(self.bad_loss)
+            wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
+            self.event = self.find_cause(trainer, pl_module, self.batch_idx, from_loss, wrong)
+        self.react(trainer, pl_module, self.event)
+
+    def find_cause(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch_idx: int,
+        from_loss: bool,
+        wrong: Sequence[str],
+    ) -> NaNEvent:
+        """What was not finite, where."""
+        assert isinstance(pl_module, TrainingPlan)
+        return find_nan_cause(
+            pl_module, trainer.train_dataloader, batch_idx, from_loss=from_loss, gradients=wrong
+        )
+
+    def react(self, trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
+        """End the run by an error or in good order, or say that a step was left out."""
+        if self.on_nan == "raise":
+            raise TrainingError(f"Training stopped: {event}. {NAN_ADVICE}")
+        if self.on_nan == "skip_batch":
+            if self.n_skipped == 1:
+                logger.info("Left out a step: %s.", event)
+            return
+        stop_run(trainer, pl_module, event)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Put back the buffers of a step that was left out."""
+        if pl_module.automatic_optimization:
+            self.on_step_end()
+
+    def on_step_end(self) -> None:
+        """Put back the buffers of a step that was left out."""
+        if self.bad is None:
+            return
+        if not self.checks_every_step(self.bad.device):
+            self.restore_buffers(self.bad)
+        elif bool(self.bad):
+            self.restore_buffers()
+
+    def restore_buffers(self, where: Tensor | None = None) -> None:
+        """Buffers as they were before the step, everywhere or where a device says so."""
+        for kept, buffer in zip(self.saved, self.buffers, strict=True):
+            buffer.copy_(kept if where is None else torch.where(where, kept, buffer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read what was found on a device; keep the weights if they are finite."""
+        if self.on_nan == "ignore" or not isinstance(pl_module, TrainingPlan):
+            return
+        if self.count is not None and int(self.count):
+            self.n_skipped += int(self.count)
+            if self.event is None:
+                assert self.first_step is not None and self.first_loss is not None
+                assert self.first_gradients is not None
+                names = [n for n, p in self.parameters if p.requires_grad]
+                bad = self.first_gradients.tolist()
+                wrong = [n for n, b in zip(names, bad, strict=False) if b]
+                self.event = self.find_cause(
+                    trainer, pl_module, int(self.first_step), bool(self.first_loss), wrong
+                )
+            self.react(trainer, pl_module, self.event)
+        steps = max(1, pl_module.n_steps_of_epoch)
+        if self.n_skipped - self.n_epochs_before > self.max_skipped * steps and self.event is not None:
+            stop_run(trainer, pl_module, self.event)
+        if weights_are_finite(pl_module.module):
+            self.last_good = {
+                k: v.detach().clone() for k, v in pl_module.module.state_dict().items()
+            }
+        elif self.event is None:
+            self.event = find_nan_cause(pl_module, None, 0, from_loss=False, gradients=())
+            self.react(trainer, pl_module, self.event)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the last finite weights back if those of now are not."""
+        self.restore_finite_weights(pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Bring the last finite weights back if those of now are not."""
+        if self.event is not None:
+            self.restore_buffers()
+        self.restore_finite_weights(pl_module)
+
+    def restore_finite_weights(self, pl_module: pl.LightningModule) -> None:
+        """Put the last finite weights in place of weights that are not finite."""
+        if (
+            self.on_nan != "ignore"
+            and isinstance(pl_module, TrainingPlan)
+            and self.last_good is not None
+            and not weights_are_finite(pl_module.module)
+        ):
+            pl_module.module.load_state_dict(self.last_good)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Number of steps left out."""
+        return {"n_skipped": self.n_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.n_skipped = int(state_dict["n_skipped"])
+
+
+def zero_out_step(
+    optimizer: torch.optim.Optimizer, mine: Sequence[tuple[str, nn.Parameter]], bad: Tensor
+) -> None:
+    """Make the optimizer's next step do nothing where a device says so.
+
+    Fused optimizers have a flag on the device for it, made for half precision. Others get
+    gradients of zero, by which moments decay but nothing that is not finite comes in.
+    """
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    if fused:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        return
+    for _, p in mine:
+        assert p.grad is not None
+        p.grad = torch.where(bad, torch.zeros_like(p.grad), p.grad)
+
+
+def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
+    """End the run after this batch."""
+    if isinstance(pl_module, TrainingPlan):
+        pl_module.nan_event = pl_module.nan_event or str(event)
+    trainer.should_stop = True
+
+
+def weights_are_finite(module: nn.Module) -> bool:
+    """Whether all weights and buffers are finite; one read from the device."""
+    floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
+    if not floats:
+        return True
+    return all_finite(floats)

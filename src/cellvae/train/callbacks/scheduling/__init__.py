@@ -1,0 +1,1 @@
+"""Schedules of learning rates and stages of a run."""

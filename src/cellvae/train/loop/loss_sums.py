@@ -1,0 +1,102 @@
+"""Sums of the loss over an epoch, kept on the device and read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cellvae.contracts import Loss
+from cellvae.train.options.metric_names import Split
+
+MetricsFromSums = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
+
+
+class LossSums:
+    """Sums of the parts of a loss over the cells of one split in one epoch.
+
+    Parameters
+    ----------
+    split
+        Which cells are summed; part of the names of the metrics.
+    measures
+        `measures` of the module, for what else its losses carry.
+    n_processes
+        Cells among which the global KL is divided; None for those that are summed.
+    """
+
+    def __init__(
+        self, split: Split, metrics_from_sums: MetricsFromSums | None = None, n_processes: int | None = None
+    ) -> None:
+        self.split = split
+        self.n_processes = n_processes
+        self.metrics_from_sums = metrics_from_sums
+        self.n_cells = 0
+        self.n_batches = 0
+        self.sums: Float[Tensor, " parts"] | None = None
+        self.extra_names: tuple[Tensor, ...] = ()
+        self.only_finite = False
+        """Whether batches that are not finite are left out."""
+
+    def add(self, loss: Loss) -> None:
+        """Add a batch; nothing is read back from the device."""
+        self.accumulate(loss)
+        self.count(loss.reconstruction.shape[0])
+
+    def count(self, n_cells: int) -> None:
+        """Note that a batch of so many cells has been added."""
+        self.n_cells += n_cells
+        self.n_batches += 1
+
+    def accumulate(self, loss: Loss) -> None:
+        """Add the sums of a batch where they are kept, in place from the second batch on."""
+        n = loss.reconstruction.shape[0]
+        parts = torch.stack(
+            [
+                loss.loss.detach() * n,
+                loss.reconstruction.detach().sum(),
+                loss.kl_local.detach().sum(),
+                loss.kl_global.detach(),
+                torch.full_like(loss.loss, n, requires_grad=False),
+                torch.ones_like(loss.loss, requires_grad=False),
+            ]
+        ).double()
+        extra = [part.detach().double() for part in loss.extra_metrics]
+        if self.only_finite:
+            finite = torch.isfinite(parts).all()
+            parts = torch.where(finite, parts, 0.0)
+            extra = [torch.where(finite, part, 0.0) for part in extra]
+        self.sums = parts if self.sums is None else self.sums.add_(parts)
+        if extra:
+            before = self.extra_names or tuple(torch.zeros_like(part) for part in extra)
+            self.extra_names = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
+
+    def means(self) -> dict[str, Tensor]:
+        """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
+
+        As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
+        """
+        assert self.sums is not None
+        n_cells, n_batches = self.sums[4:]
+        objective, reconstruction, kl = self.sums[:3] / n_cells
+        kl_global = self.sums[3] / n_batches
+        n_processes = n_cells if self.n_processes is None else self.n_processes
+        means = {
+            f"{self.split}_loss": objective,
+            f"elbo_{self.split}": reconstruction + kl + kl_global / n_processes,
+            f"reconstruction_loss_{self.split}": reconstruction,
+            f"kl_local_{self.split}": kl,
+            f"kl_global_{self.split}": kl_global,
+        }
+        if not self.extra_names or self.metrics_from_sums is None:
+            return means
+        further = self.metrics_from_sums(self.extra_names)
+        return means | {f"{self.split}_{name}": value for name, value in further.items()}
+
+    def clear(self) -> None:
+        """Start a new epoch; the sums stay where they are, since a recorded step adds to them."""
+        self.n_cells = self.n_batches = 0
+        for part in self.extra_names if self.sums is None else (self.sums, *self.extra_names):
+            part.zero_()

@@ -1,0 +1,347 @@
+"""What a training run was asked to do: all defaults of a run stand here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cellvae.errors import InvalidOptionError
+from cellvae.core.options import Options, option
+
+OptimizerCreator = Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions(Options):
+    """How cells are divided into training, validation and test.
+
+    Parameters
+    ----------
+    train_size
+        Share of the cells that are trained on, from 0 to 1; by default 0.9.
+    validation_size
+        Share of the cells for validation, from 0 to 1; by default all others. What is left over is
+        for testing.
+    shuffle_set_split
+        Whether cells are shuffled before they are divided.
+    external_indexing
+        Indices of the training, validation and test cells, in place of shares.
+    """
+
+    train_size: float | None = option(None, above=0, at_most=1)
+    validation_size: float | None = option(None, at_least=0, at_most=1)
+    shuffle_set_split: bool = True
+    external_indexing: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(Options):
+    """How batches are cut and fetched.
+
+    Parameters
+    ----------
+    batch_size
+        Cells per optimizer step.
+    shuffle
+        Whether training cells come in another order in each epoch.
+    drop_last
+        Whether the last batch of an epoch is left out where it is smaller.
+    num_workers
+        Accepted for scvi-tools' sake: batches are cut in the process itself.
+    n_samples_per_label
+        Cells of each label that are learned from in an epoch; None for all. For models that learn
+        labels.
+    """
+
+    batch_size: int = option(128, at_least=1)
+    shuffle: bool = True
+    drop_last: bool = False
+    num_workers: int = option(0, at_least=0)
+    n_samples_per_label: int | None = option(None, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(Options):
+    """Which optimizer moves the weights.
+
+    Parameters
+    ----------
+    optimizer
+        Optimizer.
+    optimizer_creator
+        Function from parameters to an optimizer of torch, for `optimizer="Custom"`.
+    lr
+        Learning rate.
+    weight_decay
+        Weight decay of the optimizer.
+    eps
+        Term added to the denominator of the optimizer.
+    update_only_decoder
+        Whether only the decoder is trained.
+    fused_optimizer
+        Whether one kernel moves all weights, where the device has one.
+    """
+
+    optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
+    optimizer_creator: OptimizerCreator | None = None
+    lr: float = option(1e-3, at_least=0)
+    weight_decay: float = option(1e-6, at_least=0)
+    eps: float = option(0.01, at_least=0)
+    update_only_decoder: bool = False
+    fused_optimizer: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.optimizer == "Custom") != (self.optimizer_creator is not None):
+            raise InvalidOptionError(
+                "Expected optimizer='Custom' together with optimizer_creator=<function of the "
+                f"parameters>; got optimizer={self.optimizer!r} and "
+                f"optimizer_creator={self.optimizer_creator!r}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateauOptions(Options):
+    """When the learning rate is lowered because a metric stopped improving.
+
+    Parameters
+    ----------
+    factor
+        Factor by which the learning rate is multiplied when it is lowered.
+    patience
+        Epochs without improvement before the learning rate is lowered.
+    threshold
+        Least improvement that counts.
+    metric
+        Metric that lowers the learning rate when it no longer improves.
+    minimum
+        Least learning rate.
+    """
+
+    factor: float = option(0.6, above=0, at_most=1)
+    patience: int = option(30, at_least=0)
+    threshold: float = option(0.0, at_least=0)
+    metric: str = "elbo_validation"
+    minimum: float = option(0.0, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupOptions(Options):
+    """How the weight of the KL term grows: by epochs, or by steps where epochs is None.
+
+    `n_epochs="auto"` takes half of the run and at most 400 epochs, so that the weight reaches its
+    maximum within the run.
+
+    Parameters
+    ----------
+    n_epochs
+        Epochs over which the KL weight grows; `"auto"` for half of the run, at most 400 epochs.
+    n_steps
+        Optimizer steps over which the KL weight grows, where epochs are not given.
+    minimum
+        KL weight at the start.
+    maximum
+        KL weight at the end of the warm-up.
+    """
+
+    n_epochs: int | Literal["auto"] | None = option("auto", at_least=0)
+    n_steps: int | None = option(None, at_least=0)
+    minimum: float = option(0.0, at_least=0)
+    maximum: float = option(1.0, at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.minimum > self.maximum:
+            raise InvalidOptionError(
+                f"Expected min_kl_weight to be at most max_kl_weight; "
+                f"got {self.minimum:g} and {self.maximum:g}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStoppingOptions(Options):
+    """When training stops before its last epoch.
+
+    Parameters
+    ----------
+    monitor
+        Metric that is followed, or several.
+    patience
+        Checks without improvement before training stops.
+    min_delta
+        Change that counts as an improvement must be larger than this.
+    mode
+        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+    warmup_epochs
+        First epochs that are neither compared nor counted; `"kl"` for those of the KL warm-up.
+    restore_best
+        Whether the weights of the best epoch are restored at the end.
+    combine
+        Whether any of several metrics is enough to stop, or all must agree.
+    patience_epochs
+        Epochs without improvement before training stops, in place of checks.
+    baseline
+        Value that must be beaten at every check.
+    baseline_epochs
+        First epochs, in which the baseline need not be beaten.
+    stopping_threshold
+        Value that is good enough: training stops when the metric is better.
+    divergence_threshold
+        Value that is hopeless: training stops when the metric is worse.
+    check_finite
+        Whether training stops when the metric is not finite.
+    verbose
+        Whether every improvement is logged.
+    """
+
+    monitor: str | list[str] | tuple[str, ...] = "elbo_validation"
+    patience: int = option(45, at_least=0)
+    min_delta: float = option(0.0, at_least=0)
+    mode: Literal["min", "max", "auto"] = "auto"
+    warmup_epochs: int | Literal["kl"] = option(0, at_least=0)
+    restore_best: bool | str = True
+    combine: Literal["any", "all"] = "any"
+    patience_epochs: int | None = option(None, at_least=1)
+    baseline: float | None = None
+    baseline_epochs: int = option(0, at_least=0)
+    stopping_threshold: float | None = None
+    divergence_threshold: float | None = None
+    check_finite: bool = True
+    verbose: bool = False
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """Names of the metrics."""
+        return (self.monitor,) if isinstance(self.monitor, str) else tuple(self.monitor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressOptions(Options):
+    """What is shown while training goes on.
+
+    Parameters
+    ----------
+    enabled
+        Whether a progress bar is shown.
+    refresh_rate
+        Batches between two updates of the progress bar.
+    simple
+        Whether the progress bar has one line for the whole run.
+    """
+
+    enabled: bool = True
+    refresh_rate: int = option(1, at_least=0)
+    simple: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions(Options):
+    """Whether the loss is compiled by torch, and how.
+
+    Parameters
+    ----------
+    enabled
+        Whether the loss is compiled by torch.
+    arguments
+        Arguments of `torch.compile`.
+    """
+
+    enabled: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(Options):
+    """One training run, as the user asked for it.
+
+    Parameters
+    ----------
+    max_epochs
+        Passes over the training cells.
+    seed
+        Seed of split, order and noise.
+    accelerator
+        Where to train, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
+    devices
+        Devices to train on, or how many, as in `lightning.Trainer`.
+    check_val_every_n_epoch
+        Epochs between two validations; by default 1 where something follows their metrics.
+    log_steps
+        Whether the loss of single steps is logged.
+    steps_per_block
+        Optimizer steps that Lightning sees as one batch, where nothing watches single steps.
+    capture_steps
+        Whether a GPU plays steps from a recording, where they can be recorded; off until it has
+        been seen on one.
+    placement
+        Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory.
+    learning_rate_monitor
+        Whether the learning rate is logged.
+    accumulate
+        Batches whose gradients are added up before a step, from an epoch on.
+    lr_schedule
+        Name of a schedule of the learning rate, or a function from an optimizer to one.
+    on_nan
+        What happens where a loss or gradient is not finite.
+    on_interrupt
+        Whether a run that Ctrl-C has ended returns, or raises KeyboardInterrupt.
+    resume
+        State of a run to continue; `"auto"` for the newest if there is one.
+    run_dir
+        Folder for everything that the run writes.
+    reset
+        Whether earlier training is forgotten.
+    without
+        Default callbacks that the user does not want.
+    checkpoint_monitor
+        Metric by which the best model is kept in a checkpoint.
+    split, loader, optimizer, warmup, plateau, early_stopping, progress, compile
+        Further options; None for what is off.
+    loss_weights
+        Weights of parts of the loss, by the names that the model gives them.
+    trainer
+        Further arguments of `lightning.Trainer`, handed on as they are.
+    """
+
+    max_epochs: int | None = option(None, at_least=1)
+    seed: int | None = option(None, at_least=0)
+    accelerator: str = "auto"
+    devices: int | str | list[int] | tuple[int] = "auto"
+    check_val_every_n_epoch: int | None = option(None, at_least=1)
+    log_steps: bool = False
+    steps_per_block: int | Literal["auto"] = option("auto", at_least=1)
+    capture_steps: bool = False
+    placement: Literal["auto", "device", "memory"] = "auto"
+    learning_rate_monitor: bool | None = None
+    accumulate: Mapping[int, int] | None = None
+    lr_schedule: str | Callable[..., Any] | None = None
+    on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore"
+    on_interrupt: Literal["stop", "raise"] = "stop"
+    resume: bool | str | Path | None = None
+    run_dir: str | Path | None = None
+    reset: bool = False
+    disabled_callbacks: tuple[str, ...] = ()
+    checkpoint_monitor: str | None = None
+    split: SplitOptions = field(default_factory=SplitOptions)
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    warmup: WarmupOptions = field(default_factory=WarmupOptions)
+    plateau: PlateauOptions | None = None
+    early_stopping: EarlyStoppingOptions | None = None
+    progress: ProgressOptions = field(default_factory=ProgressOptions)
+    compile: CompileOptions = field(default_factory=CompileOptions)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for epoch, n_batches in (self.accumulate or {}).items():
+            if epoch < 0 or n_batches < 1:
+                raise InvalidOptionError(
+                    "Expected accumulate to name epochs from 0, each with at least 1 batch; "
+                    f"got {dict(self.accumulate or {})}."
+                )

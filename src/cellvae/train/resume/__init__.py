@@ -1,0 +1,1 @@
+"""State of a run, for resuming it."""

@@ -1,0 +1,76 @@
+"""What one run of a model hands to the next: optimizers, schedules and counters."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+
+from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.loop.training_plan import TrainingPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerCarryover:
+    """Optimizers and schedules at the end of a run.
+
+    Parameters
+    ----------
+    seed
+        Seed of the run.
+    n_steps
+        Optimizer steps of all runs.
+    optimizer, plateau
+        Options that they were made with.
+    optimizers, schedules
+        Their states.
+    """
+
+    seed: int
+    n_steps: int
+    optimizer: OptimizerOptions
+    plateau: PlateauOptions | None
+    optimizers: list[dict[str, Any]]
+    schedules: list[dict[str, Any]]
+
+    def restore(self, trainer: pl.Trainer) -> None:
+        """Let the optimizers of a new run go on where the last ended.
+
+        Moments are taken over if the optimizers are of one kind; learning rates and schedules only
+        where nothing else was asked for.
+        """
+        plan = trainer.lightning_module
+        assert isinstance(plan, TrainingPlan)
+        mine = plan.optimizer_options
+        alike = (mine.optimizer, mine.optimizer_creator, mine.update_only_decoder) == (
+            self.optimizer.optimizer,
+            self.optimizer.optimizer_creator,
+            self.optimizer.update_only_decoder,
+        )
+        if not alike or len(trainer.optimizers) != len(self.optimizers):
+            return
+        for optimizer, kept in zip(trainer.optimizers, self.optimizers, strict=True):
+            state = copy.deepcopy(kept)
+            if mine != self.optimizer:
+                state["param_groups"] = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict(state)
+        configs = trainer.lr_scheduler_configs
+        if plan.plateau_options == self.plateau and len(configs) == len(self.schedules):
+            for config, schedule in zip(configs, self.schedules, strict=True):
+                config.scheduler.load_state_dict(schedule)
+
+
+def make_carryover(trainer: pl.Trainer, plan: TrainingPlan) -> OptimizerCarryover | None:
+    """What a run hands to the next; None where something was not finite."""
+    if plan.nan_event is not None:
+        return None
+    return OptimizerCarryover(
+        seed=plan.seed,
+        n_steps=plan.first_step + plan.n_steps,
+        optimizer=plan.optimizer_options,
+        plateau=plan.plateau_options,
+        optimizers=[copy.deepcopy(o.state_dict()) for o in trainer.optimizers],
+        schedules=[copy.deepcopy(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
+    )

@@ -1,0 +1,74 @@
+"""A copy of a module that is trained for a few steps and thrown away."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellvae.contracts import StepBlock, Module, Rows, to_device
+from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.train.loop.optimizers import make_optimizer
+from cellvae.train.options.train_options import OptimizerOptions
+
+
+class DryRun:
+    """Copy of a module with an optimizer of its own; the module stays as it is.
+
+    Parameters
+    ----------
+    module
+        What is copied.
+    optimizer
+        Options of the optimizer.
+    kl_weight
+        Weight of the KL term.
+    device
+        Where the steps are made; None for where the module is.
+    """
+
+    def __init__(
+        self,
+        module: Module[Any],
+        optimizer: OptimizerOptions,
+        *,
+        kl_weight: float = 1.0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        where = next(module.parameters()).device if device is None else torch.device(device)
+        self.module = copy.deepcopy(module).to(where).train()
+        self.optimizer = make_optimizer(self.module, optimizer)
+        self.device = where
+        self.kl_weight = torch.tensor(kl_weight, device=where)
+
+    def step(self, block: StepBlock, rate: float | None = None) -> Tensor:
+        """Loss of the one step of a block, which is then made; still on the device."""
+        batch = to_device(block.rows.take(block.steps[0]), self.device)
+        self.optimizer.zero_grad()
+        loss = self.module.loss(batch, self.kl_weight).loss
+        loss.backward()
+        if rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach()
+
+
+def cycle_blocks(
+    rows: Rows[Any],
+    cells: NDArray[np.int64],
+    *,
+    batch_size: int,
+    seed: int,
+    drop_last: bool = False,
+) -> Iterator[StepBlock]:
+    """Blocks of one step, epoch after epoch."""
+    blocks: EpochBlocks[Any] = EpochBlocks(rows, cells, batch_size, seed=seed, drop_last=drop_last)
+    while True:
+        yield from blocks
+        blocks.set_epoch(blocks.epoch + 1)
