@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cellvae.core import malloc as allocation
-from cellvae.core.malloc import RETAIN_FREED_MEMORY, GLIBC_DEFAULTS, retain_freed_memory
+from cellvae.core.malloc import GLIBC_DEFAULTS, RETAIN_FREED_MEMORY, retain_freed_memory
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="page faults are counted on Linux"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cellvae.core.folders import check_output_folder
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
-from cellvae.core.folders import check_output_folder
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
 

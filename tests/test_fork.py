@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from cellvae.core import fork as fork_module
 from cellvae import settings
+from cellvae.core import fork as fork_module
+from cellvae.core.fork import fork, openmp_libraries, pause_library, pause_openmp
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
-from cellvae.core.fork import fork, openmp_libraries, pause_library, pause_openmp
 from cellvae.model import SCVI
 
 pytestmark = [

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.core.options import (
     Options,
     check_arguments,
@@ -20,6 +19,7 @@ from cellvae.core.options import (
     from_kwargs,
     option,
 )
+from cellvae.errors import InvalidOptionError, UnknownOptionError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import torch
 
-from cellvae.core.seeds import derive_seed, draw_seed, make_generator, isolated_rng
+from cellvae.core.seeds import derive_seed, draw_seed, isolated_rng, make_generator
 
 
 def test_a_derived_seed_is_a_fixed_function_of_seed_and_words() -> None:

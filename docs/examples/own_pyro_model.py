@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent, Loss, Module
+from cellvae.core.options import Options, option
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Counts
 from cellvae.data.setup.keys import keys_from_kwargs
@@ -19,7 +20,6 @@ from cellvae.inference import get_elbo, get_latent_representation
 from cellvae.model import Model, register
 from cellvae.model.components.pyro_elbo import pyro_elbo_loss
 from cellvae.nn import Encoder
-from cellvae.core.options import Options, option
 
 
 class Batch(NamedTuple):

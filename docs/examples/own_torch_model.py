@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from cellvae.contracts import Latent, Loss, Module
+from cellvae.core.options import Options, option
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Category, Counts
 from cellvae.data.setup.keys import keys_from_kwargs
@@ -15,7 +16,6 @@ from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
 from cellvae.model import Model, register
 from cellvae.nn import Encoder, FCLayers
-from cellvae.core.options import Options, option
 
 
 class Batch(NamedTuple):

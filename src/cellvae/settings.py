@@ -6,10 +6,10 @@ import logging
 import random
 from typing import Literal
 
-from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.core.fork import fork
 from cellvae.core.log import logger, show_messages
 from cellvae.core.options import check_value
+from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 IGNORED_SETTINGS = {
     "dl_num_workers": "Cells are taken by threads of this process: see num_workers of train().",
@@ -117,7 +117,9 @@ class Settings:
 
     @kernels.setter
     def kernels(self, kernels: Literal["auto", "compiled", "torch"]) -> None:
-        self.values["kernels"] = check_value("kernels", kernels, Literal["auto", "compiled", "torch"])
+        self.values["kernels"] = check_value(
+            "kernels", kernels, Literal["auto", "compiled", "torch"]
+        )
 
     @property
     def num_threads(self) -> int:

@@ -85,7 +85,10 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     # SCANVI.from_scvi_model() takes the options of the model, as making one does.
     allowed.add("model/scanvi.py")
     # Options of importance weights come one by one, as in scvi-tools.
-    allowed |= {"inference/expression/normalized_expression.py", "inference/accessibility/normalized_accessibility.py"}
+    allowed |= {
+        "inference/expression/normalized_expression.py",
+        "inference/accessibility/normalized_accessibility.py",
+    }
     # What a file of scvi-tools calls inert objects with is dropped.
     allowed.add("pickles/stubs.py")
     # Arguments of decorated functions are checked against their annotations.

@@ -11,9 +11,9 @@ import pytest
 from cellvae.cli import demo
 from cellvae.cli.job import Job
 from cellvae.cli.results import RESULT_FILES
+from cellvae.core.options import from_kwargs
 from cellvae.errors import UnknownOptionError
 from cellvae.model.scvi import SCVIConfig
-from cellvae.core.options import from_kwargs
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 
 

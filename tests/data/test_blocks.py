@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellvae.contracts import StepBlock, Rows
+from cellvae.contracts import Rows, StepBlock
 from cellvae.data.batches.blocks import EpochBlocks, make_blocks
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn
 from cellvae.errors import InvalidDataError, InvalidOptionError

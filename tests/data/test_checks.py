@@ -13,8 +13,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.storage import chunks as pieces
 from cellvae.data.setup.checks import check_counts, check_names
+from cellvae.data.storage import chunks as pieces
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix, refuse_unreadable
 from cellvae.errors import DataWarning, InvalidDataError
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cellvae.data import CountKeys, Registration, split_cells, synthetic_iid
+from cellvae.data.batches.batching import map_batches
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.setup.fields import count_fields
 from cellvae.data.setup.keys import store_keys
-from cellvae.data.batches.batching import map_batches
 
 
 class Batch(NamedTuple):

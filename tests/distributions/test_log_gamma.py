@@ -8,8 +8,8 @@ import torch
 
 from cellvae.distributions.functional.stirling import (
     HALF_LOG_TWO_PI,
-    falling_product,
     digamma_minus_log,
+    falling_product,
     polynomial,
     stirling_for,
     stirling_sum,

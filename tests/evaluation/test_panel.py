@@ -8,7 +8,11 @@ import pytest
 from cellvae import evaluation
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import integration_scores
-from cellvae.evaluation.integration.integration_scores import REQUIRED_COLUMNS, PANEL, panel_score_names
+from cellvae.evaluation.integration.integration_scores import (
+    PANEL,
+    REQUIRED_COLUMNS,
+    panel_score_names,
+)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from scipy import stats
 
 from cellvae.distributions import NegativeBinomial
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.expression.normalized_expression import correlation as module_of_correlation
-from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
 from cellvae.inference.expression.correlation import denoised_expression
+from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
+from cellvae.inference.expression.normalized_expression import correlation as module_of_correlation
 from cellvae.model import SCVI
 
 

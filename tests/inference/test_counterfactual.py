@@ -12,8 +12,8 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import count_fields
 from cellvae.data.setup.keys import CountKeys
 from cellvae.errors import InvalidOptionError, UnknownKeyError
+from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.transform_batch import batch_codes
-from cellvae.inference.gene_list import gene_positions, gene_names
 
 
 def registered(batches: list[object] | None) -> Registration:

@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.posterior_samples import decode_samples, sample_posterior, sample_latent, iter_chunks
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.posterior_samples import (
+    decode_samples,
+    iter_chunks,
+    sample_latent,
+    sample_posterior,
+)
 from cellvae.model import SCVI
 
 
@@ -59,7 +64,10 @@ def test_the_decoder_is_told_another_batch_and_the_encoder_is_not(
     batch = batch_of(model)
     with eval_mode(model):
         latent = sample_latent(model.module, batch)
-        own, other = decode_samples(model.module, latent, batch), decode_samples(model.module, latent, batch, 2)
+        own, other = (
+            decode_samples(model.module, latent, batch),
+            decode_samples(model.module, latent, batch, 2),
+        )
         torch.manual_seed(1)
         first = sample_posterior(model.module, batch, transform_batch=2)
         torch.manual_seed(1)

@@ -14,8 +14,8 @@ import torch
 
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
 

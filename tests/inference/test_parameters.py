@@ -11,8 +11,8 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
 NAMES = {
@@ -51,7 +51,9 @@ def test_dropout_is_a_probability_of_the_network(trained: Callable[..., SCVI]) -
     torch.manual_seed(0)
     with eval_mode(model):
         (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
-        logits = decode_samples(model.module, sample_latent(model.module, batch), batch).zi_logits[0]
+        logits = decode_samples(model.module, sample_latent(model.module, batch), batch).zi_logits[
+            0
+        ]
     expected = 1 / (1 + np.exp(-logits.numpy()))
     np.testing.assert_allclose(asked(model)["dropout"], expected, rtol=1e-4)
 

@@ -10,8 +10,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.distributions.detection import Detection
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.distributions.detection import Detection
 from cellvae.kernels import LazyLinear, detection_log_likelihood
 
 N_CELLS, N_REGIONS = 37, 61

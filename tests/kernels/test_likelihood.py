@@ -12,11 +12,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels import LazyLinear, use_compiled, count_log_likelihood
-from cellvae.kernels import dispatch as choice
+from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from cellvae.kernels import LazyLinear, count_log_likelihood, use_compiled
 from cellvae.kernels import count_log_prob as likelihood
+from cellvae.kernels import dispatch as choice
 from cellvae.kernels.dispatch import can_compile
 from cellvae.settings import settings
 
@@ -121,7 +121,9 @@ def test_without_gradients_the_values_are_the_same_bits(kind: str) -> None:
     with_gradients = {
         k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
     }
-    assert torch.equal(count_log_likelihood(**given), count_log_likelihood(**with_gradients).detach())
+    assert torch.equal(
+        count_log_likelihood(**given), count_log_likelihood(**with_gradients).detach()
+    )
 
 
 @pytest.mark.parametrize("theta", [1e-30, 1e-8, 1e-3, 1.0, 1e4, 1e8, 1e14])
@@ -196,7 +198,9 @@ def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
 
     def results(*, left: bool) -> dict[str, Tensor]:
         """Value, and gradients by everything that the result follows from."""
-        own = {n: LazyLinear(*(part.clone().requires_grad_() for part in layers[n])) for n in layers}
+        own = {
+            n: LazyLinear(*(part.clone().requires_grad_() for part in layers[n])) for n in layers
+        }
         others = {
             n: v.clone().requires_grad_()
             for n, v in given.items()

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels import to_gene_major, sparse_linear
+from cellvae.kernels import sparse_linear, to_gene_major
 from cellvae.kernels.compiled.sparse_linear_numba import BYTES_PER_TILE, N_GENE_RANGES
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.

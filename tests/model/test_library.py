@@ -44,9 +44,7 @@ def test_empty_cells_and_batches_and_equal_sizes_give_finite_numbers(adata: AnnD
     np.testing.assert_allclose(
         module.library_log_means[0], [np.log(adata.X[0].sum()), logs.mean(), 0], rtol=1e-6
     )
-    np.testing.assert_allclose(
-        module.library_log_vars[0], [MIN_VARIANCE, logs.var(), 1], rtol=1e-5
-    )
+    np.testing.assert_allclose(module.library_log_vars[0], [MIN_VARIANCE, logs.var(), 1], rtol=1e-5)
 
 
 def test_learned_sizes_are_saved_with_the_weights(

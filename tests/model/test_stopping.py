@@ -85,7 +85,9 @@ def test_defaults_of_a_model_stand_beneath_what_the_user_says(model: PEAKVI) -> 
     assert (said.optimizer.lr, said.optimizer.eps, said.optimizer.weight_decay) == (0.1, 0.5, 1e-3)
     assert said.max_epochs == 7 and said.early_stopping is not None
     assert said.early_stopping.patience == 3
-    direct = model.parse_train_kwargs({"lr": 0.2, "weight_decay": 0.3, "n_steps_kl_warmup": 9}).options
+    direct = model.parse_train_kwargs(
+        {"lr": 0.2, "weight_decay": 0.3, "n_steps_kl_warmup": 9}
+    ).options
     assert (direct.optimizer.lr, direct.optimizer.weight_decay) == (0.2, 0.3)
     assert direct.warmup.n_steps == 9 and direct.warmup.n_epochs != 50
 

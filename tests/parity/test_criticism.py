@@ -15,8 +15,8 @@ from anndata import AnnData
 
 from cellvae.criticism import PosteriorPredictiveCheck
 from cellvae.errors import DataWarning
-from cellvae.inference.criticism.posterior_predictive_check import ppc_statistics as predictive
 from cellvae.inference.criticism.model_card_tables import card_tables
+from cellvae.inference.criticism.posterior_predictive_check import ppc_statistics as predictive
 from cellvae.model import SCVI
 
 

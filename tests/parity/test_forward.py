@@ -116,6 +116,8 @@ class RowsOfCase:
 def test_prior_of_the_library_is_that_of_scvi_tools(pinned_cases: list[Any]) -> None:
     n_cells = max(case.about["n_cells"] for case in pinned_cases)
     case = next(c for c in pinned_cases if "library_log_means" in c.weights())
-    means, variances = library_stats_by_batch(RowsOfCase(case, n_cells), case.about["sizes"]["n_batch"])
+    means, variances = library_stats_by_batch(
+        RowsOfCase(case, n_cells), case.about["sizes"]["n_batch"]
+    )
     assert_within(means, case.weights()["library_log_means"], 1e-6)
     assert_within(variances, case.weights()["library_log_vars"], 1e-6)

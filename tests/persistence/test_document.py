@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
-from cellvae.persistence.json_codec import MAX_DEPTH, loads, dumps
+from cellvae.persistence.json_codec import MAX_DEPTH, dumps, loads
 
 
 def reject(word: str) -> None:

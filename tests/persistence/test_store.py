@@ -117,7 +117,9 @@ def test_models_with_prefixes_share_a_folder_and_leave_each_other_alone(
     tmp_path: Path, record: Record
 ) -> None:
     for i, prefix in enumerate(["", "a_", "b.", "a_a_"]):
-        save_model_files(tmp_path, record, {"w": torch.tensor(i)}, {"test": torch.tensor([i])}, prefix=prefix)
+        save_model_files(
+            tmp_path, record, {"w": torch.tensor(i)}, {"test": torch.tensor([i])}, prefix=prefix
+        )
     (tmp_path / "figure.png").write_text("mine")
     (tmp_path / "sub").mkdir()
     save_model_files(tmp_path, record, {"w": torch.tensor(10)}, prefix="a_", overwrite=True)

@@ -189,8 +189,16 @@ def test_matching_tensors_pass_even_on_the_meta_device(
 
 def test_every_difference_between_file_and_model_is_named() -> None:
     f32, i64 = torch.float32, torch.int64
-    header = {"same": TensorSpec(f32, (2,)), "extra": TensorSpec(f32, (1,)), "shape": TensorSpec(f32, (50,))}
-    expected = {"same": TensorSpec(f32, (2,)), "gone": TensorSpec(f32, ()), "shape": TensorSpec(i64, (40,))}
+    header = {
+        "same": TensorSpec(f32, (2,)),
+        "extra": TensorSpec(f32, (1,)),
+        "shape": TensorSpec(f32, (50,)),
+    }
+    expected = {
+        "same": TensorSpec(f32, (2,)),
+        "gone": TensorSpec(f32, ()),
+        "shape": TensorSpec(i64, (40,)),
+    }
     with pytest.raises(FileFormatError) as caught:
         check_tensors(header, expected, "w.safetensors")
     message = str(caught.value)

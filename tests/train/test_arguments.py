@@ -154,7 +154,9 @@ def test_early_stopping_is_asked_for_in_several_ways(
 
 def test_early_stopping_that_is_switched_off_stays_off() -> None:
     assert (
-        parse_train_kwargs({"early_stopping": False, "early_stopping_patience": 3}).options.early_stopping
+        parse_train_kwargs(
+            {"early_stopping": False, "early_stopping_patience": 3}
+        ).options.early_stopping
         is None
     )
 

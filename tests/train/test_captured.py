@@ -19,17 +19,17 @@ from cellvae.model import SCANVI, SCVI
 from cellvae.model.amortized_lda import AmortizedLDAModule
 from cellvae.model.scvi import SCVIModule
 from cellvae.train import NaNGuard
-from cellvae.train.loop import cuda_graph as captured
-from cellvae.train.run import fit
 from cellvae.train.callbacks.monitoring.gradient_norm import GradNormMonitor
+from cellvae.train.loop import cuda_graph as captured
 from cellvae.train.loop.cuda_graph import choose_capture
+from cellvae.train.loop.steps_per_block import StepsPerBlock
+from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.train_options import (
     CompileOptions,
     OptimizerOptions,
     TrainOptions,
 )
-from cellvae.train.loop.training_plan import TrainingPlan
-from cellvae.train.loop.steps_per_block import StepsPerBlock
+from cellvae.train.run import fit
 
 QUICK: dict[str, Any] = {
     "max_epochs": 4,

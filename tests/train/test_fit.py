@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 
+from cellvae.core.seeds import isolated_rng
 from cellvae.data import Split
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model.scvi import SCVIModule
-from cellvae.core.seeds import isolated_rng
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, RunStart, fit
 from cellvae.train.records.history import History
+from cellvae.train.run.fit import RunResult, RunStart, fit
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
     history, seed = words.pop("history", None), words.pop("seed", 1)
-    parsed = parse_train_kwargs({"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words})
+    parsed = parse_train_kwargs(
+        {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words}
+    )
     return fit(
         module,
         rows,

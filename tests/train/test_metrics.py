@@ -9,10 +9,10 @@ from cellvae.train.options.metric_names import (
     DIRECTIONS,
     HIGHER_IS_BETTER,
     LOWER_IS_BETTER,
-    metric_mode,
     canonical_name,
     check_monitor,
     is_validation,
+    metric_mode,
     metric_names,
 )
 

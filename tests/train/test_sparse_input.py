@@ -13,8 +13,8 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from cellvae.data.storage.sparse import sparse_rows_for
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.data.storage.sparse import sparse_rows_for
 from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
 from cellvae.model.scvi import SCVIModule
 from cellvae.nn.sparse_input import SparseInputLinear

@@ -44,7 +44,9 @@ def demo(
     check_output_folder(out, JOB, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULT_FILES)
     if others:
-        raise InvalidOptionError(f"'{out}' holds other files: {quote_names(others)}. Give another --out.")
+        raise InvalidOptionError(
+            f"'{out}' holds other files: {quote_names(others)}. Give another --out."
+        )
     adata = pbmc68k_reduced()
     typer.echo(
         f"{adata.n_obs} cells x {adata.n_vars} genes, real counts from scanpy's pbmc68k_reduced"

@@ -78,7 +78,9 @@ class Flag:
     @property
     def is_repeatable(self) -> bool:
         """Whether it may be given several times."""
-        return any(typing.get_origin(member) in SEQUENCE_TYPES for member in union_members(self.hint))
+        return any(
+            typing.get_origin(member) in SEQUENCE_TYPES for member in union_members(self.hint)
+        )
 
     @property
     def choices(self) -> list[str]:
@@ -127,7 +129,11 @@ class Flag:
             return value_from_text(given, self.hint)
         inner = functools.reduce(operator.or_, inner_types(self.hint))
         values = [value_from_text(text, inner) for text in given]
-        scalars = [m for m in union_members(self.hint) if typing.get_origin(m) not in (*SEQUENCE_TYPES, None)]
+        scalars = [
+            m
+            for m in union_members(self.hint)
+            if typing.get_origin(m) not in (*SEQUENCE_TYPES, None)
+        ]
         plain = {str, int, float} & set(union_members(self.hint))
         return values[0] if len(values) == 1 and (scalars or plain) else values
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.flags import flag_of_option, loss_weights, uses_labels
-from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, through_json, read_record
+from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
+from cellvae.core.log import logger
 from cellvae.errors import (
     InvalidOptionError,
     TrainingError,
@@ -19,7 +20,6 @@ from cellvae.errors import (
     did_you_mean,
     quote_names,
 )
-from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -286,9 +286,13 @@ def check_setup(kind: Any, words: Collection[str]) -> None:
         if parameter.default is parameter.empty and name not in words
     ]
     if unknown:
-        raise InvalidOptionError(f"{kind.__name__} has no {flag_of_option(unknown[0])}. Leave it out.")
+        raise InvalidOptionError(
+            f"{kind.__name__} has no {flag_of_option(unknown[0])}. Leave it out."
+        )
     if missing:
-        raise InvalidOptionError(f"{kind.__name__} needs {' and '.join(map(flag_of_option, missing))}.")
+        raise InvalidOptionError(
+            f"{kind.__name__} needs {' and '.join(map(flag_of_option, missing))}."
+        )
 
 
 def check_options(job: Job) -> None:
@@ -305,7 +309,9 @@ def check_options(job: Job) -> None:
     kind = model_class(job.model)
     check_setup(kind, job.setup)
     from_kwargs(kind.Config, job.config, f"{job.model}()")
-    parse_train_kwargs(job.train, loss_weights=[*loss_weights(kind)], learns_labels=uses_labels(kind))
+    parse_train_kwargs(
+        job.train, loss_weights=[*loss_weights(kind)], learns_labels=uses_labels(kind)
+    )
 
 
 def check_colors(colors: Sequence[str], adata: AnnData) -> None:
@@ -321,5 +327,6 @@ def check_colors(colors: Sequence[str], adata: AnnData) -> None:
         if color not in columns:
             raise UnknownKeyError(
                 f"Expected --color to be a column of obs; got '{color}'."
-                f"{did_you_mean(color, columns)} The columns are {quote_names(columns, 10) or 'none'}."
+                f"{did_you_mean(color, columns)} The columns are "
+                f"{quote_names(columns, 10) or 'none'}."
             )

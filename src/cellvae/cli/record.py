@@ -79,7 +79,9 @@ class JobRecord:
             "written": self.written,
         }
         text = json.dumps(values, indent=2) + "\n"
-        replace_file_atomically(self.out / JOB_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_file_atomically(
+            self.out / JOB_FILE, lambda path: path.write_text(text, encoding="utf-8")
+        )
 
     def check_same(self, earlier: JobRecord) -> None:
         """Check that a job can be continued by this one.
@@ -107,7 +109,9 @@ def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str 
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             old, new = (
-                f"{flag_of_option(name)} {words[name]}" if name in words else f"no {flag_of_option(name)}"
+                f"{flag_of_option(name)} {words[name]}"
+                if name in words
+                else f"no {flag_of_option(name)}"
                 for words in (before, after)
             )
             return f"it had {old}, now there is {new}"

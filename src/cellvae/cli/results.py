@@ -165,7 +165,9 @@ def draw_umap(
     result = compute_umap(latent, columns, seed=seed)
     names = adata.obs_names[result.cells]
     table = pd.DataFrame(result.coordinates, index=names, columns=["umap_1", "umap_2"])
-    replace_file_atomically(record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell"))
+    replace_file_atomically(
+        record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell")
+    )
     record.add(COORDINATES_FILE)
     figure = umap(latent, adata.obs, colors, strata=strata, result=result)
     save_figure(figure, record.out / UMAP_FILE)

@@ -149,7 +149,9 @@ def train_command(model: str) -> Callable[..., None]:
         )
     ]
     for name, (panel, kind, default, text) in program_flags().items():
-        parameters.append(keyword_parameter(name, Annotated[kind, command_option(text, panel)], default))
+        parameters.append(
+            keyword_parameter(name, Annotated[kind, command_option(text, panel)], default)
+        )
     parameters += [
         keyword_parameter(
             flag.name,

@@ -81,7 +81,9 @@ class FrozenWeights:
         try:
             whole, still = tuple(values["whole"]), tuple(values["still"])  # type: ignore[index]
             parts = {
-                str(name): WeightSlice(int(dim), tuple((int(start), int(stop)) for start, stop in ranges))
+                str(name): WeightSlice(
+                    int(dim), tuple((int(start), int(stop)) for start, stop in ranges)
+                )
                 for name, (dim, ranges) in values["parts"].items()  # type: ignore[index]
             }
             sizes = {name: parameters[name].shape[part.dim] for name, part in parts.items()}

@@ -116,7 +116,8 @@ def check_value(
             check_range(name, converted, bounds)
             return converted
     raise InvalidOptionError(
-        f"Expected {name} to be {describe_annotation(hint)}; got {value!r:.100}.{suggest_choice(value, hint)}"
+        f"Expected {name} to be {describe_annotation(hint)}; got "
+        f"{value!r:.100}.{suggest_choice(value, hint)}"
     )
 
 
@@ -304,7 +305,10 @@ def describe_annotation(hint: Any) -> str:
         if kind is Literal:
             words += [repr(choice) for choice in typing.get_args(candidate)]
         elif kind in (list, tuple, Sequence) and len(set(inner)) == 1:
-            words.append(f"{TYPE_NAMES[kind]} of {TYPE_NAMES_PLURAL.get(inner[0]) or describe_annotation(inner[0])}")
+            words.append(
+                f"{TYPE_NAMES[kind]} of "
+                f"{TYPE_NAMES_PLURAL.get(inner[0]) or describe_annotation(inner[0])}"
+            )
         else:
             words.append(TYPE_NAMES.get(kind) or str(getattr(kind, "__name__", kind)))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

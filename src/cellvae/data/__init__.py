@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellvae.core.missing_names import missing_name_error
 from cellvae.data.batches.indexing import cell_indices
+from cellvae.data.batches.split import Split, split_cells
 from cellvae.data.datasets import (
     annotation_simulation,
     brainlarge_dataset,
@@ -27,13 +29,11 @@ from cellvae.data.datasets import (
 )
 from cellvae.data.fragments import reads_to_fragments
 from cellvae.data.gene_selection import poisson_gene_selection
-from cellvae.data.setup.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.modalities import organize_cite_seq_10x, organize_multiome_anndatas
 from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
+from cellvae.data.setup.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.setup.registration import Registration
-from cellvae.data.batches.split import Split, split_cells
 from cellvae.data.synthetic import synthetic_iid
-from cellvae.core.missing_names import missing_name_error
 
 __all__ = [
     "CountKeys",

@@ -10,8 +10,8 @@ from scipy import sparse
 
 from cellvae.data.setup.checks import check_counts
 from cellvae.data.setup.keys import check_is_anndata
-from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.data.setup.obs_columns import to_categorical
+from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:

@@ -165,7 +165,9 @@ def check_open_interval(name: str, values: Tensor | None) -> None:
         raise InvalidOptionError(f"Expected {name} between 0 and 1; got {values}.")
 
 
-def log_rising_factorial(start: Float[Tensor, "*#x"], steps: Float[Tensor, "*#x"]) -> Float[Tensor, "*x"]:
+def log_rising_factorial(
+    start: Float[Tensor, "*#x"], steps: Float[Tensor, "*#x"]
+) -> Float[Tensor, "*x"]:
     """Logarithm of the product of as many factors as steps: start, start + 1, ...
 
     Where `start` is large, Stirling's series of both gamma functions is subtracted term by term, so

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.protocol import pick_mean
-from cellvae.kernels import use_compiled, mixture_log_prob
+from cellvae.kernels import mixture_log_prob, use_compiled
 
 
 class NegativeBinomialMixture(Distribution):

@@ -9,7 +9,11 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 
-from cellvae.distributions.functional.log_prob import MIN_MEAN, MAX_INVERSE_DISPERSION, NegativeBinomialLogProb
+from cellvae.distributions.functional.log_prob import (
+    MAX_INVERSE_DISPERSION,
+    MIN_MEAN,
+    NegativeBinomialLogProb,
+)
 from cellvae.distributions.protocol import pick_mean
 from cellvae.errors import InvalidOptionError
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cellvae.distributions.functional.log_prob import MIN_MEAN, MAX_INVERSE_DISPERSION
+from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.distributions.negative_binomial import HIGHEST_RATE, NegativeBinomial
-from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.poisson import Poisson
+from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 
 MAX_CLUSTERS = 2.0

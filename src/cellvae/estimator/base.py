@@ -15,11 +15,19 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.folders import check_output_folder
+from cellvae.core.log import warn
+from cellvae.core.options import check_kwargs, from_kwargs
 from cellvae.data import Registration, Split, cell_indices
+from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.keys import check_is_anndata, store_keys, stored_keys
-from cellvae.data.setup.minified import MinifiedType, minified_record, read_minified, drop_count_fields
-from cellvae.data.batches.shuffling import as_index_tensor
+from cellvae.data.setup.minified import (
+    MinifiedType,
+    drop_count_fields,
+    minified_record,
+    read_minified,
+)
 from cellvae.data.storage.fingerprint import fingerprint
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import (
@@ -31,20 +39,23 @@ from cellvae.errors import (
     NotSetUpError,
     NotTrainedError,
 )
-from cellvae.core.folders import check_output_folder
-from cellvae.core.log import warn
 from cellvae.estimator.device import pick_device
-from cellvae.estimator.model_io import ModelFolder, SavedModel, read_model
-from cellvae.scvi.import_model import load_scvi_model
-from cellvae.scvi.export_model import export_scvi_model
 from cellvae.estimator.minify import (
     check_has_counts,
     check_minified_by,
     minify,
     refuse_minified,
 )
-from cellvae.scvi.network_attributes import add_network_attributes
+from cellvae.estimator.model_io import ModelFolder, SavedModel, read_model
+from cellvae.estimator.resume import state_folder
+from cellvae.estimator.run_report import write_report
 from cellvae.estimator.summary import print_setup_tables, summary
+from cellvae.estimator.training_run import run_training, search_inputs
+from cellvae.scvi.attribute_aliases import ScviToolsNames
+from cellvae.scvi.export_model import export_scvi_model
+from cellvae.scvi.files import check_other_format, is_scvi_model, remove_other_format
+from cellvae.scvi.import_model import load_scvi_model
+from cellvae.scvi.network_attributes import add_network_attributes
 from cellvae.scvi.registry import (
     AnnDataManager,
     data_registry,
@@ -57,12 +68,6 @@ from cellvae.scvi.registry import (
     view_registry,
     view_setup_args,
 )
-from cellvae.estimator.run_report import write_report
-from cellvae.estimator.resume import state_folder
-from cellvae.estimator.training_run import search_inputs, run_training
-from cellvae.scvi.attribute_aliases import ScviToolsNames
-from cellvae.core.options import check_kwargs, from_kwargs
-from cellvae.scvi.files import check_other_format, is_scvi_model, remove_other_format
 from cellvae.settings import settings
 from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
@@ -270,7 +275,9 @@ class Model(ScviToolsNames):
         """
         self.check_trained()
         return (
-            self.rows_of_model() if adata is None or adata is self.adata else self.read(adata, new=True)
+            self.rows_of_model()
+            if adata is None or adata is self.adata
+            else self.read(adata, new=True)
         )
 
     def rows_with_counts(self, adata: AnnData | None) -> Rows[Any]:
@@ -502,7 +509,7 @@ class Model(ScviToolsNames):
 
     def parse_train_kwargs(self, words: Mapping[str, Any]) -> ParsedTrainKwargs:
         """What words of `train` ask for, where this model's own defaults stand for the others."""
-        from cellvae.train.options.train_kwargs import to_kwargs, parse_train_kwargs
+        from cellvae.train.options.train_kwargs import parse_train_kwargs, to_kwargs
 
         own = self.train_defaults(words)
         if own:
@@ -899,4 +906,6 @@ class Model(ScviToolsNames):
         """
         if adata is not None:
             self.read(adata, new=True)
-        print_setup_tables(type(self).__name__, self.registration, categories=not hide_state_registries)
+        print_setup_tables(
+            type(self).__name__, self.registration, categories=not hide_state_registries
+        )

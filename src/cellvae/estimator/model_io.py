@@ -14,13 +14,20 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.data import Registration, Split
-from cellvae.data.setup.fields import Field, field_of
-from cellvae.data.files.h5ad import read_h5ad, write_h5ad
-from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, quote_names
 from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import from_kwargs
-from cellvae.persistence import Record, SavedFiles, check_tensors, open_saved, save_model_files, tensor_specs
+from cellvae.data import Registration, Split
+from cellvae.data.files.h5ad import read_h5ad, write_h5ad
+from cellvae.data.setup.fields import Field, field_of
+from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, quote_names
+from cellvae.persistence import (
+    Record,
+    SavedFiles,
+    check_tensors,
+    open_saved,
+    save_model_files,
+    tensor_specs,
+)
 from cellvae.persistence.training_state import write_state
 from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
@@ -117,7 +124,11 @@ class ModelFolder:
                 "is_trained": model.is_trained or checkpoint is not None,
                 "report": report.to_json() if report else None,
                 "checkpoint": dict(checkpoint) if checkpoint is not None else None,
-                **({"kept": model.module.frozen_weights.to_json()} if model.module.frozen_weights else {}),
+                **(
+                    {"kept": model.module.frozen_weights.to_json()}
+                    if model.module.frozen_weights
+                    else {}
+                ),
             },
             versions={"python": platform.python_version()}
             | {name: metadata.version(name) for name in ("torch", "lightning", "anndata", "numpy")},

@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cellvae.data.setup.query_registration import extend_registration
-from cellvae.data.setup.keys import store_keys
-from cellvae.data.setup.align_genes import align_genes
-from cellvae.data.setup.records import CategoriesRecord, CategoryRecord
-from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
 from cellvae.core.frozen_weights import FrozenWeights, WeightSlice
 from cellvae.core.log import logger
+from cellvae.data.setup.align_genes import align_genes
+from cellvae.data.setup.keys import store_keys
+from cellvae.data.setup.query_registration import extend_registration
+from cellvae.data.setup.records import CategoriesRecord, CategoryRecord
+from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
 from cellvae.estimator.device import pick_device
 from cellvae.estimator.minify import refuse_minified
 from cellvae.nn.fc_layers import FCLayers
@@ -187,7 +187,8 @@ def load_query_data(
     new = new_categories(known, registration)
     if "batch" in new and not transfer_batch:
         raise DataMismatchError(
-            f"Expected batches that the reference knows ({quote_names([*known.categories('batch')])}), "
+            "Expected batches that the reference knows "
+            f"({quote_names([*known.categories('batch')])}), "
             f"since transfer_batch=False; got {quote_names([*new['batch']])}."
         )
     with torch.device("meta"):
@@ -294,7 +295,9 @@ def new_categories(
     return {name: values for name, values in new.items() if values}
 
 
-def restore_buffers(network: nn.Module, reference: nn.Module, grown: Mapping[str, WeightSlice]) -> None:
+def restore_buffers(
+    network: nn.Module, reference: nn.Module, grown: Mapping[str, WeightSlice]
+) -> None:
     """Give constants that were taken from the query those of the reference, where it has them."""
     constants = dict(network.named_buffers())
     for name, own in reference.named_buffers():

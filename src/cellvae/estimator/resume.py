@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cellvae.core.log import warn
 from cellvae.data import Split
 from cellvae.data.storage.cell_values import (
     CellValues,
@@ -25,9 +26,8 @@ from cellvae.errors import (
     UnsafeFileError,
     count_noun,
 )
-from cellvae.core.log import warn
-from cellvae.scvi.files import is_scvi_model
 from cellvae.persistence.training_state import SUFFIX, parse_state, verified_content
+from cellvae.scvi.files import is_scvi_model
 
 if TYPE_CHECKING:
     from cellvae.data.storage.memory import ColumnRows
@@ -173,7 +173,9 @@ def is_saved_model(folder: Path) -> bool:
 def run_identity(model: Model, split: Split) -> dict[str, Any]:
     """Model, data and split of a run, as plain values that a run that goes on must agree with."""
     registration: dict[str, Any] = model.registration.to_json()
-    config = {f.name: to_plain_containers(getattr(model.config, f.name)) for f in fields(model.config)}
+    config = {
+        f.name: to_plain_containers(getattr(model.config, f.name)) for f in fields(model.config)
+    }
     names = "\n".join(map(str, model.cell_names))
     cells = np.concatenate([split.train, split.validation, split.test])
     return {
@@ -186,7 +188,9 @@ def run_identity(model: Model, split: Split) -> dict[str, Any]:
             "names": digest(names.encode()),
             "split": digest(np.ascontiguousarray(cells).tobytes()),
         },
-        "kept": to_plain_containers(model.module.frozen_weights.to_json()) if model.module.frozen_weights else None,
+        "kept": to_plain_containers(model.module.frozen_weights.to_json())
+        if model.module.frozen_weights
+        else None,
         "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
     }
 

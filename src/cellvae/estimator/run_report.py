@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
 from cellvae.core.folders import check_output_folder
+from cellvae.core.seeds import isolated_rng
+from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
 from cellvae.estimator.summary import MAIN_OPTIONS
 from cellvae.report import Chart, Facts, Gallery, Grid, Note, RunSummary, Section, write_page
-from cellvae.core.seeds import isolated_rng
 from cellvae.version import __version__
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def write_report(
     if cells is None:
         sections.append(empty_section("Cells", "The model holds no cells: give adata to see them."))
     elif not model.is_trained:
-        sections.append(empty_section("Cells", "The model has not been trained: it knows no latent."))
+        sections.append(
+            empty_section("Cells", "The model has not been trained: it knows no latent.")
+        )
     else:
         numbers = choose_cells(cells.obs, chosen, n_cells, seed)
         with isolated_rng(seed, "report"):
@@ -316,7 +318,9 @@ def scores_section(
         ),
     ]
     if codes["labels"] is not None:
-        parts.append(scores_by_label(latent, codes["labels"], codes["batch"], str(columns["labels"])))
+        parts.append(
+            scores_by_label(latent, codes["labels"], codes["batch"], str(columns["labels"]))
+        )
     return Section(title="Scores", parts=tuple(parts))
 
 

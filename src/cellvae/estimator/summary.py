@@ -102,7 +102,9 @@ def describe_record(record: FieldRecord) -> tuple[str, str]:
             counts = ", ".join(f"{len(values):,} categories" for values in record.categories)
             return ", ".join(map(obs_expression, record.keys)) or "nothing", counts
         case NumbersRecord():
-            return ", ".join(map(obs_expression, record.keys)) or "nothing", "numbers" if record.keys else ""
+            return ", ".join(
+                map(obs_expression, record.keys)
+            ) or "nothing", "numbers" if record.keys else ""
     return "", ""
 
 
@@ -117,6 +119,7 @@ def category_table(column: str, record: FieldRecord) -> list[tuple[str, tuple[ob
         return [(f"{column}: {obs_expression(record.key)}", record.categories)]
     if isinstance(record, CategoriesRecord):
         return [
-            (obs_expression(key), values) for key, values in zip(record.keys, record.categories, strict=True)
+            (obs_expression(key), values)
+            for key, values in zip(record.keys, record.categories, strict=True)
         ]
     return []

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cellvae.core.folders import check_output_folder
+from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
-from cellvae.core.folders import check_output_folder
 from cellvae.estimator.model_io import ModelFolder
 from cellvae.estimator.resume import (
-    read_cell_values_of,
     describe_changed_cells,
+    read_cell_values_of,
     run_identity,
     state_folder,
     state_to_resume,
 )
-from cellvae.core.seeds import draw_seed
 from cellvae.settings import settings
 from cellvae.train.records.history import History
 

@@ -3,9 +3,8 @@
 from cellvae.evaluation.integration.clusters import ClusterAgreement, cluster_agreement
 from cellvae.evaluation.integration.connectivity import graph_connectivity
 from cellvae.evaluation.integration.definitions import definitions_of
-from cellvae.evaluation.integration.lisi import clisi, ilisi
-from cellvae.evaluation.neighbours import batch_mixing, knn_accuracy
 from cellvae.evaluation.integration.integration_scores import integration_scores
+from cellvae.evaluation.integration.lisi import clisi, ilisi
 from cellvae.evaluation.integration.pcr import pcr
 from cellvae.evaluation.integration.silhouette import (
     asw_batch,
@@ -15,6 +14,7 @@ from cellvae.evaluation.integration.silhouette import (
     silhouette,
 )
 from cellvae.evaluation.label_transfer import knn_f1
+from cellvae.evaluation.neighbours import batch_mixing, knn_accuracy
 
 __all__ = [
     "ClusterAgreement",

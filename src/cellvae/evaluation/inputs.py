@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.core.selection import check_not_numeric_mask, flatten_selection
+from cellvae.errors import InvalidOptionError, quote_names
 
 
 def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
@@ -24,7 +24,8 @@ def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
         raise InvalidOptionError(
-            f"Expected finite numbers in latent; got others in {len(bad):,} cells: {quote_names([*bad])}."
+            f"Expected finite numbers in latent; got others in {len(bad):,} cells: "
+            f"{quote_names([*bad])}."
         )
     return points
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, category_codes, check_latent, check_positions
-from cellvae.evaluation.neighbours import nearest_cells, count_votes
+from cellvae.evaluation.inputs import category_codes, check_complete, check_latent, check_positions
+from cellvae.evaluation.neighbours import count_votes, nearest_cells
 
 
 class LabelTransfer(NamedTuple):

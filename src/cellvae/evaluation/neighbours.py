@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.inputs import (
-    check_complete,
-    check_several,
     category_codes,
+    check_complete,
     check_latent,
     check_positions,
+    check_several,
 )
 
 

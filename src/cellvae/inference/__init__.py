@@ -1,27 +1,27 @@
 """What users ask of a trained model: free functions that a model lists as its abilities."""
 
-from cellvae.inference.latent.differential_abundance import differential_abundance
 from cellvae.inference.accessibility.normalized_accessibility import (
     get_fragment_accessibility,
     get_fragment_factors,
     get_normalized_accessibility,
 )
+from cellvae.inference.accessibility.region_factors import get_depth_factors, get_region_factors
+from cellvae.inference.criticism.criticism_report import create_criticism_report
+from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
+from cellvae.inference.differential import differential_accessibility, differential_expression
+from cellvae.inference.expression.correlation import get_feature_correlation_matrix
+from cellvae.inference.expression.library_size import get_latent_library_size
+from cellvae.inference.expression.likelihood_parameters import get_likelihood_parameters
+from cellvae.inference.expression.loadings import get_loadings
+from cellvae.inference.expression.normalized_expression import get_normalized_expression
+from cellvae.inference.labels.predict import predict
 from cellvae.inference.latent.aggregated_posterior import get_aggregated_posterior
 from cellvae.inference.latent.batch_embedding import get_batch_representation
-from cellvae.inference.expression.correlation import get_feature_correlation_matrix
-from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
-from cellvae.inference.criticism.criticism_report import create_criticism_report
-from cellvae.inference.differential import differential_accessibility, differential_expression
-from cellvae.inference.likelihood.elbo import get_elbo, get_reconstruction_error
-from cellvae.inference.expression.normalized_expression import get_normalized_expression
-from cellvae.inference.accessibility.region_factors import get_depth_factors, get_region_factors
-from cellvae.inference.likelihood.importance_weights import get_importance_weights
-from cellvae.inference.labels.predict import predict
+from cellvae.inference.latent.differential_abundance import differential_abundance
 from cellvae.inference.latent.latent_representation import get_latent_representation
-from cellvae.inference.expression.library_size import get_latent_library_size
-from cellvae.inference.expression.loadings import get_loadings
+from cellvae.inference.likelihood.elbo import get_elbo, get_reconstruction_error
+from cellvae.inference.likelihood.importance_weights import get_importance_weights
 from cellvae.inference.likelihood.marginal_likelihood import get_marginal_ll
-from cellvae.inference.expression.likelihood_parameters import get_likelihood_parameters
 from cellvae.inference.likelihood.posterior_predictive import posterior_predictive_sample
 from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_topic_proportions
 

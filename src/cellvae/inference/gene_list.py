@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, count_noun, quote_names
+from cellvae.errors import (
+    InvalidOptionError,
+    UnknownKeyError,
+    count_noun,
+    did_you_mean,
+    quote_names,
+)
 
 
 def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> Tensor | None:

@@ -68,13 +68,13 @@ def sample_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent
     latent = module.encode(batch)
     if n_samples == 1:
         return latent._replace(
-            sample=latent.sample.unsqueeze(0), library=latent.log_library.unsqueeze(0)
+            sample=latent.sample.unsqueeze(0), log_library=latent.log_library.unsqueeze(0)
         )
     samples = torch.Size([n_samples])
     library = latent.log_library_posterior
     return latent._replace(
         sample=module.transform(latent.posterior.sample(samples)),
-        library=latent.log_library.expand(*samples, *latent.log_library.shape)
+        log_library=latent.log_library.expand(*samples, *latent.log_library.shape)
         if library is None
         else library.sample(samples),
     )
@@ -99,4 +99,7 @@ def iter_chunks(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
     step = max(1, MAX_DECODED_ELEMENTS // (n_cells * n_genes))
     for first in range(0, n_samples, step):
         part = slice(first, min(first + step, n_samples))
-        yield part, latent._replace(sample=latent.sample[part], log_library=latent.log_library[part])
+        yield (
+            part,
+            latent._replace(sample=latent.sample[part], log_library=latent.log_library[part]),
+        )

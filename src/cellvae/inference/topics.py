@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.likelihood.elbo import per_cell_losses
-from cellvae.inference.cell_pass import iter_cell_batches, eval_mode, plan_pass
-from cellvae.inference.protocols import DecoderModel
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import eval_mode, iter_cell_batches, plan_pass
+from cellvae.inference.likelihood.elbo import per_cell_losses
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     import pandas as pd

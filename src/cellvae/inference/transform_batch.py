@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from cellvae.data.setup.categories import CategoryCodes, Scalar, requested_values, unknown_values
 from cellvae.data.setup.registration import Registration
-from cellvae.data.setup.categories import CategoryCodes, Scalar, unknown_values, requested_values
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 
 BatchChoice: TypeAlias = "Scalar | None | Iterable[Scalar | None]"

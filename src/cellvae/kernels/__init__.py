@@ -3,14 +3,14 @@
 Numba compiles at first use and keeps what it compiled on disk; nothing is loaded before.
 """
 
-from cellvae.kernels.lazy_linear import LazyLinear, materialize
-from cellvae.kernels.dispatch import Kernels, use_compiled
 from cellvae.kernels.bernoulli_log_prob import detection_log_likelihood
-from cellvae.kernels.isfinite import all_finite
-from cellvae.kernels.log_fold_change import LogFoldChanges, log_fold_changes
 from cellvae.kernels.count_log_prob import count_log_likelihood
+from cellvae.kernels.dispatch import Kernels, use_compiled
+from cellvae.kernels.isfinite import all_finite
+from cellvae.kernels.lazy_linear import LazyLinear, materialize
+from cellvae.kernels.log_fold_change import LogFoldChanges, log_fold_changes
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
-from cellvae.kernels.sparse_linear import to_gene_major, sparse_linear
+from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
 
 __all__ = [
     "LazyLinear",

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear_backward, matmul_without_bias, unpack_lazy_linear, empty_grad, weighted_sums
+from cellvae.kernels.lazy_linear import (
+    LazyLinear,
+    empty_grad,
+    lazy_linear_backward,
+    matmul_without_bias,
+    unpack_lazy_linear,
+    weighted_sums,
+)
 from cellvae.kernels.openmp import cells_per_range, run_parallel
 
 
@@ -89,7 +96,9 @@ class DetectionLogLikelihood(torch.autograd.Function):
         inputs = DetectionInputs(*ctx.saved_tensors[: len(DetectionInputs._fields)])
         results = DetectionResults(*ctx.saved_tensors[len(DetectionInputs._fields) :])
         grad_region = weighted_sums(
-            results.grad_region, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_region
+            results.grad_region,
+            grad,
+            lambda w: compute_log_prob(inputs, w, need_grad=True).grad_region,
         )
         weight = grad.unsqueeze(-1)
         grad_logits = lazy_linear_backward(
@@ -100,10 +109,17 @@ class DetectionLogLikelihood(torch.autograd.Function):
             grad_region[0],
             needs_grad=ctx.needs_input_grad[5:8],
         )
-        return (*(None,) * 5, *grad_logits, results.grad_depth.unsqueeze(-1) * weight, grad_region[1])
+        return (
+            *(None,) * 5,
+            *grad_logits,
+            results.grad_depth.unsqueeze(-1) * weight,
+            grad_region[1],
+        )
 
 
-def compute_log_prob(inputs: DetectionInputs, weight: Tensor | None, *, need_grad: bool) -> DetectionResults:
+def compute_log_prob(
+    inputs: DetectionInputs, weight: Tensor | None, *, need_grad: bool
+) -> DetectionResults:
     """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
 
     Parameters

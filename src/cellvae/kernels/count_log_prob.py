@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear_backward, matmul_without_bias, unpack_lazy_linear, empty_grad, weighted_sums
+from cellvae.kernels.lazy_linear import (
+    LazyLinear,
+    empty_grad,
+    lazy_linear_backward,
+    matmul_without_bias,
+    unpack_lazy_linear,
+    weighted_sums,
+)
 from cellvae.kernels.openmp import cells_per_range
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
@@ -46,7 +53,12 @@ def count_log_likelihood(
     if not isinstance(counts, CSRBatch):
         given = (counts, None, None, None)
     value: Tensor = CountLogLikelihood.apply(
-        torch.is_grad_enabled(), *given, *unpack_lazy_linear(logits), log_size, theta, *unpack_lazy_linear(dropout)
+        torch.is_grad_enabled(),
+        *given,
+        *unpack_lazy_linear(logits),
+        log_size,
+        theta,
+        *unpack_lazy_linear(dropout),
     )
     return value
 
@@ -116,7 +128,9 @@ class CountLogLikelihood(torch.autograd.Function):
         grad_theta = None
         if inputs.theta is not None and needed.theta:
             per_cell = inputs.theta.shape == results.grad_theta.shape
-            grad_theta = results.grad_theta * weight if per_cell else grad_gene[1].view_as(inputs.theta)
+            grad_theta = (
+                results.grad_theta * weight if per_cell else grad_gene[1].view_as(inputs.theta)
+            )
         grad_dropout: tuple[Tensor | None, ...] = (None, None, None)
         if inputs.dropout is not None:
             grad_dropout = lazy_linear_backward(
@@ -131,7 +145,9 @@ class CountLogLikelihood(torch.autograd.Function):
         return (*(None,) * 5, *grad_logits, grad_log_size, grad_theta, *grad_dropout)
 
 
-def compute_log_prob(inputs: CountInputs, weight: Tensor | None, *, need_grad: bool) -> CountResults:
+def compute_log_prob(
+    inputs: CountInputs, weight: Tensor | None, *, need_grad: bool
+) -> CountResults:
     """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
 
     Parameters

@@ -19,7 +19,12 @@ MIN_SIZE = 1 << 16
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether every number of some tensors is finite; a device is waited for."""
     many = sum(tensor.numel() for tensor in tensors) >= MIN_SIZE
-    if many and settings.kernels != "torch" and all(map(is_contiguous_float32, tensors)) and can_compile("bits"):
+    if (
+        many
+        and settings.kernels != "torch"
+        and all(map(is_contiguous_float32, tensors))
+        and can_compile("bits")
+    ):
         return scan_tensors(tensors)
     return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(tensors)))).all())
 

@@ -31,7 +31,9 @@ def materialize(given: Tensor | LazyLinear) -> Tensor:
     return given.materialize() if isinstance(given, LazyLinear) else given
 
 
-def unpack_lazy_linear(given: Tensor | LazyLinear | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def unpack_lazy_linear(
+    given: Tensor | LazyLinear | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Features, weight and constant of a layer, or its result alone."""
     if isinstance(given, LazyLinear):
         return given.features, given.weight, given.bias

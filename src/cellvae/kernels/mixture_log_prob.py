@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.kernels.count_log_prob import MIN_MEAN, MAX_INVERSE_DISPERSION
+from cellvae.kernels.count_log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 
 
 def mixture_log_prob(
@@ -50,7 +50,13 @@ class MixtureLogProb(torch.autograd.Function):
 
         n_cells, n_features = counts.shape
         mu1, mu2, theta1, theta2, logits = parameters
-        given = (mu1, mu2, theta1.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION), theta2.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION), logits)
+        given = (
+            mu1,
+            mu2,
+            theta1.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION),
+            theta2.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION),
+            logits,
+        )
         tensors = [t.expand(counts.shape).contiguous() for t in (counts, *given)]
         results = [torch.empty_like(tensors[0]) for _ in range(6)]
         addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]

@@ -53,7 +53,9 @@ class SparseLinear(torch.autograd.Function):
         out = weight.new_empty(n_cells, n_out)
         ctx.save_for_backward(values, genes, starts)
         ctx.n_genes = n_genes
-        run_kernel(forward_kernel, values, genes, starts, n_genes, weight.t().contiguous(), constant, out)
+        run_kernel(
+            forward_kernel, values, genes, starts, n_genes, weight.t().contiguous(), constant, out
+        )
         return out
 
     @staticmethod

@@ -1,14 +1,14 @@
 """Models: one file each, one line of the table each."""
 
-from cellvae.scvi.missing_models import missing_model_error
-from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.estimator.base import Model
+from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
+from cellvae.model.models import MODELS, register
 from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
-from cellvae.model.models import MODELS, register
+from cellvae.scvi.missing_models import missing_model_error
 from cellvae.train.options.default_epochs import get_max_epochs_heuristic
 
 __all__ = [

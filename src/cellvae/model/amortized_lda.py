@@ -13,12 +13,14 @@ from torch.distributions import Normal
 from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
+from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.setup.keys import Keys, keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError
+from cellvae.estimator.base import Model
 from cellvae.inference import (
     get_elbo,
     get_feature_by_topic,
@@ -26,10 +28,8 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_topic_proportions,
 )
-from cellvae.estimator.base import Model
 from cellvae.model.components.pyro_elbo import pyro_elbo_loss
 from cellvae.nn import Encoder
-from cellvae.core.options import Options, option
 from cellvae.train.options.default_epochs import default_epochs
 
 if TYPE_CHECKING:
@@ -311,7 +311,10 @@ class AmortizedLDA(Model):
         plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
         if self.rows is None or words.get("max_epochs") is not None:
             return {"plan_kwargs": plan}
-        return {"plan_kwargs": plan, "max_epochs": default_epochs(len(self.rows), MAX_DEFAULT_EPOCHS)}
+        return {
+            "plan_kwargs": plan,
+            "max_epochs": default_epochs(len(self.rows), MAX_DEFAULT_EPOCHS),
+        }
 
     def minify_adata(
         self,

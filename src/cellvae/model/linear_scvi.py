@@ -13,6 +13,7 @@ from cellvae.data import CountKeys, Registration
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
+from cellvae.estimator.base import Model
 from cellvae.inference import (
     differential_abundance,
     differential_expression,
@@ -30,7 +31,6 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.estimator.base import Model
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, sizes_of
 from cellvae.nn import LinearDecoder
 

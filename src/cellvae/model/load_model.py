@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cellvae.errors import FileFormatError, did_you_mean
-from cellvae.model import MODELS, Model
 from cellvae.estimator.model_io import read_model
+from cellvae.model import MODELS, Model
 from cellvae.scvi.files import is_scvi_model, read_scvi_model
 
 if TYPE_CHECKING:

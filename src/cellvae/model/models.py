@@ -6,8 +6,8 @@ import inspect
 from typing import TypeVar
 
 from cellvae.errors import InvalidOptionError
-from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.estimator.base import Model
+from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers
 from cellvae.data.setup.keys import Keys, keys_from_kwargs
 from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
-from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError
+from cellvae.estimator.base import Model
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_accessibility,
     get_depth_factors,
@@ -31,15 +34,12 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
-from cellvae.kernels import use_compiled, detection_log_likelihood
-from cellvae.estimator.base import Model
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
-from cellvae.model.scvi import CountBatch, Where
+from cellvae.kernels import detection_log_likelihood, use_compiled
 from cellvae.model.components.default_early_stopping import default_early_stopping
+from cellvae.model.scvi import CountBatch, Where
 from cellvae.nn import Encoder
-from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 from cellvae.nn.covariates import concat_covariates
-from cellvae.core.options import Options, option
+from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -196,7 +196,9 @@ class PEAKVIModule(Module[CountBatch]):
 
     def decode(self, latent: Latent, batch: CountBatch) -> Detection:
         """Distribution of detection, [*samples, cells, regions]."""
-        logits = self.z_decoder(concat_covariates(latent.sample, batch.continuous), covariate_codes(batch))
+        logits = self.z_decoder(
+            concat_covariates(latent.sample, batch.continuous), covariate_codes(batch)
+        )
         factor = latent.log_library
         if self.region_factors is not None:
             factor = factor + functional.logsigmoid(self.region_factors)
@@ -378,4 +380,8 @@ def atac_train_defaults(words: Mapping[str, Any]) -> dict[str, Any]:
         plan["n_epochs_kl_warmup"] = 50
     if "optimizer_creator" in asked:
         plan.pop("optimizer")
-    return {"max_epochs": 500, "plan_kwargs": plan, **default_early_stopping(words, EARLY_STOPPING_PATIENCE)}
+    return {
+        "max_epochs": 500,
+        "plan_kwargs": plan,
+        **default_early_stopping(words, EARLY_STOPPING_PATIENCE),
+    }

@@ -11,11 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cellvae.contracts import Latent
+from cellvae.core.log import warn
+from cellvae.core.options import option
 from cellvae.data import CountKeys, Registration
 from cellvae.data.setup.fields import Field, count_fields
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning
+from cellvae.estimator.base import Model
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,
     differential_accessibility,
@@ -35,15 +39,11 @@ from cellvae.inference import (
     posterior_predictive_sample,
 )
 from cellvae.kernels import materialize
-from cellvae.core.log import warn
-from cellvae.estimator.base import Model
 from cellvae.model.peakvi import atac_train_defaults
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, Where, sizes_of
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.fc_layers import Activation
-from cellvae.core.options import option
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,15 +13,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Latent, Loss
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.options import check_kwargs, check_value, from_kwargs
 from cellvae.data import Registration
+from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.fields import Field, label_fields, labels_field
 from cellvae.data.setup.keys import CountKeys, LabelKeys, keys_from_kwargs, store_keys
 from cellvae.data.setup.obs_columns import label_text
 from cellvae.data.storage.memory import ColumnRows
-from cellvae.data.setup.categories import Scalar
 from cellvae.distributions import kl_to_standard_normal
-from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import DataMismatchError, InvalidOptionError
+from cellvae.estimator.base import Model
+from cellvae.estimator.minify import refuse_minified
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,
     differential_expression,
@@ -39,9 +43,6 @@ from cellvae.inference import (
     posterior_predictive_sample,
     predict,
 )
-from cellvae.estimator.base import Model
-from cellvae.estimator.minify import refuse_minified
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, SCVISizes, sizes_of
 from cellvae.nn import Classifier, Encoder, NormalDecoder
 from cellvae.nn.classification_metrics import (
@@ -50,7 +51,6 @@ from cellvae.nn.classification_metrics import (
     classification_metrics,
     classification_sums,
 )
-from cellvae.core.options import check_kwargs, check_value, from_kwargs
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,6 +13,8 @@ from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn import functional
 
 from cellvae.contracts import Latent, Loss, Module
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.options import Options, check_kwargs, check_value, option
 from cellvae.data import CountKeys, Registration
 from cellvae.data.setup.fields import Field, count_fields
 from cellvae.data.setup.keys import keys_from_kwargs
@@ -24,8 +26,9 @@ from cellvae.distributions import (
     kl_to_standard_normal,
 )
 from cellvae.distributions import Normal as NormalOfCounts
-from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError
+from cellvae.estimator.base import Model
+from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,
     differential_expression,
@@ -42,16 +45,13 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.kernels import use_compiled, count_log_likelihood
-from cellvae.estimator.base import Model
+from cellvae.kernels import count_log_likelihood, use_compiled
 from cellvae.model.components.library_prior import library_stats_by_batch
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import concat_covariates, one_hot
-from cellvae.nn.fc_layers import Activation
 from cellvae.nn.encoder import VarActivation
-from cellvae.core.options import Options, check_kwargs, check_value, option
+from cellvae.nn.fc_layers import Activation
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -422,7 +422,9 @@ def log1p(counts: Tensor | CSRBatch) -> Tensor | CSRBatch:
 
 def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
     """Sum of the counts of each cell."""
-    return counts.sum_by_cell() if isinstance(counts, CSRBatch) else counts.sum(dim=-1, keepdim=True)
+    return (
+        counts.sum_by_cell() if isinstance(counts, CSRBatch) else counts.sum(dim=-1, keepdim=True)
+    )
 
 
 @final

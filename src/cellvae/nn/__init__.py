@@ -3,10 +3,10 @@
 from cellvae.core.missing_names import missing_name_error
 from cellvae.nn.classifier import Classifier
 from cellvae.nn.decoders.count_decoder import CountParameters, DecoderSCVI
-from cellvae.nn.fc_layers import FCLayers
-from cellvae.nn.encoder import Encoder
 from cellvae.nn.decoders.linear_decoder import LinearDecoder
 from cellvae.nn.decoders.normal_decoder import NormalDecoder
+from cellvae.nn.encoder import Encoder
+from cellvae.nn.fc_layers import FCLayers
 
 __all__ = [
     "Classifier",

@@ -93,7 +93,9 @@ class Encoder(nn.Module):
     ) -> Normal:
         """Posterior of each cell, [cells, latent], before any transformation of the latent."""
         hidden = self.encoder(features, codes)
-        variance = VARIANCE_ACTIVATIONS[self.var_activation](self.var_encoder(hidden)) + self.var_eps
+        variance = (
+            VARIANCE_ACTIVATIONS[self.var_activation](self.var_encoder(hidden)) + self.var_eps
+        )
         return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
 
     def transform(

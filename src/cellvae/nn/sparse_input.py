@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels import to_gene_major, sparse_linear
+from cellvae.kernels import sparse_linear, to_gene_major
 
 
 class SparseInputLinear(nn.Linear):

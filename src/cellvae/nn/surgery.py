@@ -11,7 +11,9 @@ from cellvae.core.frozen_weights import WeightSlice
 from cellvae.nn.fc_layers import FCLayers
 
 
-def grow_categories(network: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, WeightSlice]]:
+def grow_categories(
+    network: nn.Module, reference: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, WeightSlice]]:
     """Weights for a network with further categories at the end of each of its covariates.
 
     A further category begins as the mean of the known ones, so that the network answers for its

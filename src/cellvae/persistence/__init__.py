@@ -1,7 +1,7 @@
 """Model files: a record as JSON, tensors as safetensors, and nothing that can run."""
 
-from cellvae.persistence.safetensors_header import TensorSpec
 from cellvae.persistence.record import FileRecord, Record
+from cellvae.persistence.safetensors_header import TensorSpec
 from cellvae.persistence.store import SavedFiles, open_saved, save_model_files
 from cellvae.persistence.tensors import check_tensors, tensor_specs
 

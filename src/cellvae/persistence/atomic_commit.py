@@ -85,7 +85,8 @@ def commit(place: ModelPaths, stage: Path) -> None:
     except OSError as error:
         warnings.warn(
             f"The model is saved in '{place.folder}' and can be loaded, but some of its files are "
-            f"still in '{place.pending_dir.name}' there: {error}. The next load or save moves them.",
+            f"still in '{place.pending_dir.name}' there: {error}. The next load or save moves "
+            "them.",
             CellvaeWarning,
             stacklevel=4,
         )

@@ -44,11 +44,17 @@ class ModelPaths:
 
     def existing_names(self, names: Iterable[str]) -> list[str]:
         """Names of the files, prefix included, that exist already."""
-        return [self.final_path(name).name for name in names if os.path.lexists(self.current_path(name))]
+        return [
+            self.final_path(name).name for name in names if os.path.lexists(self.current_path(name))
+        ]
 
     def stat_signature(self) -> tuple[tuple[int, ...] | None, ...]:
         """Value that changes when any file of the model is moved or replaced."""
-        return tuple(stat_signature(path(name)) for name in FILE_NAMES for path in (self.pending_path, self.final_path))
+        return tuple(
+            stat_signature(path(name))
+            for name in FILE_NAMES
+            for path in (self.pending_path, self.final_path)
+        )
 
 
 def stat_signature(path: Path) -> tuple[int, ...] | None:
@@ -109,7 +115,8 @@ def check_present(place: ModelPaths) -> None:
     prefixes = [prefix for prefix in prefixes if not prefix.startswith(".")]
     if prefixes:
         raise FileFormatError(
-            f"Expected {model} in '{folder}'; it holds models with the prefixes {quote_names(prefixes)}. "
+            f"Expected {model} in '{folder}'; it holds models with the prefixes "
+            f"{quote_names(prefixes)}. "
             f"Give one of them: `prefix={prefixes[0]!r}`."
         )
     holds = quote_names([name for name in names if not name.startswith(".")], 8) or "nothing"

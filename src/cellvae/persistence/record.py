@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, quote_names
 from cellvae.persistence.fsync import regular_file_size
-from cellvae.persistence.json_codec import loads, dumps
+from cellvae.persistence.json_codec import dumps, loads
 from cellvae.persistence.migrations import FORMAT, migrate
 
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ def check_type(value: Any, expected: type, what: str, where: str) -> None:
     """Refuse a value that is of another JSON type."""
     if type(value) is not expected:
         raise FileFormatError(
-            f"Expected {OPTIONAL_FILES[expected]} for {what} in {where}; got {json_type_name(value)}. "
+            f"Expected {OPTIONAL_FILES[expected]} for {what} in {where}; got "
+            f"{json_type_name(value)}. "
             "Use the file that was saved."
         )
 

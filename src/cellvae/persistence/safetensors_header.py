@@ -110,7 +110,9 @@ def header_document(file: BinaryIO, path: Path) -> dict[str, Any]:
     """JSON object that an open file begins with."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
-        raise damaged_error(path, f"its {size} bytes are fewer than the 8 that every file starts with")
+        raise damaged_error(
+            path, f"its {size} bytes are fewer than the 8 that every file starts with"
+        )
     length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise unsafe_error(path, f"a header of {length:,} bytes")
@@ -134,7 +136,9 @@ def parse_span(name: str, entry: Any, path: Path) -> TensorSpan:
     if not isinstance(code, str) or code not in DTYPES:
         raise damaged_error(path, f"{quoted} has the dtype {str(code)[:20]!r}, which no model has")
     if not is_list_of_sizes(shape) or not is_list_of_sizes(offsets) or len(offsets) != 2:
-        raise damaged_error(path, f"the shape or offsets of {quoted} are not whole numbers from 0 up")
+        raise damaged_error(
+            path, f"the shape or offsets of {quoted} are not whole numbers from 0 up"
+        )
     # Of empty tensors too: strides are products of the other dimensions.
     if len(shape) > 32 or math.prod(max(size, 1) for size in shape) >= 2**60:
         raise unsafe_error(path, f"more numbers or dimensions in {quoted} than can be addressed")
@@ -155,7 +159,9 @@ def check_spans(spans: Mapping[str, TensorSpan], size: int, path: Path) -> None:
         if start < stop:
             raise unsafe_error(path, f"the same bytes for {between}")
         if start > stop:
-            raise damaged_error(path, f"{start - stop:,} bytes between {between} belong to no tensor")
+            raise damaged_error(
+                path, f"{start - stop:,} bytes between {between} belong to no tensor"
+            )
     end = in_order[-1][1] if in_order else 0
     if end != size:
         raise damaged_error(path, f"its tensors take {end:,} bytes, and {size:,} follow the header")

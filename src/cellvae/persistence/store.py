@@ -19,13 +19,27 @@ from cellvae.errors import (
     UnsafeFileError,
     quote_names,
 )
-from cellvae.persistence.atomic_commit import complete_pending, commit, staging_folder
-from cellvae.persistence.fsync import sha256_of_file, regular_file_size, fsync_path, write_and_fsync
-from cellvae.persistence.safetensors_header import TensorSpec, read_header, read_metadata
-from cellvae.persistence.paths import ADATA, CELLS, MODEL, WEIGHTS, ModelPaths, check_present, model_paths
+from cellvae.persistence.atomic_commit import commit, complete_pending, staging_folder
+from cellvae.persistence.fsync import fsync_path, regular_file_size, sha256_of_file, write_and_fsync
 from cellvae.persistence.migrations import FORMAT
-from cellvae.persistence.record import MAX_RECORD_BYTES, FileRecord, Record, content_digest, read_text
-from cellvae.persistence.tensors import read_tensors, tensor_specs, write_tensors, checksum_error
+from cellvae.persistence.paths import (
+    ADATA,
+    CELLS,
+    MODEL,
+    WEIGHTS,
+    ModelPaths,
+    check_present,
+    model_paths,
+)
+from cellvae.persistence.record import (
+    MAX_RECORD_BYTES,
+    FileRecord,
+    Record,
+    content_digest,
+    read_text,
+)
+from cellvae.persistence.safetensors_header import TensorSpec, read_header, read_metadata
+from cellvae.persistence.tensors import checksum_error, read_tensors, tensor_specs, write_tensors
 
 T = TypeVar("T")
 
@@ -66,7 +80,9 @@ class SavedFiles:
         """
         if CELLS not in self.record.files:
             return {}
-        for name, spec in retry_if_changed(self.place, lambda: read_header(self.place.current_path(CELLS))).items():
+        for name, spec in retry_if_changed(
+            self.place, lambda: read_header(self.place.current_path(CELLS))
+        ).items():
             check_positions(name, spec, str(self.place.current_path(CELLS)), FileFormatError)
         return self.read(CELLS, "cpu")
 
@@ -90,7 +106,9 @@ class SavedFiles:
     def read(self, name: str, device: str | torch.device) -> dict[str, Tensor]:
         """Tensors of a file, from bytes with the checksum in the record."""
         place, sha256 = self.place, self.record.files[name].sha256
-        return retry_if_changed(place, lambda: read_tensors(place.current_path(name), device, sha256=sha256))
+        return retry_if_changed(
+            place, lambda: read_tensors(place.current_path(name), device, sha256=sha256)
+        )
 
     @property
     def place(self) -> ModelPaths:
@@ -171,7 +189,8 @@ def write_record(place: ModelPaths, record: Record) -> None:
     content = text.encode()
     if len(content) > MAX_RECORD_BYTES:
         raise InvalidOptionError(
-            f"Expected a record of at most {MAX_RECORD_BYTES:,} bytes to save; got {len(content):,}. "
+            f"Expected a record of at most {MAX_RECORD_BYTES:,} bytes to save; got "
+            f"{len(content):,}. "
             "Shorten the history or the report."
         )
     write_and_fsync(place.final_path(MODEL), content)
@@ -196,7 +215,8 @@ def check_positions(name: str, spec: TensorSpec, where: str, problem: type[Cellv
     """Refuse what is no part of a split: a list of positions of cells."""
     if name not in SPLIT_NAMES or spec.dtype != torch.int64 or len(spec.shape) != 1:
         raise problem(
-            f"Expected positions of {quote_names(SPLIT_NAMES)} cells in {where}, each int64 [cells]; got "
+            f"Expected positions of {quote_names(SPLIT_NAMES)} cells in {where}, each int64 "
+            "[cells]; got "
             f"'{name[:80]}', {spec}. Give 1-D tensors of whole numbers."
         )
     if spec.shape[0] > MAX_CELLS:
@@ -259,7 +279,8 @@ def open_verified(place: ModelPaths) -> SavedFiles:
     written = read_metadata(place.current_path(WEIGHTS)).get(MODEL)
     if written is not None and written != content_digest(text, str(where)):
         raise FileFormatError(
-            f"Expected in {where} what it said when {place.current_path(WEIGHTS).name} was written; got "
+            f"Expected in {where} what it said when {place.current_path(WEIGHTS).name} was "
+            "written; got "
             "something else. The file was damaged or edited: copy the folder anew."
         )
     return SavedFiles(record=record, folder=place.folder, prefix=place.prefix)

@@ -83,7 +83,9 @@ def check_writable(name: str, tensor: Tensor) -> None:
 
 
 def check_tensors(
-    header: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec], where: str = "weights.safetensors"
+    header: Mapping[str, TensorSpec],
+    expected: Mapping[str, TensorSpec],
+    where: str = "weights.safetensors",
 ) -> None:
     """Refuse a file that does not hold exactly the tensors of a model.
 

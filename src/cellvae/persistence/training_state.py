@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.fsync import regular_file_size, fsync_path, write_and_fsync
+from cellvae.persistence.fsync import fsync_path, regular_file_size, write_and_fsync
 
 FORMAT = 2
 SUFFIX = ".state"

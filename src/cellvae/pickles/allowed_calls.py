@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellvae.errors import FileFormatError
-from cellvae.pickles.stubs import ArrayStub, Stub, DtypeStub, AllowedCall
+from cellvae.pickles.stubs import AllowedCall, ArrayStub, DtypeStub, Stub
 
 
 def new_bytes(*arguments: Any) -> bytes:

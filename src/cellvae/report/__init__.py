@@ -1,7 +1,7 @@
 """A page about a run: contents in plain values, figures, and the HTML that shows them."""
 
-from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 from cellvae.report.page import render_page, write_page
+from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 
 __all__ = [
     "Chart",

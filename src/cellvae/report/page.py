@@ -7,8 +7,8 @@ import secrets
 from html import escape
 from pathlib import Path
 
-from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 from cellvae.report.css import CSS
+from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 
 
 def render_page(summary: RunSummary) -> str:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cellvae.data.files.h5ad import write_h5ad
 from cellvae.errors import InvalidOptionError, NotTrainedError, quote_names
+from cellvae.scvi.files import write_scvi_model
 from cellvae.scvi.import_model import RENAMED_WEIGHTS
 from cellvae.scvi.registry import make_registry
-from cellvae.scvi.files import write_scvi_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,8 @@ def export_scvi_model(model: Model, folder: Path, prefix: str, adata: AnnData | 
     name = type(model).__name__
     if name not in EXPORTABLE_MODELS:
         raise InvalidOptionError(
-            f"Expected one of {quote_names(EXPORTABLE_MODELS)} for format='scvi-tools'; got {name}. "
+            f"Expected one of {quote_names(EXPORTABLE_MODELS)} for format='scvi-tools'; got "
+            f"{name}. "
             "Save it without format."
         )
     if not model.is_trained:
@@ -99,7 +100,9 @@ def non_default_options(config: Any) -> dict[str, Any]:
     }
     alone = [word for word in given if word in CELLVAE_ONLY_OPTIONS]
     if alone:
-        raise InvalidOptionError(f"scvi-tools cannot be told {quote_names(alone)}. Save without format.")
+        raise InvalidOptionError(
+            f"scvi-tools cannot be told {quote_names(alone)}. Save without format."
+        )
     return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
 
 
@@ -118,7 +121,8 @@ def check_linear(model: Model, options: dict[str, Any]) -> None:
         alone.append("dispersion")
     if alone:
         raise InvalidOptionError(
-            f"The LinearSCVI of scvi-tools cannot be told {quote_names(alone)}. Save without format."
+            f"The LinearSCVI of scvi-tools cannot be told {quote_names(alone)}. Save without "
+            "format."
         )
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
-from cellvae.data.setup.fields import Field
 from cellvae.data.files.h5ad import read_h5ad
+from cellvae.data.setup.categories import Scalar, to_python_scalar
+from cellvae.data.setup.fields import Field
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.setup.records import (
     CategoriesRecord,
@@ -23,10 +25,8 @@ from cellvae.data.setup.records import (
     FieldRecord,
     NumbersRecord,
 )
-from cellvae.data.setup.categories import Scalar, to_python_scalar
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
-from cellvae.core.options import from_kwargs
-from cellvae.scvi.files import ScviModelFile, split_indices, read_scvi_model
+from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,7 +227,9 @@ def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, T
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in theirs]
     if missing:
-        raise FileFormatError(f"Expected weights {quote_names(missing)} in {found.path}; not there.")
+        raise FileFormatError(
+            f"Expected weights {quote_names(missing)} in {found.path}; not there."
+        )
     wrong = [name for name in wanted if theirs[name].shape != wanted[name].shape]
     if wrong:
         first = wrong[0]

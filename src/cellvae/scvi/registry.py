@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cellvae.data.storage.count_matrix import count_matrix
-from cellvae.data.setup.records import CategoriesRecord, CategoryRecord, CountsRecord
 from cellvae.data.setup.categories import scvi_categories_array
+from cellvae.data.setup.records import CategoriesRecord, CategoryRecord, CountsRecord
+from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.errors import DataMismatchError, UnknownKeyError, did_you_mean, quote_names
-from cellvae.scvi.import_model import COLUMNS, SETUP_KWARGS
 from cellvae.estimator.summary import print_setup_tables
+from cellvae.scvi.import_model import COLUMNS, SETUP_KWARGS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -140,7 +140,8 @@ def lookup(fields: dict[str, Any], key: str) -> Any:
     """
     if key not in fields:
         raise UnknownKeyError(
-            f"Expected one of {quote_names([*fields], most=20)}; got '{key}'.{did_you_mean(key, fields)}"
+            f"Expected one of {quote_names([*fields], most=20)}; got "
+            f"'{key}'.{did_you_mean(key, fields)}"
         )
     return fields[key]
 

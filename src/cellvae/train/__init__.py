@@ -8,7 +8,6 @@ from cellvae.core.missing_names import missing_name_error
 
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining
-    from cellvae.train.loop.weight_averaging import interpolate_with
     from cellvae.train.callbacks import (
         EMA,
         EarlyStopping,
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
         Summary,
         TrainingCheckpoint,
     )
+    from cellvae.train.loop.training_plan import TrainingPlan
+    from cellvae.train.loop.weight_averaging import interpolate_with
     from cellvae.train.options.configs import (
         PyroTrainingPlanConfig,
         SemiSupervisedTrainingPlanConfig,
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
         TrainingPlanConfig,
     )
     from cellvae.train.records.history import History
-    from cellvae.train.search.learning_rate_search import LearningRateSearch
-    from cellvae.train.loop.training_plan import TrainingPlan
     from cellvae.train.records.training_report import TrainingReport
+    from cellvae.train.search.learning_rate_search import LearningRateSearch
 
 __all__ = [
     "EMA",

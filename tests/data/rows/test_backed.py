@@ -10,8 +10,8 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.data.storage import disk as backed
+from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.data.storage.disk import BackedColumn, DenseReader, SparseReader, make_reader
 
 Make = Callable[[np.ndarray, str], AnnData]

@@ -10,15 +10,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.storage.placement import choose_placement
 from cellvae.data.storage.device import max_device_bytes, move_rows_to_device, to_smallest_dtype
 from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
-    DenseColumn,
     ContinuousColumn,
+    DenseColumn,
     SparseColumn,
 )
+from cellvae.data.storage.placement import choose_placement
 from cellvae.data.storage.to_device import ToDevice
 from cellvae.errors import InvalidOptionError
 

@@ -10,9 +10,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from cellvae.data.storage.sparse import MAX_DENSITY, with_csr_counts
-from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn, SparseColumn
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn, SparseColumn
+from cellvae.data.storage.sparse import MAX_DENSITY, with_csr_counts
 
 
 class Batch(NamedTuple):

@@ -19,8 +19,8 @@ from cellvae.data.storage.csr_to_dense import csr_to_dense
 from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
-    DenseColumn,
     ContinuousColumn,
+    DenseColumn,
     SparseColumn,
 )
 

@@ -10,12 +10,12 @@ from scipy import stats
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.differential.bayes import (
     bayes_factor,
-    select_at_fdr,
     estimate_delta,
     estimate_pseudocount,
     log_fold_change,
     probability_of_change,
     probability_of_order,
+    select_at_fdr,
     summarize_changes,
 )
 

@@ -12,10 +12,10 @@ import torch
 from torch.distributions import Normal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.inference.differential import resampling
-from cellvae.inference.differential.posterior_pool import sample_pool, rows_of
-from cellvae.inference.likelihood.importance_options import ImportanceOptions
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.differential import resampling
+from cellvae.inference.differential.posterior_pool import rows_of, sample_pool
+from cellvae.inference.likelihood.importance_options import ImportanceOptions
 from cellvae.model import SCVI
 
 FEW = {"max_cells": 7, "n_mc_samples": 3, "n_mc_samples_per_pass": 2}

@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellvae.train.callbacks.checkpointing.checkpoint_index import INDEX_FILE, CheckpointRecord, read_index, write_index
+from cellvae.train.callbacks.checkpointing.checkpoint_index import (
+    INDEX_FILE,
+    CheckpointRecord,
+    read_index,
+    write_index,
+)
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ from cellvae.data import Split
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.checkpointing.save_checkpoint import SaveCheckpoint
-from cellvae.train.callbacks.defaults import build_callbacks, default_callbacks, callback_group
-from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
+from cellvae.train.callbacks.defaults import build_callbacks, callback_group, default_callbacks
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
 from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor
-from cellvae.train.callbacks.nan.nan_guard import NaNGuard
 from cellvae.train.callbacks.monitoring.progress import EpochBar
-from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
+from cellvae.train.callbacks.nan.nan_guard import NaNGuard
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 
@@ -38,7 +38,9 @@ class Producer(pl.Callback):
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
-    parsed = parse_train_kwargs({"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words})
+    parsed = parse_train_kwargs(
+        {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words}
+    )
     return fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
 
 
@@ -46,7 +48,9 @@ def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_pat
     first, second = Producer("a"), pl.Callback()
     saver, stop = SaveCheckpoint(tmp_path), pl.callbacks.EarlyStopping("train_loss")
     extra = [saver, stop, first, second]
-    options = parse_train_kwargs({"enable_progress_bar": True, "learning_rate_monitor": True}).options
+    options = parse_train_kwargs(
+        {"enable_progress_bar": True, "learning_rate_monitor": True}
+    ).options
     made = build_callbacks(options, extra, state_dir=tmp_path)
     assert [type(c) for c in made] == [
         TrainingCheckpoint,
@@ -102,7 +106,9 @@ def test_every_word_of_early_stopping_reaches_the_callback() -> None:
         "check_finite": False,
         "verbose": True,
     }
-    options = parse_train_kwargs({f"early_stopping_{name}": value for name, value in words.items()}).options
+    options = parse_train_kwargs(
+        {f"early_stopping_{name}": value for name, value in words.items()}
+    ).options
     made = default_callbacks(options)["early_stopping"]
     kept = vars(made) | {"mode": "min"}
     for name, value in words.items():

@@ -120,7 +120,9 @@ def test_small_improvements_do_not_count_but_their_weights_are_kept(
 def test_it_starts_anew_in_every_run(module: Any, rows: Any, split: Split) -> None:
     _, _, early = run(module, rows, split, [5, 1, 9, 9], patience=2)
     script = Script([50.0, 40.0, 30.0])
-    parsed = parse_train_kwargs({"max_epochs": 3, "enable_progress_bar": False, "callbacks": [script, early]})
+    parsed = parse_train_kwargs(
+        {"max_epochs": 3, "enable_progress_bar": False, "callbacks": [script, early]}
+    )
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.report.epochs == 3
     assert outcome.report.best_score == 30.0

@@ -19,9 +19,9 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup
 from cellvae.train.callbacks.early_stopping.stopping_rule import StopReason
+from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 

@@ -15,8 +15,8 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.freeze import Freeze, FrozenParts
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 

@@ -15,8 +15,8 @@ from anndata import read_h5ad
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.monitoring.gradient_norm import GradNormMonitor
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 

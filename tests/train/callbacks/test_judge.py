@@ -12,7 +12,11 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.early_stopping.criteria import StoppingCriteria, per_metric
-from cellvae.train.callbacks.early_stopping.stopping_rule import StoppingRule, StopReason, combine_rules
+from cellvae.train.callbacks.early_stopping.stopping_rule import (
+    StoppingRule,
+    StopReason,
+    combine_rules,
+)
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 
 
@@ -23,7 +27,9 @@ def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> S
     )
 
 
-def stops_at(judge: StoppingRule, values: list[float], epochs: list[int] | None = None) -> int | None:
+def stops_at(
+    judge: StoppingRule, values: list[float], epochs: list[int] | None = None
+) -> int | None:
     """Position of the first value that ends the run."""
     for i, (epoch, value) in enumerate(zip(epochs or itertools.count(), values, strict=False)):
         judge.update(value, epoch, n_epochs_before=epoch, warming_up=False)

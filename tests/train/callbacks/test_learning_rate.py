@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from cellvae.data import Split
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor, RecordLearningRate
 from cellvae.train.callbacks.scheduling.lr_scheduler import LRSchedulerCallback
 from cellvae.train.callbacks.scheduling.stages import Stage, Stages
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
 
 

@@ -18,8 +18,8 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.model.scvi import SCVIModule
 from cellvae.train import EarlyStopping
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.evaluation.metric_callback import MetricCallback
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 

@@ -15,9 +15,9 @@ import torch
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
 from cellvae.train.callbacks.evaluation.prediction_writer import PredictionWriter
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 ALL = ("kl", "latent", "latent_variance", "reconstruction_loss")

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.monitoring.print_metrics import PrintMetrics
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 
 def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **words: Any) -> RunResult:
-    parsed = parse_train_kwargs({"max_epochs": 5, "enable_progress_bar": False, "batch_size": 16, **words})
+    parsed = parse_train_kwargs(
+        {"max_epochs": 5, "enable_progress_bar": False, "batch_size": 16, **words}
+    )
     return fit(module, rows, split, parsed.options, seed=1, callbacks=[callback])
 
 

@@ -17,9 +17,9 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import EpochBar
-from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.callbacks.monitoring import progress
 from cellvae.train.callbacks.defaults import build_callbacks
+from cellvae.train.callbacks.monitoring import progress
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
 from cellvae.train.run.lightning_noise import quiet_lightning
 

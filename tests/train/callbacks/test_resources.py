@@ -17,11 +17,16 @@ from cellvae.contracts import StepBlock
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
-from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.callbacks.monitoring import resource_table as resource_rows
 from cellvae.train.callbacks.monitoring import resource_monitor as resources
-from cellvae.train.callbacks.monitoring.resource_table import PHASES, count_cells, rss_mib, mean_std_text
+from cellvae.train.callbacks.monitoring import resource_table as resource_rows
 from cellvae.train.callbacks.monitoring.resource_monitor import METRICS, ResourceMonitor
+from cellvae.train.callbacks.monitoring.resource_table import (
+    PHASES,
+    count_cells,
+    mean_std_text,
+    rss_mib,
+)
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 
@@ -162,7 +167,9 @@ def test_history_and_table_say_the_same(
     assert [p.name for p in path.parent.iterdir()] == ["resources.tsv"]
     speed = 150 / sum(monitor.rows[i][p] for i in range(3) for p in PHASES[:4])
     assert f"{speed:,.0f} cells per second on CPU" in monitor.summary
-    assert f"backward {mean_std_text([row['backward'] for row in monitor.rows])} s" in monitor.summary
+    assert (
+        f"backward {mean_std_text([row['backward'] for row in monitor.rows])} s" in monitor.summary
+    )
     assert set(METRICS) == {name for name in history.columns if name.startswith("resources/")}
 
 

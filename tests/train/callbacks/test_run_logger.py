@@ -13,12 +13,12 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.log import logger
+from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping
-from cellvae.train.callbacks.serialisation import rebuild_callback
 from cellvae.train.callbacks.monitoring.run_logger import RunLogger, format_duration
+from cellvae.train.callbacks.serialisation import rebuild_callback
 
 WORDS: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 16}
 

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingWarning, UnknownOptionError
 from cellvae.model import SCVI
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.scheduling.lr_scheduler import LRSchedulerCallback, select_optimizer
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 LR = 0.01

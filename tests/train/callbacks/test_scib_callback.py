@@ -132,7 +132,9 @@ def test_scores_of_scib_metrics_itself_are_named_with_its_version(
     values = {f"scib_{name}": i / 10 for i, name in enumerate(panel)}
     for module in ("evaluation.panel", "train.callbacks.scib_callback"):
         monkeypatch.setattr(f"cellvae.{module}.scib_metrics", lambda: panel)
-    monkeypatch.setattr("cellvae.evaluation.integration.integration_scores.scib_scores", lambda *_: values)
+    monkeypatch.setattr(
+        "cellvae.evaluation.integration.integration_scores.scib_scores", lambda *_: values
+    )
     monkeypatch.setattr("cellvae.evaluation.integration.definitions.scib_version", lambda: "0.6.1")
     model = model_of(cells, batch_key="batch", labels_key="labels")
     callback = ScibCallback(package="scib-metrics")

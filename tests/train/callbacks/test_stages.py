@@ -16,8 +16,8 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
-from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.callbacks.scheduling.stages import Stage, Stages
+from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import RunResult, fit
 
 LR = 0.01

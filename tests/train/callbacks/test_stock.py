@@ -226,7 +226,9 @@ def test_metrics_go_to_weights_and_biases(
         assert len(train(model, logger=logger)) == 4
         summary = dict(logger.experiment.summary)
         logger.experiment.finish()
-    assert summary["elbo_train"] == pytest.approx(model.history.last_numeric("elbo_train"), rel=1e-5)
+    assert summary["elbo_train"] == pytest.approx(
+        model.history.last_numeric("elbo_train"), rel=1e-5
+    )
 
 
 def test_real_cells_with_several_of_them(shared_data: Path) -> None:

@@ -13,8 +13,8 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import B, StepBlock, Rows
-from cellvae.data.batches.labelled_cells import WithLabelledCells, LabelledSampler
+from cellvae.contracts import B, Rows, StepBlock
+from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 from cellvae.data.storage.prefetched import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError

@@ -10,15 +10,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from cellvae.core.selection import check_not_numeric_mask, flatten_selection
 from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
     UnknownKeyError,
-    did_you_mean,
     count_noun,
+    did_you_mean,
     quote_names,
 )
-from cellvae.core.selection import check_not_numeric_mask, flatten_selection
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,7 +96,8 @@ def indices_from_mask(
                 missing = [*names[~names.isin(labels)]]
                 raise InvalidOptionError(
                     f"Expected a mask of the {n_cells:,} cells; its labels lack "
-                    f"{count_noun(len(missing), 'cell')}: {quote_names(missing)}. Give mask.to_numpy() if it "
+                    f"{count_noun(len(missing), 'cell')}: {quote_names(missing)}. Give "
+                    "mask.to_numpy() if it "
                     "is in the order of the cells."
                 )
     if len(mask) != n_cells:
@@ -128,14 +129,16 @@ def indices_from_names(values: NDArray[np.str_], data: AnnData | int) -> NDArray
     if not names.is_unique:
         raise InvalidDataError(
             "Expected different names for all cells to find cells by name; got "
-            f"{quote_names([*names[names.duplicated()].unique()])} more than once. Make them different "
+            f"{quote_names([*names[names.duplicated()].unique()])} more than once. Make them "
+            "different "
             "with adata.obs_names_make_unique(), or use numbers."
         )
     found = names.get_indexer(pd.Index(values.astype(object)))
     if (found < 0).any():
         unknown = [*values[found < 0]]
         raise UnknownKeyError(
-            f"Expected names of cells; got {count_noun(len(unknown), 'other')}: {quote_names(unknown)}."
+            f"Expected names of cells; got {count_noun(len(unknown), 'other')}: "
+            f"{quote_names(unknown)}."
             f"{did_you_mean(str(unknown[0]), map(str, names))}"
         )
     return found.astype(np.int64)

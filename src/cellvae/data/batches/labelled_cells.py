@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.contracts import B, Rows
+from cellvae.core.seeds import make_generator
 from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.errors import InvalidDataError
-from cellvae.core.seeds import make_generator
 
 if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 from numpy.typing import NDArray
 
+from cellvae.core.log import logger
 from cellvae.data.batches.indexing import Cells, cell_indices
 from cellvae.errors import InvalidDataError, InvalidOptionError, quote_names
-from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,7 +90,9 @@ def split_cells(
     return Split(train=order[n_validation:end], validation=order[:n_validation], test=order[end:])
 
 
-def split_sizes(n_cells: int, train_size: float | None, validation_size: float | None) -> tuple[int, int]:
+def split_sizes(
+    n_cells: int, train_size: float | None, validation_size: float | None
+) -> tuple[int, int]:
     """Numbers of cells for training (rounded up) and validation (rounded down, or the rest)."""
     if n_cells < 1:
         raise InvalidDataError(f"Expected at least one cell to split; got {n_cells}.")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from cellvae.core.log import logger
+from cellvae.core.options import check_value
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import FILES
 from cellvae.data.downloads.folders import data_folder
 from cellvae.errors import InvalidDataError
-from cellvae.core.log import logger
-from cellvae.core.options import check_value
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -69,7 +69,9 @@ def pbmc_dataset(
     metadata = read_pickled_tables(path)
     missing = [part for part in PART_NAMES if part not in metadata]
     if missing:
-        raise InvalidDataError(f"Expected {quote_names(missing, len(missing))} in '{path}'; got neither.")
+        raise InvalidDataError(
+            f"Expected {quote_names(missing, len(missing))} in '{path}'; got neither."
+        )
     batches = []
     for name in BATCHES:
         batches.append(

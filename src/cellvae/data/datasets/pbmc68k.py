@@ -51,7 +51,9 @@ def pbmc68k_reduced() -> AnnData:
 
     shipped = scanpy.datasets.pbmc68k_reduced()
     scaled = sparse.csr_matrix(shipped.raw.X, dtype=np.float64)
-    share = np.repeat(shipped.obs["n_counts"].to_numpy(np.float64) / COUNTS_PER_CELL, np.diff(scaled.indptr))
+    share = np.repeat(
+        shipped.obs["n_counts"].to_numpy(np.float64) / COUNTS_PER_CELL, np.diff(scaled.indptr)
+    )
     exact = np.expm1(scaled.data) * share
     counts = np.rint(exact)
     if np.abs(exact - counts).max() > 0.25 or counts.min() < 1:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cellvae.core.options import check_value
 from cellvae.data.datasets.h5ad_files import load_h5ad
 from cellvae.errors import InvalidOptionError
-from cellvae.core.options import check_value
 from cellvae.settings import settings
 
 if TYPE_CHECKING:

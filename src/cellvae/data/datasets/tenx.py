@@ -9,12 +9,18 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cellvae.data.downloads.archive import find_extracted_matrix, extract_matrix
+from cellvae.data.downloads.archive import extract_matrix, find_extracted_matrix
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder
 from cellvae.data.downloads.tenx_files import tenx_file
-from cellvae.errors import DataWarning, InvalidDataError, UnknownOptionError, did_you_mean, quote_names
+from cellvae.errors import (
+    DataWarning,
+    InvalidDataError,
+    UnknownOptionError,
+    did_you_mean,
+    quote_names,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cellvae.core.log import logger
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import VARIABLE
 from cellvae.errors import DownloadError
-from cellvae.core.log import logger
 from cellvae.settings import settings
 from cellvae.version import __version__
 

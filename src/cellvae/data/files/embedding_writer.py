@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class EmbeddingFile:
     """AnnData file without `X` whose `obsm` and `obs` are written part by part.
 
-    Like a :class:`~cellvae.data.files.matrix_writer.MatrixFile` it has its name only once it is complete.
+    Like a :class:`~cellvae.data.files.matrix_writer.MatrixFile` it has its name only once it is
+    complete.
 
     Parameters
     ----------

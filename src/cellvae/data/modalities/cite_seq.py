@@ -55,7 +55,8 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     proteins = (kinds == ANTIBODY).to_numpy()
     if not proteins.any():
         raise InvalidDataError(
-            f"Expected features of the kind '{ANTIBODY}'; got {quote_names([*kinds.unique()])}. Read all "
+            f"Expected features of the kind '{ANTIBODY}'; got {quote_names([*kinds.unique()])}. "
+            "Read all "
             "kinds: scanpy.read_10x_h5(path, gex_only=False)."
         )
     if copy:

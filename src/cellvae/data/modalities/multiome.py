@@ -65,7 +65,8 @@ def organize_multiome_anndatas(
         if not len(shared):
             raise InvalidDataError(
                 f"Expected features of the {modality} cells to be among those of multi_anndata; "
-                f"got {quote_names(list(part.var_names), 3)} where it has {quote_names(list(features), 3)}."
+                f"got {quote_names(list(part.var_names), 3)} where it has "
+                f"{quote_names(list(features), 3)}."
             )
         parts[modality] = part[:, shared]
     together = anndata.concat(

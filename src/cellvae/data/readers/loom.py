@@ -157,7 +157,8 @@ def read_attributes(
             if name not in attributes:
                 raise UnknownKeyError(
                     f"Expected an attribute of the loom file for '{key}'; got '{name}'."
-                    f"{did_you_mean(name, attributes)} It has {quote_names([*attributes]) or 'none'}."
+                    f"{did_you_mean(name, attributes)} It has "
+                    f"{quote_names([*attributes]) or 'none'}."
                 )
             columns.append(attributes.pop(name))
         arrays[key] = np.array(columns).T

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cellvae.errors import FileFormatError, InvalidDataError, UnsafeFileError
-from cellvae.pickles.stubs import ArrayStub, ImmutableType, Stub, DtypeStub, AllowedCall
 from cellvae.pickles.allowed_calls import ALLOWED_NAMES
+from cellvae.pickles.stubs import AllowedCall, ArrayStub, DtypeStub, ImmutableType, Stub
 
 MAX_BYTES = 2**28
 """Bytes of a pickle that are read at most."""
@@ -75,7 +75,7 @@ def new_block(values: Any, positions: Any, n_dimensions: Any = 2, *further: Any)
 
 
 INDICES = ("Index", "Int64Index", "UInt64Index", "Float64Index")
-ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+TABLE_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
         **ALLOWED_NAMES,
         ("pandas.core.frame", "DataFrame"): FrameStub,
@@ -110,12 +110,12 @@ class TableUnpickler(pickle.Unpickler):
         UnsafeFileError
             If it is not on the list: nothing of it is imported or called.
         """
-        if (module, name) not in ALLOWED_NAMES:
+        if (module, name) not in TABLE_NAMES:
             raise UnsafeFileError(
                 f"'{self.path}' asks for '{module}.{name}', which no table of numbers and texts "
                 "needs. Nothing was run. Delete the file, unless you know who wrote it."
             )
-        return ALLOWED_NAMES[module, name]
+        return TABLE_NAMES[module, name]
 
 
 def read_pickled_tables(path: Path) -> dict[str, Any]:

@@ -121,5 +121,6 @@ def find_file(folder: Path, name: str) -> Path:
             return path
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     raise FileNotFoundError(
-        f"Expected '{name}' or '{name}.gz' in '{folder}'; it has {quote_names(there) or 'no files'}."
+        f"Expected '{name}' or '{name}.gz' in '{folder}'; it has "
+        f"{quote_names(there) or 'no files'}."
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cellvae.core.log import warn
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import (
     DataMismatchError,
@@ -18,7 +19,6 @@ from cellvae.errors import (
     did_you_mean,
     quote_names,
 )
-from cellvae.core.log import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -118,7 +118,8 @@ def warn_missing_genes(
         go_on = f" Give min_fraction={least:g} to go on all the same." if n_found else ""
         raise DataMismatchError(
             f"Expected at least {min_fraction:.0%} of the {n:,} genes of the reference; got "
-            f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(absent)}.{close} Are the names of "
+            f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(absent)}.{close} Are the "
+            "names of "
             f"another kind (symbols, Ensembl identifiers)?{go_on}"
         )
     warn(

@@ -48,7 +48,9 @@ def to_python_scalar(value: object) -> Scalar:
     if type(value) is tuple:
         return tuple(map(to_python_scalar, value))
     if isinstance(value, pd.Interval):
-        return pd.Interval(to_python_scalar(value.left), to_python_scalar(value.right), value.closed)
+        return pd.Interval(
+            to_python_scalar(value.left), to_python_scalar(value.right), value.closed
+        )
     if isinstance(value, (pd.Period, datetime.date, datetime.time, Decimal)):
         return value
     return str(value)
@@ -69,7 +71,11 @@ def to_json(value: Scalar) -> object:
             ends = [to_json(value.left), to_json(value.right)]
             return tagged_json("interval", ends) | {"closed": value.closed}
         case pd.Timestamp():
-            return tagged_json("timestamp", value.isoformat()) | {"unit": value.unit} | time_zone_name(value)
+            return (
+                tagged_json("timestamp", value.isoformat())
+                | {"unit": value.unit}
+                | time_zone_name(value)
+            )
         case pd.Timedelta():
             n_units = int(value.to_timedelta64().astype(int))
             return tagged_json("timedelta", n_units) | {"unit": value.unit}
@@ -144,7 +150,9 @@ READERS: Mapping[str, Callable[..., Scalar]] = MappingProxyType(
         "timedelta": lambda value, unit: pd.Timedelta(
             np.timedelta64(check_integer(value), check_time_unit(unit))
         ),
-        "period": lambda value, freq: pd.Period(ordinal=check_integer(value), freq=check_string(freq)),
+        "period": lambda value, freq: pd.Period(
+            ordinal=check_integer(value), freq=check_string(freq)
+        ),
         "date": lambda value: datetime.date.fromisoformat(check_string(value)),
         "time": lambda value: datetime.time.fromisoformat(check_string(value)),
         "decimal": lambda value: Decimal(check_string(value)),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from cellvae.core.log import warn
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.storage.chunks import Chunk, iter_chunks
 from cellvae.errors import DataWarning, InvalidDataError, quote_names
-from cellvae.core.log import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData

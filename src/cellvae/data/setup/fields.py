@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from cellvae.data.setup.checks import check_counts
-from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
-from cellvae.data.setup.obs_columns import column_categories, category_codes, label_categories, numeric_column
+from cellvae.data.setup.obs_columns import (
+    category_codes,
+    column_categories,
+    label_categories,
+    numeric_column,
+)
 from cellvae.data.setup.records import (
     CategoriesRecord,
     CategoryRecord,
@@ -19,8 +23,14 @@ from cellvae.data.setup.records import (
     FieldRecord,
     NumbersRecord,
 )
+from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
 from cellvae.data.storage.disk import BackedColumn
-from cellvae.data.storage.memory import CategoricalColumn, DenseColumn, ContinuousColumn, SparseColumn
+from cellvae.data.storage.memory import (
+    CategoricalColumn,
+    ContinuousColumn,
+    DenseColumn,
+    SparseColumn,
+)
 from cellvae.errors import DataMismatchError, InvalidDataError
 
 if TYPE_CHECKING:
@@ -57,7 +67,8 @@ class Field(ABC):
 class Counts(Field):
     """Counts of every gene, from `adata.X` or a layer: [cells, genes].
 
-    With `refuse_if_was_binary`, counts above one are refused where those described were zeros and ones.
+    With `refuse_if_was_binary`, counts above one are refused where those described were zeros
+    and ones.
     """
 
     name: str = "counts"
@@ -177,7 +188,11 @@ class Categories(Field):
         self, adata: AnnData, record: CategoriesRecord, genes: NDArray[np.int64] | None
     ) -> Column | None:
         """Column of all cells; None without keys."""
-        return CategoricalColumn(np.stack(self.category_codes(adata, record), axis=1)) if self.keys else None
+        return (
+            CategoricalColumn(np.stack(self.category_codes(adata, record), axis=1))
+            if self.keys
+            else None
+        )
 
     def category_codes(self, adata: AnnData, record: CategoriesRecord) -> list[NDArray[np.int64]]:
         """Code of each cell, a list with [cells] for each key."""

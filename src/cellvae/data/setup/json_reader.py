@@ -35,7 +35,8 @@ class JsonObject:
         """Value of an entry, whatever it is; the entry then counts as read."""
         if name not in self.unread:
             raise FileFormatError(
-                f"Expected an entry '{name}' in {self.where}; got {quote_names([*self.unread]) or 'none'}."
+                f"Expected an entry '{name}' in {self.where}; got "
+                f"{quote_names([*self.unread]) or 'none'}."
             )
         return self.unread.pop(name)
 

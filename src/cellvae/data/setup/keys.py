@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from cellvae.errors import InvalidDataError, InvalidOptionError, NotSetUpError, did_you_mean, quote_names
+from cellvae.errors import (
+    InvalidDataError,
+    InvalidOptionError,
+    NotSetUpError,
+    did_you_mean,
+    quote_names,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -157,7 +163,9 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
         if field.default is dataclasses.MISSING and field.name not in kwargs
     ]
     if missing:
-        raise InvalidOptionError(f"Expected the words {quote_names(missing)}; got {quote_names([*kwargs])}.")
+        raise InvalidOptionError(
+            f"Expected the words {quote_names(missing)}; got {quote_names([*kwargs])}."
+        )
     return keys_type(**dict(kwargs))
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.files.h5ad import shallow_copy
+from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.setup.keys import check_is_anndata
-from cellvae.data.storage.count_matrix import layer_names
 from cellvae.data.setup.registration import Registration
+from cellvae.data.storage.count_matrix import layer_names
 from cellvae.data.storage.dropped_counts import DroppedCounts
 from cellvae.data.storage.memory import ColumnRows, ContinuousColumn
 from cellvae.errors import DataMismatchError, InvalidDataError, quote_names
@@ -116,7 +116,8 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
     wanted = [field.name for field in fields(MinifiedRecord)]
     if not isinstance(stored, Mapping) or set(stored) != set(wanted):
         raise InvalidDataError(
-            f"Expected {quote_names(wanted)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove it, and "
+            f"Expected {quote_names(wanted)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove "
+            "it, and "
             "minify again from the AnnData with counts."
         )
     words = {name: str(stored[name]) for name in wanted}
@@ -207,12 +208,21 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
     """
     keys = {"latent_mean": record.qzm_key, "latent_variance": record.qzv_key}
     missing = [f"obsm['{key}']" for key in keys.values() if key not in adata.obsm]
-    size = SCVI_LIBRARY_SIZE_KEY if SCVI_LIBRARY_SIZE_KEY in adata.obs and LIBRARY_SIZE_KEY not in adata.obs else LIBRARY_SIZE_KEY
-    columns = [LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY] if LOG_LIBRARY_MEAN_KEY in adata.obs else [size]
+    size = (
+        SCVI_LIBRARY_SIZE_KEY
+        if SCVI_LIBRARY_SIZE_KEY in adata.obs and LIBRARY_SIZE_KEY not in adata.obs
+        else LIBRARY_SIZE_KEY
+    )
+    columns = (
+        [LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY]
+        if LOG_LIBRARY_MEAN_KEY in adata.obs
+        else [size]
+    )
     missing += [f"obs['{key}']" for key in columns if key not in adata.obs]
     if missing:
         raise DataMismatchError(
-            f"Expected a minified AnnData with {quote_names(missing)}; not there. Put it back, or minify "
+            f"Expected a minified AnnData with {quote_names(missing)}; not there. Put it back, "
+            "or minify "
             "the AnnData with counts again."
         )
     found: dict[str, Column] = {

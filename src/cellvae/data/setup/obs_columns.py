@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.setup.categories import CategoryCodes, Scalar, to_python_scalar, unknown_values
+from cellvae.data.setup.keys import check_is_anndata
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
     UnknownKeyError,
-    did_you_mean,
     count_noun,
+    did_you_mean,
     quote_names,
 )
 
@@ -178,7 +178,8 @@ def numeric_column(adata: AnnData, key: str, *, positive: bool = False) -> NDArr
     if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
         raise InvalidDataError(
             f"Expected numbers in adata.obs['{key}']; got values of type {kind}, first "
-            f"{to_python_scalar(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them with "
+            f"{to_python_scalar(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them "
+            "with "
             f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
         )
     raise_if_missing(adata, key, values.isna().to_numpy())
@@ -209,6 +210,7 @@ def raise_if_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> No
     if missing.any():
         raise InvalidDataError(
             f"Expected a value for every cell in adata.obs['{key}']; got {int(missing.sum()):,} "
-            f"missing, in cells {quote_names([*adata.obs_names[missing]])}. Fill them, or leave these "
+            f"missing, in cells {quote_names([*adata.obs_names[missing]])}. Fill them, or leave "
+            "these "
             f"cells out: adata[adata.obs['{key}'].notna()].copy()."
         )

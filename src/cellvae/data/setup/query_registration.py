@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellvae.data.setup.categories import CategoryCodes, Scalar, quote_with_type, to_python_scalar
 from cellvae.data.setup.fields import Categories, Category, Field, Labels
 from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.data.setup.records import CategoriesRecord, CategoryRecord, FieldRecord
 from cellvae.data.setup.registration import Registration
-from cellvae.data.setup.categories import CategoryCodes, Scalar, quote_with_type, to_python_scalar
 from cellvae.errors import DataMismatchError
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def extend_registration(
             assert isinstance(known, CategoriesRecord)
             pairs = zip(field.keys, known.categories, strict=True)
             records[field.name] = replace(
-                known, categories=tuple(append_categories(adata, key, values) for key, values in pairs)
+                known,
+                categories=tuple(append_categories(adata, key, values) for key, values in pairs),
             )
     return replace(registration, n_cells=int(adata.n_obs), fields=records)
 
@@ -56,7 +57,9 @@ def append_categories(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tu
     """Known categories, then those that cells have beside them, in the order of pandas."""
     values = to_categorical(adata, key).cat
     n_cells = np.bincount(values.codes, minlength=len(values.categories))
-    found = [to_python_scalar(value) for value, n in zip(values.categories, n_cells, strict=True) if n]
+    found = [
+        to_python_scalar(value) for value, n in zip(values.categories, n_cells, strict=True) if n
+    ]
     position = CategoryCodes(known)
     new = [value for value in found if position.find(value) is None]
     alike = [value for value in new if str(value) in {str(other) for other in known}]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from cellvae.data.setup.json_reader import JsonObject
 from cellvae.data.setup.categories import Scalar, categories_from_json, to_json
+from cellvae.data.setup.json_reader import JsonObject
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 
@@ -82,7 +82,9 @@ class CategoryRecord(FieldRecord):
     def from_json(cls, entries: JsonObject) -> CategoryRecord:
         """Record from the entries of a JSON object."""
         key = entries.optional_text("key")
-        found = categories_from_json(entries.list_of_values("categories"), f"{entries.where}.categories")
+        found = categories_from_json(
+            entries.list_of_values("categories"), f"{entries.where}.categories"
+        )
         if "unlabeled" not in entries.unread:
             return cls(key=key, categories=found)
         unlabeled = entries.value("unlabeled")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 import numpy as np
 import pandas as pd
 
+from cellvae.core.log import logger
+from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.checks import check_names
-from cellvae.data.setup.json_reader import JsonObject
 from cellvae.data.setup.fields import Counts, Field, field_of
+from cellvae.data.setup.json_reader import JsonObject
 from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.setup.records import (
     CategoriesRecord,
@@ -22,7 +24,6 @@ from cellvae.data.setup.records import (
     record_from_json,
 )
 from cellvae.data.storage.memory import ColumnRows
-from cellvae.data.setup.categories import Scalar
 from cellvae.errors import (
     DataMismatchError,
     FileFormatError,
@@ -31,7 +32,6 @@ from cellvae.errors import (
     did_you_mean,
     quote_names,
 )
-from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -142,7 +142,8 @@ class Registration(Generic[K]):
         twice = names[names.duplicated()].intersection(wanted)
         if len(twice):
             raise InvalidDataError(
-                f"Expected each gene once; got {quote_names([*twice])} more than once. Make the names "
+                f"Expected each gene once; got {quote_names([*twice])} more than once. Make the "
+                "names "
                 "different with adata.var_names_make_unique()."
             )
         distinct = ~names.duplicated()
@@ -162,7 +163,8 @@ class Registration(Generic[K]):
         close = did_you_mean(missing[0], map(str, adata.var_names))
         return (
             f"Expected the {self.n_genes:,} genes the model was trained on; got "
-            f"{self.n_genes - len(missing):,}: missing {quote_names(missing)}.{close} Rename the genes "
+            f"{self.n_genes - len(missing):,}: missing {quote_names(missing)}.{close} Rename "
+            "the genes "
             "if they are there under other names, or train a model on the genes that both have."
         )
 

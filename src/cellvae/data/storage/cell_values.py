@@ -102,7 +102,9 @@ def read_cell_values(
     for field, column in rows.columns.items():
         record = registration.fields.get(field)
         keys = list(obs_columns_of(record))
-        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(record, OBS_FIELDS):
+        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(
+            record, OBS_FIELDS
+        ):
             values = column.codes if isinstance(column, CategoricalColumn) else column.values
             for j, (key, categories) in enumerate(keys):
                 found[f"{field}.{key}"] = CellValues(

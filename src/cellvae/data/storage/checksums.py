@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import _sparsetools
 
-from cellvae.data.storage.disk import BackedColumn
 from cellvae.data.storage.csr_to_dense import csr_take
+from cellvae.data.storage.disk import BackedColumn
 from cellvae.data.storage.memory import DenseColumn, SparseColumn
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from cellvae.data.storage.column import Column
 from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
-    DenseColumn,
     ContinuousColumn,
+    DenseColumn,
     SparseColumn,
 )
 

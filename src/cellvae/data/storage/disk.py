@@ -13,8 +13,8 @@ from scipy import sparse
 from cellvae.data.storage.column import check_indices
 
 if TYPE_CHECKING:
-    from cellvae.data.storage.count_matrix import CountMatrix
     from cellvae.core.shapes import CellNumbers, Counts
+    from cellvae.data.storage.count_matrix import CountMatrix
 
 MAX_SKIP = 2**14
 """Values read and thrown away rather than asking the file once more: about as fast."""
@@ -77,7 +77,9 @@ class DenseReader(Reader):
 
     def read_rows(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of the file, given in increasing order, none twice."""
-        parts = [self.read_run(run) for run in self.contiguous_runs(rows) if len(run)] or [self.dataset[:0]]
+        parts = [self.read_run(run) for run in self.contiguous_runs(rows) if len(run)] or [
+            self.dataset[:0]
+        ]
         taken = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return taken if self.genes is None else taken[:, self.genes]
 

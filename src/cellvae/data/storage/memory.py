@@ -13,9 +13,9 @@ from scipy.sparse import _sparsetools
 from torch import Tensor
 
 from cellvae.contracts import B
+from cellvae.core.log import logger
 from cellvae.data.storage.column import Column, check_indices
 from cellvae.data.storage.csr_to_dense import FAST_DTYPES, csr_to_dense
-from cellvae.core.log import logger
 
 if TYPE_CHECKING:
     from scipy import sparse

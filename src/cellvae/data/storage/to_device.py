@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import B, Rows
-from cellvae.data.storage.sparse import with_csr_counts
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.data.storage.sparse import with_csr_counts
 
 if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers

@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from cellvae.distributions.functional.stirling import (
     HALF_LOG_TWO_PI,
-    falling_product,
     digamma_minus_log,
+    falling_product,
     stirling_for,
     stirling_sum,
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
+from cellvae.evaluation.inputs import category_codes, check_complete, check_latent, check_several
 
 
 class ClusterAgreement(NamedTuple):

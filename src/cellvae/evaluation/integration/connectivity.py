@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellvae.evaluation.inputs import check_complete, category_codes, check_latent
+from cellvae.evaluation.inputs import category_codes, check_complete, check_latent
 from cellvae.evaluation.neighbours import nearest_cells
 
 

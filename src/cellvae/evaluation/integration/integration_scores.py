@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.evaluation.integration.clusters import compare_clusterings, kmeans_clusters
-from cellvae.evaluation.integration.connectivity import connectivity_from_neighbours
 from cellvae.evaluation.inputs import (
-    check_complete,
-    check_several,
     category_codes,
+    check_complete,
     check_latent,
     check_positions,
+    check_several,
 )
+from cellvae.evaluation.integration.clusters import compare_clusterings, kmeans_clusters
+from cellvae.evaluation.integration.connectivity import connectivity_from_neighbours
 from cellvae.evaluation.integration.lisi import N_NEIGHBOURS, lisi_from_neighbours, scale_lisi
-from cellvae.evaluation.neighbours import Neighbours, nearest_cells, find_neighbours
 from cellvae.evaluation.integration.pcr import unexplained_fraction
 from cellvae.evaluation.integration.scib import scib_metrics, scib_scores
-from cellvae.evaluation.integration.silhouette import isolation, batch_overlap, silhouette_widths
+from cellvae.evaluation.integration.silhouette import batch_overlap, isolation, silhouette_widths
 from cellvae.evaluation.label_transfer import label_transfer
+from cellvae.evaluation.neighbours import Neighbours, find_neighbours, nearest_cells
 
 PANEL = (
     *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "bras", "asw_label"),
@@ -99,7 +99,9 @@ def integration_scores(
         If arrays do not fit each other or a score, or if there is no such score.
     """
     given = {name for name, x in (("batch", batch), ("labels", labels)) if x is not None}
-    chosen = [m for m in PANEL if given >= REQUIRED_COLUMNS[m]] if metrics is None else list(metrics)
+    chosen = (
+        [m for m in PANEL if given >= REQUIRED_COLUMNS[m]] if metrics is None else list(metrics)
+    )
     names = panel_score_names(chosen)
     for name in chosen:
         if not given >= REQUIRED_COLUMNS[name]:
@@ -181,7 +183,9 @@ class IntegrationScores:
         if "asw_batch" in asked:
             found["asw_batch"] = batch_overlap(self.points, self.batch, self.labels)
         if "bras" in asked:
-            found["bras"] = batch_overlap(self.points, self.batch, self.labels, "cosine", "mean_other")
+            found["bras"] = batch_overlap(
+                self.points, self.batch, self.labels, "cosine", "mean_other"
+            )
         if "asw_label" in asked:
             found["asw_label"] = float((silhouette_widths(self.points, self.labels).mean() + 1) / 2)
         if "isolated_labels" in asked:
@@ -190,7 +194,9 @@ class IntegrationScores:
             groups = kmeans_clusters(self.points, int(self.labels.max()) + 1, self.seed)
             found["nmi"], found["ari"] = compare_clusterings(self.labels, groups)
         if "graph_connectivity" in asked:
-            found["graph_connectivity"] = connectivity_from_neighbours(self.neighbours(self.k).cells, self.labels)
+            found["graph_connectivity"] = connectivity_from_neighbours(
+                self.neighbours(self.k).cells, self.labels
+            )
         if "pcr" in asked:
             found["pcr"] = unexplained_fraction(self.points, self.batch)
         if "scib" in asked:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
+from cellvae.evaluation.inputs import category_codes, check_complete, check_latent, check_several
 from cellvae.evaluation.neighbours import find_neighbours
 
 N_NEIGHBOURS = 90
@@ -22,7 +22,8 @@ N_ROUNDS = 60
 def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
     """How well batches are mixed: the effective number of batches around a cell, scaled.
 
-    The median m over cells of :func:`lisi_from_neighbours` with batches becomes (m - 1) / (B - 1) for B batches.
+    The median m over cells of :func:`lisi_from_neighbours` with batches becomes (m - 1) / (B -
+    1) for B batches.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
 def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
     """How well labels stay apart: the effective number of labels around a cell, scaled.
 
-    The median m over cells of :func:`lisi_from_neighbours` with labels becomes (L - m) / (L - 1) for L labels.
+    The median m over cells of :func:`lisi_from_neighbours` with labels becomes (L - m) / (L - 1)
+    for L labels.
 
     Parameters
     ----------
@@ -93,7 +95,9 @@ def median_lisi(latent: ArrayLike, categories: ArrayLike, k: int, what: str) -> 
         raise InvalidOptionError(f"Expected k to be at least 3, to see a mixture; got {k}.")
     every = np.arange(len(points))
     around = find_neighbours(points, min(k, len(points)) - 1, every, every)
-    return float(np.median(lisi_from_neighbours(around.distances, codes[around.cells]))), int(codes.max()) + 1
+    return float(np.median(lisi_from_neighbours(around.distances, codes[around.cells]))), int(
+        codes.max()
+    ) + 1
 
 
 def lisi_from_neighbours(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellvae.errors import InvalidOptionError
-from cellvae.evaluation.inputs import check_complete, check_several, category_codes, check_latent
+from cellvae.evaluation.inputs import category_codes, check_complete, check_latent, check_several
 
 Metric = Literal["euclidean", "cosine"]
 Between = Literal["nearest", "mean_other", "furthest"]

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.expression.mean_expression import select_genes
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
-from cellvae.inference.expression.normalized_expression import get_normalized_expression
-from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
-from cellvae.inference.gene_list import gene_positions, gene_names
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
-from cellvae.inference.protocols import DecoderModel
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.expression.mean_expression import select_genes
+from cellvae.inference.expression.normalized_expression import get_normalized_expression
+from cellvae.inference.gene_list import gene_names, gene_positions
+from cellvae.inference.protocols import DecoderModel
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,9 @@ def get_normalized_accessibility(
             "Expected a model with region factors for normalize_regions=True; this one was made "
             "with region_factors=False."
         )
-    parts = iter_accessibility(model.module, asked, codes, use_z_mean, normalize_cells, factors, places)
+    parts = iter_accessibility(
+        model.module, asked, codes, use_z_mean, normalize_cells, factors, places
+    )
     import pandas as pd
 
     if threshold is None:

@@ -7,20 +7,20 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.evaluation.ppc_metrics import compare_statistics
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
 from cellvae.inference.criticism.model_card_tables import (
     add_columns,
     card_tables,
-    to_markdown,
     sorted_summary,
     split_positions,
+    to_markdown,
 )
+from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
 from cellvae.inference.criticism.ppc_statistics import RAW_COUNTS_FIELD
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -209,6 +209,8 @@ def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
             calibration_curve(table.index.to_numpy(), table[name].to_numpy(), ax, label=name)
         else:
             table = check.metrics[part]
-            ppc_scatter(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part])
+            ppc_scatter(
+                table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part]
+            )
     figure.savefig(path, dpi=150)
     plt.close(figure)

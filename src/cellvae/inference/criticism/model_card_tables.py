@@ -60,7 +60,9 @@ def card_tables(
         ("gene_wise_cv", "cv_gene", {}),
     ):
         if part in check.metrics:
-            tables[title] = "\n".join(to_markdown(agreement_table(check.metrics[part], name, masks)))
+            tables[title] = "\n".join(
+                to_markdown(agreement_table(check.metrics[part], name, masks))
+            )
     if "diff_exp" in check.metrics:
         tables["diff_exp"] = "\n".join(
             to_markdown(sorted_summary(check.metrics["diff_exp"]["summary"]))
@@ -78,7 +80,8 @@ def agreement_table(
     measured, drawn = table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy()
     scores = {part: compare_statistics(measured[mask], drawn[mask]) for part, mask in masks.items()}
     columns = {
-        f"{part} Value": [values[metric] for metric in AGREEMENT_COLUMNS] for part, values in scores.items()
+        f"{part} Value": [values[metric] for metric in AGREEMENT_COLUMNS]
+        for part, values in scores.items()
     }
     return pd.DataFrame({"Metric": [*AGREEMENT_COLUMNS.values()], **columns})
 

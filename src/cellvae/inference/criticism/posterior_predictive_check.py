@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.inference.cell_pass import plan_pass
 from cellvae.inference.criticism.differential_expression_check import (
     Thresholds,
     check_groups,
@@ -19,15 +20,14 @@ from cellvae.inference.criticism.differential_expression_check import (
     leiden_clusters,
     rank_genes,
 )
-from cellvae.inference.cell_pass import plan_pass
 from cellvae.inference.criticism.ppc_statistics import (
     RAW_COUNTS_FIELD,
     PPCStatistics,
     check_models,
     draw_counts,
     interval_error,
-    raw_counts_column,
     ppc_statistics,
+    raw_counts_column,
 )
 from cellvae.inference.protocols import DecoderModel
 
@@ -186,7 +186,9 @@ class PosteriorPredictiveCheck:
                 f"Expected levels of intervals above 0 and below 1; got {asked}."
             )
         self.run_passes()
-        values = {n: s.ranks.coverage(asked) for n, s in self.statistics.items() if n != RAW_COUNTS_FIELD}
+        values = {
+            n: s.ranks.coverage(asked) for n, s in self.statistics.items() if n != RAW_COUNTS_FIELD
+        }
         return self.store_table("calibration_curve", values, asked, index_name="level")
 
     def calibration_error(

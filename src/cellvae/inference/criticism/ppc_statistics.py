@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.contracts import Module
+from cellvae.core.options import check_arguments
 from cellvae.data.setup.fields import make_count_column
-from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.data.setup.registration import Registration
+from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.distributions.sparse_sampling import sample_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.ppc_metrics import (
@@ -23,10 +24,9 @@ from cellvae.evaluation.ppc_metrics import (
     variation_of_cells,
 )
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.cell_pass import CellPass, eval_mode
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,7 +53,9 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
     if not models:
         raise InvalidOptionError("Expected at least one model in models_dict; got none.")
     if RAW_COUNTS_FIELD in models:
-        raise InvalidOptionError(f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict.")
+        raise InvalidOptionError(
+            f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict."
+        )
     if n_samples < 1:
         raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
     genes = {name: model.registration.genes for name, model in models.items()}
@@ -66,7 +68,9 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
             )
 
 
-def raw_counts_column(adata: AnnData, layer: str | None, registration: Registration[Any]) -> Column | None:
+def raw_counts_column(
+    adata: AnnData, layer: str | None, registration: Registration[Any]
+) -> Column | None:
     """Column of the counts of a layer, genes in the order of the model; None without a layer."""
     if layer is None:
         return None
@@ -116,7 +120,9 @@ def ppc_statistics(
                 below += counts < measured
                 equal += counts == measured
             ranks.add(below, equal, n_samples)
-    measured_ones = PPCStatistics(raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks)
+    measured_ones = PPCStatistics(
+        raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks
+    )
     drawn = PPCStatistics(
         nanmean([moments.variation() for moments in genes]),
         (of_cells[:, 0] / of_cells[:, 1]).numpy(),
@@ -144,7 +150,11 @@ def draw_counts(
 
 
 def interval_error(
-    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int, quantiles: Sequence[float]
+    model: DecoderModel,
+    cells: CellPass,
+    raw: Column | None,
+    n_samples: int,
+    quantiles: Sequence[float],
 ) -> float:
     """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
     coverage = IntervalCoverage(quantiles)

@@ -8,29 +8,33 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
+from cellvae.data.storage.dropped_counts import lacks_counts
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.differential.arguments import (
     check_batches,
-    check_group_arguments,
     check_choice,
+    check_group_arguments,
     check_ranges,
 )
 from cellvae.inference.differential.bayes import select_at_fdr
-from cellvae.inference.differential.raw_means import raw_count_means
-from cellvae.inference.differential.differential_expression import sample_batch_codes, means_of, iter_comparisons
+from cellvae.inference.differential.differential_expression import (
+    iter_comparisons,
+    means_of,
+    sample_batch_codes,
+)
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
 from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
 from cellvae.inference.differential.outliers import drop_outliers
 from cellvae.inference.differential.posterior_pool import sample_pool
+from cellvae.inference.differential.raw_means import raw_count_means
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import with_groups
 from cellvae.inference.likelihood.importance_options import importance_options
-from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
+from cellvae.data.storage.dropped_counts import lacks_counts
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.transform_batch import batch_codes
+from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.differential.arguments import (
     check_batches,
-    check_group_arguments,
     check_choice,
+    check_group_arguments,
     check_ranges,
 )
-from cellvae.inference.differential.raw_means import RawMeans, raw_count_means
 from cellvae.inference.differential.groups import (
     Comparison,
     Populations,
@@ -27,14 +27,19 @@ from cellvae.inference.differential.groups import (
 )
 from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
 from cellvae.inference.differential.outliers import drop_outliers
-from cellvae.inference.differential.posterior_pool import PosteriorPool, decode_population, sample_pool, expected_counts
+from cellvae.inference.differential.posterior_pool import (
+    PosteriorPool,
+    decode_population,
+    expected_counts,
+    sample_pool,
+)
+from cellvae.inference.differential.raw_means import RawMeans, raw_count_means
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import comparison_table
 from cellvae.inference.likelihood.importance_options import importance_options
-from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
+from cellvae.inference.transform_batch import batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellvae.data.batches.indexing import Cells, cell_indices
+from cellvae.data.setup.categories import (
+    CategoryCodes,
+    Scalar,
+    requested_values,
+    to_python_scalar,
+    unknown_values,
+)
 from cellvae.data.setup.obs_columns import to_categorical
-from cellvae.data.setup.categories import CategoryCodes, Scalar, to_python_scalar, unknown_values, requested_values
 from cellvae.errors import InvalidOptionError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from cellvae.inference.differential.bayes import (
     probability_of_order,
     summarize_changes,
 )
-from cellvae.kernels import use_compiled, log_fold_changes
+from cellvae.kernels import log_fold_changes, use_compiled
 
 MIN_COMPILED = 1e-30
 """Pseudocount below which a sum may be zero, which compiled logarithms do not know."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cellvae.core.log import warn
 from cellvae.errors import DataWarning
 from cellvae.inference.latent.latent_representation import get_latent_representation
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.log import warn
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +25,9 @@ def drop_outliers(
     """Populations without the tenth of their cells that lies farthest outside an ellipsoid."""
     cells = np.unique(np.concatenate(populations))
     latent = get_latent_representation(model, adata, indices=cells, batch_size=batch_size)
-    return [numbers[inlier_mask(latent[np.searchsorted(cells, numbers)])] for numbers in populations]
+    return [
+        numbers[inlier_mask(latent[np.searchsorted(cells, numbers)])] for numbers in populations
+    ]
 
 
 def inlier_mask(latent: NDArray[np.float32]) -> NDArray[np.bool_]:

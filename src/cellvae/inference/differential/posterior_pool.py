@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent, Module
-from cellvae.inference.posterior_samples import MAX_DECODED_ELEMENTS
-from cellvae.inference.likelihood.importance_sampling import resample_latent
 from cellvae.inference.cell_pass import CellPass
+from cellvae.inference.likelihood.importance_sampling import resample_latent
+from cellvae.inference.posterior_samples import MAX_DECODED_ELEMENTS
 
 
 class PosteriorPool(NamedTuple):
@@ -146,7 +146,9 @@ def expected_counts(
     return total / pool.n_draws
 
 
-def parts_of(pool: PosteriorPool, population: int, n_genes: int) -> Iterator[tuple[slice, Latent, Any]]:
+def parts_of(
+    pool: PosteriorPool, population: int, n_genes: int
+) -> Iterator[tuple[slice, Latent, Any]]:
     """Draws of a population in parts of a size that can be decoded with little memory."""
     first = population * pool.n_draws
     step = max(1, MAX_DECODED_ELEMENTS // n_genes)

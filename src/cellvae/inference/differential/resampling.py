@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent
-from cellvae.inference.latent.aggregated_posterior import cell_posteriors
 from cellvae.inference.differential.posterior_pool import PosteriorPool, rows_of
+from cellvae.inference.latent.aggregated_posterior import cell_posteriors
 from cellvae.inference.likelihood.importance_weights import get_importance_weights
 
 if TYPE_CHECKING:

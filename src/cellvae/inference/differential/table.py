@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cellvae.data.setup.categories import Scalar, constant_column
 from cellvae.inference.differential.bayes import select_at_fdr
-from cellvae.inference.differential.raw_means import RawMeans
 from cellvae.inference.differential.groups import Comparison
+from cellvae.inference.differential.raw_means import RawMeans
 
 COLUMNS: Mapping[str, str] = {
     "proba_de": "Probability that the gene changes by at least `delta` (mode change)",

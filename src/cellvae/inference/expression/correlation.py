@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Gamma
 
+from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial
-from cellvae.distributions.functional.log_prob import MIN_MEAN, MAX_INVERSE_DISPERSION
+from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
-from cellvae.inference.posterior_samples import decode_samples, sample_latent, iter_chunks
 from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
+from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,9 @@ def spearman(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -
     return moments.coefficients()
 
 
-def iter_expression_draws(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> Iterator[Tensor]:
+def iter_expression_draws(
+    model: DecoderModel, asked: CellPass, wanted: CorrelationRequest
+) -> Iterator[Tensor]:
     """Draws of expression, [draws, genes], part by part."""
     for _, batch in asked.iter_batches():
         latent = sample_latent(model.module, batch, wanted.n_samples)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData

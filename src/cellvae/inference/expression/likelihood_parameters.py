@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.posterior_samples import decode_samples, sample_latent, iter_chunks
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,7 +79,9 @@ def get_likelihood_parameters(
         for positions, batch in asked.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
             for samples, few in iter_chunks(latent, n_genes):
-                for name, values in distribution_parameters(decode_samples(model.module, few, batch)).items():
+                for name, values in distribution_parameters(
+                    decode_samples(model.module, few, batch)
+                ).items():
                     if name not in kept:
                         kept[name] = torch.zeros(shape)
                     if averaged:

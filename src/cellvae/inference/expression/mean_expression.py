@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cellvae.contracts import Latent, Module
 from cellvae.distributions.protocol import CountDistribution
-from cellvae.inference.posterior_samples import decode_samples, sample_latent, iter_chunks
 from cellvae.inference.likelihood.importance_sampling import resample_latent, weighted_samples
+from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 
 
 class ExpressionRequest(NamedTuple):

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from cellvae.core.options import check_arguments, check_kwargs
 from cellvae.data.files.matrix_writer import MatrixFile, check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded, mean_expression
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
-from cellvae.inference.differential.posterior_pool import PosteriorPool, sample_pool, parts_of
+from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.differential.posterior_pool import PosteriorPool, parts_of, sample_pool
 from cellvae.inference.differential.resampling import resample_pool
-from cellvae.inference.posterior_samples import sample_latent
 from cellvae.inference.expression.expression_arguments import (
     check_library_size,
     check_samples,
     check_weights,
 )
-from cellvae.inference.gene_list import gene_positions, gene_names
+from cellvae.inference.expression.mean_expression import (
+    ExpressionRequest,
+    iter_decoded,
+    mean_expression,
+)
+from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.posterior_samples import sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments, check_kwargs
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +164,10 @@ def get_normalized_expression(
     kept = torch.from_numpy(values)
     with eval_mode(model):
         parts = (
-            ((at, mean_expression(model.module, batch, wanted)) for at, batch in asked.iter_batches())
+            (
+                (at, mean_expression(model.module, batch, wanted))
+                for at, batch in asked.iter_batches()
+            )
             if by_population is None
             else expression_of_pool(model.module, pool, wanted)
         )
@@ -222,13 +229,15 @@ def expression_of_pool(
     """Expression of draws, some of them at a time, [draws, genes]."""
     for draws, latent, batch in parts_of(pool, 0, wanted.n_decoded):
         single = latent._replace(
-            sample=latent.sample.unsqueeze(0), library=latent.log_library.unsqueeze(0)
+            sample=latent.sample.unsqueeze(0), log_library=latent.log_library.unsqueeze(0)
         )
         for _, values in iter_decoded(module, single, batch, wanted):
             yield draws, values[0]
 
 
-def expression_samples(model: DecoderModel, asked: CellPass, wanted: ExpressionRequest, n_genes: int) -> np.ndarray:
+def expression_samples(
+    model: DecoderModel, asked: CellPass, wanted: ExpressionRequest, n_genes: int
+) -> np.ndarray:
     """Expression for every draw, [samples, cells, genes]."""
     shape = (wanted.n_samples, len(asked.cells), n_genes)
     kept = torch.empty(shape, dtype=torch.float32)

@@ -12,15 +12,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.options import check_kwargs
+from cellvae.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-RESERVED_ARGUMENTS = ("self", "inputs", "target", "additional_forward_args", "return_convergence_delta")
+RESERVED_ARGUMENTS = (
+    "self",
+    "inputs",
+    "target",
+    "additional_forward_args",
+    "return_convergence_delta",
+)
 """Arguments of captum's method that are not for users to give."""
 
 
@@ -51,7 +57,9 @@ def check_captum_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
         If there is no such argument.
     """
     method = load_captum().IntegratedGradients.attribute
-    known = [word for word in inspect.signature(method).parameters if word not in RESERVED_ARGUMENTS]
+    known = [
+        word for word in inspect.signature(method).parameters if word not in RESERVED_ARGUMENTS
+    ]
     words = dict(given or {})
     check_kwargs(words, known, "ig_args")
     return words

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import as_array, as_index
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
 from cellvae.inference.labels.attributions import (
     AttributionSums,
     check_captum_kwargs,
     integrated_gradients,
 )
-from cellvae.inference.cell_pass import iter_cell_batches, eval_mode
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd

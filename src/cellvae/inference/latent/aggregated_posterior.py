@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cellvae.core.options import check_arguments
 from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.inference.latent.aggregated_posterior import check_dof, mixture_log_prob, make_mixture, cell_posteriors
 from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.latent.aggregated_posterior import (
+    cell_posteriors,
+    check_dof,
+    make_mixture,
+    mixture_log_prob,
+)
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     import pandas as pd

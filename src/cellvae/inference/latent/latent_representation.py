@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import iter_cell_batches, eval_mode
+from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData

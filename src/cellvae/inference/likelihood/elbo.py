@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import iter_cell_batches, eval_mode
-from cellvae.inference.protocols import EncoderModel
 from cellvae.core.options import check_arguments
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.options import Options, from_kwargs, option
+from cellvae.errors import InvalidOptionError
 
 
 @dataclass(frozen=True, kw_only=True)

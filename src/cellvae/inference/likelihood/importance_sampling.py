@@ -49,7 +49,7 @@ def weighted_samples(
         library = of_size.sample(samples)
         ratio = prior_of_size.log_prob(library) - of_size.log_prob(library)
         logs += ratio.double().sum(dim=-1)
-    drawn = latent._replace(sample=module.transform(z), library=library)
+    drawn = latent._replace(sample=module.transform(z), log_library=library)
     for part, few in iter_chunks(drawn, batch.counts.shape[-1]):
         likelihood = decode_samples(module, few, batch).log_prob(batch.counts)
         logs[part] += likelihood.sum(dim=-1, dtype=torch.float64)
@@ -62,5 +62,5 @@ def resample_latent(module: Module[Any], batch: Any, latent: Latent) -> Latent:
     kept = torch.multinomial(logs.softmax(dim=0).T, 1).T.unsqueeze(-1)
     return drawn._replace(
         sample=drawn.sample.take_along_dim(kept, dim=0),
-        library=drawn.log_library.take_along_dim(kept, dim=0),
+        log_library=drawn.log_library.take_along_dim(kept, dim=0),
     )

@@ -10,16 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal
 
+from cellvae.core.options import check_arguments
 from cellvae.distributions.negative_binomial import NegativeBinomial
-from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.poisson import Poisson
+from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
 from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     import numpy as np

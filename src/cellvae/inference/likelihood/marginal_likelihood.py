@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Module
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.protocols import EncoderModel
-from cellvae.core.options import check_arguments
 
 if TYPE_CHECKING:
     from anndata import AnnData

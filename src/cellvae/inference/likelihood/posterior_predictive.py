@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cellvae.core.options import check_arguments
 from cellvae.distributions.sparse_sampling import SparseCounts, sample_sparse
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
-from cellvae.inference.posterior_samples import decode_samples, sample_latent
-from cellvae.inference.gene_list import gene_positions
 from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.gene_list import gene_positions
+from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.core.options import check_arguments
+from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -19,7 +19,9 @@ def pointer_at(typing_context: Any, address: Any) -> Any:  # pragma: no cover - 
 
 
 @intrinsic
-def atomic_fetch_add(typing_context: Any, address: Any, n: Any) -> Any:  # pragma: no cover - likewise
+def atomic_fetch_add(
+    typing_context: Any, address: Any, n: Any
+) -> Any:  # pragma: no cover - likewise
     """Number at an address, to which `n` is added at the same moment for all threads."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, ONE, exp32, f32, i32, log32, sum_unordered
-from cellvae.kernels.compiled.negative_binomial_numba import axpy, add_into
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.negative_binomial_numba import add_into, axpy
+from cellvae.kernels.compiled.vector_math_numba import (
+    FASTMATH_FLAGS,
+    ONE,
+    exp32,
+    f32,
+    i32,
+    log32,
+    sum_unordered,
+)
 
 MIN_PROBABILITY = f32(1.1754944e-38)
 """Least chance of not being detected."""
@@ -170,7 +178,9 @@ def kernel(job):
     value = carray(pointer_at(known[20]), n_cells, f32)
     grad_depth = carray(pointer_at(known[21]), n_cells, f32)
     grad_logits = carray(pointer_at(known[22]), whole, f32)
-    grad_region = carray(pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32)
+    grad_region = carray(
+        pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32
+    )
     if not wanted:
         # One row for each thread, since nobody reads it.
         grad_logits = np.empty((1, n_regions), f32)

@@ -7,25 +7,25 @@ import math
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, f64, i32, sum_unordered
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.negative_binomial_numba import (
+    add_into,
     axpy,
-    zero_inflated_zeros,
-    log_zero_probability,
-    reciprocal,
-    max_sum,
+    exp_shifted,
     log_factorial,
+    log_zero_probability,
+    max_sum,
+    multiply_inplace,
     negative_binomial_counts,
     negative_binomial_zeros,
     poisson_counts,
     poisson_zeros,
-    multiply_inplace,
+    reciprocal,
     scale_clamp_,
-    exp_shifted,
-    add_into,
     softmax_backward,
+    zero_inflated_zeros,
 )
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
+from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, f64, i32, sum_unordered
 
 GENES_PER_TILE = 1024
 """Genes whose intermediate results stay next to the processor."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numba import carray, cfunc, njit, types
 
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.vector_math_numba import i32
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
 
 CHUNK_SIZE = 65_536
 """Numbers that a thread takes at a time."""

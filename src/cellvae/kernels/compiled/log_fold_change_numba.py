@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, LOG2_E, f32, f64, log32
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
 
 GENES_PER_JOB = 16
 """Genes that a thread takes at a time: what a line of memory holds."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, ONE, exp32, f32, f64, i32, log32
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.negative_binomial_numba import (
-    reciprocal,
     log_factorial,
     negative_binomial_counts,
     negative_binomial_zeros,
+    reciprocal,
 )
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
+from cellvae.kernels.compiled.vector_math_numba import (
+    FASTMATH_FLAGS,
+    ONE,
+    exp32,
+    f32,
+    f64,
+    i32,
+    log32,
+)
 
 CELLS_PER_JOB = 4
 """Cells that a thread takes at a time."""
@@ -20,7 +28,9 @@ MIN_MEAN = f32(1e-20)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def combine_components(logits, value, other, grad_mu, grad_theta, grad_other_mu, grad_other_theta, grad_logits):
+def combine_components(
+    logits, value, other, grad_mu, grad_theta, grad_other_mu, grad_other_theta, grad_logits
+):
     """Mixture of two components, in place of what they are by themselves.
 
     Parameters
@@ -55,7 +65,9 @@ def combine_components(logits, value, other, grad_mu, grad_theta, grad_other_mu,
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def component_log_prob(x, given_mu, theta, mu, inverse_theta, places, few, value, grad_mu, grad_theta):
+def component_log_prob(
+    x, given_mu, theta, mu, inverse_theta, places, few, value, grad_mu, grad_theta
+):
     """Log-probability of the counts of a cell under one component, and its derivatives.
 
     Parameters
@@ -105,12 +117,24 @@ def kernel(job):
     n_cells, n_features = known[1], known[2]
     whole = (n_cells, n_features)
     x = carray(pointer_at(known[4]), whole, f32)
-    mu, other_mu = carray(pointer_at(known[5]), whole, f32), carray(pointer_at(known[6]), whole, f32)
-    theta, other_theta = carray(pointer_at(known[7]), whole, f32), carray(pointer_at(known[8]), whole, f32)
+    mu, other_mu = (
+        carray(pointer_at(known[5]), whole, f32),
+        carray(pointer_at(known[6]), whole, f32),
+    )
+    theta, other_theta = (
+        carray(pointer_at(known[7]), whole, f32),
+        carray(pointer_at(known[8]), whole, f32),
+    )
     logits = carray(pointer_at(known[9]), whole, f32)
     value = carray(pointer_at(known[10]), whole, f32)
-    grad_mu, grad_other_mu = carray(pointer_at(known[11]), whole, f32), carray(pointer_at(known[12]), whole, f32)
-    grad_theta, grad_other_theta = carray(pointer_at(known[13]), whole, f32), carray(pointer_at(known[14]), whole, f32)
+    grad_mu, grad_other_mu = (
+        carray(pointer_at(known[11]), whole, f32),
+        carray(pointer_at(known[12]), whole, f32),
+    )
+    grad_theta, grad_other_theta = (
+        carray(pointer_at(known[13]), whole, f32),
+        carray(pointer_at(known[14]), whole, f32),
+    )
     grad_logits = carray(pointer_at(known[15]), whole, f32)
     room, inverse_theta = np.empty(n_features, f32), np.empty(n_features, f32)
     other = np.empty(n_features, f32)

@@ -16,10 +16,10 @@ from numba import njit
 from cellvae.kernels.compiled.vector_math_numba import (
     FASTMATH_FLAGS,
     ONE,
-    float32_bits,
     exp32,
     f32,
     f64,
+    float32_bits,
     float32_from_bits,
     i32,
     log1p64,
@@ -206,7 +206,9 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_t
         slope_t = q * (D0 - q * (D1 - q * (D2 - q * D3)))
         slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
         digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
-        digammas += rising_factorial_grad(t) * over_steps_t - rising_factorial_grad(b) * over_steps_b
+        digammas += (
+            rising_factorial_grad(t) * over_steps_t - rising_factorial_grad(b) * over_steps_b
+        )
         grad_mu[i] = (n - m) * over_m * (t * over_both)
         grad_theta[i] = digammas - by_t + (m - n) * over_both
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, cfunc, njit, types
 
+from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, i32, i64
-from cellvae.kernels.compiled.atomics_numba import pointer_at, atomic_fetch_add
 
 CELLS_PER_JOB = 4
 """Cells that a thread takes at a time, of the product, where all weights fit next to it."""
@@ -184,4 +184,6 @@ def backward_kernel(job):
             break
         first = part * width
         if first < n_genes:
-            csr_matmul_grad_weight(first, min(first + width, n_genes), values, genes, starts, by_out, out)
+            csr_matmul_grad_weight(
+                first, min(first + width, n_genes), values, genes, starts, by_out, out
+            )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cellvae.errors import TrainingWarning
 from cellvae.core.log import warn
 from cellvae.core.selection import flatten_selection
+from cellvae.errors import TrainingWarning
 
 
 def default_early_stopping(words: Mapping[str, Any], patience: int) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class HasStoredPosterior(Protocol):
         ...
 
 
-def stored_posterior(batch: HasStoredPosterior, transform: Callable[[Tensor], Tensor]) -> Latent | None:
+def stored_posterior(
+    batch: HasStoredPosterior, transform: Callable[[Tensor], Tensor]
+) -> Latent | None:
     """Posterior that a batch holds, and a draw from it; None if it holds none.
 
     Parameters

@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cellvae.kernels import LazyLinear, materialize
-from cellvae.nn.fc_layers import FCLayers
 from cellvae.nn.decoders.lazy_output import lazy_linear
+from cellvae.nn.fc_layers import FCLayers
 
 
 class AccessibilityDecoder(nn.Module):

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cellvae.kernels import LazyLinear, materialize
-from cellvae.nn.fc_layers import Activation, FCLayers
 from cellvae.nn.decoders.lazy_output import lazy_linear
+from cellvae.nn.fc_layers import Activation, FCLayers
 
 
 class CountParameters(NamedTuple):

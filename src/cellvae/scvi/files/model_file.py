@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.errors import FileFormatError
+from cellvae.persistence.paths import MODEL, ModelPaths
 from cellvae.scvi.files.archive import TorchArchive
 from cellvae.scvi.files.legacy import OLD_FILES, read_legacy
 from cellvae.scvi.files.unpickler import read_pickle
-from cellvae.persistence.paths import MODEL, ModelPaths
 
 MODEL_FILE = "model.pt"
 CELLS_FILE = "adata.h5ad"
@@ -81,7 +81,9 @@ def foreign_files(folder: Path, prefix: str = "") -> list[Path]:
     return found if found and found[0] in paths[:2] else []
 
 
-def read_scvi_model(folder: str | Path, prefix: str = "", *, name: str | None = None) -> ScviModelFile:
+def read_scvi_model(
+    folder: str | Path, prefix: str = "", *, name: str | None = None
+) -> ScviModelFile:
     """Read a model of scvi-tools; nothing in the file is run.
 
     Parameters

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from cellvae.errors import InvalidOptionError, quote_names
-from cellvae.scvi.files.model_file import foreign_files
 from cellvae.persistence.paths import CELLS, MODEL, WEIGHTS, ModelPaths
+from cellvae.scvi.files.model_file import foreign_files
 
 Format = Literal["cellvae", "scvi-tools"]
 
@@ -17,7 +17,11 @@ def other_files(folder: Path, prefix: str, format: Format) -> list[Path]:
     if format == "cellvae":
         return foreign_files(folder, prefix)
     place = ModelPaths(folder, prefix)
-    own = [path(name) for name in (MODEL, WEIGHTS, CELLS) for path in (place.pending_path, place.final_path)]
+    own = [
+        path(name)
+        for name in (MODEL, WEIGHTS, CELLS)
+        for path in (place.pending_path, place.final_path)
+    ]
     return [path for path in own if path.is_file()]
 
 
@@ -33,7 +37,8 @@ def check_other_format(folder: Path, prefix: str, format: Format, *, overwrite: 
     if found and not overwrite:
         other = "scvi-tools" if format == "cellvae" else "cellvae"
         raise InvalidOptionError(
-            f"Expected no saved model in '{folder}'; got {quote_names([path.name for path in found])}, a "
+            f"Expected no saved model in '{folder}'; got "
+            f"{quote_names([path.name for path in found])}, a "
             f"model of {other}. Give overwrite=True to replace it, or another folder or prefix."
         )
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cellvae.errors import FileFormatError
-from cellvae.scvi.files.archive import MAX_PICKLE_BYTES
-from cellvae.pickles.stubs import ArrayStub, Stub, DtypeStub, AllowedCall
 from cellvae.pickles.allowed_calls import ALLOWED_NAMES
+from cellvae.pickles.stubs import AllowedCall, ArrayStub, DtypeStub, Stub
+from cellvae.scvi.files.archive import MAX_PICKLE_BYTES
 
 STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -61,7 +61,7 @@ def rebuild_parameter(data: Any, *further: Any) -> Any:
     return data
 
 
-ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
+MODEL_FILE_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
     {
         **ALLOWED_NAMES,
         ("torch", "Size"): tuple,
@@ -108,8 +108,8 @@ class SafeUnpickler(pickle.Unpickler):
         """
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        if (module, name) in ALLOWED_NAMES:
-            return ALLOWED_NAMES[module, name]
+        if (module, name) in MODEL_FILE_NAMES:
+            return MODEL_FILE_NAMES[module, name]
         if any(module == known or module.startswith(f"{known}.") for known in STUBBED_MODULES):
             return Stub
         raise FileFormatError(
@@ -169,7 +169,10 @@ def resolve_stubs(value: Any, depth: int = 0) -> Any:
             found[:] = items
         return found
     if isinstance(value, dict):
-        return {resolve_stubs(key, depth + 1): resolve_stubs(item, depth + 1) for key, item in value.items()}
+        return {
+            resolve_stubs(key, depth + 1): resolve_stubs(item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple | set):
         return [resolve_stubs(item, depth + 1) for item in value]
     if isinstance(value, Stub | DtypeStub):

@@ -19,15 +19,15 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.checkpointing.save_checkpoint import SaveCheckpoint
-from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup, ProducesMetrics
+from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
 from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor
-from cellvae.train.callbacks.nan.nan_guard import NaNGuard
 from cellvae.train.callbacks.monitoring.progress import EpochBar
 from cellvae.train.callbacks.monitoring.run_logger import RunLogger
+from cellvae.train.callbacks.nan.nan_guard import NaNGuard
+from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup, ProducesMetrics
 from cellvae.train.callbacks.scheduling.lr_scheduler import LRSchedulerCallback
 from cellvae.train.callbacks.scheduling.stages import Stages
-from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
 from cellvae.train.options.metric_names import canonical_name, check_monitor, is_validation
 from cellvae.train.options.train_options import TrainOptions
 
@@ -72,7 +72,9 @@ def default_callbacks(
     """Callbacks that options ask for, by name; one of the user's own replaces one of its kind."""
 
     def wanted(name: str, *kinds: type) -> bool:
-        return name not in options.disabled_callbacks and not any(isinstance(c, kinds) for c in extra)
+        return name not in options.disabled_callbacks and not any(
+            isinstance(c, kinds) for c in extra
+        )
 
     chosen: dict[str, pl.Callback] = {}
     if run_dir is not None and wanted("run_logger", RunLogger):
@@ -100,7 +102,8 @@ def default_callbacks(
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
     stop = options.early_stopping
     if stop is not None and not any(
-        isinstance(c, EarlyStopping) and {*stop.monitors} <= {*metrics_followed_by(c)} for c in extra
+        isinstance(c, EarlyStopping) and {*stop.monitors} <= {*metrics_followed_by(c)}
+        for c in extra
     ):
         chosen["early_stopping"] = EarlyStopping(
             stop.monitor,
@@ -178,7 +181,9 @@ def monitored_metrics(
 
 def produced_metrics(callbacks: Sequence[pl.Callback]) -> list[str]:
     """Names of all metrics that callbacks say they log."""
-    return [name for c in callbacks if isinstance(c, ProducesMetrics) for name in c.produced_metrics()]
+    return [
+        name for c in callbacks if isinstance(c, ProducesMetrics) for name in c.produced_metrics()
+    ]
 
 
 def check_monitors(

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.options import check_arguments
-from cellvae.train.loop.weight_averaging import copy_weights_, lerp_
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.early_stopping.best_weights import tracked_module
 from cellvae.train.callbacks.protocols import Group
+from cellvae.train.loop.weight_averaging import copy_weights_, lerp_
 
 
 class EMA(pl.Callback):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 
-from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
@@ -38,7 +38,9 @@ class FrozenParts:
 
     def __init__(self, network: nn.Module, choice: Choice, *, batch_norm: bool = True) -> None:
         self.parameters = select_parameters(network, choice)
-        self.layers = list(norm_and_dropout_in(network, choice, self.parameters)) if batch_norm else []
+        self.layers = (
+            list(norm_and_dropout_in(network, choice, self.parameters)) if batch_norm else []
+        )
         self.requires_grad_flags = [p.requires_grad for p in self.parameters]
         self.training_flags = [layer.training for layer in self.layers]
         self.is_frozen = False

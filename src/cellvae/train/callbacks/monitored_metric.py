@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from cellvae.errors import TrainingError, did_you_mean
-from cellvae.train.options.metric_names import Mode, metric_mode, canonical_name, is_validation
+from cellvae.train.options.metric_names import Mode, canonical_name, is_validation, metric_mode
 
 
 class MonitoredMetric:

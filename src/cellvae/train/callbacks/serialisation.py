@@ -86,7 +86,9 @@ def to_json_value(value: Any) -> Any:
         return parts if all(is_rebuildable(p) for p in parts) else {"repr": repr(value)[:200]}
     if isinstance(value, Mapping):
         found = {str(k): to_json_value(v) for k, v in value.items()}
-        return found if all(is_rebuildable(p) for p in found.values()) else {"repr": repr(value)[:200]}
+        return (
+            found if all(is_rebuildable(p) for p in found.values()) else {"repr": repr(value)[:200]}
+        )
     return {"repr": repr(value)[:200]}
 
 

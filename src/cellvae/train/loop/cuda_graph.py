@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cellvae.contracts import Module, Rows
 from cellvae.core.log import logger
-from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.loop.steps_per_block import STEP_HOOKS, CaptureDecision, StepsPerBlock
+from cellvae.train.options.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from cellvae.train.loop.training_plan import TrainingPlan
@@ -90,7 +90,9 @@ def choose_capture(
         Where the cells are kept.
     """
     refused = why_not_capturable(options, callbacks, module, steps, device, placed)
-    return CaptureDecision(wanted=not refused, reason=refused or "one recording for all full batches")
+    return CaptureDecision(
+        wanted=not refused, reason=refused or "one recording for all full batches"
+    )
 
 
 def why_not_capturable(
@@ -164,7 +166,9 @@ class CUDAGraphStep:
         self.n_replayed = 0
         self.failure = ""
 
-    def run_step(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
+    def run_step(
+        self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]
+    ) -> None:
         """Make one step, by playing the recording if there is one of it."""
         if not len(self.static_cells):
             self.static_cells = torch.zeros_like(cells)

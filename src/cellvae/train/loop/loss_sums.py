@@ -28,7 +28,10 @@ class LossSums:
     """
 
     def __init__(
-        self, split: Split, metrics_from_sums: MetricsFromSums | None = None, n_processes: int | None = None
+        self,
+        split: Split,
+        metrics_from_sums: MetricsFromSums | None = None,
+        n_processes: int | None = None,
     ) -> None:
         self.split = split
         self.n_processes = n_processes
@@ -36,7 +39,7 @@ class LossSums:
         self.n_cells = 0
         self.n_batches = 0
         self.sums: Float[Tensor, " parts"] | None = None
-        self.extra_names: tuple[Tensor, ...] = ()
+        self.extra_sums: tuple[Tensor, ...] = ()
         self.only_finite = False
         """Whether batches that are not finite are left out."""
 
@@ -70,8 +73,8 @@ class LossSums:
             extra = [torch.where(finite, part, 0.0) for part in extra]
         self.sums = parts if self.sums is None else self.sums.add_(parts)
         if extra:
-            before = self.extra_names or tuple(torch.zeros_like(part) for part in extra)
-            self.extra_names = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
+            before = self.extra_sums or tuple(torch.zeros_like(part) for part in extra)
+            self.extra_sums = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
 
     def means(self) -> dict[str, Tensor]:
         """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
@@ -90,13 +93,13 @@ class LossSums:
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
-        if not self.extra_names or self.metrics_from_sums is None:
+        if not self.extra_sums or self.metrics_from_sums is None:
             return means
-        further = self.metrics_from_sums(self.extra_names)
+        further = self.metrics_from_sums(self.extra_sums)
         return means | {f"{self.split}_{name}": value for name, value in further.items()}
 
     def clear(self) -> None:
         """Start a new epoch; the sums stay where they are, since a recorded step adds to them."""
         self.n_cells = self.n_batches = 0
-        for part in self.extra_names if self.sums is None else (self.sums, *self.extra_names):
+        for part in self.extra_sums if self.sums is None else (self.sums, *self.extra_sums):
             part.zero_()

@@ -9,11 +9,13 @@ import torch
 from cellvae.contracts import Module, Rows
 from cellvae.data.storage.sparse import sparse_rows_for
 from cellvae.nn.sparse_input import SparseInputLinear
-from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.loop.steps_per_block import SINGLE_PRECISION
+from cellvae.train.options.train_options import TrainOptions
 
 
-def choose_sparse_rows(module: Module[Any], rows: Rows[Any], options: TrainOptions) -> Rows[Any] | None:
+def choose_sparse_rows(
+    module: Module[Any], rows: Rows[Any], options: TrainOptions
+) -> Rows[Any] | None:
     """Rows whose batches have the entries of the counts alone; None where that cannot be.
 
     The weights that read the counts are laid out for it.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
-from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.loop.trainer import LIMIT
+from cellvae.train.options.train_options import TrainOptions
 
 MAX_STEPS_PER_BLOCK = 50
 """Steps of a block unless told otherwise: what is done between two blocks hardly counts then."""
@@ -108,13 +108,17 @@ def choose_steps(
     can_be_cut
         Whether the cells of a run can be cut into blocks of several steps.
     """
-    watching = per_step_watcher(options, callbacks) or ("" if can_be_cut else "batches are cut anew")
+    watching = per_step_watcher(options, callbacks) or (
+        "" if can_be_cut else "batches are cut anew"
+    )
     if watching:
         return StepsPerBlock(number=1, reason=f"single steps: {watching}")
     if options.steps_per_block != "auto":
         number = min(options.steps_per_block, n_steps)
         return StepsPerBlock(number=number, reason=f"steps_per_block={options.steps_per_block}")
-    return StepsPerBlock(number=min(MAX_STEPS_PER_BLOCK, n_steps), reason="nothing watches single steps")
+    return StepsPerBlock(
+        number=min(MAX_STEPS_PER_BLOCK, n_steps), reason="nothing watches single steps"
+    )
 
 
 def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
@@ -134,7 +138,9 @@ def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) ->
         return "cells are not shuffled"
     if os.environ.get(LIMIT) is not None:
         return f"the variable {LIMIT} is set"
-    given = {word: value for word, value in options.trainer.items() if word not in BLOCK_SAFE_CALLBACKS}
+    given = {
+        word: value for word, value in options.trainer.items() if word not in BLOCK_SAFE_CALLBACKS
+    }
     for word, value in given.items():
         if value is not None and value is not False:
             return f"{word} is given"
@@ -158,7 +164,8 @@ def relies_on_lightning(callback: pl.Callback) -> bool:
 def step_hook(callback: pl.Callback) -> str:
     """Name of a hook by which a callback watches single steps; empty if it has none.
 
-    A class of ours that says `supports_blocks` gets by with blocks, but for hooks that others added.
+    A class of ours that says `supports_blocks` gets by with blocks, but for hooks that others
+    added.
     """
     supports_blocks = getattr(callback, "supports_blocks", False)
     for name in STEP_HOOKS:

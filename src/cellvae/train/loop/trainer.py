@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.loop.quiet_logger import QuietLogger, needs_logger
+from cellvae.train.options.train_options import TrainOptions
 
 # Steps between two entries of the logger; runs with fewer steps an epoch log each.
 LOG_EVERY_N_STEPS = 10

@@ -18,21 +18,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cellvae.contracts import StepBlock, Loss, Module, Rows, to_device
-from cellvae.data.batches.blocks import EpochBlocks
-from cellvae.data.storage.cell_values import CellValues
-from cellvae.data.batches.split import Split
-from cellvae.errors import TrainingError
+from cellvae.contracts import Loss, Module, Rows, StepBlock, to_device
 from cellvae.core.seeds import derive_seed, isolated_rng
-from cellvae.train.records.history import History
-from cellvae.train.loop.memory_format import align_optimizer_state
-from cellvae.train.options.metric_names import canonical_name, is_validation, metric_names, warn_never_measured
-from cellvae.train.loop.optimizers import make_optimizer, make_plateau
-from cellvae.train.options.train_options import CompileOptions, OptimizerOptions, PlateauOptions
-from cellvae.train.records.training_report import TrainingReport
-from cellvae.train.loop.steps_per_block import CaptureDecision, StepsPerBlock
+from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.data.batches.split import Split
+from cellvae.data.storage.cell_values import CellValues
+from cellvae.errors import TrainingError
 from cellvae.train.loop.loss_sums import LossSums
+from cellvae.train.loop.memory_format import align_optimizer_state
+from cellvae.train.loop.optimizers import make_optimizer, make_plateau
+from cellvae.train.loop.steps_per_block import CaptureDecision, StepsPerBlock
 from cellvae.train.options.kl_warmup import KLWarmup
+from cellvae.train.options.metric_names import (
+    canonical_name,
+    is_validation,
+    metric_names,
+    warn_never_measured,
+)
+from cellvae.train.options.train_options import CompileOptions, OptimizerOptions, PlateauOptions
+from cellvae.train.records.history import History
+from cellvae.train.records.training_report import TrainingReport
 
 # Precisions of Lightning in which weights and cells are of another type than usual.
 OTHER_TYPES = ("64-true", "16-true", "bf16-true")
@@ -73,7 +78,9 @@ class ModelFiles(Protocol):
 class StepRunner(Protocol):
     """What makes a step in another way than asking for all of it anew."""
 
-    def run_step(self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]) -> None:
+    def run_step(
+        self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]
+    ) -> None:
         """Make one step."""
         ...
 
@@ -202,7 +209,9 @@ class TrainingPlan(pl.LightningModule):
         if compiling is not None and compiling.enabled:
             self.loss = torch.compile(module.loss, **compiling.arguments)
         self.register_buffer(
-            "kl_weight", torch.tensor(warmup.weight_at(self.first_epoch, first_step)), persistent=False
+            "kl_weight",
+            torch.tensor(warmup.weight_at(self.first_epoch, first_step)),
+            persistent=False,
         )
         self.kl_weight: Float[Tensor, ""]
 
@@ -466,9 +475,7 @@ class TrainingPlan(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Draw the same noise for validation as in every other epoch."""
         self.validation_loss_sums.clear()
-        self.validation_noise.enter_context(
-            isolated_rng(self.seed, "validation", *self.rng_stream)
-        )
+        self.validation_noise.enter_context(isolated_rng(self.seed, "validation", *self.rng_stream))
 
     def validation_step(self, batch: StepBlock, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
@@ -486,7 +493,7 @@ class TrainingPlan(pl.LightningModule):
         if self.trainer.world_size > 1 and tally.sums is not None:
             reduce = self.trainer.strategy.reduce
             tally.sums = reduce(tally.sums, reduce_op="sum")
-            tally.extra_metric_names = tuple(reduce(part, reduce_op="sum") for part in tally.extra_metric_names)
+            tally.extra_sums = tuple(reduce(part, reduce_op="sum") for part in tally.extra_sums)
         self.log_dict(
             {k: v.float() for k, v in tally.means().items()},
             on_step=False,

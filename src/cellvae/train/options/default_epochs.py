@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.core.log import warn
+from cellvae.errors import InvalidOptionError, TrainingWarning
 
 # The heuristic of scvi-tools: 400 epochs up to 20,000 cells, then as many cell visits.
 MAX_DEFAULT_EPOCHS = 400

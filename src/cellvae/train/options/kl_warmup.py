@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellvae.errors import TrainingWarning
 from cellvae.core.log import warn
+from cellvae.errors import TrainingWarning
 from cellvae.train.options.train_options import WarmupOptions
 
 # Epochs over which scVI's KL weight grows where the run is long enough.

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from types import MappingProxyType
 from typing import Literal
 
-from cellvae.errors import InvalidOptionError, TrainingWarning, did_you_mean
 from cellvae.core.log import warn
+from cellvae.errors import InvalidOptionError, TrainingWarning, did_you_mean
 
 Split = Literal["train", "validation"]
 Mode = Literal["min", "max"]

@@ -78,11 +78,17 @@ def train_option_table(
     """
     rows = [
         *field_options("train", "training", TrainOptions, {word: word for word in RUN_KWARGS}),
-        *field_options("train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}),
+        *field_options(
+            "train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}
+        ),
         *field_options("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
-        *field_options("datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}),
+        *field_options(
+            "datasplitter_kwargs", "training", LoaderOptions, {"drop_last": "drop_last"}
+        ),
         *field_options("datasplitter_kwargs", "training", LoaderOptions, {"shuffle": "shuffle"}),
-        *field_options("plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_KWARGS}),
+        *field_options(
+            "plan_kwargs", "optimizer", OptimizerOptions, {w: w for w in OPTIMIZER_KWARGS}
+        ),
         *field_options("plan_kwargs", "optimizer", WarmupOptions, WARMUP_KWARGS),
         *switch_options(),
         *field_options("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_KWARGS),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.core.options import check_kwargs, check_value, from_kwargs
+from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 from cellvae.train.options.train_options import (
     CompileOptions,
     EarlyStoppingOptions,
@@ -115,7 +115,13 @@ OTHER_KWARGS = (
 
 
 # Callbacks of a run that nobody asked for, by the names by which they can be left out.
-DEFAULT_CALLBACK_NAMES = ("nan_guard", "progress", "learning_rate", "training_checkpoint", "run_logger")
+DEFAULT_CALLBACK_NAMES = (
+    "nan_guard",
+    "progress",
+    "learning_rate",
+    "training_checkpoint",
+    "run_logger",
+)
 
 
 # Words of scvi-tools and Lightning with another name here.
@@ -197,7 +203,9 @@ def parse_train_kwargs(
         {*OPTIMIZER_KWARGS, *PLATEAU_KWARGS, *WARMUP_KWARGS, *OTHER_PLAN_KWARGS, *loss_weights},
         "plan_kwargs",
     )
-    check_kwargs(split, {*SPLIT_KWARGS, *LOADER_KWARGS, *IGNORED_LOADER_KWARGS}, "datasplitter_kwargs")
+    check_kwargs(
+        split, {*SPLIT_KWARGS, *LOADER_KWARGS, *IGNORED_LOADER_KWARGS}, "datasplitter_kwargs"
+    )
     taken = {**given, **split}
     checkpoint = parse_bool(given, "enable_checkpointing", default="checkpointing_monitor" in given)
     options = TrainOptions(
@@ -207,8 +215,12 @@ def parse_train_kwargs(
         if checkpoint
         else None,
         split=from_kwargs(SplitOptions, select_kwargs(taken, SPLIT_KWARGS), "train()"),
-        loader=from_kwargs(LoaderOptions, select_kwargs(taken, (*LOADER_KWARGS, *LABEL_KWARGS)), "train()"),
-        optimizer=from_kwargs(OptimizerOptions, select_kwargs(plan, OPTIMIZER_KWARGS), "plan_kwargs"),
+        loader=from_kwargs(
+            LoaderOptions, select_kwargs(taken, (*LOADER_KWARGS, *LABEL_KWARGS)), "train()"
+        ),
+        optimizer=from_kwargs(
+            OptimizerOptions, select_kwargs(plan, OPTIMIZER_KWARGS), "plan_kwargs"
+        ),
         loss_weights={
             word: check_value(word, plan[word], float, {"at_least": 0})
             for word in loss_weights
@@ -368,7 +380,8 @@ def callbacks_from_mapping(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, 
         if name not in DEFAULT_CALLBACK_NAMES:
             raise InvalidOptionError(
                 f"Expected the name of a default callback to leave out; got '{name}'."
-                f"{did_you_mean(name, DEFAULT_CALLBACK_NAMES)} They are: {', '.join(DEFAULT_CALLBACK_NAMES)}."
+                f"{did_you_mean(name, DEFAULT_CALLBACK_NAMES)} They are: "
+                f"{', '.join(DEFAULT_CALLBACK_NAMES)}."
             )
     return as_callbacks([c for name, c in callbacks.items() if name not in without]), without
 

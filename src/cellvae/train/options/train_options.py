@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.options import Options, option
+from cellvae.errors import InvalidOptionError
 
 OptimizerCreator = Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.data.storage.cell_values import CellValues
-from cellvae.data.batches.split import Split
-from cellvae.errors import FileFormatError, ResumeError
 from cellvae.core.log import logger
-from cellvae.train.records.history import History
+from cellvae.data.batches.split import Split
+from cellvae.data.storage.cell_values import CellValues
+from cellvae.errors import FileFormatError, ResumeError
 from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup
+from cellvae.train.records.history import History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,8 @@ def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
         module={k: v.detach().cpu().clone() for k, v in plan.module.state_dict().items()},
         optimizers=[to_plain_state(o.state_dict(), "optimizer") for o in trainer.optimizers],
         schedules=[
-            to_plain_state(c.scheduler.state_dict(), "schedule") for c in trainer.lr_scheduler_configs
+            to_plain_state(c.scheduler.state_dict(), "schedule")
+            for c in trainer.lr_scheduler_configs
         ],
         scaler=to_plain_state(trainer.precision_plugin.state_dict(), "precision"),
         callbacks={

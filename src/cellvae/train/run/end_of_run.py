@@ -65,7 +65,9 @@ def make_report(
         run_dir=str(run_dir) if run_dir is not None else None,
         steps_per_block=plan.steps.number,
         steps_reason=plan.steps.reason,
-        capture_reason=plan.capture.reason if plan.cuda_graph_step is None else plan.cuda_graph_step.reason,
+        capture_reason=plan.capture.reason
+        if plan.cuda_graph_step is None
+        else plan.cuda_graph_step.reason,
         placement=plan.placement,
         placement_reason=plan.placement_reason,
     )

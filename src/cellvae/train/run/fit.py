@@ -16,13 +16,15 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder
 from numpy.typing import NDArray
 
-from cellvae.core.malloc import retain_freed_memory
 from cellvae.contracts import Module, Rows
+from cellvae.core.log import logger, warn
+from cellvae.core.malloc import retain_freed_memory
+from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
-from cellvae.data.storage.cell_values import CellValues
 from cellvae.data.batches.labelled_cells import LabelledSampler
-from cellvae.data.storage.placement import choose_placement
 from cellvae.data.batches.split import Split
+from cellvae.data.storage.cell_values import CellValues
+from cellvae.data.storage.placement import choose_placement
 from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
@@ -30,23 +32,21 @@ from cellvae.errors import (
     TrainingError,
     TrainingWarning,
 )
-from cellvae.core.log import logger, warn
-from cellvae.core.seeds import isolated_rng
 from cellvae.train.callbacks.defaults import build_callbacks, check_monitors, monitored_metrics
 from cellvae.train.callbacks.nan.nan_guard import NAN_ADVICE, weights_are_finite
 from cellvae.train.loop.cuda_graph import CUDAGraphCapturer, CUDAGraphStep, choose_capture
-from cellvae.train.resume.optimizer_carryover import OptimizerCarryover, make_carryover
-from cellvae.train.run.end_of_run import is_interrupt, is_terminated, make_report
-from cellvae.train.options.default_epochs import default_epochs
-from cellvae.train.records.history import History
 from cellvae.train.loop.freezing import restore_frozen_after_step
+from cellvae.train.loop.sparse_batches import choose_sparse_rows
+from cellvae.train.loop.steps_per_block import StepsPerBlock, choose_steps
+from cellvae.train.loop.trainer import make_trainer
+from cellvae.train.loop.training_plan import ModelFiles, TrainingPlan
+from cellvae.train.options.default_epochs import default_epochs
+from cellvae.train.options.kl_warmup import KLWarmup, plan_warmup
 from cellvae.train.options.metric_names import canonical_name, metric_names
 from cellvae.train.options.train_options import LoaderOptions, PlateauOptions, TrainOptions
-from cellvae.train.loop.training_plan import ModelFiles, TrainingPlan
-from cellvae.train.run.lightning_noise import quiet_lightning, restore_sigint_handler
+from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
-from cellvae.train.loop.sparse_batches import choose_sparse_rows
+from cellvae.train.resume.optimizer_carryover import OptimizerCarryover, make_carryover
 from cellvae.train.resume.training_state import (
     TrainingState,
     advance_loops,
@@ -54,10 +54,10 @@ from cellvae.train.resume.training_state import (
     restore_callbacks,
     restore_optimizers,
 )
-from cellvae.train.loop.steps_per_block import StepsPerBlock, choose_steps
+from cellvae.train.run.end_of_run import is_interrupt, is_terminated, make_report
 from cellvae.train.run.interruption import SigintGuard, catch_stop_training
-from cellvae.train.loop.trainer import make_trainer
-from cellvae.train.options.kl_warmup import KLWarmup, plan_warmup
+from cellvae.train.run.lightning_noise import quiet_lightning, restore_sigint_handler
+from cellvae.train.search.resizable_plan import ResizableTrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +318,11 @@ def place_cells(
         plan.placement_reason = "the processor works there"
     else:
         placement = choose_placement(rows, device, options.placement)
-        kept, plan.placement, plan.placement_reason = placement.rows, placement.where, placement.reason
+        kept, plan.placement, plan.placement_reason = (
+            placement.rows,
+            placement.where,
+            placement.reason,
+        )
     for blocks in plan.blocks:
         blocks.rows = kept
     plan.capture = choose_capture(options, callbacks, plan.module, steps, device, plan.placement)
@@ -338,7 +342,10 @@ def canonical_plateau(options: PlateauOptions | None, module: Module[Any]) -> Pl
 
 
 def resume_hook(
-    plan: TrainingPlan, trainer: pl.Trainer, state: TrainingState | None, carried: OptimizerCarryover | None
+    plan: TrainingPlan,
+    trainer: pl.Trainer,
+    state: TrainingState | None,
+    carried: OptimizerCarryover | None,
 ) -> Callable[[], None] | None:
     """What a plan does once its optimizers are there; None for a first run."""
     if state is not None:
@@ -418,7 +425,9 @@ def nan_error_or_warning(plan: TrainingPlan) -> TrainingError | None:
     return None
 
 
-def should_keep_weights(trainer: pl.Trainer, plan: TrainingPlan, error: BaseException | None) -> bool:
+def should_keep_weights(
+    trainer: pl.Trainer, plan: TrainingPlan, error: BaseException | None
+) -> bool:
     """Whether the weights that a run left are worth keeping.
 
     They are not where nothing was trained. After an error they are if the best were brought back,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 
-from cellvae.errors import StopTraining
 from cellvae.core.log import logger
+from cellvae.errors import StopTraining
 from cellvae.train.loop.training_plan import TrainingPlan
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
-from cellvae.data.batches.blocks import MIN_BATCH_SIZE
-from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
+from cellvae.data.batches.blocks import MIN_BATCH_SIZE
+from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
 from cellvae.train.options.train_options import OptimizerOptions
 from cellvae.train.search.dry_run import DryRun, cycle_blocks
 
@@ -187,7 +187,12 @@ def check_search_arguments(
     InvalidOptionError
         If one is out of its range.
     """
-    least = {"start": MIN_BATCH_SIZE, "max_val": MIN_BATCH_SIZE, "steps_per_trial": 1, "max_trials": 1}
+    least = {
+        "start": MIN_BATCH_SIZE,
+        "max_val": MIN_BATCH_SIZE,
+        "steps_per_trial": 1,
+        "max_trials": 1,
+    }
     given = {
         "start": start,
         "max_val": max_val,

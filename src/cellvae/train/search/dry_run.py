@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import StepBlock, Module, Rows, to_device
+from cellvae.contracts import Module, Rows, StepBlock, to_device
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.train.loop.optimizers import make_optimizer
 from cellvae.train.options.train_options import OptimizerOptions

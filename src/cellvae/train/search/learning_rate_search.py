@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
-from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
+from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.options.train_options import OptimizerOptions
 from cellvae.train.search.dry_run import DryRun, cycle_blocks
 

@@ -108,7 +108,9 @@ def check_index(values: Mapping[str, Any]) -> None:
         If it has another, or is of a later version.
     """
     without = values["version"] == 1 and "sha256" not in values
-    if not without and (values["version"] != INDEX_VERSION or values["sha256"] != index_digest(values)):
+    if not without and (
+        values["version"] != INDEX_VERSION or values["sha256"] != index_digest(values)
+    ):
         raise ValueError("it was damaged or edited, or is of another version")
 
 

@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from cellvae.core.log import logger
-from cellvae.train.callbacks.checkpointing.checkpoint_index import CheckpointRecord, read_index, write_index
-from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, unused_name, make_unique_folder
+from cellvae.train.callbacks.checkpointing.checkpoint_index import (
+    CheckpointRecord,
+    read_index,
+    write_index,
+)
+from cellvae.train.callbacks.checkpointing.checkpoint_name import (
+    EXCEPTION,
+    LAST,
+    make_unique_folder,
+    unused_name,
+)
 from cellvae.train.loop.training_plan import TrainingPlan
 
 BEST = "best"

@@ -13,19 +13,23 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.checkpointing.checkpoint_index import CheckpointRecord
 from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, CheckpointName
 from cellvae.train.callbacks.checkpointing.checkpoint_store import BEST, CheckpointStore
-from cellvae.train.callbacks.checkpointing.checkpoint_trigger import Epochs, CheckpointTrigger, minutes_of
-from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.checkpointing.checkpoint_trigger import (
+    CheckpointTrigger,
+    Epochs,
+    minutes_of,
+)
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 from cellvae.train.callbacks.nan.nan_guard import weights_are_finite
-from cellvae.train.options.metric_names import canonical_name
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
+from cellvae.train.options.metric_names import canonical_name
 
 if TYPE_CHECKING:
     import datetime
@@ -274,7 +278,9 @@ class SaveCheckpoint(Checkpoint):
         known = epoch_metrics(plan)
         return known[name] if name in known else self.monitored.read(metrics)
 
-    def reasons_to_save(self, trainer: pl.Trainer, plan: TrainingPlan, score: float | None) -> tuple[str, ...]:
+    def reasons_to_save(
+        self, trainer: pl.Trainer, plan: TrainingPlan, score: float | None
+    ) -> tuple[str, ...]:
         """Why the model of this epoch is saved; empty if it is not."""
         n = plan.epoch - plan.first_epoch + 1
         why = ["epochs"] if self.trigger.is_chosen_epoch(n) else []
@@ -386,7 +392,11 @@ class SaveCheckpoint(Checkpoint):
 
     def restore(self, pl_module: pl.LightningModule) -> None:
         """Put the weights of the best checkpoint that can be read into the network."""
-        if not isinstance(pl_module, TrainingPlan) or pl_module.files is None or self.monitor is None:
+        if (
+            not isinstance(pl_module, TrainingPlan)
+            or pl_module.files is None
+            or self.monitor is None
+        ):
             return
         for model in self.top_k:
             try:

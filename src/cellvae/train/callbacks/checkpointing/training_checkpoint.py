@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
-from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.resume.training_state import capture_state
@@ -91,7 +91,11 @@ class TrainingCheckpoint(pl.Callback):
         """Forget an earlier run."""
         self.clear()
         self.folder = self.dirpath or self.folder or Path(trainer.default_root_dir) / "state"
-        if not isinstance(pl_module, TrainingPlan) or pl_module.files is None or pl_module.split is None:
+        if (
+            not isinstance(pl_module, TrainingPlan)
+            or pl_module.files is None
+            or pl_module.split is None
+        ):
             raise TrainingError(
                 "TrainingCheckpoint keeps runs of model.train(); got another module. Use "
                 "lightning.pytorch.callbacks.ModelCheckpoint for it."

@@ -44,7 +44,9 @@ class BestWeights:
         score, epoch = self.monitored.best, self.monitored.best_epoch
         if isinstance(pl_module, TrainingPlan) and score is not None and epoch is not None:
             name = self.monitored.name
-            pl_module.note_best(BestEpoch(monitor=name, epoch=epoch, score=score, restored=restored))
+            pl_module.note_best(
+                BestEpoch(monitor=name, epoch=epoch, score=score, restored=restored)
+            )
 
 
 def tracked_module(pl_module: pl.LightningModule) -> nn.Module:

@@ -118,6 +118,7 @@ def check_stopping_options(
         )
     if isinstance(restore_best, str) and restore_best not in names:
         raise InvalidOptionError(
-            f"Expected restore_best to be True, False or a monitored metric ({quote_names(names)}); "
+            "Expected restore_best to be True, False or a monitored metric "
+            f"({quote_names(names)}); "
             f"got {restore_best!r}.{did_you_mean(restore_best, names)}"
         )

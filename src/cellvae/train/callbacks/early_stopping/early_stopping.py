@@ -14,11 +14,24 @@ from torch import nn
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
 from cellvae.train.callbacks.early_stopping.best_weights import BestWeights, tracked_module
-from cellvae.train.callbacks.protocols import Group, ProducesMetrics
-from cellvae.train.callbacks.early_stopping.criteria import check_stopping_options, stopping_criteria, per_metric
-from cellvae.train.callbacks.early_stopping.warmup_epochs import StoppingWarmup, epochs_done, epoch_number
-from cellvae.train.callbacks.early_stopping.stopping_rule import StoppingRule, StopReason, StopDecision, combine_rules
+from cellvae.train.callbacks.early_stopping.criteria import (
+    check_stopping_options,
+    per_metric,
+    stopping_criteria,
+)
+from cellvae.train.callbacks.early_stopping.stopping_rule import (
+    StopDecision,
+    StoppingRule,
+    StopReason,
+    combine_rules,
+)
+from cellvae.train.callbacks.early_stopping.warmup_epochs import (
+    StoppingWarmup,
+    epoch_number,
+    epochs_done,
+)
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
+from cellvae.train.callbacks.protocols import Group, ProducesMetrics
 from cellvae.train.options.metric_names import canonical_name
 
 Direction = Literal["min", "max", "auto"]
@@ -252,9 +265,13 @@ class EarlyStopping(LightningEarlyStopping):
         if monitored.is_logged(metrics):
             return monitored.is_refreshed(metrics)
         callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        promised = [n for c in callbacks if isinstance(c, ProducesMetrics) for n in c.produced_metrics()]
+        promised = [
+            n for c in callbacks if isinstance(c, ProducesMetrics) for n in c.produced_metrics()
+        ]
         awaited = trainer.enable_validation and not self.validated
-        return self.strict and not awaited and canonical_name(monitored.name, promised) not in promised
+        return (
+            self.strict and not awaited and canonical_name(monitored.name, promised) not in promised
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training stopped, bring the best weights back and say so."""

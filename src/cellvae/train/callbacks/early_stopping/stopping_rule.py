@@ -45,7 +45,9 @@ class StoppingRule:
         Whether every improvement, and every check without one, is told.
     """
 
-    def __init__(self, monitored: MonitoredMetric, criteria: StoppingCriteria, *, verbose: bool = False) -> None:
+    def __init__(
+        self, monitored: MonitoredMetric, criteria: StoppingCriteria, *, verbose: bool = False
+    ) -> None:
         self.monitored = monitored
         self.criteria = criteria
         self.verbose = verbose
@@ -92,7 +94,9 @@ class StoppingRule:
         is_best = self.monitored.is_best(value) and not self.is_hopeless(value)
         if is_best:
             self.monitored.set_best(value, epoch)
-        self.verdict = self.check_thresholds(value) or self.count_check(value, epoch, since, n_epochs_before)
+        self.verdict = self.check_thresholds(value) or self.count_check(
+            value, epoch, since, n_epochs_before
+        )
         return is_best
 
     def check_thresholds(self, value: float) -> StopDecision | None:
@@ -119,7 +123,9 @@ class StoppingRule:
             return False
         return value > bound if self.monitored.mode == "min" else value < bound
 
-    def count_check(self, value: float, epoch: int, since: int, n_epochs_before: int) -> StopDecision | None:
+    def count_check(
+        self, value: float, epoch: int, since: int, n_epochs_before: int
+    ) -> StopDecision | None:
         """Count a check, and the epochs since the one before, if it is no improvement."""
         graced = n_epochs_before < self.criteria.baseline_epochs
         baseline = None if graced else self.criteria.baseline
@@ -174,10 +180,14 @@ class StoppingRule:
         self.monitored.best, self.monitored.best_epoch = state["best_score"], state["best_epoch"]
         self.monitored.reference = state["reference"]
         told = state["verdict"]
-        self.verdict = None if told is None else StopDecision(reason=StopReason(told[0]), text=told[1])
+        self.verdict = (
+            None if told is None else StopDecision(reason=StopReason(told[0]), text=told[1])
+        )
 
 
-def combine_rules(judges: Sequence[StoppingRule], combine: Literal["any", "all"]) -> StopDecision | None:
+def combine_rules(
+    judges: Sequence[StoppingRule], combine: Literal["any", "all"]
+) -> StopDecision | None:
     """What metrics say together: the first verdict of any, or that of all."""
     found = [judge.verdict for judge in judges if judge.verdict is not None]
     if not found or combine == "all" and len(found) < len(judges):

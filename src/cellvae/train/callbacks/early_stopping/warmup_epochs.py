@@ -7,8 +7,8 @@ from typing import Literal
 
 import lightning.pytorch as pl
 
-from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.core.log import warn
+from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.train.loop.training_plan import TrainingPlan
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellvae.contracts import Rows, to_device
-from cellvae.data.batches.indexing import cell_indices
-from cellvae.data.batches.batching import iter_batches
-from cellvae.errors import TrainingError
 from cellvae.core.seeds import isolated_rng
 from cellvae.core.selection import flatten_selection
+from cellvae.data.batches.batching import iter_batches
+from cellvae.data.batches.indexing import cell_indices
+from cellvae.errors import TrainingError
 from cellvae.train.loop.training_plan import OTHER_TYPES, ModelFiles, TrainingPlan
 
 
@@ -184,7 +184,9 @@ def cast_batch(plan: TrainingPlan, batch: Any) -> Any:
     return batch
 
 
-def encode_latents(plan: TrainingPlan, cells: CellSelection, batch_size: int) -> NDArray[np.float64]:
+def encode_latents(
+    plan: TrainingPlan, cells: CellSelection, batch_size: int
+) -> NDArray[np.float64]:
     """Posterior mean of the latent of each cell, [cells, latent]; the run is left undisturbed."""
     means = []
     with isolated_eval_mode(plan.module, plan.seed):

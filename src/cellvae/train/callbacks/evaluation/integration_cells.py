@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellvae.errors import InvalidDataError, InvalidOptionError, quote_names
-from cellvae.evaluation.inputs import check_several, category_codes
+from cellvae.evaluation.inputs import category_codes, check_several
 from cellvae.evaluation.integration.integration_scores import REQUIRED_COLUMNS
 from cellvae.train.callbacks.evaluation.cell_selection import CellSelection, subsample
 from cellvae.train.loop.training_plan import TrainingPlan

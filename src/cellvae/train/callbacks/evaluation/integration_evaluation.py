@@ -8,18 +8,27 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.integration.definitions import definitions_of
-from cellvae.evaluation.integration.integration_scores import REQUIRED_COLUMNS, PANEL, integration_scores, panel_score_names
-from cellvae.core.options import check_arguments
-from cellvae.train.callbacks.protocols import Group
+from cellvae.evaluation.integration.integration_scores import (
+    PANEL,
+    REQUIRED_COLUMNS,
+    integration_scores,
+    panel_score_names,
+)
+from cellvae.train.callbacks.evaluation.cell_selection import (
+    encode_latents,
+    require_training_plan,
+    select_cells,
+)
 from cellvae.train.callbacks.evaluation.integration_cells import (
     IntegrationCells,
     IntegrationKeys,
     integration_cells,
 )
-from cellvae.train.callbacks.evaluation.cell_selection import select_cells, encode_latents, require_training_plan
 from cellvae.train.callbacks.evaluation.score_table import ScoreTable, check_counts
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 
@@ -251,5 +260,7 @@ def select_metrics(
             keys = " and ".join("batch_key" if a == "batch" else "label_key" for a in absent)
             raise InvalidOptionError(f"Expected {keys} for the metric '{name}'; got none.")
     if not chosen:
-        raise InvalidOptionError(f"Expected one or more metrics of {', '.join(REQUIRED_COLUMNS)}; got none.")
+        raise InvalidOptionError(
+            f"Expected one or more metrics of {', '.join(REQUIRED_COLUMNS)}; got none."
+        )
     return tuple(dict.fromkeys(chosen))

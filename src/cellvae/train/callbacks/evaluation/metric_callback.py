@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 
-from cellvae.contracts import StepBlock, Module
-from cellvae.errors import InvalidOptionError
+from cellvae.contracts import Module, StepBlock
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError
+from cellvae.train.callbacks.evaluation.cell_selection import (
+    cast_batch,
+    isolated_eval_mode,
+    require_training_plan,
+)
 from cellvae.train.callbacks.protocols import Group
-from cellvae.train.callbacks.evaluation.cell_selection import cast_batch, require_training_plan, isolated_eval_mode
 
 if TYPE_CHECKING:
     from torchmetrics import Metric

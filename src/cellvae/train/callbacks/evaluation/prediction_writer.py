@@ -13,15 +13,20 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, to_device
-from cellvae.data.files.embedding_writer import EmbeddingFile
-from cellvae.data.files.matrix_writer import check_new_file
-from cellvae.data.batches.batching import iter_batches
-from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import isolated_rng
-from cellvae.train.callbacks.protocols import Group
-from cellvae.train.callbacks.evaluation.cell_selection import CellSelection, select_cells, require_training_plan, isolated_eval_mode
+from cellvae.data.batches.batching import iter_batches
+from cellvae.data.files.embedding_writer import EmbeddingFile
+from cellvae.data.files.matrix_writer import check_new_file
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.train.callbacks.evaluation.cell_selection import (
+    CellSelection,
+    isolated_eval_mode,
+    require_training_plan,
+    select_cells,
+)
 from cellvae.train.callbacks.evaluation.score_table import check_counts
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 LATENT = ("latent", "latent_variance")

@@ -9,13 +9,21 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 
+from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.evaluation.retrieval import AT_K, OF_ALL, Distance, retrieval_scores, score_names
-from cellvae.core.options import check_arguments
-from cellvae.train.callbacks.protocols import Group
-from cellvae.train.callbacks.evaluation.cell_selection import CellSelection, select_cells, subsample, require_training_plan
-from cellvae.train.callbacks.evaluation.retrieval_cells import RetrievalCells, select_retrieval_cells
+from cellvae.train.callbacks.evaluation.cell_selection import (
+    CellSelection,
+    require_training_plan,
+    select_cells,
+    subsample,
+)
+from cellvae.train.callbacks.evaluation.retrieval_cells import (
+    RetrievalCells,
+    select_retrieval_cells,
+)
 from cellvae.train.callbacks.evaluation.score_table import ScoreTable, check_counts
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 METRICS = ("precision", "recall", "map", "ndcg", "hit", "mrr", "r_precision", "f1", "dcg")

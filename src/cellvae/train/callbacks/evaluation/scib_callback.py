@@ -39,8 +39,19 @@ BATCH_METRICS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """Metrics of scib-metrics, the scores here that each is made of, and what these are logged as."""
-DEFAULT_BIO_METRICS = ("isolated_labels", "nmi_ari_cluster_labels_kmeans", "silhouette_label", "clisi_knn")
-DEFAULT_BATCH_METRICS = ("bras", "ilisi_knn", "kbet_per_label", "graph_connectivity", "pcr_comparison")
+DEFAULT_BIO_METRICS = (
+    "isolated_labels",
+    "nmi_ari_cluster_labels_kmeans",
+    "silhouette_label",
+    "clisi_knn",
+)
+DEFAULT_BATCH_METRICS = (
+    "bras",
+    "ilisi_knn",
+    "kbet_per_label",
+    "graph_connectivity",
+    "pcr_comparison",
+)
 UNAVAILABLE_METRICS: Mapping[str, str] = MappingProxyType(
     {
         "nmi_ari_cluster_labels_leiden": "use nmi_ari_cluster_labels_kmeans",
@@ -128,7 +139,10 @@ class ScibCallback(IntegrationEvaluation):
             bio_conservation_metrics, BIO_METRICS, DEFAULT_BIO_METRICS, "bio_conservation_metrics"
         )
         self.of_batches = select_metrics(
-            batch_correction_metrics, BATCH_METRICS, DEFAULT_BATCH_METRICS, "batch_correction_metrics"
+            batch_correction_metrics,
+            BATCH_METRICS,
+            DEFAULT_BATCH_METRICS,
+            "batch_correction_metrics",
         )
         if package == "cellvae":
             self.of_batches.pop("kbet", None)
@@ -269,7 +283,9 @@ def select_metrics(
         words = dict.fromkeys(words, True)
     for name, value in words.items():
         if name not in known and (value or name not in UNAVAILABLE_METRICS):
-            hint = f" For {name}, {UNAVAILABLE_METRICS[name]}." if name in UNAVAILABLE_METRICS else ""
+            hint = (
+                f" For {name}, {UNAVAILABLE_METRICS[name]}." if name in UNAVAILABLE_METRICS else ""
+            )
             raise InvalidOptionError(
                 f"Expected {caller} among {', '.join(known)}; got '{name}'."
                 f"{hint or did_you_mean(str(name), known)}"

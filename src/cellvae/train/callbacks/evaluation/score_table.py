@@ -44,7 +44,9 @@ class ScoreTable:
         n_done = trainer.current_epoch + 1
         return n_done % self.every_n_epochs == 0 or n_done == trainer.max_epochs
 
-    def at_start(self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> bool:
+    def at_start(
+        self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
+    ) -> bool:
         """Compute the scores before the first epoch; a run that goes on has them already."""
         if self.baseline:
             return False
@@ -74,7 +76,9 @@ class ScoreTable:
                 sync_dist=several,
             )
 
-    def at_end(self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> None:
+    def at_end(
+        self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
+    ) -> None:
         """Add the scores of an epoch that nobody knew to be the last, to the history too."""
         scored = self.rows[-1]["epoch"] if self.rows else None
         if self.last_epoch is None or scored == self.last_epoch:
@@ -98,7 +102,9 @@ class ScoreTable:
         self.last_epoch = state["last_epoch"]
 
 
-def on_rank_zero(trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]) -> Scores:
+def on_rank_zero(
+    trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
+) -> Scores:
     """Scores computed by the first process, and handed to the others: all see the same."""
     scores: Scores = compute(plan) if trainer.is_global_zero else {}
     return dict(trainer.strategy.broadcast(scores))

@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.options import check_arguments
-from cellvae.train.callbacks.protocols import Group
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.freeze import network_of
+from cellvae.train.callbacks.protocols import Group
 
 METRICS = ("grad_norm_total", "grad_norm_max", "grad_norm_nonfinite")
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import lightning.pytorch as pl
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.protocols import Group
-from cellvae.train.options.metric_names import canonical_name
 from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.metric_names import canonical_name
 
 
 class PrintMetrics(pl.Callback):

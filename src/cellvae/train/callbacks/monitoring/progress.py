@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup
-from cellvae.train.options.metric_names import canonical_name
 from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.metric_names import canonical_name
 
 # Seconds between two redraws within an epoch.
 REDRAW_SECONDS = 0.2

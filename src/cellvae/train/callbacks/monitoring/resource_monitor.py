@@ -12,21 +12,21 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cellvae.errors import InvalidOptionError
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.train.callbacks.protocols import Group
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.resource_table import (
     PHASES,
     Row,
+    count_cells,
+    device_name,
     format_table,
     format_text,
-    with_totals,
-    device_name,
     is_out_of_memory,
-    count_cells,
     rss_mib,
+    with_totals,
 )
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 METRICS = (

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
-from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.callbacks.serialisation import describe_callback
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -133,7 +133,9 @@ class RunLogger(pl.Callback):
             return
         try:
             plan.history.to_csv(self.folder / "history.csv")
-            write_atomically(self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n")
+            write_atomically(
+                self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n"
+            )
             took = format_duration(time.monotonic() - self.start_time)
             logger.info("Training ended: %s. It took %s.", reason, took)
         finally:

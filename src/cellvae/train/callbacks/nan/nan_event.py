@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.contracts import to_device
+from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.shuffling import epoch_order
 from cellvae.errors import quote_names
-from cellvae.core.seeds import isolated_rng
 from cellvae.train.loop.training_plan import TrainingPlan
 
 # Cells and parameters that are named at most.
@@ -83,7 +83,9 @@ def find_nan_cause(
     )
 
 
-def offending_cells(plan: TrainingPlan, loader: Any, batch: int) -> tuple[tuple[str, ...], str | None]:
+def offending_cells(
+    plan: TrainingPlan, loader: Any, batch: int
+) -> tuple[tuple[str, ...], str | None]:
     """Cells of a batch whose own loss is not finite, and the first part of the network to say so.
 
     The network is in eval mode, where cells do not mix.

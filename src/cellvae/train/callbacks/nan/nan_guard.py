@@ -9,12 +9,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
-from cellvae.kernels import all_finite
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.train.callbacks.protocols import Group
+from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
+from cellvae.kernels import all_finite
 from cellvae.train.callbacks.nan.nan_event import NaNEvent, find_nan_cause
+from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 OnNaN = Literal["stop_restore", "raise", "skip_batch", "ignore"]
@@ -287,7 +287,10 @@ class NaNGuard(pl.Callback):
                 )
             self.react(trainer, pl_module, self.event)
         steps = max(1, pl_module.n_steps_of_epoch)
-        if self.n_skipped - self.n_epochs_before > self.max_skipped * steps and self.event is not None:
+        if (
+            self.n_skipped - self.n_epochs_before > self.max_skipped * steps
+            and self.event is not None
+        ):
             stop_run(trainer, pl_module, self.event)
         if weights_are_finite(pl_module.module):
             self.last_good = {

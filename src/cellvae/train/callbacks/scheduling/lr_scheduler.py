@@ -9,19 +9,19 @@ import lightning.pytorch as pl
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.core.options import check_arguments, check_value
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
-from cellvae.train.callbacks.scheduling.optimizer_settings import ParamGroupSettings
 from cellvae.train.callbacks.scheduling.named_schedules import (
     Interval,
     SchedulerFactory,
     check_schedule,
-    make_named_schedule,
     default_interval,
+    make_named_schedule,
 )
-from cellvae.train.options.metric_names import canonical_name, is_validation, warn_never_measured
+from cellvae.train.callbacks.scheduling.optimizer_settings import ParamGroupSettings
 from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.metric_names import canonical_name, is_validation, warn_never_measured
 
 
 class LRSchedulerCallback(pl.Callback):

@@ -11,8 +11,8 @@ import torch
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.core.options import check_kwargs
+from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.options.metric_names import metric_mode
 
 Interval = Literal["epoch", "step", "metric"]
@@ -39,7 +39,8 @@ def default_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> 
     if isinstance(scheduler, str):
         if scheduler not in NAMED_SCHEDULES:
             raise InvalidOptionError(
-                f"Expected scheduler to be one of {', '.join(NAMED_SCHEDULES)}, or a function of the "
+                f"Expected scheduler to be one of {', '.join(NAMED_SCHEDULES)}, or a function "
+                "of the "
                 f"optimizer; got '{scheduler}'.{did_you_mean(scheduler, NAMED_SCHEDULES)}"
             )
         return NAMED_SCHEDULES[scheduler][1]

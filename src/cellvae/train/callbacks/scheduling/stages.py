@@ -10,12 +10,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.core.log import logger, warn
 from cellvae.core.options import Options, check_arguments, option
-from cellvae.train.callbacks.protocols import Group
+from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.train.callbacks.freeze import Choice, FrozenParts, check_trainable_left, network_of
-from cellvae.train.callbacks.scheduling.optimizer_settings import ParamGroupSettings, set_learning_rate
+from cellvae.train.callbacks.protocols import Group
+from cellvae.train.callbacks.scheduling.optimizer_settings import (
+    ParamGroupSettings,
+    set_learning_rate,
+)
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup
 
@@ -143,7 +146,9 @@ class Stages(pl.Callback):
         number = self.stage_index(trainer.current_epoch)
         stage = self.stages[number]
         if not self.rates:
-            self.rates = [ParamGroupSettings.from_optimizer(optimizer) for optimizer in trainer.optimizers]
+            self.rates = [
+                ParamGroupSettings.from_optimizer(optimizer) for optimizer in trainer.optimizers
+            ]
         if number != self.number:
             self.set_learning_rates(trainer, stage)
             if self.verbose and trainer.is_global_zero:
