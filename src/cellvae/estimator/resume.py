@@ -13,7 +13,7 @@ import torch
 
 from cellvae.core.log import warn
 from cellvae.data import Split
-from cellvae.data.storage.cell_values import (
+from cellvae.data.setup.cell_values import (
     CellValues,
     differing_columns,
     read_cell_values,

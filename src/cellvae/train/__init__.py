@@ -92,35 +92,34 @@ WHERE = {
     "TrainingPlanConfig": "cellvae.train.options.configs",
     "History": "cellvae.train.records.history",
     "LearningRateSearch": "cellvae.train.search.learning_rate_search",
-    "Plan": "cellvae.train.loop.training_plan",
+    "TrainingPlan": "cellvae.train.loop.training_plan",
     "StopTraining": "cellvae.errors",
     "TrainingReport": "cellvae.train.records.training_report",
     "interpolate_with": "cellvae.train.loop.weight_averaging",
 }
 
 
-PLAN = "Plan is what trains every model"
-WORDS = "give plan_kwargs or plan_config a dictionary"
-NO_JAX = "all models are of torch; Plan is what trains them"
+PLAN = "TrainingPlan is what trains every model"
+DICTIONARY = "give plan_kwargs or plan_config a dictionary"
+NO_JAX = "all models are of torch; TrainingPlan trains them"
 INSTEAD = {
     "Trainer": "give arguments of lightning.Trainer to model.train()",
     "TrainRunner": "call model.train()",
-    "TrainingPlan": PLAN,
     "PyroTrainingPlan": PLAN,
     "LowLevelPyroTrainingPlan": PLAN,
     "SemiSupervisedTrainingPlan": PLAN,
     "AdversarialTrainingPlan": PLAN,
     "SemiSupervisedAdversarialTrainingPlan": PLAN,
     "ClassifierTrainingPlan": PLAN,
-    "AdversarialTrainingPlanConfig": WORDS,
-    "SemiSupervisedAdversarialTrainingPlanConfig": WORDS,
-    "ClassifierTrainingPlanConfig": WORDS,
-    "LowLevelPyroTrainingPlanConfig": WORDS,
+    "AdversarialTrainingPlanConfig": DICTIONARY,
+    "SemiSupervisedAdversarialTrainingPlanConfig": DICTIONARY,
+    "ClassifierTrainingPlanConfig": DICTIONARY,
+    "LowLevelPyroTrainingPlanConfig": DICTIONARY,
     "JaxModuleInit": NO_JAX,
     "JaxTrainingPlan": NO_JAX,
     "JaxTrainingPlanConfig": NO_JAX,
     "MlxTrainingPlan": NO_JAX,
-    "KwargsConfig": WORDS,
+    "KwargsConfig": DICTIONARY,
     "METRIC_KEYS": "names of metrics are those of model.history",
     "merge_kwargs": "give model.train() the words themselves, which come before those of configs",
 }

@@ -22,7 +22,7 @@ from cellvae.contracts import Loss, Module, Rows, StepBlock, to_device
 from cellvae.core.seeds import derive_seed, isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
-from cellvae.data.storage.cell_values import CellValues
+from cellvae.data.setup.cell_values import CellValues
 from cellvae.errors import TrainingError
 from cellvae.train.loop.loss_sums import LossSums
 from cellvae.train.loop.memory_format import align_optimizer_state

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cellvae.core.log import logger
 from cellvae.data.batches.split import Split
-from cellvae.data.storage.cell_values import CellValues
+from cellvae.data.setup.cell_values import CellValues
 from cellvae.errors import FileFormatError, ResumeError
 from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup

@@ -23,7 +23,7 @@ from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.data.batches.labelled_cells import LabelledSampler
 from cellvae.data.batches.split import Split
-from cellvae.data.storage.cell_values import CellValues
+from cellvae.data.setup.cell_values import CellValues
 from cellvae.data.storage.placement import choose_placement
 from cellvae.errors import (
     InvalidDataError,
