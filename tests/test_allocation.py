@@ -87,7 +87,7 @@ def test_what_was_kept_is_given_back() -> None:
 
 def test_only_the_outermost_context_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
-    monkeypatch.setattr(allocation, "tunable", lambda: library)
+    monkeypatch.setattr(allocation, "find_glibc", lambda: library)
     with retain_freed_memory():
         with pytest.raises(KeyError), retain_freed_memory():
             raise KeyError
@@ -98,7 +98,7 @@ def test_only_the_outermost_context_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
-    monkeypatch.setattr(allocation, "tunable", lambda: library)
+    monkeypatch.setattr(allocation, "find_glibc", lambda: library)
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:

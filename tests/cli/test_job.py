@@ -299,7 +299,7 @@ def test_a_run_ended_by_hand_is_kept_and_continued_by_the_same_command(
 ) -> None:
     from cellvae.train.loop.training_plan import TrainingPlan
 
-    monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
+    monkeypatch.setattr("cellvae.cli.job.STATE_INTERVAL_MINUTES", 0)
     job = dataclasses.replace(
         QUICK, umap=False, train={"max_epochs": 4, "enable_progress_bar": False}
     )

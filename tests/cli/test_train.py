@@ -196,7 +196,7 @@ def test_a_run_that_was_cut_off_goes_on(
 ) -> None:
     from cellvae.train.loop.training_plan import TrainingPlan
 
-    monkeypatch.setattr("cellvae.cli.job.MINUTES_BETWEEN_STATES", 0)
+    monkeypatch.setattr("cellvae.cli.job.STATE_INTERVAL_MINUTES", 0)
     step = TrainingPlan.training_step
 
     def failing(plan: TrainingPlan, batch: Any, batch_idx: int) -> Any:

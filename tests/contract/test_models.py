@@ -103,7 +103,7 @@ def test_gradients_reach_every_parameter(case: Any) -> None:
     model = case.made()
     model.module.train()
     _, batch = next(iter_batches(model.rows, torch.arange(32), 32))
-    model.module.loss(batch, torch.tensor(0.5)).objective.backward()
+    model.module.loss(batch, torch.tensor(0.5)).loss.backward()
     for name, parameter in model.module.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -117,13 +117,13 @@ def test_a_loss_has_one_value_a_cell_and_their_weighted_mean(case: Any) -> None:
     _, batch = next(iter_batches(model.rows, torch.arange(20), 20))
     torch.manual_seed(1)
     full = model.module.loss(batch, torch.tensor(1.0))
-    assert full.reconstruction.shape == full.kl.shape == (20,)
-    assert (full.kl >= 0).all()
+    assert full.reconstruction.shape == full.kl_local.shape == (20,)
+    assert (full.kl_local >= 0).all()
     shared = full.kl_global / model.module.n_cells
-    torch.testing.assert_close(full.objective, (full.reconstruction + full.kl).mean() + shared)
+    torch.testing.assert_close(full.loss, (full.reconstruction + full.kl_local).mean() + shared)
     torch.manual_seed(1)
     without = model.module.loss(batch, torch.tensor(0.0))
-    assert without.objective < full.objective
+    assert without.loss < full.loss
     torch.testing.assert_close(without.reconstruction, full.reconstruction)
 
 

@@ -76,7 +76,7 @@ def test_weights_of_the_reference_stay_to_the_last_bit(
     case: Any, reference: Any, query: AnnData, train: Callable[..., None], optimizer: str
 ) -> None:
     model = case.kind.load_query_data(query, reference, freeze_batchnorm_decoder=True)
-    kept, begin, known = model.module.kept, state(model), state(reference)
+    kept, begin, known = model.module.frozen_weights, state(model), state(reference)
     train(model, plan_kwargs=OPTIMIZERS[optimizer], gradient_clip_val=1.0)
     end = state(model)
     moved = {name for name in begin if not torch.equal(begin[name], end[name])}
@@ -137,7 +137,7 @@ def test_what_is_kept_is_saved_and_kept_after_loading(
     train(model)
     model.save(tmp_path / "query")
     again = cellvae.load(tmp_path / "query", query)
-    assert again.module.frozen_weights == model.module.kept
+    assert again.module.frozen_weights == model.module.frozen_weights
     begin = state(again)
     train(again, plan_kwargs=OPTIMIZERS["decay"])
     for name in again.module.frozen_weights.parameters:

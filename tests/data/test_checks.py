@@ -37,8 +37,8 @@ def named_places(adata: AnnData, places: list[tuple[int, int]]) -> str:
 @pytest.fixture
 def many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even these small matrices into pieces, and read them in several parts."""
-    monkeypatch.setattr(pieces, "PIECE", 64)
-    monkeypatch.setattr(pieces, "LOADED", 200)
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 64)
+    monkeypatch.setattr(pieces, "MAX_LOADED", 200)
 
 
 def test_good_counts_pass_in_every_form(counts: np.ndarray, make: Make, form: str) -> None:

@@ -67,7 +67,7 @@ def test_parts_of_points_give_the_same_density(
     mixed = trained().get_aggregated_posterior(dof=dof)
     points = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     whole = mixed.log_prob(points)
-    monkeypatch.setattr("cellvae.inference.latent.aggregated_posterior.MOST_TERMS", 400)
+    monkeypatch.setattr("cellvae.inference.latent.aggregated_posterior.MAX_ELEMENTS", 400)
     torch.testing.assert_close(mixture_log_prob(mixed, points), whole)
 
 

@@ -85,7 +85,7 @@ def test_the_decoder_is_told_another_batch_and_the_encoder_is_not(
 def test_parts_hold_all_draws_in_order(
     trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_of_draws, "MOST_DECODED", 60 * 10 * 3)
+    monkeypatch.setattr(module_of_draws, "MAX_DECODED_ELEMENTS", 60 * 10 * 3)
     model = trained()
     with eval_mode(model):
         latent = sample_latent(model.module, batch_of(model), 8)

@@ -117,7 +117,7 @@ def test_means_are_those_of_the_draws(
     mean = seeded(model, batch_size=25, **words)
     np.testing.assert_allclose(mean, draws.mean(axis=0), rtol=1e-5)
     # However few draws are decoded at a time.
-    monkeypatch.setattr(module_of_draws, "MOST_DECODED", 25 * 10 * 2)
+    monkeypatch.setattr(module_of_draws, "MAX_DECODED_ELEMENTS", 25 * 10 * 2)
     np.testing.assert_allclose(seeded(model, batch_size=25, **words), mean, rtol=1e-5)
     assert np.allclose(seeded(model, return_mean=False, batch_size=25, **words), draws, rtol=1e-5)
 

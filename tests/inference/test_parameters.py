@@ -74,7 +74,7 @@ def test_means_over_draws_are_those_of_all_draws(
     model = trained(dispersion="gene-cell")
     each = asked(model, n_samples=6, batch_size=25)
     assert each["mean"].shape == (6, 60, 10)
-    monkeypatch.setattr(module_of_draws, "MOST_DECODED", 25 * 10 * 4)
+    monkeypatch.setattr(module_of_draws, "MAX_DECODED_ELEMENTS", 25 * 10 * 4)
     mean = asked(model, n_samples=6, give_mean=True, batch_size=25)
     for name, values in mean.items():
         assert each[name].std(axis=0).max() > 0

@@ -18,7 +18,7 @@ from cellvae.settings import settings
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Someone who watches, and bars that come at once."""
     monkeypatch.setattr(progress, "is_interactive", lambda: True)
-    monkeypatch.setattr(progress, "SECONDS_BEFORE", 0.0)
+    monkeypatch.setattr(progress, "BAR_DELAY_SECONDS", 0.0)
     shown = settings.progress_bar
     yield
     settings.progress_bar = shown
@@ -43,7 +43,7 @@ def test_a_bar_counts_cells_and_goes_when_the_pass_is_over(
 def test_nothing_is_shown_where_nobody_watches(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "SECONDS_BEFORE", 0.0)
+    monkeypatch.setattr(progress, "BAR_DELAY_SECONDS", 0.0)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert len(list(with_progress(batches(), 5))) == 2
     assert capsys.readouterr().err == ""
@@ -67,7 +67,7 @@ def test_bars_can_be_turned_off(
     if how == "settings":
         settings.progress_bar = False
     if how == "short":
-        monkeypatch.setattr(progress, "SECONDS_BEFORE", 2.0)
+        monkeypatch.setattr(progress, "BAR_DELAY_SECONDS", 2.0)
     assert len(list(with_progress(batches(), 5, silent=how == "argument"))) == 2
     assert capsys.readouterr().err == ""
 

@@ -103,7 +103,7 @@ def models() -> dict[str, Any]:
 def refused(model: Any, words: dict[str, Any]) -> bool:
     """Whether `train` does not have a word, whatever it says of its value."""
     try:
-        model.parsed(words)
+        model.parse_train_kwargs(words)
     except UnknownOptionError:
         return True
     except CellvaeError:

@@ -232,9 +232,9 @@ def test_a_reference_of_scvi_tools_is_mapped_onto(cells: AnnData, tmp_path: Path
             plan_kwargs={"weight_decay": 0.1, "lr": 0.05},
         )  # fmt: skip
         old, new = reference.module.state_dict(), model.module.state_dict()
-        for weight in model.module.kept.whole:
+        for weight in model.module.frozen_weights.parameters:
             assert torch.equal(old[weight], new[weight]), weight
-        for weight, part in model.module.kept.parts.items():
+        for weight, part in model.module.frozen_weights.slices.items():
             own = torch.cat([*part.of(new[weight])], dim=part.dim)
             assert torch.equal(own, old[weight]), weight
     labelled = SCANVI.load_query_data(query, DATA / "scanvi")

@@ -218,14 +218,14 @@ def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
         torch.testing.assert_close(left[name], expected, rtol=1e-4, atol=3e-6 * largest, msg=name)
 
 
-@pytest.mark.parametrize("frozen", ["features", "weight", "constant"])
+@pytest.mark.parametrize("frozen", ["features", "weight", "bias"])
 def test_what_is_frozen_gets_no_gradient(frozen: str) -> None:
     given = inputs("zinb")
     for name in ("logits", "dropout"):
         parts = {
             "features": torch.randn(N_CELLS, 7),
             "weight": torch.randn(N_GENES, 7),
-            "constant": torch.randn(N_GENES),
+            "bias": torch.randn(N_GENES),
         }
         given[name] = LazyLinear(**{n: v.requires_grad_(n != frozen) for n, v in parts.items()})
     count_log_likelihood(**given).sum().backward()
@@ -241,7 +241,7 @@ def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
     usual = likelihood.compute_log_prob
 
     def watched(*given: Any, **words: Any) -> Any:
-        wanted.append(words["wanted"])
+        wanted.append(words["need_grad"])
         return usual(*given, **words)
 
     monkeypatch.setattr(likelihood, "compute_log_prob", watched)

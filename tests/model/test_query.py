@@ -57,7 +57,7 @@ def test_one_hot_columns_of_several_covariates_stay_in_their_places(
     assert torch.equal(new[:, [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]], old)
     torch.testing.assert_close(new[:, 6], old[:, 3:6].mean(1))
     torch.testing.assert_close(new[:, 12], old[:, 9:11].mean(1))
-    assert model.module.kept.parts[name].ranges == ((0, 3), (3, 6), (7, 10), (10, 12))
+    assert model.module.frozen_weights.slices[name].ranges == ((0, 3), (3, 6), (7, 10), (10, 12))
 
 
 def test_a_covariate_of_one_category_had_no_column(
@@ -275,8 +275,8 @@ def test_a_file_that_claims_other_weights_are_kept_is_refused(
     from cellvae.core.frozen_weights import FrozenWeights
 
     model = SCVI.load_query_data(query, trained)
-    values: Any = model.module.kept.to_json()
-    assert FrozenWeights.from_json(values, model.module) == model.module.kept
+    values: Any = model.module.frozen_weights.to_json()
+    assert FrozenWeights.from_json(values, model.module) == model.module.frozen_weights
     name = next(iter(values["parts"]))
     for wrong in (
         {},

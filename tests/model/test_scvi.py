@@ -210,8 +210,8 @@ def test_the_weight_of_the_divergence_leaves_that_of_sizes_alone() -> None:
     sizes = module.kl_library(latent, cells)
     assert (sizes > 0).all()
     for weight, loss in zip((0.0, 0.25, 1.0), losses, strict=True):
-        expected = loss.reconstruction + weight * (loss.kl - sizes) + sizes
-        np.testing.assert_allclose(loss.objective.item(), expected.mean().item(), rtol=1e-6)
+        expected = loss.reconstruction + weight * (loss.kl_local - sizes) + sizes
+        np.testing.assert_allclose(loss.loss.item(), expected.mean().item(), rtol=1e-6)
 
 
 def test_defaults_are_those_of_scvi_tools() -> None:

@@ -15,8 +15,8 @@ from anndata import AnnData
 
 from cellvae.criticism import PosteriorPredictiveCheck
 from cellvae.errors import DataWarning
+from cellvae.inference.criticism import ppc_statistics as predictive
 from cellvae.inference.criticism.model_card_tables import card_tables
-from cellvae.inference.criticism.posterior_predictive_check import ppc_statistics as predictive
 from cellvae.model import SCVI
 
 
@@ -50,7 +50,7 @@ def check(
         cells = batch.continuous[:, 0].long()
         return iter(draws[:n_samples, cells])
 
-    monkeypatch.setattr(predictive, "predicted", given)
+    monkeypatch.setattr(predictive, "iter_predictive_draws", given)
     return PosteriorPredictiveCheck(
         adata, {"model": model}, n_samples=len(draws), batch_size=17, silent=True
     )

@@ -15,7 +15,7 @@ from cellvae.model.scvi import SCVIModule
 def stepped(case: Any) -> tuple[SCVIModule, Tensor]:
     """Network with gradients of the loss of its cells, and the loss; nothing is dropped out."""
     module = case.module(dropout_rate=0.0).train()
-    loss = module.loss(case.batch(), torch.tensor(case.about["kl_weight"])).objective
+    loss = module.loss(case.batch(), torch.tensor(case.about["kl_weight"])).loss
     loss.backward()
     return module, loss.detach()
 

@@ -26,7 +26,7 @@ def trained(run: Any, draw_from: Draw) -> tuple[SCVIModule, Tensor]:
     losses = []
     for step, cells in enumerate(run.values["cells"]):
         draw_from(run.values["noise_z"][step], run.values["noise_library"][step])
-        loss = module.loss(run.batch(cells), torch.tensor(warmup.weight_at(0, step))).objective
+        loss = module.loss(run.batch(cells), torch.tensor(warmup.weight_at(0, step))).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -42,7 +42,7 @@ def test_a_released_model_answers_as_it_did(folder: Path) -> None:
     np.testing.assert_allclose(model.get_latent_representation(), expected, atol=1e-6)
     assert model.is_trained and len(model.history.epochs) == 2
     assert model.training_report.status == "completed"
-    assert bool(model.module.kept) == (folder.name == "query")
+    assert bool(model.module.frozen_weights) == (folder.name == "query")
     if given is not None:
         model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
 

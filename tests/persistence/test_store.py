@@ -229,7 +229,7 @@ def test_a_record_of_the_wrong_kind_is_not_saved(tmp_path: Path, record: Record)
 def test_a_record_too_large_to_be_read_is_not_saved(
     tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellvae.persistence.store.LARGEST", 1000)
+    monkeypatch.setattr("cellvae.persistence.store.MAX_RECORD_BYTES", 1000)
     odd = dataclasses.replace(record, history={"elbo": [0.5] * 1000})
     with pytest.raises(InvalidOptionError, match="at most 1,000 bytes to save; got"):
         save_model_files(tmp_path / "m", odd, {})
@@ -239,7 +239,7 @@ def test_a_record_too_large_to_be_read_is_not_saved(
 def test_more_positions_than_any_data_have_are_not_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellvae.persistence.store.MOST_CELLS", 7)
+    monkeypatch.setattr("cellvae.persistence.store.MAX_CELLS", 7)
     with pytest.raises(UnsafeFileError, match="at most 7 positions .* got 8 for 'train'"):
         open_saved(folder).cells()
 

@@ -75,7 +75,7 @@ class Torn(Tape):
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     """Steps are recorded on this processor too."""
     Tape.made = []
-    monkeypatch.setattr(captured, "obstacle", lambda *_: "")
+    monkeypatch.setattr(captured, "why_not_capturable", lambda *_: "")
     monkeypatch.setattr(fit, "CUDAGraphCapturer", Tape)
     return Tape.made
 
@@ -172,7 +172,7 @@ def test_a_step_that_cannot_be_recorded_is_made_as_usual(
     model.train(**QUICK, accelerator="cpu")
     reason = "RuntimeError: operation not permitted when stream is capturing"
     assert model.training_report.capture_reason == reason
-    monkeypatch.setattr(captured, "obstacle", lambda *_: "not today")
+    monkeypatch.setattr(captured, "why_not_capturable", lambda *_: "not today")
     plain = made()
     plain.train(**QUICK, accelerator="cpu")
     assert plain.training_report.capture_reason == "not today"
@@ -191,7 +191,7 @@ def test_what_is_not_finite_is_found_by_recorded_steps(
             return found
         seen.append(len(seen))
         factor = torch.tensor(float("nan")) if len(seen) == 17 else torch.ones(())
-        return found._replace(objective=found.loss * factor)
+        return found._replace(loss=found.loss * factor)
 
     monkeypatch.setattr(SCVIModule, "loss", spoiled)
     monkeypatch.setattr(NaNGuard, "checks_every_step", lambda *_: False)

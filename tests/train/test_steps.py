@@ -210,9 +210,7 @@ def test_a_step_that_is_not_finite_is_found_within_a_block(
         def spoilt(batch: Any, weight: Any, loss: Any = loss, calls: Any = calls) -> Any:
             calls.append(1)
             found = loss(batch, weight)
-            return (
-                found._replace(objective=found.objective * torch.nan) if len(calls) == 5 else found
-            )
+            return found._replace(loss=found.loss * torch.nan) if len(calls) == 5 else found
 
         monkeypatch.setattr(model.module, "loss", spoilt)
         model.train(
@@ -236,7 +234,7 @@ def test_a_run_that_is_not_finite_ends_after_the_step(
     def spoilt(batch: Any, weight: Any) -> Any:
         calls.append(batch.counts.shape)
         found = loss(batch, weight)
-        return found._replace(objective=found.objective * torch.nan) if len(calls) == 3 else found
+        return found._replace(loss=found.loss * torch.nan) if len(calls) == 3 else found
 
     monkeypatch.setattr(model.module, "loss", spoilt)
     with pytest.raises(cellvae.errors.TrainingError, match="batch 2"):

@@ -204,7 +204,7 @@ def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resum
     out = record.out
     model = kind(adata, **job.config)
     words = {**job.train, "callbacks": job_callbacks(job, out)}
-    model.parsed(words)
+    model.parse_train_kwargs(words)
     out.mkdir(parents=True, exist_ok=True)
     record.save()
     if resume and has_state(out):

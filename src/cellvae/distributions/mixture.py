@@ -119,7 +119,7 @@ class NegativeBinomialMixture(Distribution):
             self._validate_sample(value)
         parameters = (self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
         narrow = all(part.dtype == torch.float32 for part in parameters)
-        if narrow and value.shape == self.batch_shape and use_compiled(value, "mixtures"):
+        if narrow and value.shape == self.batch_shape and use_compiled(value, "mixture_log_prob"):
             return mixture_log_prob(value, *parameters)
         return torch.logaddexp(
             self._first.log_prob(value) + logsigmoid(self.mixture_logits),

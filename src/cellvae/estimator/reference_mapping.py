@@ -209,7 +209,7 @@ def load_query_data(
         freeze_batchnorm_decoder=freeze_batchnorm_decoder,
         freeze_classifier=freeze_classifier,
     )
-    module.keep(freezing.frozen_weights(module, grown))
+    module.freeze(freezing.frozen_weights(module, grown))
     # With nothing to learn, the reference's answers for these cells are the model's.
     model.is_trained = not any(p.requires_grad for p in module.parameters())
     model.to_device(pick_device(accelerator, device))

@@ -221,7 +221,7 @@ def data_section(model: Model) -> Section:
     values = [
         ("cells", f"{registration.n_cells:,}"),
         ("genes", f"{registration.n_genes:,}"),
-        *((name, str(value)) for name, value in registration.keys.given().items()),
+        *((name, str(value)) for name, value in registration.keys.to_json().items()),
     ]
     if model.split is not None:
         sizes = [len(x) for x in (model.split.train, model.split.validation, model.split.test)]

@@ -24,7 +24,7 @@ MAIN_OPTIONS = ("n_latent", "n_hidden", "n_layers", "gene_likelihood", "dispersi
 def summary(model: Model) -> str:
     """What the model is, what it reads, and how far it has been trained."""
     registration = model.registration
-    given = registration.keys.given()
+    given = registration.keys.to_json()
     options = {
         f.name: getattr(model.config, f.name)
         for f in fields(model.config)
@@ -68,7 +68,7 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
         f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False
     )
     words = Table("setup_anndata", "value", title="What was given", title_justify="left")
-    for word, value in registration.keys.given().items():
+    for word, value in registration.keys.to_json().items():
         words.add_row(word, str(value))
     if words.row_count:
         console.print(words)

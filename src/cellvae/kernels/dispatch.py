@@ -14,7 +14,14 @@ from cellvae.core.log import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
-Kernel = Literal["bits", "cells", "changes", "detections", "entries", "mixtures"]
+Kernel = Literal[
+    "isfinite",
+    "count_log_prob",
+    "log_fold_change",
+    "bernoulli_log_prob",
+    "sparse_linear",
+    "mixture_log_prob",
+]
 """Search for what is not finite; likelihood of counts, of fold changes, of detections or of counts
 under a mixture; product of sparse features."""
 
@@ -22,7 +29,7 @@ MIN_GENES = 256
 """Genes below which a step is so short that loading the kernels does not pay."""
 
 
-def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "cells") -> bool:
+def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob") -> bool:
     """Whether what follows from these features, [cells, genes], is left to compiled kernels.
 
     They are made for single precision on the CPU. `settings.kernels` is `"auto"` (from 256 genes
@@ -44,7 +51,7 @@ def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "cells") -> bool:
 def can_compile(kernel: Kernel) -> bool:
     """Whether a kernel can be compiled here, or read from where it was kept."""
     try:
-        import_module(f"cellvae.kernels.{kernel}")
+        import_module(f"cellvae.kernels.compiled.{kernel}_numba")
     except (ImportError, OSError, RuntimeError) as failure:
         logger.info("Kernels cannot be compiled here, torch is used instead: %s", failure)
         return False

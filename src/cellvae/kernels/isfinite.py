@@ -23,7 +23,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         many
         and settings.kernels != "torch"
         and all(map(is_contiguous_float32, tensors))
-        and can_compile("bits")
+        and can_compile("isfinite")
     ):
         return scan_tensors(tensors)
     return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(tensors)))).all())

@@ -207,7 +207,7 @@ class PEAKVIModule(Module[CountBatch]):
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Log-likelihood of which regions of each cell are detected, in nats."""
         counts = batch.counts
-        if latent.sample.ndim != 2 or not use_compiled(counts, "detections"):
+        if latent.sample.ndim != 2 or not use_compiled(counts, "bernoulli_log_prob"):
             whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
         features = concat_covariates(latent.sample, batch.continuous)

@@ -89,7 +89,10 @@ class Record:
             If a field holds what JSON cannot, such as an array.
         """
         fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["files"] = {name: dataclasses.asdict(file) for name, file in self.files.items()}
+        fields["files"] = {
+            name: {"bytes": file.n_bytes, "sha256": file.sha256}
+            for name, file in self.files.items()
+        }
         return dumps(fields)
 
     @classmethod

@@ -115,7 +115,7 @@ def check_linear(model: Model, options: dict[str, Any]) -> None:
         If it has such options or covariates.
     """
     alone = [word for word in options if word not in LINEAR_OPTIONS]
-    given = model.registration.keys.given()
+    given = model.registration.keys.to_json()
     alone += [word for word in given if word not in ("layer", "batch_key", "labels_key")]
     if options.get("dispersion") in ("gene-label", "gene-cell"):
         alone.append("dispersion")

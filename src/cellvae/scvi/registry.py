@@ -213,7 +213,7 @@ def view_setup_args(cls: type[Model], dir_path: str | Path, prefix: str | None =
 def make_registry(model: Model) -> dict[str, Any]:
     """What scvi-tools keeps of the set-up."""
     registration = model.registration
-    given = registration.keys.given()
+    given = registration.keys.to_json()
     known = {field.name for field in fields_of(registration.keys)}
     return {
         "scvi_version": VERSION,

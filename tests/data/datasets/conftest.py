@@ -264,7 +264,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("cellvae.data.downloads.fetch.WAITS", (0.0, 0.0))
+    monkeypatch.setattr("cellvae.data.downloads.fetch.RETRY_DELAYS", (0.0, 0.0))
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

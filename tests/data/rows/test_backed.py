@@ -36,7 +36,7 @@ class Counting:
 def test_any_cells_in_any_order_are_those_of_memory(
     counts: np.ndarray, make: Make, on_disk: str, gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backed, "GAP", gap)
+    monkeypatch.setattr(backed, "MAX_SKIP", gap)
     column = BackedColumn(count_matrix(make(counts, on_disk)))
     random = np.random.default_rng(gap)
     for n_cells in (1, 2, 5, 30, 90):
@@ -53,7 +53,7 @@ def test_the_kind_of_dataset_decides_on_the_reader(counts: np.ndarray, make: Mak
 def test_neighbours_are_read_together_and_far_cells_apart(
     counts: np.ndarray, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backed, "GAP", 23)
+    monkeypatch.setattr(backed, "MAX_SKIP", 23)
     dense = DenseReader(count_matrix(make(counts, "backed dense")))
     dense.dataset = Counting(dense.dataset)
     np.testing.assert_array_equal(

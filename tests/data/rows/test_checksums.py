@@ -78,7 +78,7 @@ STORED: dict[str, Any] = {
 def test_the_same_values_have_the_same_checksums_however_they_are_stored(
     store: Any, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checksums, "BLOCK", block)
+    monkeypatch.setattr(checksums, "VALUES_PER_BLOCK", block)
     expected = checksums_of(VALUES.astype(np.float32))
     assert checksums_of(store(VALUES)) == expected
     assert checksums_of(store(VALUES[:, ::-1]), [3, 2, 1, 0]) == expected

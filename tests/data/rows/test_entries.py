@@ -60,7 +60,7 @@ def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
         assert not rows.columns["counts"].is_canonical  # type: ignore[attr-defined]
         return
     cells = torch.arange(30)
-    assert torch.equal(entries.take(cells).counts.dense(), rows.take(cells).counts)
+    assert torch.equal(entries.take(cells).counts.to_dense(), rows.take(cells).counts)
 
 
 def test_there_are_none_of_dense_counts(matrix: sparse.csr_matrix) -> None:

@@ -14,7 +14,7 @@ import torch
 from anndata import AnnData
 
 from cellvae.errors import CellvaeError, DataMismatchError, InvalidOptionError, UnknownKeyError
-from cellvae.inference.differential import differential_expression as expression
+from cellvae.inference.differential import expression
 from cellvae.inference.differential.table import COLUMNS
 from cellvae.model import SCVI
 from cellvae.settings import settings

@@ -272,7 +272,7 @@ def test_real_cells_with_one_bad_cell(shared_data: Any) -> None:
     column: Any = model.rows.columns["counts"]
     cells = [*range(300)]
     column.data = column.data.copy()
-    column.data[column.starts[123]] = np.nan
+    column.data[column.indptr[123]] = np.nan
     from cellvae.data.storage.fingerprint import fingerprint
 
     model.fingerprint = fingerprint(model.rows)

@@ -130,7 +130,10 @@ def test_scores_of_scib_metrics_itself_are_named_with_its_version(
 ) -> None:
     panel = (*scib_panel.BIO_CONSERVATION, "bras", "ilisi", "kbet", "graph_connectivity")
     values = {f"scib_{name}": i / 10 for i, name in enumerate(panel)}
-    for module in ("evaluation.panel", "train.callbacks.scib_callback"):
+    for module in (
+        "evaluation.integration.integration_scores",
+        "train.callbacks.evaluation.scib_callback",
+    ):
         monkeypatch.setattr(f"cellvae.{module}.scib_metrics", lambda: panel)
     monkeypatch.setattr(
         "cellvae.evaluation.integration.integration_scores.scib_scores", lambda *_: values

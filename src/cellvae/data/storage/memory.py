@@ -70,7 +70,7 @@ class SparseColumn:
 
     Attributes
     ----------
-    data, indices, starts
+    data, indices, indptr
         The arrays of the CSR matrix: values, their genes, and where each cell begins.
     n_genes
         Number of genes of the model.

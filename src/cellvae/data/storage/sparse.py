@@ -84,4 +84,4 @@ def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     if sparse is None:
         return None
     counts = sparse.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
-    return sparse if use_compiled(counts) and use_compiled(counts, "entries") else None
+    return sparse if use_compiled(counts) and use_compiled(counts, "sparse_linear") else None

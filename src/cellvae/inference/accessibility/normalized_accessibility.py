@@ -164,7 +164,7 @@ def iter_accessibility(
         assert total is not None
         total = total / len(codes)
         if normalize_cells:
-            total = total * latent.library.exp()
+            total = total * latent.log_library.exp()
         if region_factors is not None:
             total = total * region_factors.sigmoid()
         yield positions, select_genes(total, places)

@@ -103,7 +103,7 @@ def change_distribution(
     if (
         question.change_fn is None
         and pseudocount >= MIN_COMPILED
-        and use_compiled(first, "changes")
+        and use_compiled(first, "log_fold_change")
     ):
         found = log_fold_changes(first, second, pseudocount, delta)
         probability = combine_probabilities(found.up, found.down, question.test_mode)

@@ -68,7 +68,7 @@ def sample_pool(
     joined = Latent(
         concat_normals([latent.posterior for latent in latents], back),
         torch.cat([latent.sample for latent in latents])[back],
-        torch.cat([latent.library for latent in latents])[back],
+        torch.cat([latent.log_library for latent in latents])[back],
     )
     columns = (
         None if values[0] is None else torch.cat(values)[back]

@@ -21,7 +21,7 @@ from cellvae.inference.differential.arguments import (
     check_ranges,
 )
 from cellvae.inference.differential.bayes import select_at_fdr
-from cellvae.inference.differential.differential_expression import (
+from cellvae.inference.differential.expression import (
     iter_comparisons,
     means_of,
     sample_batch_codes,
