@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cellvae.model import POISSONVI
+from cellvae.model import MODELS, POISSONVI
 from cellvae.scvi.missing_models import missing_model_error
 
 __all__ = ["POISSONVI"]
 
 
 def __getattr__(name: str) -> object:
-    raise missing_model_error("cellvae.external", name)
+    raise missing_model_error("cellvae.external", name, MODELS)
 
 
 def __dir__() -> list[str]:

@@ -92,7 +92,7 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     # What a file of scvi-tools calls inert objects with is dropped.
     allowed.add("pickles/stubs.py")
     # Arguments of decorated functions are checked against their annotations.
-    allowed.add("options.py")
+    allowed.add("core/options.py")
     # Arguments of scanpy's readers are handed on, as scvi-tools does.
     allowed.add("data/datasets/tenx.py")
     found = {

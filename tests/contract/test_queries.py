@@ -80,15 +80,15 @@ def test_weights_of_the_reference_stay_to_the_last_bit(
     train(model, plan_kwargs=OPTIMIZERS[optimizer], gradient_clip_val=1.0)
     end = state(model)
     moved = {name for name in begin if not torch.equal(begin[name], end[name])}
-    assert {name for name in moved if not name.startswith("l_encoder")} == set(kept.parts)
-    for name in kept.parts:
+    assert {name for name in moved if not name.startswith("l_encoder")} == set(kept.slices)
+    for name in kept.slices:
         # A part that stays is that of the reference, unless the reference had no column for it.
-        stays = old_part(end[name], kept.parts[name])
-        assert torch.equal(stays, old_part(begin[name], kept.parts[name]))
+        stays = old_part(end[name], kept.slices[name])
+        assert torch.equal(stays, old_part(begin[name], kept.slices[name]))
         assert stays.shape == known[name].shape
         assert torch.equal(stays, known[name])
     for name, tensor in known.items():
-        if name not in kept.parts and not name.startswith(("l_encoder", "library_log")):
+        if name not in kept.slices and not name.startswith(("l_encoder", "library_log")):
             assert torch.equal(tensor, end[name]), name
 
 

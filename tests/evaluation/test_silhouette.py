@@ -10,8 +10,7 @@ from sklearn.metrics import silhouette_samples
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation import asw_batch, asw_label, bras, isolated_labels
-from cellvae.evaluation.integration import silhouette
-from cellvae.evaluation.integration.silhouette import silhouette_widths
+from cellvae.evaluation.integration.silhouette import silhouette, silhouette_widths
 
 
 def test_width_of_two_pairs_on_a_line() -> None:

@@ -144,7 +144,7 @@ def test_importance_brings_means_to_the_true_posterior(trained: Callable[..., SC
         (_, batch), *_ = plan_pass(model, None, [4], 1).iter_batches()
         latent = sample_latent(model.module, batch)
         torch.manual_seed(1)
-        prior = latent._replace(sample=torch.randn(200_000, 1, 3), library=latent.log_library)
+        prior = latent._replace(sample=torch.randn(200_000, 1, 3), log_library=latent.log_library)
         counts = decode_samples(model.module, prior, batch)
         log_likelihood = counts.log_prob(batch.counts).sum(dim=-1).double()
         true = (log_likelihood.softmax(dim=0).unsqueeze(-1) * counts.get_normalized("scale")).sum(0)

@@ -235,7 +235,7 @@ def test_a_reference_of_scvi_tools_is_mapped_onto(cells: AnnData, tmp_path: Path
         for weight in model.module.frozen_weights.parameters:
             assert torch.equal(old[weight], new[weight]), weight
         for weight, part in model.module.frozen_weights.slices.items():
-            own = torch.cat([*part.of(new[weight])], dim=part.dim)
+            own = torch.cat([*part.select(new[weight])], dim=part.dim)
             assert torch.equal(own, old[weight]), weight
     labelled = SCANVI.load_query_data(query, DATA / "scanvi")
     labelled.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, seed=0)

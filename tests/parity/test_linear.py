@@ -56,9 +56,9 @@ def test_loadings_are_the_slope_of_the_logits() -> None:
     model = model_of("nb")
     z = torch.zeros(1, 4, requires_grad=True)
 
-    logits = model.module.decoder.raw(z, [torch.zeros(1, 1, dtype=torch.long)]).logits
+    logits = model.module.decoder.logits(z, [torch.zeros(1, 1, dtype=torch.long)]).logits
     slope = torch.autograd.functional.jacobian(
-        lambda x: model.module.decoder.raw(x, [torch.zeros(1, 1, dtype=torch.long)]).logits, z
+        lambda x: model.module.decoder.logits(x, [torch.zeros(1, 1, dtype=torch.long)]).logits, z
     )
 
     assert logits.shape == (1, 15)

@@ -13,7 +13,7 @@ def print_summary(model: Any, out: Path) -> None:
     """Print how training went and where the results are."""
     console = Console()
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in model.training_report.lines():
+    for name, value in model.training_report.summary_rows():
         table.add_row(f"[bold]{name}[/bold]", value)
     table.add_row("[bold]files[/bold]", f"{out}/")
     for path in sorted(p for p in out.iterdir() if not p.name.startswith(".")):

@@ -83,6 +83,7 @@ INSTEAD = {
         "no model here reads sequences yet; genomepy.Genome(name).get_seq(chr, start, end) gives "
         "those of adata.var"
     ),
+    "fields": "the set-up of a model of your own is a dataclass derived from cellvae.data.Keys",
 }
 """Parts of scvi-tools that are not here, and what to do in their place."""
 

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    raise missing_model_error("cellvae.model", name)
+    raise missing_model_error("cellvae.model", name, MODELS)
 
 
 def __dir__() -> list[str]:

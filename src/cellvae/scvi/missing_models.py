@@ -1,9 +1,10 @@
-"""What is said of models that scvi-tools has and this package does not."""
+"""Error for a model that scvi-tools has and this package does not."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cellvae.errors import did_you_mean
-from cellvae.model.models import MODELS
 
 SCVI_MODEL_NAMES = frozenset(
     [
@@ -45,6 +46,7 @@ SCVI_MODEL_NAMES = frozenset(
 """Models of scvi-tools that are not here yet."""
 
 NOT_A_MODEL = {
+    "base": "a model of your own derives from cellvae.model.Model",
     "utils": "minify with model.minify_adata(); nothing else in it is for users",
 }
 """Names beside the models of scvi-tools, and what to use in their place."""
@@ -60,25 +62,28 @@ PACKAGES = {
 """Packages of these models in `scvi.external`."""
 
 
-def missing_model_error(module: str, name: str) -> AttributeError:
-    """Error for a name that is no model here."""
+def missing_model_error(module: str, name: str, models: Collection[str]) -> AttributeError:
+    """Error of a module without a model of this name.
+
+    Parameters
+    ----------
+    module, name
+        Name of the module, and of the attribute that it does not have.
+    models
+        Names of the models of this package.
+    """
     text = f"module '{module}' has no attribute '{name}'"
-    of_scvi_tools = name if name in SCVI_MODEL_NAMES else PACKAGES.get(name)
-    here = next((model for model in MODELS if name in (model, model.lower())), None)
-    if of_scvi_tools is not None:
+    scvi_model = name if name in SCVI_MODEL_NAMES else PACKAGES.get(name)
+    own_model = next((model for model in models if name in (model, model.lower())), None)
+    if scvi_model is not None:
         text += (
-            f". {of_scvi_tools} is a model of scvi-tools that cellvae does not have yet; it has "
-            f"{list_models()}"
+            f". {scvi_model} is a model of scvi-tools that cellvae does not have yet; it has "
+            f"{', '.join(models)}"
         )
     elif name in NOT_A_MODEL:
         text += f": {NOT_A_MODEL[name]}"
-    elif here is not None:
-        text += f". Use cellvae.model.{here}"
+    elif own_model is not None:
+        text += f". Use cellvae.model.{own_model}"
     else:
-        text += f".{did_you_mean(name, MODELS)}".rstrip(".")
+        text += f".{did_you_mean(name, models)}".rstrip(".")
     return AttributeError(text)
-
-
-def list_models() -> str:
-    """Names of the models in a row."""
-    return ", ".join(MODELS)

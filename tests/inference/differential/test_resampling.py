@@ -146,7 +146,7 @@ def test_weights_are_of_counts_at_the_size_of_each_cell(trained: Callable[..., S
             found = log_likelihoods(px, cells.counts, torch.Size([8]), sizes)
             for cell in range(5):
                 library = sizes[cell].log().expand(8, 1)
-                at_size = model.module.decode(codes._replace(library=library), batch)
+                at_size = model.module.decode(codes._replace(log_library=library), batch)
                 expected = at_size.log_prob(cells.counts[cell]).sum(dim=-1, dtype=torch.float64)
                 torch.testing.assert_close(found[cell], expected, rtol=1e-5, atol=1e-5)
 

@@ -17,7 +17,7 @@ from cellvae.core.frozen_weights import WeightSlice
 
 @contextmanager
 def restore_frozen_after_step(module: Module[Any]) -> Iterator[None]:
-    """Leave what `module.frozen_weights` says as it is, whatever optimizer and callbacks do meanwhile.
+    """Context in which `module.frozen_weights` do not change, whatever optimizer and callbacks do.
 
     Gradients of what stays are zero, so it has no share in their norm. It is put back after each
     step, since weight decay moves what has no gradient too, and at the end.
