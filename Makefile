@@ -33,12 +33,12 @@ test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
-	  $(wildcard tests/data tests/model) $(ARGS)
+	  $(wildcard tests/data tests/estimator tests/model) $(ARGS)
 
 # Tests of what touches pandas, AnnData, scanpy, zarr and numpy. There are no pins.
 test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -m "not slow" \
-	  $(addprefix tests/,cli data evaluation inference model persistence plotting report) $(ARGS)
+	  $(addprefix tests/,cli data estimator evaluation inference model persistence plotting report) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
 

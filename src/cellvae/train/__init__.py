@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         Summary,
         TrainingCheckpoint,
     )
-    from cellvae.train.loop.training_plan import TrainingPlan
     from cellvae.train.loop.weight_averaging import interpolate_with
     from cellvae.train.options.configs import (
         PyroTrainingPlanConfig,
@@ -62,7 +61,6 @@ __all__ = [
     "LoudEarlyStopping",
     "MetricCallback",
     "NaNGuard",
-    "TrainingPlan",
     "PredictionWriter",
     "PrintMetrics",
     "PyroTrainingPlanConfig",
@@ -92,19 +90,19 @@ WHERE = {
     "TrainingPlanConfig": "cellvae.train.options.configs",
     "History": "cellvae.train.records.history",
     "LearningRateSearch": "cellvae.train.search.learning_rate_search",
-    "TrainingPlan": "cellvae.train.loop.training_plan",
     "StopTraining": "cellvae.errors",
     "TrainingReport": "cellvae.train.records.training_report",
     "interpolate_with": "cellvae.train.loop.weight_averaging",
 }
 
 
-PLAN = "TrainingPlan is what trains every model"
+PLAN = "give model.train() plan_kwargs; one LightningModule trains every model"
 DICTIONARY = "give plan_kwargs or plan_config a dictionary"
-NO_JAX = "all models are of torch; TrainingPlan trains them"
+NO_JAX = "all models are of torch"
 INSTEAD = {
     "Trainer": "give arguments of lightning.Trainer to model.train()",
     "TrainRunner": "call model.train()",
+    "TrainingPlan": PLAN,
     "PyroTrainingPlan": PLAN,
     "LowLevelPyroTrainingPlan": PLAN,
     "SemiSupervisedTrainingPlan": PLAN,
