@@ -1,4 +1,4 @@
-"""Fixtures for every test of the package: real cells, small cells, and models that train in a moment."""
+"""Fixtures of all tests: real cells, small cells, and small models."""
 
 from __future__ import annotations
 
