@@ -15,13 +15,13 @@ from pathlib import Path
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Past participles that no ending gives away.
-IRREGULAR = frozenset(
-    "beaten begun bound built chosen cut dealt done drawn driven fed found given grown held kept known "
-    "laid left made meant met parted put read said seen sent set shown spoken spread taken told torn "
-    "undone weighed worn written".split()
-)
+IRREGULAR = """
+    beaten begun bound built chosen cut dealt done drawn driven fed found given grown held
+    kept known laid left made meant met parted put read said seen sent set shown spoken
+    spread taken told torn undone weighed worn written
+"""
 # Words that end like participles and are nouns, adjectives or imperatives of the field.
-NOT_PARTICIPLES = frozenset("embed embedding feed need red seed shed speed".split())
+NOT_PARTICIPLES = frozenset(["embed", "embedding", "feed", "need", "red", "seed", "shed", "speed"])
 
 
 def trees(package: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -35,7 +35,7 @@ def is_participle(name: str) -> bool:
     word = name.strip("_")
     if "_" in word or word in NOT_PARTICIPLES or not word.islower():
         return False
-    return word in IRREGULAR or (word.endswith("ed") and len(word) > 3)
+    return word in IRREGULAR.split() or (word.endswith("ed") and len(word) > 3)
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -76,9 +76,7 @@ def figures(checkout: Path) -> dict[str, str]:
                 places[name].append(path)
     twice = [name for name, paths in places.items() if len(paths) > 1]
     same_folder = [
-        name
-        for name, paths in places.items()
-        if len({path.parent for path in paths}) < len(paths)
+        name for name, paths in places.items() if len({path.parent for path in paths}) < len(paths)
     ]
     stems = Counter(path.stem for path, _ in modules if path.name != "__init__.py")
     every = [(path, function) for path, tree in modules for function in functions(tree)]

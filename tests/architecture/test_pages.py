@@ -19,6 +19,8 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
     missing = {
         name
         for name in named
-        if not any((folder / name).exists() for folder in (PACKAGE, ROOT, ROOT / "src", ROOT / "tests"))
+        if not any(
+            (folder / name).exists() for folder in (PACKAGE, ROOT, ROOT / "src", ROOT / "tests")
+        )
     }
     assert not missing, missing
