@@ -20,7 +20,7 @@ from cellvae.data.setup.keys import Keys, keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.inference import (
     get_elbo,
     get_feature_by_topic,
@@ -306,10 +306,10 @@ class AmortizedLDA(Model):
         """Take the number of cells, until a run says how many it trains on."""
         module.n_cells = len(rows)
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Adam as torch has it, and up to 1,000 epochs."""
         plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
-        if self.rows is None or words.get("max_epochs") is not None:
+        if self.rows is None or kwargs.get("max_epochs") is not None:
             return {"plan_kwargs": plan}
         return {
             "plan_kwargs": plan,

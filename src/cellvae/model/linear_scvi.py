@@ -13,7 +13,7 @@ from cellvae.data import CountKeys, Registration
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.inference import (
     differential_abundance,
     differential_expression,

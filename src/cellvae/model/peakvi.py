@@ -22,7 +22,7 @@ from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_accessibility,
@@ -335,12 +335,12 @@ class PEAKVI(Model):
             "Keep model.get_latent_representation() instead."
         )
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """AdamW at a rate of 1e-4, 500 epochs, KL warm-up of 50, early stopping with patience 50.
 
         In runs of fewer than 100 epochs the warm-up takes half of them.
         """
-        return atac_train_defaults(words)
+        return atac_train_defaults(kwargs)
 
     @staticmethod
     def fields(keys: AtacKeys) -> tuple[Field, ...]:
@@ -365,23 +365,23 @@ class PEAKVI(Model):
         )
 
 
-def atac_train_defaults(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of `train` that models of regions have by default.
+def atac_train_defaults(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of keyword arguments of `train` for models of chromatin regions.
 
     Parameters
     ----------
-    words
-        What the user gave.
+    kwargs
+        Keyword arguments that the user gave.
     """
     plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
-    epochs = words.get("max_epochs") or 500
-    asked = {**(words.get("plan_kwargs") or {}), **words}
-    if epochs >= 100 and "n_steps_kl_warmup" not in asked:
+    epochs = kwargs.get("max_epochs") or 500
+    given = {**(kwargs.get("plan_kwargs") or {}), **kwargs}
+    if epochs >= 100 and "n_steps_kl_warmup" not in given:
         plan["n_epochs_kl_warmup"] = 50
-    if "optimizer_creator" in asked:
+    if "optimizer_creator" in given:
         plan.pop("optimizer")
     return {
         "max_epochs": 500,
         "plan_kwargs": plan,
-        **default_early_stopping(words, EARLY_STOPPING_PATIENCE),
+        **default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE),
     }

@@ -18,7 +18,7 @@ from cellvae.data.setup.fields import Field, count_fields
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,
@@ -230,6 +230,6 @@ class POISSONVI(Model):
         """Take the mean and variance of log sizes in each batch from the data."""
         SCVI.init_from_data(module, rows)
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        """Words of PEAKVI's training."""
-        return atac_train_defaults(words)
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults of PEAKVI's training."""
+        return atac_train_defaults(kwargs)

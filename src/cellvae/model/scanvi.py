@@ -23,8 +23,8 @@ from cellvae.data.setup.obs_columns import label_text
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.estimator.base import Model
-from cellvae.estimator.minify import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
+from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,
@@ -484,11 +484,11 @@ class SCANVI(Model):
         """Take the mean and variance of log sizes in each batch from the data."""
         SCVI.init_from_data(module, rows)
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs where the weights began as those of a trained SCVI."""
         from cellvae.train.options.default_epochs import default_epochs
 
-        if not self.was_pretrained or self.rows is None or words.get("reset"):
+        if not self.was_pretrained or self.rows is None or kwargs.get("reset"):
             return {}
         return {"max_epochs": min(10, max(2, round(default_epochs(len(self.rows)) / 3)))}
 

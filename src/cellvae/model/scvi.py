@@ -27,7 +27,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_abundance,

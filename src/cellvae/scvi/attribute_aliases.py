@@ -11,7 +11,8 @@ from cellvae.scvi.missing_attributes import no_attribute
 if TYPE_CHECKING:
     import numpy as np
 
-    from cellvae.scvi.registry import AnnDataManager, AttrDict
+    from cellvae.scvi.adata_manager import AnnDataManager
+    from cellvae.scvi.registry import AttrDict
     from cellvae.train.records.history import History
 
 
@@ -24,7 +25,7 @@ class ModelType(ABCMeta):
             raise no_attribute(cls.__name__, name, dir(cls))
 
 
-class ScviToolsNames(metaclass=ModelType):
+class ScviAttributes(metaclass=ModelType):
     """Names that scvi-tools gives to attributes of a model, most with an underscore at the end."""
 
     if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from cellvae.estimator.base import Model
+    from cellvae.scvi.protocols import ExportableModel
 
 EXPORTABLE_MODELS = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI")
 """Models that scvi-tools has under the same names, with the same weights."""
@@ -39,7 +39,9 @@ LINEAR_OPTIONS = (
 """Options that LinearSCVI has in scvi-tools, which knows no covariates there but the batch."""
 
 
-def export_scvi_model(model: Model, folder: Path, prefix: str, adata: AnnData | None) -> None:
+def export_scvi_model(
+    model: ExportableModel, folder: Path, prefix: str, adata: AnnData | None
+) -> None:
     """Write a model into a folder that scvi-tools 1.4 and 1.5 load.
 
     Raises
@@ -106,7 +108,7 @@ def non_default_options(config: Any) -> dict[str, Any]:
     return {w: dict(v) if w.endswith("_kwargs") else v for w, v in given.items()}
 
 
-def check_linear(model: Model, options: dict[str, Any]) -> None:
+def check_linear(model: ExportableModel, options: dict[str, Any]) -> None:
     """Refuse a LinearSCVI that scvi-tools does not have.
 
     Raises
@@ -126,7 +128,7 @@ def check_linear(model: Model, options: dict[str, Any]) -> None:
         )
 
 
-def export_weights(model: Model) -> dict[str, Tensor]:
+def export_weights(model: ExportableModel) -> dict[str, Tensor]:
     """Weights by scvi-tools' names, with those of networks that it makes without using them."""
     found = {scvi_weight_name(name): tensor for name, tensor in model.module.state_dict().items()}
     if type(model).__name__ == "PEAKVI":
@@ -142,7 +144,7 @@ def scvi_weight_name(name: str) -> str:
     return name
 
 
-def placeholder_weights(model: Model, found: dict[str, Tensor]) -> dict[str, Tensor]:
+def placeholder_weights(model: ExportableModel, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights that scvi-tools wants to be there, although nothing is computed with them."""
     config: Any = model.config
     n_genes, n_hidden = model.registration.n_genes, config.n_hidden
