@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
 
@@ -105,13 +105,13 @@ class SavingMixin(BaseModel):
 
     @classmethod
     def load(
-        cls: type[S],
+        cls,
         dir_path: str | Path,
         adata: AnnData | None = None,
         accelerator: str = "auto",
         device: int | str = "auto",
         prefix: str | None = None,
-    ) -> S:
+    ) -> Self:
         """Load a model from a folder.
 
         Parameters
@@ -179,7 +179,7 @@ class SavingMixin(BaseModel):
         model.save(output_dir_path, prefix, overwrite, save_anndata=model.adata is not None)
 
     @classmethod
-    def load_reference(cls: type[S], dir_path: str | Path, prefix: str = "") -> S:
+    def load_reference(cls, dir_path: str | Path, prefix: str = "") -> Self:
         """Load a model on the CPU, without the cells that may be saved with it."""
         if is_scvi_model(dir_path, prefix):
             return cls.from_imported(import_scvi_model(cls, dir_path, prefix))
@@ -197,7 +197,7 @@ class SavingMixin(BaseModel):
         print_setup_tables(cls.__name__, model.registration, categories=False)
 
     @classmethod
-    def from_saved(cls: type[S], saved: SavedModel) -> S:
+    def from_saved(cls, saved: SavedModel) -> Self:
         """Model with the weights and history of a saved one, without cells; on the CPU.
 
         Raises
@@ -230,7 +230,7 @@ class SavingMixin(BaseModel):
         return model
 
     @classmethod
-    def from_imported(cls: type[S], imported: ImportedModel) -> S:
+    def from_imported(cls, imported: ImportedModel) -> Self:
         """Model with the weights of one of scvi-tools, without cells; on the CPU."""
         model = cls.__new__(cls)
         model.assemble(imported.registration, imported.config, imported.module)
