@@ -56,6 +56,9 @@ class BaseModel(ABC):
     """Keyword arguments of `setup_anndata`: a frozen dataclass."""
     Batch: ClassVar[type]
     """What the network reads of a batch of cells: a named tuple."""
+    latent_key: ClassVar[str] = ""
+    """Entry of `adata.obsm` for the latent in scvi-tools' tutorials; `X_` and the name by default.
+    """
 
     config: Any
     registration: Registration
@@ -63,6 +66,8 @@ class BaseModel(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "latent_key" not in vars(cls):
+            cls.latent_key = f"X_{cls.__name__}"
         if not hasattr(cls, "Config"):
             return
         # Editors and `help` show the options of the model, which its Config alone declares.
@@ -136,6 +141,16 @@ class BaseModel(ABC):
     def training_labels(self) -> NDArray[np.int64] | None:
         """Label of each of the model's cells, -1 where unknown; None for a model without labels."""
         return None
+
+    def semisupervised_labels(self) -> NDArray[np.int64] | None:
+        """Labels of the cells that training adds to each step for a classifier, -1 where unknown.
+
+        None for a model without labels, and for one whose batches have no field `n_labelled`, in
+        which the network finds how many cells were added.
+        """
+        if "n_labelled" not in getattr(type(self).Batch, "_fields", ()):
+            return None
+        return self.training_labels()
 
     # Set-up
 

@@ -14,6 +14,7 @@ from cellvae.estimator.base_model import BaseModel
 from cellvae.estimator.model_io import ModelFolder, SavedModel, read_model
 from cellvae.scvi.export_model import export_scvi_model
 from cellvae.scvi.files import check_other_format, is_scvi_model, remove_other_format
+from cellvae.scvi.format_hooks import ScviFormatMixin
 from cellvae.scvi.import_model import ImportedModel, import_scvi_model
 from cellvae.scvi.registry import make_registry
 from cellvae.scvi.setup_tables import print_setup_tables
@@ -32,7 +33,7 @@ ANNDATA_WRITE_KWARGS = (
 """Keyword arguments of `AnnData.write_h5ad` that `save` passes on."""
 
 
-class SavingMixin(BaseModel):
+class SavingMixin(BaseModel, ScviFormatMixin):
     """A model that can be saved and loaded."""
 
     def save(

@@ -193,7 +193,7 @@ class TrainingMixin(BaseModel):
             kwargs,
             progress_default=settings.progress_bar,
             loss_weights=[*self.module.loss_weights],
-            learns_labels=self.training_labels() is not None,
+            learns_labels=self.semisupervised_labels() is not None,
         )
 
     def lr_find(

@@ -75,7 +75,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
             run_dir=run_dir,
         ),
         files=ModelFolder(model, split, len(rows)),
-        labels=model.training_labels(),
+        labels=model.semisupervised_labels(),
     )
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 import torch
@@ -264,6 +265,15 @@ class AmortizedLDA(Model):
     Batch: ClassVar[type[LDABatch]] = LDABatch
     config: AmortizedLDAConfig
     module: AmortizedLDAModule
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "differential_abundance": (
+                "it is there for models of counts; the density of any latent can be estimated "
+                "from it"
+            ),
+            "get_normalized_expression": "use get_latent_representation and get_feature_by_topic",
+        }
+    )
 
     get_latent_representation = get_topic_proportions
     get_feature_by_topic = get_feature_by_topic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
@@ -36,7 +37,8 @@ from cellvae.inference import (
 )
 from cellvae.kernels import detection_log_likelihood, use_compiled
 from cellvae.model.components.default_early_stopping import default_early_stopping
-from cellvae.model.scvi import CountBatch, Where
+from cellvae.model.count_model import CountBatch
+from cellvae.model.scvi import Where
 from cellvae.nn import Encoder
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
@@ -44,6 +46,9 @@ from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
+NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
 
 EARLY_STOPPING_PATIENCE = 50
 """Checks without improvement after which training stops, where the user gives none."""
@@ -271,6 +276,20 @@ class PEAKVI(Model):
     Batch: ClassVar[type[CountBatch]] = CountBatch
     config: PEAKVIConfig
     module: PEAKVIModule
+    scvi_exportable: ClassVar[bool] = True
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "differential_abundance": NO_DENSITY,
+            "differential_expression": OF_PEAKS,
+            "get_aggregated_posterior": NO_DENSITY,
+            "get_feature_correlation_matrix": OF_PEAKS,
+            "get_importance_weights": "use get_marginal_ll, which weighs draws by importance",
+            "get_latent_library_size": "use get_library_size_factors",
+            "get_likelihood_parameters": OF_PEAKS,
+            "get_normalized_expression": OF_PEAKS,
+            "posterior_predictive_sample": OF_PEAKS,
+        }
+    )
 
     load_query_data = classmethod(load_query_data)
     prepare_query_anndata = classmethod(prepare_query_anndata)

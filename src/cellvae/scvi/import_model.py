@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
@@ -183,20 +182,11 @@ def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
         for name, value in kwargs.items()
         if name in known
     }
-    if found.name == "SCANVI" and before(found.version, (1, 1)):
-        # Classifiers gave probabilities.
-        of_classifier: Any = options.get("classifier_parameters") or {}
-        options["classifier_parameters"] = {"logits": False, **of_classifier}
+    options = cls.import_scvi_options(options, found.version)
     try:
         return from_kwargs(cls.Config, options, found.name)
     except CellvaeError as error:
         raise FileFormatError(str(error)) from error
-
-
-def before(version: str, other: tuple[int, int]) -> bool:
-    """Whether a version of scvi-tools is known and comes before another."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) < other
 
 
 def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
@@ -226,9 +216,9 @@ def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, T
 
 def cellvae_weight_name(name: str) -> str:
     """Name of a weight here."""
-    for begin, other in RENAMED_WEIGHTS.items():
-        if name.startswith(begin):
-            return other + name.removeprefix(begin)
+    for scvi_prefix, prefix in RENAMED_WEIGHTS.items():
+        if name.startswith(scvi_prefix):
+            return prefix + name.removeprefix(scvi_prefix)
     return name
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor
 
 from cellvae.contracts import Module
 from cellvae.data import Registration, Split
@@ -34,3 +37,13 @@ class ExportableModel(RegisteredModel, Protocol):
     module: Module[Any]
     split: Split | None
     is_trained: bool
+    scvi_exportable: ClassVar[bool]
+    cellvae_only_options: ClassVar[tuple[str, ...]]
+
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse a model that scvi-tools cannot make."""
+        ...
+
+    def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that scvi-tools expects in a file although it computes nothing with them."""
+        ...
