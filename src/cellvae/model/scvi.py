@@ -28,7 +28,7 @@ from cellvae.estimator.reference_mapping import load_query_data, prepare_query_a
 from cellvae.inference import (
     differential_expression,
 )
-from cellvae.kernels import count_log_likelihood, use_compiled
+from cellvae.kernels import count_log_prob, use_compiled
 from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.model.count_model import CountBatch, CountModel
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
@@ -315,7 +315,7 @@ class SCVIModule(Module[CountBatch]):
         theta = None
         if self.has_dispersion:
             theta = self.log_dispersion(batch, raw.log_dispersion).exp()
-        return count_log_likelihood(counts, raw.logits, latent.log_library, theta, raw.dropout)
+        return count_log_prob(counts, raw.logits, latent.log_library, theta, raw.dropout)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
