@@ -17,7 +17,7 @@ from cellvae.data.setup.minified import (
     make_minified,
     minified_record,
 )
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.data.storage.column import lacks_counts
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.inference.cell_pass import eval_mode, plan_pass

@@ -97,7 +97,7 @@ def test_a_record_comes_back_from_json_with_every_type(record: FieldRecord) -> N
             "no more entries in it; got 'extra'",
         ),
         ({"kind": "category", "key": "b", "categories": "abc"}, r"a list in it\.categories"),
-        ({"kind": "category", "key": "b", "categories": []}, "no two alike; got none"),
+        ({"kind": "category", "key": "b", "categories": []}, "all different; got none"),
         ({"kind": "category", "key": "b", "categories": ["a", "a"]}, "no two alike; got 'a', 'a'"),
         (
             {"kind": "category", "key": "b", "categories": [None]},
