@@ -276,7 +276,7 @@ def loss_weights(kind: Any) -> Mapping[str, float]:
 
 def uses_labels(kind: Any) -> bool:
     """Whether a model learns from labels."""
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.model import Model
 
     return kind.training_labels is not Model.training_labels
 
