@@ -138,7 +138,7 @@ def reject_nan_literal(name: str) -> Any:
 
 
 def check_depth(value: Any, where: str) -> None:
-    """Refuse what is nested deeper than `dumps` writes; iterates level by level, without recursion."""
+    """Refuse what is nested deeper than `dumps` writes, level by level, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [
