@@ -25,7 +25,7 @@ from cellvae.inference.differential.bayes import (
     probability_of_order,
     summarize_changes,
 )
-from cellvae.kernels import log_fold_changes, use_compiled
+from cellvae.kernels import log_fold_change_summary, use_compiled
 
 MIN_COMPILED = 1e-30
 """Pseudocount below which a sum may be zero, which compiled logarithms do not know."""
@@ -103,9 +103,9 @@ def change_distribution(
     if (
         question.change_fn is None
         and pseudocount >= MIN_COMPILED
-        and use_compiled(first, "log_fold_change")
+        and use_compiled(first, "log_fold_change_summary")
     ):
-        found = log_fold_changes(first, second, pseudocount, delta)
+        found = log_fold_change_summary(first, second, pseudocount, delta)
         probability = combine_probabilities(found.up, found.down, question.test_mode)
         return probability, ChangeSummary(
             *(x.to(first.dtype) for x in (found.mean, found.median, found.std, *found[-2:]))
