@@ -210,7 +210,7 @@ def connect_blocks(
     validate_every = options.check_val_every_n_epoch or (1 if needs_validation else None)
     validating = bool(validate_every and len(split.validation))
     n_steps = factory.training(batch_size).n_steps
-    steps = choose_steps(options, callbacks, n_steps=n_steps, can_be_cut=not factory.resizable)
+    steps = choose_steps(options, callbacks, n_steps=n_steps, resizable=factory.resizable)
     plan.set_steps_per_block(steps)
     train_blocks = factory.training(batch_size, steps.number)
     with quiet_lightning():
