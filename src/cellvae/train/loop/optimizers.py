@@ -10,7 +10,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options.metric_names import metric_mode
-from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
 
 OPTIMIZER_DEFAULTS = ("cpu", torch.float32, torch.float32, torch.strided)
 """Device of weights, types of weights and gradients, layout of gradients."""

@@ -26,7 +26,7 @@ from cellvae.train.run.interruption import (
     restore_sigint_handler,
 )
 from cellvae.train.run.preparation import PreparedRun, RunStart, prepare_run
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
+from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
 def fit(
