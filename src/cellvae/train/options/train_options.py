@@ -178,7 +178,7 @@ class TrainOptions(Options):
     steps_per_block
         Optimizer steps that Lightning sees as one batch, where nothing watches single steps.
     capture_steps
-        Whether a GPU plays steps from a recording, where they can be recorded; off until it has
+        Whether a GPU replays steps from a CUDA graph, where they can be captured; off until it has
         been seen on one.
     placement
         Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory.

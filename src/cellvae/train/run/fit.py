@@ -25,7 +25,8 @@ from cellvae.train.run.interruption import (
     catch_stop_training,
     restore_sigint_handler,
 )
-from cellvae.train.run.preparation import PreparedRun, RunStart, prepare_run
+from cellvae.train.run.preparation import PreparedRun, prepare_run
+from cellvae.train.run.run_start import RunStart
 from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
