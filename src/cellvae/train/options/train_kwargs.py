@@ -10,126 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from cellvae.core.options import check_kwargs, check_value, from_kwargs
-from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
+from cellvae.errors import InvalidOptionError, UnknownOptionError
+from cellvae.train.options.callback_kwargs import as_callbacks, callbacks_from_mapping
+from cellvae.train.options.kwarg_names import (
+    EARLY_STOPPING_KWARGS,
+    IGNORED_LOADER_KWARGS,
+    LABEL_KWARGS,
+    LOADER_KWARGS,
+    MOVED_KWARGS,
+    OPTIMIZER_KWARGS,
+    OTHER_KWARGS,
+    OTHER_PLAN_KWARGS,
+    PLATEAU_KWARGS,
+    PROGRESS_KWARGS,
+    RUN_KWARGS,
+    SPLIT_KWARGS,
+    TOP_LEVEL_PLAN_KWARGS,
+    UNSUPPORTED_PRECISION,
+    WARMUP_KWARGS,
+)
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+    WarmupOptions,
+)
 from cellvae.train.options.train_options import (
     CompileOptions,
     EarlyStoppingOptions,
     LoaderOptions,
-    OptimizerOptions,
-    PlateauOptions,
     ProgressOptions,
     SplitOptions,
     TrainOptions,
-    WarmupOptions,
 )
-
-# Words of plan_kwargs: those handed on by their own name, and the names of the others.
-OPTIMIZER_KWARGS = (
-    "optimizer",
-    "optimizer_creator",
-    "lr",
-    "weight_decay",
-    "eps",
-    "update_only_decoder",
-    "fused_optimizer",
-)
-PLATEAU_KWARGS = {
-    "lr_factor": "factor",
-    "lr_patience": "patience",
-    "lr_threshold": "threshold",
-    "lr_scheduler_metric": "metric",
-    "lr_min": "minimum",
-}
-WARMUP_KWARGS = {
-    "n_epochs_kl_warmup": "n_epochs",
-    "n_steps_kl_warmup": "n_steps",
-    "min_kl_weight": "minimum",
-    "max_kl_weight": "maximum",
-}
-OTHER_PLAN_KWARGS = (
-    "reduce_lr_on_plateau",
-    "compile",
-    "compile_kwargs",
-    "on_step",
-    "on_epoch",
-    "kl_weight",
-)
-SPLIT_KWARGS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
-LOADER_KWARGS = ("batch_size", "shuffle", "drop_last", "num_workers")
-# Words of plan_kwargs that can be given to train() too, as some models of scvi-tools have them.
-TOP_LEVEL_PLAN_KWARGS = (
-    "lr",
-    "weight_decay",
-    "eps",
-    "n_epochs_kl_warmup",
-    "n_steps_kl_warmup",
-    "reduce_lr_on_plateau",
-)
-LABEL_KWARGS = ("n_samples_per_label",)
-# Loader words of scvi-tools with nothing to act on here: there are no worker processes.
-IGNORED_LOADER_KWARGS = (
-    "pin_memory",
-    "persistent_workers",
-    "load_sparse_tensor",
-    "drop_dataset_tail",
-    "prefetch_factor",
-)
-UNSUPPORTED_PRECISION = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
-"""Values of Lightning's `precision` that hold weights and counts in half precision or less."""
-EARLY_STOPPING_KWARGS = {
-    f"early_stopping_{field.name}": field.name for field in dataclasses.fields(EarlyStoppingOptions)
-}
-PROGRESS_KWARGS = {
-    "enable_progress_bar": "enabled",
-    "progress_bar_refresh_rate": "refresh_rate",
-    "simple_progress_bar": "simple",
-}
-RUN_KWARGS = (
-    "max_epochs",
-    "seed",
-    "accelerator",
-    "devices",
-    "check_val_every_n_epoch",
-    "learning_rate_monitor",
-    "accumulate",
-    "lr_schedule",
-    "on_nan",
-    "on_interrupt",
-    "resume",
-    "run_dir",
-    "reset",
-    "steps_per_block",
-    "capture_steps",
-    "placement",
-)
-OTHER_KWARGS = (
-    *(
-        "early_stopping",
-        "enable_checkpointing",
-        "checkpointing_monitor",
-        "callbacks",
-        "load_sparse_tensor",
-    ),
-    *("plan_kwargs", "plan_config", "datasplitter_kwargs", "trainer_config", "log_save_dir"),
-)
-
-
-# Callbacks of a run that nobody asked for, by the names by which they can be left out.
-DEFAULT_CALLBACK_NAMES = (
-    "nan_guard",
-    "progress",
-    "learning_rate",
-    "training_checkpoint",
-    "run_logger",
-)
-
-
-# Words of scvi-tools and Lightning with another name here.
-MOVED_KWARGS = {
-    "use_gpu": "Use accelerator='gpu' or accelerator='cpu'.",
-    "check_nan_gradients": "Every run looks for them: see on_nan.",
-    "save_checkpoint": "Use enable_checkpointing=True, or callbacks=[SaveCheckpoint(...)].",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,46 +281,3 @@ def lightning_trainer_kwargs() -> frozenset[str]:
     import lightning.pytorch as pl
 
     return frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
-
-
-def callbacks_from_mapping(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Callbacks, and names of default callbacks that a dictionary sets to None or False.
-
-    Raises
-    ------
-    InvalidOptionError
-        If a name is not that of a default callback, or a value is no callback.
-    """
-    if not isinstance(callbacks, Mapping):
-        return as_callbacks(callbacks), ()
-    without = tuple(name for name, c in callbacks.items() if c is None or c is False)
-    for name in without:
-        if name not in DEFAULT_CALLBACK_NAMES:
-            raise InvalidOptionError(
-                f"Expected the name of a default callback to leave out; got '{name}'."
-                f"{did_you_mean(name, DEFAULT_CALLBACK_NAMES)} They are: "
-                f"{', '.join(DEFAULT_CALLBACK_NAMES)}."
-            )
-    return as_callbacks([c for name, c in callbacks.items() if name not in without]), without
-
-
-def as_callbacks(callbacks: Any) -> tuple[Any, ...]:
-    """Callbacks as a tuple of our own, from one, a sequence, or none.
-
-    Raises
-    ------
-    InvalidOptionError
-        If one of them is no callback.
-    """
-    import lightning.pytorch as pl
-
-    if callbacks is None:
-        return ()
-    found = tuple(callbacks) if isinstance(callbacks, list | tuple) else (callbacks,)
-    for callback in found:
-        if not isinstance(callback, pl.Callback):
-            made = f" Did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
-            raise InvalidOptionError(
-                f"Expected callbacks to be Lightning callbacks; got {callback!r}.{made}"
-            )
-    return found
