@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cellvae.cli.job import Job, check_output_folder, run_job
-from cellvae.cli.results import RESULT_FILES
-from cellvae.cli.summary import print_summary
+from cellvae.cli.results import RESULT_FILES, print_summary
 from cellvae.errors import InvalidOptionError, quote_names
 
 JOB = Job(

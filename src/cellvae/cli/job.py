@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.flags import flag_of_option, loss_weights, uses_labels
+from cellvae.cli.checks import check_colors, check_setup, model_class
 from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
-from cellvae.errors import (
-    InvalidOptionError,
-    TrainingError,
-    UnknownKeyError,
-    did_you_mean,
-    quote_names,
-)
+from cellvae.errors import InvalidOptionError, TrainingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,9 +20,9 @@ if TYPE_CHECKING:
     from cellvae.model import Model
 
 STATE_INTERVAL_MINUTES = 0.1
-"""Least minutes between two states of a run: what is lost if it is killed."""
-FINISHED_MESSAGE = ("completed", "stopped_early", "time_limit", "not_finite")
-"""Ends of a run after which the model is what was asked for; others can be continued."""
+"""Minutes between two saved states of a run: what is lost if it is killed."""
+FINISHED_STATUSES = ("completed", "stopped_early", "time_limit", "not_finite")
+"""Statuses of a finished run; a run with another status can be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +171,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         umap=job.umap,
         seed=job.seed,
     )
-    if model.training_report.status not in FINISHED_MESSAGE:
+    if model.training_report.status not in FINISHED_STATUSES:
         # The same command resumes training, and writes all results again.
         record.written = {}
         record.save()
@@ -217,7 +210,7 @@ def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resum
         raise TrainingError(model.training_report.reason)
     model.save(out / MODEL_FOLDER, overwrite=True)
     record.add(MODEL_FOLDER)
-    if model.training_report.status in FINISHED_MESSAGE:
+    if model.training_report.status in FINISHED_STATUSES:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
     return model
 
@@ -246,87 +239,3 @@ def job_callbacks(job: Job, out: Path) -> list[Any]:
             SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=first or "elbo_validation")
         )
     return callbacks
-
-
-def model_class(name: str) -> Any:
-    """Class of a model by its name.
-
-    Raises
-    ------
-    InvalidOptionError
-        If there is none.
-    """
-    from cellvae.model import MODELS
-
-    if name not in MODELS:
-        raise InvalidOptionError(
-            f"Expected --model to be one of {', '.join(MODELS)}; got '{name}'."
-            f"{did_you_mean(name, MODELS)}"
-        )
-    return MODELS[name]
-
-
-def check_setup(kind: Any, words: Collection[str]) -> None:
-    """Check that a model can be set up with these words.
-
-    Raises
-    ------
-    InvalidOptionError
-        If it does not know one of them, or needs another.
-    """
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(kind.setup_anndata).parameters.items()
-        if name != "adata"
-    }
-    unknown = [word for word in words if word not in parameters]
-    missing = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty and name not in words
-    ]
-    if unknown:
-        raise InvalidOptionError(
-            f"{kind.__name__} has no {flag_of_option(unknown[0])}. Leave it out."
-        )
-    if missing:
-        raise InvalidOptionError(
-            f"{kind.__name__} needs {' and '.join(map(flag_of_option, missing))}."
-        )
-
-
-def check_options(job: Job) -> None:
-    """Check what can be checked before the cells are read.
-
-    Raises
-    ------
-    InvalidOptionError, UnknownOptionError
-        If a keyword is unknown or has a value that it cannot take.
-    """
-    from cellvae.core.options import from_kwargs
-    from cellvae.train.options.train_kwargs import parse_train_kwargs
-
-    kind = model_class(job.model)
-    check_setup(kind, job.setup)
-    from_kwargs(kind.Config, job.config, f"{job.model}()")
-    parse_train_kwargs(
-        job.train, loss_weights=[*loss_weights(kind)], learns_labels=uses_labels(kind)
-    )
-
-
-def check_colors(colors: Sequence[str], adata: AnnData) -> None:
-    """Check that the UMAP can be coloured as asked.
-
-    Raises
-    ------
-    UnknownKeyError
-        If a column is not there.
-    """
-    columns = [str(name) for name in adata.obs]
-    for color in colors:
-        if color not in columns:
-            raise UnknownKeyError(
-                f"Expected --color to be a column of obs; got '{color}'."
-                f"{did_you_mean(color, columns)} The columns are "
-                f"{quote_names(columns, 10) or 'none'}."
-            )

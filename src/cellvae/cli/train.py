@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from cellvae.cli.checks import check_options, model_class
 from cellvae.cli.flags import (
     DATA,
     NETWORK,
@@ -18,12 +19,11 @@ from cellvae.cli.flags import (
     STOPPING,
     TRAINING,
     Flag,
-    flags_of,
-    group_by_call,
     parser_type,
 )
-from cellvae.cli.job import Job, check_options, check_output_folder, model_class, run_job
-from cellvae.cli.summary import print_summary
+from cellvae.cli.job import Job, check_output_folder, run_job
+from cellvae.cli.model_flags import flags_of, group_by_call
+from cellvae.cli.results import print_summary
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 DEFAULT_MODEL = "SCVI"
@@ -220,7 +220,7 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
         seed=values["seed"],
     )
     check_counts_file(counts)
-    check_options(job)
+    check_options(job.model, job.setup, job.config, job.train)
     check_output_folder(out, job, overwrite=values["overwrite"])
     from cellvae.data.files.h5ad import read_h5ad
 

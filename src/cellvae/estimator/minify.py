@@ -20,7 +20,7 @@ from cellvae.data.setup.minified import (
 from cellvae.data.storage.dropped_counts import lacks_counts
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 
 if TYPE_CHECKING:
     from typing import Any
@@ -56,7 +56,7 @@ def minify(
     adata = model.adata
     assert adata is not None
     means, variances, sizes, size_means, size_variances = [], [], [], [], []
-    with eval_mode(model):
+    with inference_mode(model):
         for _, batch in cells.iter_batches():
             latent = model.module.encode(batch)
             means.append(latent.posterior.loc.cpu())

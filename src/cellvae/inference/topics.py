@@ -13,7 +13,7 @@ from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches, plan_pass
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
 from cellvae.inference.likelihood.elbo import per_cell_losses
 from cellvae.inference.protocols import DecoderModel
 
@@ -129,7 +129,7 @@ def get_topic_proportions(
     check_samples(n_samples)
     batches = iter_cell_batches(model, adata, indices, batch_size)
     found = []
-    with eval_mode(model):
+    with inference_mode(model):
         for batch in batches:
             posterior = model.module.encode(batch).posterior
             found.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from cellvae.errors import InvalidOptionError
 
 BIO_CONSERVATION = ("isolated_labels", "nmi", "ari", "silhouette_label", "clisi")
-N_NEIGHBOURS = (15, 50, 90)
+SCIB_N_NEIGHBOURS = (15, 50, 90)
+"""Neighbours for graph connectivity, kBET and LISI, the defaults of scib-metrics."""
 
 
 def scib_metrics() -> tuple[str, ...]:
@@ -88,7 +89,8 @@ def scib_scores(
     cells = np.concatenate([itself, neighbours[0]], axis=1)
     distances = np.concatenate([np.zeros(itself.shape), neighbours[1]], axis=1)
     few, some, many = (
-        NeighborsResults(indices=cells[:, :n], distances=distances[:, :n]) for n in N_NEIGHBOURS
+        NeighborsResults(indices=cells[:, :k], distances=distances[:, :k])
+        for k in SCIB_N_NEIGHBOURS
     )
     agreement = scib.nmi_ari_cluster_labels_kmeans(points, labels)
     names = scib_metrics()

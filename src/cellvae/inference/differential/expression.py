@@ -1,45 +1,19 @@
-"""Differential expression of groups of cells: the question and the answer."""
+"""Differential expression of genes between groups of cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.storage.dropped_counts import lacks_counts
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
-from cellvae.inference.differential.arguments import (
-    check_batches,
-    check_choice,
-    check_group_arguments,
-    check_ranges,
-)
-from cellvae.inference.differential.groups import (
-    Comparison,
-    Populations,
-    populations_of_cells,
-    populations_of_column,
-)
-from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec, run_test
-from cellvae.inference.differential.outliers import drop_outliers
-from cellvae.inference.differential.posterior_pool import (
-    PosteriorPool,
-    decode_population,
-    expected_counts,
-    sample_pool,
-)
-from cellvae.inference.differential.raw_means import RawMeans, raw_count_means
-from cellvae.inference.differential.resampling import resample_pool
-from cellvae.inference.differential.table import comparison_table
-from cellvae.inference.likelihood.importance_options import importance_options
-from cellvae.inference.progress import with_progress
+from cellvae.inference.arguments import INTEGERS, check_choice
+from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
+from cellvae.inference.differential.engine import differential
+from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
+from cellvae.inference.differential.table import expression_table
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,111 +137,33 @@ def differential_expression(
     InvalidOptionError
         If an argument has a value that it cannot take, or a population has no cells.
     """
-    import pandas as pd
-
     check_choice("mode", mode, ("change", "vanilla"))
     check_choice("test_mode", test_mode, ("three", "two"))
-    check_choice("weights", weights, ("uniform", "importance"))
     if not callable(change_fn) and change_fn is not None:
         check_choice("change_fn", change_fn, ("log-fold",))
-    check_group_arguments(groupby, group1, group2, idx1, idx2)
-    check_ranges(delta, pseudocounts, fdr_target, n_samples_overall)
-    check_batches(batch_correction, batchid1, batchid2)
-    by_population = importance_options(importance_weighting_kwargs, weights)
-    question = TestSpec(
-        mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None
+    check_ranges(delta, pseudocounts, fdr_target)
+    return differential(
+        model,
+        adata,
+        CellGroups(
+            groupby=groupby,
+            group1=group1,
+            group2=group2,
+            idx1=idx1,
+            idx2=idx2,
+            filter_outlier_cells=filter_outlier_cells,
+        ),
+        PosteriorSampler(
+            n_samples_overall=n_samples_overall,
+            batch_correction=batch_correction,
+            batchid1=batchid1,
+            batchid2=batchid2,
+            weights=weights,
+            importance_weighting_kwargs=importance_weighting_kwargs,
+            batch_size=batch_size,
+            silent=silent,
+        ),
+        TestSpec(mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None),
+        partial(expression_table, genes=model.registration.genes, fdr=fdr_target),
+        raw_counts=all_stats,
     )
-    importance = weights == "importance"
-    estimates = mode == "change" and pseudocounts is None
-    counts = all_stats or (estimates and not lacks_counts(model.rows_for(adata)))
-    asked = plan_pass(model, adata, None, batch_size, silent=silent, counts=counts or importance)
-    codes = sample_batch_codes(model, batch_correction, batchid1, batchid2, n_samples_overall)
-    whole: Any = model.adata if adata is None else adata
-    found = (
-        populations_of_cells(whole, idx1, idx2)
-        if groupby is None
-        else populations_of_column(whole, groupby, group1, group2)
-    )
-    if filter_outlier_cells:
-        found = found._replace(cells=drop_outliers(model, adata, found.cells, batch_size))
-    tables = []
-    with eval_mode(model):
-        counted = raw_count_means(asked, found.cells) if counts else None
-        per_cell = importance and by_population is None
-        pool = sample_pool(model.module, asked, found.cells, n_samples_overall, importance=per_cell)
-        if by_population is not None:
-            pool = resample_pool(model, adata, found.cells, pool, by_population, batch_size)
-        for place, first, second in iter_comparisons(model, pool, found, codes, silent):
-            comparison = found.comparisons[place]
-            columns = run_test(
-                question, first, second, means_of(model, pool, comparison, counted, estimates)
-            )
-            shown = counted if all_stats else None
-            genes = model.registration.genes
-            tables.append(comparison_table(columns, genes, comparison, shown, fdr_target))
-    return pd.concat(tables)
-
-
-def means_of(
-    model: DecoderModel,
-    pool: PosteriorPool,
-    comparison: Comparison,
-    counted: RawMeans | None,
-    estimates: bool,
-) -> tuple[Tensor, Tensor] | None:
-    """Mean counts of both populations, from the model where cells have none.
-
-    None where there are no counts and nothing is estimated from them.
-    """
-    first, second = comparison.first, comparison.second
-    if counted is not None:
-        return counted.mean[first], counted.mean[second]
-    if not estimates:
-        return None
-    n_genes = model.registration.n_genes
-    return (
-        expected_counts(model.module, pool, first, n_genes),
-        expected_counts(model.module, pool, second, n_genes),
-    )
-
-
-def sample_batch_codes(
-    model: DecoderModel,
-    batch_correction: bool,
-    batchid1: Sequence[Scalar] | None,
-    batchid2: Sequence[Scalar] | None,
-    n_draws: int,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Batch that each draw of a first and of a second population is decoded for, [draws, 1]."""
-    if not batch_correction:
-        return None, None
-    every = model.registration.categories("batch")
-    both = [
-        sorted({code for code in batch_codes(model.registration, chosen) if code is not None})
-        for chosen in (every if ids is None else ids for ids in (batchid1, batchid2))
-    ]
-    draws = torch.arange(n_draws)
-    first, second = (torch.tensor(codes)[draws * len(codes) // n_draws] for codes in both)
-    if both[0] != both[1]:
-        second = second[torch.randperm(n_draws)]
-    return first.unsqueeze(-1).to(model.device), second.unsqueeze(-1).to(model.device)
-
-
-def iter_comparisons(
-    model: DecoderModel,
-    pool: PosteriorPool,
-    found: Populations,
-    codes: tuple[Tensor | None, Tensor | None],
-    silent: bool,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Place of each comparison with the draws of its populations; a shared one is decoded once."""
-    n_genes = model.registration.n_genes
-    kept: tuple[int, Tensor] | None = None
-    steps = ((slice(i, i + 1), pair) for i, pair in enumerate(found.comparisons))
-    for place, comparison in with_progress(steps, len(found.comparisons), silent=silent):
-        if kept is None or kept[0] != comparison.second:
-            kept = None
-            values = decode_population(model.module, pool, comparison.second, n_genes, codes[1])
-            kept = (comparison.second, values)
-        first = decode_population(model.module, pool, comparison.first, n_genes, codes[0])
-        yield place.start, first, kept[1]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellvae.core.log import warn
 from cellvae.data.batches.indexing import Cells, cell_indices
 from cellvae.data.setup.categories import (
     CategoryCodes,
@@ -17,7 +18,9 @@ from cellvae.data.setup.categories import (
     unknown_values,
 )
 from cellvae.data.setup.obs_columns import to_categorical
-from cellvae.errors import InvalidOptionError, UnknownKeyError, quote_names
+from cellvae.errors import DataWarning, InvalidOptionError, UnknownKeyError, quote_names
+from cellvae.inference.latent.latent_representation import get_latent_representation
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -173,3 +176,36 @@ def resolve_cells(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.i
     if not len(numbers):
         raise InvalidOptionError(f"Expected {argument} to point at cells; got none.")
     return numbers
+
+
+def drop_outliers(
+    model: DecoderModel,
+    adata: AnnData | None,
+    populations: list[NDArray[np.int64]],
+    batch_size: int | None,
+) -> list[NDArray[np.int64]]:
+    """Indices of the cells of each population without its outliers in the latent space.
+
+    Outliers are the tenth of the cells that is farthest outside an ellipsoid (scikit-learn's
+    `EllipticEnvelope`).
+    """
+    cells = np.unique(np.concatenate(populations))
+    latent = get_latent_representation(model, adata, indices=cells, batch_size=batch_size)
+    return [
+        indices[inlier_mask(latent[np.searchsorted(cells, indices)])] for indices in populations
+    ]
+
+
+def inlier_mask(latent: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each cell is within the ellipsoid of nine tenths of them, [cells]."""
+    from sklearn.covariance import EllipticEnvelope
+
+    if len(latent) <= 2 * latent.shape[1]:
+        warn(
+            f"Expected more than {2 * latent.shape[1]:,} cells to find outliers in a latent space "
+            f"of {latent.shape[1]} dimensions; got {len(latent):,}, none of which is left out.",
+            DataWarning,
+        )
+        return np.ones(len(latent), dtype=bool)
+    is_inlier: NDArray[np.bool_] = EllipticEnvelope(random_state=0).fit_predict(latent) == 1
+    return is_inlier

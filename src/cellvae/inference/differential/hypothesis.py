@@ -42,9 +42,17 @@ class TestSpec(NamedTuple):
 
     mode: Literal["change", "vanilla"]
     delta: float | None
+    """Smallest change that counts; None to estimate it."""
     test_mode: TestMode
     pseudocounts: float | None
+    """Added before a logarithm is taken; None to estimate it from mean counts."""
     change_fn: ChangeFunction | None
+    """None for log2 fold changes."""
+
+    @property
+    def estimates_pseudocount(self) -> bool:
+        """Whether the pseudocount is estimated, which needs mean counts."""
+        return self.mode == "change" and self.pseudocounts is None
 
 
 def run_test(

@@ -26,6 +26,10 @@ class RawMeans(NamedTuple):
     normalized: Float[Tensor, "populations genes"]
     """Counts per 10,000 of the cell."""
 
+    def of_populations(self, populations: list[int]) -> RawMeans:
+        """Means of some populations, in this order."""
+        return RawMeans(*(values[populations] for values in self))
+
 
 def raw_count_means(asked: CellPass, populations: list[NDArray[np.int64]]) -> RawMeans:
     """Means of the counts as they are now; nothing is kept on the AnnData."""

@@ -15,12 +15,11 @@ from cellvae.distributions import NegativeBinomial
 from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def get_feature_correlation_matrix(
         )
     of_kind = spearman if correlation_type == "spearman" else pearson
     size = float(rna_size_factor)
-    with eval_mode(model):
+    with inference_mode(model):
         each = [of_kind(model, asked, CorrelationRequest(n_samples, size, code)) for code in codes]
     import pandas as pd
 

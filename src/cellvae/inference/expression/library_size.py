@@ -9,7 +9,7 @@ import torch
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def get_latent_library_size(
     """
     asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     sizes = torch.empty(len(asked.cells), 1)
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             latent = model.module.encode(batch)
             log_size, posterior = latent.log_library, latent.log_library_posterior

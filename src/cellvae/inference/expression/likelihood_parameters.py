@@ -13,7 +13,7 @@ from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegative
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
@@ -75,7 +75,7 @@ def get_likelihood_parameters(
     averaged = give_mean or n_samples == 1
     shape = (*([] if averaged else [n_samples]), len(asked.cells), n_genes)
     kept: dict[str, Tensor] = {}
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
             for samples, few in iter_chunks(latent, n_genes):

@@ -14,8 +14,14 @@ import torch
 from cellvae.core.options import check_arguments, check_kwargs
 from cellvae.data.files.matrix_writer import MatrixFile, check_new_file
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    gene_names,
+    gene_positions,
+)
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.differential.posterior_pool import PosteriorPool, parts_of, sample_pool
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.expression.expression_arguments import (
@@ -28,11 +34,9 @@ from cellvae.inference.expression.mean_expression import (
     iter_decoded,
     mean_expression,
 )
-from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
 from cellvae.inference.posterior_samples import sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +158,7 @@ def get_normalized_expression(
     whole: Any = model.adata if adata is None else adata
     cells = whole.obs_names[asked.cells.numpy()]
     if path is not None:
-        with MatrixFile(path, cells, genes) as file, eval_mode(model):
+        with MatrixFile(path, cells, genes) as file, inference_mode(model):
             for positions, batch in asked.iter_batches():
                 file.write(positions, mean_expression(model.module, batch, wanted).cpu().numpy())
         return path
@@ -162,7 +166,7 @@ def get_normalized_expression(
         return expression_samples(model, asked, wanted, len(genes))
     values = np.empty((len(cells), len(genes)), dtype=np.float32)
     kept = torch.from_numpy(values)
-    with eval_mode(model):
+    with inference_mode(model):
         parts = (
             (
                 (at, mean_expression(model.module, batch, wanted))
@@ -218,7 +222,7 @@ def draw_population(
 ) -> PosteriorPool:
     """Draws of the cells of a pass, chosen by weights over all of them."""
     population = asked.cells.numpy()
-    with eval_mode(model):
+    with inference_mode(model):
         pool = sample_pool(model.module, asked, [population], n_draws, importance=False)
         return resample_pool(model, adata, [population], pool, options, batch_size)
 
@@ -241,7 +245,7 @@ def expression_samples(
     """Expression for every draw, [samples, cells, genes]."""
     shape = (wanted.n_samples, len(asked.cells), n_genes)
     kept = torch.empty(shape, dtype=torch.float32)
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             latent = sample_latent(model.module, batch, wanted.n_samples)
             for samples, values in iter_decoded(model.module, latent, batch, wanted):

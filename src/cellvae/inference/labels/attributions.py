@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cellvae.core.eval_mode import eval_mode
 from cellvae.core.options import check_kwargs
 from cellvae.errors import InvalidOptionError
 
@@ -67,20 +68,16 @@ def check_captum_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 @contextmanager
 def input_gradients(module: torch.nn.Module) -> Iterator[None]:
-    """Context in eval mode in which gradients of inputs are computed, and those of weights not."""
-    states = [(part, part.training) for part in module.modules()]
-    learned = [weight for weight in module.parameters() if weight.requires_grad]
-    module.eval()
-    for weight in learned:
+    """Context in eval mode in which inputs have gradients and weights have none."""
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in trainable:
         weight.requires_grad_(False)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with eval_mode(module), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for weight in learned:
+        for weight in trainable:
             weight.requires_grad_(True)
-        for part, training in states:
-            part.training = training
 
 
 def integrated_gradients(

@@ -13,7 +13,7 @@ from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import as_array, as_index
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.labels.attributions import (
     AttributionSums,
     check_captum_kwargs,
@@ -172,7 +172,7 @@ def predict(
     def iter_attributed_batches() -> Iterator[Any]:
         """Batches, each attributed to genes before it is handed on."""
         for batch in iter_cell_batches(model, adata, indices, batch_size, counts=True):
-            with eval_mode(model):
+            with inference_mode(model):
                 labels = model.module.classify(batch).argmax(dim=-1)
             sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
             yield batch
@@ -189,7 +189,7 @@ def predicted_codes(
     module: ClassifierModule = model.module
     found = []
     for batch in batches:
-        with eval_mode(model):
+        with inference_mode(model):
             scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
             if not soft:
                 found.append(scores.argmax(dim=-1).cpu())

@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def cell_posteriors(
     """Mean and standard deviation of the posterior of each cell, on the CPU."""
     asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     means, deviations = [], []
-    with eval_mode(model):
+    with inference_mode(model):
         for _, batch in asked.iter_batches():
             posterior = model.module.encode(batch).posterior
             means.append(posterior.loc.cpu())

@@ -11,7 +11,7 @@ from torch import nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def get_batch_representation(
         )
     values = np.empty((len(asked.cells), module.batch_embedding.embedding_dim), dtype=np.float32)
     kept = torch.from_numpy(values)
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             kept[positions] = module.batch_embedding(batch.batch.squeeze(-1)).cpu()
     return values

@@ -11,7 +11,7 @@ from torch import Tensor
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def get_latent_representation(
     means: list[Tensor] = []
     variances: list[Tensor] = []
     batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
-    with eval_mode(model):
+    with inference_mode(model):
         for batch in batches:
             latent = model.module.encode(batch)
             if return_dist:

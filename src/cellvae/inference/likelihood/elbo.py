@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def per_cell_losses(
     """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
     reconstruction, kl, kl_global = [], [], []
     batches = iter_cell_batches(model, adata, indices, batch_size, counts=True, encoded=True)
-    with eval_mode(model):
+    with inference_mode(model):
         one = torch.ones((), device=model.device)
         for batch in batches:
             loss = model.module.loss(batch, one)

@@ -17,7 +17,7 @@ from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
 from cellvae.inference.protocols import EncoderModel
 
@@ -98,7 +98,7 @@ def get_importance_weights(
     anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
     qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)
     asked = asked._replace(cells=asked.cells[anchors])
-    with eval_mode(model):
+    with inference_mode(model):
         logs = log_importance(model, asked, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
         if truncation:
             logs = truncate_log_weights(logs)

@@ -14,7 +14,7 @@ from cellvae.contracts import Module
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.protocols import EncoderModel
 
@@ -103,7 +103,7 @@ def get_marginal_ll(
     check_draws(n_mc_samples, n_mc_samples_per_pass)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     values = torch.empty(len(asked.cells), dtype=torch.float64)
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             values[positions] = log_marginal(
                 model.module, batch, n_mc_samples, n_mc_samples_per_pass

@@ -11,12 +11,10 @@ import torch
 from cellvae.core.options import check_arguments
 from cellvae.distributions.sparse_sampling import SparseCounts, sample_sparse
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
-from cellvae.inference.gene_list import gene_positions
+from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes, gene_positions
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +83,7 @@ def posterior_predictive_sample(
     n_genes = model.registration.n_genes
     asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     drawn: list[list[CSRBuilder]] = [[CSRBuilder(n_genes) for _ in codes] for _ in range(n_samples)]
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in asked.iter_batches():
             n_cells = positions.stop - positions.start
             for of_sample in drawn:
