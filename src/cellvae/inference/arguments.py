@@ -35,17 +35,16 @@ BatchChoice: TypeAlias = "Scalar | None | Iterable[Scalar | None]"
 """One batch, several, or None for the batch of each cell."""
 
 
-def check_at_least_one(**counts: int | None) -> None:
-    """Check that counts, given by the names of their arguments, are None or at least 1.
+def check_at_least_one(argument: str, value: int | None) -> None:
+    """Check that an argument that counts something is None or at least 1.
 
     Raises
     ------
     InvalidOptionError
-        If one is below 1.
+        If it is below 1.
     """
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise InvalidOptionError(f"Expected {name} to be at least 1; got {value}.")
+    if value is not None and value < 1:
+        raise InvalidOptionError(f"Expected {argument} to be at least 1; got {value}.")
 
 
 def check_choice(argument: str, value: object, choices: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
 from cellvae.inference.likelihood.elbo import per_cell_losses
 from cellvae.inference.protocols import DecoderModel
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-# Numbers that are held at once while draws are averaged.
-CELLS_PER_CHUNK = 2**22
-MAX_ELEMENTS = 700.0
-"""Nats per count of which the exponential is still a number."""
+MAX_ELEMENTS = 2**22
+"""Samples of topic proportions that are in memory at a time."""
+MAX_NATS_PER_COUNT = 700.0
+"""Largest cost whose exponential is finite in double precision; nats per count."""
 
 
 class TopicModule(Protocol):
@@ -73,7 +73,7 @@ def get_feature_by_topic(model: TopicModel, n_samples: int = 5_000) -> pd.DataFr
     import pandas as pd
 
     model.check_trained()
-    check_samples(n_samples)
+    check_at_least_one("n_samples", n_samples)
     topics: TopicModule = model.module
     with torch.no_grad():
         mean, deviation = topics.topic_feature_posterior_mu, topics.topic_feature_posterior_sigma
@@ -126,7 +126,7 @@ def get_topic_proportions(
     """
     import pandas as pd
 
-    check_samples(n_samples)
+    check_at_least_one("n_samples", n_samples)
     batches = iter_cell_batches(model, adata, indices, batch_size)
     found = []
     with inference_mode(model):
@@ -145,7 +145,7 @@ def mean_proportions(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
     n_cells, n_topics = mean.shape
     stream = make_generator(0, "shares")
     total = torch.zeros_like(mean)
-    size = max(1, CELLS_PER_CHUNK // (n_cells * n_topics))
+    size = max(1, MAX_ELEMENTS // (n_cells * n_topics))
     for begin in range(0, n_samples, size):
         n = min(size, n_samples - begin)
         noise = torch.randn(n, 1, n_topics, generator=stream).to(mean)
@@ -191,13 +191,7 @@ def get_perplexity(
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
     reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
     cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
-    return np.float64(math.exp(cost) if cost < MAX_ELEMENTS else math.inf)
-
-
-def check_samples(n_samples: int) -> None:
-    """Refuse a number of draws that gives no mean."""
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    return np.float64(math.exp(cost) if cost < MAX_NATS_PER_COUNT else math.inf)
 
 
 def topic_names(n_topics: int) -> list[str]:

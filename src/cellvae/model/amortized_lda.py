@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from cellvae.data.setup.minified import MinifiedType
 
-# Size of a cell without counts, so that its logarithm is finite.
 MAX_DEFAULT_EPOCHS = 1_000
 
 

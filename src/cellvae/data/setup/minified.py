@@ -51,7 +51,6 @@ LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY = "latent_lib_size_qlm", "latent_
 """Columns of `adata.obs` with the posterior of the logarithm of the size, where it is latent."""
 
 
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class MinifiedRecord:

@@ -19,6 +19,7 @@ from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
     batch_codes,
+    check_at_least_one,
     gene_names,
     gene_positions,
 )
@@ -104,10 +105,7 @@ def get_normalized_accessibility(
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise InvalidOptionError(f"Expected threshold between 0 and 1; got {threshold!r}.")
-    if n_samples_overall is not None and n_samples_overall < 1:
-        raise InvalidOptionError(
-            f"Expected n_samples_overall to be at least 1; got {n_samples_overall}."
-        )
+    check_at_least_one("n_samples_overall", n_samples_overall)
     codes = batch_codes(model.registration, transform_batch)
     places = gene_positions(model.registration.genes, region_list)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)

@@ -266,7 +266,7 @@ class PosteriorPredictiveCheck:
             Thresholds(p_val_thresh, n_top),
         )
         self.metrics["diff_exp"] = result
-        return result["summary"]  # type: ignore[no-any-return]
+        return result["summary"]
 
     def __repr__(self) -> str:
         return (

@@ -63,7 +63,7 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: s
         raise InvalidOptionError(
             f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict."
         )
-    check_at_least_one(n_samples=n_samples)
+    check_at_least_one("n_samples", n_samples)
     if modality is not None:
         raise InvalidOptionError(
             f"Expected modality=None, since no model here reads MuData; got {modality!r}. "

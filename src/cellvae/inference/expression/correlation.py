@@ -14,8 +14,14 @@ from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial
 from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.distributions.protocol import CountDistribution
-from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    check_choice,
+)
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
@@ -89,17 +95,12 @@ def get_feature_correlation_matrix(
     InvalidOptionError
         If an argument has a value that it cannot take.
     """
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one("n_samples", n_samples)
     if not 0 < rna_size_factor < float("inf"):
         raise InvalidOptionError(
             f"Expected rna_size_factor to be a positive number; got {rna_size_factor}."
         )
-    if correlation_type not in ("spearman", "pearson"):
-        raise InvalidOptionError(
-            f"Expected correlation_type to be 'spearman' or 'pearson'; got {correlation_type!r}."
-            f"{did_you_mean(str(correlation_type), ['spearman', 'pearson'])}"
-        )
+    check_choice("correlation_type", correlation_type, ("spearman", "pearson"))
     codes = batch_codes(model.registration, transform_batch)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     if len(asked.cells) * n_samples < 2:

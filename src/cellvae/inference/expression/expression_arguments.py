@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.inference.arguments import check_at_least_one, check_choice
 
 
 def check_samples(
@@ -17,9 +18,8 @@ def check_samples(
     out: str | Path | None,
 ) -> None:
     """Refuse numbers of samples that cannot be, and results that cannot hold them."""
-    for name, value in (("n_samples", n_samples), ("n_samples_overall", n_samples_overall)):
-        if value is not None and value < 1:
-            raise InvalidOptionError(f"Expected {name} to be at least 1; got {value}.")
+    check_at_least_one("n_samples", n_samples)
+    check_at_least_one("n_samples_overall", n_samples_overall)
     if n_samples_overall is not None and n_samples != 1:
         raise InvalidOptionError(
             "Expected one of n_samples (draws for each cell) and n_samples_overall (draws in all); "
@@ -60,11 +60,8 @@ def check_weights(
     weights: str | None, n_samples: int, n_samples_overall: int | None, return_mean: bool
 ) -> None:
     """Refuse unknown weights, and importance where there is nothing to weight."""
-    if weights not in (None, "uniform", "importance"):
-        raise InvalidOptionError(
-            f"Expected weights to be 'uniform' or 'importance'; got {weights!r}."
-            f"{did_you_mean(str(weights), ['uniform', 'importance'])}"
-        )
+    if weights is not None:
+        check_choice("weights", weights, ("uniform", "importance"))
     averaged = n_samples > 1 and return_mean
     if weights == "importance" and not averaged and n_samples_overall is None:
         raise InvalidOptionError(

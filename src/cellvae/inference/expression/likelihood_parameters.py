@@ -11,8 +11,7 @@ from torch import Tensor
 from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
 from cellvae.distributions.protocol import CountDistribution
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
@@ -68,8 +67,7 @@ def get_likelihood_parameters(
     InvalidOptionError
         If no cells are asked for, or `n_samples` or `batch_size` is below 1.
     """
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one("n_samples", n_samples)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent)
     n_genes = model.registration.n_genes
     averaged = give_mean or n_samples == 1

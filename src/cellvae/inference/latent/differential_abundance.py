@@ -10,7 +10,7 @@ import torch
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.latent.aggregated_posterior import (
     cell_posteriors,
     check_dof,
@@ -84,10 +84,7 @@ def differential_abundance(
 
     model.rows_for(adata)
     check_dof(dof)
-    if num_cells_posterior is not None and num_cells_posterior < 1:
-        raise InvalidOptionError(
-            f"Expected num_cells_posterior to be at least 1; got {num_cells_posterior}."
-        )
+    check_at_least_one("num_cells_posterior", num_cells_posterior)
     source = model.adata if adata is None else adata
     if source is None:
         raise DataMismatchError("The model was loaded without cells. Give adata.")

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
 
@@ -87,8 +86,7 @@ def get_latent_representation(
     InvalidOptionError
         If no cells are asked for, or `mc_samples` or `batch_size` is below 1.
     """
-    if mc_samples < 1:
-        raise InvalidOptionError(f"Expected mc_samples to be at least 1; got {mc_samples}.")
+    check_at_least_one("mc_samples", mc_samples)
     means: list[Tensor] = []
     variances: list[Tensor] = []
     batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)

@@ -16,9 +16,9 @@ from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
+from cellvae.inference.likelihood.marginal_likelihood import log_marginal
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def get_importance_weights(
     InvalidOptionError
         If shapes do not fit each other, or a number is below 1.
     """
-    check_draws(n_mc_samples, n_mc_samples_per_pass)
+    check_at_least_one("n_mc_samples", n_mc_samples)
+    check_at_least_one("n_mc_samples_per_pass", n_mc_samples_per_pass)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     check_shapes(qz, zs, len(asked.cells), max_cells)
     anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
@@ -108,8 +109,7 @@ def get_importance_weights(
 
 def check_shapes(qz: Normal, zs: Tensor, n_cells: int, max_cells: int) -> None:
     """Refuse posteriors and codes that are not those of so many cells."""
-    if max_cells < 1:
-        raise InvalidOptionError(f"Expected max_cells to be at least 1; got {max_cells}.")
+    check_at_least_one("max_cells", max_cells)
     n_latent = zs.shape[-1]
     if qz.loc.shape != (n_cells, n_latent):
         raise InvalidOptionError(

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from cellvae.contracts import Module
 from cellvae.core.options import check_arguments
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.protocols import EncoderModel
@@ -100,7 +99,8 @@ def get_marginal_ll(
     InvalidOptionError
         If no cells are asked for, or a number is below 1.
     """
-    check_draws(n_mc_samples, n_mc_samples_per_pass)
+    check_at_least_one("n_mc_samples", n_mc_samples)
+    check_at_least_one("n_mc_samples_per_pass", n_mc_samples_per_pass)
     asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     values = torch.empty(len(asked.cells), dtype=torch.float64)
     with inference_mode(model):
@@ -121,11 +121,3 @@ def log_marginal(
         weights = log_weights(module, batch, latent, min(n_per_pass, n_samples - first))
         total = torch.logaddexp(total, weights.logsumexp(dim=0))
     return total - math.log(n_samples)
-
-
-def check_draws(n_mc_samples: int, n_mc_samples_per_pass: int) -> None:
-    """Refuse numbers of draws below 1."""
-    given = {"n_mc_samples": n_mc_samples, "n_mc_samples_per_pass": n_mc_samples_per_pass}
-    for name, number in given.items():
-        if number < 1:
-            raise InvalidOptionError(f"Expected {name} to be at least 1; got {number}.")

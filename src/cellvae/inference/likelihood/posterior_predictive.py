@@ -10,8 +10,13 @@ import torch
 
 from cellvae.core.options import check_arguments
 from cellvae.distributions.sparse_sampling import SparseCounts, sample_sparse
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes, gene_positions
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    gene_positions,
+)
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
@@ -76,8 +81,7 @@ def posterior_predictive_sample(
     InvalidOptionError
         If no cells, genes or batches are asked for, or `n_samples` or `batch_size` is below 1.
     """
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one("n_samples", n_samples)
     codes = batch_codes(model.registration, transform_batch)
     genes = gene_positions(model.registration.genes, gene_list)
     n_genes = model.registration.n_genes
