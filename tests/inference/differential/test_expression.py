@@ -153,7 +153,7 @@ def test_a_function_of_change_gets_all_draws(model: SCVI) -> None:
         table["lfc_mean"], table["scale1"] - table["scale2"], rtol=1e-3, atol=1e-6
     )
     assert (table["proba_de"] >= 0.5).all()
-    with pytest.raises(InvalidOptionError, match="one change for each draw and gene"):
+    with pytest.raises(InvalidOptionError, match="one change for each sample and gene"):
         model.differential_expression(groupby="label", change_fn=lambda a, b, c: a[0])
 
 

@@ -139,7 +139,7 @@ def test_cells_by_query_mask_number_and_name(adata: AnnData, idx1: Any) -> None:
         ({"groupby": "kind", "group1": "a", "group2": "d"}, UnknownKeyError, "got 'd'"),
         ({"groupby": "kind", "group1": "a", "group2": "a"}, InvalidOptionError, "in both"),
         ({"groupby": "kind", "group1": []}, InvalidOptionError, "at least one group"),
-        ({"idx1": "age > 100"}, InvalidOptionError, "idx1 to point at cells"),
+        ({"idx1": "age > 100"}, InvalidOptionError, "idx1 to select cells"),
         ({"idx1": "agee > 1"}, InvalidOptionError, "query of the columns"),
         ({"idx1": "age >"}, InvalidOptionError, "query of the columns"),
         ({"idx1": "age > 0"}, InvalidOptionError, "got all cells"),

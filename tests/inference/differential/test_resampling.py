@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from cellvae.errors import InvalidOptionError, UnknownOptionError
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.differential import resampling
-from cellvae.inference.differential.posterior_pool import rows_of, sample_pool
+from cellvae.inference.differential.posterior_pool import sample_pool, slice_pool
 from cellvae.inference.likelihood.importance_options import ImportanceOptions
 from cellvae.model import SCVI
 
@@ -63,7 +63,7 @@ def test_draws_are_those_that_have_weight(
         torch.testing.assert_close(call["qz"].scale.square(), torch.from_numpy(variance))
         assert call["px"].mean.shape == (50, 10)
         rows = slice(50 * place, 50 * place + 50)
-        latent, batch = rows_of(found, rows)
+        latent, batch = slice_pool(found, rows)
         lowest = call["zs"][call["zs"][:, 0].argsort()[:5]]
         near = distance(latent.sample, model.module.transform(lowest))
         assert near.max() < 1e-6

@@ -120,7 +120,7 @@ def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SC
         ({"correlation_type": "spearmen"}, "Did you mean 'spearman'"),
         ({"n_samples": 0}, "n_samples to be at least 1"),
         ({"rna_size_factor": 0}, "rna_size_factor to be a positive number; got 0"),
-        ({"n_samples": 1, "indices": [3]}, "at least two draws"),
+        ({"n_samples": 1, "indices": [3]}, "at least two samples"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -218,7 +218,7 @@ def test_an_interrupted_file_leaves_nothing(
         ({"n_samples_overall": 0}, InvalidOptionError, "n_samples_overall to be at least 1"),
         ({"n_samples": 2, "n_samples_overall": 9}, InvalidOptionError, "one of n_samples"),
         ({"weights": "importence"}, InvalidOptionError, "Did you mean 'importance'"),
-        ({"weights": "importance"}, InvalidOptionError, "several draws to weight"),
+        ({"weights": "importance"}, InvalidOptionError, "several samples to weight"),
         (
             {"n_samples": 2, "return_mean": False, "return_numpy": False},
             InvalidOptionError,

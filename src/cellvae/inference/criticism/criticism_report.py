@@ -63,7 +63,7 @@ def create_criticism_report(
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     skip_metrics
         Parts left out, of `"calibration"`, `"cv_cell"`, `"cv_gene"`, `"zero_fraction"` and
         `"diff_exp"`.
@@ -76,11 +76,11 @@ def create_criticism_report(
         Folder, made if it is not there, for the report (`criticism_report.md`), its figure
         (`criticism_report.png`) and the tables of scvi-tools' model cards (`metrics.json`).
     indices
-        Cells to look at, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------

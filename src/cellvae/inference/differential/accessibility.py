@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class AccessibilityModule(Protocol):
-    """A network of accessibility."""
+    """A network that decodes accessibility."""
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether accessibility is a probability; otherwise a share of the cell."""
+        """Whether accessibility is a probability; otherwise it is a fraction of the cell."""
         ...
 
 
@@ -38,11 +38,11 @@ class AccessibilityModel(DecoderModel, Protocol):
     """A trained model of regions."""
 
     module: Any
-    """Network that is `Accesses`."""
+    """Network that is an :class:`AccessibilityModule`."""
 
 
 def difference(first: NDArray[Any], second: NDArray[Any], pseudocount: float) -> NDArray[Any]:
-    """Difference of two accessibilities."""
+    """Difference of two accessibilities; the pseudocount is not used."""
     values: NDArray[Any] = first - second
     return values
 
@@ -75,67 +75,69 @@ def differential_accessibility(
     pseudocounts: float | None = None,
     change_fn: Literal["difference", "log-fold"] | ChangeFunction | None = None,
 ) -> pd.DataFrame:
-    """Regions that differ in accessibility between groups of cells.
+    """Test which regions are differentially accessible between groups of cells.
 
-    Draws of both populations are compared pair by pair, as :func:`differential_expression` does.
+    Posterior samples of both populations are compared in pairs, as in
+    :func:`differential_expression`.
 
     Parameters
     ----------
     model
         Trained model of regions.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     groupby
         Column of `adata.obs` with the group of each cell.
     group1
-        Group, or several, each compared by itself; None for all.
+        Group, or several, each of which is compared; None for all.
     group2
         Group to compare with; None for all other cells.
     idx1, idx2
-        Cells in place of groups: a query of `adata.obs`, a mask, numbers or names. Without `idx2`,
+        Cells in place of groups: a query of `adata.obs`, a mask, indices or names. Without `idx2`,
         all other cells.
     mode
         `"change"`: whether accessibility differs by at least `delta`; `"vanilla"`: whether it is
         higher in the first population.
     delta
-        Least change that counts, in the units of `change_fn`; None to estimate it.
+        Smallest change that counts, in the units of `change_fn`; None to estimate it.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     all_stats
-        Whether the table has shares of cells with counts, which takes a pass over all cells
-        compared.
+        Whether the table has fractions of cells with counts, which take a pass over all compared
+        cells.
     batch_correction
-        Whether draws of both populations are decoded as if they came from the same batches.
+        Whether samples of both populations are decoded as if they came from the same batches.
     batchid1, batchid2
-        Batches for the draws of each population; None for all batches of the model.
+        Batches for the samples of each population; None for all batches of the model.
     fdr_target
-        Expected share of false regions among those called.
+        Expected fraction of false discoveries among the called regions.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
     two_sided
         Whether both directions count; otherwise only regions that are more accessible in the first
         population.
     test_mode
-        How both directions count: `"two"`, both together; `"three"`, apart, and the likelier of
-        them counts, as scvi-tools' PEAKVI has it. None is `"two"`.
+        How both directions count: `"two"`, both together; `"three"`, as separate hypotheses, of
+        which the more probable one counts, as in scvi-tools' PEAKVI. None is `"two"`.
     weights, importance_weighting_kwargs
-        As :func:`differential_expression` takes them.
+        As in :func:`differential_expression`.
     filter_outlier_cells
-        Whether the tenth of each population that lies apart in the latent space is left out.
+        Whether a tenth of each population, its outliers in the latent space, is left out.
     n_samples_overall
-        Draws for each population, each of a cell chosen at random with replacement.
+        Number of samples for each population, each of a random cell, chosen with replacement.
     pseudocounts
         Added before a logarithm is taken; None to estimate it from regions with a mean count below
         0.01.
     change_fn
         `"difference"` of probabilities; `"log-fold"` for log2 fold changes, which scvi-tools always
-        takes; or a function of two arrays [draws, regions] and the pseudocount. None is
-        `"difference"` where the model gives probabilities, else `"log-fold"`.
+        uses; or a function of two arrays [samples, regions] and the pseudocount. None is
+        `"difference"` if the model decodes probabilities, else `"log-fold"`.
 
     Returns
     -------
-    DataFrame with a row for each region and comparison, in each the likeliest regions first.
-    Columns, with their meanings in `ACCESSIBILITY_COLUMNS`: `prob_da`, `is_da_fdr`,
+    DataFrame with a row for each region and comparison; regions are sorted by probability.
+    Columns, with their meanings in
+    `cellvae.inference.differential.table.ACCESSIBILITY_COLUMNS`: `prob_da`, `is_da_fdr`,
     `bayes_factor`, `effect_size`, `emp_effect`, `est_prob1`, `est_prob2`, `emp_prob1`,
     `emp_prob2`; with `groupby` `comparison`, `group1`, `group2`.
 
@@ -149,7 +151,7 @@ def differential_accessibility(
     UnknownKeyError
         If there is no such column, group or batch.
     InvalidOptionError
-        If an argument has a value that it cannot take, or a population has no cells.
+        If an argument has an invalid value, or a population has no cells.
     """
     check_choice("mode", mode, ("change", "vanilla"))
     module: AccessibilityModule = model.module

@@ -49,12 +49,12 @@ def differential_expression(
     pseudocounts: float | None = None,
     change_fn: Literal["log-fold"] | ChangeFunction | None = None,
 ) -> pd.DataFrame:
-    """Genes that differ between groups of cells, with the probability that they do.
+    """Test which genes are differentially expressed between groups of cells.
 
-    Cells of each population are chosen at random before anything is computed, and those of all
-    populations are encoded in one pass. What is kept are draws of the latent; populations are
-    decoded two at a time. Memory: 8 bytes for each draw and gene (80 MB for 5,000 draws of 2,000
-    genes), however many groups and cells there are. Random numbers come from torch's global
+    Random cells of each population are chosen first, and those of all populations are encoded in
+    one pass. Only posterior samples of the latent are stored; populations are decoded two at a
+    time. Memory is 8 bytes for each sample and gene (80 MB for 5,000 samples of 2,000 genes) and
+    does not grow with the number of groups or cells. Random numbers come from torch's global
     generator.
 
     Parameters
@@ -62,63 +62,64 @@ def differential_expression(
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     groupby
         Column of `adata.obs` with the group of each cell.
     group1
-        Group, or several, each compared by itself; None for all.
+        Group, or several, each of which is compared; None for all.
     group2
         Group to compare with; None for all other cells.
     idx1, idx2
-        Cells in place of groups: a query of `adata.obs` (`"cell_type == 'B'"`), a mask, numbers or
+        Cells in place of groups: a query of `adata.obs` (`"cell_type == 'B'"`), a mask, indices or
         names. Without `idx2`, all other cells.
     mode
         `"change"`: whether expression changes by at least `delta` (Boyeau et al. 2019);
         `"vanilla"`: whether it is higher in the first population (Lopez et al. 2018).
     delta
-        Least change that counts, a log2 fold change; None to estimate it from the mean changes of
-        all genes.
+        Smallest change that counts, a log2 fold change; None to estimate it from the mean changes
+        of all genes.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     all_stats
-        Whether the table has means of raw counts, which takes a pass over all cells compared. False
+        Whether the table has means of raw counts, which take a pass over all compared cells. False
         for minified cells without counts.
     batch_correction
-        Whether draws of both populations are decoded as if they came from the same batches, and
+        Whether samples of both populations are decoded as if they came from the same batches, and
         compared batch by batch; otherwise each is decoded for the batch of its cell.
     batchid1, batchid2
-        Batches for the draws of each population; None for all batches of the model. If they differ
-        between populations, draws are paired at random and batch effects are part of the change.
+        Batches for the samples of each population; None for all batches of the model. If they
+        differ between populations, samples are paired at random, and batch effects are part of the
+        change.
     fdr_target
-        Expected share of false genes among those called.
+        Expected fraction of false discoveries among the called genes.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
     weights
-        `"importance"` takes, for each draw, one of 25 candidates by p(x, z) / q(z | x).
+        `"importance"` chooses each sample from 25 candidates, by weights p(x, z) / q(z | x).
     filter_outlier_cells
-        Whether the tenth of each population that lies apart in the latent space is left out.
+        Whether a tenth of each population, its outliers in the latent space, is left out.
     importance_weighting_kwargs
         With `weights="importance"`, options of :func:`get_importance_weights` (`max_cells`,
-        `truncation`, `n_mc_samples`, `n_mc_samples_per_pass`): the draws of a population are then
-        chosen by weights over all its cells, as in scvi-tools, which takes far longer.
+        `truncation`, `n_mc_samples`, `n_mc_samples_per_pass`): the samples of a population are
+        then chosen by weights over all its cells, as in scvi-tools, which takes far longer.
     n_samples_overall
-        Draws for each population, each of a cell chosen at random with replacement.
+        Number of samples for each population, each of a random cell, chosen with replacement.
     test_mode
-        `"three"`: up and down are separate, and the likelier of them counts; `"two"`: both
-        together.
+        `"three"`: changes up and down are separate hypotheses, and the more probable one counts;
+        `"two"`: both together.
     pseudocounts
         Added to expressions before the logarithm; None to estimate it from genes with a mean count
         below 0.01, or, where counts were dropped, with an expected count below 0.01 under the
-        model. It is used for `proba_de` and for all `lfc_` columns. scvi-tools reports `lfc_`
-        with a thousandth of it, so that its columns of one gene are on two scales.
+        model. It is used for `proba_de` and for all `lfc_` columns, whereas scvi-tools uses a
+        thousandth of it for `lfc_` columns.
     change_fn
-        Function of two arrays [draws, genes] and the pseudocount that gives the change; None or
-        `"log-fold"` for log2 fold changes. It may be called for some of the genes at a time.
+        Function of two arrays [samples, genes] and the pseudocount that returns the change; None or
+        `"log-fold"` for log2 fold changes. It may be called with a subset of the genes.
 
     Returns
     -------
-    DataFrame with a row for each gene and comparison: comparisons in the order asked, in each the
-    likeliest genes first, then those with the larger change. Columns, with their meanings in
+    DataFrame with a row for each gene and comparison. Comparisons are in the requested order, and
+    genes of each are sorted by probability, then by change. Columns, with their meanings in
     `cellvae.inference.differential.table.COLUMNS`: `proba_de`, `proba_not_de` (mode vanilla:
     `proba_m1`, `proba_m2`), `bayes_factor`, `scale1`, `scale2`, `pseudocounts`, `delta`,
     `lfc_mean`, `lfc_median`, `lfc_std`, `lfc_min`, `lfc_max`; with `all_stats` `raw_mean1`,
@@ -135,7 +136,7 @@ def differential_expression(
     UnknownKeyError
         If there is no such column, group or batch.
     InvalidOptionError
-        If an argument has a value that it cannot take, or a population has no cells.
+        If an argument has an invalid value, or a population has no cells.
     """
     check_choice("mode", mode, ("change", "vanilla"))
     check_choice("test_mode", test_mode, ("three", "two"))

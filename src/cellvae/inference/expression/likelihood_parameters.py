@@ -1,4 +1,4 @@
-"""Parameters of the likelihood of each cell."""
+"""Parameters of the likelihood of the counts of each cell."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def get_likelihood_parameters(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Parameters of the distribution of the counts of each cell, from draws of the latent.
+    """Parameters of the likelihood of the counts of each cell, from posterior samples.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     n_samples
-        Draws of the latent of each cell.
+        Number of posterior samples for each cell.
     give_mean
-        Whether parameters are averaged over the draws.
+        Whether parameters are averaged over the samples.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
@@ -65,32 +65,32 @@ def get_likelihood_parameters(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `n_samples` or `batch_size` is below 1.
+        If no cells are requested, or `n_samples` or `batch_size` is below 1.
     """
     check_at_least_one("n_samples", n_samples)
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     n_genes = model.registration.n_genes
     averaged = give_mean or n_samples == 1
-    shape = (*([] if averaged else [n_samples]), len(asked.cells), n_genes)
-    kept: dict[str, Tensor] = {}
+    shape = (*([] if averaged else [n_samples]), len(cell_pass.cells), n_genes)
+    results: dict[str, Tensor] = {}
     with inference_mode(model):
-        for positions, batch in asked.iter_batches():
+        for positions, batch in cell_pass.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
             for samples, few in iter_chunks(latent, n_genes):
                 for name, values in distribution_parameters(
                     decode_samples(model.module, few, batch)
                 ).items():
-                    if name not in kept:
-                        kept[name] = torch.zeros(shape)
+                    if name not in results:
+                        results[name] = torch.zeros(shape)
                     if averaged:
-                        kept[name][positions] += values.sum(dim=0).cpu() / n_samples
+                        results[name][positions] += values.sum(dim=0).cpu() / n_samples
                     else:
-                        kept[name][samples, positions] = values.cpu()
-    return {name: values.numpy() for name, values in kept.items()}
+                        results[name][samples, positions] = values.cpu()
+    return {name: values.numpy() for name, values in results.items()}
 
 
 def distribution_parameters(counts: CountDistribution) -> dict[str, Tensor]:
-    """Parameters of a distribution by their names, each of the shape of the counts."""
+    """Parameters of a distribution by name, each of the shape of the counts."""
     parameters = {"mean": counts.get_normalized("mu")}
     if isinstance(counts, ZeroInflatedNegativeBinomial):
         parameters["dropout"] = counts.zi_probs
