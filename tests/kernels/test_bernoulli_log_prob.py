@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.distributions.detection import Detection
-from cellvae.kernels import LazyLinear, detection_log_likelihood
+from cellvae.kernels import LazyLinear, bernoulli_log_prob
 
 N_CELLS, N_REGIONS = 37, 61
 
@@ -50,7 +50,7 @@ def test_value_and_gradient_are_those_of_the_distribution(
     wide = [given[name].double().requires_grad_() for name in names]
     counts = entries_of(given["counts"]) if by_entries else given["counts"]
 
-    value = detection_log_likelihood(counts, *mine)
+    value = bernoulli_log_prob(counts, *mine)
     (value * weight).sum().backward()
 
     exact = Detection(wide[0], wide[1] + wide[2]).log_prob(given["counts"].double()).sum(-1)
@@ -64,24 +64,22 @@ def test_value_and_gradient_are_those_of_the_distribution(
 def test_one_region_by_hand() -> None:
     half = torch.tensor([[math.log(0.5)]])
     for count, chance in ((0.0, 0.75), (2.0, 0.25)):
-        value = detection_log_likelihood(
-            torch.tensor([[count]]), torch.zeros(1, 1), half, torch.zeros(1)
-        )
+        value = bernoulli_log_prob(torch.tensor([[count]]), torch.zeros(1, 1), half, torch.zeros(1))
         assert value.item() == pytest.approx(math.log(chance), rel=1e-6)
 
 
 def test_values_are_the_same_bits_without_gradients(given: dict[str, Tensor]) -> None:
     parts = [given[name] for name in ("logits", "log_depth", "log_factor")]
     entries = entries_of(given["counts"])
-    plain = detection_log_likelihood(entries, *parts)
-    with_gradients = detection_log_likelihood(entries, *(p.clone().requires_grad_() for p in parts))
+    plain = bernoulli_log_prob(entries, *parts)
+    with_gradients = bernoulli_log_prob(entries, *(p.clone().requires_grad_() for p in parts))
     assert torch.equal(plain, with_gradients.detach())
 
 
 def test_what_is_certain_has_a_finite_likelihood() -> None:
     # A region that is surely accessible and surely detected, and was not.
     logits = torch.tensor([[200.0]], requires_grad=True)
-    value = detection_log_likelihood(torch.zeros(1, 1), logits, torch.zeros(1, 1), torch.zeros(1))
+    value = bernoulli_log_prob(torch.zeros(1, 1), logits, torch.zeros(1, 1), torch.zeros(1))
     value.sum().backward()
     assert torch.isfinite(value).all()
     assert torch.isfinite(logits.grad).all()
@@ -91,7 +89,7 @@ def test_what_is_certain_has_a_finite_likelihood() -> None:
 def test_what_is_not_finite_is_not_lost(given: dict[str, Tensor], part: str) -> None:
     broken = given[part].clone()
     broken.view(-1)[3] = math.nan
-    value = detection_log_likelihood(**given | {part: broken})
+    value = bernoulli_log_prob(**given | {part: broken})
     assert not torch.isfinite(value).all()
 
 
@@ -108,7 +106,7 @@ def test_a_layer_left_to_the_kernel_gives_what_it_gives_by_itself(
         own = LazyLinear(*(part.clone().requires_grad_() for part in layer))
         others = [given[name].clone().requires_grad_() for name in ("log_depth", "log_factor")]
         logits = own if left else own.materialize()
-        value = detection_log_likelihood(given["counts"], logits, *others)
+        value = bernoulli_log_prob(given["counts"], logits, *others)
         (value * weight).sum().backward()
         return [value.detach(), *(t.grad for t in (*own, *others))]
 
@@ -124,7 +122,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     depth, factor = -torch.rand(150, 1), (-torch.rand(9)).requires_grad_()
 
     def found() -> list[Tensor]:
-        value = detection_log_likelihood(counts, layer, depth, factor)
+        value = bernoulli_log_prob(counts, layer, depth, factor)
         return [value, *torch.autograd.grad(value.sum(), [factor, layer.bias])]
 
     before = torch.get_num_threads()

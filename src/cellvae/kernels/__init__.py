@@ -1,30 +1,32 @@
-"""Compiled mathematics: what torch does in many passes over memory, done in one.
+"""Compiled kernels: computations in one pass over memory that take torch many.
 
-Numba compiles at first use and keeps what it compiled on disk; nothing is loaded before.
+A kernel `x` has its torch side, with the gradients, in `cellvae.kernels.x`, and what numba compiles
+in `cellvae.kernels.compiled.x_numba`. A kernel is compiled when it is first used and cached on
+disk; numba is not imported before.
 """
 
-from cellvae.kernels.bernoulli_log_prob import detection_log_likelihood
-from cellvae.kernels.count_log_prob import count_log_likelihood
+from cellvae.kernels.all_finite import all_finite
+from cellvae.kernels.bernoulli_log_prob import bernoulli_log_prob
+from cellvae.kernels.count_log_prob import count_log_prob
 from cellvae.kernels.dispatch import Kernels, use_compiled
-from cellvae.kernels.isfinite import all_finite
 from cellvae.kernels.lazy_linear import LazyLinear, materialize
-from cellvae.kernels.log_fold_change import LogFoldChanges, log_fold_changes
+from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
 from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
 
 __all__ = [
-    "LazyLinear",
-    "LogFoldChanges",
     "Kernels",
+    "LazyLinear",
+    "LogFoldChangeSummary",
     "all_finite",
-    "use_compiled",
+    "bernoulli_log_prob",
+    "count_log_prob",
+    "log_fold_change_summary",
     "materialize",
-    "detection_log_likelihood",
-    "log_fold_changes",
-    "to_gene_major",
-    "count_log_likelihood",
     "mixture_log_prob",
     "sparse_linear",
+    "to_gene_major",
+    "use_compiled",
 ]
 
 

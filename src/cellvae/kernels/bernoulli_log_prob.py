@@ -1,16 +1,16 @@
-"""Log-likelihood of detected regions straight from what a decoder gives, with its gradient."""
+"""Log-probability of detected regions from the output of a decoder, with its gradient."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.kernels.compiled.job_layouts import BernoulliLogProbJob
 from cellvae.kernels.lazy_linear import (
     LazyLinear,
     empty_grad,
@@ -19,42 +19,44 @@ from cellvae.kernels.lazy_linear import (
     unpack_lazy_linear,
     weighted_sums,
 )
-from cellvae.kernels.openmp import cells_per_range, run_parallel
+from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
 
 
-def detection_log_likelihood(
+def bernoulli_log_prob(
     counts: Float[Tensor, "cells regions"] | CSRBatch,
     logits: Float[Tensor, "cells regions"] | LazyLinear,
     log_depth: Float[Tensor, "cells 1"],
     log_factor: Float[Tensor, " regions"],
 ) -> Float[Tensor, " cells"]:
-    """Log-likelihood of which regions of each cell are detected, in nats.
+    """Log-probability of the detected regions of each cell, in nats, summed over regions.
 
-    The same as `log_prob` of :class:`~cellvae.distributions.detection.Detection`, summed over
-    regions, in one pass that leaves the gradient too. On the CPU, in single precision.
+    Equal to `log_prob` of :class:`~cellvae.distributions.detection.Detection` up to rounding;
+    gradients are computed in the same pass. For float32 on the CPU.
 
     Parameters
     ----------
     counts
-        Counts, all of them or those that are not zero; those above zero are detected.
+        Counts, dense or sparse; a region with a count above zero is detected.
     logits
-        Log-odds of a region being accessible, or the layer that gives them.
+        Log-odds of a region being accessible.
     log_depth, log_factor
-        Logarithm of the chance that an accessible region is detected, by cell and by region.
+        Logarithm of the probability that an accessible region is detected: the factor of the cell
+        and that of the region.
     """
-    given: tuple[Tensor | None, ...] = (None, *counts[:3])
+    inputs: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, CSRBatch):
-        given = (counts, None, None, None)
-    value: Tensor = DetectionLogLikelihood.apply(
-        torch.is_grad_enabled(), *given, *unpack_lazy_linear(logits), log_depth, log_factor
+        inputs = (counts, None, None, None)
+    log_prob: Tensor = BernoulliLogProb.apply(
+        torch.is_grad_enabled(), *inputs, *unpack_lazy_linear(logits), log_depth, log_factor
     )
-    return value
+    return log_prob
 
 
-class DetectionInputs(NamedTuple):
-    """Inputs of the function, as autograd sees them.
+class BernoulliInputs(NamedTuple):
+    """Inputs of :class:`BernoulliLogProb` that are tensors.
 
-    `logits` are the features of a layer where its weight is given.
+    `counts` is None for sparse counts, `values`, `indices` and `indptr` are None for dense ones. If
+    `weight` is not None, `logits` are the features that the layer reads.
     """
 
     counts: Tensor | None
@@ -68,39 +70,40 @@ class DetectionInputs(NamedTuple):
     log_factor: Tensor
 
 
-class DetectionResults(NamedTuple):
-    """Log-likelihood of each cell and its derivatives."""
+class BernoulliResults(NamedTuple):
+    """Log-probability of each cell and its derivatives."""
 
-    value: Tensor
-    grad_depth: Tensor
+    log_prob: Tensor
+    grad_log_depth: Tensor
     grad_logits: Tensor
     grad_region: Tensor
-    """Sums over the cells, by logits and factors, [2, regions]; each cell has a weight."""
+    """Weighted sums over the cells of the derivatives by logits and factors, [2, regions]."""
 
 
-class DetectionLogLikelihood(torch.autograd.Function):
-    """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
+class BernoulliLogProb(torch.autograd.Function):
+    """Autograd function of :func:`bernoulli_log_prob`; its forward pass saves the derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
-        """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
-        inputs = DetectionInputs(*given)
-        results = compute_log_prob(inputs, None, need_grad=derived and any(ctx.needs_input_grad))
+    def forward(ctx: Any, grad_enabled: bool, *tensors: Any) -> Tensor:
+        """Log-probability, in nats; derivatives only if there may be a backward pass."""
+        inputs = BernoulliInputs(*tensors)
+        need_grad = grad_enabled and any(ctx.needs_input_grad)
+        results = compute_bernoulli_log_prob(inputs, None, need_grad=need_grad)
         ctx.save_for_backward(*inputs, *results)
-        return results.value
+        return results.log_prob
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient with respect to logits, depths and factors."""
-        inputs = DetectionInputs(*ctx.saved_tensors[: len(DetectionInputs._fields)])
-        results = DetectionResults(*ctx.saved_tensors[len(DetectionInputs._fields) :])
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of logits, depths and factors."""
+        inputs = BernoulliInputs(*ctx.saved_tensors[: len(BernoulliInputs._fields)])
+        results = BernoulliResults(*ctx.saved_tensors[len(BernoulliInputs._fields) :])
         grad_region = weighted_sums(
             results.grad_region,
-            grad,
-            lambda w: compute_log_prob(inputs, w, need_grad=True).grad_region,
+            grad_output,
+            lambda weight: compute_bernoulli_log_prob(inputs, weight, need_grad=True).grad_region,
         )
-        weight = grad.unsqueeze(-1)
+        weight = grad_output.unsqueeze(-1)
         grad_logits = lazy_linear_backward(
             results.grad_logits,
             inputs.logits,
@@ -109,54 +112,72 @@ class DetectionLogLikelihood(torch.autograd.Function):
             grad_region[0],
             needs_grad=ctx.needs_input_grad[5:8],
         )
-        return (
-            *(None,) * 5,
-            *grad_logits,
-            results.grad_depth.unsqueeze(-1) * weight,
-            grad_region[1],
-        )
+        grad_log_depth = results.grad_log_depth.unsqueeze(-1) * weight
+        return (*(None,) * 5, *grad_logits, grad_log_depth, grad_region[1])
 
 
-def compute_log_prob(
-    inputs: DetectionInputs, weight: Tensor | None, *, need_grad: bool
-) -> DetectionResults:
-    """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
+def compute_bernoulli_log_prob(
+    inputs: BernoulliInputs, cell_weight: Tensor | None, *, need_grad: bool
+) -> BernoulliResults:
+    """Run the kernel; results do not depend on the number of threads.
 
     Parameters
     ----------
     inputs
-        What is given.
-    weight
-        What each cell counts for in sums over them; one by default.
-    wanted
-        Whether derivatives are.
+        Inputs of the autograd function.
+    cell_weight
+        Weight of each cell in `grad_region`; ones if None.
+    need_grad
+        Whether derivatives are computed; otherwise their tensors are empty.
     """
-    from cellvae.kernels.compiled.bernoulli_log_prob_numba import kernel
+    from cellvae.kernels.compiled.bernoulli_log_prob_numba import bernoulli_log_prob_kernel
 
+    arrays = bernoulli_arrays(inputs, cell_weight)
+    logits = arrays["logits"]
+    n_cells, n_regions = logits.shape
+    range_size = cells_per_range(n_cells)
+    empty = logits.new_empty((0, 0))
+    shape_of_sums = (-(-n_cells // range_size), 2, n_regions)
+    results = BernoulliResults(
+        log_prob=logits.new_empty(n_cells),
+        grad_log_depth=logits.new_empty(n_cells),
+        grad_logits=empty_grad(logits, inputs.weight) if need_grad else empty,
+        grad_region=logits.new_empty(shape_of_sums) if need_grad else empty,
+    )
+    addresses = {k: t.data_ptr() for k, t in {**arrays, **results._asdict()}.items()}
+    job = BernoulliLogProbJob(
+        next_cell=0,
+        n_cells=n_cells,
+        n_regions=n_regions,
+        n_nonzero=-1 if inputs.values is None else len(inputs.values),
+        need_grad=int(need_grad),
+        cells_per_range=range_size,
+        **addresses,
+    )
+    run_parallel(bernoulli_log_prob_kernel, job, choose_n_threads(n_cells))
+    return results._replace(grad_region=results.grad_region.sum(0)) if need_grad else results
+
+
+def bernoulli_arrays(inputs: BernoulliInputs, cell_weight: Tensor | None) -> dict[str, Tensor]:
+    """Contiguous arrays that the kernel reads, by field of the job; those without use are empty."""
     logits = matmul_without_bias(inputs.logits, inputs.weight)
     n_cells, n_regions = logits.shape
-    none = logits.new_empty((0, 0))
-    at_once = cells_per_range(n_cells)
-    results = DetectionResults(
-        value=logits.new_empty(n_cells),
-        grad_depth=logits.new_empty(n_cells),
-        grad_logits=empty_grad(logits, inputs.weight) if need_grad else none,
-        grad_region=logits.new_empty((-(-n_cells // at_once), 2, n_regions)) if need_grad else none,
-    )
-    # With expm1 what is left of a chance close to one is not lost.
     log_depth = inputs.log_depth.reshape(n_cells)
-    given = [
-        *(inputs.counts, inputs.values, inputs.indices, inputs.indptr, logits),
-        logits.new_zeros(n_regions) if inputs.bias is None else inputs.bias,
-        *(log_depth, log_depth.exp(), -log_depth.expm1()),
-        *(inputs.log_factor, inputs.log_factor.exp(), -inputs.log_factor.expm1()),
-        logits.new_ones(n_cells) if weight is None else weight,
-    ]
-    tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
-    n_entries = -1 if inputs.values is None else len(inputs.values)
-    sizes = [0, n_cells, n_regions, n_entries, 0, int(need_grad), at_once]
-    addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
-    job = np.array([*sizes, *addresses], dtype=np.int64)
-    job[4] = job.ctypes.data
-    run_parallel(kernel, job, n_cells)
-    return results._replace(grad_region=results.grad_region.sum(0)) if need_grad else results
+    arrays = {
+        "counts": inputs.counts,
+        "values": inputs.values,
+        "indices": inputs.indices,
+        "indptr": inputs.indptr,
+        "logits": logits,
+        "logits_bias": logits.new_zeros(n_regions) if inputs.bias is None else inputs.bias,
+        "log_depth": log_depth,
+        "depth": log_depth.exp(),
+        # 1 - depth would lose its digits where the depth is close to one.
+        "depth_complement": -log_depth.expm1(),
+        "log_factor": inputs.log_factor,
+        "factor": inputs.log_factor.exp(),
+        "factor_complement": -inputs.log_factor.expm1(),
+        "cell_weight": logits.new_ones(n_cells) if cell_weight is None else cell_weight,
+    }
+    empty = logits.new_empty((0, 0))
+    return {k: empty if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}

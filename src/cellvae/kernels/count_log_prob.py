@@ -1,16 +1,16 @@
-"""Log-likelihood of counts straight from what a decoder gives, with its gradient."""
+"""Log-probability of the counts of cells from the output of a decoder, with its gradient."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.kernels.compiled.job_layouts import CountLogProbJob
 from cellvae.kernels.lazy_linear import (
     LazyLinear,
     empty_grad,
@@ -19,54 +19,57 @@ from cellvae.kernels.lazy_linear import (
     unpack_lazy_linear,
     weighted_sums,
 )
-from cellvae.kernels.openmp import cells_per_range
+from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
 
 
-def count_log_likelihood(
+def count_log_prob(
     counts: Float[Tensor, "cells genes"] | CSRBatch,
     logits: Float[Tensor, "cells genes"] | LazyLinear,
-    log_size: Float[Tensor, "cells 1"],
+    log_library: Float[Tensor, "cells 1"],
     theta: Float[Tensor, " genes"] | Float[Tensor, "cells genes"] | None = None,
     dropout: Float[Tensor, "cells genes"] | LazyLinear | None = None,
 ) -> Float[Tensor, " cells"]:
-    """Log-likelihood of the counts of each cell, in nats: Poisson, negative binomial or inflated.
+    """Log-probability of the counts of each cell, in nats, summed over genes.
 
-    The same as `log_prob` of the distributions with the mean `log_size.exp() * logits.softmax(-1)`,
-    summed over genes, in one pass that leaves the gradient too. On the CPU, in single precision.
+    Equal to `log_prob` of the Poisson, negative binomial or zero-inflated negative binomial
+    distribution with the mean `log_library.exp() * logits.softmax(-1)`, up to rounding; gradients
+    are computed in the same pass. For float32 on the CPU.
 
     Parameters
     ----------
     counts
-        Counts, all of them or those that are not zero.
+        Counts, dense or sparse.
     logits
-        Logits of the share that each gene has of its cell, or the layer that gives them.
-    log_size
-        Natural logarithm of the size of each cell.
+        Logits of the fraction of the counts of a cell that each gene has.
+    log_library
+        Natural logarithm of the library size of each cell.
     theta
         Inverse dispersion; None for the Poisson distribution.
     dropout
-        Logits of a structural zero, or the layer that gives them; None where there are none.
+        Logits of a structural zero; None without zero inflation.
     """
-    given: tuple[Tensor | None, ...] = (None, *counts[:3])
+    inputs: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, CSRBatch):
-        given = (counts, None, None, None)
-    value: Tensor = CountLogLikelihood.apply(
+        inputs = (counts, None, None, None)
+    log_prob: Tensor = CountLogProb.apply(
         torch.is_grad_enabled(),
-        *given,
+        *inputs,
         *unpack_lazy_linear(logits),
-        log_size,
+        log_library,
         theta,
         *unpack_lazy_linear(dropout),
     )
-    return value
+    return log_prob
 
 
 class CountInputs(NamedTuple):
-    """Inputs of the function, as autograd sees them.
+    """Inputs of :class:`CountLogProb` that are tensors.
 
-    `logits` and `dropout` are the features of a layer where its weight is given.
+    `counts` is None for sparse counts, `values`, `indices` and `indptr` are None for dense ones. If
+    `logits_weight` or `dropout_weight` is not None, `logits` or `dropout` are the features that the
+    layer reads.
     """
 
     counts: Tensor | None
@@ -76,7 +79,7 @@ class CountInputs(NamedTuple):
     logits: Tensor
     logits_weight: Tensor | None
     logits_bias: Tensor | None
-    log_size: Tensor
+    log_library: Tensor
     theta: Tensor | None
     dropout: Tensor | None
     dropout_weight: Tensor | None
@@ -84,49 +87,55 @@ class CountInputs(NamedTuple):
 
 
 class CountResults(NamedTuple):
-    """Log-likelihood of each cell and its derivatives."""
+    """Log-probability of each cell and its derivatives."""
 
-    value: Tensor
-    grad_log_size: Tensor
+    log_prob: Tensor
+    grad_log_library: Tensor
     grad_logits: Tensor
     grad_theta: Tensor
     grad_dropout: Tensor
     grad_gene: Tensor
-    """Sums over the cells, by logits, theta and dropout, [3, genes]; each cell has a weight."""
+    """Weighted sums over the cells of the derivatives by logits, theta and dropout, [3, genes]."""
 
 
-class CountLogLikelihood(torch.autograd.Function):
-    """Log-likelihood of each cell; the derivatives are computed along with it and kept."""
+class CountLogProb(torch.autograd.Function):
+    """Autograd function of :func:`count_log_prob`; its forward pass saves the derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, derived: bool, *given: Any) -> Tensor:
-        """Log-likelihood, in nats; `derived` is whether there may be a backward pass."""
-        inputs = CountInputs(*given)
-        results = compute_log_prob(inputs, None, need_grad=derived and any(ctx.needs_input_grad))
+    def forward(ctx: Any, grad_enabled: bool, *tensors: Any) -> Tensor:
+        """Log-probability, in nats; derivatives only if there may be a backward pass."""
+        inputs = CountInputs(*tensors)
+        need_grad = grad_enabled and any(ctx.needs_input_grad)
+        results = compute_count_log_prob(inputs, None, need_grad=need_grad)
         ctx.save_for_backward(*inputs, *results)
-        return results.value
+        return results.log_prob
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient with respect to logits, sizes, inverse dispersion and dropout."""
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of logits, library sizes, inverse dispersion and dropout."""
         inputs = CountInputs(*ctx.saved_tensors[: len(CountInputs._fields)])
         results = CountResults(*ctx.saved_tensors[len(CountInputs._fields) :])
-        needed: Any = CountInputs(*ctx.needs_input_grad[1:])
+        needs_grad: Any = CountInputs(*ctx.needs_input_grad[1:])
         grad_gene = weighted_sums(
-            results.grad_gene, grad, lambda w: compute_log_prob(inputs, w, need_grad=True).grad_gene
+            results.grad_gene,
+            grad_output,
+            lambda weight: compute_count_log_prob(inputs, weight, need_grad=True).grad_gene,
         )
-        weight = grad.unsqueeze(-1)
+        weight = grad_output.unsqueeze(-1)
         grad_logits = lazy_linear_backward(
             results.grad_logits,
             inputs.logits,
             inputs.logits_weight,
             weight,
             grad_gene[0],
-            needs_grad=needed[4:7],
+            needs_grad=needs_grad[4:7],
         )
+        grad_log_library = None
+        if needs_grad.log_library:
+            grad_log_library = results.grad_log_library.unsqueeze(-1) * weight
         grad_theta = None
-        if inputs.theta is not None and needed.theta:
+        if inputs.theta is not None and needs_grad.theta:
             per_cell = inputs.theta.shape == results.grad_theta.shape
             grad_theta = (
                 results.grad_theta * weight if per_cell else grad_gene[1].view_as(inputs.theta)
@@ -139,64 +148,88 @@ class CountLogLikelihood(torch.autograd.Function):
                 inputs.dropout_weight,
                 weight,
                 grad_gene[2],
-                needs_grad=needed[9:12],
+                needs_grad=needs_grad[9:12],
             )
-        grad_log_size = results.grad_log_size.unsqueeze(-1) * weight if needed.log_size else None
-        return (*(None,) * 5, *grad_logits, grad_log_size, grad_theta, *grad_dropout)
+        return (*(None,) * 5, *grad_logits, grad_log_library, grad_theta, *grad_dropout)
 
 
-def compute_log_prob(
-    inputs: CountInputs, weight: Tensor | None, *, need_grad: bool
+def compute_count_log_prob(
+    inputs: CountInputs, cell_weight: Tensor | None, *, need_grad: bool
 ) -> CountResults:
-    """Log-likelihood and derivatives, by as many threads as torch has, the same for any number.
+    """Run the kernel; results do not depend on the number of threads.
 
     Parameters
     ----------
     inputs
-        What is given.
-    weight
-        What each cell counts for in sums over them; one by default.
-    wanted
-        Whether derivatives are.
+        Inputs of the autograd function.
+    cell_weight
+        Weight of each cell in `grad_gene`; ones if None.
+    need_grad
+        Whether derivatives are computed; otherwise their tensors are empty.
     """
-    from cellvae.kernels.compiled.count_log_prob_numba import kernel
-    from cellvae.kernels.openmp import run_parallel
+    from cellvae.kernels.compiled.count_log_prob_numba import count_log_prob_kernel
 
-    theta, n_cells = inputs.theta, len(inputs.log_size)
+    arrays = count_arrays(inputs, cell_weight)
+    n_cells, n_genes = arrays["logits"].shape
+    range_size = cells_per_range(n_cells)
+    results = allocate_count_results(inputs, arrays, need_grad=need_grad, range_size=range_size)
+    addresses = {k: t.data_ptr() for k, t in {**arrays, **results._asdict()}.items()}
+    job = CountLogProbJob(
+        next_cell=0,
+        n_cells=n_cells,
+        n_genes=n_genes,
+        n_theta_rows=len(arrays["theta"]),
+        n_dropout_rows=len(arrays["dropout"]),
+        n_nonzero=-1 if inputs.values is None else len(inputs.values),
+        need_grad=int(need_grad),
+        cells_per_range=range_size,
+        **addresses,
+    )
+    run_parallel(count_log_prob_kernel, job, choose_n_threads(n_cells))
+    return results._replace(grad_gene=results.grad_gene.sum(0)) if need_grad else results
+
+
+def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, Tensor]:
+    """Contiguous arrays that the kernel reads, by field of the job; those without use are empty."""
+    n_cells = len(inputs.log_library)
     logits = matmul_without_bias(inputs.logits, inputs.logits_weight)
     n_genes = logits.shape[1]
-    none, zero = logits.new_empty((0, 0)), logits.new_zeros(n_genes)
-    dropout = none
+    zeros = logits.new_zeros(n_genes)
+    theta = dropout = None
+    if inputs.theta is not None:
+        theta = inputs.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
     if inputs.dropout is not None:
         dropout = matmul_without_bias(inputs.dropout, inputs.dropout_weight)
-    if theta is not None:
-        theta = theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
-    at_once = cells_per_range(n_cells)
-    n_ranges = -(-n_cells // at_once)
-    results = CountResults(
-        value=logits.new_empty(n_cells),
-        grad_log_size=logits.new_empty(n_cells),
-        # What was computed here can be written over.
-        grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else none,
-        grad_theta=torch.empty_like(theta)
-        if need_grad and theta is not None and len(theta) > 1
-        else none,
-        grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else none,
-        grad_gene=logits.new_empty((n_ranges, 3, n_genes)) if need_grad else none,
+    arrays = {
+        "counts": inputs.counts,
+        "values": inputs.values,
+        "indices": inputs.indices,
+        "indptr": inputs.indptr,
+        "logits": logits,
+        "logits_bias": zeros if inputs.logits_bias is None else inputs.logits_bias,
+        "log_library": inputs.log_library.reshape(n_cells),
+        "theta": theta,
+        "dropout": dropout,
+        "dropout_bias": zeros if inputs.dropout_bias is None else inputs.dropout_bias,
+        "cell_weight": logits.new_ones(n_cells) if cell_weight is None else cell_weight,
+    }
+    empty = logits.new_empty((0, 0))
+    return {k: empty if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+
+
+def allocate_count_results(
+    inputs: CountInputs, arrays: dict[str, Tensor], *, need_grad: bool, range_size: int
+) -> CountResults:
+    """Memory for the results of the kernel, `grad_gene` for each range of cells by itself."""
+    logits, theta, dropout = arrays["logits"], arrays["theta"], arrays["dropout"]
+    n_cells, n_genes = logits.shape
+    empty = logits.new_empty((0, 0))
+    shape_of_sums = (-(-n_cells // range_size), 3, n_genes)
+    return CountResults(
+        log_prob=logits.new_empty(n_cells),
+        grad_log_library=logits.new_empty(n_cells),
+        grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else empty,
+        grad_theta=torch.empty_like(theta) if need_grad and len(theta) > 1 else empty,
+        grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else empty,
+        grad_gene=logits.new_empty(shape_of_sums) if need_grad else empty,
     )
-    given = [
-        *(inputs.counts, inputs.values, inputs.indices, inputs.indptr, logits),
-        zero if inputs.logits_bias is None else inputs.logits_bias,
-        inputs.log_size.reshape(n_cells),
-        *(theta, dropout),
-        zero if inputs.dropout_bias is None else inputs.dropout_bias,
-        logits.new_ones(n_cells) if weight is None else weight,
-    ]
-    tensors = [none if tensor is None else tensor.contiguous() for tensor in given]
-    sizes = [0, n_cells, n_genes, 0 if theta is None else len(theta), len(dropout), 0]
-    sizes += [-1 if inputs.values is None else len(inputs.values), int(need_grad), at_once]
-    addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
-    job = np.array([*sizes, *addresses], dtype=np.int64)
-    job[5] = job.ctypes.data
-    run_parallel(kernel, job, n_cells)
-    return results._replace(grad_gene=results.grad_gene.sum(0)) if need_grad else results

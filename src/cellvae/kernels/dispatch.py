@@ -1,4 +1,4 @@
-"""Whether compiled kernels are used."""
+"""Choice between compiled kernels and torch."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from cellvae.core.log import logger
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
+"""Values of `settings.kernels`."""
 Kernel = Literal[
-    "isfinite",
-    "count_log_prob",
-    "log_fold_change",
+    "all_finite",
     "bernoulli_log_prob",
-    "sparse_linear",
+    "count_log_prob",
+    "log_fold_change_summary",
     "mixture_log_prob",
+    "sparse_linear",
 ]
-"""Search for what is not finite; likelihood of counts, of fold changes, of detections or of counts
-under a mixture; product of sparse features."""
+"""Names of the kernels: `x` is the function `cellvae.kernels.x`, compiled in `compiled.x_numba`."""
 
 MIN_GENES = 256
-"""Genes below which a step is so short that loading the kernels does not pay."""
+"""Number of genes below which a step is so short that loading the kernels does not pay."""
 
 
 def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob") -> bool:
-    """Whether what follows from these features, [cells, genes], is left to compiled kernels.
+    """Whether a computation on features, [cells, genes], uses compiled kernels.
 
-    They are made for single precision on the CPU. `settings.kernels` is `"auto"` (from 256 genes
-    on), `"compiled"` (where they can be used at all) or `"torch"` (never).
+    They support float32 on the CPU, outside autocast and `torch.compile`. `settings.kernels` is
+    `"auto"` (from 256 genes on), `"compiled"` (wherever they are supported) or `"torch"` (never).
     """
-    chosen = settings.kernels
+    choice = settings.kernels
     if isinstance(features, CSRBatch):
         values, shape = features.values, torch.Size((features.n_cells, features.n_genes))
     else:
         values, shape = features, features.shape
-    if chosen == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
+    if choice == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
         return False
     if len(shape) != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
-    return chosen == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
+    return choice == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
 
 
 @cache
 def can_compile(kernel: Kernel) -> bool:
-    """Whether a kernel can be compiled here, or read from where it was kept."""
+    """Whether a kernel can be compiled on this machine, or loaded from the cache."""
     try:
         import_module(f"cellvae.kernels.compiled.{kernel}_numba")
     except (ImportError, OSError, RuntimeError) as failure:

@@ -1,4 +1,4 @@
-"""Affine map of features that is left to whoever needs its result."""
+"""Output of a linear layer that is computed only when it is needed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn import functional
 
 
 class LazyLinear(NamedTuple):
-    """What a linear layer gives for some features, not computed yet.
+    """Output of a linear layer, not computed yet: its input, weight and bias.
 
-    A function that computes it by itself saves passes over a large result.
+    A function that computes the output itself saves passes over a large array.
     """
 
     features: Float[Tensor, "cells features"]
@@ -22,26 +22,26 @@ class LazyLinear(NamedTuple):
     bias: Float[Tensor, " out"]
 
     def materialize(self) -> Float[Tensor, "cells out"]:
-        """Result of the layer."""
+        """Compute the output of the layer."""
         return functional.linear(*self)
 
 
-def materialize(given: Tensor | LazyLinear) -> Tensor:
-    """Result of a map, if it has not been computed yet."""
-    return given.materialize() if isinstance(given, LazyLinear) else given
+def materialize(output: Tensor | LazyLinear) -> Tensor:
+    """Output of a linear layer as a tensor, computed if it is lazy."""
+    return output.materialize() if isinstance(output, LazyLinear) else output
 
 
 def unpack_lazy_linear(
-    given: Tensor | LazyLinear | None,
+    output: Tensor | LazyLinear | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Features, weight and constant of a layer, or its result alone."""
-    if isinstance(given, LazyLinear):
-        return given.features, given.weight, given.bias
-    return given, None, None
+    """Features, weight and bias of a lazy output; a tensor (or None) is followed by two None."""
+    if isinstance(output, LazyLinear):
+        return output.features, output.weight, output.bias
+    return output, None, None
 
 
 def lazy_linear_backward(
-    slopes: Float[Tensor, "cells out"],
+    grad_output: Float[Tensor, "cells out"],
     features: Float[Tensor, "cells features"],
     weight: Float[Tensor, "out features"] | None,
     cell_weight: Float[Tensor, "cells 1"],
@@ -49,55 +49,55 @@ def lazy_linear_backward(
     *,
     needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of the features, weight and constant of a layer, or of its result alone.
+    """Gradients of the features, weight and bias of a lazy output, or of a tensor in its place.
 
-    The factor of each cell goes to the smaller part of a product.
+    The per-cell weight is multiplied into the smaller operand of each matrix product.
 
     Parameters
     ----------
-    slopes
-        Derivatives by the result of the layer.
+    grad_output
+        Gradients of the output of the layer, without the weights of the cells.
     features, weight
-        What the layer reads, and its weight; its result and None where that was given.
-    of_cells
-        Factor of each cell.
+        Input and weight of the layer; the output itself and None if it was not lazy.
+    cell_weight
+        Weight of each cell: the gradient of its log-probability.
     grad_bias
-        Sums of the derivatives over the cells, with these factors.
-    needed
-        Which gradients are asked for.
+        Gradient of the bias, with the weights of the cells.
+    needs_grad
+        Which of the three gradients are needed.
     """
     if weight is None:
-        return slopes * cell_weight if needs_grad[0] else None, None, None
+        return grad_output * cell_weight if needs_grad[0] else None, None, None
     return (
-        (slopes @ weight).mul_(cell_weight) if needs_grad[0] else None,
-        slopes.t() @ (features * cell_weight) if needs_grad[1] else None,
+        (grad_output @ weight).mul_(cell_weight) if needs_grad[0] else None,
+        grad_output.t() @ (features * cell_weight) if needs_grad[1] else None,
         grad_bias if needs_grad[2] else None,
     )
 
 
 def weighted_sums(
-    sums: Tensor, grad: Float[Tensor, " cells"], recompute: Callable[[Tensor], Tensor]
+    sums: Tensor, cell_weight: Float[Tensor, " cells"], recompute: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Sums over cells, each of which counts as its gradient says.
+    """Sums over cells in which each cell has a weight, from the sums without weights.
 
     Parameters
     ----------
     sums
-        Sums in which each cell counts one.
-    grad
-        Gradient of each cell; the same for all in most losses.
+        Sums without weights.
+    cell_weight
+        Weight of each cell; the same for all of them with most losses.
     recompute
-        Makes the sums, given what each cell counts.
+        Computes the sums for given weights; called only if these differ between cells.
     """
-    alike = bool((grad == grad[0]).all())
-    return sums * grad[0] if alike else recompute(grad.contiguous())
+    equal = bool((cell_weight == cell_weight[0]).all())
+    return sums * cell_weight[0] if equal else recompute(cell_weight.contiguous())
 
 
-def matmul_without_bias(given: Tensor, weight: Tensor | None) -> Tensor:
-    """Result of a layer without its constant, or what was given for it."""
-    return given.contiguous() if weight is None else given @ weight.t()
+def matmul_without_bias(features: Tensor, weight: Tensor | None) -> Tensor:
+    """Output of a layer without its bias; `features` is the output itself if there is no weight."""
+    return features.contiguous() if weight is None else features @ weight.t()
 
 
-def empty_grad(result: Tensor, weight: Tensor | None) -> Tensor:
-    """Memory for the derivatives by the result of a layer."""
-    return torch.empty_like(result) if weight is None else result
+def empty_grad(output: Tensor, weight: Tensor | None) -> Tensor:
+    """Memory for the gradient of an output: that of the output, if it was computed here."""
+    return torch.empty_like(output) if weight is None else output

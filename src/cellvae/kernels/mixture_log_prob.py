@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cellvae.kernels.compiled.job_layouts import MixtureLogProbJob
 from cellvae.kernels.count_log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
+from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
 
 def mixture_log_prob(
@@ -21,10 +22,10 @@ def mixture_log_prob(
     theta2: Float[Tensor, "#cells #features"],
     logits: Float[Tensor, "#cells #features"],
 ) -> Float[Tensor, "cells features"]:
-    """Log-probability of each count, in nats, in one pass that leaves the gradient too.
+    """Log-probability of each count, in nats, with its gradients computed in the same pass.
 
-    The same as `log_prob` of :class:`~cellvae.distributions.NegativeBinomialMixture`. On the CPU,
-    in single precision.
+    Equal to `log_prob` of :class:`~cellvae.distributions.NegativeBinomialMixture` up to rounding.
+    For float32 on the CPU.
 
     Parameters
     ----------
@@ -35,47 +36,50 @@ def mixture_log_prob(
     logits
         Log-odds of a count belonging to the first component.
     """
-    value: Tensor = MixtureLogProb.apply(counts, mu1, mu2, theta1, theta2, logits)
-    return value
+    log_prob: Tensor = MixtureLogProb.apply(counts, mu1, mu2, theta1, theta2, logits)
+    return log_prob
 
 
 class MixtureLogProb(torch.autograd.Function):
-    """Log-probability of each count; the derivatives are computed along with it and kept."""
+    """Autograd function of :func:`mixture_log_prob`; its forward pass saves the gradients."""
 
     @staticmethod
     def forward(ctx: Any, counts: Tensor, *parameters: Tensor) -> Tensor:
         """Log-probability, in nats."""
-        from cellvae.kernels.compiled.mixture_log_prob_numba import kernel
-        from cellvae.kernels.openmp import run_parallel
+        from cellvae.kernels.compiled.mixture_log_prob_numba import mixture_log_prob_kernel
 
+        names = ("mu1", "mu2", "theta1", "theta2", "logits")
+        inputs = dict(zip(names, parameters, strict=True))
+        for name in ("theta1", "theta2"):
+            inputs[name] = inputs[name].clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
+        inputs = {
+            name: tensor.expand(counts.shape).contiguous()
+            for name, tensor in (("counts", counts), *inputs.items())
+        }
+        log_prob = torch.empty_like(inputs["counts"])
+        grads = {f"grad_{name}": torch.empty_like(log_prob) for name in names}
         n_cells, n_features = counts.shape
-        mu1, mu2, theta1, theta2, logits = parameters
-        given = (
-            mu1,
-            mu2,
-            theta1.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION),
-            theta2.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION),
-            logits,
+        addresses = {name: tensor.data_ptr() for name, tensor in {**inputs, **grads}.items()}
+        job = MixtureLogProbJob(
+            next_cell=0,
+            n_cells=n_cells,
+            n_features=n_features,
+            log_prob=log_prob.data_ptr(),
+            **addresses,
         )
-        tensors = [t.expand(counts.shape).contiguous() for t in (counts, *given)]
-        results = [torch.empty_like(tensors[0]) for _ in range(6)]
-        addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
-        job = np.array([0, n_cells, n_features, 0, *addresses], dtype=np.int64)
-        job[3] = job.ctypes.data
-        run_parallel(kernel, job, n_cells)
-        value, *slopes = results
-        ctx.save_for_backward(*slopes)
+        run_parallel(mixture_log_prob_kernel, job, choose_n_threads(n_cells))
+        ctx.save_for_backward(*grads.values())
         ctx.shapes = [parameter.shape for parameter in parameters]
-        return value
+        return log_prob
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradient with respect to means, inverse dispersions and log-odds."""
-        gradients = [
-            (slopes * grad).sum_to_size(shape) if needed else None
-            for slopes, shape, needed in zip(
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the means, inverse dispersions and log-odds."""
+        grads = [
+            (grad * grad_output).sum_to_size(shape) if needs_grad else None
+            for grad, shape, needs_grad in zip(
                 ctx.saved_tensors, ctx.shapes, ctx.needs_input_grad[1:], strict=True
             )
         ]
-        return None, *gradients
+        return None, *grads

@@ -1,89 +1,85 @@
-"""Team of threads that works on one job: torch's own, where it can be asked, else one thread.
+"""Runs a compiled kernel on torch's OpenMP threads, or on one thread if that is not possible.
 
-Two teams on the same processors hold each other up: the threads of torch keep a processor busy for
-a while after they have nothing left to do. OpenMP's entry point lets them do our work too.
+A second pool of threads would compete with torch's, which keep their processors busy for a while
+after a parallel region. `GOMP_parallel`, the entry point of the OpenMP library for compiled
+parallel regions, runs our kernels on the threads of torch instead. It is part of the binary
+interface of libgomp, which the libraries of LLVM and Intel implement too.
 """
 
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellvae.core.fork import fork
+from cellvae.core.fork import fork, openmp_libraries
 
-Parallel = Callable[[int, int, int, int], None]
-N_RANGES, MIN_CELLS_PER_RANGE = 64, 8
-"""Ranges of cells at most, each the work of one thread; cells of a range at least."""
+GompParallel = Callable[[int, int, int, int], None]
+"""`GOMP_parallel(function, data, n_threads, flags)`."""
+MAX_RANGES, MIN_CELLS_PER_RANGE = 64, 8
+"""Largest number of ranges that cells are split into, and fewest cells of a range."""
 MIN_CELLS_PER_THREAD = 16
-"""Cells below which a further thread does not pay."""
+"""Number of cells below which a further thread does not pay."""
 
 
 def cells_per_range(n_cells: int) -> int:
-    """Cells whose sums are kept apart from those of others, whatever the number of threads."""
-    return max(MIN_CELLS_PER_RANGE, -(-n_cells // N_RANGES))
+    """Number of cells whose sums are computed in order by one thread.
+
+    It does not depend on the number of threads, so neither does the rounding of sums over cells.
+    """
+    return max(MIN_CELLS_PER_RANGE, -(-n_cells // MAX_RANGES))
 
 
 def choose_n_threads(n_cells: int) -> int:
-    """Threads that work on so many cells: as many as torch has, fewer for few cells each."""
+    """Number of threads for a batch: as many as torch uses, fewer for a small batch."""
     return max(1, min(torch.get_num_threads(), n_cells // MIN_CELLS_PER_THREAD))
 
 
-def run_parallel(work: Any, job: NDArray[np.int64], n_cells: int) -> None:
-    """Let a team of threads work on a job.
+def run_parallel(kernel: Any, job: tuple[int, ...], n_threads: int) -> NDArray[np.int64]:
+    """Run a kernel on several threads, all of which work on the same job.
 
     Parameters
     ----------
-    work
-        Compiled function (numba's `cfunc`) that takes its part of the job until none is left.
+    kernel
+        Compiled function that works on its job until nothing of it is left.
     job
-        Row of whole numbers that says what is to be done.
-    n_cells
-        Cells that the job is about.
-    """
-    call_in_threads(work.address, job.ctypes.data, choose_n_threads(n_cells))
-
-
-def call_in_threads(work: int, job: int, n_threads: int) -> None:
-    """Call a compiled function with the address of its job in every thread of a team.
-
-    Parameters
-    ----------
-    work
-        Address of a C function of one pointer, which takes its part of the job until none is left.
-    job
-        Address of the job.
+        Fields of the job, a layout of :mod:`cellvae.kernels.compiled.job_layouts`. The arrays whose
+        addresses it has must exist until this function returns.
     n_threads
-        Threads of the team; the calling one is of it.
+        Number of threads, the calling one included.
+
+    Returns
+    -------
+    NDArray
+        Fields of the job after the run.
     """
+    fields = np.array(job, dtype=np.int64)
     parallel = find_gomp_parallel() if n_threads > 1 and not fork.single_thread_in_child else None
     if parallel is None:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(work)(job)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(kernel.address)(fields.ctypes.data)
     else:
-        parallel(work, job, n_threads, 0)
+        parallel(kernel.address, fields.ctypes.data, n_threads, 0)
+    return fields
 
 
 @cache
-def find_gomp_parallel() -> Parallel | None:
-    """Entry point of the OpenMP library that torch uses; None where it is not known."""
-    if not sys.platform.startswith("linux") or "OpenMP" not in torch.__config__.parallel_info():
+def find_gomp_parallel() -> GompParallel | None:
+    """`GOMP_parallel` of the OpenMP library that torch uses; None if it is not found."""
+    if "OpenMP" not in torch.__config__.parallel_info():
         return None
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    files = {line.split()[-1] for line in lines if "libgomp" in line or "libiomp5" in line}
-    own = sorted(name for name in files if "torch" in name) or sorted(files)
-    if not own:
-        return None
-    function = getattr(ctypes.CDLL(own[0]), "GOMP_parallel", None)
-    if function is None:
+    libraries = openmp_libraries()
+    # The process may have loaded others too, that of scikit-learn for instance.
+    libraries = [path for path in libraries if "torch" in path] or libraries
+    try:
+        function = ctypes.CDLL(libraries[0]).GOMP_parallel
+    except (IndexError, OSError, AttributeError):
         return None
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     function.restype = None
-    entry: Parallel = function
-    return entry
+    parallel: GompParallel = function
+    return parallel

@@ -1,16 +1,17 @@
-"""Product of sparse features with the weights of a layer, with its derivatives."""
+"""Linear layer on sparse features, with its gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.kernels.compiled.job_layouts import SparseLinearJob
+from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
 
 def sparse_linear(
@@ -18,81 +19,88 @@ def sparse_linear(
     weight: Float[Tensor, "out genes"],
     bias: Float[Tensor, " out"] | None = None,
 ) -> Float[Tensor, "cells out"]:
-    """The same as `linear` of the dense features, from what is not zero alone.
+    """Output of `torch.nn.functional.linear`, computed from the nonzero features alone.
 
-    On the CPU, in single precision. The features have no derivatives. Weights whose values for one
-    gene lie together (:func:`to_gene_major`) are read as they are, others are copied every time.
+    For float32 on the CPU. The features get no gradient. A weight in column-major order
+    (:func:`to_gene_major`) is read where it is; any other is copied in each call.
     """
-    product: Tensor = SparseLinear.apply(*features, weight, bias)
-    return product
+    output: Tensor = SparseLinear.apply(*features, weight, bias)
+    return output
 
 
 def to_gene_major(weight: Float[Tensor, "out genes"]) -> Float[Tensor, "out genes"]:
-    """Weights whose values for one gene lie together in memory."""
+    """Copy of a weight in column-major order: the values of one gene are adjacent in memory."""
     return weight.t().contiguous().t()
 
 
 class SparseLinear(torch.autograd.Function):
-    """Product of sparse features with weights."""
+    """Autograd function of :func:`sparse_linear`."""
 
     @staticmethod
     def forward(
         ctx: Any,
         values: Tensor,
-        genes: Tensor,
-        starts: Tensor,
+        indices: Tensor,
+        indptr: Tensor,
         n_genes: int,
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """Sums over the genes of each cell."""
-        from cellvae.kernels.compiled.sparse_linear_numba import forward_kernel
+        """Output of the layer, [cells, out]."""
+        from cellvae.kernels.compiled.sparse_linear_numba import sparse_linear_kernel
 
-        n_out, n_cells = weight.shape[0], len(starts) - 1
-        constant = weight.new_zeros(n_out) if bias is None else bias.contiguous()
-        out = weight.new_empty(n_cells, n_out)
-        ctx.save_for_backward(values, genes, starts)
+        n_out, n_cells = weight.shape[0], len(indptr) - 1
+        bias = weight.new_zeros(n_out) if bias is None else bias.contiguous()
+        output = weight.new_empty(n_cells, n_out)
+        batch = CSRBatch(values, indices, indptr, n_genes)
+        ctx.save_for_backward(values, indices, indptr)
         ctx.n_genes = n_genes
-        run_kernel(
-            forward_kernel, values, genes, starts, n_genes, weight.t().contiguous(), constant, out
+        run_sparse_linear(
+            sparse_linear_kernel, batch, factor=weight.t().contiguous(), bias=bias, result=output
         )
-        return out
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Derivatives by the weights and the constant."""
-        from cellvae.kernels.compiled.sparse_linear_numba import backward_kernel
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weight and the bias."""
+        from cellvae.kernels.compiled.sparse_linear_numba import sparse_linear_grad_weight_kernel
 
-        values, genes, starts = ctx.saved_tensors
-        by_weight = None
+        values, indices, indptr = ctx.saved_tensors
+        batch = CSRBatch(values, indices, indptr, ctx.n_genes)
+        grad_weight = None
         if ctx.needs_input_grad[4]:
-            # No view of another tensor: autograd would copy that.
-            n_out, n_genes = grad.shape[1], ctx.n_genes
-            by_weight = grad.new_empty_strided((n_out, n_genes), (1, n_out))
-            given = grad.contiguous()
-            run_kernel(backward_kernel, values, genes, starts, n_genes, given, None, by_weight.t())
-        by_bias = grad.sum(dim=0) if ctx.needs_input_grad[5] else None
-        return None, None, None, None, by_weight, by_bias
+            # Not a view of another tensor: autograd would copy it.
+            n_out = grad_output.shape[1]
+            grad_weight = grad_output.new_empty_strided((n_out, batch.n_genes), (1, n_out))
+            run_sparse_linear(
+                sparse_linear_grad_weight_kernel,
+                batch,
+                factor=grad_output.contiguous(),
+                bias=None,
+                result=grad_weight.t(),
+            )
+        grad_bias = grad_output.sum(dim=0) if ctx.needs_input_grad[5] else None
+        return None, None, None, None, grad_weight, grad_bias
 
 
-def run_kernel(
-    work: Any,
-    values: Tensor,
-    genes: Tensor,
-    starts: Tensor,
-    n_genes: int,
-    given: Tensor,
-    constant: Tensor | None,
-    out: Tensor,
+def run_sparse_linear(
+    kernel: Any, batch: CSRBatch, *, factor: Tensor, bias: Tensor | None, result: Tensor
 ) -> None:
-    """Fill the results in, by as many threads as torch has; they do not depend on their number."""
-    from cellvae.kernels.openmp import choose_n_threads, run_parallel
-
-    n_cells = len(starts) - 1
-    addresses = [t.data_ptr() for t in (values, genes, starts, given)]
-    addresses += [0 if constant is None else constant.data_ptr(), out.data_ptr()]
-    sizes = [0, n_cells, n_genes, out.shape[1], len(values), 0]
-    job = np.array([*sizes, *addresses, choose_n_threads(n_cells)], dtype=np.int64)
-    job[5] = job.ctypes.data
-    run_parallel(work, job, n_cells)
+    """Run one of the two kernels, which writes `result`; it does not depend on the threads."""
+    n_threads = choose_n_threads(batch.n_cells)
+    job = SparseLinearJob(
+        next_item=0,
+        n_cells=batch.n_cells,
+        n_genes=batch.n_genes,
+        n_out=result.shape[1],
+        n_nonzero=len(batch.values),
+        n_threads=n_threads,
+        values=batch.values.data_ptr(),
+        indices=batch.indices.data_ptr(),
+        indptr=batch.indptr.data_ptr(),
+        factor=factor.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+        result=result.data_ptr(),
+    )
+    run_parallel(kernel, job, n_threads)

@@ -34,7 +34,7 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
-from cellvae.kernels import detection_log_likelihood, use_compiled
+from cellvae.kernels import bernoulli_log_prob, use_compiled
 from cellvae.model.components.default_early_stopping import default_early_stopping
 from cellvae.model.scvi import CountBatch, Where
 from cellvae.nn import Encoder
@@ -216,7 +216,7 @@ class PEAKVIModule(Module[CountBatch]):
             factor = features.new_zeros(self.n_regions)
         else:
             factor = functional.logsigmoid(self.region_factors)
-        return detection_log_likelihood(counts, logits, latent.log_library, factor)
+        return bernoulli_log_prob(counts, logits, latent.log_library, factor)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound; the reconstruction of each cell counts once."""

@@ -45,7 +45,7 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
-from cellvae.kernels import count_log_likelihood, use_compiled
+from cellvae.kernels import count_log_prob, use_compiled
 from cellvae.model.components.library_prior import library_stats_by_batch
 from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
@@ -349,7 +349,7 @@ class SCVIModule(Module[CountBatch]):
         theta = None
         if self.has_dispersion:
             theta = self.log_dispersion(batch, raw.log_dispersion).exp()
-        return count_log_likelihood(counts, raw.logits, latent.log_library, theta, raw.dropout)
+        return count_log_prob(counts, raw.logits, latent.log_library, theta, raw.dropout)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""

@@ -22,7 +22,8 @@ from cellvae.train.callbacks.monitoring.progress import EpochBar
 from cellvae.train.callbacks.nan.nan_guard import NaNGuard
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 class Producer(pl.Callback):

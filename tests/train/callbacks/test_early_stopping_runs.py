@@ -22,7 +22,8 @@ from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.early_stopping.stopping_rule import StopReason
 from cellvae.train.callbacks.protocols import FollowsMetrics, Group, HasGroup
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 class Script(pl.Callback):

@@ -20,7 +20,7 @@ from cellvae.train.callbacks.ema import EMA
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.train_options import LoaderOptions
-from cellvae.train.run.fit import VALIDATION_BATCH_SIZE, make_split_blocks
+from cellvae.train.run.split_blocks import VALIDATION_BATCH_SIZE, make_split_blocks
 
 WORDS: dict[str, Any] = {"seed": 0, "batch_size": 24, "enable_progress_bar": False}
 Weights = dict[str, torch.Tensor]

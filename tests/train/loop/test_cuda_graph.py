@@ -1,4 +1,4 @@
-"""Recorded steps: what they change is what ordinary steps change, and when none are recorded."""
+"""Steps replayed from a CUDA graph train as ordinary steps do; when steps are captured."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cellvae.model.amortized_lda import AmortizedLDAModule
 from cellvae.model.scvi import SCVIModule
 from cellvae.train import NaNGuard
 from cellvae.train.callbacks.monitoring.gradient_norm import GradNormMonitor
-from cellvae.train.loop import cuda_graph as captured
+from cellvae.train.loop import cuda_graph
 from cellvae.train.loop.cuda_graph import choose_capture
+from cellvae.train.loop.step_loop import StepLoop
 from cellvae.train.loop.steps_per_block import StepsPerBlock
-from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.train_options import (
     CompileOptions,
     OptimizerOptions,
     TrainOptions,
 )
-from cellvae.train.run import fit
+from cellvae.train.run import placement
 
 QUICK: dict[str, Any] = {
     "max_epochs": 4,
@@ -42,7 +42,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 
 
 class Tape:
-    """Recorder that plays a step by making it anew, from where the recording reads."""
+    """Capturer whose replay runs the step again, from the tensors that the graph reads."""
 
     made: list[Tape] = []
 
@@ -65,7 +65,7 @@ class Tape:
 
 
 class Torn(Tape):
-    """Recorder whose recordings fail."""
+    """Capturer whose captures fail."""
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
@@ -73,10 +73,10 @@ class Torn(Tape):
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
-    """Steps are recorded on this processor too."""
+    """Steps are captured on the CPU too."""
     Tape.made = []
-    monkeypatch.setattr(captured, "why_not_capturable", lambda *_: "")
-    monkeypatch.setattr(fit, "CUDAGraphCapturer", Tape)
+    monkeypatch.setattr(cuda_graph, "why_not_capturable", lambda *_: "")
+    monkeypatch.setattr(placement, "CUDAGraphCapturer", Tape)
     return Tape.made
 
 
@@ -121,7 +121,7 @@ def test_a_run_of_recorded_steps_is_the_same_run(
 ) -> None:
     plain = made(kind)
     plain.train(**QUICK, accelerator="cpu", **words)
-    assert plain.training_report.capture_reason == "not asked for (capture_steps=True)"
+    assert plain.training_report.capture_reason == "not requested (capture_steps=True)"
     tapes = request.getfixturevalue("recorded")
     model = made(kind)
     model.train(**QUICK, accelerator="cpu", **words)
@@ -130,7 +130,7 @@ def test_a_run_of_recorded_steps_is_the_same_run(
     # 180 cells are 11 full batches and one of 4 cells, which is never played.
     assert (tape.n_warmed_up, tape.n_recorded) == (3, 1)
     assert tape.n_replayed == 4 * 11 - 3
-    assert model.training_report.capture_reason == "41 steps played from a recording"
+    assert model.training_report.capture_reason == "41 steps replayed from a CUDA graph"
 
 
 def test_steps_are_counted_and_a_run_can_go_on(
@@ -167,12 +167,12 @@ def test_another_learning_rate_is_recorded_anew(
 def test_a_step_that_cannot_be_recorded_is_made_as_usual(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "CUDAGraphCapturer", Torn)
+    monkeypatch.setattr(placement, "CUDAGraphCapturer", Torn)
     model = made()
     model.train(**QUICK, accelerator="cpu")
     reason = "RuntimeError: operation not permitted when stream is capturing"
     assert model.training_report.capture_reason == reason
-    monkeypatch.setattr(captured, "why_not_capturable", lambda *_: "not today")
+    monkeypatch.setattr(cuda_graph, "why_not_capturable", lambda *_: "not today")
     plain = made()
     plain.train(**QUICK, accelerator="cpu")
     assert plain.training_report.capture_reason == "not today"
@@ -216,7 +216,7 @@ CASES: list[Any] = [
     ({}, [NaNGuard()], CUDA, "device", ""),
     ({}, [], torch.device("cpu"), "device", "the run is on cpu"),
     ({}, [], CUDA, "memory", "the cells are not on the device"),
-    ({"capture_steps": False}, [], CUDA, "device", "not asked for (capture_steps=True)"),
+    ({"capture_steps": False}, [], CUDA, "device", "not requested (capture_steps=True)"),
     ({"compile": CompileOptions(enabled=True)}, [], CUDA, "device", "the loss is compiled"),
     ({"trainer": {"deterministic": True}}, [], CUDA, "device", "deterministic is given"),
     (
@@ -226,7 +226,7 @@ CASES: list[Any] = [
         "device",
         "the optimizer is one of the user's own",
     ),
-    ({}, [GradNormMonitor()], CUDA, "device", "GradNormMonitor looks at every step"),
+    ({}, [GradNormMonitor()], CUDA, "device", "GradNormMonitor has hooks at every step"),
 ]
 
 
@@ -248,7 +248,7 @@ def test_what_keeps_steps_from_being_recorded(
         TrainOptions(**{"capture_steps": True} | words), callbacks, module, MANY, device, placed
     )
     assert found.wanted == (not reason)
-    assert found.reason == (reason or "one recording for all full batches")
+    assert found.reason == (reason or "one CUDA graph for all full batches")
 
 
 def test_single_steps_and_pyro_are_not_recorded(made: Callable[..., Any]) -> None:
@@ -281,7 +281,7 @@ def test_a_gpu_plays_steps_that_learn_as_others_do(likelihood: str) -> None:
         model.train(**QUICK | {"batch_size": 128}, accelerator="cuda", **words)
         found.append(model)
     played, plain, moved = found
-    assert "played from a recording" in played.training_report.capture_reason
+    assert "replayed from a CUDA graph" in played.training_report.capture_reason
     assert played.training_report.placement == "device"
     assert moved.training_report.placement == "memory"
     for model in (plain, moved):
@@ -294,10 +294,10 @@ def test_a_gpu_plays_steps_that_learn_as_others_do(likelihood: str) -> None:
 def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     adata = counted()
     SCVI.setup_anndata(adata, batch_key="batch")
-    make, blocks = TrainingPlan.run_block, []
+    make, blocks = StepLoop.run_block, []
 
-    def watched(self: Any, block: Any) -> None:
-        # The first block makes the recording, which waits for the device.
+    def run_block(self: Any, block: Any) -> None:
+        # The first block captures the graph, which waits for the device.
         torch.cuda.set_sync_debug_mode("error" if blocks else "default")
         blocks.append(block)
         try:
@@ -305,10 +305,10 @@ def test_no_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(TrainingPlan, "run_block", watched)
+    monkeypatch.setattr(StepLoop, "run_block", run_block)
     model = SCVI(adata)
     model.train(
         **QUICK | {"batch_size": 128}, accelerator="cuda", steps_per_block=5, capture_steps=True
     )
     assert len(blocks) > 4
-    assert "played from a recording" in model.training_report.capture_reason
+    assert "replayed from a CUDA graph" in model.training_report.capture_reason

@@ -9,8 +9,13 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.model.scvi import SCVIModule
-from cellvae.train.loop.memory_format import align_optimizer_state
-from cellvae.train.loop.optimizers import Adam, AdamW, make_optimizer, make_plateau
+from cellvae.train.loop.optimizers import (
+    Adam,
+    AdamW,
+    align_optimizer_state,
+    make_optimizer,
+    make_plateau,
+)
 from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
 
 

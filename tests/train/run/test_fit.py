@@ -18,7 +18,9 @@ from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError, 
 from cellvae.model.scvi import SCVIModule
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.records.history import History
-from cellvae.train.run.fit import RunResult, RunStart, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
+from cellvae.train.run.preparation import RunStart
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:

@@ -25,7 +25,7 @@ from cellvae.inference.differential.bayes import (
     probability_of_order,
     summarize_changes,
 )
-from cellvae.kernels import log_fold_changes, use_compiled
+from cellvae.kernels import log_fold_change_summary, use_compiled
 
 MIN_COMPILED = 1e-30
 """Smallest pseudocount for compiled logarithms, which do not handle zero."""
@@ -111,9 +111,9 @@ def change_distribution(
     if (
         test.change_fn is None
         and pseudocount >= MIN_COMPILED
-        and use_compiled(first, "log_fold_change")
+        and use_compiled(first, "log_fold_change_summary")
     ):
-        result = log_fold_changes(first, second, pseudocount, delta)
+        result = log_fold_change_summary(first, second, pseudocount, delta)
         probability = combine_probabilities(result.up, result.down, test.test_mode)
         return probability, ChangeSummary(
             *(x.to(first.dtype) for x in (result.mean, result.median, result.std, *result[-2:]))

@@ -1,11 +1,13 @@
-"""Log-likelihood of detected regions, and its derivatives, as work for a team of threads."""
+"""Kernel of `bernoulli_log_prob`: log-probability of detected regions, and its derivatives."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, njit, types
 
 from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.job_layouts import BERNOULLI_LOG_PROB
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 from cellvae.kernels.compiled.negative_binomial_numba import add_into, axpy
 from cellvae.kernels.compiled.vector_math_numba import (
     FASTMATH_FLAGS,
@@ -18,179 +20,183 @@ from cellvae.kernels.compiled.vector_math_numba import (
 )
 
 MIN_PROBABILITY = f32(1.1754944e-38)
-"""Least chance of not being detected."""
+"""Smallest probability of not being detected."""
+LOGITS, LOG_ACCESSIBLE, GRAD_LOGITS = range(3)
+"""Rows of the work array for the regions that are detected."""
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def undetected_log_prob(logits, chance, rarer, value, grad_logits, by_factor):
-    """Regions that are not detected.
+def undetected_log_prob(logits, detection, complement, log_prob, grad_logits, grad_log_detection):
+    """Log-probability that regions are not detected, and its derivatives.
 
-    What is small is a sum of small numbers that are positive: the chance not to be accessible, and
-    that to be accessible and missed.
+    It is the sum of two positive numbers, so that no digits are lost if it is small: the
+    probability of being inaccessible, and that of being accessible and missed.
 
     Parameters
     ----------
     logits
         Log-odds of a region being accessible.
-    chance, rarer
-        Chance that an accessible region is detected, and one less it.
-    value
+    detection, complement
+        Probability that an accessible region is detected, and 1 minus it.
+    log_prob
         Log-probability.
-    grad_logits, by_factor
-        Derivatives by the logits and the logarithm of the chance.
+    grad_logits, grad_log_detection
+        Derivatives by the logits and by the logarithm of `detection`.
     """
     for j in range(logits.shape[0]):
         odds = logits[j]
-        other = exp32(-abs(odds))
-        inverse = ONE / (ONE + other)
-        likely = (ONE if odds > f32(0.0) else other) * inverse
-        unlikely = (other if odds > f32(0.0) else ONE) * inverse
-        missed = unlikely + likely * rarer[j]
-        # NaN is neither above nor below.
+        small = exp32(-abs(odds))
+        inverse = ONE / (ONE + small)
+        accessible = (ONE if odds > f32(0.0) else small) * inverse
+        inaccessible = (small if odds > f32(0.0) else ONE) * inverse
+        missed = inaccessible + accessible * complement[j]
+        # Written so that NaN stays NaN.
         missed = MIN_PROBABILITY if missed < MIN_PROBABILITY else missed
-        slope = -likely * chance[j] / missed
-        value[j] = log32(missed)
-        by_factor[j] = slope
-        grad_logits[j] = slope * unlikely
+        slope = -accessible * detection[j] / missed
+        log_prob[j] = log32(missed)
+        grad_log_detection[j] = slope
+        grad_logits[j] = slope * inaccessible
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def detected_log_prob(logits, value, grad_logits):
-    """Accessibility of regions that are detected: its logarithm, and the derivative of it."""
+def accessible_log_prob(logits, log_prob, grad_logits):
+    """Log-probability that regions are accessible, and its derivative by the logits."""
     for i in range(logits.shape[0]):
         odds = logits[i]
-        other = exp32(-abs(odds))
-        value[i] = (odds if odds < f32(0.0) else f32(0.0)) - log32(ONE + other)
-        grad_logits[i] = (other if odds > f32(0.0) else ONE) / (ONE + other)
+        small = exp32(-abs(odds))
+        log_prob[i] = (odds if odds < f32(0.0) else f32(0.0)) - log32(ONE + small)
+        grad_logits[i] = (small if odds > f32(0.0) else ONE) / (ONE + small)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def detection_factors(depth, rarer_depth, of_region, rarer_region, chance, rarer):
-    """Chance that an accessible region of a cell is detected, and one less it."""
-    for j in range(chance.shape[0]):
-        chance[j] = depth * of_region[j]
-        rarer[j] = rarer_depth + depth * rarer_region[j]
+def detection_probabilities(
+    depth, depth_complement, factor, factor_complement, detection, complement
+):
+    """Probability that an accessible region of a cell is detected, and 1 minus it."""
+    for j in range(detection.shape[0]):
+        detection[j] = depth * factor[j]
+        complement[j] = depth_complement + depth * factor_complement[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def detection_log_prob_rows(
-    start, end, counts, entries, genes, starts, logits, constant,
-    log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
-    wanted, value, grad_depth, grad_logits, grad_region,
+def bernoulli_log_prob_rows(
+    start, end, counts, values, indices, indptr, logits, logits_bias,
+    log_depth, depth, depth_complement, log_factor, factor, factor_complement, cell_weight,
+    need_grad, log_prob, grad_log_depth, grad_logits, grad_region,
 ):  # fmt: skip
-    """Log-likelihood of cells from `start` to before `end`.
+    """Log-probability of the cells from `start` to before `end`.
 
     Parameters
     ----------
     start, end
-        Range of the cells.
+        Range of cells.
     counts
-        Counts, [cells, regions]; [0, 0] where they are given by their entries.
-    entries, genes, starts
-        Counts that are not zero, the region of each, and where each cell begins; empty where all
-        are given.
-    logits, constant
-        Log-odds of a region being accessible, [cells, regions], and what is added to those of every
-        cell, [regions].
-    log_depth, depth, rarer_depth
-        Chance that an accessible region is detected in each cell: its logarithm, the chance, and
-        one less it, [cells].
-    log_factor, factor, rarer_factor
-        The same by region, [regions].
-    weight
-        What each cell counts for in `grad_region`, [cells].
-    wanted
-        Whether derivatives are.
-    value, grad_depth
-        Log-likelihood of each cell and its derivative by the logarithm of the depth, [cells].
+        Dense counts, [cells, regions]; [0, regions] if they are sparse.
+    values, indices, indptr
+        Sparse counts in CSR format; empty if they are dense.
+    logits, logits_bias
+        Log-odds of a region being accessible without their bias, [cells, regions], and the bias,
+        [regions].
+    log_depth, depth, depth_complement
+        Factor of each cell in the probability that an accessible region is detected: its logarithm,
+        the factor, and 1 minus it, [cells].
+    log_factor, factor, factor_complement
+        The same for regions, [regions].
+    cell_weight
+        Weight of each cell in `grad_region`, [cells].
+    need_grad
+        Whether derivatives are needed.
+    log_prob, grad_log_depth
+        Log-probability of each cell and its derivative by `log_depth`, [cells].
     grad_logits
-        Derivatives, [cells, regions]; [1, regions] where they are not wanted. They may take the
-        place of the logits.
+        Derivatives by the logits, [cells, regions]; [1, regions] if they are not needed. May be the
+        memory of `logits`.
     grad_region
-        Sums over the cells of the derivatives by logits and factors, [2, regions].
+        Weighted sums over the cells of the derivatives by logits and log-factors, [2, regions].
     """
     n_regions = logits.shape[1]
-    sparse = starts.shape[0] > 0
+    sparse = indptr.shape[0] > 0
     odds = np.empty(n_regions, f32)
-    chance, rarer = np.empty(n_regions, f32), np.empty(n_regions, f32)
-    values, by_factor = np.empty(n_regions, f32), np.empty(n_regions, f32)
-    places = np.empty(n_regions + 1, i32)
-    few = np.empty((3, n_regions), f32)
+    detection, complement = np.empty(n_regions, f32), np.empty(n_regions, f32)
+    region_log_prob, grad_log_detection = np.empty(n_regions, f32), np.empty(n_regions, f32)
+    detected = np.empty(n_regions + 1, i32)
+    work = np.empty((3, n_regions), f32)
     grad_region[:] = f32(0.0)
     for c in range(start, end):
-        row = c if wanted else 0
-        add_into(logits[c], constant, odds)
-        detection_factors(depth[c], rarer_depth[c], factor, rarer_factor, chance, rarer)
-        undetected_log_prob(odds, chance, rarer, values, grad_logits[row], by_factor)
+        row = c if need_grad else 0
+        add_into(logits[c], logits_bias, odds)
+        detection_probabilities(
+            depth[c], depth_complement[c], factor, factor_complement, detection, complement
+        )
+        undetected_log_prob(
+            odds, detection, complement, region_log_prob, grad_logits[row], grad_log_detection
+        )
         n = 0
         if sparse:
-            for i in range(starts[c], starts[c + 1]):
-                places[n] = genes[i]
-                n += entries[i] > f32(0.0)
+            for i in range(indptr[c], indptr[c + 1]):
+                detected[n] = indices[i]
+                n += values[i] > f32(0.0)
         else:
             x = counts[c]
             for j in range(n_regions):
-                places[n] = j
+                detected[n] = j
                 n += x[j] > f32(0.0)
         for i in range(n):
-            few[0, i] = odds[places[i]]
-        detected_log_prob(few[0, :n], few[1, :n], few[2, :n])
+            work[LOGITS, i] = odds[detected[i]]
+        accessible_log_prob(work[LOGITS, :n], work[LOG_ACCESSIBLE, :n], work[GRAD_LOGITS, :n])
         for i in range(n):
-            j = places[i]
-            values[j] = few[1, i] + (log_depth[c] + log_factor[j])
-            grad_logits[row, j] = few[2, i]
-            by_factor[j] = ONE
-        value[c] = sum_unordered(values)
-        grad_depth[c] = sum_unordered(by_factor)
-        if wanted:
-            axpy(grad_region[0], weight[c], grad_logits[row])
-            axpy(grad_region[1], weight[c], by_factor)
+            j = detected[i]
+            region_log_prob[j] = work[LOG_ACCESSIBLE, i] + (log_depth[c] + log_factor[j])
+            grad_logits[row, j] = work[GRAD_LOGITS, i]
+            grad_log_detection[j] = ONE
+        log_prob[c] = sum_unordered(region_log_prob)
+        grad_log_depth[c] = sum_unordered(grad_log_detection)
+        if need_grad:
+            axpy(grad_region[0], cell_weight[c], grad_logits[row])
+            axpy(grad_region[1], cell_weight[c], grad_log_detection)
 
 
-@cfunc(types.void(types.voidptr), cache=True)
-def kernel(job):
-    """What each thread of a team does: take a range of cells, until none are left.
-
-    A job is a row of whole numbers: cells taken, cells, regions, entries (-1 where all counts are
-    given), the address of the job itself, whether derivatives are wanted, cells of a range, and the
-    addresses of the arrays of :func:`cells`, of which the last has the sums of each range.
-    """
-    known = carray(job, 24, types.int64)
-    n_cells, n_regions = known[1], known[2]
-    n_entries = max(known[3], 0)
-    sparse = known[3] >= 0
-    wanted = known[5] != 0
-    at_once = known[6]
-    whole = (n_cells, n_regions)
-    counts = carray(pointer_at(known[7]), (0 if sparse else n_cells, n_regions), f32)
-    entries = carray(pointer_at(known[8]), n_entries, f32)
-    genes = carray(pointer_at(known[9]), n_entries, i32)
-    starts = carray(pointer_at(known[10]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(pointer_at(known[11]), whole, f32)
-    constant = carray(pointer_at(known[12]), n_regions, f32)
-    log_depth = carray(pointer_at(known[13]), n_cells, f32)
-    depth = carray(pointer_at(known[14]), n_cells, f32)
-    rarer_depth = carray(pointer_at(known[15]), n_cells, f32)
-    log_factor = carray(pointer_at(known[16]), n_regions, f32)
-    factor = carray(pointer_at(known[17]), n_regions, f32)
-    rarer_factor = carray(pointer_at(known[18]), n_regions, f32)
-    weight = carray(pointer_at(known[19]), n_cells, f32)
-    value = carray(pointer_at(known[20]), n_cells, f32)
-    grad_depth = carray(pointer_at(known[21]), n_cells, f32)
-    grad_logits = carray(pointer_at(known[22]), whole, f32)
-    grad_region = carray(
-        pointer_at(known[23]), ((n_cells + at_once - 1) // at_once, 2, n_regions), f32
-    )
-    if not wanted:
-        # One row for each thread, since nobody reads it.
+@compile_kernel
+def bernoulli_log_prob_kernel(job):
+    """Compute ranges of the cells of a `BernoulliLogProbJob` until none are left."""
+    at = BERNOULLI_LOG_PROB
+    fields = carray(job, len(at), types.int64)
+    n_cells, n_regions = fields[at.n_cells], fields[at.n_regions]
+    n_nonzero = max(fields[at.n_nonzero], 0)
+    sparse = fields[at.n_nonzero] >= 0
+    need_grad = fields[at.need_grad] != 0
+    range_size = fields[at.cells_per_range]
+    n_ranges = (n_cells + range_size - 1) // range_size
+    shape = (n_cells, n_regions)
+    counts = carray(pointer_at(fields[at.counts]), (0 if sparse else n_cells, n_regions), f32)
+    values = carray(pointer_at(fields[at.values]), n_nonzero, f32)
+    indices = carray(pointer_at(fields[at.indices]), n_nonzero, i32)
+    indptr = carray(pointer_at(fields[at.indptr]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(pointer_at(fields[at.logits]), shape, f32)
+    logits_bias = carray(pointer_at(fields[at.logits_bias]), n_regions, f32)
+    log_depth = carray(pointer_at(fields[at.log_depth]), n_cells, f32)
+    depth = carray(pointer_at(fields[at.depth]), n_cells, f32)
+    depth_complement = carray(pointer_at(fields[at.depth_complement]), n_cells, f32)
+    log_factor = carray(pointer_at(fields[at.log_factor]), n_regions, f32)
+    factor = carray(pointer_at(fields[at.factor]), n_regions, f32)
+    factor_complement = carray(pointer_at(fields[at.factor_complement]), n_regions, f32)
+    cell_weight = carray(pointer_at(fields[at.cell_weight]), n_cells, f32)
+    log_prob = carray(pointer_at(fields[at.log_prob]), n_cells, f32)
+    grad_log_depth = carray(pointer_at(fields[at.grad_log_depth]), n_cells, f32)
+    grad_logits = carray(pointer_at(fields[at.grad_logits]), shape, f32)
+    grad_region = carray(pointer_at(fields[at.grad_region]), (n_ranges, 2, n_regions), f32)
+    if not need_grad:
+        # One row for each thread; nobody reads it.
         grad_logits = np.empty((1, n_regions), f32)
         grad_region = np.empty((1, 2, n_regions), f32)
     while True:
-        start = atomic_fetch_add(known[4], at_once)
+        start = atomic_fetch_add(job, at.next_cell, range_size)
         if start >= n_cells:
             break
-        detection_log_prob_rows(
-            start, min(start + at_once, n_cells), counts, entries, genes, starts, logits, constant,
-            log_depth, depth, rarer_depth, log_factor, factor, rarer_factor, weight,
-            wanted, value, grad_depth, grad_logits, grad_region[start // at_once if wanted else 0],
+        bernoulli_log_prob_rows(
+            start, min(start + range_size, n_cells), counts, values, indices, indptr,
+            logits, logits_bias, log_depth, depth, depth_complement,
+            log_factor, factor, factor_complement, cell_weight,
+            need_grad, log_prob, grad_log_depth, grad_logits,
+            grad_region[start // range_size if need_grad else 0],
         )  # fmt: skip

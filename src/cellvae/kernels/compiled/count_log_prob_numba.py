@@ -1,19 +1,29 @@
-"""Log-likelihood of cells, and its derivatives, cell by cell, as work for a team of threads."""
+"""Kernel of `count_log_prob`: log-probability of the counts of cells, and its derivatives."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, njit, types
 
 from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.job_layouts import COUNT_LOG_PROB
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 from cellvae.kernels.compiled.negative_binomial_numba import (
+    COUNT,
+    GRAD_MU,
+    GRAD_THETA,
+    LOG_FACTORIAL,
+    LOG_PROB,
+    MEAN,
+    MIN_MEAN,
+    N_WORK_ROWS,
+    THETA,
     add_into,
     axpy,
     exp_shifted,
     log_factorial,
-    log_zero_probability,
     max_sum,
     multiply_inplace,
     negative_binomial_counts,
@@ -23,205 +33,211 @@ from cellvae.kernels.compiled.negative_binomial_numba import (
     reciprocal,
     scale_clamp_,
     softmax_backward,
+    softplus_sigmoid,
     zero_inflated_zeros,
 )
 from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, f64, i32, sum_unordered
 
 GENES_PER_TILE = 1024
-"""Genes whose intermediate results stay next to the processor."""
-MIN_MEAN = f32(1e-20)
+"""Genes that are computed at a time, so that intermediate results stay in the processor's cache."""
+DROPOUT, SOFTPLUS, SIGMOID = range(3)
+"""Rows of the work array for the dropout logits of the nonzero counts."""
+TILE_LOG_PROB, TILE_DROPOUT, TILE_GRAD_THETA, TILE_GRAD_DROPOUT = range(4)
+"""Rows of the work array for the genes of a tile."""
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def count_log_prob_rows(
-    start, end, counts, entries, genes, starts,
-    logits, logits_bias, log_size, theta, dropout, dropout_bias, weight,
-    wanted, value, grad_logits, grad_log_size, grad_theta, grad_dropout, grad_gene,
+    start, end, counts, values, indices, indptr,
+    logits, logits_bias, log_library, theta, dropout, dropout_bias, cell_weight,
+    need_grad, log_prob, grad_logits, grad_log_library, grad_theta, grad_dropout, grad_gene,
 ):  # fmt: skip
-    """Log-likelihood of cells from `start` to before `end`.
+    """Log-probability of the cells from `start` to before `end`.
 
     Parameters
     ----------
     start, end
-        Range of the cells.
+        Range of cells.
     counts
-        Counts, [cells, genes]; [0, 0] where they are given by their entries.
-    entries, genes, starts
-        Counts that are not zero, the gene of each, and where each cell begins; empty where all are
-        given.
+        Dense counts, [cells, genes]; [0, genes] if they are sparse.
+    values, indices, indptr
+        Sparse counts in CSR format; empty if they are dense.
     logits, logits_bias
-        Logits of the share that each gene has of its cell, [cells, genes], and what is added to
-        those of every cell, [genes].
-    log_size
-        Natural logarithm of the size of each cell, [cells].
+        Logits of the fraction of the counts of a cell that each gene has, without their bias,
+        [cells, genes], and the bias, [genes].
+    log_library
+        Natural logarithm of the library size of each cell, [cells].
     theta
-        Inverse dispersion, [1, genes] or [cells, genes]; [0, 0] for Poisson.
+        Inverse dispersion, [1, genes] or [cells, genes]; [0, genes] for Poisson.
     dropout, dropout_bias
-        Logits of a structural zero, [cells, genes], and what is added to those of every cell,
-        [genes]; empty where there are none.
-    weight
-        What each cell counts for in `grad_gene`, [cells].
-    wanted
-        Whether derivatives are.
-    value, grad_log_size
-        Log-likelihood of each cell and its derivative by the logarithm of the size, [cells].
+        Logits of a structural zero without their bias, [cells, genes], and the bias, [genes]; empty
+        without zero inflation.
+    cell_weight
+        Weight of each cell in `grad_gene`, [cells].
+    need_grad
+        Whether derivatives are needed.
+    log_prob, grad_log_library
+        Log-probability of each cell and its derivative by `log_library`, [cells].
     grad_logits, grad_dropout
-        Derivatives, [cells, genes]; [1, genes] where they are not wanted. They may take the place
-        of what they are derivatives by.
+        Derivatives, [cells, genes]; [1, genes] if they are not needed. May be the memory of
+        `logits` and `dropout`.
     grad_theta
-        Derivatives by an inverse dispersion that differs from cell to cell, likewise.
+        Derivatives by an inverse dispersion per cell, likewise.
     grad_gene
-        Sums over the cells of the derivatives by logits, theta and dropout, [3, genes].
+        Weighted sums over the cells of the derivatives by logits, theta and dropout, [3, genes].
     """
     n_genes = logits.shape[1]
-    sparse = starts.shape[0] > 0
+    sparse = indptr.shape[0] > 0
     dispersed = theta.shape[0] > 0
     per_cell = theta.shape[0] > 1
     inflated = dropout.shape[0] > 0
     mu = np.empty(n_genes, f32)
     inverse_theta = np.empty(n_genes, f32)
-    places = np.empty(n_genes + 1, i32)
-    few = np.empty((7, n_genes), f64)
+    nonzero = np.empty(n_genes + 1, i32)
+    work = np.empty((N_WORK_ROWS, n_genes), f64)
     odds = np.empty((3, n_genes), f32)
-    of_genes = np.empty((4, GENES_PER_TILE), f32)
+    tile = np.empty((4, GENES_PER_TILE), f32)
     grad_gene[:] = f32(0.0)
     for c in range(start, end):
-        row = c if wanted else 0
+        row = c if need_grad else 0
         exp_shifted(logits[c], logits_bias, max_sum(logits[c], logits_bias), mu)
-        size = f32(math.exp(log_size[c]))
-        factor = size / sum_unordered(mu)
+        library = f32(math.exp(log_library[c]))
+        factor = library / sum_unordered(mu)
         t = theta[c if per_cell else 0] if dispersed else mu
         if dispersed and (per_cell or c == start):
             reciprocal(t, inverse_theta)
 
-        # What is not zero first, all of a cell at once.
+        # The nonzero counts of the cell, all at once.
         n = 0
         if sparse:
-            for i in range(starts[c], starts[c + 1]):
-                places[n] = genes[i]
-                few[0, n] = entries[i]
-                n += entries[i] != f32(0.0)
+            for i in range(indptr[c], indptr[c + 1]):
+                nonzero[n] = indices[i]
+                work[COUNT, n] = values[i]
+                n += values[i] != f32(0.0)
         else:
             x = counts[c]
             for j in range(n_genes):
-                # Without a branch, which a processor would guess wrongly at every other count.
-                places[n] = j
+                # Without a branch, which a processor would mispredict for every other count.
+                nonzero[n] = j
                 n += x[j] != f32(0.0)
             for i in range(n):
-                few[0, i] = x[places[i]]
+                work[COUNT, i] = x[nonzero[i]]
         for i in range(n):
-            j = places[i]
-            count = f32(few[0, i])
+            j = nonzero[i]
+            count = f32(work[COUNT, i])
             m = mu[j] * factor
-            few[1, i] = MIN_MEAN if m < MIN_MEAN else m
-            few[2, i] = t[j]
+            work[MEAN, i] = MIN_MEAN if m < MIN_MEAN else m
+            work[THETA, i] = t[j]
             if inflated:
-                odds[0, i] = dropout[c, j] + dropout_bias[j]
-            few[3, i] = log_factorial(count)
+                odds[DROPOUT, i] = dropout[c, j] + dropout_bias[j]
+            work[LOG_FACTORIAL, i] = log_factorial(count)
         if dispersed:
             negative_binomial_counts(
-                few[0, :n], few[1, :n], few[2, :n], few[3, :n],
-                few[4, :n], few[5, :n], few[6, :n],
+                work[COUNT, :n], work[MEAN, :n], work[THETA, :n], work[LOG_FACTORIAL, :n],
+                work[LOG_PROB, :n], work[GRAD_MU, :n], work[GRAD_THETA, :n],
             )  # fmt: skip
         else:
-            poisson_counts(few[0, :n], few[1, :n], few[3, :n], few[4, :n], few[5, :n])
+            poisson_counts(
+                work[COUNT, :n], work[MEAN, :n], work[LOG_FACTORIAL, :n],
+                work[LOG_PROB, :n], work[GRAD_MU, :n],
+            )  # fmt: skip
         if inflated:
-            log_zero_probability(odds[0, :n], odds[1, :n], odds[2, :n])
+            softplus_sigmoid(odds[DROPOUT, :n], odds[SOFTPLUS, :n], odds[SIGMOID, :n])
 
-        of_cell = f32(0.0)
-        grad_size = f32(0.0)
+        # All genes as if their counts were zero, tile by tile, with the nonzero counts put in.
+        cell_log_prob = f32(0.0)
+        grad_library = f32(0.0)
         done = 0
         for first in range(0, n_genes, GENES_PER_TILE):
             last = min(first + GENES_PER_TILE, n_genes)
             m = mu[first:last]
-            values = of_genes[0][: last - first]
-            p = of_genes[1][: last - first]
+            tile_log_prob = tile[TILE_LOG_PROB][: last - first]
+            p = tile[TILE_DROPOUT][: last - first]
             grad_mu = grad_logits[row][first:last]
-            by_p = of_genes[3][: last - first]
-            by_t = of_genes[2][: last - first]
+            grad_p = tile[TILE_GRAD_DROPOUT][: last - first]
+            grad_t = tile[TILE_GRAD_THETA][: last - first]
             if per_cell:
-                by_t = grad_theta[row][first:last]
+                grad_t = grad_theta[row][first:last]
             scale_clamp_(m, factor, MIN_MEAN)
             if dispersed:
                 negative_binomial_zeros(
-                    m, t[first:last], inverse_theta[first:last], values, grad_mu, by_t
+                    m, t[first:last], inverse_theta[first:last], tile_log_prob, grad_mu, grad_t
                 )
             else:
-                poisson_zeros(m, values, grad_mu)
+                poisson_zeros(m, tile_log_prob, grad_mu)
             if inflated:
                 add_into(dropout[c][first:last], dropout_bias[first:last], p)
-                zero_inflated_zeros(p, values, grad_mu, by_t, by_p)
-            while done < n and places[done] < last:
-                j = places[done] - first
-                values[j] = few[4, done]
-                grad_mu[j] = few[5, done]
+                zero_inflated_zeros(p, tile_log_prob, grad_mu, grad_t, grad_p)
+            while done < n and nonzero[done] < last:
+                j = nonzero[done] - first
+                tile_log_prob[j] = work[LOG_PROB, done]
+                grad_mu[j] = work[GRAD_MU, done]
                 if dispersed:
-                    by_t[j] = few[6, done]
+                    grad_t[j] = work[GRAD_THETA, done]
                 if inflated:
-                    values[j] -= odds[1, done]
-                    by_p[j] = -odds[2, done]
+                    tile_log_prob[j] -= odds[SOFTPLUS, done]
+                    grad_p[j] = -odds[SIGMOID, done]
                 done += 1
-            of_cell += sum_unordered(values)
+            cell_log_prob += sum_unordered(tile_log_prob)
             multiply_inplace(grad_mu, m)
-            grad_size += sum_unordered(grad_mu)
-            if wanted and dispersed and not per_cell:
-                axpy(grad_gene[1][first:last], weight[c], by_t)
-            if wanted and inflated:
-                grad_dropout[row][first:last] = by_p
-                axpy(grad_gene[2][first:last], weight[c], by_p)
-        value[c] = of_cell
-        grad_log_size[c] = grad_size
-        if wanted:
-            softmax_backward(grad_logits[row], mu, grad_size / size)
-            axpy(grad_gene[0], weight[c], grad_logits[row])
+            grad_library += sum_unordered(grad_mu)
+            if need_grad and dispersed and not per_cell:
+                axpy(grad_gene[1][first:last], cell_weight[c], grad_t)
+            if need_grad and inflated:
+                grad_dropout[row][first:last] = grad_p
+                axpy(grad_gene[2][first:last], cell_weight[c], grad_p)
+        log_prob[c] = cell_log_prob
+        grad_log_library[c] = grad_library
+        if need_grad:
+            softmax_backward(grad_logits[row], mu, grad_library / library)
+            axpy(grad_gene[0], cell_weight[c], grad_logits[row])
 
 
-@cfunc(types.void(types.voidptr), cache=True)
-def kernel(job):
-    """What each thread of a team does: take a range of cells, until none are left.
-
-    A job is a row of whole numbers: cells taken, cells, genes, rows of theta, rows of dropout, the
-    address of the job itself, entries (-1 where all counts are given), whether derivatives are
-    asked for, cells of a range, and the addresses of the arrays of :func:`cells`, of which the last
-    has the sums of each range.
-    """
-    known = carray(job, 26, types.int64)
-    n_cells, n_genes, n_theta, n_dropout = known[1], known[2], known[3], known[4]
-    n_entries = max(known[6], 0)
-    sparse = known[6] >= 0
-    wanted = known[7] != 0
-    at_once = known[8]
-    whole = (n_cells, n_genes)
-    counts = carray(pointer_at(known[9]), (0 if sparse else n_cells, n_genes), f32)
-    entries = carray(pointer_at(known[10]), n_entries, f32)
-    genes = carray(pointer_at(known[11]), n_entries, i32)
-    starts = carray(pointer_at(known[12]), n_cells + 1 if sparse else 0, types.int64)
-    logits = carray(pointer_at(known[13]), whole, f32)
-    logits_bias = carray(pointer_at(known[14]), n_genes, f32)
-    log_size = carray(pointer_at(known[15]), n_cells, f32)
-    theta = carray(pointer_at(known[16]), (n_theta, n_genes), f32)
-    dropout = carray(pointer_at(known[17]), (n_dropout, n_genes), f32)
-    dropout_bias = carray(pointer_at(known[18]), n_genes if n_dropout else 0, f32)
-    weight = carray(pointer_at(known[19]), n_cells, f32)
-    value = carray(pointer_at(known[20]), n_cells, f32)
-    grad_log_size = carray(pointer_at(known[21]), n_cells, f32)
-    grad_logits = carray(pointer_at(known[22]), whole, f32)
-    grad_theta = carray(pointer_at(known[23]), whole, f32)
-    grad_dropout = carray(pointer_at(known[24]), whole, f32)
-    grad_gene = carray(pointer_at(known[25]), ((n_cells + at_once - 1) // at_once, 3, n_genes), f32)
-    if not wanted:
-        # One row for each thread, since nobody reads it.
+@compile_kernel
+def count_log_prob_kernel(job):
+    """Compute ranges of the cells of a `CountLogProbJob` until none are left."""
+    at = COUNT_LOG_PROB
+    fields = carray(job, len(at), types.int64)
+    n_cells, n_genes = fields[at.n_cells], fields[at.n_genes]
+    n_theta_rows, n_dropout_rows = fields[at.n_theta_rows], fields[at.n_dropout_rows]
+    n_nonzero = max(fields[at.n_nonzero], 0)
+    sparse = fields[at.n_nonzero] >= 0
+    need_grad = fields[at.need_grad] != 0
+    range_size = fields[at.cells_per_range]
+    n_ranges = (n_cells + range_size - 1) // range_size
+    shape = (n_cells, n_genes)
+    counts = carray(pointer_at(fields[at.counts]), (0 if sparse else n_cells, n_genes), f32)
+    values = carray(pointer_at(fields[at.values]), n_nonzero, f32)
+    indices = carray(pointer_at(fields[at.indices]), n_nonzero, i32)
+    indptr = carray(pointer_at(fields[at.indptr]), n_cells + 1 if sparse else 0, types.int64)
+    logits = carray(pointer_at(fields[at.logits]), shape, f32)
+    logits_bias = carray(pointer_at(fields[at.logits_bias]), n_genes, f32)
+    log_library = carray(pointer_at(fields[at.log_library]), n_cells, f32)
+    theta = carray(pointer_at(fields[at.theta]), (n_theta_rows, n_genes), f32)
+    dropout = carray(pointer_at(fields[at.dropout]), (n_dropout_rows, n_genes), f32)
+    dropout_bias = carray(
+        pointer_at(fields[at.dropout_bias]), n_genes if n_dropout_rows else 0, f32
+    )
+    cell_weight = carray(pointer_at(fields[at.cell_weight]), n_cells, f32)
+    log_prob = carray(pointer_at(fields[at.log_prob]), n_cells, f32)
+    grad_log_library = carray(pointer_at(fields[at.grad_log_library]), n_cells, f32)
+    grad_logits = carray(pointer_at(fields[at.grad_logits]), shape, f32)
+    grad_theta = carray(pointer_at(fields[at.grad_theta]), shape, f32)
+    grad_dropout = carray(pointer_at(fields[at.grad_dropout]), shape, f32)
+    grad_gene = carray(pointer_at(fields[at.grad_gene]), (n_ranges, 3, n_genes), f32)
+    if not need_grad:
+        # One row for each thread; nobody reads it.
         grad_logits = np.empty((1, n_genes), f32)
         grad_theta = np.empty((1, n_genes), f32)
         grad_dropout = np.empty((1, n_genes), f32)
         grad_gene = np.empty((1, 3, n_genes), f32)
     while True:
-        start = atomic_fetch_add(known[5], at_once)
+        start = atomic_fetch_add(job, at.next_cell, range_size)
         if start >= n_cells:
             break
         count_log_prob_rows(
-            start, min(start + at_once, n_cells), counts, entries, genes, starts,
-            logits, logits_bias, log_size, theta, dropout, dropout_bias, weight,
-            wanted, value, grad_logits, grad_log_size, grad_theta, grad_dropout,
-            grad_gene[start // at_once if wanted else 0],
+            start, min(start + range_size, n_cells), counts, values, indices, indptr,
+            logits, logits_bias, log_library, theta, dropout, dropout_bias, cell_weight,
+            need_grad, log_prob, grad_logits, grad_log_library, grad_theta, grad_dropout,
+            grad_gene[start // range_size if need_grad else 0],
         )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Log-likelihood of the counts of a cell, and its derivatives, gene by gene.
+"""Negative binomial and Poisson log-probabilities of the counts of a cell, and their derivatives.
 
-Every function goes through the genes of one cell, or through its counts that are not zero, in one
-pass that a compiler can put into vector instructions. Where a count is zero, the negative binomial
-needs one logarithm and the Poisson none; log-gamma and digamma functions are computed only for the
-other counts, in double precision.
+Every function loops once over the genes of one cell, or over its nonzero counts, in a form that
+LLVM can vectorize. At a count of zero the negative binomial needs one logarithm and the Poisson
+none; log-gamma and digamma functions are computed for nonzero counts only, in double precision.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from cellvae.kernels.compiled.vector_math_numba import (
+    ABS_MASK,
     FASTMATH_FLAGS,
     ONE,
     exp32,
@@ -28,113 +28,119 @@ from cellvae.kernels.compiled.vector_math_numba import (
 )
 
 LOG_FACTORIAL_TABLE = np.array([math.lgamma(n + 1.0) for n in range(2048)])
-ABS_MASK, LOWEST_BITS = i32(0x7FFFFFFF), i32(-(2**31))
+LOWEST_BITS = i32(-(2**31))
+MIN_MEAN = f32(1e-20)
+"""Smallest mean: its inverse still fits in 32 bits."""
+COUNT, MEAN, THETA, LOG_FACTORIAL, LOG_PROB, GRAD_MU, GRAD_THETA = range(7)
+"""Rows of a work array for the nonzero counts of a cell, in double precision."""
+N_WORK_ROWS = 7
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def max_sum(one, other):
-    """Largest sum of two numbers at one place; any of them, or NaN, where one is NaN.
+def max_sum(x, y):
+    """Maximum of the elementwise sum of two arrays; if a sum is NaN, any of the sums or NaN.
 
-    Bits of numbers are compared, in their order: compilers do not put the largest of numbers that
-    may be NaN into vector instructions.
+    Bit patterns are compared as integers of the same order, because LLVM does not vectorize the
+    maximum of floats that may be NaN.
     """
-    most = LOWEST_BITS
-    for j in range(one.shape[0]):
-        given = float32_bits(one[j] + other[j])
-        ordered = i32(given ^ ((given >> i32(31)) & ABS_MASK))
-        most = ordered if ordered > most else most
-    return float32_from_bits(i32(most ^ ((most >> i32(31)) & ABS_MASK)))
+    largest = LOWEST_BITS
+    for j in range(x.shape[0]):
+        bits = float32_bits(x[j] + y[j])
+        ordered = i32(bits ^ ((bits >> i32(31)) & ABS_MASK))
+        largest = ordered if ordered > largest else largest
+    return float32_from_bits(i32(largest ^ ((largest >> i32(31)) & ABS_MASK)))
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def exp_shifted(logits, constant, top, out):
-    """Exponentials of logits and constants less the largest of them."""
+def exp_shifted(logits, bias, shift, out):
+    """Exponentials of logits plus bias minus a shift, their maximum."""
     for j in range(out.shape[0]):
-        out[j] = exp32((logits[j] + constant[j]) - top)
+        out[j] = exp32((logits[j] + bias[j]) - shift)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def add_into(one, other, out):
-    """Sum of two numbers at each place."""
+def add_into(x, y, out):
+    """Write the elementwise sum of two arrays to `out`."""
     for j in range(out.shape[0]):
-        out[j] = one[j] + other[j]
+        out[j] = x[j] + y[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def axpy(out, factor, values):
-    """Add values times a factor."""
+def axpy(out, factor, x):
+    """Add an array times a scalar to `out`."""
     for j in range(out.shape[0]):
-        out[j] += factor * values[j]
+        out[j] += factor * x[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def scale_clamp_(out, factor, least):
-    """Multiply by a factor, in place, and replace what is below the least by it."""
+def scale_clamp_(x, factor, lower):
+    """Multiply by a scalar and clamp from below, in place; NaN stays NaN."""
+    for j in range(x.shape[0]):
+        value = x[j] * factor
+        x[j] = lower if value < lower else value
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def reciprocal(x, out):
+    """Write the elementwise reciprocal to `out`."""
     for j in range(out.shape[0]):
-        value = out[j] * factor
-        out[j] = least if value < least else value
+        out[j] = ONE / x[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def reciprocal(values, out):
-    """One over each value."""
-    for j in range(out.shape[0]):
-        out[j] = ONE / values[j]
-
-
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def negative_binomial_zeros(mu, theta, inverse_theta, value, grad_mu, grad_theta):
-    """Negative binomial at zero."""
+def negative_binomial_zeros(mu, theta, inverse_theta, log_prob, grad_mu, grad_theta):
+    """Log-probability of zero under negative binomials, and its derivatives."""
     for j in range(mu.shape[0]):
         m = mu[j]
         t = theta[j]
-        # log(1 + x), exact for a small x too, without a division of its own.
+        # log(1 + x), accurate for small x too, without another division.
         x = m * inverse_theta[j]
         y = ONE + x
         inverse = ONE / (t + m)
         log_ratio = log32(y) + (x - (y - ONE)) * (t * inverse)
-        value[j] = -t * log_ratio
+        log_prob[j] = -t * log_ratio
         grad_mu[j] = -t * inverse
         grad_theta[j] = m * inverse - log_ratio
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def zero_inflated_zeros(dropout, value, grad_mu, grad_theta, grad_dropout):
-    """Zero-inflated distribution at zero, from value and derivatives without inflation."""
+def zero_inflated_zeros(dropout, log_prob, grad_mu, grad_theta, grad_dropout):
+    """Add zero inflation to the log-probability of zero and its derivatives, in place."""
     for j in range(dropout.shape[0]):
         p = dropout[j]
-        plain = value[j]
-        other = exp32(-abs(p))
+        plain = log_prob[j]
+        small = exp32(-abs(p))
         excess = p - plain
         smaller = exp32(-abs(excess))
-        inverse_odds = ONE / (ONE + other)
+        inverse_odds = ONE / (ONE + small)
         inverse = ONE / (ONE + smaller)
         larger = p if excess > f32(0.0) else plain
         positive = p if p > f32(0.0) else f32(0.0)
-        value[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
-        replaced = (ONE if excess > f32(0.0) else smaller) * inverse
-        kept = (smaller if excess > f32(0.0) else ONE) * inverse
-        grad_dropout[j] = replaced - (ONE if p > f32(0.0) else other) * inverse_odds
-        grad_mu[j] *= kept
-        grad_theta[j] *= kept
+        log_prob[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
+        # Posterior probabilities of a structural and of a sampled zero.
+        structural = (ONE if excess > f32(0.0) else smaller) * inverse
+        sampled = (smaller if excess > f32(0.0) else ONE) * inverse
+        grad_dropout[j] = structural - (ONE if p > f32(0.0) else small) * inverse_odds
+        grad_mu[j] *= sampled
+        grad_theta[j] *= sampled
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def log_zero_probability(p, log_odds, rate):
-    """Minus the logarithm of the probability that a zero is not structural, and that it is."""
-    for i in range(p.shape[0]):
-        given = p[i]
-        other = exp32(-abs(given))
-        positive = given if given > f32(0.0) else f32(0.0)
-        log_odds[i] = positive + log32(ONE + other)
-        rate[i] = (ONE if given > f32(0.0) else other) / (ONE + other)
+def softplus_sigmoid(x, softplus, sigmoid):
+    """Write softplus, log(1 + exp(x)), and its derivative, the sigmoid, to the last two arrays."""
+    for i in range(x.shape[0]):
+        value = x[i]
+        small = exp32(-abs(value))
+        positive = value if value > f32(0.0) else f32(0.0)
+        softplus[i] = positive + log32(ONE + small)
+        sigmoid[i] = (ONE if value > f32(0.0) else small) / (ONE + small)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def poisson_zeros(mu, value, grad_mu):
-    """Poisson at zero."""
+def poisson_zeros(mu, log_prob, grad_mu):
+    """Log-probability of zero under Poisson distributions, and its derivative."""
     for j in range(mu.shape[0]):
-        value[j] = -mu[j]
+        log_prob[j] = -mu[j]
         grad_mu[j] = -ONE
 
 
@@ -145,14 +151,14 @@ D0, D1, D2, D3 = 1 / 12, 1 / 120, 1 / 252, 1 / 240
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def rising_factorial(b):
-    """Product of b, b + 1, ... b + 7."""
+    """Rising factorial of 8 factors: b (b + 1) ... (b + 7)."""
     outer = (b * (b + 7.0)) * ((b + 1.0) * (b + 6.0))
     return outer * (((b + 2.0) * (b + 5.0)) * ((b + 3.0) * (b + 4.0)))
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def rising_factorial_grad(b):
-    """Derivative of the product by b."""
+    """Derivative of :func:`rising_factorial` by b."""
     p = b * (b + 7.0)
     q = (b + 1.0) * (b + 6.0)
     r = (b + 2.0) * (b + 5.0)
@@ -162,17 +168,18 @@ def rising_factorial_grad(b):
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log_factorial(count):
-    """Logarithm of the factorial of a count, of the gamma function where it is no whole number."""
+    """Logarithm of the factorial of a count; of gamma(count + 1) if it is no integer."""
     whole = int(count) if f32(0.0) < count < f32(2048.0) else 0
     return LOG_FACTORIAL_TABLE[whole] if whole == count else math.lgamma(f64(count) + 1.0)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_theta):
-    """Negative binomial at counts above zero.
+def negative_binomial_counts(x, mu, theta, log_factorial, log_prob, grad_mu, grad_theta):
+    """Log-probability of counts above zero under negative binomials, and its derivatives.
 
-    The recurrence of the gamma function moves its arguments 8 up, where four terms of Stirling's
-    series are exact (DLMF 5.11.1 and 5.11.2). What is large cancels on paper.
+    The recurrence of the gamma function shifts its arguments up by 8, where four terms of
+    Stirling's series are exact in double precision (DLMF 5.11.1 and 5.11.2). Large terms that
+    cancel have been removed analytically.
     """
     for i in range(x.shape[0]):
         n = x[i]
@@ -183,7 +190,7 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_t
         high_b = b + 8.0
         steps_t = rising_factorial(t)
         steps_b = rising_factorial(b)
-        # A division takes as long as ten products: one for several numbers at a time.
+        # A division takes as long as ten products: one serves several quotients.
         both = t + m
         shared = 1.0 / (t * m * both)
         over_t = shared * m * both
@@ -202,7 +209,7 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_t
         by_n = log1p64(n * inverse_t, high_t * inverse_b)
         by_t = log1p64(m * over_t, t * over_both)
         gammas = (high_b - 0.5) * by_n - n + series_b - series_t + log64(steps_t * over_steps_b)
-        value[i] = gammas + n * log64(high_t * m * over_t) - b * by_t - log_factorial[i]
+        log_prob[i] = gammas + n * log64(high_t * m * over_t) - b * by_t - log_factorial[i]
         slope_t = q * (D0 - q * (D1 - q * (D2 - q * D3)))
         slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
         digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
@@ -214,23 +221,26 @@ def negative_binomial_counts(x, mu, theta, log_factorial, value, grad_mu, grad_t
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def poisson_counts(x, mu, log_factorial, value, grad_mu):
-    """Poisson at counts above zero."""
+def poisson_counts(x, mu, log_factorial, log_prob, grad_mu):
+    """Log-probability of counts above zero under Poisson distributions, and its derivative."""
     for i in range(x.shape[0]):
         m = mu[i]
-        value[i] = x[i] * log64(m) - m - log_factorial[i]
+        log_prob[i] = x[i] * log64(m) - m - log_factorial[i]
         grad_mu[i] = (x[i] - m) / m
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def multiply_inplace(grad_mu, mu):
-    """Derivatives by the logarithm of the mean, in place."""
-    for j in range(mu.shape[0]):
-        grad_mu[j] *= mu[j]
+def multiply_inplace(x, y):
+    """Multiply the first array by the second, elementwise and in place."""
+    for j in range(y.shape[0]):
+        x[j] *= y[j]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def softmax_backward(by_log_mu, mu, mean):
-    """Derivatives by the logits of shares, in place; `mean` is their sum over the size."""
+def softmax_backward(grad_log_mu, mu, mean):
+    """Turn derivatives by the log-means into those by the logits of the softmax, in place.
+
+    `mean` is the sum of the derivatives by the log-means divided by the library size.
+    """
     for j in range(mu.shape[0]):
-        by_log_mu[j] -= mu[j] * mean
+        grad_log_mu[j] -= mu[j] * mean

@@ -1,41 +1,43 @@
-"""Product of sparse features with weights, and its derivative, as work for a team of threads."""
+"""Kernels of `sparse_linear`: product of CSR features with a weight, and gradient of the weight."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, njit, types
 
 from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.job_layouts import SPARSE_LINEAR
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, i32, i64
 
-CELLS_PER_JOB = 4
-"""Cells that a thread takes at a time, of the product, where all weights fit next to it."""
+CELLS_PER_TURN = 4
+"""Cells that a thread multiplies at a time, if the whole weight fits into its cache."""
 BYTES_PER_TILE = 1 << 20
-"""Memory of the weights that stay next to the processor while several cells read them."""
+"""Bytes of the weight that stay in the processor's cache while several cells read them."""
 N_GENE_RANGES = 8
-"""Ranges of genes that threads share out, of the derivative."""
+"""Ranges that the genes are split into for the gradient of the weight."""
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def add_four(sums, a, b, c, d, one, two, three, four):
-    """Add four rows, each times a number."""
-    for j in range(sums.shape[0]):
-        sums[j] += (a * one[j] + b * two[j]) + (c * three[j] + d * four[j])
+def axpy_four(out, a, b, c, d, row_a, row_b, row_c, row_d):
+    """Add four rows, each times a scalar, to `out`."""
+    for j in range(out.shape[0]):
+        out[j] += (a * row_a[j] + b * row_b[j]) + (c * row_c[j] + d * row_d[j])
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def add_one(sums, a, one):
-    """Add a row times a number."""
-    for j in range(sums.shape[0]):
-        sums[j] += a * one[j]
+def axpy_one(out, a, row):
+    """Add a row times a scalar to `out`."""
+    for j in range(out.shape[0]):
+        out[j] += a * row[j]
 
 
 @njit(error_model="numpy")
-def lower_bound(genes, low, high, gene):
-    """First place from `low` to `high` whose gene is not below this one; genes are in order."""
+def lower_bound(indices, low, high, gene):
+    """First position in `low:high` with a gene that is not below `gene`; `indices` are sorted."""
     while low < high:
         middle = (low + high) // 2
-        if genes[middle] < gene:
+        if indices[middle] < gene:
             low = middle + 1
         else:
             high = middle
@@ -43,147 +45,142 @@ def lower_bound(genes, low, high, gene):
 
 
 @njit(error_model="numpy")
-def csr_matmul(start, end, values, genes, starts, weights, bias, out):
-    """Sum of the weights of the genes of each cell, times the values, some genes at a time.
+def csr_matmul(start, end, values, indices, indptr, weight, bias, out):
+    """Output of the cells from `start` to before `end`, one tile of the weight after the other.
 
     Parameters
     ----------
     start, end
-        Range of the cells.
-    values, genes, starts
-        Values of all cells, the gene of each, and where each cell begins, [cells + 1].
-    weights
-        Weights of each gene, [genes, features].
+        Range of cells.
+    values, indices, indptr
+        Features of all cells in CSR format.
+    weight
+        Weight by gene, [genes, out].
     bias
-        What each sum begins with, [features].
+        Bias, [out].
     out
-        Sums, [cells, features].
+        Output, [cells, out].
     """
-    n_genes, n_features = weights.shape
-    width = max(BYTES_PER_TILE // (4 * n_features), 1)
+    n_genes, n_out = weight.shape
+    tile_width = max(BYTES_PER_TILE // (4 * n_out), 1)
     done = np.empty(end - start, i64)
     for c in range(start, end):
         out[c][:] = bias
-        done[c - start] = starts[c]
-    for first in range(0, n_genes, width):
+        done[c - start] = indptr[c]
+    for first in range(0, n_genes, tile_width):
         for c in range(start, end):
-            sums = out[c]
+            row = out[c]
             i = done[c - start]
-            last = starts[c + 1]
-            if first + width < n_genes:
-                last = lower_bound(genes, i, min(last, i + width), first + width)
+            last = indptr[c + 1]
+            if first + tile_width < n_genes:
+                last = lower_bound(indices, i, min(last, i + tile_width), first + tile_width)
             done[c - start] = last
             while i + 4 <= last:
-                add_four(
-                    sums,
+                axpy_four(
+                    row,
                     values[i], values[i + 1], values[i + 2], values[i + 3],
-                    weights[genes[i]], weights[genes[i + 1]],
-                    weights[genes[i + 2]], weights[genes[i + 3]],
+                    weight[indices[i]], weight[indices[i + 1]],
+                    weight[indices[i + 2]], weight[indices[i + 3]],
                 )  # fmt: skip
                 i += 4
             while i < last:
-                add_one(sums, values[i], weights[genes[i]])
+                axpy_one(row, values[i], weight[indices[i]])
                 i += 1
 
 
 @njit(error_model="numpy")
-def csr_to_csc(first, end, values, genes, starts):
-    """Entries of the genes from `first` to before `end`, gene by gene, those of a gene by cell.
-
-    Where each gene begins, and the cell and the value of every entry.
-    """
-    n_cells = starts.shape[0] - 1
+def csr_to_csc(first, end, values, indices, indptr):
+    """Features of the genes from `first` to before `end` in CSC format: indptr, cells, values."""
+    n_cells = indptr.shape[0] - 1
     width = end - first
-    begins = np.zeros(width + 2, i64)
-    places = np.empty((2, n_cells), i64)
+    csc_indptr = np.zeros(width + 2, i64)
+    bounds = np.empty((2, n_cells), i64)
     for c in range(n_cells):
-        low = lower_bound(genes, starts[c], starts[c + 1], first)
-        high = lower_bound(genes, low, starts[c + 1], end)
-        places[0, c] = low
-        places[1, c] = high
+        low = lower_bound(indices, indptr[c], indptr[c + 1], first)
+        high = lower_bound(indices, low, indptr[c + 1], end)
+        bounds[0, c] = low
+        bounds[1, c] = high
         for i in range(low, high):
-            begins[genes[i] - first + 2] += 1
+            csc_indptr[indices[i] - first + 2] += 1
     for j in range(width):
-        begins[j + 2] += begins[j + 1]
-    cells = np.empty(begins[width + 1], i32)
-    own = np.empty(begins[width + 1], f32)
+        csc_indptr[j + 2] += csc_indptr[j + 1]
+    cells = np.empty(csc_indptr[width + 1], i32)
+    csc_values = np.empty(csc_indptr[width + 1], f32)
     for c in range(n_cells):
-        for i in range(places[0, c], places[1, c]):
-            j = genes[i] - first + 1
-            k = begins[j]
+        for i in range(bounds[0, c], bounds[1, c]):
+            j = indices[i] - first + 1
+            k = csc_indptr[j]
             cells[k] = c
-            own[k] = values[i]
-            begins[j] = k + 1
-    return begins, cells, own
+            csc_values[k] = values[i]
+            csc_indptr[j] = k + 1
+    return csc_indptr, cells, csc_values
 
 
 @njit(error_model="numpy")
-def csr_matmul_grad_weight(first, end, values, genes, starts, by_out, out):
-    """Derivative by the weights of the genes from `first` to before `end`, [genes, features]."""
-    begins, cells, own = csr_to_csc(first, end, values, genes, starts)
+def csr_matmul_grad_weight(first, end, values, indices, indptr, grad_output, out):
+    """Gradient of the weight of the genes from `first` to before `end`, [genes, out]."""
+    csc_indptr, cells, csc_values = csr_to_csc(first, end, values, indices, indptr)
     for j in range(end - first):
-        sums = out[first + j]
-        sums[:] = f32(0.0)
-        i = begins[j]
-        last = begins[j + 1]
+        row = out[first + j]
+        row[:] = f32(0.0)
+        i = csc_indptr[j]
+        last = csc_indptr[j + 1]
         while i + 4 <= last:
-            add_four(
-                sums,
-                own[i], own[i + 1], own[i + 2], own[i + 3],
-                by_out[cells[i]], by_out[cells[i + 1]], by_out[cells[i + 2]], by_out[cells[i + 3]],
+            axpy_four(
+                row,
+                csc_values[i], csc_values[i + 1], csc_values[i + 2], csc_values[i + 3],
+                grad_output[cells[i]], grad_output[cells[i + 1]],
+                grad_output[cells[i + 2]], grad_output[cells[i + 3]],
             )  # fmt: skip
             i += 4
         while i < last:
-            add_one(sums, own[i], by_out[cells[i]])
+            axpy_one(row, csc_values[i], grad_output[cells[i]])
             i += 1
 
 
-@cfunc(types.void(types.voidptr), cache=True)
-def forward_kernel(job):
-    """Product: each thread takes a few cells, until none are left.
-
-    A job is a row of whole numbers: cells taken, cells, genes, features, entries, the address of
-    the job itself, the addresses of values, genes, starts, weights, bias and results, and the
-    number of threads.
-    """
-    known = carray(job, 13, types.int64)
-    n_cells, n_genes, n_features, n_entries = known[1], known[2], known[3], known[4]
-    values = carray(pointer_at(known[6]), n_entries, f32)
-    genes = carray(pointer_at(known[7]), n_entries, i32)
-    starts = carray(pointer_at(known[8]), n_cells + 1, types.int64)
-    weights = carray(pointer_at(known[9]), (n_genes, n_features), f32)
-    bias = carray(pointer_at(known[10]), n_features, f32)
-    out = carray(pointer_at(known[11]), (n_cells, n_features), f32)
-    fits = 4 * n_genes * n_features <= BYTES_PER_TILE
-    at_once = CELLS_PER_JOB if fits else max((n_cells + known[12] - 1) // known[12], 1)
+@compile_kernel
+def sparse_linear_kernel(job):
+    """Multiply a few cells of a `SparseLinearJob` at a time until none are left."""
+    at = SPARSE_LINEAR
+    fields = carray(job, len(at), types.int64)
+    n_cells, n_genes, n_out = fields[at.n_cells], fields[at.n_genes], fields[at.n_out]
+    n_nonzero, n_threads = fields[at.n_nonzero], fields[at.n_threads]
+    values = carray(pointer_at(fields[at.values]), n_nonzero, f32)
+    indices = carray(pointer_at(fields[at.indices]), n_nonzero, i32)
+    indptr = carray(pointer_at(fields[at.indptr]), n_cells + 1, types.int64)
+    weight = carray(pointer_at(fields[at.factor]), (n_genes, n_out), f32)
+    bias = carray(pointer_at(fields[at.bias]), n_out, f32)
+    out = carray(pointer_at(fields[at.result]), (n_cells, n_out), f32)
+    fits = 4 * n_genes * n_out <= BYTES_PER_TILE
+    n_at_once = CELLS_PER_TURN if fits else max((n_cells + n_threads - 1) // n_threads, 1)
     while True:
-        start = atomic_fetch_add(known[5], at_once)
+        start = atomic_fetch_add(job, at.next_item, n_at_once)
         if start >= n_cells:
             break
-        csr_matmul(start, min(start + at_once, n_cells), values, genes, starts, weights, bias, out)
+        csr_matmul(
+            start, min(start + n_at_once, n_cells), values, indices, indptr, weight, bias, out
+        )
 
 
-@cfunc(types.void(types.voidptr), cache=True)
-def backward_kernel(job):
-    """Derivative: each thread takes a range of genes, until none are left.
-
-    A job is as that of :func:`multiply`, with the derivatives by the product, [cells, features], in
-    place of the weights, and nothing in place of the bias.
-    """
-    known = carray(job, 12, types.int64)
-    n_cells, n_genes, n_features, n_entries = known[1], known[2], known[3], known[4]
-    values = carray(pointer_at(known[6]), n_entries, f32)
-    genes = carray(pointer_at(known[7]), n_entries, i32)
-    starts = carray(pointer_at(known[8]), n_cells + 1, types.int64)
-    by_out = carray(pointer_at(known[9]), (n_cells, n_features), f32)
-    out = carray(pointer_at(known[11]), (n_genes, n_features), f32)
+@compile_kernel
+def sparse_linear_grad_weight_kernel(job):
+    """Compute the gradient of ranges of the genes of a `SparseLinearJob` until none are left."""
+    at = SPARSE_LINEAR
+    fields = carray(job, len(at), types.int64)
+    n_cells, n_genes, n_out = fields[at.n_cells], fields[at.n_genes], fields[at.n_out]
+    n_nonzero = fields[at.n_nonzero]
+    values = carray(pointer_at(fields[at.values]), n_nonzero, f32)
+    indices = carray(pointer_at(fields[at.indices]), n_nonzero, i32)
+    indptr = carray(pointer_at(fields[at.indptr]), n_cells + 1, types.int64)
+    grad_output = carray(pointer_at(fields[at.factor]), (n_cells, n_out), f32)
+    out = carray(pointer_at(fields[at.result]), (n_genes, n_out), f32)
     width = (n_genes + N_GENE_RANGES - 1) // N_GENE_RANGES
     while True:
-        part = atomic_fetch_add(known[5], 1)
+        part = atomic_fetch_add(job, at.next_item, 1)
         if part >= N_GENE_RANGES:
             break
         first = part * width
         if first < n_genes:
             csr_matmul_grad_weight(
-                first, min(first + width, n_genes), values, genes, starts, by_out, out
+                first, min(first + width, n_genes), values, indices, indptr, grad_output, out
             )

@@ -1,7 +1,7 @@
-"""Exponentials and logarithms that a compiler can put into vector instructions.
+"""Exponentials and logarithms that LLVM can vectorize: without branches or calls of a library.
 
-They have no branches and call no library. NaN comes out where NaN or an infinity went in, so that
-a network that is no longer finite is noticed.
+The result is NaN if the argument is NaN or infinite, so that a network whose outputs are no longer
+finite is noticed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 FASTMATH_FLAGS = {"contract", "nsz"}
-"""What the compiler may change: multiply and add in one, and the sign of zero."""
+"""Permissions for LLVM: fused multiply-add, and ignoring the sign of zero."""
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 
-# The logarithm of 2 in two parts, of which the first has few digits, so that products with a
-# small whole number are exact.
+# The logarithm of 2 in two parts; the first has few digits, so that its products with small
+# integers are exact.
 LN2_HIGH, LN2_LOW = f32(0.693359375), f32(math.log(2) - 0.693359375)
 LOG2_E = f32(1 / math.log(2))
 LOWEST, HIGHEST = f32(-87.0), f32(88.0)
@@ -57,25 +57,27 @@ ROOT_32, MANTISSA_32 = i32(0x3F3504F3), i32(0x7FFFFF)
 SHIFT_32 = i32(0x3F800000 - 0x3F3504F3)
 ROOT_64, MANTISSA_64 = i64(0x3FE6A09E667F3BCD), i64(0xFFFFFFFFFFFFF)
 SHIFT_64 = i64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+ABS_MASK, INF_BITS = i32(0x7FFFFFFF), i32(0x7F800000)
+"""All bits of a float32 but its sign, and the bits of infinity."""
 
 
-def bitcast(given: Any, wanted: Any) -> Any:
-    """Function that reads the bits of a number of one type as a number of another."""
+def make_bitcast(source: Any, target: Any) -> Any:
+    """Compiled function that reinterprets the bits of a number as another type."""
 
     @intrinsic
     def cast(typing_context: Any, x: Any) -> Any:  # pragma: no cover - runs in the compiler
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.bitcast(arguments[0], context.get_value_type(wanted))
+            return builder.bitcast(arguments[0], context.get_value_type(target))
 
-        return wanted(given), generate
+        return target(source), generate
 
     return cast
 
 
-float32_bits = bitcast(types.float32, types.int32)
-float32_from_bits = bitcast(types.int32, types.float32)
-float64_bits = bitcast(types.float64, types.int64)
-float64_from_bits = bitcast(types.int64, types.float64)
+float32_bits = make_bitcast(types.float32, types.int32)
+float32_from_bits = make_bitcast(types.int32, types.float32)
+float64_bits = make_bitcast(types.float64, types.int64)
+float64_from_bits = make_bitcast(types.int64, types.float64)
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -93,7 +95,7 @@ def exp32(x):
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log32(y):
-    """Natural logarithm in single precision of a positive number that is not denormal."""
+    """Natural logarithm in single precision of a positive normal number."""
     i = i32(float32_bits(y) + SHIFT_32)
     e = f32((i >> i32(23)) - i32(127))
     f = float32_from_bits(i32((i & MANTISSA_32) + ROOT_32)) - ONE
@@ -104,9 +106,9 @@ def log32(y):
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log64(y):
-    """Natural logarithm in double precision of a positive number that is not denormal.
+    """Natural logarithm in double precision of a positive normal number.
 
-    It is twice the inverse hyperbolic tangent of (m - 1) / (m + 1), as a power series.
+    The logarithm of the mantissa m is 2 artanh((m - 1) / (m + 1)), computed as a power series.
     """
     i = float64_bits(y) + SHIFT_64
     e = f64(i32((i >> i64(52)) - i64(1023)))
@@ -120,18 +122,18 @@ def log64(y):
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log1p64(x, inverse):
-    """Natural logarithm in double precision of 1 + x, of which the inverse is given.
+    """Natural logarithm of 1 + x in double precision, accurate for small positive x too.
 
-    Exact for a small positive x too.
+    `inverse` is 1 / (1 + x).
     """
     y = 1.0 + x
     return log64(y) + (x - (y - 1.0)) * inverse
 
 
 @njit(error_model="numpy", fastmath=True)
-def sum_unordered(values):
-    """Sum, in whatever order is fastest."""
-    s = f32(0.0)
-    for j in range(values.shape[0]):
-        s += values[j]
-    return s
+def sum_unordered(x):
+    """Sum in the order that is fastest on this processor."""
+    total = f32(0.0)
+    for j in range(x.shape[0]):
+        total += x[j]
+    return total

@@ -1,9 +1,9 @@
-"""Optimizer steps that a device repeats by itself: one recording, played once a step."""
+"""Optimizer steps replayed from a CUDA graph, and when a step can be captured in one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 import lightning.pytorch as pl
 import torch
@@ -14,29 +14,28 @@ from cellvae.core.log import logger
 from cellvae.train.loop.steps_per_block import STEP_HOOKS, CaptureDecision, StepsPerBlock
 from cellvae.train.options.train_options import TrainOptions
 
-if TYPE_CHECKING:
-    from cellvae.train.loop.training_plan import TrainingPlan
-
-Step = Callable[[], None]
+Step: TypeAlias = Callable[[], None]
+StepFunction: TypeAlias = Callable[[Rows[Any], Tensor, Any, Sequence[Any]], None]
+"""Function of rows, indices of cells, optimizer and callbacks that makes one optimizer step."""
 N_WARMUP_STEPS = 3
-"""Steps that are made as usual before one is recorded, so that all memory has been set aside."""
+"""Steps that run before one is captured, so that all memory has been allocated."""
 
 
 class StepCapturer(Protocol):
-    """What makes a recording of a step."""
+    """Captures a step, so that it can be replayed."""
 
     def warm_up(self, step: Step) -> None:
-        """Make a step as usual, where recorded ones will be made."""
+        """Make a step without a graph, on the stream that a capture needs."""
         ...
 
     def capture(self, step: Step) -> Step:
-        """Recording of a step, to be played; the step itself is not made."""
+        """Replay function of a step, which is captured and not made."""
         ...
 
 
 @final
 class CUDAGraphCapturer:
-    """Recorder of CUDA graphs.
+    """Captures steps as CUDA graphs.
 
     Parameters
     ----------
@@ -48,7 +47,7 @@ class CUDAGraphCapturer:
         self.device = device
 
     def warm_up(self, step: Step) -> None:
-        """Make a step on a stream of its own, as a recording needs it."""
+        """Make a step on a side stream, as torch requires before a capture."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
@@ -56,7 +55,7 @@ class CUDAGraphCapturer:
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
     def capture(self, step: Step) -> Step:
-        """Graph of all that a step asks of the device."""
+        """Replay function of a graph of all kernels that a step launches."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             step()
@@ -70,28 +69,28 @@ def choose_capture(
     module: Module[Any],
     steps: StepsPerBlock,
     device: torch.device,
-    placed: str,
+    placement: str,
 ) -> CaptureDecision:
-    """Whether the steps of a run can be recorded.
+    """Decide whether the steps of a run are captured in a CUDA graph.
 
     Parameters
     ----------
     options
-        What was asked for.
+        Options of the run.
     callbacks
         Callbacks of the run.
     module
-        The mathematics of the model.
+        The network.
     steps
-        Steps of a block.
+        Optimizer steps of a block.
     device
         Device of the run.
-    placed
-        Where the cells are kept.
+    placement
+        Where the cells are stored.
     """
-    refused = why_not_capturable(options, callbacks, module, steps, device, placed)
+    refused = why_not_capturable(options, callbacks, module, steps, device, placement)
     return CaptureDecision(
-        wanted=not refused, reason=refused or "one recording for all full batches"
+        wanted=not refused, reason=refused or "one CUDA graph for all full batches"
     )
 
 
@@ -101,16 +100,16 @@ def why_not_capturable(
     module: Module[Any],
     steps: StepsPerBlock,
     device: torch.device,
-    placed: str,
+    placement: str,
 ) -> str:
-    """What keeps steps from being recorded; empty if nothing does."""
+    """Reason why steps cannot be captured; empty if they can."""
     if not options.capture_steps:
-        return "not asked for (capture_steps=True)"
+        return "not requested (capture_steps=True)"
     if device.type != "cuda":
         return f"the run is on {device.type}"
     if steps.number == 1:
         return steps.reason
-    if placed != "device":
+    if placement != "device":
         return "the cells are not on the device"
     if options.compile.enabled:
         return "the loss is compiled"
@@ -119,17 +118,17 @@ def why_not_capturable(
     if options.trainer.get("deterministic"):
         return "deterministic is given"
     if module.frozen_weights:
-        return "a part of the network is kept as it is"
+        return "a part of the network is frozen"
     if not module.cuda_graph_safe:
-        return f"{type(module).__name__} decides within a step what it computes"
+        return f"the steps of {type(module).__name__} depend on the data"
     for callback in callbacks:
         if has_step_hook(callback) and not getattr(callback, "supports_cuda_graphs", False):
-            return f"{type(callback).__name__} looks at every step"
+            return f"{type(callback).__name__} has hooks at every step"
     return ""
 
 
 def has_step_hook(callback: pl.Callback) -> bool:
-    """Whether a callback does something at every step."""
+    """Whether a callback has a hook at every step."""
     if hasattr(callback, "on_step_start"):
         return True
     names = [name for name in STEP_HOOKS if not name.startswith("on_train_batch")]
@@ -140,26 +139,27 @@ def has_step_hook(callback: pl.Callback) -> bool:
 
 @final
 class CUDAGraphStep:
-    """Steps of a plan, made by playing a recording where that is the same.
+    """Optimizer step of full batches, replayed from a CUDA graph.
 
-    Full batches are: the numbers of their cells are copied to where the recording reads them. The
-    last cells of an epoch, and the first steps, are made as usual. A recording is made anew when
-    learning rate, weight decay, what is trained or the mode of a layer have changed.
+    The indices of the cells are copied to the tensor that the graph reads. The first steps, and
+    the smaller last batch of an epoch, run without a graph. The step is captured again when
+    learning rate, weight decay, `requires_grad` of a parameter or the mode of a layer has changed.
 
     Parameters
     ----------
-    plan
-        Plan of the run.
-    recorder
-        What makes recordings.
-    device
-        Device of the run.
+    run_step
+        Makes one step without a graph.
+    module
+        The network.
+    capturer
+        Captures a step in a graph.
     """
 
-    def __init__(self, plan: TrainingPlan, capturer: StepCapturer, device: torch.device) -> None:
-        self.plan = plan
+    def __init__(self, run_step: StepFunction, module: Module[Any], capturer: StepCapturer) -> None:
+        self.run_step_eagerly = run_step
+        self.module = module
         self.capturer = capturer
-        self.static_cells = torch.zeros(0, dtype=torch.int64, device=device)
+        self.static_cells = torch.zeros(0, dtype=torch.int64)
         self.graph: Step | None = None
         self.captured_signature: Any = None
         self.n_warmed_up = 0
@@ -167,13 +167,13 @@ class CUDAGraphStep:
         self.failure = ""
 
     def run_step(
-        self, rows: Rows[Any], cells: Tensor, optimizer: Any, watching: Sequence[Any]
+        self, rows: Rows[Any], cells: Tensor, optimizer: Any, callbacks: Sequence[Any]
     ) -> None:
-        """Make one step, by playing the recording if there is one of it."""
+        """Make one step, from the graph if there is one."""
         if not len(self.static_cells):
             self.static_cells = torch.zeros_like(cells)
         if len(cells) != len(self.static_cells) or self.failure:
-            self.plan.run_step(rows, cells, optimizer, watching)
+            self.run_step_eagerly(rows, cells, optimizer, callbacks)
             return
         self.static_cells.copy_(cells)
         now = self.capture_signature(rows, optimizer)
@@ -181,7 +181,7 @@ class CUDAGraphStep:
             self.captured_signature, self.graph, self.n_warmed_up = now, None, 0
 
         def step() -> None:
-            self.plan.run_step(rows, self.static_cells, optimizer, watching)
+            self.run_step_eagerly(rows, self.static_cells, optimizer, callbacks)
 
         if self.graph is None and self.n_warmed_up < N_WARMUP_STEPS:
             self.n_warmed_up += 1
@@ -190,31 +190,31 @@ class CUDAGraphStep:
         if self.graph is None:
             for group in optimizer.param_groups:
                 group["capturable"] = True
-            # Torch warns of steps outside a recording, of which every epoch has one.
+            # Torch warns of steps without a graph, of which every epoch has one.
             optimizer._warned_capturable_if_run_uncaptured = True
             try:
                 self.graph = self.capturer.capture(step)
             except RuntimeError as failure:
                 self.failure = f"{type(failure).__name__}: {failure}".splitlines()[0]
-                logger.info("A step could not be recorded, steps are made as usual: %s", failure)
+                logger.info("A step could not be captured in a CUDA graph: %s", failure)
                 step()
                 return
         self.graph()
         self.n_replayed += 1
 
     def capture_signature(self, rows: Rows[Any], optimizer: Any) -> Any:
-        """What a recording holds for good."""
+        """Values that are fixed in a captured graph."""
         groups = [
             tuple((k, float(v)) for k, v in group.items() if isinstance(v, int | float))
             for group in optimizer.param_groups
             for group in [{k: v for k, v in group.items() if k != "capturable"}]
         ]
-        trained = tuple(p.requires_grad for p in self.plan.module.parameters())
-        modes = tuple(part.training for part in self.plan.module.modules())
-        kept = id(getattr(rows, "rows", rows)), getattr(rows, "n_labelled", 0)
-        return kept, tuple(groups), trained, modes
+        trained = tuple(p.requires_grad for p in self.module.parameters())
+        modes = tuple(part.training for part in self.module.modules())
+        cells = id(getattr(rows, "rows", rows)), getattr(rows, "n_labelled", 0)
+        return cells, tuple(groups), trained, modes
 
     @property
     def reason(self) -> str:
-        """How many steps were played, or why none were."""
-        return self.failure or f"{self.n_replayed:,} steps played from a recording"
+        """How many steps were replayed, or why none were."""
+        return self.failure or f"{self.n_replayed:,} steps replayed from a CUDA graph"

@@ -164,3 +164,18 @@ def make_plateau(optimizer: torch.optim.Optimizer, options: PlateauOptions) -> R
         threshold_mode="abs",
         min_lr=options.minimum,
     )
+
+
+def align_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give the state of an optimizer the strides of its parameters.
+
+    Fused optimizers read both in the order of the memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if (
+                isinstance(value, torch.Tensor)
+                and value.shape == parameter.shape
+                and value.stride() != parameter.stride()
+            ):
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

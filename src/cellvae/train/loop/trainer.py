@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cellvae.errors import InvalidOptionError
-from cellvae.train.loop.quiet_logger import QuietLogger, needs_logger
+from cellvae.train.loop.lightning_quiet import QuietLogger, needs_logger
 from cellvae.train.options.train_options import TrainOptions
 
 # Steps between two entries of the logger; runs with fewer steps an epoch log each.
@@ -119,3 +119,10 @@ def pick_strategy(strategy: Any, devices: Any) -> Any:
     if strategy in ("auto", "ddp") and devices not in (1, "1", [0], (0,)):
         return "ddp_find_unused_parameters_true"
     return strategy
+
+
+def stop_after_batch(trainer: pl.Trainer) -> None:
+    """Make a trainer stop after this batch, even before `min_epochs` or `min_steps`."""
+    trainer.should_stop = True
+    trainer.fit_loop.min_epochs = None
+    trainer.fit_loop.epoch_loop.min_steps = None

@@ -64,7 +64,7 @@ class OptimizerCarryover:
 
 def make_carryover(trainer: pl.Trainer, plan: TrainingPlan) -> OptimizerCarryover | None:
     """What a run hands to the next; None where something was not finite."""
-    if plan.nan_event is not None:
+    if plan.run.nan_event is not None:
         return None
     return OptimizerCarryover(
         seed=plan.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from cellvae.core.log import logger
 from cellvae.data.batches.split import Split
 from cellvae.data.setup.cell_values import CellValues
 from cellvae.errors import FileFormatError, ResumeError
-from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
+from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.records.history import History
+from cellvae.train.records.run_state import BestEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,19 +124,19 @@ def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
     """State of a run between two epochs."""
     assert plan.split is not None
     return TrainingState(
-        run_id=plan.run_id,
-        identity=plan.identity,
-        cell_values=dict(plan.cell_values),
+        run_id=plan.run.run_id,
+        identity=plan.run.identity,
+        cell_values=dict(plan.run.cell_values),
         seed=plan.seed,
         first_epoch=plan.first_epoch,
         n_epochs=trainer.current_epoch,
         n_steps=plan.n_steps,
-        n_cells_seen=plan.n_cells_seen,
-        seconds=plan.seconds,
+        n_cells_seen=plan.run.n_cells_seen,
+        seconds=plan.run.seconds,
         split=plan.split,
         warmup=plan.warmup,
         history=plan.history,
-        best=tuple(plan.best.values()),
+        best=tuple(plan.run.best.values()),
         module={k: v.detach().cpu().clone() for k, v in plan.module.state_dict().items()},
         optimizers=[to_plain_state(o.state_dict(), "optimizer") for o in trainer.optimizers],
         schedules=[
@@ -254,76 +255,3 @@ def advance_loops(trainer: pl.Trainer, n_epochs: int, n_steps: int) -> None:
     for progress in (by_hand.current, by_hand.total):
         progress.ready = progress.completed = n_steps
     loop.epoch_loop._batches_that_stepped = n_steps
-
-
-def differences(saved: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two nestings of plain values, a line each."""
-    if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        lines = []
-        for key in dict.fromkeys([*saved, *now]):
-            at = f"{where}.{key}" if where else str(key)
-            if key not in saved:
-                lines.append(f"{at}: not in the saved run, {abbreviate(now[key])} now")
-            elif key not in now:
-                lines.append(f"{at}: {abbreviate(saved[key])} in the saved run, not there now")
-            else:
-                lines += differences(saved[key], now[key], at)
-        return lines
-    if is_list_of_strings(saved) and is_list_of_strings(now) and list(saved) != list(now):
-        return [f"{where}: {describe_name_differences(list(saved), list(now))}"]
-    if isinstance(saved, list | tuple) and isinstance(now, list | tuple):
-        same = list(saved) == list(now)
-    else:
-        same = saved == now
-    return [] if same else [f"{where}: {abbreviate(saved)} in the saved run, {abbreviate(now)} now"]
-
-
-def is_list_of_strings(value: Any) -> bool:
-    """Whether a value is a list of texts."""
-    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-
-
-def describe_name_differences(saved: Sequence[str], now: Sequence[str]) -> str:
-    """How two lists of names differ."""
-    missing = [name for name in saved if name not in set(now)]
-    added = [name for name in now if name not in set(saved)]
-    if not missing and not added:
-        return "the same names in another order"
-    parts = [f"{len(saved):,} in the saved run, {len(now):,} now"]
-    parts += [f"missing {', '.join(map(repr, missing[:5]))}"] if missing else []
-    parts += [f"new {', '.join(map(repr, added[:5]))}"] if added else []
-    return "; ".join(parts)
-
-
-def abbreviate(value: Any) -> str:
-    """Value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def check_identity(
-    saved: Mapping[str, Any], now: Mapping[str, Any], differing: Sequence[str] = ()
-) -> None:
-    """Refuse to go on with other cells, genes, categories or hyperparameters.
-
-    Parameters
-    ----------
-    saved, now
-        What the run was made of, and what it would be made of.
-    differing
-        A line for each column of the cells that has other values.
-
-    Raises
-    ------
-    ResumeError
-        With a line for each difference.
-    """
-    found = [*differences(saved, now), *differing]
-    if found:
-        lines = "\n  ".join(found[:20])
-        more = f"\n  and {len(found) - 20:,} more" if len(found) > 20 else ""
-        raise ResumeError(
-            "Expected the model, data and hyperparameters of the run that is to be resumed; these "
-            f"differ:\n  {lines}{more}\nGive what the run had, or train anew: resume=None, or "
-            "another run_dir."
-        )

@@ -1,4 +1,4 @@
-"""How a run is stopped from inside: by a callback that raises StopTraining, or by Ctrl-C."""
+"""Stopping a run early: a callback that raises StopTraining, or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 
 from cellvae.core.log import logger
 from cellvae.errors import StopTraining
+from cellvae.train.loop.trainer import stop_after_batch
 from cellvae.train.loop.training_plan import TrainingPlan
 
 if TYPE_CHECKING:
@@ -30,52 +31,54 @@ HOOKS = tuple(
 def catch_stop_training(plan: TrainingPlan, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
     """Context in which a callback may raise StopTraining in any hook.
 
-    The callbacks after it get the hook too, and the run then ends as if it were complete. For
-    that each hook that a callback has is replaced by one that looks for the exception.
+    The hook still runs for the callbacks after it, and the run then ends as if it were complete.
+    Each hook that a callback overrides is replaced, on the object, by one that catches the
+    exception; wrapping the callbacks would hide their classes from Lightning and from users, who
+    look them up by class in `trainer.callbacks`.
     """
-    before = [(callback, dict(vars(callback))) for callback in callbacks]
+    attributes_before = [(callback, dict(vars(callback))) for callback in callbacks]
     for callback in callbacks:
         for name in HOOKS:
             hook = getattr(callback, name)
-            own = name in vars(callback)
-            if own or getattr(type(callback), name) is not getattr(pl.Callback, name):
+            on_object = name in vars(callback)
+            if on_object or getattr(type(callback), name) is not getattr(pl.Callback, name):
                 vars(callback)[name] = functools.partial(call_hook, plan, hook)
     try:
         yield
     finally:
-        for callback, attributes in before:
+        for callback, attributes in attributes_before:
             for name in HOOKS:
                 vars(callback).pop(name, None)
                 if name in attributes:
                     vars(callback)[name] = attributes[name]
 
 
-def call_hook(plan: TrainingPlan, hook: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
-    """Call a hook; a StopTraining ends the run after the hook has reached all callbacks."""
+def call_hook(plan: TrainingPlan, hook: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a hook of a callback; a StopTraining from it stops the run after this batch."""
     try:
-        return hook(*arguments, **words)
+        return hook(*args, **kwargs)
     except StopTraining as stop:
-        stop_for_reason(plan, str(stop))
+        plan.request_stop(str(stop))
         return None
 
 
-def stop_for_reason(plan: TrainingPlan, reason: str) -> None:
-    """End a run in good order, for a reason that its report will give."""
-    plan.stop_reason = plan.stop_reason or reason or "a callback asked for it"
-    request_stop(plan.trainer)
-
-
-def request_stop(trainer: pl.Trainer) -> None:
-    """Make a trainer stop after this batch, whatever it was told about least epochs and steps."""
-    trainer.should_stop = True
-    trainer.fit_loop.min_epochs = None
-    trainer.fit_loop.epoch_loop.min_steps = None
+@contextmanager
+def restore_sigint_handler() -> Iterator[None]:
+    """Context that restores the handler of Ctrl-C, which Lightning disables after an interrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class SigintGuard:
     """Context in which Ctrl-C ends a run after its batch, and a second Ctrl-C aborts it.
 
-    Outside the main thread, and where several processes train together, Ctrl-C keeps its meaning.
+    Outside the main thread, and with several processes, Ctrl-C is handled as without this context.
 
     Parameters
     ----------
@@ -87,22 +90,22 @@ class SigintGuard:
     Attributes
     ----------
     n_pressed
-        How often Ctrl-C was pressed.
+        Number of times that Ctrl-C was pressed.
     """
 
     def __init__(self, plan: TrainingPlan, trainer: pl.Trainer) -> None:
         self.plan = plan
         self.trainer = trainer
         self.n_pressed = 0
-        self.before: Any = None
+        self.handler_before: Any = None
         self.active = (
             threading.current_thread() is threading.main_thread() and trainer.world_size == 1
         )
 
     def __enter__(self) -> SigintGuard:
         if self.active:
-            self.before = signal.getsignal(signal.SIGINT)
-            if self.before is signal.SIG_IGN:
+            self.handler_before = signal.getsignal(signal.SIGINT)
+            if self.handler_before is signal.SIG_IGN:
                 self.active = False
             else:
                 signal.signal(signal.SIGINT, self.handle_sigint)
@@ -110,13 +113,13 @@ class SigintGuard:
 
     def __exit__(self, *error: object) -> None:
         if self.active:
-            signal.signal(signal.SIGINT, self.before or signal.SIG_DFL)
+            signal.signal(signal.SIGINT, self.handler_before or signal.SIG_DFL)
 
     def handle_sigint(self, number: int, frame: FrameType | None) -> None:
-        """Ask the run to end; abort it if it was asked before, or while it validates."""
+        """Stop the run after this batch; abort it at the second Ctrl-C, or during validation."""
         self.n_pressed += 1
-        self.plan.interrupted = True
-        if self.n_pressed > 1 or self.trainer.validating or not self.plan.started:
+        self.plan.run.note_interrupt()
+        if self.n_pressed > 1 or self.trainer.validating or not self.plan.run.started:
             raise KeyboardInterrupt
-        request_stop(self.trainer)
+        stop_after_batch(self.trainer)
         logger.info("Ctrl-C: training ends after this batch. Once more aborts it.")

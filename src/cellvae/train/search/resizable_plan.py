@@ -19,6 +19,10 @@ class ResizableTrainingPlan(TrainingPlan):
     make_blocks: Cut | None = None
     size: int = 0
 
+    def set_block_maker(self, make_blocks: Cut) -> None:
+        """Set what makes the blocks of another batch size."""
+        self.make_blocks = make_blocks
+
     @property
     def batch_size(self) -> int:
         """Cells of a batch."""
@@ -28,8 +32,9 @@ class ResizableTrainingPlan(TrainingPlan):
     def batch_size(self, size: int) -> None:
         self.size = size
         if self.make_blocks is not None:
-            train, validation, self.warmup = self.make_blocks(size)
-            self.blocks = (train,) if validation is None else (train, validation)
+            train, validation, warmup = self.make_blocks(size)
+            self.set_warmup(warmup)
+            self.set_blocks(train, validation)
 
     def train_dataloader(self) -> EpochBlocks[Any]:
         """Blocks of the training cells."""

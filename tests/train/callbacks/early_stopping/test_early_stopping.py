@@ -13,7 +13,8 @@ from cellvae.data import Split
 from cellvae.errors import InvalidOptionError
 from cellvae.train import EarlyStopping, LoudEarlyStopping
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 class Script(pl.Callback):

@@ -20,7 +20,8 @@ from cellvae.model.scvi import SCVIModule
 from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.evaluation.metric_callback import MetricCallback
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:

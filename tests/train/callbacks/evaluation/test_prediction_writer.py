@@ -18,7 +18,8 @@ from cellvae.model import SCVI
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
 from cellvae.train.callbacks.evaluation.prediction_writer import PredictionWriter
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 ALL = ("kl", "latent", "latent_variance", "reconstruction_loss")
 

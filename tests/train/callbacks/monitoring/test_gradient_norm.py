@@ -17,7 +17,8 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train.callbacks.monitoring.gradient_norm import GradNormMonitor
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 class Gradients(pl.Callback):

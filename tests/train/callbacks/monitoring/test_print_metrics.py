@@ -13,7 +13,8 @@ import torch
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.print_metrics import PrintMetrics
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **words: Any) -> RunResult:

@@ -19,9 +19,9 @@ from cellvae.model import SCVI
 from cellvae.train import EpochBar
 from cellvae.train.callbacks.defaults import build_callbacks
 from cellvae.train.callbacks.monitoring import progress
+from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
-from cellvae.train.run.lightning_noise import quiet_lightning
 
 
 def run(module: Any, rows: Any, split: Split, **words: Any) -> None:

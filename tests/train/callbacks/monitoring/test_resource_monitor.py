@@ -27,7 +27,8 @@ from cellvae.train.callbacks.monitoring.resource_table import (
     rss_mib,
 )
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 
 def outcome_of(
@@ -285,7 +286,7 @@ def test_a_bare_trainer(tmp_path: Path) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    from cellvae.train.run.lightning_noise import quiet_lightning
+    from cellvae.train.loop.lightning_quiet import quiet_lightning
 
     with quiet_lightning():
         trainer.fit(Line(), loader)

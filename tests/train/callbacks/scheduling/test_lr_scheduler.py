@@ -18,7 +18,8 @@ from cellvae.errors import InvalidOptionError, TrainingWarning, UnknownOptionErr
 from cellvae.model import SCVI
 from cellvae.train.callbacks.scheduling.lr_scheduler import LRSchedulerCallback, select_optimizer
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 LR = 0.01
 

@@ -18,7 +18,8 @@ from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint
 from cellvae.train.callbacks.scheduling.stages import Stage, Stages
 from cellvae.train.options.train_kwargs import parse_train_kwargs
-from cellvae.train.run.fit import RunResult, fit
+from cellvae.train.run.end_of_run import RunResult
+from cellvae.train.run.fit import fit
 
 LR = 0.01
 

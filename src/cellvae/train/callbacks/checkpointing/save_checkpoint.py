@@ -28,8 +28,9 @@ from cellvae.train.callbacks.checkpointing.checkpoint_trigger import (
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 from cellvae.train.callbacks.nan.nan_guard import weights_are_finite
 from cellvae.train.callbacks.protocols import Group
-from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
+from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.metric_names import canonical_name
+from cellvae.train.records.run_state import BestEpoch
 
 if TYPE_CHECKING:
     import datetime
@@ -245,7 +246,7 @@ class SaveCheckpoint(Checkpoint):
             beside = (folder.with_name(f"{folder.name}_{i}") for i in range(2, 1000))
             folder = next(path for path in (folder, *beside) if path not in taken)
         self.models.begin(
-            pl_module.run_id or secrets.token_hex(6),
+            pl_module.run.run_id or secrets.token_hex(6),
             folder,
             Path(trainer.default_root_dir) / "checkpoints",
         )
@@ -358,7 +359,7 @@ class SaveCheckpoint(Checkpoint):
     def report_best(self, plan: TrainingPlan, model: CheckpointRecord, *, restored: bool) -> None:
         """Tell the plan which model is best."""
         assert self.monitor is not None and model.score is not None
-        plan.note_best(
+        plan.run.note_best(
             BestEpoch(
                 monitor=self.monitor,
                 epoch=model.epoch,

@@ -141,7 +141,7 @@ class TrainingCheckpoint(pl.Callback):
             # What a process left that was killed while it wrote.
             for part in self.folder.glob(f".epoch=*{SUFFIX}-*"):
                 part.unlink(missing_ok=True)
-        first = self.last_saved is None and pl_module.on_start is None
+        first = self.last_saved is None and not pl_module.run.is_continuation
         self.last_saved, self.last_epoch = time.monotonic(), n_epochs
         kept = states_in(self.folder)
         # Later ones are of a run that was resumed from an earlier state.
@@ -163,7 +163,7 @@ class TrainingCheckpoint(pl.Callback):
 
     def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
         """Delete the states of a run that came to its end."""
-        done = plan.status in ("completed", "stopped_early")
+        done = plan.run.status in ("completed", "stopped_early")
         if done and self.delete_on_success and self.folder is not None and trainer.is_global_zero:
             for path in states_in(self.folder):
                 path.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
-from cellvae.train.loop.training_plan import BestEpoch, TrainingPlan
+from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.records.run_state import BestEpoch
 
 
 class BestWeights:
@@ -44,7 +45,7 @@ class BestWeights:
         score, epoch = self.monitored.best, self.monitored.best_epoch
         if isinstance(pl_module, TrainingPlan) and score is not None and epoch is not None:
             name = self.monitored.name
-            pl_module.note_best(
+            pl_module.run.note_best(
                 BestEpoch(monitor=name, epoch=epoch, score=score, restored=restored)
             )
 

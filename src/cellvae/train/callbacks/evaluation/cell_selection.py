@@ -21,7 +21,9 @@ from cellvae.core.selection import flatten_selection
 from cellvae.data.batches.batching import iter_batches
 from cellvae.data.batches.indexing import cell_indices
 from cellvae.errors import TrainingError
-from cellvae.train.loop.training_plan import OTHER_TYPES, ModelFiles, TrainingPlan
+from cellvae.train.loop.model_files import ModelFiles
+from cellvae.train.loop.step_loop import NON_DEFAULT_DTYPES
+from cellvae.train.loop.training_plan import TrainingPlan
 
 
 @runtime_checkable
@@ -174,7 +176,7 @@ def isolated_eval_mode(module: nn.Module, seed: int) -> Iterator[None]:
 def cast_batch(plan: TrainingPlan, batch: Any) -> Any:
     """Batch on the device and in the precision of the weights."""
     batch = to_device(batch, plan.device)
-    if str(plan.trainer.precision) in OTHER_TYPES:
+    if str(plan.trainer.precision) in NON_DEFAULT_DTYPES:
         batch = plan.trainer.precision_plugin.convert_input(batch)
     return batch
 

@@ -118,7 +118,9 @@ class PredictionWriter(pl.Callback):
 
     def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
         """Write the file of a run that has left a trained model."""
-        trained = plan.frozen_weights and plan.n_epochs_done > 0 and plan.status != "failed"
+        trained = (
+            plan.run.weights_kept and plan.run.n_epochs_done > 0 and plan.run.status != "failed"
+        )
         if self.every_n_epochs is None and trained:
             self.write(trainer, plan, Path(self.path))
 

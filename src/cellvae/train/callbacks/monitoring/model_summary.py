@@ -74,10 +74,10 @@ def summary_title(pl_module: pl.LightningModule) -> str:
     parts = [f"{len(pl_module.rows):,} cells", f"{len(split.train):,} for training"]
     parts += [f"{len(split.validation):,} for validation"] if len(split.validation) else []
     parts += [f"batches of {pl_module.batch_size:,}"]
-    genes = pl_module.identity.get("genes")
+    genes = pl_module.run.identity.get("genes")
     if genes is not None:
         parts.insert(1, f"{len(genes):,} genes")
-    config = pl_module.identity.get("config", {})
+    config = pl_module.run.identity.get("config", {})
     if "n_latent" in config:
         parts.append(f"latent of {config['n_latent']:,}")
     return ", ".join(parts)

@@ -98,7 +98,7 @@ class EpochBar(ProgressBar):
         """Move the bar within an epoch."""
         done = batch_idx + 1
         if isinstance(pl_module, TrainingPlan) and not pl_module.automatic_optimization:
-            done = pl_module.step_of_epoch
+            done = pl_module.step_loop.step_of_epoch
         self.move(trainer, done)
 
     def on_validation_batch_end(

@@ -261,4 +261,4 @@ class ResourceMonitor(pl.Callback):
 
 def data_loading_seconds(pl_module: pl.LightningModule) -> float:
     """Seconds that a plan has spent on taking cells; of other modules nothing is known."""
-    return pl_module.data_loading_seconds if isinstance(pl_module, TrainingPlan) else 0.0
+    return pl_module.step_loop.data_loading_seconds if isinstance(pl_module, TrainingPlan) else 0.0

@@ -99,8 +99,8 @@ class RunLogger(pl.Callback):
         }
         module: Any = pl_module
         if isinstance(pl_module, TrainingPlan):
-            config |= {"run": pl_module.run_id, "options": pl_module.run_config}
-            config["model"] = {k: v for k, v in pl_module.identity.items() if k != "genes"}
+            config |= {"run": pl_module.run.run_id, "options": pl_module.run.config}
+            config["model"] = {k: v for k, v in pl_module.run.identity.items() if k != "genes"}
             module = pl_module.module
         write_atomically(self.folder / "config.json", to_json_text(config))
         made = [describe_callback(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ class RunLogger(pl.Callback):
         try:
             plan.history.to_csv(self.folder / "history.csv")
             write_atomically(
-                self.folder / "report.txt", f"{plan.status}\n{plan.report or reason}\n"
+                self.folder / "report.txt", f"{plan.run.status}\n{plan.run.report or reason}\n"
             )
             took = format_duration(time.monotonic() - self.start_time)
             logger.info("Training ended: %s. It took %s.", reason, took)

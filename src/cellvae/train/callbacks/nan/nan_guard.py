@@ -105,8 +105,7 @@ class NaNGuard(pl.Callback):
         """Forget an earlier run."""
         self.clear()
         if isinstance(pl_module, TrainingPlan):
-            pl_module.train_loss_sums.only_finite = self.on_nan != "ignore"
-            pl_module.stop_at_nan = self.on_nan != "ignore"
+            pl_module.stop_at_nan(enabled=self.on_nan != "ignore")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what the steps change beside the parameters."""
@@ -351,7 +350,7 @@ def zero_out_step(
 def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
     """End the run after this batch."""
     if isinstance(pl_module, TrainingPlan):
-        pl_module.nan_event = pl_module.nan_event or str(event)
+        pl_module.run.note_nan(str(event))
     trainer.should_stop = True
 
 

@@ -157,7 +157,7 @@ class Stages(pl.Callback):
         self.freeze_stage(number)
         if isinstance(pl_module, TrainingPlan) and self.warmup is not None:
             weight = stage.kl_weight
-            pl_module.warmup = self.warmup if weight is None else constant_warmup(weight)
+            pl_module.set_warmup(self.warmup if weight is None else constant_warmup(weight))
 
     def set_learning_rates(self, trainer: pl.Trainer, stage: Stage) -> None:
         """Give all optimizers the learning rate of a stage."""
@@ -202,7 +202,7 @@ class Stages(pl.Callback):
             for optimizer, rates in zip(trainer.optimizers, self.rates, strict=False):
                 rates.restore(optimizer)
         if isinstance(pl_module, TrainingPlan) and self.warmup is not None:
-            pl_module.warmup = self.warmup
+            pl_module.set_warmup(self.warmup)
 
     def state_dict(self) -> dict[str, Any]:
         """Stage that the run is in, and what the run had before."""

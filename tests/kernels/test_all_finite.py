@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cellvae.kernels import all_finite
-from cellvae.kernels.isfinite import MIN_SIZE, is_contiguous_float32, scan_tensors
+from cellvae.kernels.all_finite import MIN_SIZE, is_contiguous_float32, scan_tensors
 from cellvae.settings import settings
 
 WRONG = (math.nan, -math.nan, math.inf, -math.inf)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cellvae.kernels import log_fold_changes
+from cellvae.kernels import log_fold_change_summary
 
 
 @pytest.mark.parametrize("n_draws", [1, 2, 999, 1000])
@@ -17,7 +17,7 @@ def test_every_column_is_that_of_torch(n_draws: int, n_genes: int) -> None:
     first, second = (torch.rand(n_draws, n_genes).pow(4) * 1e-3 for _ in range(2))
     pseudocount, delta = 1e-7, 0.25
 
-    found = log_fold_changes(first, second, pseudocount, delta)
+    found = log_fold_change_summary(first, second, pseudocount, delta)
 
     one, other = first.double() + pseudocount, second.double() + pseudocount
     changes = one.log2() - other.log2()
@@ -35,7 +35,7 @@ def test_every_column_is_that_of_torch(n_draws: int, n_genes: int) -> None:
 
 
 def test_draws_that_are_all_alike_have_no_spread() -> None:
-    found = log_fold_changes(torch.full((50, 3), 0.4), torch.full((50, 3), 0.1), 1e-10, 1.0)
+    found = log_fold_change_summary(torch.full((50, 3), 0.4), torch.full((50, 3), 0.1), 1e-10, 1.0)
 
     assert found.median.tolist() == pytest.approx([2.0] * 3, rel=1e-6)
     assert found.std.tolist() == [0.0] * 3
@@ -48,7 +48,7 @@ def test_one_outlier_does_not_hide_the_median() -> None:
     first, second = torch.rand(1001, 2) + 1, torch.rand(1001, 2) + 1
     first[0, 0] = 1e30
 
-    found = log_fold_changes(first, second, 1e-10, 0.1)
+    found = log_fold_change_summary(first, second, 1e-10, 0.1)
 
     expected = (first.double().log2() - second.double().log2()).quantile(0.5, dim=0)
     torch.testing.assert_close(found.median, expected, rtol=1e-5, atol=1e-6)
@@ -58,7 +58,7 @@ def test_a_gene_with_nan_is_nan_and_others_are_not() -> None:
     first, second = torch.rand(20, 4), torch.rand(20, 4)
     first[7, 2] = math.nan
 
-    found = log_fold_changes(first, second, 1e-6, 0.1)
+    found = log_fold_change_summary(first, second, 1e-6, 0.1)
 
     for column in found:
         assert torch.isnan(column).tolist() == [False, False, True, False]

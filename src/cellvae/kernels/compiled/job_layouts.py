@@ -1,0 +1,223 @@
+"""Layouts of the jobs that the torch side fills in and the compiled kernels read.
+
+A job is a contiguous array of 64-bit integers: sizes, flags and the addresses of the arrays that a
+kernel reads and writes. Each layout is declared once, as a named tuple. The torch side makes one
+by keyword, so that a missing or misspelt field is an error; the compiled side reads the array at
+the positions of the fields, for which numba compiles constants::
+
+    run_parallel(kernel, CountLogProbJob(next_cell=0, n_cells=128, ...), n_threads)
+
+    fields = carray(job, len(COUNT_LOG_PROB), types.int64)
+    n_cells = fields[COUNT_LOG_PROB.n_cells]
+
+Every field is an address unless it says otherwise. The first field of a layout counts the work that
+has been handed out to threads and begins at zero.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+Layout = TypeVar("Layout", bound=tuple[int, ...])
+
+
+def field_positions(layout: type[Layout]) -> Layout:
+    """Position of every field in the array of a job, under the name of the field."""
+    names: tuple[str, ...] = layout._fields  # type: ignore[attr-defined]
+    return layout(*range(len(names)))
+
+
+class CountLogProbJob(NamedTuple):
+    """Job of the kernel of `count_log_prob`; arrays are of float32 unless another type is named."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_genes: int
+    n_theta_rows: int
+    """Rows of theta: 0 for Poisson, 1 for an inverse dispersion per gene, else `n_cells`."""
+    n_dropout_rows: int
+    """Rows of dropout: 0 without zero inflation, else `n_cells`."""
+    n_nonzero: int
+    """Counts of the CSR batch; -1 if the counts are dense."""
+    need_grad: int
+    """1 if derivatives are computed, else 0."""
+    cells_per_range: int
+    counts: int
+    """[cells, genes] if dense."""
+    values: int
+    """[nonzero] if sparse."""
+    indices: int
+    """[nonzero] if sparse, int32."""
+    indptr: int
+    """[cells + 1] if sparse, int64."""
+    logits: int
+    """[cells, genes]."""
+    logits_bias: int
+    """[genes]."""
+    log_library: int
+    """[cells]."""
+    theta: int
+    """[theta rows, genes]."""
+    dropout: int
+    """[dropout rows, genes]."""
+    dropout_bias: int
+    """[genes]."""
+    cell_weight: int
+    """[cells]."""
+    log_prob: int
+    """[cells], written."""
+    grad_log_library: int
+    """[cells], written."""
+    grad_logits: int
+    """[cells, genes], written."""
+    grad_theta: int
+    """[cells, genes], written if theta differs between cells."""
+    grad_dropout: int
+    """[cells, genes], written."""
+    grad_gene: int
+    """[ranges, 3, genes], written: sums over the cells of each range."""
+
+
+class BernoulliLogProbJob(NamedTuple):
+    """Job of the kernel of `bernoulli_log_prob`; arrays are of float32 unless a type is named."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_regions: int
+    n_nonzero: int
+    """Counts of the CSR batch; -1 if the counts are dense."""
+    need_grad: int
+    """1 if derivatives are computed, else 0."""
+    cells_per_range: int
+    counts: int
+    """[cells, regions] if dense."""
+    values: int
+    """[nonzero] if sparse."""
+    indices: int
+    """[nonzero] if sparse, int32."""
+    indptr: int
+    """[cells + 1] if sparse, int64."""
+    logits: int
+    """[cells, regions]."""
+    logits_bias: int
+    """[regions]."""
+    log_depth: int
+    """[cells]."""
+    depth: int
+    """[cells]: exponential of `log_depth`."""
+    depth_complement: int
+    """[cells]: 1 - depth."""
+    log_factor: int
+    """[regions]."""
+    factor: int
+    """[regions]: exponential of `log_factor`."""
+    factor_complement: int
+    """[regions]: 1 - factor."""
+    cell_weight: int
+    """[cells]."""
+    log_prob: int
+    """[cells], written."""
+    grad_log_depth: int
+    """[cells], written."""
+    grad_logits: int
+    """[cells, regions], written."""
+    grad_region: int
+    """[ranges, 2, regions], written: sums over the cells of each range."""
+
+
+class MixtureLogProbJob(NamedTuple):
+    """Job of the kernel of `mixture_log_prob`; all arrays are float32, [cells, features]."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_features: int
+    counts: int
+    mu1: int
+    mu2: int
+    theta1: int
+    theta2: int
+    logits: int
+    log_prob: int
+    """Written, as all that follow."""
+    grad_mu1: int
+    grad_mu2: int
+    grad_theta1: int
+    grad_theta2: int
+    grad_logits: int
+
+
+class SparseLinearJob(NamedTuple):
+    """Job of both kernels of `sparse_linear`; arrays are of float32 unless a type is named."""
+
+    next_item: int
+    """Number of cells (forward) or ranges of genes (backward) handed out."""
+    n_cells: int
+    n_genes: int
+    n_out: int
+    n_nonzero: int
+    n_threads: int
+    values: int
+    """[nonzero]."""
+    indices: int
+    """[nonzero], int32."""
+    indptr: int
+    """[cells + 1], int64."""
+    factor: int
+    """Weights by gene, [genes, out], forward; derivatives by the output, [cells, out], backward."""
+    bias: int
+    """[out], forward; not read backward."""
+    result: int
+    """[cells, out] forward, derivatives by the weights, [genes, out], backward; written."""
+
+
+class LogFoldChangeSummaryJob(NamedTuple):
+    """Job of the kernel of `log_fold_change_summary`."""
+
+    next_gene: int
+    """Number of genes handed out."""
+    n_draws: int
+    n_genes: int
+    first: int
+    """[draws, genes], float32."""
+    second: int
+    """[draws, genes], float32."""
+    pseudocount_and_delta: int
+    """[2], float32."""
+    statistics: int
+    """[statistics, genes], float64, written: a row for each of :class:`LogFoldChangeRows`."""
+
+
+class LogFoldChangeRows(NamedTuple):
+    """Rows of the results of `log_fold_change_summary`."""
+
+    up: int
+    down: int
+    mean: int
+    median: int
+    std: int
+    min: int
+    max: int
+
+
+class AllFiniteJob(NamedTuple):
+    """Job of the kernel of `all_finite`."""
+
+    next_chunk: int
+    """Number of chunks handed out, counted through all tensors."""
+    n_not_finite: int
+    """Number of chunks with NaN or infinity, counted by the kernel."""
+    n_tensors: int
+    tensors: int
+    """[tensors, 2], int64: address and number of elements of each."""
+
+
+COUNT_LOG_PROB = field_positions(CountLogProbJob)
+BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
+MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
+SPARSE_LINEAR = field_positions(SparseLinearJob)
+LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
+LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)
+ALL_FINITE = field_positions(AllFiniteJob)

@@ -1,0 +1,109 @@
+"""What a resumed run must have in common with the interrupted one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cellvae.errors import ResumeError
+from cellvae.train.options.train_options import TrainOptions
+
+
+def resume_identity(options: TrainOptions) -> dict[str, Any]:
+    """Options that a run cannot change when it goes on, as plain values."""
+    loader = dataclasses.asdict(options.loader)
+    # Blocks that are taken ahead are the same blocks.
+    loader.pop("num_workers")
+    return {
+        "optimizer": config_value(dataclasses.asdict(options.optimizer)),
+        "loss_weights": dict(options.loss_weights),
+        "loader": config_value(loader),
+        "kl_warmup": config_value(dataclasses.asdict(options.warmup)),
+        "plateau": config_value(dataclasses.asdict(options.plateau)) if options.plateau else None,
+        "precision": str(options.trainer.get("precision", "32-true")),
+    }
+
+
+def config_value(value: Any) -> Any:
+    """Value as what JSON can hold; what it cannot hold by the name it has in the program."""
+    if isinstance(value, Mapping):
+        return {str(k): config_value(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [config_value(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__qualname__", None) or type(value).__name__
+
+
+def differences(saved: Any, now: Any, where: str = "") -> list[str]:
+    """What differs between two nestings of plain values, a line each."""
+    if isinstance(saved, Mapping) and isinstance(now, Mapping):
+        lines = []
+        for key in dict.fromkeys([*saved, *now]):
+            at = f"{where}.{key}" if where else str(key)
+            if key not in saved:
+                lines.append(f"{at}: not in the saved run, {abbreviate(now[key])} now")
+            elif key not in now:
+                lines.append(f"{at}: {abbreviate(saved[key])} in the saved run, not there now")
+            else:
+                lines += differences(saved[key], now[key], at)
+        return lines
+    if is_list_of_strings(saved) and is_list_of_strings(now) and list(saved) != list(now):
+        return [f"{where}: {describe_name_differences(list(saved), list(now))}"]
+    if isinstance(saved, list | tuple) and isinstance(now, list | tuple):
+        same = list(saved) == list(now)
+    else:
+        same = saved == now
+    return [] if same else [f"{where}: {abbreviate(saved)} in the saved run, {abbreviate(now)} now"]
+
+
+def is_list_of_strings(value: Any) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+
+
+def describe_name_differences(saved: Sequence[str], now: Sequence[str]) -> str:
+    """How two lists of names differ."""
+    missing = [name for name in saved if name not in set(now)]
+    added = [name for name in now if name not in set(saved)]
+    if not missing and not added:
+        return "the same names in another order"
+    parts = [f"{len(saved):,} in the saved run, {len(now):,} now"]
+    parts += [f"missing {', '.join(map(repr, missing[:5]))}"] if missing else []
+    parts += [f"new {', '.join(map(repr, added[:5]))}"] if added else []
+    return "; ".join(parts)
+
+
+def abbreviate(value: Any) -> str:
+    """Value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_identity(
+    saved: Mapping[str, Any], now: Mapping[str, Any], differing: Sequence[str] = ()
+) -> None:
+    """Refuse to go on with other cells, genes, categories or hyperparameters.
+
+    Parameters
+    ----------
+    saved, now
+        What the run was made of, and what it would be made of.
+    differing
+        A line for each column of the cells that has other values.
+
+    Raises
+    ------
+    ResumeError
+        With a line for each difference.
+    """
+    found = [*differences(saved, now), *differing]
+    if found:
+        lines = "\n  ".join(found[:20])
+        more = f"\n  and {len(found) - 20:,} more" if len(found) > 20 else ""
+        raise ResumeError(
+            "Expected the model, data and hyperparameters of the run that is to be resumed; these "
+            f"differ:\n  {lines}{more}\nGive what the run had, or train anew: resume=None, or "
+            "another run_dir."
+        )

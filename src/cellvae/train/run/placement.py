@@ -1,0 +1,70 @@
+"""Where the cells of a run are stored, and in which form its steps read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from cellvae.contracts import Module, Rows
+from cellvae.data.storage.placement import choose_placement
+from cellvae.data.storage.sparse import sparse_rows_for
+from cellvae.nn.sparse_input import SparseInputLinear
+from cellvae.train.loop.cuda_graph import CUDAGraphCapturer, choose_capture
+from cellvae.train.loop.steps_per_block import SINGLE_PRECISION
+from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.train_options import TrainOptions
+
+
+def place_cells(
+    plan: TrainingPlan,
+    callbacks: Sequence[pl.Callback],
+    rows: Rows[Any],
+    options: TrainOptions,
+    trainer: pl.Trainer,
+) -> None:
+    """Store the cells of a run where its steps read them, and capture the steps if possible.
+
+    Raises
+    ------
+    InvalidOptionError
+        If cells are requested on a device that cannot hold them.
+    """
+    loop, device = plan.step_loop, trainer.strategy.root_device
+    placed: Rows[Any] = rows
+    if trainer.world_size > 1:
+        loop.set_placement("memory", "the cells are divided among several processes")
+    elif options.loader.num_workers:
+        loop.set_placement("memory", "batches are prefetched")
+    elif device.type == "cpu":
+        placed = choose_sparse_rows(plan.module, rows, options) or rows
+        loop.set_placement("memory", "the run is on the CPU")
+    else:
+        placement = choose_placement(rows, device, options.placement)
+        placed = placement.rows
+        loop.set_placement(placement.where, placement.reason)
+    for blocks in plan.blocks:
+        blocks.rows = placed
+    steps = loop.steps_per_block
+    decision = choose_capture(options, callbacks, plan.module, steps, device, loop.placement)
+    loop.set_capture(decision, CUDAGraphCapturer(device) if decision.wanted else None)
+
+
+def choose_sparse_rows(
+    module: Module[Any], rows: Rows[Any], options: TrainOptions
+) -> Rows[Any] | None:
+    """Rows whose batches have sparse counts; None if module or options need dense ones.
+
+    The first layers of the module get column-major weights, which a sparse product reads.
+    """
+    if options.compile.enabled or options.trainer.get("precision") not in SINGLE_PRECISION:
+        return None
+    sparse = sparse_rows_for(module, rows)
+    if sparse is not None:
+        n_genes = sparse.take(torch.zeros(1, dtype=torch.int64)).counts.n_genes
+        for part in module.modules():
+            if isinstance(part, SparseInputLinear) and part.in_features == n_genes:
+                part.to_column_major()
+    return sparse

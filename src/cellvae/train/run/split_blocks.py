@@ -1,0 +1,147 @@
+"""Blocks of the training and validation cells of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellvae.contracts import Module, Rows
+from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
+from cellvae.data.batches.labelled_cells import LabelledSampler
+from cellvae.data.batches.split import Split
+from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.train.options.train_options import LoaderOptions, TrainOptions
+
+VALIDATION_BATCH_SIZE = 512
+"""Least number of cells in a validation batch, unless an option counts these batches."""
+COUNTS_VALIDATION_BATCHES = frozenset(
+    ("fast_dev_run", "limit_val_batches", "num_sanity_val_steps", "overfit_batches")
+)
+"""Arguments of Lightning's Trainer that count validation batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockFactory:
+    """Makes the blocks of a run for any batch size.
+
+    Parameters
+    ----------
+    rows, split
+        All cells, and which of them are for training and validation.
+    options
+        Options of the run.
+    seed
+        Seed of the run.
+    smallest
+        Least number of cells in a training batch.
+    labels
+        Label of every cell, -1 if unknown; None for models without labels.
+    resizable
+        Whether a search of the batch size chooses the size of validation batches too.
+    """
+
+    rows: Rows[Any]
+    split: Split
+    options: TrainOptions
+    seed: int
+    smallest: int
+    labels: NDArray[np.int64] | None = None
+    resizable: bool = False
+
+    def training(self, batch_size: int, steps_per_block: int = 1) -> EpochBlocks[Any]:
+        """Blocks of the training cells."""
+        loader = dataclasses.replace(self.options.loader, batch_size=batch_size)
+        return make_split_blocks(
+            self.rows,
+            self.split.train,
+            loader,
+            self.seed,
+            self.smallest,
+            self.labels,
+            steps_per_block,
+        )
+
+    def validation(self, batch_size: int) -> EpochBlocks[Any]:
+        """Blocks of the validation cells, in larger batches where nothing counts them."""
+        counted = self.resizable or self.options.trainer.keys() & COUNTS_VALIDATION_BATCHES
+        size = batch_size if counted else max(batch_size, VALIDATION_BATCH_SIZE)
+        loader = LoaderOptions(batch_size=size, shuffle=False)
+        return make_split_blocks(
+            self.rows, self.split.validation, loader, self.seed, 1, self.labels
+        )
+
+
+def make_split_blocks(
+    rows: Rows[Any],
+    cells: NDArray[np.int64],
+    loader: LoaderOptions,
+    seed: int,
+    smallest: int,
+    labels: NDArray[np.int64] | None = None,
+    steps_per_block: int = 1,
+) -> EpochBlocks[Any]:
+    """Cells of one split, cut into blocks anew every epoch."""
+    labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
+    companions = None
+    if labels is not None and len(labelled):
+        companions = LabelledSampler(
+            labelled,
+            labels[labelled],
+            loader.batch_size,
+            seed=seed,
+            n_per_label=loader.n_samples_per_label,
+            shuffle=loader.shuffle,
+        )
+    return EpochBlocks(
+        rows,
+        cells,
+        batch_size=loader.batch_size,
+        seed=seed,
+        shuffle=loader.shuffle,
+        steps_per_block=steps_per_block,
+        drop_last=loader.drop_last,
+        smallest=smallest,
+        prefetch=loader.num_workers,
+        labelled_cells=companions,
+    )
+
+
+def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> int:
+    """Least number of cells of a training batch; a smaller rest joins the batch before it.
+
+    Raises
+    ------
+    InvalidDataError
+        If there is no cell to train on, or one where the network normalises over batches.
+    InvalidOptionError
+        If every batch would be one cell and the network normalises over batches.
+    """
+    still = set(module.frozen_weights.eval_modules)
+    normalised = any(
+        isinstance(part, torch.nn.BatchNorm1d) and name not in still
+        for name, part in module.named_modules()
+    )
+    reason = ", since the network normalises over the cells of a batch" if normalised else ""
+    needed = 2 if normalised else 1
+    if len(split.train) < needed:
+        plural = "s" if needed > 1 else ""
+        raise InvalidDataError(
+            f"Expected at least {needed} cell{plural} to train on{reason}; got {len(split.train)}."
+        )
+    if loader.batch_size < needed:
+        raise InvalidOptionError(
+            f"Expected batch_size to be at least 2{reason}; got {loader.batch_size}."
+            f"{batch_norm_advice(module)}"
+        )
+    return 1 if min(loader.batch_size, len(split.train)) == 1 else MIN_BATCH_SIZE
+
+
+def batch_norm_advice(module: Module[Any]) -> str:
+    """Sentence that says how a network is made without batch normalisation, if it can be."""
+    has_option = hasattr(getattr(module, "config", None), "use_batch_norm")
+    return " Or make the model with use_batch_norm='none'." if has_option else ""
