@@ -1,4 +1,4 @@
-"""Differential expression in measured counts and in counts drawn from models, compared."""
+"""Comparison of differential expression in measured counts and in counts drawn from models."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Thresholds(NamedTuple):
     """Which genes count as differentially expressed."""
 
     p_value: float
-    """Adjusted p value below which a gene does."""
+    """Largest adjusted p value of such a gene."""
     n_top_genes: int
-    """Genes that do where none, or more than half of them, are below it."""
+    """Number of top genes that count instead, if none or more than half are below it."""
 
 
 class GroupComparison(NamedTuple):
-    """Measured and drawn differential expression of one group."""
+    """Agreement of measured and drawn differential expression of one group."""
 
     scores: dict[str, float]
     lfc: pd.DataFrame
@@ -42,7 +42,7 @@ class GroupComparison(NamedTuple):
 def compare_group(
     measured: pd.DataFrame, draws: Sequence[pd.DataFrame], thresholds: Thresholds
 ) -> GroupComparison:
-    """How far draws have the differential expression of one group in measured counts.
+    """Agreement of draws with the differential expression of one group in measured counts.
 
     Scores are means over draws.
     """
@@ -50,10 +50,10 @@ def compare_group(
     scores = [
         {
             "gene_f1": top_genes_f1(measured, drawn, thresholds.n_top_genes),
-            **fold_change_scores(measured, again),
-            **ranking_scores(measured, again, thresholds),
+            **fold_change_scores(measured, reindexed),
+            **ranking_scores(measured, reindexed, thresholds),
         }
-        for drawn, again in zip(draws, aligned, strict=True)
+        for drawn, reindexed in zip(draws, aligned, strict=True)
     ]
     fold_changes = np.mean([table["logfoldchanges"] for table in aligned], axis=0)
     return GroupComparison(
@@ -65,7 +65,7 @@ def compare_group(
 
 
 def top_genes_f1(measured: pd.DataFrame, drawn: pd.DataFrame, n_top: int) -> float:
-    """Share of the first genes that both have: the F1 score, since both have as many."""
+    """F1 score of the top genes: the fraction that both share, since both have as many."""
     return len(measured.index[:n_top].intersection(drawn.index[:n_top])) / n_top
 
 
@@ -87,21 +87,21 @@ def fold_change_scores(measured: pd.DataFrame, drawn: pd.DataFrame) -> dict[str,
 def ranking_scores(
     measured: pd.DataFrame, drawn: pd.DataFrame, thresholds: Thresholds
 ) -> dict[str, float]:
-    """How well scores of draws rank the genes found in measured counts, and how many are found."""
+    """How well drawn scores rank the genes found in measured counts; precision and recall."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     below, below_drawn = (
         table["pvals_adj"].to_numpy() < thresholds.p_value for table in (measured, drawn)
     )
-    true = below
-    if not 0 < true.sum() <= 0.5 * len(true):
-        true = np.zeros(len(true), dtype=bool)
-        true[np.argsort(measured["pvals_adj"].to_numpy())[: thresholds.n_top_genes]] = True
+    truth = below
+    if not 0 < truth.sum() <= 0.5 * len(truth):
+        truth = np.zeros(len(truth), dtype=bool)
+        truth[np.argsort(measured["pvals_adj"].to_numpy())[: thresholds.n_top_genes]] = True
     scores = drawn["scores"].to_numpy()
     both = float((below & below_drawn).sum())
     return {
-        "roc_auc": float(roc_auc_score(true, scores)),
-        "pr_auc": float(average_precision_score(true, scores)),
+        "roc_auc": float(roc_auc_score(truth, scores)),
+        "pr_auc": float(average_precision_score(truth, scores)),
         "recall": both / below.sum() if below.any() else np.nan,
         "precision": both / below_drawn.sum() if below_drawn.any() else np.nan,
     }
@@ -165,7 +165,7 @@ def compare_groups(
     genes
         Names of the genes.
     thresholds
-        Which genes count as found.
+        Which genes count as differentially expressed.
 
     Returns
     -------
@@ -176,9 +176,11 @@ def compare_groups(
     fold_changes: dict[str, dict[str, pd.DataFrame]] = {name: {} for name in draws}
     for name, of_model in draws.items():
         for i, group in enumerate(groups.cat.categories):
-            found = compare_group(measured[i], [tables[i] for tables in of_model], thresholds)
-            about = {"group": group, "model": name, "n_cells": int(sizes[i])}
-            rows.append(found.scores | about)
-            fold_changes[name][str(group)] = found.lfc.set_axis(genes[found.lfc.index], axis=0)
+            comparison = compare_group(measured[i], [tables[i] for tables in of_model], thresholds)
+            identifiers = {"group": group, "model": name, "n_cells": int(sizes[i])}
+            rows.append(comparison.scores | identifiers)
+            fold_changes[name][str(group)] = comparison.lfc.set_axis(
+                genes[comparison.lfc.index], axis=0
+            )
     summary = pd.DataFrame(rows)[[*SUMMARY_SCORES]]
     return {"lfc_per_model_per_group": fold_changes, "summary": summary}

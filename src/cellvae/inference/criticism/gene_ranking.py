@@ -114,20 +114,20 @@ def leiden_clusters(counts: csr_matrix, scale: float) -> pd.Series:
 
 
 def normalize_counts(counts: csr_matrix, scale: float, groups: pd.Series) -> Any:
-    """AnnData of logarithms of normalized counts, with groups by number: their names may be any."""
+    """AnnData of log-normalized counts, with codes for groups, whose names may be of any type."""
     import scanpy as sc
     from anndata import AnnData
 
-    numbers = pd.Categorical.from_codes(
+    codes = pd.Categorical.from_codes(
         groups.cat.codes, [str(i) for i in range(len(groups.cat.categories))]
     )
     cells = AnnData(
         counts.astype(np.float32),
-        obs=pd.DataFrame({"group": numbers}, index=[str(i) for i in range(counts.shape[0])]),
+        obs=pd.DataFrame({"group": codes}, index=[str(i) for i in range(counts.shape[0])]),
         var=pd.DataFrame(index=[str(i) for i in range(counts.shape[1])]),
     )
     with warnings.catch_warnings():
-        # Draws of a cell may all be 0.
+        # All drawn counts of a cell may be 0.
         warnings.simplefilter("ignore")
         sc.pp.normalize_total(cells, target_sum=scale)
         sc.pp.log1p(cells)
@@ -137,11 +137,11 @@ def normalize_counts(counts: csr_matrix, scale: float, groups: pd.Series) -> Any
 def rank_genes(
     counts: csr_matrix, groups: pd.Series, method: str, scale: float
 ) -> list[pd.DataFrame]:
-    """Genes of each group by their score against all other cells, by scanpy, the first first.
+    """Genes of each group, sorted by scanpy's score against all other cells.
 
     Returns
     -------
-    A table for each group with the number of each gene as index.
+    A table for each group, with the indices of the genes as index.
     """
     import scanpy as sc
 

@@ -1,4 +1,4 @@
-"""Passes over cells in which counts are drawn from a model and summed up at once."""
+"""Statistics of measured counts and of counts drawn from a model, from one pass over cells."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ if TYPE_CHECKING:
 
 
 RAW_COUNTS_FIELD = "Raw"
-"""Column of the measured counts."""
+"""Name of the column of the measured counts."""
 
 
 class PPCStatistics(NamedTuple):
-    """What one pass over the cells has found for one model."""
+    """Statistics of one model from one pass over the cells."""
 
     variation_of_genes: NDArray[np.float64]
+    """Coefficient of variation of each gene, [genes]."""
     variation_of_cells: NDArray[np.float64]
+    """Coefficient of variation of each cell, [cells]."""
     zero_fraction: NDArray[np.float64]
+    """Fraction of the cells without counts of each gene, [genes]."""
     ranks: Ranks
+    """Ranks of measured counts among draws."""
 
 
 def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: str | None) -> None:
@@ -71,40 +75,40 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: s
         )
     genes = {name: model.registration.genes for name, model in models.items()}
     first = next(iter(genes))
-    for name, mine in genes.items():
-        if mine != genes[first]:
+    for name, own_genes in genes.items():
+        if own_genes != genes[first]:
             raise DataMismatchError(
-                f"Expected models of the same genes in the same order; those of '{name}' are not "
-                f"those of '{first}'. Check them one by one."
+                f"Expected models of the same genes in the same order; those of '{name}' differ "
+                f"from those of '{first}'. Check them separately."
             )
 
 
 def raw_counts_column(
     adata: AnnData, layer: str | None, registration: Registration[Any]
 ) -> Column | None:
-    """Column of the counts of a layer, genes in the order of the model; None without a layer."""
+    """Counts of a layer, genes in the order of the model; None without a layer."""
     if layer is None:
         return None
     return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
 
 
 def observed_counts(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
-    """Measured counts of a batch: those of the model, or of a layer; [cells, genes]."""
+    """Measured counts of a batch, [cells, genes]: those of a layer, or of the model for None."""
     counts: Tensor = batch.counts
     return counts if raw is None else raw.take(cells).to(counts.device)
 
 
 @check_arguments(only=INTEGERS)
 def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
-    """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
+    """Iterate over draws of the counts of a batch of cells, [cells, genes] each."""
     latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
         one = latent._replace(sample=latent.sample[[i]], log_library=latent.log_library[[i]])
         counts = decode_samples(module, one, batch)
         rates = counts.get_normalized("mu")
-        found = sample_sparse(counts)
+        sparse_counts = sample_sparse(counts)
         dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
-        dense[found.indices] = found.values.to(rates.dtype)
+        dense[sparse_counts.indices] = sparse_counts.values.to(rates.dtype)
         yield dense.reshape(rates.shape[-2:])
 
 
@@ -130,7 +134,7 @@ def ppc_statistics(
     n_cells, n_genes = len(cells.cells), model.registration.n_genes
     raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
     genes = [GeneMoments(n_genes) for _ in range(n_samples)]
-    of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
+    cell_sums = torch.zeros(n_cells, 2, dtype=torch.float64)
     ranks = Ranks()
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
@@ -142,20 +146,20 @@ def ppc_statistics(
             draws = iter_predictive_draws(model.module, batch, n_samples)
             for moments, counts in zip(genes, draws, strict=True):
                 moments.add(counts)
-                of_cells[positions] += value_and_weight(variation_of_cells(counts)).cpu()
+                cell_sums[positions] += value_and_weight(variation_of_cells(counts)).cpu()
                 below += counts < measured
                 equal += counts == measured
             ranks.add(below, equal, n_samples)
-    measured_ones = PPCStatistics(
+    measured_statistics = PPCStatistics(
         raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks
     )
     drawn = PPCStatistics(
         nanmean([moments.variation() for moments in genes]),
-        (of_cells[:, 0] / of_cells[:, 1]).numpy(),
+        (cell_sums[:, 0] / cell_sums[:, 1]).numpy(),
         np.mean([moments.zero_fraction() for moments in genes], axis=0),
         ranks,
     )
-    return measured_ones, drawn
+    return measured_statistics, drawn
 
 
 def draw_counts(
@@ -176,12 +180,12 @@ def draw_counts(
 
 
 def value_and_weight(values: Tensor) -> Tensor:
-    """Values and 1, or 0 and 0 where a value is not known, to be summed up for a mean, [n, 2]."""
-    known = values.isfinite()
-    return torch.stack([torch.where(known, values, 0), known.to(values.dtype)], dim=-1)
+    """Value and weight 1, or 0 and 0 for a value that is not finite, to sum for a mean, [n, 2]."""
+    finite = values.isfinite()
+    return torch.stack([torch.where(finite, values, 0), finite.to(values.dtype)], dim=-1)
 
 
 def nanmean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean over draws, those without any count of a gene left out; NaN where all are."""
+    """Mean over draws, ignoring NaN; NaN if all are."""
     total = value_and_weight(torch.from_numpy(np.stack(values))).sum(dim=0)
     return (total[:, 0] / total[:, 1]).numpy()
