@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cellvae.core.options import union_members
+from cellvae.core.annotations import union_members
 
 DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (
     "Data",

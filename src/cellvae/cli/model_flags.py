@@ -110,7 +110,7 @@ def loss_weights(cls: Any) -> Mapping[str, float]:
 
 def uses_labels(cls: Any) -> bool:
     """Whether a model learns from labels."""
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.model import Model
 
     return cls.training_labels is not Model.training_labels
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord, replace_file_atomically
 from cellvae.core.log import logger
 
@@ -68,10 +69,8 @@ def write_results(
     seed
         Seed of the UMAP.
     """
-    from cellvae.model import SCANVI
-
     colors = list(colors)
-    if isinstance(model, SCANVI):
+    if uses_labels(type(model)):
         colors = [PREDICTED_LABELS_KEY, *colors]
     draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
@@ -97,22 +96,15 @@ def write_results(
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     """Compute the latent representation, and write the cells with it unless they are there."""
     from cellvae.data.files.h5ad import write_h5ad
-    from cellvae.model import SCANVI
 
     latent: NDArray[Any] = model.get_latent_representation()
-    adata.obsm[latent_key(model)] = latent
-    if isinstance(model, SCANVI):
+    adata.obsm[model.latent_key] = latent
+    if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     if not record.has(LATENT_FILE):
         replace_file_atomically(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
         record.add(LATENT_FILE)
     return latent
-
-
-def latent_key(model: Any) -> str:
-    """Name of the latent in `obsm`, as scvi-tools' tutorials have it: `X_scVI`."""
-    known = {"SCVI": "X_scVI", "SCANVI": "X_scANVI"}
-    return known.get(type(model).__name__, f"X_{type(model).__name__}")
 
 
 def draw_or_warn(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cellvae.core.log import logger
+from cellvae.core.malloc import is_out_of_memory
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.resource_table import (
@@ -22,7 +23,6 @@ from cellvae.train.callbacks.monitoring.resource_table import (
     device_name,
     format_table,
     format_text,
-    is_out_of_memory,
     rss_mib,
     with_totals,
 )
