@@ -1,4 +1,4 @@
-"""`cellvae demo`: SCVI on the real blood cells that ship inside scanpy."""
+"""`cellvae demo`: SCVI on real blood cells that are part of scanpy."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def demo(
     from cellvae.data import pbmc68k_reduced
     from cellvae.settings import settings
 
-    # Steps of 128 cells x 765 genes gain nothing from a second thread, and wait for it on a busy
-    # machine.
+    # A second thread does not speed up steps of 128 cells x 765 genes, and slows them down on a
+    # busy machine.
     settings.num_threads = 1
     check_output_folder(out, JOB, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULT_FILES)
     if others:
         raise InvalidOptionError(
-            f"'{out}' holds other files: {quote_names(others)}. Give another --out."
+            f"'{out}' contains other files: {quote_names(others)}. Give another --out."
         )
     adata = pbmc68k_reduced()
     typer.echo(

@@ -1,4 +1,4 @@
-"""Flags of `cellvae train`, made from the options of a model: names, types, defaults and help."""
+"""One flag of `cellvae train`: its name, type, choices, help, and how its value is parsed."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (
 )
 """Panels of the help."""
 UNTYPED = ("Custom",)
-"""Choices that need a function beside them."""
+"""Choices that need a Python function, which a command line cannot give."""
 SEQUENCE_TYPES = (list, tuple)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One flag.
+    """One flag of the command line.
 
     Parameters
     ----------
     name
-        Keyword that it stands for.
+        Name of the keyword argument.
     place
-        Call that takes the keyword: set-up, model, `train`, or a dictionary of `train`.
+        Call that receives it: setup, model, `train`, or a dictionary argument of `train`.
     panel
-        Part of the help that lists it.
+        Panel of the help.
     hint
-        Annotation of its value.
+        Type annotation of the value.
     default
-        Value where the flag is left out.
+        Value if the flag is omitted.
     help
-        What it is.
+        Description.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Flag:
 
     @property
     def spelling(self) -> str:
-        """Flag as it is typed."""
+        """Flag as typed by the user."""
         return flag_of_option(self.name)
 
     @property
@@ -65,21 +65,21 @@ class Flag:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it may be given several times."""
+        """Whether it may be repeated."""
         return any(
             typing.get_origin(member) in SEQUENCE_TYPES for member in union_members(self.hint)
         )
 
     @property
     def choices(self) -> list[str]:
-        """Values that are named by its annotation."""
+        """Values that its annotation lists."""
         literals = [hint for hint in union_members(self.hint) if typing.get_origin(hint) is Literal]
         named = [str(choice) for hint in literals for choice in typing.get_args(hint)]
         return [name for name in named if name not in UNTYPED]
 
     @property
     def metavar(self) -> str | None:
-        """What stands for its value in the help; None where it takes none."""
+        """Placeholder of its value in the help; None for a switch."""
         if self.is_switch:
             return None
         inner = list(inner_types(self.hint))
@@ -106,17 +106,17 @@ class Flag:
             text += f" (default: {shown})"
         return text
 
-    def parse(self, given: Any) -> Any:
-        """Value in the type that the annotation names, from a string or a list of strings.
+    def parse(self, value: Any) -> Any:
+        """Value in a type of the annotation, from a string or a list of strings.
 
-        A text that fits nothing stays as it is: the options say what they expect.
+        A string that fits no type is returned unchanged, and refused by the check of the options.
         """
-        if self.is_switch or given is None:
-            return given
+        if self.is_switch or value is None:
+            return value
         if not self.is_repeatable:
-            return value_from_text(given, self.hint)
+            return value_from_text(value, self.hint)
         inner = functools.reduce(operator.or_, inner_types(self.hint))
-        values = [value_from_text(text, inner) for text in given]
+        values = [value_from_text(text, inner) for text in value]
         scalars = [
             m
             for m in union_members(self.hint)
@@ -127,23 +127,25 @@ class Flag:
 
 
 def flag_of_option(option: str) -> str:
-    """Flag of a keyword."""
+    """Flag of a keyword argument."""
     return f"--{option.replace('_', '-')}"
 
 
 def inner_types(hint: Any) -> tuple[Any, ...]:
-    """Alternatives of an annotation, where those of a list's or tuple's items stand for it."""
-    found = []
+    """Alternatives of an annotation, with lists and tuples replaced by their item types."""
+    types = []
     for member in union_members(hint):
-        of_items = typing.get_origin(member) in SEQUENCE_TYPES
-        found += (
-            [each for each in typing.get_args(member) if each is not ...] if of_items else [member]
+        is_sequence = typing.get_origin(member) in SEQUENCE_TYPES
+        types += (
+            [item for item in typing.get_args(member) if item is not ...]
+            if is_sequence
+            else [member]
         )
-    return tuple(found)
+    return tuple(types)
 
 
 def value_from_text(text: str, hint: Any) -> Any:
-    """Value in the first type of an annotation that a text can be read as, or the text itself."""
+    """String parsed as the first type of an annotation that fits, or the string itself."""
     candidates = union_members(hint)
     for member in candidates:
         if typing.get_origin(member) is Literal:
@@ -166,7 +168,7 @@ def value_from_text(text: str, hint: Any) -> Any:
 
 
 def is_typed(hint: Any) -> bool:
-    """Whether a value of an annotation can be typed on a command line."""
+    """Whether values of an annotation can be given on a command line."""
     for member in union_members(hint):
         origin = typing.get_origin(member)
         if member in (bool, int, float, str) or origin in (Literal, *SEQUENCE_TYPES):
@@ -177,7 +179,7 @@ def is_typed(hint: Any) -> bool:
 
 
 def parser_type(flag: Flag) -> Any:
-    """Type for the parser of the command line: strings, which the options convert and check."""
+    """Type of a flag for the command-line parser: strings, which are converted later."""
     if flag.is_switch:
         return bool | None
     return list[str] | None if flag.is_repeatable else str | None

@@ -1,4 +1,4 @@
-"""One job: set up, train, save, draw; what `cellvae train` and `cellvae demo` do."""
+"""One job of `cellvae train` and `cellvae demo`: set up, train, save, plot."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ FINISHED_STATUSES = ("completed", "stopped_early", "time_limit", "not_finite")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be done with the cells of one AnnData.
+    """Model, options and plots for the cells of one AnnData.
 
     Parameters
     ----------
     model
         Name of the model.
     setup, config, train
-        Keywords of `setup_anndata`, of the model and of `train`.
+        Keyword arguments of `setup_anndata`, of the model and of `train`.
     colors
         Columns of `adata.obs` that the UMAP is coloured by.
     umap
         Whether a UMAP is drawn.
     resume
-        Whether the state of the run is kept on disk, and a run that was cut off is continued.
+        Whether the state of the run is saved, and an interrupted run is resumed.
     seed
         Seed of weights, split and noise.
     """
@@ -56,14 +56,14 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the results depend on, as values for a file."""
+        """Options that the results depend on, as JSON values."""
         names = ("model", "seed", "setup", "config", "train")
         options: dict[str, Any] = through_json({name: getattr(self, name) for name in names})
         return options
 
     @property
     def strata(self) -> list[str]:
-        """Columns whose shares a part of the cells has: labels, then batches."""
+        """Columns that stratify the cells of the UMAP: labels, then batches."""
         columns = [self.setup.get(name) for name in ("labels_key", "batch_key")]
         return list(dict.fromkeys(column for column in columns if column is not None))
 
@@ -73,14 +73,14 @@ def check_output_folder(out: Path, job: Job, *, overwrite: bool) -> JobRecord | 
 
     Returns
     -------
-    Record of a job with the same options that can be finished; None for a new one.
+    Record of an earlier job with the same options that can be finished; None for a new job.
 
     Raises
     ------
     InvalidOptionError
-        If there are results of another job that must not be replaced.
+        If there are results of another job.
     FileFormatError
-        If the record of the earlier job cannot be read.
+        If the record of the earlier job is invalid.
     """
     if out.exists() and not out.is_dir():
         raise InvalidOptionError(f"Expected a folder for --out; '{out}' is a file.")
@@ -98,7 +98,7 @@ def check_output_folder(out: Path, job: Job, *, overwrite: bool) -> JobRecord | 
 
 
 def check_no_model(out: Path, reason: str) -> None:
-    """Check that a folder holds no model.
+    """Check that a folder contains no model.
 
     Raises
     ------
@@ -107,31 +107,31 @@ def check_no_model(out: Path, reason: str) -> None:
     """
     if (out / MODEL_FOLDER).exists():
         raise InvalidOptionError(
-            f"'{out}' holds a model already, and {reason}. Give --overwrite, or another --out."
+            f"'{out}' already contains a model, and {reason}. Give --overwrite, or another --out."
         )
 
 
 def has_state(out: Path) -> bool:
-    """Whether a run that was cut off left a state."""
+    """Whether an interrupted run saved its state."""
     return any((out / STATE_FOLDER).glob("*"))
 
 
 def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> Model:
     """Train a model and write model, latent, report, curves and UMAP into a folder.
 
-    What an earlier call with the same options and data has written is not made again, and a run
-    that was cut off is continued.
+    Results of an earlier call with the same options and data are not computed again, and an
+    interrupted run is resumed.
 
     Parameters
     ----------
     adata
         The cells.
     job
-        What is to be done.
+        Model and options.
     out
         Folder for the results.
     overwrite
-        Whether results that are there are replaced.
+        Whether existing results are replaced.
 
     Returns
     -------
@@ -140,28 +140,28 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     Raises
     ------
     InvalidOptionError, UnknownOptionError, UnknownKeyError
-        If an option or column cannot be, before anything is trained.
+        If an option or column is invalid, before anything is trained.
     TrainingError
-        If training gave no model.
+        If training failed.
     """
     from cellvae.settings import settings
 
     earlier = check_output_folder(out, job, overwrite=overwrite)
-    kind = model_class(job.model)
+    cls = model_class(job.model)
     settings.seed = job.seed
-    check_setup(kind, job.setup)
-    kind.setup_anndata(adata, **job.setup)
+    check_setup(cls, job.setup)
+    cls.setup_anndata(adata, **job.setup)
     check_colors(job.colors, adata)
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:
         record.check_same(earlier)
         record.written = earlier.written
     if record.has(MODEL_FOLDER):
-        logger.info("'%s' holds the trained model: what else is missing is written.", out)
-        model: Any = kind.load(out / MODEL_FOLDER, adata)
+        logger.info("'%s' contains the trained model: only missing results are written.", out)
+        model: Any = cls.load(out / MODEL_FOLDER, adata)
     else:
         record.written = {}
-        model = train_model(kind, adata, job, record, resume=earlier is not None and job.resume)
+        model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
     write_results(
         model,
         adata,
@@ -172,40 +172,40 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         seed=job.seed,
     )
     if model.training_report.status not in FINISHED_STATUSES:
-        # The same command resumes training, and writes all results again.
+        # The same command resumes training and writes all results again.
         record.written = {}
         record.save()
     return model
 
 
-def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
+def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
     """Train a model and save it.
 
     Parameters
     ----------
-    kind
+    cls
         Class of the model.
     adata
-        Its cells, set up.
+        Its cells, after setup.
     job
-        What is to be done.
+        Model and options.
     record
         Record of the job.
     resume
-        Whether a run that was cut off is continued.
+        Whether an interrupted run is resumed.
     """
     out = record.out
-    model = kind(adata, **job.config)
-    words = {**job.train, "callbacks": job_callbacks(job, out)}
-    model.parse_train_kwargs(words)
+    model = cls(adata, **job.config)
+    kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
+    model.parse_train_kwargs(kwargs)
     out.mkdir(parents=True, exist_ok=True)
     record.save()
     if resume and has_state(out):
-        logger.info("Continuing the run in '%s' that was cut off.", out)
-        words["resume"] = "auto"
+        logger.info("Resuming the interrupted run in '%s'.", out)
+        kwargs["resume"] = "auto"
     else:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
-    model.train(**words)
+    model.train(**kwargs)
     if not model.is_trained:
         raise TrainingError(model.training_report.reason)
     model.save(out / MODEL_FOLDER, overwrite=True)
@@ -216,7 +216,7 @@ def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resum
 
 
 def job_callbacks(job: Job, out: Path) -> list[Any]:
-    """Callbacks that keep the state of a run, and its best model where one is looked for."""
+    """Callbacks that save the state of a run, and its best model if the options monitor one."""
     from cellvae.train import SaveCheckpoint, TrainingCheckpoint
 
     callbacks: list[Any] = []
@@ -225,15 +225,15 @@ def job_callbacks(job: Job, out: Path) -> list[Any]:
             TrainingCheckpoint(
                 out / STATE_FOLDER,
                 every_n_minutes=STATE_INTERVAL_MINUTES,
-                # It goes when the model is saved.
+                # It is deleted when the model is saved.
                 delete_on_success=False,
             )
         )
-    words = job.train
-    stops = words.get("early_stopping", any(word.startswith("early_stopping_") for word in words))
-    asked = words.get("enable_checkpointing", "checkpointing_monitor" in words)
-    if stops or asked:
-        monitor = words.get("checkpointing_monitor", words.get("early_stopping_monitor"))
+    kwargs = job.train
+    stops = kwargs.get("early_stopping", any(name.startswith("early_stopping_") for name in kwargs))
+    saves_best = kwargs.get("enable_checkpointing", "checkpointing_monitor" in kwargs)
+    if stops or saves_best:
+        monitor = kwargs.get("checkpointing_monitor", kwargs.get("early_stopping_monitor"))
         first = monitor[0] if isinstance(monitor, list) else monitor
         callbacks.append(
             SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=first or "elbo_validation")

@@ -19,7 +19,7 @@ PANELS = {
     "progress": OUTPUT,
 }
 PROGRAM_FLAGS = ("resume", "run_dir", "reset", "seed")
-"""Words of `train` that the program sets by flags of its own, or by itself."""
+"""Keyword arguments of `train` that the program sets itself or by flags of its own."""
 
 
 def flags_of(cls: Any) -> tuple[Flag, ...]:
@@ -34,8 +34,8 @@ def flags_of(cls: Any) -> tuple[Flag, ...]:
 
 
 def setup_flags(cls: Any) -> list[Flag]:
-    """Flags for the words of `setup_anndata`."""
-    described = parameter_help(cls.Keys)
+    """Flags for the keyword arguments of `setup_anndata`."""
+    descriptions = parameter_help(cls.Keys)
     fields = {field.name: field for field in dataclasses.fields(cls.Keys)}
     flags = []
     for name in inspect.signature(cls.setup_anndata).parameters:
@@ -49,7 +49,7 @@ def setup_flags(cls: Any) -> list[Flag]:
                 panel=DATA,
                 hint=tuple[str, ...] if many else str,
                 default=None,
-                help=described.get(name, ""),
+                help=descriptions.get(name, ""),
             )
         )
     return flags
@@ -58,7 +58,7 @@ def setup_flags(cls: Any) -> list[Flag]:
 def config_flags(cls: Any) -> list[Flag]:
     """Flags for the options of a model."""
     hints = typing.get_type_hints(cls.Config)
-    described = parameter_help(cls.Config)
+    descriptions = parameter_help(cls.Config)
     return [
         Flag(
             name=field.name,
@@ -66,7 +66,7 @@ def config_flags(cls: Any) -> list[Flag]:
             panel=NETWORK,
             hint=hints[field.name],
             default=field.default,
-            help=described.get(field.name, ""),
+            help=descriptions.get(field.name, ""),
         )
         for field in dataclasses.fields(cls.Config)
         if is_typed(hints[field.name])
@@ -74,27 +74,27 @@ def config_flags(cls: Any) -> list[Flag]:
 
 
 def train_flags(cls: Any) -> list[Flag]:
-    """Flags for the words of `train`, with the defaults that the model has for them."""
+    """Flags for the keyword arguments of `train`, with the defaults of the model."""
     from cellvae.train.options.option_table import train_option_table
 
-    words = train_option_table(loss_weights(cls), learns_labels=uses_labels(cls))
+    options = train_option_table(loss_weights(cls), learns_labels=uses_labels(cls))
     defaults = model_train_defaults(cls)
     flags = []
-    for word in words:
-        hint: Any = word.kind
-        text = word.help
-        if word.options is not None:
-            hint = typing.get_type_hints(word.options)[word.field]
-            text = parameter_help(word.options).get(word.field, "")
-        if word.name in PROGRAM_FLAGS or not is_typed(hint):
+    for option in options:
+        hint: Any = option.kind
+        text = option.help
+        if option.options is not None:
+            hint = typing.get_type_hints(option.options)[option.field]
+            text = parameter_help(option.options).get(option.field, "")
+        if option.name in PROGRAM_FLAGS or not is_typed(hint):
             continue
         flags.append(
             Flag(
-                name=word.name,
-                place=word.place,
-                panel=PANELS[word.topic],
+                name=option.name,
+                place=option.place,
+                panel=PANELS[option.topic],
                 hint=hint,
-                default=defaults.get(word.name, word.default),
+                default=defaults.get(option.name, option.default),
                 help=text,
             )
         )
@@ -102,21 +102,21 @@ def train_flags(cls: Any) -> list[Flag]:
 
 
 def loss_weights(cls: Any) -> Mapping[str, float]:
-    """Weights of parts of a model's loss, with their defaults."""
+    """Default weights of the terms of a model's loss."""
     module = typing.get_type_hints(cls.build)["return"]
     weights: Mapping[str, float] = module.loss_weights
     return weights
 
 
 def uses_labels(cls: Any) -> bool:
-    """Whether a model learns from labels."""
+    """Whether a model is trained with labels."""
     from cellvae.estimator.model import Model
 
     return cls.training_labels is not Model.training_labels
 
 
 def model_train_defaults(cls: Any) -> dict[str, Any]:
-    """Defaults of `train` that a model has for itself, by their words."""
+    """Defaults of `train` that depend on the model, by keyword."""
     few, many = (train_defaults_for(cls, n_cells) for n_cells in (1, 50 * REFERENCE_N_CELLS))
     epochs = few["max_epochs"]
     if many["max_epochs"] < epochs:
@@ -125,29 +125,29 @@ def model_train_defaults(cls: Any) -> dict[str, Any]:
 
 
 def train_defaults_for(cls: Any, n_cells: int) -> dict[str, Any]:
-    """Words of `train` that a model takes by default for a number of cells, in one dictionary."""
+    """Default keyword arguments of `train` for a model and a number of cells."""
     model = cls.__new__(cls)
     model.rows = range(n_cells)
-    words = {"max_epochs": default_epochs(n_cells), **model.train_defaults({})}
-    return {**words, **words.pop("plan_kwargs", {})}
+    kwargs = {"max_epochs": default_epochs(n_cells), **model.train_defaults({})}
+    return {**kwargs, **kwargs.pop("plan_kwargs", {})}
 
 
 def group_by_call(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Keywords by the call that takes them, with the values that were meant.
+    """Group parsed keyword arguments by the call that receives them.
 
     Parameters
     ----------
     flags
         Flags of the model.
     given
-        What was typed, None where nothing was.
+        Values from the command line; None for an omitted flag.
     """
-    words: dict[str, dict[str, Any]] = {"setup": {}, "config": {}, "train": {}}
-    inner: dict[str, dict[str, Any]] = {}
+    kwargs: dict[str, dict[str, Any]] = {"setup": {}, "config": {}, "train": {}}
+    nested: dict[str, dict[str, Any]] = {}
     for flag in flags:
         if given.get(flag.name) is None or given[flag.name] == []:
             continue
-        target = words[flag.place] if flag.place in words else inner.setdefault(flag.place, {})
+        target = kwargs[flag.place] if flag.place in kwargs else nested.setdefault(flag.place, {})
         target[flag.name] = flag.parse(given[flag.name])
-    words["train"] |= inner
-    return words
+    kwargs["train"] |= nested
+    return kwargs

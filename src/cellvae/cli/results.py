@@ -1,4 +1,4 @@
-"""Files that a job writes: each as soon as it can be, in the order of their worth."""
+"""Results of a job: latent, report, plots and the summary, each written as early as possible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RESULT_FILES = (
     STATE_FOLDER,
     JOB_FILE,
 )
-"""Everything that a job writes into its folder."""
+"""Names of all files and folders that a job writes."""
 DPI = 150
 
 
@@ -50,20 +50,20 @@ def write_results(
     umap: bool,
     seed: int,
 ) -> None:
-    """Write what a trained model gives and is not there yet; pictures come last and may fail.
+    """Write the missing results of a trained model; plots come last and may fail.
 
     Parameters
     ----------
     model
-        Trained model, saved already.
+        Trained model, which has been saved.
     adata
-        Its cells. The latent representation is put into `obsm`, predicted labels into `obs`.
+        Its cells. The latent representation is stored in `obsm`, predicted labels in `obs`.
     record
         Record of the job.
     colors
         Columns of `obs` that the UMAP is coloured by.
     strata
-        Columns of `obs` whose shares the shown part of the cells has.
+        Columns of `obs` that stratify the sample of cells in the UMAP.
     umap
         Whether a UMAP is drawn.
     seed
@@ -72,9 +72,9 @@ def write_results(
     colors = list(colors)
     if uses_labels(type(model)):
         colors = [PREDICTED_LABELS_KEY, *colors]
-    draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
+    needs_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
-    if draws_umap or not record.has(LATENT_FILE):
+    if needs_umap or not record.has(LATENT_FILE):
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
@@ -82,7 +82,7 @@ def write_results(
         record.add(REPORT_FILE)
     if not record.has(CURVES_FILE):
         draw_or_warn(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
-    if draws_umap:
+    if needs_umap:
         assert latent is not None
         points = latent
         draw_or_warn(
@@ -94,7 +94,7 @@ def write_results(
 
 
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
-    """Compute the latent representation, and write the cells with it unless they are there."""
+    """Compute the latent representation, and write the cells with it unless written before."""
     from cellvae.data.files.h5ad import write_h5ad
 
     latent: NDArray[Any] = model.get_latent_representation()
@@ -108,11 +108,11 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
 
 
 def draw_or_warn(
-    record: JobRecord, name: str, draw_picture: Callable[[], None], details: Any = None
+    record: JobRecord, name: str, draw: Callable[[], None], details: Any = None
 ) -> None:
-    """Draw a picture; one that fails is one line of warning, for all else has been written."""
+    """Draw a plot; a failure is a warning, since all other results have been written."""
     try:
-        draw_picture()
+        draw()
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning(
@@ -126,7 +126,7 @@ def draw_or_warn(
 
 
 def draw_curves(model: Any, path: Path) -> None:
-    """Draw the training curves."""
+    """Plot the training curves."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -146,7 +146,7 @@ def draw_umap(
     strata: Sequence[str],
     seed: int,
 ) -> None:
-    """Draw a UMAP of the latent representation, one panel a colour, and write its coordinates."""
+    """Plot a UMAP of the latent representation, one panel per colour, and write its coordinates."""
     import pandas as pd
 
     from cellvae.plotting.layout import MAX_CELLS, compute_umap, umap
@@ -166,12 +166,12 @@ def draw_umap(
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; an older one stays until the new one is whole."""
+    """Write a figure as PNG atomically."""
     replace_file_atomically(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))
 
 
 def print_summary(model: Any, out: Path) -> None:
-    """Print how training went and where the results are."""
+    """Print a summary of training, and the files of the results."""
     from rich.console import Console
     from rich.table import Table
 
