@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.data.storage.column import lacks_counts
 from cellvae.inference.arguments import batch_codes
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler

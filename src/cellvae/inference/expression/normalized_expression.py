@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cellvae.core.options import check_arguments, check_kwargs
-from cellvae.data.files.matrix_writer import MatrixFile, check_new_file
+from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import (
     INTEGERS,
@@ -166,7 +166,7 @@ def get_normalized_expression(
     source: Any = model.adata if adata is None else adata
     cells = source.obs_names[cell_pass.cells.numpy()]
     if path is not None:
-        with MatrixFile(path, cells, genes) as file, inference_mode(model):
+        with MatrixWriter(path, cells, genes) as file, inference_mode(model):
             for positions, batch in cell_pass.iter_batches():
                 file.write(positions, mean_expression(model.module, batch, request).cpu().numpy())
         return path
