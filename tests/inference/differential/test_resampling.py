@@ -170,7 +170,7 @@ def test_options_without_use_are_refused(trained: Callable[..., SCVI]) -> None:
     with pytest.raises(InvalidOptionError, match="to be a dictionary"):
         ask(**weighted, importance_weighting_kwargs=[3])
     for words, error, message in (
-        ({"weights": "uniform"}, InvalidOptionError, "which has no use for them"),
+        ({"weights": "uniform"}, InvalidOptionError, "which does not use them"),
         ({"weights": "importance", "more": 1}, UnknownOptionError, "no option 'more'"),
     ):
         options = {"max_cells": 3, **{k: v for k, v in words.items() if k == "more"}}
