@@ -15,7 +15,7 @@ NEWER   := python3.14 python3.13 python3.12
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check lint types imports format docs public-names clean distclean \
+.PHONY: help demo test test-fast test-lowest test-newest check lint types imports format docs public-names clean distclean \
   same-python
 
 help:  ## Show this list
@@ -25,11 +25,14 @@ demo: $(VENV)/.package  ## Train a model on real cells and write figures to demo
 	$(BIN)/cellvae demo --out demo-output $(ARGS)
 
 # One thread a worker: the tests are many and small.
-test test-lowest test-newest: export OMP_NUM_THREADS = 1
-test test-lowest test-newest: export MKL_NUM_THREADS = 1
+test test-fast test-lowest test-newest: export OMP_NUM_THREADS = 1
+test test-fast test-lowest test-newest: export MKL_NUM_THREADS = 1
 
 test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-fast: $(VENV)/.dev  ## Run the tests that train no model, in less than two minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not trains and not slow" $(ARGS)
 
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \

@@ -28,6 +28,18 @@ from cellvae.settings import settings
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests that train are left out, one that trains without the marker `trains` fails."""
+    if "not trains" not in config.option.markexpr:
+        return
+    import lightning.pytorch as pl
+
+    def fit(*_: Any, **__: Any) -> None:
+        raise AssertionError("This test trains a model. Mark it: @pytest.mark.trains")
+
+    pl.Trainer.fit = fit  # type: ignore[method-assign]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real cells beside a developer's checkout; a user's checkout does not have it."""
