@@ -132,9 +132,6 @@ class Module(nn.Module, ABC, Generic[B]):
             self.get_submodule(name).eval()
         return self
 
-    def prepare(self, batch: B) -> None:
-        """Make parameters that are created at first use; most modules have none."""
-
 
 def to_device(batch: B, device: torch.device) -> B:
     """Batch with every tensor on a device; nothing is copied that is there already."""

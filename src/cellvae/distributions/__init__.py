@@ -1,6 +1,5 @@
 """Distributions of the values that a cell was measured to have."""
 
-from cellvae.core.missing_names import missing_name_error
 from cellvae.distributions.beta_binomial import BetaBinomial
 from cellvae.distributions.functional.kl import kl_to_standard_normal
 from cellvae.distributions.mixture import NegativeBinomialMixture
@@ -9,6 +8,7 @@ from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
+from cellvae.errors import missing_name_error
 
 __all__ = [
     "BagOfWords",

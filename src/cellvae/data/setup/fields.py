@@ -51,10 +51,6 @@ class Field(ABC):
         """What is there, every value checked."""
 
     @abstractmethod
-    def check(self, adata: AnnData, record: Any) -> None:
-        """Refuse data that do not fit what was described."""
-
-    @abstractmethod
     def read(self, adata: AnnData, record: Any, genes: NDArray[np.int64] | None) -> Column | None:
         """Column of all cells; None if the user named nothing for this field.
 
@@ -108,10 +104,6 @@ class Category(Field):
             return CategoryRecord()
         return CategoryRecord(key=self.key, categories=column_categories(adata, self.key))
 
-    def check(self, adata: AnnData, record: CategoryRecord) -> None:
-        """Refuse missing and unknown categories."""
-        self.category_codes(adata, record)
-
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
@@ -149,10 +141,6 @@ class Labels(Field):
             )
         return CategoryRecord(key=self.key, categories=found, unlabeled=found[-1])
 
-    def check(self, adata: AnnData, record: CategoryRecord) -> None:
-        """Refuse unknown labels."""
-        self.category_codes(adata, record)
-
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
@@ -179,10 +167,6 @@ class Categories(Field):
         """Categories of each column, in the order that pandas gives them."""
         found = tuple(column_categories(adata, key) for key in self.keys)
         return CategoriesRecord(keys=self.keys, categories=found)
-
-    def check(self, adata: AnnData, record: CategoriesRecord) -> None:
-        """Refuse missing and unknown categories."""
-        self.category_codes(adata, record)
 
     def read(
         self, adata: AnnData, record: CategoriesRecord, genes: NDArray[np.int64] | None
@@ -216,10 +200,6 @@ class Numbers(Field):
         """Names of the columns, every number checked."""
         self.values(adata)
         return NumbersRecord(keys=self.keys, positive=self.positive)
-
-    def check(self, adata: AnnData, record: NumbersRecord) -> None:
-        """Refuse numbers that are missing or cannot be used."""
-        self.values(adata)
 
     def read(
         self, adata: AnnData, record: NumbersRecord, genes: NDArray[np.int64] | None

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.checkpointing.checkpoint_index import CheckpointRecord
 from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, CheckpointName
