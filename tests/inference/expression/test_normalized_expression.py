@@ -173,7 +173,7 @@ def test_results_can_be_written_to_a_file(
     written = read(path)
     pd.testing.assert_frame_equal(written.to_df(), seeded(model, **words), check_names=False)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    with pytest.raises(InvalidOptionError, match="is not there yet"):
+    with pytest.raises(InvalidOptionError, match="does not exist yet"):
         model.get_normalized_expression(out=path)
     overall = tmp_path / f"overall.{suffix}"
     seeded(model, out=overall, n_samples_overall=100)
