@@ -230,7 +230,7 @@ def test_an_interrupted_file_leaves_nothing(
             "two dimensions for a file",
         ),
         ({"out": "x.csv"}, InvalidOptionError, "ends in .h5ad or .zarr; got 'x.csv'"),
-        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "a folder 'nowhere'"),
+        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "an existing folder for 'nowhere"),
         ({"out": "x.zarr", "return_numpy": True}, InvalidOptionError, "either out or return_numpy"),
         ({"indices": []}, InvalidOptionError, "at least one cell"),
         ({"batch_size": 0}, InvalidOptionError, "batch_size of at least 1; got 0"),
