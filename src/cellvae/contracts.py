@@ -79,6 +79,10 @@ class Module(nn.Module, ABC, Generic[B]):
     """Whether a step asks a device for the same whatever the numbers are, so it can be recorded."""
     latent_is_gaussian: bool = True
     """Whether the decoder reads the latent as it is drawn from the normal posterior."""
+    retrained_on_query: tuple[str, ...] = ()
+    """Sub-networks that reference mapping always trains as a whole."""
+    label_networks: tuple[str, ...] = ()
+    """Sub-networks whose categories are labels, of which a query has no new ones."""
     frozen_weights: FrozenWeights = FrozenWeights()
     """What training leaves as it is."""
 

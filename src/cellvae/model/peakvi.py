@@ -24,7 +24,7 @@ from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.model import Model
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_accessibility,
     get_depth_factors,
@@ -243,7 +243,7 @@ def covariate_codes(batch: CountBatch) -> list[Tensor]:
 
 
 @final
-class PEAKVI(Model):
+class PEAKVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of accessible regions of chromatin (PeakVI).
 
     Values above zero count as detected; the encoder reads them as they are.
@@ -291,8 +291,6 @@ class PEAKVI(Model):
         }
     )
 
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error

@@ -16,7 +16,7 @@ from cellvae.core.log import warn
 from cellvae.core.options import option
 from cellvae.data import Registration
 from cellvae.errors import DataWarning
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_accessibility,
     get_fragment_accessibility,
@@ -85,7 +85,7 @@ class POISSONVIModule(SCVIModule):
 
 
 @final
-class POISSONVI(CountModel):
+class POISSONVI(ReferenceMappingMixin, CountModel):
     """Variational autoencoder of fragments in regions of chromatin (PoissonVI).
 
     Counts of reads are made fragments by :func:`cellvae.data.reads_to_fragments`.
@@ -130,8 +130,6 @@ class POISSONVI(CountModel):
     get_normalized_accessibility = get_fragment_accessibility
     get_region_factors = get_fragment_factors
     differential_accessibility = differential_accessibility
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
 
     @staticmethod
     def build(registration: Registration, config: POISSONVIConfig) -> POISSONVIModule:

@@ -24,7 +24,7 @@ from cellvae.data.setup.obs_columns import label_text
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.estimator.minified_cells import refuse_minified
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_expression,
     predict,
@@ -111,6 +111,7 @@ class SCANVIModule(SCVIModule):
 
     accepts_sparse = SCVIModule.accepts_sparse
     extra_metric_names = METRICS
+    label_networks = ("encoder_z2_z1", "decoder_z1_z2")
     loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
     config: SCANVIConfig
     y_prior: Tensor
@@ -256,7 +257,7 @@ def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
 
 
 @final
-class SCANVI(CountModel):
+class SCANVI(ReferenceMappingMixin, CountModel):
     """Variational autoencoder of counts that learns the labels of some cells and tells the others.
 
     Parameters
@@ -310,8 +311,6 @@ class SCANVI(CountModel):
     """Whether the weights were initialized with those of a trained SCVI."""
 
     predict = predict
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     differential_expression = differential_expression
 
     @classmethod

@@ -24,7 +24,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_expression,
 )
@@ -163,6 +163,7 @@ class SCVIModule(Module[CountBatch]):
 
     activation: ClassVar[Activation] = "relu"
     """Function after each hidden layer."""
+    retrained_on_query = ("l_encoder",)
     library_log_means: Tensor
     library_log_vars: Tensor
 
@@ -391,7 +392,7 @@ def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
 
 
 @final
-class SCVI(CountModel):
+class SCVI(ReferenceMappingMixin, CountModel):
     """Variational autoencoder of single-cell counts (scVI).
 
     Parameters
@@ -429,8 +430,6 @@ class SCVI(CountModel):
     module: SCVIModule
     latent_key: ClassVar[str] = "X_scVI"
 
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     differential_expression = differential_expression
 
     @staticmethod
