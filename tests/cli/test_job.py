@@ -18,7 +18,7 @@ from scipy import sparse
 
 from cellvae import load
 from cellvae.cli.job import Job, check_output_folder, run_job
-from cellvae.cli.record import JobRecord, describe_data, replace_file_atomically
+from cellvae.cli.record import JobRecord, describe_data
 from cellvae.data import synthetic_iid
 from cellvae.errors import FileFormatError, InvalidOptionError, TrainingError
 from cellvae.model import PEAKVI, SCANVI, SCVI
@@ -339,22 +339,6 @@ def test_a_job_of_more_cells_than_are_drawn_draws_a_real_umap(
     assert table.shape == (10_000, 2)
     assert np.isfinite(table.to_numpy()).all()
     assert anndata.read_h5ad(out / "latent.h5ad").obsm["X_scVI"].shape == (12_000, 10)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "latent.h5ad"
-    path.write_text("older")
-
-    def cut(staged: Path) -> None:
-        staged.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        replace_file_atomically(path, cut)
-    assert path.read_text() == "older"
-    replace_file_atomically(path, lambda staged: staged.write_text("newer"))
-    assert path.read_text() == "newer"
-    assert [p.name for p in tmp_path.iterdir()] == ["latent.h5ad"]
 
 
 def test_latents_have_the_names_of_the_tutorials() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cellvae.cli.docstrings import parameter_help
-from cellvae.core.options import union_members
+from cellvae.core.annotations import union_members
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
 DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (

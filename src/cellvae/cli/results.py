@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.flags import uses_labels
-from cellvae.cli.record import JOB_FILE, JobRecord, replace_file_atomically
+from cellvae.cli.record import JOB_FILE, JobRecord
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def write_results(
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
-        replace_file_atomically(record.out / REPORT_FILE, lambda path: path.write_text(text))
+        with replace_atomically(record.out / REPORT_FILE) as temporary:
+            temporary.write_text(text)
         record.add(REPORT_FILE)
     if not record.has(CURVES_FILE):
         draw_or_warn(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
@@ -102,7 +104,8 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     if not record.has(LATENT_FILE):
-        replace_file_atomically(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
+        with replace_atomically(record.out / LATENT_FILE) as temporary:
+            write_h5ad(adata, temporary, {})
         record.add(LATENT_FILE)
     return latent
 
@@ -157,9 +160,8 @@ def draw_umap(
     result = compute_umap(latent, columns, seed=seed)
     names = adata.obs_names[result.cells]
     table = pd.DataFrame(result.coordinates, index=names, columns=["umap_1", "umap_2"])
-    replace_file_atomically(
-        record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell")
-    )
+    with replace_atomically(record.out / COORDINATES_FILE) as temporary:
+        table.to_csv(temporary, index_label="cell")
     record.add(COORDINATES_FILE)
     figure = umap(latent, adata.obs, colors, strata=strata, result=result)
     save_figure(figure, record.out / UMAP_FILE)
@@ -167,4 +169,5 @@ def draw_umap(
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG; an older one stays until the new one is whole."""
-    replace_file_atomically(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cellvae.core.atomic_write import fsync_path
 from cellvae.errors import CellvaeWarning
-from cellvae.persistence.fsync import fsync_path
 from cellvae.persistence.paths import FILE_NAMES, ModelPaths
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING
@@ -46,20 +45,6 @@ def write_and_fsync(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def fsync_path(path: Path) -> None:
-    """Wait until the disk has a file that others wrote, or the names in a folder."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open folders
-        return
-    try:
-        # Some file systems cannot sync a folder; that is no reason to lose a model.
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sha256_of_file(path: Path) -> str:

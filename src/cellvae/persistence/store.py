@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cellvae.core.atomic_write import fsync_path
 from cellvae.errors import (
     CellvaeError,
     FileFormatError,
@@ -20,7 +21,7 @@ from cellvae.errors import (
     quote_names,
 )
 from cellvae.persistence.atomic_commit import commit, complete_pending, staging_folder
-from cellvae.persistence.fsync import fsync_path, regular_file_size, sha256_of_file, write_and_fsync
+from cellvae.persistence.fsync import regular_file_size, sha256_of_file, write_and_fsync
 from cellvae.persistence.migrations import FORMAT
 from cellvae.persistence.paths import (
     ADATA,

@@ -7,15 +7,15 @@ import io
 import os
 import pickle
 import re
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.fsync import fsync_path, regular_file_size, write_and_fsync
+from cellvae.persistence.fsync import regular_file_size
 
 FORMAT = 2
 SUFFIX = ".state"
@@ -51,13 +51,8 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
     buffer.write(COMMENT_LENGTH.to_bytes(2, "little"))
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
     buffer.write(COMMENT + digest.encode())
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        write_and_fsync(part, buffer.getbuffer())
-        os.replace(part, path)  # noqa: PTH105
-    finally:
-        part.unlink(missing_ok=True)
-    fsync_path(path.parent)
+    with replace_atomically(path, durable=True) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
