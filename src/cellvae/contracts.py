@@ -123,17 +123,14 @@ class Module(nn.Module, ABC, Generic[B]):
         return {}
 
     def freeze(self, frozen_weights: FrozenWeights) -> None:
-        """Freeze weights: training does not change them from now on."""
+        """Freeze weights: no later training changes them."""
         self.frozen_weights = frozen_weights
-        parameters = dict(self.named_parameters())
-        for name in frozen_weights.parameters:
-            parameters[name].requires_grad_(False)
+        frozen_weights.freeze_in(self)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, except for frozen layers of normalization and dropout."""
+        """Set training or eval mode; layers of `frozen_weights.eval_modules` stay in eval mode."""
         super().train(mode)
-        for name in self.frozen_weights.eval_modules:
-            self.get_submodule(name).eval()
+        self.frozen_weights.set_eval_mode_in(self)
         return self
 
 

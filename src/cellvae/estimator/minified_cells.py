@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cellvae.data.setup.minified import SCVI_UNS_KEY, UNS_KEY, MinifiedRecord, minified_record
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.data.storage.column import lacks_counts
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError
 

@@ -37,7 +37,7 @@ SEED_KEY = "CELLVAE_RUN_SEED"
 def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     """Train a model, and store the results of the run in it, however the run ended."""
     from cellvae.train.run.fit import fit
-    from cellvae.train.run.preparation import RunStart
+    from cellvae.train.run.run_start import RunStart
 
     if model.rows is None:
         raise DataMismatchError(
