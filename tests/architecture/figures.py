@@ -14,11 +14,11 @@ from pathlib import Path
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
-# Past participles that no ending gives away.
+# Past participles without the ending -ed that are not also the base form of their verb.
 IRREGULAR = """
-    beaten begun bound built chosen cut dealt done drawn driven fed found given grown held
-    kept known laid left made meant met parted put read said seen sent set shown spoken
-    spread taken told torn undone weighed worn written
+    beaten begun bound built chosen dealt done drawn driven fed found given grown held
+    kept known laid left made meant met parted said seen sent shown spoken
+    taken told torn undone weighed worn written
 """
 # Words that end like participles and are nouns, adjectives or imperatives of the field.
 NOT_PARTICIPLES = frozenset(["embed", "embedding", "feed", "need", "red", "seed", "shed", "speed"])
@@ -108,8 +108,36 @@ def figures(checkout: Path) -> dict[str, str]:
         "of these in two modules of one folder": f"{len(same_folder)}",
         "names of files that stand in two or more folders": f"{sum(n > 1 for n in stems.values())}",
         "functions named by a bare past participle": f"{len(participles)}",
+        "uses of private names of other packages": f"{len(private_uses(modules))}",
         "lines of `public_names.txt`": f"{len(names.read_text().splitlines()):,}",
     }
+
+
+def private_uses(modules: list[tuple[Path, ast.Module]]) -> list[str]:
+    """Private attributes and modules of other packages outside the adapters of these packages."""
+    own = {"_replace", "_asdict", "_fields", "_make"}
+    # Torch's own way to extend its distributions.
+    own |= {"_get_checked_instance", "_validate_sample", "_extended_shape", "_validate_args"}
+    for _, tree in modules:
+        for node in ast.walk(tree):
+            if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+                own.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own.add(node.attr)
+    found = []
+    for path, tree in modules:
+        if path.stem.endswith("_adapter"):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                names = [node.attr]
+            elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("cellvae"):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            else:
+                continue
+            private = [n for n in names if n.startswith("_") and not n.startswith("__")]
+            found += [f"{path.name}:{node.lineno} {n}" for n in private if n not in own]
+    return found
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -1,4 +1,4 @@
-"""Single files: ordinary ones only, written through to the disk, with their checksum."""
+"""Single files: checks, durable writes, checksums."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def regular_file_size(path: Path) -> int:
-    """Size of a file, in bytes, that is a file and no folder, pipe or device.
+    """Size of a regular file, in bytes.
 
-    Links are followed: caches of downloaded models are made of them.
+    Links are followed: caches of downloaded models consist of them.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def regular_file_size(path: Path) -> int:
 
 
 def write_and_fsync(path: Path, content: bytes | memoryview) -> None:
-    """Write a new file and wait until the disk has it."""
+    """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -48,6 +48,6 @@ def write_and_fsync(path: Path, content: bytes | memoryview) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""State of a run that can go on: a file of tensors and plain values, read without running code."""
+"""Training state of a run: a file of tensors and plain values, read without running code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END_OF_ZIP = b"PK\x05\x06"
 
 
 def write_state(path: Path, values: dict[str, Any]) -> None:
-    """Write the state of a run; a cut at any moment leaves the old file or the new one.
+    """Write the training state of a run atomically and durably.
 
     The file is what `torch.save` writes, with a SHA-256 of everything before it as the comment of
     the zip file, so that `torch.load` reads it too.
@@ -56,7 +56,7 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """State of a run from its file.
+    """Training state in a file.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def verified_content(path: Path) -> bytes:
-    """Bytes of a state, compared with the checksum at their end.
+    """Bytes of a training state, verified with the checksum at their end.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def verified_content(path: Path) -> bytes:
 
 
 def damaged_state_error(path: Path, problem: str) -> FileFormatError:
-    """Error for a state that is not as it was written."""
+    """Error for a damaged training state."""
     return FileFormatError(
         f"Expected the state of a training run in {path}; {problem}. "
         "Resume from another state, or delete this one to train anew."
@@ -101,7 +101,7 @@ def damaged_state_error(path: Path, problem: str) -> FileFormatError:
 
 
 def parse_state(content: bytes, path: Path) -> dict[str, Any]:
-    """Tensors and plain values from the bytes of a state.
+    """Tensors and plain values in the bytes of a training state.
 
     Raises
     ------
