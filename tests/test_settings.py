@@ -79,7 +79,7 @@ def test_threads_are_those_of_torch(own: Settings) -> None:
         ("progress_bar", "no", "progress_bar to be True or False; got 'no'"),
         ("num_threads", 0, "num_threads to be at least 1; got 0"),
         ("verbosity", "warnin", r"level of logging .* got 'warnin'. Did you mean 'WARNING'\?"),
-        ("verbosity", None, "verbosity to be a whole number or a text; got None"),
+        ("verbosity", None, "verbosity to be a whole number or a string; got None"),
     ],
 )
 def test_values_that_cannot_be_are_refused_and_nothing_changes(

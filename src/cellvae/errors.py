@@ -27,15 +27,15 @@ __all__ = [
 
 
 class CellvaeError(Exception):
-    """Any error that the package raises on purpose."""
+    """Base class of all errors of the package."""
 
 
 class UnknownOptionError(CellvaeError, TypeError):
-    """A keyword that the called function does not have."""
+    """A keyword argument that the called function does not have."""
 
 
 class InvalidOptionError(CellvaeError, ValueError):
-    """A keyword with a value that it cannot take."""
+    """An argument with an invalid value."""
 
 
 class UnknownKeyError(CellvaeError, KeyError):
@@ -46,33 +46,34 @@ class UnknownKeyError(CellvaeError, KeyError):
 
 
 class InvalidDataError(CellvaeError, ValueError):
-    """Values in the AnnData that no model can be trained on."""
+    """Values in the AnnData that a model cannot be trained on."""
 
 
 class DataMismatchError(CellvaeError, ValueError):
-    """Data that differ from the data a model was made for."""
+    """Data that do not match the data of the model."""
 
 
 class NotSetUpError(CellvaeError, ValueError):
-    """An AnnData that `setup_anndata` has not seen."""
+    """An AnnData without `setup_anndata`."""
 
 
 class NotTrainedError(CellvaeError, RuntimeError):
-    """A question asked of a model that has not been trained."""
+    """A method that needs a trained model."""
 
 
 class TrainingError(CellvaeError, RuntimeError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class ResumeError(CellvaeError, ValueError):
-    """A run that cannot go on with the model, data or options that were given."""
+    """A run that cannot be resumed with this model, data or options."""
 
 
 class StopTraining(CellvaeError):
-    """Raised in a callback to end a run in good order: `raise StopTraining("why")`.
+    """Raised in a callback to stop training: `raise StopTraining("reason")`.
 
-    All callbacks finish the hook, the hooks of the end run, and `train` returns.
+    The remaining callbacks run the same hook, then the hooks of the end of training run, and
+    `train` returns.
     """
 
 
@@ -81,23 +82,23 @@ class FileFormatError(CellvaeError, ValueError):
 
 
 class UnsafeFileError(FileFormatError):
-    """A model file that asks for more than reading values: code, other paths, huge memory."""
+    """A model file that would need more than reading values: code, other paths, huge memory."""
 
 
 class DownloadError(CellvaeError, OSError):
-    """A file of a data set that cannot be downloaded, or has not the content that it should."""
+    """A file of a data set that cannot be downloaded, or has unexpected content."""
 
 
 class CellvaeWarning(UserWarning):
-    """Any warning of the package."""
+    """Base class of all warnings of the package."""
 
 
 class DataWarning(CellvaeWarning):
-    """Data that can be used but are probably not what was meant."""
+    """Data that can be used but are probably not what was intended."""
 
 
 class TrainingWarning(CellvaeWarning):
-    """A training run that will not do what was probably meant."""
+    """A training run that will probably not do what was intended."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -108,14 +109,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def quote_names(values: Sequence[object], most: int = 5) -> str:
-    """Values quoted in a row for a message, cut after `most` of them."""
+    """Quoted values for a message, at most `most` of them."""
     shown = ", ".join(repr(str(value)) for value in values[:most])
     left = len(values) - most
     return f"{shown} and {left:,} more" if left > 0 else shown
 
 
 def count_noun(n: int, what: str) -> str:
-    """How many of something: "1 other", "2 others"."""
+    """Number with its noun: "1 other", "2 others"."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 

@@ -12,33 +12,33 @@ from cellvae.core.options import check_value
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 IGNORED_SETTINGS = {
-    "dl_num_workers": "Cells are taken by threads of this process: see num_workers of train().",
-    "dl_persistent_workers": "Cells are taken by threads of this process.",
-    "logging_dir": "Give the folder to what writes: run_dir of train(), dirpath of callbacks.",
+    "dl_num_workers": "Cells are read by threads of this process: see num_workers of train().",
+    "dl_persistent_workers": "Cells are read by threads of this process.",
+    "logging_dir": "Give the folder to run_dir of train(), or to dirpath of a callback.",
     "progress_bar_style": "There is one style of progress bar.",
     "warnings_stacklevel": "Warnings name the line of your own code.",
     "mlflow_set_tracking_uri": "Give train() a logger of your own.",
     "mlflow_set_experiment": "Give train() a logger of your own.",
     "jax_preallocate_gpu_memory": "There are no models in Jax.",
 }
-"""Settings of scvi-tools that can be set and change nothing here, with the reason."""
+"""Settings of scvi-tools that are accepted and have no effect here, with the reason."""
 
 
 DEFAULT_BATCH_SIZE = 128
-"""Cells per batch where nobody has said how many."""
+"""Cells per batch by default."""
 
 
 class Settings:
-    """Settings that hold for every model of a process, until they are changed.
+    """Settings of all models in this process.
 
-    Settings that only scvi-tools has can be set too: a message says why they change nothing.
+    Settings that only scvi-tools has are accepted: a message says why they have no effect.
 
     Raises
     ------
     UnknownOptionError
-        If a setting is set that does not exist.
+        If a setting does not exist.
     InvalidOptionError
-        If one is set to a value that it cannot have.
+        If the value of a setting is invalid.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Settings:
 
     @property
     def seed(self) -> int | None:
-        """Seed that splits, weights and training start from; None draws one from torch's generator.
+        """Seed of splits, weights and training; None draws one from torch's generator.
 
         Setting it also seeds `random`, NumPy and torch, as scvi-tools does.
         """
@@ -73,7 +73,7 @@ class Settings:
 
     @property
     def batch_size(self) -> int:
-        """Cells per batch when a trained model is asked something."""
+        """Cells per batch in posterior analysis of a trained model."""
         return self.values["batch_size"]  # type: ignore[return-value]
 
     @batch_size.setter
@@ -82,7 +82,7 @@ class Settings:
 
     @property
     def progress_bar(self) -> bool:
-        """Whether long work shows a progress bar."""
+        """Whether long computations show a progress bar."""
         return self.values["progress_bar"]  # type: ignore[return-value]
 
     @progress_bar.setter
@@ -91,7 +91,7 @@ class Settings:
 
     @property
     def verbosity(self) -> int:
-        """Level of the package's logger, as in the module `logging`."""
+        """Level of the logger of the package, as in the module `logging`."""
         return logging.getLogger("cellvae").getEffectiveLevel()
 
     @verbosity.setter
@@ -107,11 +107,11 @@ class Settings:
 
     @property
     def kernels(self) -> Literal["auto", "compiled", "torch"]:
-        """What computes likelihoods on a CPU in single precision.
+        """Implementation of likelihoods on a CPU in single precision.
 
-        `"compiled"` is one pass over memory, compiled by numba at first use (some seconds, kept on
-        disk); `"torch"` is many, which any device and type can do. `"auto"` compiles from 256
-        genes on. The results differ in the last digits.
+        `"compiled"` kernels make one pass over memory, and are compiled by numba at first use (some
+        seconds, cached on disk); `"torch"` makes several passes, on any device and dtype. `"auto"`
+        uses compiled kernels from 256 genes on. The results differ by rounding.
         """
         return self.values["kernels"]  # type: ignore[return-value]
 
@@ -152,7 +152,7 @@ class Settings:
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in IGNORED_SETTINGS:
-            logger.info("settings.%s changes nothing here. %s", name, IGNORED_SETTINGS[name])
+            logger.info("settings.%s has no effect here. %s", name, IGNORED_SETTINGS[name])
             self.values[name] = value
             return
         known = ["seed", "batch_size", "progress_bar", "verbosity", "num_threads", "kernels"]

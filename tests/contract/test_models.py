@@ -62,8 +62,8 @@ def abilities(kind: type) -> list[str]:
     """Names of the functions of inference that a model lists."""
     return [
         name
-        for name, value in vars(kind).items()
-        if inspect.isfunction(value) and value.__module__.startswith("cellvae.inference")
+        for name, value in inspect.getmembers(kind, inspect.isfunction)
+        if value.__module__.startswith("cellvae.inference")
     ]
 
 
@@ -314,7 +314,7 @@ def test_asking_changes_no_weights_and_no_mode(case: Any, train: Callable[..., N
 
 
 def test_public_functions_have_docstrings(case: Any) -> None:
-    names = [n for n, v in vars(case.kind).items() if callable(v) and not n.startswith("_")]
+    names = [name for name, _ in inspect.getmembers(case.kind, callable) if name[0] != "_"]
     names += ["train", "save", "load", "to_device", "view_anndata_setup", "setup_anndata"]
     for name in names:
         assert inspect.getdoc(getattr(case.kind, name)), name

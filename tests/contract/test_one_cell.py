@@ -78,8 +78,8 @@ def test_a_rest_of_one_cell_and_one_validation_cell(case: Any, train: Callable[.
 def test_every_ability_takes_one_cell(case: Any, trained: Any) -> None:
     adata, asked = one_cell(case), 0
     case.kind.setup_anndata(adata, **case.setup)
-    for name, ability in vars(case.kind).items():
-        own = inspect.isfunction(ability) and ability.__module__.startswith("cellvae.inference")
+    for name, ability in inspect.getmembers(case.kind, inspect.isfunction):
+        own = ability.__module__.startswith("cellvae.inference")
         # The first two compare groups of cells; the last takes draws for all cells of the case.
         if not own or name.startswith("differential") or name == "get_importance_weights":
             continue

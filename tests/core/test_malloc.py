@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from cellvae.core import malloc as allocation
-from cellvae.core.malloc import GLIBC_DEFAULTS, RETAIN_FREED_MEMORY, retain_freed_memory
+from cellvae.core.malloc import (
+    GLIBC_DEFAULTS,
+    RETAIN_FREED_MEMORY,
+    is_out_of_memory,
+    retain_freed_memory,
+)
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="page faults are counted on Linux"
@@ -125,3 +130,15 @@ def test_a_user_who_tunes_the_library_is_left_alone(
     assert allocation.find_glibc() is None
     with retain_freed_memory():
         pass
+
+
+def test_which_errors_mean_that_memory_ran_out() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("no room"))
+    assert not is_out_of_memory(ValueError("allocate memory"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert is_out_of_memory(caught.value)

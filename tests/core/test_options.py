@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from cellvae.core.annotations import describe_annotation
 from cellvae.core.options import (
     Options,
     check_arguments,
     check_kwargs,
     check_value,
-    describe_annotation,
     from_kwargs,
     option,
 )
@@ -76,7 +76,10 @@ def test_values_of_numpy_become_those_of_python(word: str, given: Any, kept: Any
         ("heat", 301, "at most 300; got 301.0"),
         ("heat", float("nan"), "above 0 and at most 300 and finite; got nan"),
         ("heat", float("inf"), "finite; got inf"),
-        ("heat", 10**400, "heat to be a number; got 1000"),
+        ("heat", 10**400, "heat to be a number; got an integer of 1329 bits, which is too large"),
+        ("minutes", 10**400, "an integer of 1329 bits, which is too large"),
+        pytest.param("minutes", 10**5000, "of 16610 bits, which is too large", id="long"),
+        ("racks", ["a", 10**5000], "got list with an integer of more than 4,300 digits"),
         ("heat", True, "heat to be a number; got True"),
         ("heat", np.True_, "heat to be a number; got np.True_"),
         ("heat", "hot", "heat to be a number; got 'hot'"),
@@ -88,11 +91,11 @@ def test_values_of_numpy_become_those_of_python(word: str, given: Any, kept: Any
         ("mode", 1, "mode to be 'grill' or 'fan'; got 1."),
         ("mode", np.array(["grill", "fan"]), "mode to be 'grill' or 'fan'; got array"),
         ("light", 1, "light to be True or False; got 1"),
-        ("name", b"x", "name to be a text; got b'x'"),
+        ("name", b"x", "name to be a string; got b'x'"),
         (
             "racks",
             1.5,
-            "racks to be a whole number, a text, a list of whole numbers or a tuple "
+            "racks to be a whole number, a string, a list of whole numbers or a tuple "
             "of whole numbers; got 1.5",
         ),
         ("racks", ["a"], "a list of whole numbers or a tuple of whole numbers; got"),
@@ -105,7 +108,7 @@ def test_values_of_numpy_become_those_of_python(word: str, given: Any, kept: Any
         ),
         ("level", -1, "level to be at least 0; got -1"),
         ("share", 1.01, "share to be at least 0 and at most 1; got 1.01"),
-        ("name", list(range(1000)), "name to be a text; got [0, 1, 2, 3"),
+        ("name", list(range(1000)), "name to be a string; got [0, 1, 2, 3"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_with_what_would(
@@ -153,7 +156,10 @@ def test_one_value_can_be_checked_alone() -> None:
 def test_annotations_are_described_in_words() -> None:
     assert describe_annotation(int | None) == "a whole number or None"
     assert describe_annotation(Literal["a", "b"] | float) == "'a', 'b' or a number"
-    assert describe_annotation(list[int] | dict[str, int]) == "a list of whole numbers or dict"
+    assert (
+        describe_annotation(list[int] | dict[str, int])
+        == "a list of whole numbers or a dictionary from strings to whole numbers"
+    )
 
 
 def test_arguments_of_functions_are_checked_and_converted() -> None:
@@ -164,10 +170,26 @@ def test_arguments_of_functions_are_checked_and_converted() -> None:
         return cakes, minutes, weights
 
     assert bake("plum", 4.0, weights={"plum": np.float32(2)}) == ("plum", 4, {"plum": 2.0})
-    with pytest.raises(InvalidOptionError, match="a sequence of texts or a text; got"):
+    with pytest.raises(InvalidOptionError, match="a sequence of strings or a string; got"):
         bake(cakes=[1])
     with pytest.raises(InvalidOptionError, match="minutes to be a whole number; got '4'"):
         bake("plum", minutes="4")
     with pytest.raises(InvalidOptionError, match="weights"):
         bake("plum", weights={"plum": "heavy"})
     assert str(inspect.signature(bake)).startswith("(cakes: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (("a", "b"), tuple[float, ...] | None, "a tuple of numbers or None; got ('a', 'b')"),
+        ([1, 2], str | Sequence[str], "a string or a sequence of strings; got [1, 2]"),
+        ({"a"}, set[int], "a set of whole numbers; got {'a'}"),
+        ({"a": "b"}, dict[str, float], "a dictionary from strings to numbers; got {'a': 'b'}"),
+        ({1: "b"}, Mapping[int, float] | None, "whole numbers to numbers or None; got {1: 'b'}"),
+    ],
+)
+def test_elements_of_containers_are_checked(value: Any, hint: Any, message: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        check_value("x", value, hint)
+    assert message in str(caught.value)

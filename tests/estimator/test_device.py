@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.device import pick_device
+from cellvae.estimator.saving import pick_device
 
 
 def test_auto_is_a_cuda_device_if_there_is_one() -> None:

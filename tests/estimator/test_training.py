@@ -144,7 +144,7 @@ def test_progress_is_shown_unless_the_settings_say_no(
     shown = []
     model = make(adata)
     monkeypatch.setattr(
-        "cellvae.estimator.base.run_training",
+        "cellvae.estimator.training.run_training",
         lambda _, parsed: shown.append(parsed.options.progress.enabled),
     )
     model.train()

@@ -349,7 +349,7 @@ def test_settings_of_scvi_tools_can_be_set(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.INFO, "cellvae"):
         settings.dl_num_workers = 3
     assert settings.dl_num_workers == 3
-    assert "settings.dl_num_workers changes nothing here" in caplog.text
+    assert "settings.dl_num_workers has no effect here" in caplog.text
 
 
 def test_configs_are_words_of_training() -> None:

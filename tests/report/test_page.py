@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -106,10 +107,10 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(
     path = tmp_path / "run.html"
     write_page(summary("first"), path)
 
-    def full(self: Path, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         write_page(summary("second"), path)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cellvae.cli.docstrings import parameter_help
-from cellvae.core.options import union_members
+from cellvae.core.annotations import union_members
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
 DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT = (
@@ -276,7 +276,7 @@ def loss_weights(kind: Any) -> Mapping[str, float]:
 
 def uses_labels(kind: Any) -> bool:
     """Whether a model learns from labels."""
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.model import Model
 
     return kind.training_labels is not Model.training_labels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellvae.cli.flags import flag_of_option
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 
@@ -79,9 +80,8 @@ class JobRecord:
             "written": self.written,
         }
         text = json.dumps(values, indent=2) + "\n"
-        replace_file_atomically(
-            self.out / JOB_FILE, lambda path: path.write_text(text, encoding="utf-8")
-        )
+        with replace_atomically(self.out / JOB_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def check_same(self, earlier: JobRecord) -> None:
         """Check that a job can be continued by this one.
@@ -203,13 +203,3 @@ def digest(content: bytes) -> str:
 def through_json(value: Any) -> Any:
     """Value as it comes back from JSON."""
     return json.loads(json.dumps(value))
-
-
-def replace_file_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file so that an older one stays whole until the new one is."""
-    staged = path.with_name(f".{path.name}.part")
-    try:
-        write(staged)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

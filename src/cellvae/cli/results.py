@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.record import JOB_FILE, JobRecord, replace_file_atomically
+from cellvae.cli.flags import uses_labels
+from cellvae.cli.record import JOB_FILE, JobRecord
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
 
 if TYPE_CHECKING:
@@ -68,10 +70,8 @@ def write_results(
     seed
         Seed of the UMAP.
     """
-    from cellvae.model import SCANVI
-
     colors = list(colors)
-    if isinstance(model, SCANVI):
+    if uses_labels(type(model)):
         colors = [PREDICTED_LABELS_KEY, *colors]
     draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
@@ -79,7 +79,8 @@ def write_results(
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
-        replace_file_atomically(record.out / REPORT_FILE, lambda path: path.write_text(text))
+        with replace_atomically(record.out / REPORT_FILE) as temporary:
+            temporary.write_text(text)
         record.add(REPORT_FILE)
     if not record.has(CURVES_FILE):
         draw_or_warn(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
@@ -97,22 +98,16 @@ def write_results(
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     """Compute the latent representation, and write the cells with it unless they are there."""
     from cellvae.data.files.h5ad import write_h5ad
-    from cellvae.model import SCANVI
 
     latent: NDArray[Any] = model.get_latent_representation()
-    adata.obsm[latent_key(model)] = latent
-    if isinstance(model, SCANVI):
+    adata.obsm[model.latent_key] = latent
+    if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     if not record.has(LATENT_FILE):
-        replace_file_atomically(record.out / LATENT_FILE, lambda path: write_h5ad(adata, path, {}))
+        with replace_atomically(record.out / LATENT_FILE) as temporary:
+            write_h5ad(adata, temporary, {})
         record.add(LATENT_FILE)
     return latent
-
-
-def latent_key(model: Any) -> str:
-    """Name of the latent in `obsm`, as scvi-tools' tutorials have it: `X_scVI`."""
-    known = {"SCVI": "X_scVI", "SCANVI": "X_scANVI"}
-    return known.get(type(model).__name__, f"X_{type(model).__name__}")
 
 
 def draw_or_warn(
@@ -165,9 +160,8 @@ def draw_umap(
     result = compute_umap(latent, columns, seed=seed)
     names = adata.obs_names[result.cells]
     table = pd.DataFrame(result.coordinates, index=names, columns=["umap_1", "umap_2"])
-    replace_file_atomically(
-        record.out / COORDINATES_FILE, lambda path: table.to_csv(path, index_label="cell")
-    )
+    with replace_atomically(record.out / COORDINATES_FILE) as temporary:
+        table.to_csv(temporary, index_label="cell")
     record.add(COORDINATES_FILE)
     figure = umap(latent, adata.obs, colors, strata=strata, result=result)
     save_figure(figure, record.out / UMAP_FILE)
@@ -175,4 +169,5 @@ def draw_umap(
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG; an older one stays until the new one is whole."""
-    replace_file_atomically(path, lambda staged: figure.savefig(staged, dpi=DPI, format="png"))
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")

@@ -1,4 +1,4 @@
-"""Counts of a batch of cells by their entries: what is not zero, and where."""
+"""Sparse counts of a batch of cells, in CSR layout."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 class CSRBatch(NamedTuple):
-    """Sparse counts, or what was made of them one by one, [cells, genes].
+    """Sparse counts or a function of them by element, [cells, genes], in CSR layout.
 
-    The genes of a cell are in order, each at most once. For modules that say `accepts_sparse`.
+    The indices of a cell are sorted and unique. Modules with `accepts_sparse` are given these.
     """
 
     values: Float[Tensor, " entries"]
-    """What is not zero, cell by cell."""
+    """Nonzero values, cell by cell."""
     indices: Int[Tensor, " entries"]
-    """Gene of each value, of 32 bits."""
+    """Gene index of each value, int32."""
     indptr: Int[Tensor, " cells_and_one"]
-    """Where each cell begins, and where the last one ends, of 64 bits."""
+    """Start of each cell in `values`, and the end of the last one, int64."""
     n_genes: int
 
     @property
@@ -29,22 +29,22 @@ class CSRBatch(NamedTuple):
         return len(self.indptr) - 1
 
     def sum_by_cell(self) -> Float[Tensor, "cells 1"]:
-        """Sum of each cell."""
+        """Sum of the values of each cell."""
         return torch.segment_reduce(self.values, "sum", offsets=self.indptr).unsqueeze(-1)
 
     def slice_cells(self, start: int, end: int) -> CSRBatch:
-        """Cells from `start` to before `end`; nothing is copied but where they begin."""
-        first, beyond = int(self.indptr[start]), int(self.indptr[end])
+        """Cells from `start` to before `end`; only `indptr` is copied."""
+        first, last = int(self.indptr[start]), int(self.indptr[end])
         return CSRBatch(
-            self.values[first:beyond],
-            self.indices[first:beyond],
+            self.values[first:last],
+            self.indices[first:last],
             self.indptr[start : end + 1] - first,
             self.n_genes,
         )
 
     def to_dense(self) -> Float[Tensor, "cells genes"]:
-        """All values, zeros too."""
-        # The number of entries is known here: no device is asked for it.
+        """Dense counts."""
+        # `output_size` avoids a synchronisation with the device.
         cells = torch.arange(self.n_cells, device=self.values.device).repeat_interleave(
             self.indptr.diff(), output_size=len(self.values)
         )

@@ -1,4 +1,4 @@
-"""Folders that a user names for results, checked before any work starts."""
+"""Checks of output folders, made before any work starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cellvae.errors import InvalidOptionError
 
 
 def check_output_folder(path: str | Path, argument: str) -> Path:
-    """Folder for results, which exists or can be made, with `~` expanded.
+    """Output folder that exists or can be created, with `~` expanded.
 
     Raises
     ------

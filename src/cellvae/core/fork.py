@@ -1,8 +1,8 @@
-"""Threads of OpenMP where a process is forked, as `multiprocessing` does on Linux.
+"""OpenMP threads in forked processes, which `multiprocessing` makes on Linux.
 
 A forked child has the memory of its parent and none of its threads. An OpenMP library that has
-started threads in the parent waits in the child for threads that are not there: the first parallel
-region, in torch or in our kernels, would never end.
+started threads in the parent waits in the child for threads that do not exist: the first parallel
+region, in torch or in our kernels, would hang.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 
 PAUSE_HARD = 2
-"""Value of `omp_pause_hard`: give back everything, threads too (OpenMP 5.0, section 3.2.45)."""
+"""Value of `omp_pause_hard`: release all resources, threads too (OpenMP 5.0, section 3.2.45)."""
 OPENMP_LIBRARY_NAMES = ("libgomp", "libiomp5", "libomp")
 
 
 class ForkHandler:
-    """How OpenMP's threads are treated when this process is forked.
+    """Handlers that make OpenMP usable after this process is forked.
 
-    Idle threads of the forking thread end before the fork; parent and child start new ones when
-    they need them. Where a library cannot do that, the child computes on one thread.
+    Idle threads are ended before the fork; parent and child start new ones when they need them.
+    If a library cannot do that, the child computes on one thread.
     """
 
     def __init__(self) -> None:
@@ -42,28 +42,28 @@ class ForkHandler:
 
 
 fork = ForkHandler()
-"""Forks of this process."""
+"""The handlers of this process."""
 
 
 def pause_openmp() -> bool:
-    """End the idle threads of all OpenMP libraries that are loaded; whether that was possible."""
+    """End the idle threads of all loaded OpenMP libraries; True if that was possible."""
     libraries = openmp_libraries()
     results = [pause_library(path) for path in libraries]
     return bool(results) and all(results)
 
 
 def pause_library(path: str) -> bool:
-    """End the idle threads of one OpenMP library; whether that was possible."""
+    """End the idle threads of one OpenMP library; True if that was possible."""
     try:
         function = ctypes.CDLL(path).omp_pause_resource_all
-    except (OSError, AttributeError):  # a library of before 2018 (GCC 8) does not have it
+    except (OSError, AttributeError):  # libraries before GCC 9 (2018) lack it
         return False
     function.argtypes, function.restype = (ctypes.c_int,), ctypes.c_int
     return int(function(PAUSE_HARD)) == 0
 
 
 def openmp_libraries() -> list[str]:
-    """Paths of the OpenMP libraries that this process has loaded; none where that is not known."""
+    """Paths of the OpenMP libraries that this process has loaded; empty if unknown."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
@@ -73,6 +73,6 @@ def openmp_libraries() -> list[str]:
 
 
 def register_fork_handlers() -> None:
-    """Have forks of this process handled, where the system has them."""
+    """Register the handlers, on systems that can fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=fork.before_fork, after_in_child=fork.after_in_child)

@@ -1,4 +1,4 @@
-"""Weights that training leaves as they are, to the last bit."""
+"""Weights that training does not change, bit by bit."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class WeightSlice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenWeights:
-    """What training leaves as it is in a network that began as another one.
+    """Weights of a network that training does not change, as in scArches' reference mapping.
 
     Parameters
     ----------
-    whole
-        Names of parameters that stay.
-    parts
-        Ranges that stay of parameters which train for the rest.
-    still
-        Names of layers of normalisation and dropout that work in training as they do afterwards.
+    parameters
+        Names of parameters that are frozen as a whole.
+    slices
+        Frozen slices of parameters that are trained otherwise, by the name of the parameter.
+    eval_modules
+        Names of BatchNorm and Dropout submodules that stay in eval mode during training.
     """
 
     parameters: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class FrozenWeights:
         return bool(self.parameters or self.slices or self.eval_modules)
 
     def tensors(self, module: nn.Module) -> Iterator[Tensor]:
-        """Views of everything that stays, in the same order for networks of the same kind."""
+        """Views of all frozen values, in the same order for networks of the same architecture."""
         parameters = dict(module.named_parameters())
         for name in self.parameters:
             yield parameters[name].detach()
@@ -55,7 +55,7 @@ class FrozenWeights:
             yield from module.get_submodule(name).buffers()
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON."""
+        """Values of the JSON object in `model.json`."""
         return {
             "whole": list(self.parameters),
             "parts": {
@@ -66,33 +66,33 @@ class FrozenWeights:
 
     @classmethod
     def from_json(cls, values: object, module: nn.Module) -> FrozenWeights:
-        """What stays in a network, from the values of its JSON object.
+        """Frozen weights of a network, from the values of a JSON object.
 
         Raises
         ------
         FileFormatError
-            If they are not names and ranges of this network.
+            If these are not names and ranges of this network.
         """
         parameters, layers = dict(module.named_parameters()), dict(module.named_modules())
-        refusal = FileFormatError(
+        mismatch = FileFormatError(
             "Expected training.kept in model.json to name weights of the network; got others. "
             "Use the file that was saved."
         )
         try:
-            whole, still = tuple(values["whole"]), tuple(values["still"])  # type: ignore[index]
-            parts = {
+            names, eval_modules = tuple(values["whole"]), tuple(values["still"])  # type: ignore[index]
+            slices = {
                 str(name): WeightSlice(
                     int(dim), tuple((int(start), int(stop)) for start, stop in ranges)
                 )
                 for name, (dim, ranges) in values["parts"].items()  # type: ignore[index]
             }
-            sizes = {name: parameters[name].shape[part.dim] for name, part in parts.items()}
+            sizes = {name: parameters[name].shape[part.dim] for name, part in slices.items()}
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise refusal from error
+            raise mismatch from error
         inside = (
             part.dim >= 0 and all(0 <= start <= stop <= sizes[name] for start, stop in part.ranges)
-            for name, part in parts.items()
+            for name, part in slices.items()
         )
-        if not (parameters.keys() >= {*whole} and layers.keys() >= {*still} and all(inside)):
-            raise refusal
-        return cls(parameters=whole, slices=parts, eval_modules=still)
+        if not (parameters.keys() >= {*names} and layers.keys() >= {*eval_modules} and all(inside)):
+            raise mismatch
+        return cls(parameters=names, slices=slices, eval_modules=eval_modules)

@@ -1,4 +1,4 @@
-"""What the package tells people while it works: one logger, quiet where the user set up logging."""
+"""The logger of the package, and warnings at the line of the user's code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ logger = logging.getLogger("cellvae")
 
 
 class PlainHandler(logging.StreamHandler):
-    """Prints messages as they are, unless the program has set up logging of its own."""
+    """Handler that prints messages unless the program has set up logging itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""

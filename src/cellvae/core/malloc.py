@@ -1,4 +1,4 @@
-"""Memory that the C library keeps between the steps of a run."""
+"""Memory of the process: the allocator of the C library, and errors of allocation."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ VARIABLES = (
     "MALLOC_MMAP_THRESHOLD_",
     "MALLOC_MMAP_MAX_",
 )
+
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "allocate memory")
+"""Parts of the messages of torch's RuntimeErrors for an allocation that failed."""
 
 _lock = threading.Lock()
 _n_inside = 0
@@ -83,3 +86,13 @@ def set_malloc_parameters(library: Any, values: tuple[tuple[int, int], ...]) -> 
     mallopt: Callable[[int, int], int] = library.mallopt
     for parameter, value in values:
         mallopt(parameter, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the device or the machine has run out of memory."""
+    import torch  # not needed to import the package
+
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(t in message for t in OUT_OF_MEMORY_MESSAGES)

@@ -1,4 +1,4 @@
-"""What is said of a name that a module does not have: what to use, or the closest name."""
+"""Error for a name that a module does not have, with what to use in its place."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cellvae.errors import did_you_mean
 def missing_name_error(
     module: str, name: str, instead: Mapping[str, str], public: Collection[str]
 ) -> AttributeError:
-    """Error for a module's `__getattr__` to raise.
+    """Error that `__getattr__` of a module raises: what to use, or the closest name.
 
     Parameters
     ----------
     module
         Name of the module.
     name
-        Name that it does not have.
+        Name that the module does not have.
     instead
         Names that scvi-tools has in the module of the same name, and what to use in their place.
     public

@@ -1,4 +1,4 @@
-"""Where random numbers come from: one seed a run, and one stream for each use of it."""
+"""Random number streams: one seed for each run, and one stream for each use of it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from contextlib import contextmanager
 import torch
 
 
-def derive_seed(seed: int, *words: str | int) -> int:
-    """Seed of a stream of its own, a fixed function of a run's seed and what the stream is for."""
-    text = "/".join([str(seed), *map(str, words)])
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Seed of a stream: a fixed function of the seed of a run and the purpose of the stream."""
+    text = "/".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def draw_seed() -> int:
-    """Seed taken from torch's global generator, so that `torch.manual_seed` governs it."""
+    """Seed drawn from torch's global generator, so `torch.manual_seed` determines it."""
     return int(torch.randint(2**31 - 1, ()).item())
 
 
-def make_generator(seed: int, *words: str | int) -> torch.Generator:
-    """CPU generator for one use of a run's seed."""
-    return torch.Generator().manual_seed(derive_seed(seed, *words))
+def make_generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """CPU generator of one stream of a run."""
+    return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
 @contextmanager
-def isolated_rng(seed: int, *words: str | int) -> Iterator[None]:
-    """Context with its own stream in torch's global generators, which are put back afterwards."""
+def isolated_rng(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Context with its own stream in torch's global generators, whose state is restored."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive_seed(seed, *words))
+        torch.manual_seed(derive_seed(seed, *purpose))
         yield

@@ -1,4 +1,4 @@
-"""Selections of cells in one dimension, whatever shape they were given in."""
+"""Selections of cells, converted to one-dimensional arrays."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cellvae.errors import InvalidOptionError
 
 
 def flatten_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
-    """Selection of cells as an array of one dimension: positions, a mask or names.
+    """Selection of cells as a one-dimensional array of indices, booleans or names.
 
-    The tuple of one array that `numpy.where(mask)` returns, arrays [1, n] and [n, 1], tables of one
-    column and tensors on any device become what they hold.
+    Accepts the tuple of one array that `numpy.where(mask)` returns, arrays [1, n] and [n, 1],
+    tables with one column, and tensors on any device.
 
     Parameters
     ----------
     selection
-        Positions, a mask or names; neither None nor a slice.
+        Indices, a boolean mask or names; neither None nor a slice.
     what
         Name of the argument, for messages.
 
     Raises
     ------
     InvalidOptionError
-        If it has several dimensions, is not a sequence, or mixes truth values with numbers.
+        If it has several dimensions, is not a sequence, or mixes booleans with numbers.
     """
     selection = unwrap_selection(selection, what)
     if isinstance(selection, list | tuple):
@@ -53,7 +53,7 @@ def flatten_selection(selection: Any, what: str = "cells") -> NDArray[Any]:
 
 
 def unwrap_selection(selection: Any, what: str) -> Any:
-    """What a tuple of one array, a tensor, a sparse column or a table of one column holds."""
+    """Array in a tuple of one array, a tensor or a sparse matrix with one row or column."""
     if isinstance(selection, tuple) and any(np.ndim(part) for part in selection):
         if len(selection) > 1:
             raise InvalidOptionError(
@@ -74,11 +74,11 @@ def unwrap_selection(selection: Any, what: str) -> Any:
 
 
 def check_not_mixed(selection: list[Any] | tuple[Any, ...], what: str) -> None:
-    """Refuse truth values among numbers or names, which NumPy would turn into these."""
-    truths = {bool, np.bool_}
+    """Refuse booleans among numbers or names, into which NumPy would convert them."""
+    booleans = {bool, np.bool_}
     types = {type(value) for value in selection}
-    if types & truths and types - truths:
-        others = sorted(kind.__name__ for kind in types - truths)
+    if types & booleans and types - booleans:
+        others = sorted(t.__name__ for t in types - booleans)
         raise InvalidOptionError(
             f"Expected {what} as positions, a mask or names; got values of type bool beside "
             f"{', '.join(others)}. Give one of these."
@@ -86,7 +86,7 @@ def check_not_mixed(selection: list[Any] | tuple[Any, ...], what: str) -> None:
 
 
 def selection_advice(selection: Any) -> str:
-    """What to give in place of an object that is no sequence."""
+    """Advice for an object that is not a sequence."""
     if hasattr(selection, "obs_names"):
         return "Give the names of its cells: .obs_names."
     if callable(selection):
@@ -95,7 +95,7 @@ def selection_advice(selection: Any) -> str:
 
 
 def check_not_numeric_mask(values: NDArray[Any], n_cells: int, what: str = "cells") -> None:
-    """Refuse zeros and ones for all cells, which may be a mask or positions.
+    """Refuse a 0 or 1 for each cell, which could be a mask or indices.
 
     Raises
     ------

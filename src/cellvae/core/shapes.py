@@ -1,4 +1,4 @@
-"""Names for the shapes of tensors that every part of the package speaks of."""
+"""Annotations of tensors that are used throughout the package."""
 
 from __future__ import annotations
 

@@ -1,39 +1,75 @@
-"""Minified data of a model: the latent is kept, the counts are dropped."""
+"""Minification: an AnnData that holds the latent posterior of each cell in place of counts."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, get_args
 
 import torch
-from torch import nn
 
 from cellvae.data.setup.minified import (
-    SCVI_UNS_KEY,
-    UNS_KEY,
     MinifiedRecord,
     MinifiedType,
     StoredPosterior,
     make_minified,
-    minified_record,
 )
-from cellvae.data.storage.dropped_counts import lacks_counts
-from cellvae.data.storage.memory import ColumnRows
-from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.estimator.base_model import BaseModel
+from cellvae.estimator.minified_cells import weights_digest
 from cellvae.inference.cell_pass import eval_mode, plan_pass
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from anndata import AnnData
 
     from cellvae.inference.protocols import DecoderModel
 
 
+class MinifyMixin(BaseModel):
+    """A model whose AnnData can be minified."""
+
+    def minify_adata(
+        self,
+        minified_data_type: MinifiedType = "latent_posterior_parameters",
+        use_latent_qzm_key: str = "X_latent_qzm",
+        use_latent_qzv_key: str = "X_latent_qzv",
+        silent: bool = False,
+    ) -> None:
+        """Replace the model's AnnData by one with the latent posterior of each cell, not counts.
+
+        `model.adata` becomes a new AnnData, the original is not changed; without counts, `X` and
+        layers of the new one are empty sparse matrices. Methods that need no counts use the stored
+        posterior and return the same as before, also after saving and loading; the others, and
+        further training, are refused.
+
+        Parameters
+        ----------
+        minified_data_type
+            `"latent_posterior_parameters"`, or `"latent_posterior_parameters_with_counts"` to keep
+            the counts too.
+        use_latent_qzm_key, use_latent_qzv_key
+            Entries of `adata.obsm` for mean and variance of the posterior. The sum of the counts
+            of each cell is stored in `adata.obs["observed_lib_size"]`.
+        silent
+            Whether no progress is shown.
+
+        Raises
+        ------
+        NotTrainedError
+            If the model has not been trained.
+        DataMismatchError
+            If the counts were dropped already, or there are no cells.
+        InvalidOptionError
+            If the type does not exist, or both keys are the same.
+        """
+        minified = minify(
+            self, minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent=silent
+        )
+        self.attach(minified, new=False)
+
+
 def minify(
     model: DecoderModel, data_type: MinifiedType, qzm_key: str, qzv_key: str, *, silent: bool
 ) -> AnnData:
-    """Minified copy of the cells of a model.
+    """Minified copy of the AnnData of a model.
 
     Raises
     ------
@@ -52,89 +88,37 @@ def minify(
         raise InvalidOptionError(
             f"Expected two different keys for mean and variance; got '{qzm_key}' twice."
         )
-    cells = plan_pass(model, None, None, None, silent=silent, counts=True)
-    adata = model.adata
-    assert adata is not None
-    means, variances, sizes, size_means, size_variances = [], [], [], [], []
-    with eval_mode(model):
-        for _, batch in cells.iter_batches():
-            latent = model.module.encode(batch)
-            means.append(latent.posterior.loc.cpu())
-            variances.append(latent.posterior.variance.cpu())
-            sizes.append(batch.counts.sum(dim=-1).cpu())
-            if latent.log_library_posterior is not None:
-                size_means.append(latent.log_library_posterior.loc.squeeze(-1).cpu())
-                size_variances.append(latent.log_library_posterior.variance.squeeze(-1).cpu())
-    posterior = StoredPosterior(
-        mean=torch.cat(means).float().numpy(),
-        variance=torch.cat(variances).float().numpy(),
-        library_size=torch.cat(sizes).float().numpy(),
-        log_library_mean=torch.cat(size_means).float().numpy() if size_means else None,
-        log_library_variance=torch.cat(size_variances).float().numpy() if size_means else None,
-    )
+    posterior = encode_cells(model, silent=silent)
+    assert model.adata is not None
     record = MinifiedRecord(
         data_type=data_type,
         qzm_key=qzm_key,
         qzv_key=qzv_key,
         weights=weights_digest(model.module),
     )
-    return make_minified(adata, record, posterior)
+    return make_minified(model.adata, record, posterior)
 
 
-def weights_digest(module: nn.Module) -> str:
-    """Digest of all weights of a network, the same on every device."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_minified_by(record: MinifiedRecord, module: nn.Module) -> None:
-    """Refuse an AnnData whose latent another network has made.
-
-    Raises
-    ------
-    DataMismatchError
-        If so.
-    """
-    if record.weights and record.weights != weights_digest(module):
-        raise DataMismatchError(
-            "Expected an AnnData that this model has minified; the latent in this one is that of "
-            "another model, or of other weights. Load the model that minified it, or give the "
-            "AnnData with counts."
-        )
-
-
-def refuse_minified(adata: AnnData | None, aim: str) -> None:
-    """Refuse minified cells for something that learns from counts.
-
-    Raises
-    ------
-    DataMismatchError
-        If the AnnData is minified.
-    """
-    if adata is not None and minified_record(adata) is not None:
-        raise DataMismatchError(
-            f"Expected an AnnData with counts that is not minified to {aim}; got a minified one, "
-            "which holds what a trained model has made of the counts. Give the AnnData that it "
-            f"was made from; where the counts were kept, del adata.uns['{UNS_KEY}'], "
-            f"adata.uns['{SCVI_UNS_KEY}'] does too."
-        )
-
-
-def check_has_counts(rows: ColumnRows[Any]) -> None:
-    """Refuse cells whose counts were dropped.
-
-    Raises
-    ------
-    DataMismatchError
-        If so.
-    """
-    if lacks_counts(rows):
-        raise DataMismatchError(
-            "Expected cells with their counts, which this needs; got a minified AnnData without. "
-            "Give the AnnData that it was made from, or minify with "
-            "minified_data_type='latent_posterior_parameters_with_counts'."
-        )
+def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
+    """Posterior of latent and library size, and sum of counts, of each cell of a model."""
+    cells = plan_pass(model, None, None, None, silent=silent, counts=True)
+    means, variances, library_sizes, library_means, library_variances = [], [], [], [], []
+    with eval_mode(model):
+        for _, batch in cells.iter_batches():
+            latent = model.module.encode(batch)
+            means.append(latent.posterior.loc.cpu())
+            variances.append(latent.posterior.variance.cpu())
+            library_sizes.append(batch.counts.sum(dim=-1).cpu())
+            library = latent.log_library_posterior
+            if library is not None:
+                library_means.append(library.loc.squeeze(-1).cpu())
+                library_variances.append(library.variance.squeeze(-1).cpu())
+    return StoredPosterior(
+        mean=torch.cat(means).float().numpy(),
+        variance=torch.cat(variances).float().numpy(),
+        library_size=torch.cat(library_sizes).float().numpy(),
+        log_library_mean=torch.cat(library_means).float().numpy() if library_means else None,
+        log_library_variance=(
+            torch.cat(library_variances).float().numpy() if library_means else None
+        ),
+    )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.base_model import BaseModel
 
 
 class ModelFolder:
@@ -54,7 +54,7 @@ class ModelFolder:
         Number of the cells that it divides.
     """
 
-    def __init__(self, model: Model, split: Split | None, n_cells: int) -> None:
+    def __init__(self, model: BaseModel, split: Split | None, n_cells: int) -> None:
         self.model = model
         self.split = split
         self.n_cells = n_cells
@@ -108,7 +108,7 @@ class ModelFolder:
         prefix: str = "",
         overwrite: bool = False,
         adata: AnnData | None = None,
-        anndata_words: Mapping[str, Any] = MappingProxyType({}),
+        anndata_write_kwargs: Mapping[str, Any] = MappingProxyType({}),
         checkpoint: Mapping[str, Any] | None = None,
     ) -> None:
         """Write all files of the model."""
@@ -146,7 +146,7 @@ class ModelFolder:
             overwrite=overwrite,
             write_adata=None
             if adata is None
-            else lambda path: write_h5ad(adata, path, anndata_words),
+            else lambda path: write_h5ad(adata, path, anndata_write_kwargs),
         )
 
 

@@ -18,8 +18,8 @@ from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.data.setup.records import CategoriesRecord, CategoryRecord
 from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
-from cellvae.estimator.device import pick_device
-from cellvae.estimator.minify import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
+from cellvae.estimator.saving import SavingMixin, pick_device
 from cellvae.nn.fc_layers import FCLayers
 from cellvae.nn.surgery import grow_categories
 
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from cellvae.data import Registration
     from cellvae.data.setup.categories import Scalar
-    from cellvae.estimator.base import Model
 
-M = TypeVar("M", bound="Model")
+M = TypeVar("M", bound=SavingMixin)
 
 SCANVI_LATENT_NETWORKS = ("encoder_z2_z1", "decoder_z1_z2")
 """Networks of scANVI that read labels, of which a query has no new ones."""
@@ -98,7 +97,7 @@ class FreezeOptions:
 def load_query_data(
     cls: type[Any],
     adata: AnnData | None = None,
-    reference_model: str | Path | Model | None = None,
+    reference_model: str | Path | SavingMixin | None = None,
     registry: None = None,
     inplace_subset_query_vars: bool = False,
     accelerator: str = "auto",
@@ -195,7 +194,7 @@ def load_query_data(
         module = cls.build(registration, reference.config)
     weights, grown = grow_categories(module, reference.module)
     module.load_state_dict(weights, assign=True)
-    model: Model = object.__new__(cls)
+    model: SavingMixin = object.__new__(cls)
     model.assemble(registration, reference.config, module)
     model.attach(adata, new=True)
     model.init_from_data(module, model.rows_of_model())
@@ -219,9 +218,9 @@ def load_query_data(
 
 
 def prepare_query_anndata(
-    cls: type[Model],
+    cls: type[SavingMixin],
     adata: AnnData,
-    reference_model: str | Path | Model,
+    reference_model: str | Path | SavingMixin,
     return_reference_var_names: bool = False,
     inplace: bool = True,
     *,
@@ -260,7 +259,7 @@ def prepare_query_anndata(
     return align_genes(adata, genes, inplace=inplace, min_fraction=min_fraction)
 
 
-def load_reference_model(cls: type[M], reference_model: str | Path | Model) -> M:
+def load_reference_model(cls: type[M], reference_model: str | Path | SavingMixin) -> M:
     """Model of a class: the one given, or that of a folder, without its cells.
 
     Raises

@@ -31,7 +31,7 @@ from cellvae.scvi.files import is_scvi_model
 
 if TYPE_CHECKING:
     from cellvae.data.storage.memory import ColumnRows
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.base_model import BaseModel
     from cellvae.train.options.train_kwargs import ParsedTrainKwargs
     from cellvae.train.options.train_options import TrainOptions
     from cellvae.train.resume.training_state import TrainingState
@@ -40,7 +40,7 @@ LIGHTNING_KEYS = b"pytorch-lightning_version"
 """Key that every checkpoint of Lightning has."""
 
 
-def state_folder(model: Model, parsed: ParsedTrainKwargs, run_dir: Path | None) -> Path | None:
+def state_folder(model: BaseModel, parsed: ParsedTrainKwargs, run_dir: Path | None) -> Path | None:
     """Where the state of a run is kept; None where it is not."""
     from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
 
@@ -170,7 +170,7 @@ def is_saved_model(folder: Path) -> bool:
     return (folder / "model.json").is_file()
 
 
-def run_identity(model: Model, split: Split) -> dict[str, Any]:
+def run_identity(model: BaseModel, split: Split) -> dict[str, Any]:
     """Model, data and split of a run, as plain values that a run that goes on must agree with."""
     registration: dict[str, Any] = model.registration.to_json()
     config = {
@@ -211,7 +211,7 @@ def to_plain_containers(value: Any) -> Any:
     return value
 
 
-def read_cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellValues]:
+def read_cell_values_of(model: BaseModel, rows: ColumnRows[Any]) -> dict[str, CellValues]:
     """Values of every column that the run reads, by name."""
     found = read_cell_values(model.registration, rows)
     labels = model.training_labels()
@@ -225,7 +225,7 @@ def read_cell_values_of(model: Model, rows: ColumnRows[Any]) -> dict[str, CellVa
 
 
 def describe_changed_cells(
-    model: Model,
+    model: BaseModel,
     state: TrainingState | None,
     identity: Mapping[str, Any],
     cell_values: Mapping[str, CellValues],

@@ -22,7 +22,7 @@ from cellvae.version import __version__
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.base_model import BaseModel
 
 MAX_CHECKED_CELLS = 1_000
 """Cells whose counts are drawn again."""
@@ -42,7 +42,7 @@ SCORES = {
 
 
 def write_report(
-    model: Model,
+    model: BaseModel,
     path: str | Path,
     adata: AnnData | None = None,
     *,
@@ -119,7 +119,7 @@ def write_report(
 
 
 def report_columns(
-    model: Model,
+    model: BaseModel,
     cells: AnnData | None,
     batch_key: str | None,
     labels_key: str | None,
@@ -177,7 +177,7 @@ def empty_section(title: str, reason: str) -> Section:
     return Section(title=title, parts=(Note(text=reason),))
 
 
-def run_section(model: Model) -> Section:
+def run_section(model: BaseModel) -> Section:
     """How training went and why it ended."""
     from cellvae.report.figures import curve_svgs
 
@@ -199,7 +199,7 @@ def run_section(model: Model) -> Section:
     return Section(title="Training", parts=parts)
 
 
-def options_section(model: Model) -> Section:
+def options_section(model: BaseModel) -> Section:
     """Options of the model: those that are not the default, and all of them."""
     values = {f.name: str(getattr(model.config, f.name)) for f in fields(model.config)}
     chosen = [
@@ -215,7 +215,7 @@ def options_section(model: Model) -> Section:
     return Section(title="Model", parts=parts)
 
 
-def data_section(model: Model) -> Section:
+def data_section(model: BaseModel) -> Section:
     """Cells, genes and what was set up."""
     registration = model.registration
     values = [
@@ -354,7 +354,7 @@ def scores_by_label(
 
 
 def checks_section(
-    model: Model, adata: AnnData | None, numbers: NDArray[np.int64], silent: bool
+    model: BaseModel, adata: AnnData | None, numbers: NDArray[np.int64], silent: bool
 ) -> Section:
     """Counts drawn from the model beside those that were measured."""
     from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck

@@ -1,40 +1,31 @@
-"""A model in words: its summary, and tables of what it reads."""
+"""Text about a model: its options, its set-up, and how far it has been trained."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from cellvae.data.setup.records import (
-    CategoriesRecord,
-    CategoryRecord,
-    CountsRecord,
-    FieldRecord,
-    NumbersRecord,
-)
-
 if TYPE_CHECKING:
-    from cellvae.data import Registration
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.base_model import BaseModel
 
-# Options that are always shown; others where they are not the default.
+# Options that are always shown; others are shown if they are not the default.
 MAIN_OPTIONS = ("n_latent", "n_hidden", "n_layers", "gene_likelihood", "dispersion")
 
 
-def summary(model: Model) -> str:
-    """What the model is, what it reads, and how far it has been trained."""
+def summary(model: BaseModel) -> str:
+    """Options, set-up and training of a model, one line each."""
     registration = model.registration
-    given = registration.keys.to_json()
+    setup = registration.keys.to_json()
     options = {
         f.name: getattr(model.config, f.name)
         for f in fields(model.config)
         if f.name in MAIN_OPTIONS or getattr(model.config, f.name) != f.default
     }
-    size = f"{registration.n_cells:,} cells x {registration.n_genes:,} genes"
+    shape = f"{registration.n_cells:,} cells x {registration.n_genes:,} genes"
     lines = [
-        f"{type(model).__name__} model of {size}",
+        f"{type(model).__name__} model of {shape}",
         f"  options: {join_pairs(options)}",
-        f"  set up:  {join_pairs(given) if given else 'counts in X'}",
+        f"  set up:  {join_pairs(setup) if setup else 'counts in X'}",
         f"  trained: {describe_training(model)}",
     ]
     if model.minified_data_type is not None:
@@ -42,8 +33,8 @@ def summary(model: Model) -> str:
     return "\n".join(lines)
 
 
-def describe_training(model: Model) -> str:
-    """How far a model has been trained."""
+def describe_training(model: BaseModel) -> str:
+    """Number of epochs that a model has been trained for, and the best one."""
     if not model.is_trained:
         return "no"
     text = f"{len(model.history.epochs)} epochs"
@@ -53,73 +44,6 @@ def describe_training(model: Model) -> str:
     return text
 
 
-def join_pairs(words: dict[str, Any]) -> str:
-    """Names and values in a row."""
-    return ", ".join(f"{name}={value!r}" for name, value in words.items())
-
-
-def print_setup_tables(name: str, registration: Registration, *, categories: bool) -> None:
-    """Print what a model reads from its AnnData."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console.print(
-        f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False
-    )
-    words = Table("setup_anndata", "value", title="What was given", title_justify="left")
-    for word, value in registration.keys.to_json().items():
-        words.add_row(word, str(value))
-    if words.row_count:
-        console.print(words)
-    columns = Table(
-        "column", "read from", "what was found", title="What is read", title_justify="left"
-    )
-    for column, record in registration.fields.items():
-        columns.add_row(column, *describe_record(record))
-    console.print(columns)
-    if not categories:
-        return
-    for column, record in registration.fields.items():
-        for where, values in category_table(column, record):
-            table = Table("code", "category", title=where, title_justify="left")
-            for code, value in enumerate(values):
-                table.add_row(str(code), str(value))
-            console.print(table)
-
-
-def describe_record(record: FieldRecord) -> tuple[str, str]:
-    """Where a column is read from, and what was found there."""
-    match record:
-        case CountsRecord():
-            kind = "whole numbers" if record.integers else "numbers that are not all whole"
-            return f"layers['{record.layer}']" if record.layer else "X", kind
-        case CategoryRecord():
-            return obs_expression(
-                record.key
-            ), f"{len(record.categories):,} categories" if record.key else "one category"
-        case CategoriesRecord():
-            counts = ", ".join(f"{len(values):,} categories" for values in record.categories)
-            return ", ".join(map(obs_expression, record.keys)) or "nothing", counts
-        case NumbersRecord():
-            return ", ".join(
-                map(obs_expression, record.keys)
-            ) or "nothing", "numbers" if record.keys else ""
-    return "", ""
-
-
-def obs_expression(key: str | None) -> str:
-    """A column of `adata.obs` as one writes it."""
-    return f"obs['{key}']" if key else "nothing"
-
-
-def category_table(column: str, record: FieldRecord) -> list[tuple[str, tuple[object, ...]]]:
-    """Categories of a column, under a title; those of columns that were not given are left out."""
-    if isinstance(record, CategoryRecord) and record.key:
-        return [(f"{column}: {obs_expression(record.key)}", record.categories)]
-    if isinstance(record, CategoriesRecord):
-        return [
-            (obs_expression(key), values)
-            for key, values in zip(record.keys, record.categories, strict=True)
-        ]
-    return []
+def join_pairs(values: dict[str, Any]) -> str:
+    """Names and values as keyword arguments: `n_latent=10, n_hidden=128`."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from cellvae.settings import settings
 from cellvae.train.records.history import History
 
 if TYPE_CHECKING:
-    from cellvae.estimator.base import Model
+    from cellvae.estimator.base_model import BaseModel
     from cellvae.train.options.train_kwargs import ParsedTrainKwargs
     from cellvae.train.options.train_options import TrainOptions
     from cellvae.train.resume.training_state import TrainingState
@@ -35,7 +34,7 @@ SEED_KEY = "CELLVAE_RUN_SEED"
 """Environment variable by which the processes of one run share a seed that was drawn."""
 
 
-def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
+def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
     from cellvae.train.run.fit import fit
     from cellvae.train.run.preparation import RunStart
@@ -77,7 +76,7 @@ def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
             run_dir=run_dir,
         ),
         files=ModelFolder(model, split, len(rows)),
-        labels=model.training_labels(),
+        labels=model.semisupervised_labels(),
     )
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
@@ -90,7 +89,7 @@ def run_training(model: Model, parsed: ParsedTrainKwargs) -> None:
         raise outcome.error
 
 
-def check_can_learn(model: Model, options: TrainOptions) -> None:
+def check_can_learn(model: BaseModel, options: TrainOptions) -> None:
     """Refuse a run of a query that has nothing to learn or would lose its reference.
 
     Raises
@@ -145,7 +144,7 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -
 
 
 def split_for(
-    model: Model, options: TrainOptions, n_cells: int, seed: int, state: TrainingState | None
+    model: BaseModel, options: TrainOptions, n_cells: int, seed: int, state: TrainingState | None
 ) -> Split:
     """Split of a run: that of the run before, unless another is asked for or cells differ.
 
@@ -183,7 +182,7 @@ def split_for(
     return split
 
 
-def reinitialize(model: Model, rows: Any, seed: int) -> None:
+def reinitialize(model: BaseModel, rows: Any, seed: int) -> None:
     """Give the network the weights of a new one, drawn from the seed."""
     from cellvae.core.seeds import isolated_rng
 
@@ -194,15 +193,10 @@ def reinitialize(model: Model, rows: Any, seed: int) -> None:
     model.module.load_state_dict(fresh.to(device).state_dict())
 
 
-def search_inputs(
-    model: Model, batch_size: int, plan_kwargs: Mapping[str, Any] | None, seed: int | None
-) -> tuple[Any, np.ndarray, Any, int]:
-    """Cells, training cells, optimizer and seed of a search that `train` would have."""
-    words: dict[str, Any] = {"batch_size": batch_size, "plan_kwargs": plan_kwargs or {}}
-    words["early_stopping"] = False
-    options = model.parse_train_kwargs(words if seed is None else words | {"seed": seed}).options
+def search_inputs(model: BaseModel, options: TrainOptions) -> tuple[Any, np.ndarray, int]:
+    """Rows, indices of training cells and seed of a search: those that `train` would use."""
     if model.rows is None:
         raise DataMismatchError("The model was loaded without cells. Load it with adata=... first.")
     rows = model.rows_of_model()
-    chosen = seed_for(options, None, model.carryover)
-    return rows, split_for(model, options, len(rows), chosen, None).train, options.optimizer, chosen
+    seed = seed_for(options, None, model.carryover)
+    return rows, split_for(model, options, len(rows), seed, None).train, seed

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cellvae.contracts import Rows, to_device
 from cellvae.data.batches.batching import iter_batches
+from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.data.storage.sparse import sparse_rows_for
-from cellvae.data.storage.to_device import ToDevice
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import EncoderModel

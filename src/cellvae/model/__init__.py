@@ -1,6 +1,6 @@
 """Models: one file each, one line of the table each."""
 
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.models import MODELS, register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 import torch
@@ -20,7 +21,7 @@ from cellvae.data.setup.keys import Keys, keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.inference import (
     get_elbo,
     get_feature_by_topic,
@@ -264,6 +265,15 @@ class AmortizedLDA(Model):
     Batch: ClassVar[type[LDABatch]] = LDABatch
     config: AmortizedLDAConfig
     module: AmortizedLDAModule
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "differential_abundance": (
+                "it is there for models of counts; the density of any latent can be estimated "
+                "from it"
+            ),
+            "get_normalized_expression": "use get_latent_representation and get_feature_by_topic",
+        }
+    )
 
     get_latent_representation = get_topic_proportions
     get_feature_by_topic = get_feature_by_topic
@@ -306,10 +316,10 @@ class AmortizedLDA(Model):
         """Take the number of cells, until a run says how many it trains on."""
         module.n_cells = len(rows)
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Adam as torch has it, and up to 1,000 epochs."""
         plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
-        if self.rows is None or words.get("max_epochs") is not None:
+        if self.rows is None or kwargs.get("max_epochs") is not None:
             return {"plan_kwargs": plan}
         return {
             "plan_kwargs": plan,

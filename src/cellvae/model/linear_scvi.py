@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.data import CountKeys, Registration
-from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.storage.memory import ColumnRows
-from cellvae.estimator.base import Model
+from cellvae.data import Registration
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.inference import (
-    differential_abundance,
     differential_expression,
-    get_aggregated_posterior,
-    get_batch_representation,
-    get_elbo,
-    get_feature_correlation_matrix,
-    get_importance_weights,
-    get_latent_library_size,
-    get_latent_representation,
-    get_likelihood_parameters,
     get_loadings,
-    get_marginal_ll,
-    get_normalized_expression,
-    get_reconstruction_error,
-    posterior_predictive_sample,
 )
-from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, sizes_of
+from cellvae.model.components.scvi_placeholders import library_encoder_placeholders
+from cellvae.model.count_model import CountModel
+from cellvae.model.scvi import SCVIConfig, SCVIModule, sizes_of
 from cellvae.nn import LinearDecoder
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+SCVI_OPTIONS = (
+    "n_hidden",
+    "n_latent",
+    "n_layers",
+    "dropout_rate",
+    "dispersion",
+    "gene_likelihood",
+    "use_observed_lib_size",
+    "latent_distribution",
+)
+"""Options of LinearSCVI in scvi-tools, which has no covariates there except the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class LinearSCVIModule(SCVIModule):
 
 
 @final
-class LinearSCVI(Model):
+class LinearSCVI(CountModel):
     """Variational autoencoder of counts with a linear decoder, whose loadings tell genes apart.
 
     Parameters
@@ -123,29 +123,14 @@ class LinearSCVI(Model):
     """
 
     Config: ClassVar[type[LinearSCVIConfig]] = LinearSCVIConfig
-    Keys: ClassVar[type[CountKeys]] = CountKeys
-    Batch: ClassVar[type[CountBatch]] = CountBatch
     config: LinearSCVIConfig
     module: LinearSCVIModule
 
     get_loadings = get_loadings
-    get_latent_representation = get_latent_representation
-    get_elbo = get_elbo
-    get_reconstruction_error = get_reconstruction_error
-    get_marginal_ll = get_marginal_ll
-    get_aggregated_posterior = get_aggregated_posterior
-    differential_abundance = differential_abundance
     differential_expression = differential_expression
-    get_importance_weights = get_importance_weights
-    get_batch_representation = get_batch_representation
-    get_normalized_expression = get_normalized_expression
-    posterior_predictive_sample = posterior_predictive_sample
-    get_likelihood_parameters = get_likelihood_parameters
-    get_latent_library_size = get_latent_library_size
-    get_feature_correlation_matrix = get_feature_correlation_matrix
 
     @classmethod
-    def setup_anndata(
+    def setup_anndata(  # type: ignore[override]
         cls,
         adata: AnnData,
         batch_key: str | None = None,
@@ -155,56 +140,45 @@ class LinearSCVI(Model):
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
     ) -> None:
-        """Check the counts and note where batch, labels and covariates are.
+        """Check the counts, and record which columns hold batch, labels and covariates.
 
-        Only the words given here are kept, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        labels_key
-            Column of `adata.obs` with the label of each cell.
-        layer
-            Layer that holds the raw counts; None for `X`.
-        size_factor_key
-            Column of `adata.obs` with the size of each cell, in place of the sum of its counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or gene
-            names repeat.
+        The arguments are those of :meth:`SCVI.setup_anndata`, in the order that scvi-tools has for
+        this model.
         """
-        words = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(words, CountKeys))
-
-    @staticmethod
-    def fields(keys: CountKeys) -> tuple[Field, ...]:
-        """Columns that the model reads."""
-        return SCVI.fields(keys)
+        super().setup_anndata(
+            adata,
+            layer,
+            batch_key,
+            labels_key,
+            size_factor_key,
+            categorical_covariate_keys,
+            continuous_covariate_keys,
+        )
 
     @staticmethod
     def build(registration: Registration, config: LinearSCVIConfig) -> LinearSCVIModule:
         """Network for these data and options."""
         return LinearSCVIModule(sizes_of(registration, config), config)
 
-    @staticmethod
-    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
-        """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.init_from_data(module, rows)
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse options and covariates that the LinearSCVI of scvi-tools does not have."""
+        unknown = [name for name in options if name not in SCVI_OPTIONS]
+        given = self.registration.keys.to_json()
+        unknown += [name for name in given if name not in ("layer", "batch_key", "labels_key")]
+        if options.get("dispersion") in ("gene-label", "gene-cell"):
+            unknown.append("dispersion")
+        if unknown:
+            raise InvalidOptionError(
+                f"The LinearSCVI of scvi-tools does not take {quote_names(unknown)}. Save without "
+                "format."
+            )
+
+    def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that scvi-tools expects in a file although it computes nothing with them."""
+        regressor = "factor_regressor."
+        dropout = {
+            name.replace(regressor, "px_dropout_decoder."): torch.zeros_like(tensor)
+            for name, tensor in weights.items()
+            if regressor in name
+        }
+        return library_encoder_placeholders(weights, self.config.n_hidden) | dropout

@@ -6,7 +6,7 @@ import inspect
 from typing import TypeVar
 
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.peakvi import PEAKVI

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
@@ -22,7 +23,7 @@ from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
+from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
     differential_accessibility,
@@ -36,7 +37,8 @@ from cellvae.inference import (
 )
 from cellvae.kernels import bernoulli_log_prob, use_compiled
 from cellvae.model.components.default_early_stopping import default_early_stopping
-from cellvae.model.scvi import CountBatch, Where
+from cellvae.model.count_model import CountBatch
+from cellvae.model.scvi import Where
 from cellvae.nn import Encoder
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
@@ -44,6 +46,9 @@ from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
+OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
+NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
 
 EARLY_STOPPING_PATIENCE = 50
 """Checks without improvement after which training stops, where the user gives none."""
@@ -271,6 +276,20 @@ class PEAKVI(Model):
     Batch: ClassVar[type[CountBatch]] = CountBatch
     config: PEAKVIConfig
     module: PEAKVIModule
+    scvi_exportable: ClassVar[bool] = True
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "differential_abundance": NO_DENSITY,
+            "differential_expression": OF_PEAKS,
+            "get_aggregated_posterior": NO_DENSITY,
+            "get_feature_correlation_matrix": OF_PEAKS,
+            "get_importance_weights": "use get_marginal_ll, which weighs draws by importance",
+            "get_latent_library_size": "use get_library_size_factors",
+            "get_likelihood_parameters": OF_PEAKS,
+            "get_normalized_expression": OF_PEAKS,
+            "posterior_predictive_sample": OF_PEAKS,
+        }
+    )
 
     load_query_data = classmethod(load_query_data)
     prepare_query_anndata = classmethod(prepare_query_anndata)
@@ -335,12 +354,12 @@ class PEAKVI(Model):
             "Keep model.get_latent_representation() instead."
         )
 
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """AdamW at a rate of 1e-4, 500 epochs, KL warm-up of 50, early stopping with patience 50.
 
         In runs of fewer than 100 epochs the warm-up takes half of them.
         """
-        return atac_train_defaults(words)
+        return atac_train_defaults(kwargs)
 
     @staticmethod
     def fields(keys: AtacKeys) -> tuple[Field, ...]:
@@ -365,23 +384,23 @@ class PEAKVI(Model):
         )
 
 
-def atac_train_defaults(words: Mapping[str, Any]) -> dict[str, Any]:
-    """Words of `train` that models of regions have by default.
+def atac_train_defaults(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of keyword arguments of `train` for models of chromatin regions.
 
     Parameters
     ----------
-    words
-        What the user gave.
+    kwargs
+        Keyword arguments that the user gave.
     """
     plan: dict[str, Any] = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
-    epochs = words.get("max_epochs") or 500
-    asked = {**(words.get("plan_kwargs") or {}), **words}
-    if epochs >= 100 and "n_steps_kl_warmup" not in asked:
+    epochs = kwargs.get("max_epochs") or 500
+    given = {**(kwargs.get("plan_kwargs") or {}), **kwargs}
+    if epochs >= 100 and "n_steps_kl_warmup" not in given:
         plan["n_epochs_kl_warmup"] = 50
-    if "optimizer_creator" in asked:
+    if "optimizer_creator" in given:
         plan.pop("optimizer")
     return {
         "max_epochs": 500,
         "plan_kwargs": plan,
-        **default_early_stopping(words, EARLY_STOPPING_PATIENCE),
+        **default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,40 +14,21 @@ from torch import Tensor, nn
 from cellvae.contracts import Latent
 from cellvae.core.log import warn
 from cellvae.core.options import option
-from cellvae.data import CountKeys, Registration
-from cellvae.data.setup.fields import Field, count_fields
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.storage.memory import ColumnRows
+from cellvae.data import Registration
 from cellvae.errors import DataWarning
-from cellvae.estimator.base import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
-    differential_abundance,
     differential_accessibility,
-    get_aggregated_posterior,
-    get_batch_representation,
-    get_elbo,
-    get_feature_correlation_matrix,
     get_fragment_accessibility,
     get_fragment_factors,
-    get_importance_weights,
-    get_latent_library_size,
-    get_latent_representation,
-    get_likelihood_parameters,
-    get_marginal_ll,
-    get_normalized_expression,
-    get_reconstruction_error,
-    posterior_predictive_sample,
 )
 from cellvae.kernels import materialize
+from cellvae.model.count_model import CountBatch, CountModel
 from cellvae.model.peakvi import atac_train_defaults
-from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, Where, sizes_of
+from cellvae.model.scvi import SCVIConfig, SCVIModule, Where, sizes_of
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.fc_layers import Activation
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +85,7 @@ class POISSONVIModule(SCVIModule):
 
 
 @final
-class POISSONVI(Model):
+class POISSONVI(CountModel):
     """Variational autoencoder of fragments in regions of chromatin (PoissonVI).
 
     Counts of reads are made fragments by :func:`cellvae.data.reads_to_fragments`.
@@ -133,78 +115,23 @@ class POISSONVI(Model):
     """
 
     Config: ClassVar[type[POISSONVIConfig]] = POISSONVIConfig
-    Keys: ClassVar[type[CountKeys]] = CountKeys
-    Batch: ClassVar[type[CountBatch]] = CountBatch
     config: POISSONVIConfig
     module: POISSONVIModule
+    scvi_exportable: ClassVar[bool] = False
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "differential_expression": (
+                "use get_normalized_accessibility and differential_accessibility"
+            ),
+            "get_library_size_factors": "the observed number of fragments is the library size",
+        }
+    )
 
     get_normalized_accessibility = get_fragment_accessibility
     get_region_factors = get_fragment_factors
     differential_accessibility = differential_accessibility
     load_query_data = classmethod(load_query_data)
     prepare_query_anndata = classmethod(prepare_query_anndata)
-    get_latent_representation = get_latent_representation
-    get_elbo = get_elbo
-    get_reconstruction_error = get_reconstruction_error
-    get_marginal_ll = get_marginal_ll
-    get_aggregated_posterior = get_aggregated_posterior
-    differential_abundance = differential_abundance
-    get_importance_weights = get_importance_weights
-    get_batch_representation = get_batch_representation
-    get_normalized_expression = get_normalized_expression
-    posterior_predictive_sample = posterior_predictive_sample
-    get_likelihood_parameters = get_likelihood_parameters
-    get_latent_library_size = get_latent_library_size
-    get_feature_correlation_matrix = get_feature_correlation_matrix
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the fragments and note where batch, labels and covariates are.
-
-        Parameters
-        ----------
-        adata
-            Cells, with numbers of fragments of regions in `X` or in a layer.
-        layer
-            Layer that holds the fragments; None for `X`.
-        batch_key, labels_key
-            Columns of `adata.obs` with batch and label of each cell.
-        size_factor_key
-            Column of `adata.obs` with the size of each cell, in place of the sum of its fragments.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `adata.obs` with categories and numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If values are missing, infinite or negative, a key column has missing values, or names
-            of regions repeat.
-        """
-        words = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(words, CountKeys))
-
-    @staticmethod
-    def fields(keys: CountKeys) -> tuple[Field, ...]:
-        """Columns that the model reads."""
-        return count_fields(keys)
 
     @staticmethod
     def build(registration: Registration, config: POISSONVIConfig) -> POISSONVIModule:
@@ -225,11 +152,6 @@ class POISSONVI(Model):
                 DataWarning,
             )
 
-    @staticmethod
-    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
-        """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.init_from_data(module, rows)
-
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        """Words of PEAKVI's training."""
-        return atac_train_defaults(words)
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults of PEAKVI's training."""
+        return atac_train_defaults(kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -20,30 +21,16 @@ from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.fields import Field, label_fields, labels_field
 from cellvae.data.setup.keys import CountKeys, LabelKeys, keys_from_kwargs, store_keys
 from cellvae.data.setup.obs_columns import label_text
-from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.estimator.base import Model
-from cellvae.estimator.minify import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
-    differential_abundance,
     differential_expression,
-    get_aggregated_posterior,
-    get_batch_representation,
-    get_elbo,
-    get_feature_correlation_matrix,
-    get_importance_weights,
-    get_latent_library_size,
-    get_latent_representation,
-    get_likelihood_parameters,
-    get_marginal_ll,
-    get_normalized_expression,
-    get_reconstruction_error,
-    posterior_predictive_sample,
     predict,
 )
-from cellvae.model.scvi import SCVI, CountBatch, SCVIConfig, SCVIModule, SCVISizes, sizes_of
+from cellvae.model.count_model import CountBatch, CountModel
+from cellvae.model.scvi import SCVI, SCVIConfig, SCVIModule, SCVISizes, sizes_of
 from cellvae.nn import Classifier, Encoder, NormalDecoder
 from cellvae.nn.classification_metrics import (
     METRICS,
@@ -269,7 +256,7 @@ def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
 
 
 @final
-class SCANVI(Model):
+class SCANVI(CountModel):
     """Variational autoencoder of counts that learns the labels of some cells and tells the others.
 
     Parameters
@@ -315,32 +302,20 @@ class SCANVI(Model):
 
     Config: ClassVar[type[SCANVIConfig]] = SCANVIConfig
     Keys: ClassVar[type[LabelKeys]] = LabelKeys
-    Batch: ClassVar[type[CountBatch]] = CountBatch
     config: SCANVIConfig
     module: SCANVIModule
+    cellvae_only_options: ClassVar[tuple[str, ...]] = (*CountModel.cellvae_only_options, "y_prior")
+    latent_key: ClassVar[str] = "X_scANVI"
     was_pretrained = False
-    """Whether the weights began as those of a trained SCVI."""
+    """Whether the weights were initialized with those of a trained SCVI."""
 
     predict = predict
     load_query_data = classmethod(load_query_data)
     prepare_query_anndata = classmethod(prepare_query_anndata)
-    get_latent_representation = get_latent_representation
-    get_elbo = get_elbo
-    get_reconstruction_error = get_reconstruction_error
-    get_marginal_ll = get_marginal_ll
-    get_aggregated_posterior = get_aggregated_posterior
-    differential_abundance = differential_abundance
     differential_expression = differential_expression
-    get_importance_weights = get_importance_weights
-    get_batch_representation = get_batch_representation
-    get_normalized_expression = get_normalized_expression
-    posterior_predictive_sample = posterior_predictive_sample
-    get_likelihood_parameters = get_likelihood_parameters
-    get_latent_library_size = get_latent_library_size
-    get_feature_correlation_matrix = get_feature_correlation_matrix
 
     @classmethod
-    def setup_anndata(
+    def setup_anndata(  # type: ignore[override]
         cls,
         adata: AnnData,
         labels_key: str,
@@ -463,6 +438,22 @@ class SCANVI(Model):
         model.was_pretrained = True
         return model
 
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse a dispersion that scvi-tools' SCANVI does not have."""
+        if options.get("dispersion") == "gene-label":
+            raise InvalidOptionError(
+                "scvi-tools cannot make a SCANVI with dispersion='gene-label'. Save without format."
+            )
+
+    @classmethod
+    def import_scvi_options(cls, options: Mapping[str, Any], version: str) -> dict[str, Any]:
+        """Options of a SCANVI of scvi-tools, whose classifier gave probabilities before 1.1."""
+        number = re.match(r"(\d+)\.(\d+)", version)
+        if number is None or (int(number[1]), int(number[2])) >= (1, 1):
+            return dict(options)
+        classifier = options.get("classifier_parameters") or {}
+        return {**options, "classifier_parameters": {"logits": False, **classifier}}
+
     @staticmethod
     def fields(keys: LabelKeys) -> tuple[Field, ...]:
         """Columns that the model reads."""
@@ -474,21 +465,11 @@ class SCANVI(Model):
         sizes = replace(sizes_of(registration, config), n_labels=len(known_labels(registration)))
         return SCANVIModule(sizes, config)
 
-    @staticmethod
-    def expects_counts(config: SCANVIConfig) -> bool:
-        """Whether the likelihood is one of whole numbers."""
-        return SCVI.expects_counts(config)
-
-    @staticmethod
-    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
-        """Take the mean and variance of log sizes in each batch from the data."""
-        SCVI.init_from_data(module, rows)
-
-    def train_defaults(self, words: Mapping[str, Any]) -> dict[str, Any]:
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs where the weights began as those of a trained SCVI."""
         from cellvae.train.options.default_epochs import default_epochs
 
-        if not self.was_pretrained or self.rows is None or words.get("reset"):
+        if not self.was_pretrained or self.rows is None or kwargs.get("reset"):
             return {}
         return {"max_epochs": min(10, max(2, round(default_epochs(len(self.rows)) / 3)))}
 

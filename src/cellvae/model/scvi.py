@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn import functional
@@ -15,10 +15,7 @@ from torch.nn import functional
 from cellvae.contracts import Latent, Loss, Module
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, check_kwargs, check_value, option
-from cellvae.data import CountKeys, Registration
-from cellvae.data.setup.fields import Field, count_fields
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.storage.memory import ColumnRows
+from cellvae.data import Registration
 from cellvae.distributions import (
     NegativeBinomial,
     Poisson,
@@ -27,56 +24,22 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.base import Model
 from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
 from cellvae.inference import (
-    differential_abundance,
     differential_expression,
-    get_aggregated_posterior,
-    get_batch_representation,
-    get_elbo,
-    get_feature_correlation_matrix,
-    get_importance_weights,
-    get_latent_library_size,
-    get_latent_representation,
-    get_likelihood_parameters,
-    get_marginal_ll,
-    get_normalized_expression,
-    get_reconstruction_error,
-    posterior_predictive_sample,
 )
 from cellvae.kernels import count_log_prob, use_compiled
-from cellvae.model.components.library_prior import library_stats_by_batch
 from cellvae.model.components.minified_posterior import stored_posterior
+from cellvae.model.count_model import CountBatch, CountModel
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import concat_covariates, one_hot
 from cellvae.nn.encoder import VarActivation
 from cellvae.nn.fc_layers import Activation
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 Where = Literal["encoder", "decoder", "none", "both"]
 
 # Least size of a cell without counts, so that its logarithm is finite.
 LEAST_LIBRARY = 1e-8
-
-
-class CountBatch(NamedTuple):
-    """Counts of a batch of cells and what is known of the cells."""
-
-    counts: Float[Tensor, "cells genes"] | CSRBatch
-    batch: Int[Tensor, "cells 1"]
-    labels: Int[Tensor, "cells 1"]
-    size_factor: Float[Tensor, "cells 1"] | None = None
-    categorical: Int[Tensor, "cells categorical"] | None = None
-    continuous: Float[Tensor, "cells continuous"] | None = None
-    latent_mean: Float[Tensor, "cells latent"] | None = None
-    latent_variance: Float[Tensor, "cells latent"] | None = None
-    library_mean: Float[Tensor, "cells 1"] | None = None
-    library_variance: Float[Tensor, "cells 1"] | None = None
-    n_labelled: int = 0
-    """Cells at the end that only a classifier learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -428,7 +391,7 @@ def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
 
 
 @final
-class SCVI(Model):
+class SCVI(CountModel):
     """Variational autoencoder of single-cell counts (scVI).
 
     Parameters
@@ -462,97 +425,15 @@ class SCVI(Model):
     """
 
     Config: ClassVar[type[SCVIConfig]] = SCVIConfig
-    Keys: ClassVar[type[CountKeys]] = CountKeys
-    Batch: ClassVar[type[CountBatch]] = CountBatch
     config: SCVIConfig
     module: SCVIModule
+    latent_key: ClassVar[str] = "X_scVI"
 
     load_query_data = classmethod(load_query_data)
     prepare_query_anndata = classmethod(prepare_query_anndata)
-    get_latent_representation = get_latent_representation
-    get_elbo = get_elbo
-    get_reconstruction_error = get_reconstruction_error
-    get_marginal_ll = get_marginal_ll
-    get_aggregated_posterior = get_aggregated_posterior
-    differential_abundance = differential_abundance
     differential_expression = differential_expression
-    get_importance_weights = get_importance_weights
-    get_batch_representation = get_batch_representation
-    get_normalized_expression = get_normalized_expression
-    posterior_predictive_sample = posterior_predictive_sample
-    get_likelihood_parameters = get_likelihood_parameters
-    get_latent_library_size = get_latent_library_size
-    get_feature_correlation_matrix = get_feature_correlation_matrix
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts and note where batch, labels and covariates are.
-
-        Only the words given here are kept, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        layer
-            Layer that holds the raw counts; None for `X`.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        labels_key
-            Column of `adata.obs` with the label of each cell.
-        size_factor_key
-            Column of `adata.obs` with the size of each cell, in place of the sum of its counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or gene
-            names repeat.
-        """
-        words = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(words, CountKeys))
-
-    @staticmethod
-    def fields(keys: CountKeys) -> tuple[Field, ...]:
-        """Columns that the model reads."""
-        return count_fields(keys)
 
     @staticmethod
     def build(registration: Registration, config: SCVIConfig) -> SCVIModule:
         """Network for these data and options."""
         return SCVIModule(sizes_of(registration, config), config)
-
-    @staticmethod
-    def expects_counts(config: SCVIConfig) -> bool:
-        """Whether the likelihood is one of whole numbers."""
-        return config.gene_likelihood != "normal"
-
-    @staticmethod
-    def init_from_data(module: SCVIModule, rows: ColumnRows[CountBatch]) -> None:
-        """Take the mean and variance of log sizes in each batch from the data."""
-        if module.l_encoder is not None:
-            means, variances = library_stats_by_batch(rows, module.sizes.n_batch)
-            module.library_log_means.copy_(means)
-            module.library_log_vars.copy_(variances)

@@ -1,9 +1,9 @@
-"""Saved files put in place so that a cut at any moment leaves the old model or the new one.
+"""Atomic replacement of a saved model: an interruption leaves the old model or the new one.
 
-The files are written to a folder of their own, inside the folder of the model. Renaming it to
-`.model.incoming` is the moment the new model counts: from then on a file in there goes before
-the file in place. The files are then moved into place one by one, and every mixture in between
-reads as the new model. Nothing else in the folder is touched.
+The files are written to a temporary folder inside the folder of the model. Renaming it to
+`.model.incoming` commits the new model: from then on a file in there has precedence over the file
+of the same name outside. The files are then moved to their places one by one, and every state in
+between reads as the new model. Nothing else in the folder is touched.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cellvae.core.atomic_write import fsync_path
 from cellvae.errors import CellvaeWarning
-from cellvae.persistence.fsync import fsync_path
 from cellvae.persistence.paths import FILE_NAMES, ModelPaths
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ABANDONED_AFTER = 24 * 3600
-"""Seconds after which a folder that a killed process was writing to is taken away."""
+"""Seconds after which a temporary folder of a killed process is removed."""
 
 
 @contextmanager
 def staging_folder(place: ModelPaths) -> Iterator[Path]:
-    """Empty folder to write the files of a model to, gone afterwards whatever happens.
+    """Context with an empty temporary folder for the files of a model, removed at the end.
 
     Raises
     ------
     OSError
-        As it came, with a note that nothing was saved.
+        With a note that nothing was saved.
     """
     made = [path for path in (place.folder, *place.folder.parents) if not path.exists()]
     beginning = f".{place.prefix}model.saving-"
@@ -49,7 +49,7 @@ def staging_folder(place: ModelPaths) -> Iterator[Path]:
         stage.mkdir()
         yield stage
     except OSError as error:
-        error.add_note(f"The model was not saved in '{place.folder}'; what was there still is.")
+        error.add_note(f"The model was not saved in '{place.folder}'; what was there is unchanged.")
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -59,7 +59,7 @@ def staging_folder(place: ModelPaths) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, beginning: str) -> None:
-    """Take away what processes left that were killed while they were saving."""
+    """Remove temporary folders of processes that were killed while they were saving."""
     for path in folder.iterdir():
         if path.name.startswith(beginning) and not path.is_symlink():
             with contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ def remove_abandoned(folder: Path, beginning: str) -> None:
 
 
 def commit(place: ModelPaths, stage: Path) -> None:
-    """Make the files of a complete model the ones that count, and move them to their places."""
+    """Commit the files of a complete model, and move them to their places."""
     fsync_path(stage)
     complete_pending(place)
     for left in reversed(range(100)):
@@ -76,7 +76,7 @@ def commit(place: ModelPaths, stage: Path) -> None:
             stage.rename(place.pending_dir)
             break
         except OSError as error:
-            # Another process saved here at the same moment, and its files go first.
+            # Another process committed here at the same moment: its files are moved first.
             if left == 0 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             complete_pending(place)
@@ -93,7 +93,7 @@ def commit(place: ModelPaths, stage: Path) -> None:
 
 
 def complete_pending(place: ModelPaths) -> None:
-    """Move the files that are arriving to their places; any number of processes may do it."""
+    """Move committed files to their places; several processes may do it at once."""
     if not place.pending_dir.is_dir() or place.pending_dir.is_symlink():
         return
     fsync_path(place.folder)
@@ -101,5 +101,5 @@ def complete_pending(place: ModelPaths) -> None:
         with contextlib.suppress(FileNotFoundError):
             place.pending_path(name).replace(place.final_path(name))
     fsync_path(place.folder)
-    with contextlib.suppress(OSError):  # gone already, or another process saved just now
+    with contextlib.suppress(OSError):  # removed already, or another process has just committed
         place.pending_dir.rmdir()

@@ -1,8 +1,7 @@
-"""Single files: ordinary ones only, written through to the disk, with their checksum."""
+"""Single files: checks, durable writes, checksums."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def regular_file_size(path: Path) -> int:
-    """Size of a file, in bytes, that is a file and no folder, pipe or device.
+    """Size of a regular file, in bytes.
 
-    Links are followed: caches of downloaded models are made of them.
+    Links are followed: caches of downloaded models consist of them.
 
     Raises
     ------
@@ -41,28 +40,14 @@ def regular_file_size(path: Path) -> int:
 
 
 def write_and_fsync(path: Path, content: bytes | memoryview) -> None:
-    """Write a new file and wait until the disk has it."""
+    """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def fsync_path(path: Path) -> None:
-    """Wait until the disk has a file that others wrote, or the names in a folder."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open folders
-        return
-    try:
-        # Some file systems cannot sync a folder; that is no reason to lose a model.
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Strict JSON: floats exact, keys once, depth bounded."""
+"""Strict JSON: exact floats, unique keys, bounded depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from cellvae.errors import FileFormatError, InvalidOptionError, UnsafeFileError
 
 MAX_DEPTH = 100
-"""Levels of lists and objects inside each other that a document may have."""
+"""Largest nesting depth of lists and objects."""
 
 NON_FINITE_NAMES = ("nan", "inf", "-inf")
 
@@ -18,30 +18,30 @@ NON_FINITE_NAMES = ("nan", "inf", "-inf")
 def dumps(value: Any) -> str:
     """JSON text of a value, indented, objects in the order of their keys.
 
-    JSON has no word for values that are not finite. They are written `{"float": "nan"}`, and an
+    JSON cannot express values that are not finite. They are written `{"float": "nan"}`, and an
     object that has "float" as its only key is written `{"float": [value]}`, so that no two values
     have the same text.
 
     Parameters
     ----------
     value
-        Objects with text keys, lists, tuples (which become lists), text, numbers, None.
+        Dictionaries with string keys, lists, tuples (which become lists), strings, numbers, None.
 
     Raises
     ------
     InvalidOptionError
-        If something inside has no JSON form; the message says where it is.
+        If a value inside has no JSON form; the message has its path.
     """
     return json.dumps(encode(value, "", 0), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def loads(text: str, where: str) -> Any:
-    """Value that a JSON text describes.
+    """Value of a JSON text.
 
     Parameters
     ----------
     text
-        What `to_text` wrote, or a file from anywhere.
+        What `dumps` wrote, or a file from anywhere.
     where
         Name of the file, for messages.
 
@@ -66,7 +66,7 @@ def loads(text: str, where: str) -> Any:
 
 
 def encode(value: Any, at: str, depth: int) -> Any:
-    """Value made of what JSON has words for; `at` is its path, such as 'history.elbo[3]'."""
+    """Value in types that JSON has; `at` is its path, such as 'history.elbo[3]'."""
     if depth > MAX_DEPTH:
         raise InvalidOptionError(
             f"Expected at most {MAX_DEPTH} levels of nesting in what is saved; got more at "
@@ -104,7 +104,7 @@ def encode_object(value: Mapping[Any, Any], at: str, depth: int) -> dict[str, An
 
 
 def check_text(text: str, at: str) -> str:
-    """Text itself, if UTF-8 can hold it."""
+    """The text, if UTF-8 can encode it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -116,7 +116,7 @@ def check_text(text: str, at: str) -> str:
 
 
 def decode(pairs: list[tuple[str, Any]]) -> Any:
-    """Object of a document, or the number that it stands for."""
+    """Object of a document, or the number that it encodes."""
     decoded = dict(pairs)
     if len(decoded) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -133,12 +133,12 @@ def decode(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def reject_nan_literal(name: str) -> Any:
-    """Nothing: the words NaN and Infinity, which Python reads, are not JSON."""
+    """Refuse the literals NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(f'{name}, which is not JSON (written here as {{"float": ...}})')
 
 
 def check_depth(value: Any, where: str) -> None:
-    """Refuse what is nested deeper than `to_text` writes; walks level by level, no recursion."""
+    """Refuse what is nested deeper than `dumps` writes, level by level, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [

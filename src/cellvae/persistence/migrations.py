@@ -1,4 +1,4 @@
-"""Records of older formats made current, one function for each change of format."""
+"""Migrations of records of older formats, one function for each change of the format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def migrate(
     migrations: Mapping[int, Migration] = MIGRATIONS,
     newest: int = FORMAT,
 ) -> Fields:
-    """Fields of a record in the newest format; those given are left as they are.
+    """Fields of a record in the newest format; the given fields are not changed.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def migrate(
 
 
 def format_number(fields: Fields, where: str) -> int:
-    """Format that a record says it has."""
+    """Format version of a record."""
     number = fields.get("format")
     if type(number) is not int:
         got = "no such key" if "format" not in fields else repr(number)[:40]
@@ -82,7 +82,7 @@ def format_number(fields: Fields, where: str) -> int:
 
 
 def too_new_error(fields: Fields, number: int, newest: int, where: str) -> FileFormatError:
-    """Error for a record of a format that only a later version reads."""
+    """Error for a record of a newer format."""
     version = fields.get("library_version")
     # The text comes from a file and ends in a command that people paste.
     known = isinstance(version, str) and re.fullmatch(r"[0-9][0-9A-Za-z.+!]{0,40}", version)

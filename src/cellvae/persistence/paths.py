@@ -1,4 +1,4 @@
-"""Names of the files of a saved model, and where each is found."""
+"""Names and paths of the files of a saved model."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ WEIGHTS = "weights.safetensors"
 CELLS = "cells.safetensors"
 ADATA = "adata.h5ad"
 FILE_NAMES = (WEIGHTS, CELLS, ADATA, MODEL)
-"""Every file that a saved model can have; the record is put in place last."""
+"""Every file that a saved model can have; the record is moved last."""
 
 
 @dataclass(frozen=True)
 class ModelPaths:
-    """Where the files of one model are: a folder can hold several, told apart by a prefix."""
+    """Paths of the files of one model; a folder can hold several, distinguished by a prefix."""
 
     folder: Path
     prefix: str
 
     @property
     def pending_dir(self) -> Path:
-        """Folder with files of a saved model that are not in place yet; rarely there."""
+        """Folder with committed files that are not in their place yet; rarely exists."""
         return self.folder / f".{self.prefix}model.incoming"
 
     def final_path(self, name: str) -> Path:
-        """Path that a file has once it is in place."""
+        """Path of a file in its place."""
         return self.folder / f"{self.prefix}{name}"
 
     def pending_path(self, name: str) -> Path:
-        """Path of a file of a model that is saved but not in place yet."""
+        """Path of a file that is committed but not in its place yet."""
         return self.pending_dir / f"{self.prefix}{name}"
 
     def current_path(self, name: str) -> Path:
-        """Path of the file that counts: a file that is arriving is newer than the one in place."""
-        arriving = self.pending_path(name)
-        return arriving if arriving.is_file() else self.final_path(name)
+        """Path of the valid file: the pending one if there is one, as it is newer."""
+        pending = self.pending_path(name)
+        return pending if pending.is_file() else self.final_path(name)
 
     def existing_names(self, names: Iterable[str]) -> list[str]:
-        """Names of the files, prefix included, that exist already."""
+        """Names of existing files, with prefix."""
         return [
             self.final_path(name).name for name in names if os.path.lexists(self.current_path(name))
         ]
 
     def stat_signature(self) -> tuple[tuple[int, ...] | None, ...]:
-        """Value that changes when any file of the model is moved or replaced."""
+        """Signature that changes if any file of the model is moved or replaced."""
         return tuple(
             stat_signature(path(name))
             for name in FILE_NAMES
@@ -58,7 +58,7 @@ class ModelPaths:
 
 
 def stat_signature(path: Path) -> tuple[int, ...] | None:
-    """Which file a path leads to at the moment, None if to none."""
+    """Identity of the file at a path; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -67,7 +67,7 @@ def stat_signature(path: Path) -> tuple[int, ...] | None:
 
 
 def model_paths(folder: str | Path, prefix: str) -> ModelPaths:
-    """Layout in a folder, with `~` written out.
+    """Paths of a model in a folder, with `~` expanded.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def model_paths(folder: str | Path, prefix: str) -> ModelPaths:
 
 
 def check_present(place: ModelPaths) -> None:
-    """Refuse a folder that holds no model with the prefix, saying what it does hold.
+    """Check that a folder holds a model with the prefix; the error says what it holds.
 
     Raises
     ------

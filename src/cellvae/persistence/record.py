@@ -1,4 +1,4 @@
-"""What model.json says: which model, with which settings, on which data, in which files."""
+"""The record of a saved model, `model.json`: class, options, data, training and files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_RECORD_BYTES = 256 * 2**20
-"""Bytes that a record may have: far more than any model needs, few enough to read."""
+"""Largest size of a record in bytes: far more than any model needs."""
 
 RECORD_KEYS: Mapping[str, type] = MappingProxyType(
     {
@@ -49,7 +49,7 @@ OPTIONAL_FILES: Mapping[type, str] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """What a file must be like to be the one that was saved."""
+    """Size and checksum of a file when it was saved."""
 
     n_bytes: int
     """Size of the file."""
@@ -68,20 +68,20 @@ class Record:
     library_version: str
     """Version of cellvae that wrote the model."""
     config: dict[str, Any]
-    """Settings that the model was made with."""
+    """Options of the model."""
     registration: dict[str, Any]
-    """Genes, categories and columns of the data that the model was made for."""
+    """Genes, categories and columns of the data of the model."""
     history: dict[str, Any]
     """Metrics by epoch."""
     training: dict[str, Any]
-    """Seed and report of the training."""
+    """Seed and report of training."""
     versions: dict[str, str]
-    """Versions of the libraries that were in use."""
+    """Versions of the libraries in use."""
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     """Files beside the record, by name without prefix."""
 
     def to_json(self) -> str:
-        """JSON text of the record: the same record gives the same text.
+        """JSON text of the record; equal records have equal texts.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Record:
 
 
 def content_digest(text: str, where: str = "model.json") -> str:
-    """SHA-256 of what a record says, but for its `files`; spaces and line ends do not matter.
+    """SHA-256 of the values of a record without its `files`; whitespace does not matter.
 
     It is kept in the file of weights, which has a checksum in the record: so each of the two files
     tells when the other was changed.
@@ -142,7 +142,7 @@ def content_digest(text: str, where: str = "model.json") -> str:
 
 
 def read_record(path: Path) -> Record:
-    """Record in a file, which is not read if it is too large to be one.
+    """Record in a file, which is not read if it is too large.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_text(path: Path) -> str:
-    """Text of the file of a record, which is not read if it is too large to be one.
+    """Text of the file of a record, which is not read if it is too large.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_file_record(name: str, got: Any, where: str) -> FileRecord:
-    """What a record says about one file, checked."""
+    """Checked entry of a record about one file."""
     if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
         raise UnsafeFileError(
             f"Expected names of files in the folder of the model in {where}; got {name!r} under "
@@ -207,7 +207,7 @@ def is_sha256(value: Any) -> bool:
 
 
 def check_keys(fields: Mapping[str, Any], known: Iterable[str], where: str, at: str = "") -> None:
-    """Refuse an object that lacks a key or has one too many."""
+    """Check that an object has exactly the known keys."""
     expected = list(known)
     unknown = [key for key in fields if key not in expected]
     missing = [key for key in expected if key not in fields]
@@ -225,7 +225,7 @@ def check_keys(fields: Mapping[str, Any], known: Iterable[str], where: str, at: 
 
 
 def check_type(value: Any, expected: type, what: str, where: str) -> None:
-    """Refuse a value that is of another JSON type."""
+    """Check the JSON type of a value."""
     if type(value) is not expected:
         raise FileFormatError(
             f"Expected {OPTIONAL_FILES[expected]} for {what} in {where}; got "
@@ -235,5 +235,5 @@ def check_type(value: Any, expected: type, what: str, where: str) -> None:
 
 
 def json_type_name(value: Any) -> str:
-    """JSON type of a value, in words."""
+    """Name of the JSON type of a value."""
     return OPTIONAL_FILES.get(type(value), "null")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Bytes of names and shapes that a file may start with; a hundred thousand tensors fit."""
+"""Largest size of a header in bytes; a hundred thousand tensors fit."""
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -35,18 +35,18 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "F64": torch.float64,
     }
 )
-"""Types of tensors that models have, by their names in the file."""
+"""Dtypes of tensors, by their names in the file."""
 
 
 class TensorSpec(NamedTuple):
-    """What is known of a tensor without its values."""
+    """Dtype and shape of a tensor."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the values take."""
+        """Size of the values in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ def read_header(path: Path) -> dict[str, TensorSpec]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Texts that a file has beside its tensors, by name.
+    """Metadata of a file, strings by name.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def parse_header(file: BinaryIO, path: Path) -> dict[str, TensorSpec]:
-    """Header of an open file, which is left where the values start, without gaps between them."""
+    """Header of an open file, whose position is then the start of the values."""
     header = header_document(file, path)
     header.pop("__metadata__", None)
     spans = {name: parse_span(name, entry, path) for name, entry in header.items()}
@@ -128,7 +128,7 @@ def header_document(file: BinaryIO, path: Path) -> dict[str, Any]:
 
 
 def parse_span(name: str, entry: Any, path: Path) -> TensorSpan:
-    """Entry of a header, checked by itself."""
+    """Checked entry of a header."""
     quoted = repr(name[:80])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise damaged_error(path, f"the entry of {quoted} is not of dtype, shape and data_offsets")
@@ -152,7 +152,7 @@ def parse_span(name: str, entry: Any, path: Path) -> TensorSpan:
 
 
 def check_spans(spans: Mapping[str, TensorSpan], size: int, path: Path) -> None:
-    """Refuse tensors that overlap, leave gaps, or do not end where the file ends."""
+    """Check that tensors fill the file without overlaps and gaps."""
     in_order = sorted((start, stop, name) for name, (_, start, stop) in spans.items())
     for (_, stop, before), (start, _, after) in pairwise([(0, 0, "the header"), *in_order]):
         between = f"{before[:80]!r} and {after[:80]!r}"
@@ -168,12 +168,12 @@ def check_spans(spans: Mapping[str, TensorSpan], size: int, path: Path) -> None:
 
 
 def is_list_of_sizes(values: Any) -> bool:
-    """Whether a value is a list of whole numbers that are not negative."""
+    """Whether a value is a list of integers that are not negative."""
     return isinstance(values, list) and all(type(n) is int and n >= 0 for n in values)
 
 
 def damaged_error(path: Path, problem: str) -> FileFormatError:
-    """Error for a file that is not as it was written."""
+    """Error for a damaged file."""
     return FileFormatError(
         f"Expected a complete safetensors file at {path}; {problem}. "
         "The file was cut or damaged: copy it anew."
@@ -181,7 +181,7 @@ def damaged_error(path: Path, problem: str) -> FileFormatError:
 
 
 def unsafe_error(path: Path, claim: str) -> UnsafeFileError:
-    """Error for a file that claims what no file is."""
+    """Error for a file with an impossible header."""
     return UnsafeFileError(
         f"Expected a safetensors file at {path}; it claims {claim}. "
         "No model is saved like that: do not use this file."

@@ -1,4 +1,4 @@
-"""A model saved to a folder, and opened again."""
+"""Saving a model to a folder, and opening it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cellvae.core.atomic_write import fsync_path
 from cellvae.errors import (
     CellvaeError,
     FileFormatError,
@@ -20,7 +21,7 @@ from cellvae.errors import (
     quote_names,
 )
 from cellvae.persistence.atomic_commit import commit, complete_pending, staging_folder
-from cellvae.persistence.fsync import fsync_path, regular_file_size, sha256_of_file, write_and_fsync
+from cellvae.persistence.fsync import regular_file_size, sha256_of_file, write_and_fsync
 from cellvae.persistence.migrations import FORMAT
 from cellvae.persistence.paths import (
     ADATA,
@@ -45,12 +46,12 @@ T = TypeVar("T")
 
 SPLIT_NAMES = ("train", "validation", "test")
 MAX_CELLS = 10**9
-"""Positions that each part of a split may have."""
+"""Largest number of cells in each part of a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedFiles:
-    """A saved model whose files were found complete; tensors are read when asked for."""
+    """A saved model whose files were verified; tensors are read on request."""
 
     record: Record
     folder: Path
@@ -87,7 +88,7 @@ class SavedFiles:
         return self.read(CELLS, "cpu")
 
     def adata_path(self) -> Path | None:
-        """File with the data that were saved along; None if none were.
+        """File with the data that were saved with the model; None if none were.
 
         Raises
         ------
@@ -104,7 +105,7 @@ class SavedFiles:
         return path
 
     def read(self, name: str, device: str | torch.device) -> dict[str, Tensor]:
-        """Tensors of a file, from bytes with the checksum in the record."""
+        """Tensors of a file, whose bytes are verified with the checksum in the record."""
         place, sha256 = self.place, self.record.files[name].sha256
         return retry_if_changed(
             place, lambda: read_tensors(place.current_path(name), device, sha256=sha256)
@@ -112,7 +113,7 @@ class SavedFiles:
 
     @property
     def place(self) -> ModelPaths:
-        """Where the files of the model are."""
+        """Paths of the files of the model."""
         return ModelPaths(self.folder, self.prefix)
 
 
@@ -126,7 +127,7 @@ def save_model_files(
     overwrite: bool = False,
     write_adata: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Save a model; a cut at any moment leaves the model that was there or the new one, complete.
+    """Save a model atomically: an interruption leaves the old model or the new one, complete.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
 
 
 def check_not_existing(place: ModelPaths, names: list[str], overwrite: bool) -> None:
-    """Refuse to replace files that nobody said may go."""
+    """Refuse to replace files without `overwrite`."""
     taken = [] if overwrite else place.existing_names(names)
     if taken:
         raise InvalidOptionError(
@@ -212,7 +213,7 @@ def check_not_existing(place: ModelPaths, names: list[str], overwrite: bool) -> 
 
 
 def check_positions(name: str, spec: TensorSpec, where: str, problem: type[CellvaeError]) -> None:
-    """Refuse what is no part of a split: a list of positions of cells."""
+    """Check that a tensor can be part of a split: a list of cell indices."""
     if name not in SPLIT_NAMES or spec.dtype != torch.int64 or len(spec.shape) != 1:
         raise problem(
             f"Expected positions of {quote_names(SPLIT_NAMES)} cells in {where}, each int64 "
@@ -227,7 +228,7 @@ def check_positions(name: str, spec: TensorSpec, where: str, problem: type[Cellv
 
 
 def open_saved(folder: str | Path, prefix: str = "") -> SavedFiles:
-    """Open a saved model: read the record, and compare every file with it.
+    """Open a saved model: read the record, and verify every file with it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: written bit by bit, compared with a model, read."""
+"""Tensors in safetensors files: writing, comparing with a model, reading."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def tensor_specs(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    """Type and shape of each tensor; tensors on the meta device will do."""
+    """Type and shape of each tensor; tensors on the meta device are accepted."""
     return {name: TensorSpec(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a new file, bit by bit as they are.
+    """Write tensors to a new file, bit by bit.
 
     Tensors on other devices, views, and tensors that share memory are each written in full.
 
@@ -59,7 +59,7 @@ def write_tensors(
 
 
 def check_writable(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor that could not be read back."""
+    """Check that a tensor can be written and read again."""
     if name == "__metadata__":
         raise InvalidOptionError(
             "Expected any name but '__metadata__' for a tensor to save, which the file format "
@@ -87,7 +87,7 @@ def check_tensors(
     expected: Mapping[str, TensorSpec],
     where: str = "weights.safetensors",
 ) -> None:
-    """Refuse a file that does not hold exactly the tensors of a model.
+    """Check that a file holds exactly the tensors of a model.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def check_tensors(
 def read_tensors(
     path: Path, device: str | torch.device = "cpu", *, sha256: str | None = None
 ) -> dict[str, Tensor]:
-    """Tensors of a file, each in memory of its own.
+    """Tensors of a file, each with its own memory.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def read_tensors(
 
 
 def checksum_error(path: Path) -> FileFormatError:
-    """Error for a file whose bytes are not those that were saved."""
+    """Error for a file whose bytes differ from those that were saved."""
     return FileFormatError(
         f"Expected the bytes of {path} that model.json has the checksum of; got others. "
         "The file is damaged, or another model was saved over it since this one was opened: "

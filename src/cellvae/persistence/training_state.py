@@ -1,4 +1,4 @@
-"""State of a run that can go on: a file of tensors and plain values, read without running code."""
+"""Training state of a run: a file of tensors and plain values, read without running code."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import io
 import os
 import pickle
 import re
-import secrets
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.errors import FileFormatError, UnsafeFileError
-from cellvae.persistence.fsync import fsync_path, regular_file_size, write_and_fsync
+from cellvae.persistence.fsync import regular_file_size
 
 FORMAT = 2
 SUFFIX = ".state"
@@ -27,7 +27,7 @@ END_OF_ZIP = b"PK\x05\x06"
 
 
 def write_state(path: Path, values: dict[str, Any]) -> None:
-    """Write the state of a run; a cut at any moment leaves the old file or the new one.
+    """Write the training state of a run atomically and durably.
 
     The file is what `torch.save` writes, with a SHA-256 of everything before it as the comment of
     the zip file, so that `torch.load` reads it too.
@@ -51,17 +51,12 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
     buffer.write(COMMENT_LENGTH.to_bytes(2, "little"))
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
     buffer.write(COMMENT + digest.encode())
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        write_and_fsync(part, buffer.getbuffer())
-        os.replace(part, path)  # noqa: PTH105
-    finally:
-        part.unlink(missing_ok=True)
-    fsync_path(path.parent)
+    with replace_atomically(path, durable=True) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """State of a run from its file.
+    """Training state in a file.
 
     Raises
     ------
@@ -74,7 +69,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def verified_content(path: Path) -> bytes:
-    """Bytes of a state, compared with the checksum at their end.
+    """Bytes of a training state, verified with the checksum at their end.
 
     Raises
     ------
@@ -98,7 +93,7 @@ def verified_content(path: Path) -> bytes:
 
 
 def damaged_state_error(path: Path, problem: str) -> FileFormatError:
-    """Error for a state that is not as it was written."""
+    """Error for a damaged training state."""
     return FileFormatError(
         f"Expected the state of a training run in {path}; {problem}. "
         "Resume from another state, or delete this one to train anew."
@@ -106,7 +101,7 @@ def damaged_state_error(path: Path, problem: str) -> FileFormatError:
 
 
 def parse_state(content: bytes, path: Path) -> dict[str, Any]:
-    """Tensors and plain values from the bytes of a state.
+    """Tensors and plain values in the bytes of a training state.
 
     Raises
     ------

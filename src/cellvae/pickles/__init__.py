@@ -1,1 +1,1 @@
-"""What a pickle may make where nothing in it is to run: plain values and stand-ins."""
+"""Objects that a pickle may create when nothing in it may run: plain values and stubs."""

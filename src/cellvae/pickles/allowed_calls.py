@@ -1,4 +1,4 @@
-"""Plain values that any pickle may hold: numbers, texts, lists, dictionaries and arrays."""
+"""Names that any pickle may use: numbers, strings, lists, dictionaries and arrays."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def new_bytes(*arguments: Any) -> bytes:
 
 
 def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes from the text that protocol 2 writes for them."""
+    """Bytes from the string that protocol 2 writes for them."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise FileFormatError("Expected bytes written as latin1 text in the file.")
     return text.encode("latin1")
 
 
 def new_dict(*arguments: Any) -> dict[Any, Any]:
-    """Dictionary in place of one with a function for missing entries."""
+    """Dictionary in place of a `defaultdict`."""
     return {}
 
 
 def new_array_stub(*arguments: Any) -> ArrayStub:
-    """Array whose shape and values follow."""
+    """Stub of an array whose shape and values follow."""
     return ArrayStub()
 
 
 def numpy_scalar(kind: Any, content: Any = b"") -> Any:
-    """Number or text of numpy as one of Python."""
+    """NumPy scalar as a Python scalar."""
     if not isinstance(kind, DtypeStub) or not isinstance(content, bytes):
         raise FileFormatError("Expected a number with its type in the file.")
     dtype = kind.dtype()
@@ -72,4 +72,4 @@ ALLOWED_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         ("numpy._core.multiarray", "scalar"): AllowedCall(numpy_scalar),
     }
 )
-"""Names of a pickle that stand for plain values, and what makes these here."""
+"""Names in a pickle for plain values, and the function that creates each here."""

@@ -1,4 +1,4 @@
-"""What stands in for the objects of a pickle: values that do nothing."""
+"""Stubs in place of the objects of a pickle: values that do nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from cellvae.errors import FileFormatError
 
 PLAIN_DTYPES = "biufSU"
-"""Kinds of numpy types whose values are bytes alone."""
+"""Kinds of NumPy dtypes whose values are plain bytes."""
 UNITS = ("s", "ms", "us", "ns")
-"""Units of dates and durations that pandas has."""
+"""Units of dates and durations in pandas."""
 
 
 class ImmutableType(type):
-    """Class of classes that a pickle cannot give other attributes."""
+    """Metaclass whose classes a pickle cannot modify."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise FileFormatError("The file changes what its values are read with.")
@@ -26,7 +26,7 @@ class ImmutableType(type):
 
 @final
 class AllowedCall:
-    """Function that a pickle may call, and can do nothing else with."""
+    """Function that a pickle may call, and cannot modify."""
 
     __slots__ = ("function",)
 
@@ -34,7 +34,7 @@ class AllowedCall:
         self.function = make
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function makes of values of the file."""
+        """Call the function with values of the file."""
         return self.function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
@@ -42,7 +42,7 @@ class AllowedCall:
 
 
 class Stub(metaclass=ImmutableType):
-    """Object of a class that is not made: what it was called with is dropped."""
+    """Stub of an object of any class; its arguments are dropped."""
 
     def __init__(self, *arguments: Any, **kwargs: Any) -> None:
         pass
@@ -51,12 +51,12 @@ class Stub(metaclass=ImmutableType):
         pass
 
     def __call__(self, *arguments: Any, **words: Any) -> Stub:
-        """Give another one."""
+        """Return another stub."""
         return Stub()
 
 
 class DtypeStub(metaclass=ImmutableType):
-    """Type of the values of an array, as a pickle describes it."""
+    """Stub of a NumPy dtype."""
 
     def __init__(self, name: Any, *flags: Any) -> None:
         self.name = str(name)
@@ -71,11 +71,11 @@ class DtypeStub(metaclass=ImmutableType):
 
     @property
     def is_object(self) -> bool:
-        """Whether values are objects, which the pickle holds one by one."""
+        """Whether values are objects, which are pickled one by one."""
         return self.name in ("O", "O8", "object")
 
     def dtype(self) -> np.dtype[Any]:
-        """Type of numpy.
+        """The NumPy dtype.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class DtypeStub(metaclass=ImmutableType):
 
 
 def unit_of(metadata: Any) -> str:
-    """Unit that times are counted in, such as "[ns]"; empty where it is not one of pandas."""
+    """Unit of times, such as "[ns]"; empty if pandas does not have it."""
     match metadata:
         case (_, (bytes() as name, 1, 1, 1)):
             unit = name.decode("latin1")
@@ -106,7 +106,7 @@ def unit_of(metadata: Any) -> str:
 
 
 class ArrayStub(metaclass=ImmutableType):
-    """Array of a pickle, made when all of it has been read."""
+    """Stub of an array, created once all of it has been read."""
 
     def __init__(self) -> None:
         self.state: tuple[Any, ...] | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import secrets
 from html import escape
 from pathlib import Path
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.report.css import CSS
 from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 
@@ -80,10 +80,6 @@ def anchor(title: str) -> str:
 
 
 def write_page(summary: RunSummary, path: Path) -> None:
-    """Write the page; an older one is there until the new one is whole."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_text(render_page(summary), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write the page, or replace an older one, atomically."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(render_page(summary), encoding="utf-8")

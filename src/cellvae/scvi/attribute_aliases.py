@@ -1,4 +1,4 @@
-"""Attributes under which notebooks of scvi-tools read what a model knows of itself."""
+"""Attributes of models under the names that notebooks of scvi-tools use."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from abc import ABCMeta
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
+from cellvae.scvi.format_hooks import ScviFormatMixin
 from cellvae.scvi.missing_attributes import no_attribute
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cellvae.scvi.registry import AnnDataManager, AttrDict
+    from cellvae.scvi.adata_manager import AnnDataManager
+    from cellvae.scvi.registry import AttrDict
     from cellvae.train.records.history import History
 
 
-class ModelType(ABCMeta):
-    """Type of model classes: an attribute that a class does not have says what to use."""
+class ModelMeta(ABCMeta):
+    """Metaclass of models: the error for a missing class attribute says what to use instead."""
 
     if not TYPE_CHECKING:
 
         def __getattr__(cls, name: str) -> Any:
-            raise no_attribute(cls.__name__, name, dir(cls))
+            raise no_attribute(cls.__name__, name, dir(cls), cls.missing_methods)
 
 
-class ScviToolsNames(metaclass=ModelType):
-    """Names that scvi-tools gives to attributes of a model, most with an underscore at the end."""
+class ScviAttributes(ScviFormatMixin, metaclass=ModelMeta):
+    """Attributes by scvi-tools' names, most of which end in an underscore."""
 
     if TYPE_CHECKING:
         config: Any
@@ -45,16 +47,16 @@ class ScviToolsNames(metaclass=ModelType):
     else:
 
         def __getattr__(self, name: str) -> Any:
-            kind = type(self)
-            if name in self.__dict__ or hasattr(kind, name):
-                # A property whose function ended in an AttributeError of its own.
+            cls = type(self)
+            if name in self.__dict__ or hasattr(cls, name):
+                # A property that raised an AttributeError of its own.
                 return object.__getattribute__(self, name)
             options = self.__dict__.get("config")
             if options is not None and name in {field.name for field in fields_of(options)}:
-                chosen = getattr(options, name)
-                # Where an option was left out, the network has what was found from the data.
-                return getattr(self.module, name, None) if chosen is None else chosen
-            raise no_attribute(kind.__name__, name, dir(kind))
+                value = getattr(options, name)
+                # For an option of None the network has the value that was derived from the data.
+                return getattr(self.module, name, None) if value is None else value
+            raise no_attribute(cls.__name__, name, dir(cls), cls.missing_methods)
 
     @property
     def history_(self) -> History:

@@ -1,10 +1,11 @@
-"""Models of scvi-tools as models of this package: their columns, options and weights."""
+"""Models of scvi-tools as models of this package: their set-up, options, weights and split."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from dataclasses import fields as fields_of
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.contracts import Module
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
 from cellvae.data.files.h5ad import read_h5ad
 from cellvae.data.setup.categories import Scalar, to_python_scalar
-from cellvae.data.setup.fields import Field
+from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.setup.records import (
     CategoriesRecord,
@@ -27,38 +29,16 @@ from cellvae.data.setup.records import (
 )
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
 from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
+from cellvae.scvi.registry import SETUP_KWARGS, scvi_field_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
 
-    from cellvae.estimator.base import Model
 
-SETUP_KWARGS = (
-    "layer",
-    "batch_key",
-    "labels_key",
-    "unlabeled_category",
-    "size_factor_key",
-    "categorical_covariate_keys",
-    "continuous_covariate_keys",
-)
-COLUMNS: Mapping[str, str] = MappingProxyType(
-    {
-        "counts": "X",
-        "batch": "batch",
-        "labels": "labels",
-        "size_factor": "size_factor",
-        "categorical": "extra_categorical_covs",
-        "continuous": "extra_continuous_covs",
-    }
-)
-"""What a field is called in scvi-tools."""
 RENAMED_WEIGHTS: Mapping[str, str] = MappingProxyType(
     {"_embeddings_dict.batch.": "batch_embedding.", "_guide.": "", "_model.": ""}
 )
-"""Beginnings of names of weights that are others here."""
+"""Prefixes of names of weights in scvi-tools, and the prefixes here."""
 IGNORED_SCVI_OPTIONS = (
     "datamodule",
     "use_size_factor_key",
@@ -66,26 +46,34 @@ IGNORED_SCVI_OPTIONS = (
     "use_cuda",
     "use_gpu",
 )
-"""Options of scvi-tools with nothing to act on here."""
+"""Options of scvi-tools that have no effect here."""
 
 
-def load_scvi_model(
-    cls: type[Any],
-    folder: str | Path,
-    adata: AnnData | None,
-    prefix: str,
-    device: torch.device,
-    *,
-    with_cells: bool = True,
-) -> Model:
-    """Model of a class from a folder of scvi-tools; without `adata`, with the cells saved there.
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """Parts of a model of scvi-tools, each in the type that it has here."""
+
+    registration: Registration[Any]
+    config: Any
+    module: Module[Any]
+    """Network with its weights, on the CPU."""
+    is_trained: bool
+    split: Split | None
+    cells_path: Path | None
+    """File of the cells that were saved with the model."""
+
+    def adata(self) -> AnnData | None:
+        """Cells that were saved with the model."""
+        return None if self.cells_path is None else read_h5ad(self.cells_path)
+
+
+def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> ImportedModel:
+    """Model of a class from a folder of scvi-tools.
 
     Raises
     ------
     FileFormatError
         If the file is damaged, of another model, or describes one that cannot be made here.
-    DataMismatchError
-        If genes or categories of `adata` are not those of the model.
     """
     found = read_scvi_model(folder, prefix, name=cls.__name__)
     if found.name != cls.__name__:
@@ -95,7 +83,7 @@ def load_scvi_model(
         )
     try:
         registration = import_registration(found, cls)
-        config = import_config(found, cls.Config)
+        config = import_config(found, cls)
         with torch.device("meta"):
             module = cls.build(registration, config)
         module.load_state_dict(import_weights(found, module), assign=True)
@@ -104,59 +92,54 @@ def load_scvi_model(
             f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
             f"{error}"
         ) from error
-    model: Model = object.__new__(cls)
-    model.assemble(registration, config, module)
-    model.is_trained = bool(found.attributes.get("is_trained_"))
-    model.split = import_split(found, registration.n_cells)
-    model.to_device(device)
-    if adata is None and with_cells and found.cells_path is not None:
-        adata = read_h5ad(found.cells_path)
-    if adata is not None:
-        model.attach(adata, new=True)
-    return model
+    return ImportedModel(
+        registration=registration,
+        config=config,
+        module=module,
+        is_trained=bool(found.attributes.get("is_trained_")),
+        split=import_split(found, registration.n_cells),
+        cells_path=found.cells_path,
+    )
 
 
 def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[Any]:
     """What scvi-tools found in the cells."""
     known = [field.name for field in fields_of(cls.Keys)]
     setup = {w: import_setup_kwargs(v) for w, v in found.setup.items() if w in SETUP_KWARGS}
-    words = {word: value for word, value in setup.items() if word in known and value is not None}
-    keys = keys_from_kwargs(words, cls.Keys)
-    of_columns: tuple[Field, ...] = cls.fields(keys)
+    kwargs = {name: value for name, value in setup.items() if name in known and value is not None}
+    keys: Any = keys_from_kwargs(kwargs, cls.Keys)
     counts = found.fields["X"].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
-    records = {field.name: import_record(found, field.name, keys) for field in of_columns}
+    records = {field.name: import_record(found, field) for field in cls.fields(keys)}
     return Registration(genes=found.genes, n_cells=n_cells, fields=records, keys=keys)
 
 
-def import_record(found: ScviModelFile, name: str, keys: Any) -> FieldRecord:
+def import_record(found: ScviModelFile, field: Field) -> FieldRecord:
     """What scvi-tools found for one field."""
-    state = found.fields.get(COLUMNS[name], {}).get("state_registry", {})
-    match name:
-        case "counts":
-            return CountsRecord(layer=keys.layer, integers=True)
-        case "batch" | "labels":
-            key = keys.batch_key if name == "batch" else keys.labels_key
-            if key is None:
-                return CategoryRecord()
+    state = found.fields.get(scvi_field_name(field.name), {}).get("state_registry", {})
+    match field:
+        case Counts():
+            return CountsRecord(layer=field.layer, integers=True)
+        case Category(key=None):
+            return CategoryRecord()
+        case Category() | Labels():
             categories = to_category_tuple(state["categorical_mapping"])
             unlabeled = state.get("unlabeled_category")
             if unlabeled is None:
-                return CategoryRecord(key=key, categories=categories)
+                return CategoryRecord(key=field.key, categories=categories)
             if str(categories[-1]) != str(unlabeled):
                 raise FileFormatError(f"Expected '{unlabeled}' to be the last of the labels.")
-            return CategoryRecord(key=key, categories=categories, unlabeled=categories[-1])
-        case "size_factor":
-            chosen = (keys.size_factor_key,) if keys.size_factor_key else ()
-            return NumbersRecord(keys=chosen, positive=True)
-        case "categorical":
-            given = keys.categorical_covariate_keys
+            return CategoryRecord(key=field.key, categories=categories, unlabeled=categories[-1])
+        case Categories():
             mappings = state.get("mappings", {})
             return CategoriesRecord(
-                keys=given, categories=tuple(to_category_tuple(mappings[key]) for key in given)
+                keys=field.keys,
+                categories=tuple(to_category_tuple(mappings[key]) for key in field.keys),
             )
+        case Numbers():
+            return NumbersRecord(keys=field.keys, positive=field.positive)
         case _:
-            return NumbersRecord(keys=keys.continuous_covariate_keys)
+            raise TypeError(f"Expected a field that scvi-tools has; got '{field.name}'.")
 
 
 def to_category_tuple(values: Any) -> tuple[Scalar, ...]:
@@ -185,34 +168,25 @@ def import_setup_kwargs(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-def import_config(found: ScviModelFile, config: type[Any]) -> Any:
+def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
     """Options that the model was made with."""
-    known = [field.name for field in fields_of(config)]
-    words = {w: v for w, v in found.options.items() if w not in IGNORED_SCVI_OPTIONS}
-    unknown = [word for word, value in words.items() if word not in known and value is not None]
+    known = [field.name for field in fields_of(cls.Config)]
+    kwargs = {w: v for w, v in found.options.items() if w not in IGNORED_SCVI_OPTIONS}
+    unknown = [name for name, value in kwargs.items() if name not in known and value is not None]
     if unknown:
         raise FileFormatError(
             f"{found.name} was made with {quote_names(unknown)}, which is not an option here."
         )
-    given = {
-        word: tuple(value) if isinstance(value, list) else value
-        for word, value in words.items()
-        if word in known
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in kwargs.items()
+        if name in known
     }
-    if found.name == "SCANVI" and before(found.version, (1, 1)):
-        # Classifiers gave probabilities.
-        of_classifier: Any = given.get("classifier_parameters") or {}
-        given["classifier_parameters"] = {"logits": False, **of_classifier}
+    options = cls.import_scvi_options(options, found.version)
     try:
-        return from_kwargs(config, given, found.name)
+        return from_kwargs(cls.Config, options, found.name)
     except CellvaeError as error:
         raise FileFormatError(str(error)) from error
-
-
-def before(version: str, other: tuple[int, int]) -> bool:
-    """Whether a version of scvi-tools is known and comes before another."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) < other
 
 
 def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
@@ -242,9 +216,9 @@ def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, T
 
 def cellvae_weight_name(name: str) -> str:
     """Name of a weight here."""
-    for begin, other in RENAMED_WEIGHTS.items():
-        if name.startswith(begin):
-            return other + name.removeprefix(begin)
+    for scvi_prefix, prefix in RENAMED_WEIGHTS.items():
+        if name.startswith(scvi_prefix):
+            return prefix + name.removeprefix(scvi_prefix)
     return name
 
 

@@ -1,8 +1,8 @@
-"""What is said of attributes that models of scvi-tools have and models here do not."""
+"""Errors for attributes that models of scvi-tools have and models here do not."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from cellvae.errors import did_you_mean
 
@@ -53,33 +53,10 @@ ATTRIBUTES = {
 }
 """Attributes of models of scvi-tools that no model here has, and what to use in their place."""
 
-OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
-NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
-OF_MODELS = {
-    "PEAKVI": {
-        "differential_abundance": NO_DENSITY,
-        "differential_expression": OF_PEAKS,
-        "get_aggregated_posterior": NO_DENSITY,
-        "get_feature_correlation_matrix": OF_PEAKS,
-        "get_importance_weights": "use get_marginal_ll, which weighs draws by importance",
-        "get_latent_library_size": "use get_library_size_factors",
-        "get_likelihood_parameters": OF_PEAKS,
-        "get_normalized_expression": OF_PEAKS,
-        "posterior_predictive_sample": OF_PEAKS,
-    },
-    "POISSONVI": {
-        "differential_expression": OF_PEAKS,
-        "get_library_size_factors": "the observed number of fragments is the library size",
-    },
-    "AmortizedLDA": {
-        "differential_abundance": NO_DENSITY,
-        "get_normalized_expression": "use get_latent_representation and get_feature_by_topic",
-    },
-}
-"""The same of single models, whose methods of these names fail or mean something else there."""
 
-
-def no_attribute(owner: str, name: str, public: Collection[str]) -> AttributeError:
+def no_attribute(
+    owner: str, name: str, public: Collection[str], missing_methods: Mapping[str, str]
+) -> AttributeError:
     """Error for an attribute that a model does not have.
 
     Parameters
@@ -89,13 +66,15 @@ def no_attribute(owner: str, name: str, public: Collection[str]) -> AttributeErr
     name
         Name of the attribute.
     public
-        Names of the attributes that there are.
+        Names of the attributes that exist.
+    missing_methods
+        What to use instead of methods that this model has in scvi-tools.
     """
     text = f"{owner} has no attribute '{name}'"
-    instead = OF_MODELS.get(owner, {}).get(name) or ATTRIBUTES.get(name)
+    instead = missing_methods.get(name) or ATTRIBUTES.get(name)
     if instead is not None:
         return AttributeError(f"{text}: {instead}.")
     if name.startswith("_"):
         return AttributeError(text)
-    close = did_you_mean(name, [word for word in public if not word.startswith("_")])
+    close = did_you_mean(name, [other for other in public if not other.startswith("_")])
     return AttributeError(f"{text}.{close}" if close else text)

@@ -19,7 +19,7 @@ from cellvae.data.storage.memory import (
     SparseColumn,
 )
 from cellvae.data.storage.placement import choose_placement
-from cellvae.data.storage.to_device import ToDevice
+from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.errors import InvalidOptionError
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")

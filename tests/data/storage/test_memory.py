@@ -15,7 +15,6 @@ from torch import Tensor
 
 from cellvae.data.setup.fields import make_count_column
 from cellvae.data.storage.count_matrix import count_matrix
-from cellvae.data.storage.csr_to_dense import csr_to_dense
 from cellvae.data.storage.memory import (
     CategoricalColumn,
     ColumnRows,
@@ -23,6 +22,7 @@ from cellvae.data.storage.memory import (
     DenseColumn,
     SparseColumn,
 )
+from cellvae.data.storage.sparsetools import csr_to_dense
 
 Make = Callable[[np.ndarray, str], AnnData]
 
@@ -56,7 +56,7 @@ def test_cells_that_do_not_exist_are_refused_in_every_form(
 
 
 @pytest.mark.parametrize("make_sparse", [sparse.csr_matrix, sparse.csr_array])
-def test_the_arrays_of_a_csr_matrix_are_kept_as_they_are(
+def test_the_arrays_of_a_csr_matrix_are_used_without_a_copy(
     counts: np.ndarray, make_sparse: Callable[[np.ndarray], sparse.csr_matrix]
 ) -> None:
     matrix = make_sparse(counts.astype(np.uint16))

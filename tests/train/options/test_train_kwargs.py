@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -194,3 +195,27 @@ def test_what_train_was_told_goes_before_the_config() -> None:
 def test_a_fixed_kl_weight_is_a_warmup_that_has_ended() -> None:
     warmup = parse_train_kwargs({"plan_kwargs": {"kl_weight": 0.3}}).options.warmup
     assert (warmup.n_epochs, warmup.maximum) == (None, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"plan_kwargs": {"lr_scheduler_metric": 3}}, "lr_scheduler_metric to be a string; got 3"),
+        ({"plan_kwargs": {"lr_factor": "x"}}, "lr_factor to be a number; got 'x'"),
+        (
+            {"early_stopping": False, "early_stopping_patience": "a"},
+            "early_stopping_patience to be a whole number; got 'a'",
+        ),
+        (
+            {"enable_checkpointing": False, "checkpointing_monitor": 3},
+            "checkpointing_monitor to be a string or None; got 3",
+        ),
+        ({"plan_kwargs": {"compile_kwargs": 3}}, "compile_kwargs to be a dictionary; got 3"),
+        ({"early_stopping_monitor": [1, 2]}, "early_stopping_monitor to be a string"),
+        ({"max_epochs": 10**400}, "which is too large"),
+    ],
+)
+def test_options_of_what_is_off_are_checked_too(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        parse_train_kwargs(kwargs)
+    assert message in str(caught.value)

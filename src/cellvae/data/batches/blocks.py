@@ -16,7 +16,7 @@ from torch import Tensor
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
-from cellvae.data.storage.prefetched import prefetch_block
+from cellvae.data.storage.row_wrappers import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:

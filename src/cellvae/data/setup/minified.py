@@ -14,8 +14,8 @@ from cellvae.data.files.h5ad import shallow_copy
 from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.setup.registration import Registration
+from cellvae.data.storage.column import DroppedCounts
 from cellvae.data.storage.count_matrix import layer_names
-from cellvae.data.storage.dropped_counts import DroppedCounts
 from cellvae.data.storage.memory import ColumnRows, ContinuousColumn
 from cellvae.errors import DataMismatchError, InvalidDataError, quote_names
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from cellvae.data.setup.categories import Scalar, categories_from_json, to_json
+from cellvae.data.setup.categories import Scalar
+from cellvae.data.setup.category_json import categories_from_json, category_to_json
 from cellvae.data.setup.json_reader import JsonObject
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
@@ -72,11 +73,11 @@ class CategoryRecord(FieldRecord):
         values: dict[str, object] = {
             "kind": self.kind,
             "key": self.key,
-            "categories": [to_json(value) for value in self.categories],
+            "categories": [category_to_json(value) for value in self.categories],
         }
         if self.unlabeled is None:
             return values
-        return values | {"unlabeled": to_json(self.unlabeled)}
+        return values | {"unlabeled": category_to_json(self.unlabeled)}
 
     @classmethod
     def from_json(cls, entries: JsonObject) -> CategoryRecord:
@@ -88,7 +89,7 @@ class CategoryRecord(FieldRecord):
         if "unlabeled" not in entries.unread:
             return cls(key=key, categories=found)
         unlabeled = entries.value("unlabeled")
-        if unlabeled != to_json(found[-1]):
+        if unlabeled != category_to_json(found[-1]):
             raise entries.type_error("the last category", unlabeled, "unlabeled")
         return cls(key=key, categories=found, unlabeled=found[-1])
 
@@ -107,7 +108,9 @@ class CategoriesRecord(FieldRecord):
         return {
             "kind": self.kind,
             "keys": list(self.keys),
-            "categories": [[to_json(value) for value in values] for values in self.categories],
+            "categories": [
+                [category_to_json(value) for value in values] for values in self.categories
+            ],
         }
 
     @classmethod

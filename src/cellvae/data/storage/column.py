@@ -1,41 +1,67 @@
-"""Column: one kind of value of every cell, taken by number."""
+"""Column: one type of value of every cell, read by cell indices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from cellvae.core.shapes import CellNumbers
+    from cellvae.core.shapes import CellNumbers, Counts
 
 
 class Column(Protocol):
-    """Values of one kind for every cell: counts, codes or numbers."""
+    """One type of value for every cell: counts, category codes, or continuous values."""
 
     def __len__(self) -> int:
         """Count the cells."""
         ...
 
     def take(self, cells: CellNumbers) -> Tensor:
-        """Values of the cells with these numbers, in this order, [cells, values]."""
+        """Values of the cells with these indices, in this order, [cells, values]."""
         ...
 
 
+@final
+class DroppedCounts:
+    """Placeholder for counts that are no longer stored: zero genes, so that any use of them fails.
+
+    A minified AnnData without counts has this column in place of its counts.
+    """
+
+    def __init__(self, n_cells: int) -> None:
+        self.n_cells = n_cells
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return self.n_cells
+
+    def take(self, cells: CellNumbers) -> Counts:
+        """Empty counts of the cells with these indices, [cells, 0]."""
+        return torch.empty(len(cells), 0)
+
+
+def lacks_counts(rows: Any) -> bool:
+    """Whether the counts of a data set were dropped."""
+    columns = getattr(rows, "columns", {})
+    return any(isinstance(column, DroppedCounts) for column in columns.values())
+
+
 def check_indices(cells: CellNumbers, n_cells: int) -> NDArray[np.int64]:
-    """Cell numbers as a numpy array, all of them existing.
+    """Cell indices as a numpy array, checked to be in range.
 
     Raises
     ------
     IndexError
-        If a number is below 0 or not below the number of cells.
+        If an index is below 0 or not below the number of cells.
     """
-    numbers = cells.cpu().numpy()
-    if numbers.size and (numbers.min() < 0 or numbers.max() >= n_cells):
+    indices = cells.cpu().numpy()
+    if indices.size and (indices.min() < 0 or indices.max() >= n_cells):
         raise IndexError(
-            f"Expected cell numbers from 0 to {n_cells - 1:,}; "
-            f"got {numbers.min():,} to {numbers.max():,}."
+            f"Expected cell indices from 0 to {n_cells - 1:,}; "
+            f"got {indices.min():,} to {indices.max():,}."
         )
-    return numbers
+    return indices

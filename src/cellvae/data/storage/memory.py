@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import _sparsetools
 from torch import Tensor
 
 from cellvae.contracts import B
 from cellvae.core.log import logger
 from cellvae.data.storage.column import Column, check_indices
-from cellvae.data.storage.csr_to_dense import FAST_DTYPES, csr_to_dense
+from cellvae.data.storage.sparsetools import FAST_DTYPES, csr_to_dense, has_canonical_format
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -103,7 +102,7 @@ class SparseColumn:
     @cached_property
     def is_canonical(self) -> bool:
         """Whether the genes of every cell are in order, each at most once."""
-        return bool(_sparsetools.csr_has_canonical_format(len(self), self.indptr, self.indices))
+        return has_canonical_format(self.indices, self.indptr)
 
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these numbers, [cells, genes]."""

@@ -9,7 +9,7 @@ import torch
 
 from cellvae.contracts import B, Rows
 from cellvae.data.storage.device import max_device_bytes, move_rows_to_device
-from cellvae.data.storage.to_device import ToDevice
+from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.errors import InvalidOptionError
 
 Where = Literal["auto", "device", "memory"]

@@ -10,8 +10,8 @@ import torch
 from cellvae.contracts import B, Module, Rows
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.data.storage.column import check_indices
-from cellvae.data.storage.csr_to_dense import csr_take
 from cellvae.data.storage.memory import ColumnRows, SparseColumn
+from cellvae.data.storage.sparsetools import csr_take
 from cellvae.kernels import use_compiled
 
 if TYPE_CHECKING:

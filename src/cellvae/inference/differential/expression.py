@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.storage.dropped_counts import lacks_counts
+from cellvae.data.storage.column import lacks_counts
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import eval_mode, plan_pass
 from cellvae.inference.differential.arguments import (

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cellvae.core.options import check_arguments, check_kwargs
-from cellvae.data.files.matrix_writer import MatrixFile, check_new_file
+from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
@@ -154,7 +154,7 @@ def get_normalized_expression(
     whole: Any = model.adata if adata is None else adata
     cells = whole.obs_names[asked.cells.numpy()]
     if path is not None:
-        with MatrixFile(path, cells, genes) as file, eval_mode(model):
+        with MatrixWriter(path, cells, genes) as file, eval_mode(model):
             for positions, batch in asked.iter_batches():
                 file.write(positions, mean_expression(model.module, batch, wanted).cpu().numpy())
         return path

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.scvi.files.model_file import MODEL_FILE
 
 
@@ -38,12 +39,11 @@ def write_scvi_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{prefix}{MODEL_FILE}"
-    staged = folder / f".{path.name}.part"
     values = {
         "model_state_dict": {name: t.detach().cpu().clone() for name, t in weights.items()},
         "var_names": np.array(genes, dtype=object),
         "attr_dict": dict(attributes),
     }
-    torch.save(values, staged)
-    staged.replace(path)
+    with replace_atomically(path) as temporary:
+        torch.save(values, temporary)
     return path

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    # For signatures outside this folder, which do not import Lightning themselves.
+    from lightning.pytorch import Callback as Callback
 
 
 class Group(IntEnum):

@@ -208,12 +208,15 @@ def parse_train_kwargs(
     )
     taken = {**given, **split}
     checkpoint = parse_bool(given, "enable_checkpointing", default="checkpointing_monitor" in given)
+    monitor = check_value(
+        "checkpointing_monitor", given.get("checkpointing_monitor", "elbo_validation"), str | None
+    )
+    # Options of what is off are checked too.
+    plateau = rename_kwargs(PlateauOptions, plan, PLATEAU_KWARGS)
     options = TrainOptions(
         **select_kwargs(given, RUN_KWARGS),
         log_steps=parse_bool(plan, "on_step"),
-        checkpoint_monitor=given.get("checkpointing_monitor", "elbo_validation")
-        if checkpoint
-        else None,
+        checkpoint_monitor=monitor if checkpoint else None,
         split=from_kwargs(SplitOptions, select_kwargs(taken, SPLIT_KWARGS), "train()"),
         loader=from_kwargs(
             LoaderOptions, select_kwargs(taken, (*LOADER_KWARGS, *LABEL_KWARGS)), "train()"
@@ -227,15 +230,16 @@ def parse_train_kwargs(
             if word in plan
         },
         warmup=parse_warmup(plan),
-        plateau=rename_kwargs(PlateauOptions, plan, PLATEAU_KWARGS)
-        if parse_bool(plan, "reduce_lr_on_plateau")
-        else None,
+        plateau=plateau if parse_bool(plan, "reduce_lr_on_plateau") else None,
         early_stopping=parse_early_stopping(given),
         progress=rename_kwargs(
             ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_KWARGS
         ),
         compile=CompileOptions(
-            enabled=parse_bool(plan, "compile"), arguments=plan.get("compile_kwargs") or {}
+            enabled=parse_bool(plan, "compile"),
+            arguments=check_value(
+                "compile_kwargs", plan.get("compile_kwargs") or {}, Mapping[str, Any]
+            ),
         ),
         trainer=parse_trainer(given, trainer_words),
     )
@@ -310,10 +314,11 @@ def to_kwargs(value: Any, name: str) -> dict[str, Any]:
 
 def parse_warmup(plan: Mapping[str, Any]) -> WarmupOptions:
     """Warm-up of the KL weight; a fixed `kl_weight` is a warm-up that has ended."""
-    if "kl_weight" in plan:
-        words = {"n_epochs_kl_warmup": None, "max_kl_weight": plan["kl_weight"]}
-        return rename_kwargs(WarmupOptions, words, WARMUP_KWARGS)
-    return rename_kwargs(WarmupOptions, plan, WARMUP_KWARGS)
+    warmup = rename_kwargs(WarmupOptions, plan, WARMUP_KWARGS)
+    if "kl_weight" not in plan:
+        return warmup
+    kl_weight = check_value("kl_weight", plan["kl_weight"], float, {"at_least": 0})
+    return WarmupOptions(n_epochs=None, maximum=kl_weight)
 
 
 def parse_early_stopping(words: Mapping[str, Any]) -> EarlyStoppingOptions | None:
@@ -325,7 +330,8 @@ def parse_early_stopping(words: Mapping[str, Any]) -> EarlyStoppingOptions | Non
         words = {"early_stopping_monitor": asked, **words}
     elif not isinstance(asked, bool):
         return None
-    return rename_kwargs(EarlyStoppingOptions, words, EARLY_STOPPING_KWARGS) if asked else None
+    options = rename_kwargs(EarlyStoppingOptions, words, EARLY_STOPPING_KWARGS)
+    return options if asked else None
 
 
 def parse_trainer(words: Mapping[str, Any], trainer_words: frozenset[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.malloc import is_out_of_memory
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE
@@ -20,9 +21,6 @@ from cellvae.train.options.train_options import OptimizerOptions
 from cellvae.train.search.dry_run import DryRun, cycle_blocks
 
 Search = Literal["power", "binsearch"]
-
-OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
-"""What torch says where an array does not fit, if it has no exception of its own for it."""
 
 
 def find_batch_size(
@@ -161,13 +159,6 @@ def fits_in_memory(
             raise
         return False
     return True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was used up."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY_MESSAGES)
 
 
 def release_memory() -> None:

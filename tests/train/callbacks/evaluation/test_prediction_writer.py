@@ -188,7 +188,7 @@ def test_a_broken_write_leaves_nothing(
     def full(self: Any, rows: Any, values: Any) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("cellvae.data.files.embedding_writer.EmbeddingFile.write", full)
+    monkeypatch.setattr("cellvae.data.files.streaming_writer.EmbeddingWriter.write", full)
     writer = PredictionWriter(tmp_path / "z.h5ad")
     assert outcome_of(module, rows, split, writer).error is None  # the model is there all the same
     assert not any(tmp_path.iterdir())
@@ -229,7 +229,7 @@ def test_what_is_wrong_is_told_before_training(
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("cellvae.data.files.matrix_writer.version", absent)
+    monkeypatch.setattr("cellvae.data.files.streaming_writer.version", absent)
     with pytest.raises(InvalidOptionError, match="package zarr"):
         PredictionWriter(tmp_path / "z.zarr")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 import torch
 from anndata import read_h5ad
 
+from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train.callbacks.monitoring.model_summary import Summary
 
@@ -29,3 +31,8 @@ def test_the_table_says_what_is_trained_on_what(shared_data: Path) -> None:
     assert f"│ decoder │ DecoderSCVI │ {sizes['decoder']:,} │ {sizes['decoder']:,} │" in text
     assert "│ px_r │ parameter │ 1,287 │ 1,287 │" in text
     assert f"│ all │ SCVIModule │ {whole:,} │ {whole - sizes['z_encoder']:,} │" in text
+
+
+def test_a_file_that_cannot_be_written_to_is_refused() -> None:
+    with pytest.raises(InvalidOptionError, match="file to be an open text file or None; got 5"):
+        Summary(file=5)  # type: ignore[arg-type]

@@ -226,15 +226,6 @@ def test_memory_that_runs_out_is_told(
         assert table["cells"].tolist() in ([50, 20], [50, 30])
 
 
-def test_which_errors_are_of_memory() -> None:
-    assert resource_rows.is_out_of_memory(MemoryError())
-    assert resource_rows.is_out_of_memory(RuntimeError("you tried to allocate memory"))
-    assert not resource_rows.is_out_of_memory(ValueError("allocate memory"))
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**55)
-    assert resource_rows.is_out_of_memory(caught.value)
-
-
 def test_a_table_that_cannot_be_written_ends_no_run(
     module: Any, rows: Any, split: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -349,3 +349,17 @@ def test_real_cells_are_trained_with_one_cycle(shared_data: Path) -> None:
     assert int(np.argmax(steps.by_step)) == pytest.approx(0.3 * len(steps.by_step), abs=1)
     elbo = model.history["elbo_train"].iloc[:, 0]
     assert elbo.iloc[-1] < elbo.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("step", {"step_size": "2"}, r"arguments\['step_size'\] to be a whole number; got '2'"),
+        ("exponential", {"gamma": "a"}, r"arguments\['gamma'\] to be a number; got 'a'"),
+    ],
+)
+def test_arguments_of_a_named_schedule_have_the_types_of_torch(
+    name: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidOptionError, match=message):
+        LRSchedulerCallback(name, arguments=arguments)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
 
 INDEX_FILE = "checkpoints.json"
@@ -129,6 +129,5 @@ def write_index(folder: Path, checkpoints: Sequence[CheckpointRecord], run_id: s
     values = {"version": INDEX_VERSION, "checkpoints": [saved.to_json() for saved in listed]}
     values["sha256"] = index_digest(values)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{INDEX_FILE}.{os.getpid()}.part"
-    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / INDEX_FILE)  # noqa: PTH105
+    with replace_atomically(folder / INDEX_FILE) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -16,8 +16,7 @@ from cellvae.contracts import Module, to_device
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.batching import iter_batches
-from cellvae.data.files.embedding_writer import EmbeddingFile
-from cellvae.data.files.matrix_writer import check_new_file
+from cellvae.data.files.streaming_writer import EmbeddingWriter, check_new_file
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.evaluation.cell_selection import (
     CellSelection,
@@ -137,7 +136,7 @@ class PredictionWriter(pl.Callback):
                 name: 0 if values.dim() == 1 else values.shape[1]
                 for name, values in self.values(module, first).items()
             }
-            with EmbeddingFile(path, names, widths) as file:
+            with EmbeddingWriter(path, names, widths) as file:
                 for cells, batch in iter_batches(chosen.rows, chosen.indices, self.batch_size):
                     # Draws of one quantity do not depend on which others are asked for.
                     with isolated_rng(plan.seed, "predictions", cells.start):

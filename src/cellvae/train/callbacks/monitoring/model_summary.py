@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch import nn
 
 from cellvae.core.options import check_arguments
+from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
@@ -18,7 +19,12 @@ class Summary(pl.Callback):
     Parameters
     ----------
     file
-        Where the table goes; None for the standard output.
+        Open text file for the table; None for the standard output.
+
+    Raises
+    ------
+    InvalidOptionError
+        If `file` cannot be written to.
     """
 
     group: ClassVar[Group] = Group.RECORDER
@@ -26,6 +32,11 @@ class Summary(pl.Callback):
     @check_arguments("file")
     def __init__(self, file: IO[str] | None = None) -> None:
         super().__init__()
+        if file is not None and not callable(getattr(file, "write", None)):
+            raise InvalidOptionError(
+                f"Expected file to be an open text file or None; got {file!r:.100}. For a path, "
+                "give open(path, 'w')."
+            )
         self.file = file
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

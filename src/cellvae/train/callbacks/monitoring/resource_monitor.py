@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
+from cellvae.core.malloc import is_out_of_memory
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.resource_table import (
@@ -22,7 +23,6 @@ from cellvae.train.callbacks.monitoring.resource_table import (
     device_name,
     format_table,
     format_text,
-    is_out_of_memory,
     rss_mib,
     with_totals,
 )
@@ -239,13 +239,11 @@ class ResourceMonitor(pl.Callback):
         if self.path is None or not trainer.is_global_zero:
             return
         path = Path(self.path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        table = format_table([*self.rows, *([cut_short] if cut_short else [])])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(
-                format_table([*self.rows, *([cut_short] if cut_short else [])]), encoding="utf-8"
-            )
-            partial.replace(path)
+            with replace_atomically(path) as temporary:
+                temporary.write_text(table, encoding="utf-8")
         except OSError as error:
             logger.warning("The table of resources could not be written: %s", error)
 

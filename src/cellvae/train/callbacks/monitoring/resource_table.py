@@ -97,10 +97,3 @@ def rss_mib() -> float:
         # Systems without /proc that have this module count bytes.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return float("nan")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of the device or of the machine."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
+from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
@@ -102,11 +103,11 @@ class RunLogger(pl.Callback):
             config |= {"run": pl_module.run.run_id, "options": pl_module.run.config}
             config["model"] = {k: v for k, v in pl_module.run.identity.items() if k != "genes"}
             module = pl_module.module
-        write_atomically(self.folder / "config.json", to_json_text(config))
+        write_text(self.folder / "config.json", to_json_text(config))
         made = [describe_callback(callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-        write_atomically(self.folder / "callbacks.json", to_json_text(made))
+        write_text(self.folder / "callbacks.json", to_json_text(made))
         n = sum(p.numel() for p in module.parameters())
-        write_atomically(self.folder / "model.txt", f"{module!r}\n\n{n:,} parameters\n")
+        write_text(self.folder / "model.txt", f"{module!r}\n\n{n:,} parameters\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the begin."""
@@ -133,7 +134,7 @@ class RunLogger(pl.Callback):
             return
         try:
             plan.history.to_csv(self.folder / "history.csv")
-            write_atomically(
+            write_text(
                 self.folder / "report.txt", f"{plan.run.status}\n{plan.run.report or reason}\n"
             )
             took = format_duration(time.monotonic() - self.start_time)
@@ -192,8 +193,7 @@ def to_json_text(values: Any) -> str:
     return json.dumps(values, indent=2, default=str) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, or replace it, atomically."""
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from cellvae.core.options import check_kwargs
+from cellvae.core.options import check_kwargs, check_value
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.options.metric_names import metric_mode
 
@@ -65,7 +66,7 @@ def check_schedule(
     ------
     InvalidOptionError
         If a metric is to drive it and none is named, a name is driven by what it cannot be, an
-        argument is missing, or a function has arguments.
+        argument is missing or of the wrong type, or a function has arguments.
     UnknownOptionError
         If a named schedule does not have an argument.
     """
@@ -106,6 +107,21 @@ def check_schedule(
                 f"Expected arguments={{'{name}': ...}} for the schedule '{scheduler}'; got "
                 f"{dict(arguments or {})}."
             )
+    check_schedule_arguments(kind, arguments or {})
+
+
+def check_schedule_arguments(cls: type[LRScheduler], arguments: Mapping[str, Any]) -> None:
+    """Check arguments of a schedule against the annotations that torch gives them.
+
+    Raises
+    ------
+    InvalidOptionError
+        For the first that does not fit.
+    """
+    hints = typing.get_type_hints(cls.__init__)
+    for name, value in arguments.items():
+        if name in hints:
+            check_value(f"arguments['{name}']", value, hints[name])
 
 
 def make_named_schedule(

@@ -1,0 +1,157 @@
+"""Base class of the models of counts: scVI and the models that share its batches and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cellvae.core.csr_batch import CSRBatch
+from cellvae.data import CountKeys
+from cellvae.data.setup.fields import Field, count_fields
+from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.storage.memory import ColumnRows
+from cellvae.estimator.model import Model
+from cellvae.inference import (
+    differential_abundance,
+    get_aggregated_posterior,
+    get_batch_representation,
+    get_elbo,
+    get_feature_correlation_matrix,
+    get_importance_weights,
+    get_latent_library_size,
+    get_latent_representation,
+    get_likelihood_parameters,
+    get_marginal_ll,
+    get_normalized_expression,
+    get_reconstruction_error,
+    posterior_predictive_sample,
+)
+from cellvae.model.components.library_prior import library_stats_by_batch
+from cellvae.model.components.scvi_placeholders import (
+    decoder_placeholders,
+    library_encoder_placeholders,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class CountBatch(NamedTuple):
+    """Counts and covariates of a batch of cells."""
+
+    counts: Float[Tensor, "cells genes"] | CSRBatch
+    batch: Int[Tensor, "cells 1"]
+    labels: Int[Tensor, "cells 1"]
+    size_factor: Float[Tensor, "cells 1"] | None = None
+    categorical: Int[Tensor, "cells categorical"] | None = None
+    continuous: Float[Tensor, "cells continuous"] | None = None
+    latent_mean: Float[Tensor, "cells latent"] | None = None
+    latent_variance: Float[Tensor, "cells latent"] | None = None
+    library_mean: Float[Tensor, "cells 1"] | None = None
+    library_variance: Float[Tensor, "cells 1"] | None = None
+    n_labelled: int = 0
+    """Number of cells at the end of the batch that only a classifier is trained on."""
+
+
+class CountModel(Model):
+    """Model of counts with batches and covariates, whose network derives from scVI's.
+
+    A subclass defines `Config`, :meth:`build` and its class docstring, and lists further methods.
+    """
+
+    Keys: ClassVar[type[CountKeys]] = CountKeys
+    Batch: ClassVar[type[CountBatch]] = CountBatch
+    scvi_exportable: ClassVar[bool] = True
+    cellvae_only_options: ClassVar[tuple[str, ...]] = ("var_activation",)
+
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    get_importance_weights = get_importance_weights
+    get_batch_representation = get_batch_representation
+    get_normalized_expression = get_normalized_expression
+    posterior_predictive_sample = posterior_predictive_sample
+    get_likelihood_parameters = get_likelihood_parameters
+    get_latent_library_size = get_latent_library_size
+    get_feature_correlation_matrix = get_feature_correlation_matrix
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+    ) -> None:
+        """Check the counts, and record which columns hold batch, labels and covariates.
+
+        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        adata
+            Cells, with raw counts in `X` or in a layer.
+        layer
+            Layer that holds the raw counts; None for `X`.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        labels_key
+            Column of `adata.obs` with the label of each cell.
+        size_factor_key
+            Column of `adata.obs` with the library size of each cell, used in place of the sum of
+            its counts.
+        categorical_covariate_keys
+            Columns of `adata.obs` with further categories to correct for.
+        continuous_covariate_keys
+            Columns of `adata.obs` with numbers to correct for.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column or layer does not exist.
+        InvalidDataError
+            If counts are missing, infinite or negative, a key column has missing values, or gene
+            names repeat.
+        """
+        kwargs = {
+            "layer": layer,
+            "batch_key": batch_key,
+            "labels_key": labels_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
+
+    @staticmethod
+    def fields(keys: Any) -> tuple[Field, ...]:
+        """Fields that the model reads from an AnnData."""
+        return count_fields(keys)
+
+    @staticmethod
+    def expects_counts(config: Any) -> bool:
+        """Whether the likelihood is a distribution of whole numbers."""
+        return bool(config.gene_likelihood != "normal")
+
+    @staticmethod
+    def init_from_data(module: Any, rows: ColumnRows[CountBatch]) -> None:
+        """Set mean and variance of the log library size of each batch, where it is latent."""
+        if module.l_encoder is not None:
+            means, variances = library_stats_by_batch(rows, module.sizes.n_batch)
+            module.library_log_means.copy_(means)
+            module.library_log_vars.copy_(variances)
+
+    def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that scvi-tools expects in a file although it computes nothing with them."""
+        return library_encoder_placeholders(weights, self.config.n_hidden) | decoder_placeholders(
+            self.registration, self.config
+        )
