@@ -23,8 +23,8 @@ class BetaBinomial(Distribution):
     The probability of success has a beta distribution with shape parameters :math:`\alpha` and
     :math:`\beta`. The distribution is parametrized by these, or by the mean
     :math:`\mu = \alpha / (\alpha + \beta)` and the dispersion
-    :math:`\gamma = 1 / (\alpha + \beta + 1)`, which is the correlation of two trials: close to 0 the
-    distribution is binomial, close to 1 all trials have the same outcome.
+    :math:`\gamma = 1 / (\alpha + \beta + 1)`, which is the correlation of two trials: close to 0
+    the distribution is binomial, close to 1 all trials have the same outcome.
 
     Parameters may have any shapes that broadcast.
 
@@ -179,11 +179,11 @@ def log_rising_factorial(
     so that no large numbers cancel.
     """
     small, large = start.clamp(max=STIRLING_FROM), start.clamp(min=STIRLING_FROM)
-    by_gamma = torch.lgamma(small + steps) - torch.lgamma(small)
+    from_lgamma = torch.lgamma(small + steps) - torch.lgamma(small)
     end = large + steps
-    by_series = (large - 0.5) * torch.log1p(steps / large) + steps * end.log() - steps
-    by_series = by_series + stirling_terms(end) - stirling_terms(large)
-    return torch.where(start < STIRLING_FROM, by_gamma, by_series)
+    from_series = (large - 0.5) * torch.log1p(steps / large) + steps * end.log() - steps
+    from_series = from_series + stirling_terms(end) - stirling_terms(large)
+    return torch.where(start < STIRLING_FROM, from_lgamma, from_series)
 
 
 def stirling_terms(z: Float[Tensor, "*z"]) -> Float[Tensor, "*z"]:

@@ -28,8 +28,8 @@ class BagOfWords(Distribution):
     Examples
     --------
     >>> import torch
-    >>> words = BagOfWords(torch.tensor([[0.5, 0.5]]), torch.tensor([[3.0]]))
-    >>> words.log_prob(torch.tensor([[1.0, 2.0]])).sum()
+    >>> counts = BagOfWords(torch.tensor([[0.5, 0.5]]), torch.tensor([[3.0]]))
+    >>> counts.log_prob(torch.tensor([[1.0, 2.0]])).sum()
     tensor(-2.0794)
     """
 

@@ -27,7 +27,7 @@ class SparseCounts(NamedTuple):
 
 
 def sample_sparse(counts: CountDistribution) -> SparseCounts:
-    """Sample each count once, as `counts.sample()` does, in time proportional to the nonzero counts.
+    """Sample each count once, like `counts.sample()`, in time proportional to the nonzero counts.
 
     One uniform random number decides whether a count is zero, by its closed-form probability; the
     nonzero counts are then sampled from the zero-truncated distribution. The samples are exact.

@@ -29,7 +29,7 @@ def one_hot_covariates(
 
 
 def concat_covariates(features: Tensor, columns: Tensor | None) -> Tensor:
-    """Concatenate features and the covariate columns of the same cells, repeated for each sample."""
+    """Concatenate features and covariate columns of the same cells, repeated for each sample."""
     if columns is None:
         return features
     columns = columns.expand(*features.shape[:-1], columns.shape[-1])

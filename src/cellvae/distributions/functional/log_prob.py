@@ -27,8 +27,8 @@ class NegativeBinomialLogProb(torch.autograd.Function):
     r"""Log-probability of counts x under a mean :math:`\mu` and inverse dispersion :math:`\theta`.
 
     The recurrence of the gamma function shifts its arguments up by k, to :math:`X = x + k`,
-    :math:`T = \theta + k` and :math:`B = x + \theta + k`, where Stirling's series is short. Only two
-    terms are then large,
+    :math:`T = \theta + k` and :math:`B = x + \theta + k`, where Stirling's series is short. Only
+    two terms are then large,
 
     .. math::
 
@@ -66,29 +66,29 @@ class NegativeBinomialLogProb(torch.autograd.Function):
         small.mul_(value.sign())
 
         error = wide - mu
-        by_x = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
-        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
+        x_term = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
+        x_term = x_term.clamp_(min=torch.finfo(x_term.dtype).eps - 1).log1p_().mul_(value)
         error.mul_(theta).sub_(mu, alpha=shift)
         sign = error.sign()
         denominator = torch.minimum((mu + theta).div_(inverse_t), high.mul_(theta))
-        by_theta = error.abs_().div_(denominator).log1p_().mul_(sign)
-        ctx.save_for_backward(wide, mu, theta, by_theta)
-        return small.sub_(by_x).add_(by_theta * theta)
+        log_theta_ratio = error.abs_().div_(denominator).log1p_().mul_(sign)
+        ctx.save_for_backward(wide, mu, theta, log_theta_ratio)
+        return small.sub_(x_term).add_(log_theta_ratio * theta)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         """Gradient with respect to the mean and the inverse dispersion."""
-        value, mu, theta, by_theta = ctx.saved_tensors
+        value, mu, theta, log_theta_ratio = ctx.saved_tensors
         grad_mu = grad_theta = None
         if ctx.needs_input_grad[1]:
             mean = mu.clamp(min=MIN_MEAN)
             slope = (value - mean).div_(mean).mul_(theta / (mean + theta))
             grad_mu = slope.mul_(grad).sum_to_size(mu.shape)
         if ctx.needs_input_grad[2]:
-            stirling = stirling_for(by_theta.dtype)
+            stirling = stirling_for(log_theta_ratio.dtype)
             slope = digamma_minus_log(value + theta, stirling)
-            slope.sub_(digamma_minus_log(theta, stirling)).add_(by_theta)
+            slope.sub_(digamma_minus_log(theta, stirling)).add_(log_theta_ratio)
             slope.sub_((value - mu).div_(mu + theta))
             grad_theta = slope.mul_(grad).sum_to_size(theta.shape)
         return None, grad_mu, grad_theta
@@ -110,9 +110,9 @@ class PoissonLogProb(torch.autograd.Function):
         inverse = (value + stirling.shift).reciprocal_()
         small = falling_product(inverse, stirling).mul_(inverse.sqrt()).log_()
         small.sub_(stirling_sum(inverse, stirling)).add_(stirling.shift - HALF_LOG_TWO_PI)
-        by_x = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
-        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
-        return error.sub_(by_x).add_(small.mul_(value.sign()))
+        x_term = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
+        x_term = x_term.clamp_(min=torch.finfo(x_term.dtype).eps - 1).log1p_().mul_(value)
+        return error.sub_(x_term).add_(small.mul_(value.sign()))
 
     @staticmethod
     @once_differentiable

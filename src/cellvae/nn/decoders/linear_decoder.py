@@ -108,7 +108,7 @@ class LinearDecoder(nn.Module):
         )
 
     def weights(self, n_columns: int) -> Float[Tensor, "genes columns"]:
-        """Effect of each of the first `n_columns` features on the logits of each gene, in eval mode.
+        """Effect of the first `n_columns` features on the logits of each gene, in eval mode.
 
         It includes the factor by which batch normalisation scales a gene.
         """
