@@ -80,7 +80,8 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     # Lightning's log(), hooks of callbacks and events of the user's own are handed on likewise.
     allowed = {"train/options/train_kwargs.py", "estimator/base_model.py"}
     allowed |= {"estimator/saving.py", "estimator/training.py"}
-    allowed |= {"train/loop/training_plan.py", "train/run/interruption.py"}
+    allowed |= {"train/loop/epoch_metrics.py", "train/loop/training_plan.py"}
+    allowed.add("train/run/interruption.py")
     # Flags of the command line come from the options of the model that was chosen.
     allowed.add("cli/train.py")
     # SCANVI.from_scvi_model() takes the options of the model, as making one does.
@@ -114,3 +115,18 @@ def test_files_are_named_for_what_they_hold() -> None:
     }
     # utils.py: the namespace of scvi-tools.
     assert found <= {"utils.py", "__main__.py"}
+
+
+def test_nobody_writes_to_a_plan_or_the_facts_of_a_run_from_outside() -> None:
+    owners = {"plan", "pl_module", "run", "facts", "step_loop", "loop", "train_loss_sums"}
+    found = []
+    for path in (PACKAGE / "train").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                continue
+            owner = node.value
+            name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
+            if name in owners:
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}.{node.attr}")
+    # A plan sets which losses its own sums leave out.
+    assert [each for each in found if not each.startswith("train/loop/epoch_metrics.py")] == []

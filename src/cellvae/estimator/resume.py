@@ -28,6 +28,7 @@ from cellvae.errors import (
 )
 from cellvae.persistence.training_state import SUFFIX, parse_state, verified_content
 from cellvae.scvi.files import is_scvi_model
+from cellvae.train.records.jsonable import jsonable
 
 if TYPE_CHECKING:
     from cellvae.data.storage.memory import ColumnRows
@@ -173,22 +174,20 @@ def is_saved_model(folder: Path) -> bool:
 def run_identity(model: BaseModel, split: Split) -> dict[str, Any]:
     """Model, data and split of a run, as plain values that a run that goes on must agree with."""
     registration: dict[str, Any] = model.registration.to_json()
-    config = {
-        f.name: to_plain_containers(getattr(model.config, f.name)) for f in fields(model.config)
-    }
+    config = {f.name: plain_containers(getattr(model.config, f.name)) for f in fields(model.config)}
     names = "\n".join(map(str, model.cell_names))
     cells = np.concatenate([split.train, split.validation, split.test])
     return {
         "model": type(model).__name__,
         "config": config,
         "genes": registration.pop("genes"),
-        "data": to_plain_containers({k: v for k, v in registration.items() if k != "n_cells"}),
+        "data": plain_containers({k: v for k, v in registration.items() if k != "n_cells"}),
         "cells": {
             "number": len(model.cell_names),
             "names": digest(names.encode()),
             "split": digest(np.ascontiguousarray(cells).tobytes()),
         },
-        "kept": to_plain_containers(model.module.frozen_weights.to_json())
+        "kept": plain_containers(model.module.frozen_weights.to_json())
         if model.module.frozen_weights
         else None,
         "dtype": str(next(model.module.parameters()).dtype).removeprefix("torch."),
@@ -200,15 +199,14 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def to_plain_containers(value: Any) -> Any:
-    """Value with dictionaries and lists in place of what only looks like them."""
-    if isinstance(value, Mapping):
-        return {str(k): to_plain_containers(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain_containers(v) for v in value]
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    return value
+def plain_containers(value: Any) -> Any:
+    """Copy of nested mappings, sequences and tensors as dictionaries and lists."""
+    return jsonable(value, tensor_as_list)
+
+
+def tensor_as_list(value: Any, where: str) -> Any:
+    """Tensor as a list; any other value unchanged."""
+    return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
 def read_cell_values_of(model: BaseModel, rows: ColumnRows[Any]) -> dict[str, CellValues]:

@@ -37,7 +37,7 @@ SEED_KEY = "CELLVAE_RUN_SEED"
 def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
     from cellvae.train.run.fit import fit
-    from cellvae.train.run.preparation import RunStart
+    from cellvae.train.run.run_start import RunStart
 
     if model.rows is None:
         raise DataMismatchError(

@@ -20,7 +20,7 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.records.history import History
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
-from cellvae.train.run.preparation import RunStart
+from cellvae.train.run.run_start import RunStart
 
 
 def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cellvae.errors import FileFormatError, did_you_mean
+from cellvae.train.records.jsonable import NotPlainError, jsonable, refuse
 
 
 def describe_callback(callback: pl.Callback) -> dict[str, Any]:
@@ -76,22 +77,20 @@ def constructor_arguments(kind: type[pl.Callback]) -> list[str]:
 
 
 def to_json_value(value: Any) -> Any:
-    """Value as JSON can hold it; anything else by its text."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple | range | set | frozenset):
-        parts = [to_json_value(v) for v in value]
-        return parts if all(is_rebuildable(p) for p in parts) else {"repr": repr(value)[:200]}
-    if isinstance(value, Mapping):
-        found = {str(k): to_json_value(v) for k, v in value.items()}
-        return (
-            found if all(is_rebuildable(p) for p in found.values()) else {"repr": repr(value)[:200]}
-        )
-    return {"repr": repr(value)[:200]}
+    """Value as JSON can hold it, or `{"repr": ...}` if it cannot hold a part of it."""
+    sequences = (list, tuple, range, set, frozenset)
+    try:
+        return jsonable(value, path_as_string, sequences=sequences)
+    except NotPlainError:
+        return {"repr": repr(value)[:200]}
 
 
-def is_rebuildable(value: Any) -> bool:
-    """Whether a plain value can be made again."""
-    return not (isinstance(value, dict) and set(value) == {"repr"})
+def path_as_string(value: Any, where: str) -> Any:
+    """Path as a string; other values are refused.
+
+    Raises
+    ------
+    NotPlainError
+        If the value is no path.
+    """
+    return str(value) if isinstance(value, Path) else refuse(value, where)

@@ -1,4 +1,4 @@
-"""Training of a network of which a part stays as it is."""
+"""Training of a network with frozen weights."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from cellvae.core.frozen_weights import WeightSlice
 def restore_frozen_after_step(module: Module[Any]) -> Iterator[None]:
     """Context in which `module.frozen_weights` do not change, whatever optimizer and callbacks do.
 
-    Gradients of what stays are zero, so it has no share in their norm. It is put back after each
-    step, since weight decay moves what has no gradient too, and at the end.
+    Gradients of frozen weights are zero, so that they do not contribute to the gradient norm. The
+    weights are restored after each step, since weight decay changes them without a gradient, and
+    at the end.
     """
-    kept = module.frozen_weights
-    if not kept:
+    frozen = module.frozen_weights
+    if not frozen:
         yield
         return
-    everything = [tensor.clone() for tensor in kept.tensors(module)]
+    tensors_before = [tensor.clone() for tensor in frozen.tensors(module)]
     parameters = dict(module.named_parameters())
-    parts = [(parameters[name], part) for name, part in kept.slices.items()]
-    before = [[view.clone() for view in part.select(p.detach())] for p, part in parts]
+    parts = [(parameters[name], part) for name, part in frozen.slices.items()]
+    slices_before = [[view.clone() for view in part.select(p.detach())] for p, part in parts]
 
-    def without_gradient(part: WeightSlice, parameter: Tensor) -> None:
+    def zero_gradient(part: WeightSlice, parameter: Tensor) -> None:
         assert parameter.grad is not None
         for view in part.select(parameter.grad):
             view.zero_()
 
-    def put_back(*_: object) -> None:
-        for own, (parameter, part) in zip(before, parts, strict=True):
+    def restore_slices(*_: object) -> None:
+        for views, (parameter, part) in zip(slices_before, parts, strict=True):
             for i, view in enumerate(part.select(parameter.detach())):
-                own[i] = own[i].to(view.device)
-                view.copy_(own[i])
+                views[i] = views[i].to(view.device)
+                view.copy_(views[i])
 
     hooks: list[Any] = [
-        parameter.register_post_accumulate_grad_hook(partial(without_gradient, part))
+        parameter.register_post_accumulate_grad_hook(partial(zero_gradient, part))
         for parameter, part in parts
     ]
-    hooks.append(register_optimizer_step_post_hook(put_back))
+    hooks.append(register_optimizer_step_post_hook(restore_slices))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
         with torch.no_grad():
-            for tensor, own in zip(kept.tensors(module), everything, strict=True):
-                tensor.copy_(own)
+            for tensor, before in zip(frozen.tensors(module), tensors_before, strict=True):
+                tensor.copy_(before)

@@ -1,4 +1,4 @@
-"""Sums of the loss over an epoch, kept on the device and read once."""
+"""Sums of the loss over an epoch, stored on the device and read once."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ class LossSums:
     ----------
     split
         Which cells are summed; part of the names of the metrics.
-    measures
-        `measures` of the module, for what else its losses carry.
-    n_processes
-        Cells among which the global KL is divided; None for those that are summed.
+    metrics_from_sums
+        Method of the module, for the extra metrics of its losses.
+    n_train
+        Training cells, by which the global KL is divided; None for the summed cells.
     """
 
     def __init__(
         self,
         split: Split,
         metrics_from_sums: MetricsFromSums | None = None,
-        n_processes: int | None = None,
+        n_train: int | None = None,
     ) -> None:
         self.split = split
-        self.n_processes = n_processes
+        self.n_train = n_train
         self.metrics_from_sums = metrics_from_sums
         self.n_cells = 0
         self.n_batches = 0
         self.sums: Float[Tensor, " parts"] | None = None
         self.extra_sums: tuple[Tensor, ...] = ()
         self.only_finite = False
-        """Whether batches that are not finite are left out."""
+        """Whether only batches with a finite loss are added."""
 
     def add(self, loss: Loss) -> None:
-        """Add a batch; nothing is read back from the device."""
+        """Add a batch; nothing is read from the device."""
         self.accumulate(loss)
         self.count(loss.reconstruction.shape[0])
 
     def count(self, n_cells: int) -> None:
-        """Note that a batch of so many cells has been added."""
+        """Count a batch and its cells."""
         self.n_cells += n_cells
         self.n_batches += 1
 
     def accumulate(self, loss: Loss) -> None:
-        """Add the sums of a batch where they are kept, in place from the second batch on."""
+        """Add the sums of a batch on its device, in place from the second batch on."""
         n = loss.reconstruction.shape[0]
         parts = torch.stack(
             [
@@ -77,18 +77,18 @@ class LossSums:
             self.extra_sums = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
 
     def means(self) -> dict[str, Tensor]:
-        """Metrics of the epoch, still on the device, in nats per cell; the KL of the ELBO is whole.
+        """Metrics of the epoch, on the device, in nats per cell; the KL in the ELBO has weight 1.
 
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
         assert self.sums is not None
         n_cells, n_batches = self.sums[4:]
-        objective, reconstruction, kl = self.sums[:3] / n_cells
+        loss, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
-        n_processes = n_cells if self.n_processes is None else self.n_processes
+        n_train = n_cells if self.n_train is None else self.n_train
         means = {
-            f"{self.split}_loss": objective,
-            f"elbo_{self.split}": reconstruction + kl + kl_global / n_processes,
+            f"{self.split}_loss": loss,
+            f"elbo_{self.split}": reconstruction + kl + kl_global / n_train,
             f"reconstruction_loss_{self.split}": reconstruction,
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
@@ -99,7 +99,7 @@ class LossSums:
         return means | {f"{self.split}_{name}": value for name, value in further.items()}
 
     def clear(self) -> None:
-        """Start a new epoch; the sums stay where they are, since a recorded step adds to them."""
+        """Set the sums to zero, in place, since a CUDA graph adds to the same tensors."""
         self.n_cells = self.n_batches = 0
         for part in self.extra_sums if self.sums is None else (self.sums, *self.extra_sums):
             part.zero_()

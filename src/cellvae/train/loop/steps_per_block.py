@@ -1,4 +1,4 @@
-"""How many optimizer steps Lightning sees as one batch, and why."""
+"""Number of optimizer steps in a block, which Lightning sees as one batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
-from cellvae.train.loop.trainer import LIMIT
+from cellvae.train.loop.trainer import LIMIT_VARIABLE
 from cellvae.train.options.train_options import TrainOptions
 
 MAX_STEPS_PER_BLOCK = 50
-"""Steps of a block unless told otherwise: what is done between two blocks hardly counts then."""
+"""Steps of a block by default; the overhead of a block is then negligible."""
 STEP_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -21,8 +21,8 @@ STEP_HOOKS = (
     "on_before_zero_grad",
     "on_before_optimizer_step",
 )
-"""Hooks of callbacks that are there for single steps."""
-BLOCK_SAFE_CALLBACKS = frozenset(
+"""Hooks of Lightning that run at every step."""
+BLOCK_SAFE_TRAINER_KWARGS = frozenset(
     (
         "barebones",
         "benchmark",
@@ -38,8 +38,8 @@ BLOCK_SAFE_CALLBACKS = frozenset(
         "precision",
     )
 )
-"""Arguments of Lightning's Trainer that do not watch steps."""
-LIGHTNING_CALLBACKS = frozenset(
+"""Arguments of Lightning's Trainer that do not depend on single steps."""
+BLOCK_SAFE_CALLBACKS = frozenset(
     (
         "Callback",
         "Checkpoint",
@@ -52,20 +52,20 @@ LIGHTNING_CALLBACKS = frozenset(
         "RichModelSummary",
     )
 )
-"""Callbacks of Lightning that do not count on its own way to make steps."""
+"""Classes of Lightning's callbacks that do not depend on single steps."""
 SINGLE_PRECISION = (None, 32, "32", "32-true")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepsPerBlock:
-    """How many steps a block has.
+    """Number of optimizer steps in a block.
 
     Parameters
     ----------
     number
-        Steps.
+        Optimizer steps.
     reason
-        Why so many, for people.
+        Why so many, as a sentence.
     """
 
     number: int
@@ -74,14 +74,14 @@ class StepsPerBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureDecision:
-    """Whether steps are recorded.
+    """Whether steps are captured in a CUDA graph.
 
     Parameters
     ----------
     wanted
         Whether they are.
     reason
-        Why, for people.
+        Why, as a sentence.
     """
 
     wanted: bool
@@ -93,23 +93,23 @@ def choose_steps(
     callbacks: Sequence[pl.Callback],
     *,
     n_steps: int,
-    can_be_cut: bool = True,
+    resizable: bool = False,
 ) -> StepsPerBlock:
-    """Steps of a block: one where something watches single steps, many otherwise.
+    """Choose the steps of a block: one if something depends on single steps, many otherwise.
 
     Parameters
     ----------
     options
-        What was asked for.
+        Options of the run.
     callbacks
         Callbacks of the run.
     n_steps
         Optimizer steps of an epoch.
-    can_be_cut
-        Whether the cells of a run can be cut into blocks of several steps.
+    resizable
+        Whether a search changes the batch size during the run.
     """
     watching = per_step_watcher(options, callbacks) or (
-        "" if can_be_cut else "batches are cut anew"
+        "the batch size is searched" if resizable else ""
     )
     if watching:
         return StepsPerBlock(number=1, reason=f"single steps: {watching}")
@@ -122,50 +122,52 @@ def choose_steps(
 
 
 def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) -> str:
-    """What watches single steps; empty if nothing does."""
+    """What depends on single steps; empty if nothing does."""
     if options.log_steps:
         return "every step is logged"
     if options.accumulate:
-        return "gradients of several batches are added up"
+        return "gradients of several batches are accumulated"
     if options.plateau is not None:
         return "the learning rate has a schedule"
     if options.devices not in ("auto", 1, "1", (0,), [0]):
         return f"devices={options.devices!r}"
     if options.loader.num_workers:
-        return "cells are taken ahead"
+        return "batches are prefetched"
     if not options.loader.shuffle:
-        # Companions of steps then differ in number.
+        # The number of labelled cells then differs from step to step.
         return "cells are not shuffled"
-    if os.environ.get(LIMIT) is not None:
-        return f"the variable {LIMIT} is set"
-    given = {
-        word: value for word, value in options.trainer.items() if word not in BLOCK_SAFE_CALLBACKS
+    if os.environ.get(LIMIT_VARIABLE) is not None:
+        return f"the variable {LIMIT_VARIABLE} is set"
+    unsafe = {
+        name: value
+        for name, value in options.trainer.items()
+        if name not in BLOCK_SAFE_TRAINER_KWARGS
     }
-    for word, value in given.items():
+    for name, value in unsafe.items():
         if value is not None and value is not False:
-            return f"{word} is given"
+            return f"{name} is given"
     if options.trainer.get("precision") not in SINGLE_PRECISION:
         return f"precision={options.trainer['precision']!r}"
     for callback in callbacks:
-        hook = step_hook(callback)
+        hook = overridden_step_hook(callback)
         if hook:
             return f"{type(callback).__name__} has {hook}"
         if relies_on_lightning(callback):
-            return f"{type(callback).__name__} is made for them"
+            return f"{type(callback).__name__} depends on them"
     return ""
 
 
 def relies_on_lightning(callback: pl.Callback) -> bool:
-    """Whether a callback is one of Lightning's that may count on its own way to make steps."""
+    """Whether a callback is one of Lightning's that may depend on single steps."""
     bases = [b for b in type(callback).__mro__ if b.__module__.startswith("lightning.")]
-    return any(base.__name__ not in LIGHTNING_CALLBACKS for base in bases)
+    return any(base.__name__ not in BLOCK_SAFE_CALLBACKS for base in bases)
 
 
-def step_hook(callback: pl.Callback) -> str:
-    """Name of a hook by which a callback watches single steps; empty if it has none.
+def overridden_step_hook(callback: pl.Callback) -> str:
+    """Name of a step hook of Lightning that a callback overrides; empty if there is none.
 
-    A class of ours that says `supports_blocks` gets by with blocks, but for hooks that others
-    added.
+    Hooks of a class of ours with `supports_blocks` do not count, unless a subclass of the user
+    overrides them.
     """
     supports_blocks = getattr(callback, "supports_blocks", False)
     for name in STEP_HOOKS:

@@ -1,4 +1,4 @@
-"""A Lightning trainer from options, every argument named."""
+"""Lightning's trainer from the options of a run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from cellvae.errors import InvalidOptionError
 from cellvae.train.loop.lightning_quiet import QuietLogger, needs_logger
 from cellvae.train.options.train_options import TrainOptions
 
-# Steps between two entries of the logger; runs with fewer steps an epoch log each.
 LOG_EVERY_N_STEPS = 10
-LIMIT = "CELLVAE_LIMIT_BATCHES"
-"""Name of the environment variable with the most batches of an epoch, to try a script quickly."""
-
-
+"""Steps between two entries of the logger, at most those of an epoch."""
+LIMIT_VARIABLE = "CELLVAE_LIMIT_BATCHES"
+"""Environment variable with the maximal number of batches per epoch, to try a script quickly."""
 REFUSALS = (AttributeError, MisconfigurationException, RuntimeError, TypeError, ValueError)
-"""What Lightning's trainer raises for arguments that it cannot take."""
+"""Exceptions that Lightning's trainer raises for invalid kwargs."""
 
 
 def make_trainer(
@@ -36,19 +34,19 @@ def make_trainer(
     validate_every: int | None,
     root: Path | None = None,
 ) -> pl.Trainer:
-    """Trainer of a run, quiet by default; further arguments of the user's come last.
+    """Make the trainer of a run, quiet by default; the user's arguments override the defaults.
 
     Raises
     ------
     InvalidOptionError
         If Lightning refuses an argument.
     """
-    arguments: dict[str, Any] = {
+    kwargs: dict[str, Any] = {
         "max_epochs": max_epochs,
         "accelerator": pick_accelerator(options.accelerator),
         "devices": pick_devices(options.devices),
         "callbacks": list(callbacks),
-        # Without validation cells 1 means never, and lets stock callbacks look at train metrics.
+        # Without validation cells 1 means never; stock callbacks can monitor train metrics.
         "check_val_every_n_epoch": validate_every or 1,
         "logger": False,
         "log_every_n_steps": min(LOG_EVERY_N_STEPS, n_batches),
@@ -58,53 +56,53 @@ def make_trainer(
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         **{name: as_python_number(value) for name, value in options.trainer.items()},
     }
-    arguments["strategy"] = pick_strategy(arguments.get("strategy", "auto"), arguments["devices"])
+    kwargs["strategy"] = pick_strategy(kwargs.get("strategy", "auto"), kwargs["devices"])
     if root is not None:
-        arguments.setdefault("default_root_dir", root)
-    if (limit := os.environ.get(LIMIT)) is not None:
-        arguments.setdefault("limit_train_batches", int(limit))
-        arguments.setdefault("limit_val_batches", int(limit))
-    if arguments["logger"] in (None, False):
+        kwargs.setdefault("default_root_dir", root)
+    if (limit := os.environ.get(LIMIT_VARIABLE)) is not None:
+        kwargs.setdefault("limit_train_batches", int(limit))
+        kwargs.setdefault("limit_val_batches", int(limit))
+    if kwargs["logger"] in (None, False):
         # Lightning's own trainer has a logger by default, and some of its callbacks count on it.
         needed = any(needs_logger(callback) for callback in callbacks)
-        arguments["logger"] = QuietLogger() if needed else False
+        kwargs["logger"] = QuietLogger() if needed else False
     try:
-        return pl.Trainer(**arguments)
+        return pl.Trainer(**kwargs)
     except REFUSALS as failure:
         raise InvalidOptionError(f"Lightning's Trainer refused an argument: {failure}") from failure
 
 
 def as_python_number(value: Any) -> Any:
-    """Number of Python in place of one of NumPy, which Lightning's trainer refuses."""
+    """Python number from a NumPy scalar, which Lightning's trainer refuses; others unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def pick_accelerator(accelerator: str) -> str:
-    """Accelerator for Lightning; `"auto"` is a CUDA device if there is one, else the CPU."""
+    """Choose the accelerator; `"auto"` is a CUDA device if there is one, else the CPU."""
     if accelerator == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return accelerator
 
 
 def pick_devices(devices: int | str | Sequence[int]) -> Any:
-    """Devices for Lightning; `"auto"` is one.
+    """Choose the devices; `"auto"` is one.
 
     Raises
     ------
     InvalidOptionError
-        If there are none.
+        If no device is requested.
     """
-    wanted = list(devices) if isinstance(devices, tuple) else devices
-    if wanted in (0, "0", []):
+    requested = list(devices) if isinstance(devices, tuple) else devices
+    if requested in (0, "0", []):
         raise InvalidOptionError(f"Expected devices to be at least one; got {devices!r}.")
-    return 1 if wanted == "auto" else wanted
+    return 1 if requested == "auto" else requested
 
 
 def pick_strategy(strategy: Any, devices: Any) -> Any:
-    """How several devices work together; one process each, of which all keep the same weights.
+    """Choose the strategy for several devices; DDP with one process each by default.
 
-    Parts of a network that a loss does not use (the library encoder where sizes are observed) must
-    not hold the others up.
+    DDP must allow for parameters that a loss does not use, such as the library encoder where the
+    library size is observed.
 
     Raises
     ------

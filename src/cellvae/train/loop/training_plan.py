@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -20,7 +18,7 @@ from cellvae.core.seeds import derive_seed, isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
 from cellvae.errors import TrainingError
-from cellvae.train.loop.loss_sums import LossSums
+from cellvae.train.loop.epoch_metrics import EpochMetricsModule
 from cellvae.train.loop.model_files import ModelFiles
 from cellvae.train.loop.optimizers import align_optimizer_state, make_optimizer, make_plateau
 from cellvae.train.loop.step_loop import StepLoop
@@ -28,17 +26,18 @@ from cellvae.train.loop.steps_per_block import StepsPerBlock
 from cellvae.train.loop.trainer import stop_after_batch
 from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.options.metric_names import (
-    canonical_name,
-    is_validation,
-    metric_names,
     warn_never_measured,
 )
-from cellvae.train.options.train_options import CompileOptions, OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
+from cellvae.train.options.train_options import CompileOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
 
 
-class TrainingPlan(pl.LightningModule):
+class TrainingPlan(EpochMetricsModule):
     """Training of one module with any Lightning trainer: loss, optimizer, KL weight and metrics.
 
     Lightning's batches are :class:`~cellvae.contracts.StepBlock`: of one optimizer step, which
@@ -70,6 +69,8 @@ class TrainingPlan(pl.LightningModule):
         Cells per batch.
     run
         Facts of the run.
+    resume_hook
+        Called with the trainer at the start of the run, when the optimizers exist.
 
     Attributes
     ----------
@@ -77,8 +78,6 @@ class TrainingPlan(pl.LightningModule):
         Makes the steps of a block.
     blocks
         Blocks of training and, if there are any, of validation cells.
-    resume_hook
-        Called once at the start, when the optimizers exist.
     """
 
     def __init__(
@@ -99,54 +98,33 @@ class TrainingPlan(pl.LightningModule):
         first_step: int = 0,
         batch_size: int = 128,
         run: RunState | None = None,
+        resume_hook: Callable[[pl.Trainer], None] | None = None,
     ) -> None:
-        super().__init__()
-        self.module = module
+        n_train = None if split is None else len(split.train)
+        super().__init__(
+            module,
+            run=run,
+            history=history,
+            warmup=warmup,
+            first_epoch=first_epoch,
+            first_step=first_step,
+            n_train=n_train,
+        )
         self.rows = rows
         self.split = split
         self.seed = seed
-        self.warmup = warmup
         self.optimizer_options = optimizer or OptimizerOptions()
         self.plateau_options = plateau
-        self.history = History() if history is None else history
-        self.first_epoch = self.history.next_epoch if first_epoch is None else first_epoch
-        self.first_step = first_step
         self.batch_size = batch_size
         self.log_steps = log_steps
         self.files = files
-        self.run = RunState() if run is None else run
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
-        self.resume_hook: Callable[[], None] | None = None
-        self.stops_at_nan = False
-        self.epoch_logged: dict[str, int] = {}
-        self.validated = self.train_logged = self.has_extra_epoch = False
-        # The global KL is divided by the number of training cells, in validation too.
-        n_train = None if split is None else len(split.train)
-        self.train_loss_sums = LossSums("train", module.metrics_from_sums, n_train)
-        self.validation_loss_sums = LossSums("validation", module.metrics_from_sums, n_train)
+        self.resume_hook = resume_hook
         self.validation_noise = ExitStack()
         loss: Callable[[Any, Tensor], Loss] = module.loss
         if compiling is not None and compiling.enabled:
             loss = torch.compile(module.loss, **compiling.arguments)
         self.step_loop = StepLoop(self, loss)
-        self.register_buffer(
-            "kl_weight",
-            torch.tensor(warmup.weight_at(self.first_epoch, first_step)),
-            persistent=False,
-        )
-        self.kl_weight: Float[Tensor, ""]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this name about forty times a step; torch's own __setattr__ is slow.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    @property
-    def epoch(self) -> int:
-        """Number of the current epoch, counted over all runs of the model."""
-        return self.first_epoch + self.current_epoch
 
     @property
     def lr(self) -> float:
@@ -156,17 +134,6 @@ class TrainingPlan(pl.LightningModule):
     @lr.setter
     def lr(self, rate: float) -> None:
         self.optimizer_options = replace(self.optimizer_options, lr=float(rate))
-
-    @property
-    def n_steps(self) -> int:
-        """Optimizer steps made in this run."""
-        return self.global_step
-
-    @property
-    def known_metrics(self) -> list[str]:
-        """Names of all metrics that the plan measures."""
-        extra = self.module.extra_metric_names
-        return [*metric_names("train", extra), *metric_names("validation", extra), "kl_weight"]
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the learning rate schedule if one was requested."""
@@ -220,18 +187,6 @@ class TrainingPlan(pl.LightningModule):
         """Set the blocks of training and validation cells; None for no validation."""
         self.blocks = tuple(each for each in blocks if each is not None)
 
-    def set_resume_hook(self, hook: Callable[[], None] | None) -> None:
-        """Set what is called once at the start, when the optimizers exist."""
-        self.resume_hook = hook
-
-    def set_warmup(self, warmup: KLWarmup) -> None:
-        """Set the KL weight by epoch or step from now on."""
-        self.warmup = warmup
-
-    def stop_at_nan(self, *, enabled: bool) -> None:
-        """Whether a loss that is not finite stops the run and is left out of the metrics."""
-        self.stops_at_nan = self.train_loss_sums.only_finite = enabled
-
     def request_stop(self, reason: str) -> None:
         """Stop the run after this batch, for a reason that its report will give."""
         self.run.note_stop(reason)
@@ -250,7 +205,7 @@ class TrainingPlan(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Restore the optimizers of an earlier run."""
         if self.resume_hook is not None:
-            self.resume_hook()
+            self.resume_hook(self.trainer)
         for optimizer in self.trainer.optimizers:
             align_optimizer_state(optimizer)
 
@@ -260,45 +215,22 @@ class TrainingPlan(pl.LightningModule):
         self.run.begin(self.current_epoch)
         self.trainer.should_stop = self.trainer.should_stop or self.run.interrupted
 
-    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Log a metric as Lightning does, and note the epoch of its value."""
-        self.epoch_logged[name] = self.epoch
-        super().log(name, value, *args, **kwargs)
-
-    def is_fresh(self, name: str) -> bool:
-        """Whether a metric was logged in the current epoch (its value may be of an earlier one)."""
-        if self.has_extra_epoch:
-            return False
-        if name in self.epoch_logged:
-            return self.epoch_logged[name] == self.epoch
-        return self.validated or not is_validation(name)
-
-    def new_value(self, name: str) -> float | None:
-        """Value of a metric that was measured in this epoch, in any spelling; None otherwise."""
-        metrics = self.trainer.callback_metrics
-        name = canonical_name(name, metrics)
-        return float(metrics[name]) if name in metrics and self.is_fresh(name) else None
-
     def on_train_epoch_start(self) -> None:
         """Start the epoch's own stream of random numbers and set its KL weight."""
         torch.manual_seed(derive_seed(self.seed, "epoch", self.epoch, *self.rng_stream))
-        self.train_loss_sums.clear()
         self.step_loop.begin_epoch()
-        self.validated = self.train_logged = False
         self.set_kl_weight()
         loader = self.trainer.train_dataloader
         if isinstance(loader, EpochBlocks):
             loader.set_epoch(self.epoch)
         # Lightning's weight averaging runs one more epoch to update the statistics of batch
         # normalisation; its flag is gone when this epoch ends.
-        self.has_extra_epoch = bool(getattr(self.trainer.fit_loop, "_skip_backward", False))
+        self.begin_epoch_metrics(
+            is_extra=bool(getattr(self.trainer.fit_loop, "_skip_backward", False))
+        )
         if self.has_extra_epoch:
             for parameter in self.parameters():
                 parameter.grad = None
-
-    def set_kl_weight(self) -> None:
-        """Set the KL weight of this epoch and step, counted over all runs."""
-        self.kl_weight.fill_(self.warmup.weight_at(self.epoch, self.first_step + self.global_step))
 
     def training_step(self, batch: StepBlock, batch_idx: int) -> Tensor | None:
         """Loss of one step, for Lightning to minimise; None after the steps of a block."""
@@ -307,35 +239,14 @@ class TrainingPlan(pl.LightningModule):
             self.update_kl_weight()
             parts = self.step_loop.single_step_loss(batch)
             self.train_loss_sums.add(parts)
-            self.log_step(parts)
+            if self.log_steps:
+                self.log_step(parts)
             loss = parts.loss
         else:
             self.step_loop.run_block(batch)
         if self.trainer.is_last_batch:
-            self.train_logged = True
-            self.log_loss_sums(self.train_loss_sums)
-            self.log(
-                "kl_weight", self.kl_weight.clone(), on_step=False, on_epoch=True, batch_size=1
-            )
+            self.log_train_metrics()
         return loss
-
-    def update_kl_weight(self) -> None:
-        """Set the KL weight of a step, if it changes from step to step."""
-        if self.warmup.by_step:
-            self.set_kl_weight()
-
-    def log_step(self, loss: Loss) -> None:
-        """Log the loss and KL weight of a step, if requested."""
-        if self.log_steps:
-            n = loss.reconstruction.shape[0]
-            self.log(
-                "train_loss_step",
-                loss.loss.detach(),
-                on_step=True,
-                on_epoch=False,
-                batch_size=n,
-            )
-            self.log("kl_weight_step", self.kl_weight, on_step=True, on_epoch=False, batch_size=n)
 
     def on_validation_epoch_start(self) -> None:
         """Seed the noise of validation, the same in every epoch."""
@@ -349,24 +260,7 @@ class TrainingPlan(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
         self.validation_noise.close()
-        if self.validation_loss_sums.n_cells:
-            self.log_loss_sums(self.validation_loss_sums)
-            self.validated = not self.trainer.sanity_checking
-
-    def log_loss_sums(self, loss_sums: LossSums) -> None:
-        """Log the means of an epoch over all processes; they stay on the device."""
-        if self.trainer.world_size > 1 and loss_sums.sums is not None:
-            reduce = self.trainer.strategy.reduce
-            loss_sums.sums = reduce(loss_sums.sums, reduce_op="sum")
-            loss_sums.extra_sums = tuple(
-                reduce(part, reduce_op="sum") for part in loss_sums.extra_sums
-            )
-        self.log_dict(
-            {k: v.float() for k, v in loss_sums.means().items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-        )
+        self.log_validation_metrics()
 
     def on_train_epoch_end(self) -> None:
         """Read the metrics of the epoch from the device, all at once, into the history."""
@@ -374,27 +268,11 @@ class TrainingPlan(pl.LightningModule):
             return  # no training: an extra epoch for statistics, or stopped before the first batch
         n_cells = self.train_loss_sums.n_cells * self.trainer.world_size
         self.run.count_epoch(self.current_epoch + 1, n_cells)
-        if not self.train_logged:
-            # The epoch ended early (max_steps, a time limit): no batch was known as its last.
-            self.log_loss_sums(self.train_loss_sums)
-        metrics = self.trainer.callback_metrics
-        names = [name for name in metrics if self.is_fresh(name)]
-        read = dict(zip(names, read_metrics([metrics[n] for n in names]), strict=True))
-        self.history.add(self.epoch, read)
-        self.stop_if_loss_not_finite(read)
+        self.record_epoch_metrics()
         if self.trainer.world_size > 1:
-            stop = self.trainer.strategy.reduce_boolean_decision(
-                self.trainer.should_stop, all=False
-            )
-            self.trainer.should_stop = stop
+            any_process = self.trainer.strategy.reduce_boolean_decision
+            self.trainer.should_stop = any_process(self.trainer.should_stop, all=False)
         self.call_callbacks("on_epoch_complete")
-
-    def stop_if_loss_not_finite(self, metrics: Mapping[str, float]) -> None:
-        """Stop the run if a loss of the epoch is not finite."""
-        for what, name in (("training", "train_loss"), ("validation", "validation_loss")):
-            if not math.isfinite(metrics.get(name, 0.0)) and self.stops_at_nan:
-                self.run.note_nan(f"the {what} loss was {metrics[name]} in epoch {self.epoch}")
-                self.trainer.should_stop = True
 
     def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:
         """Save the model as it is now to a folder, from which it can be loaded.
@@ -422,15 +300,3 @@ class TrainingPlan(pl.LightningModule):
             method = getattr(callback, event, None)
             if callable(method):
                 method(self.trainer, self, **payload)
-
-
-def read_metrics(values: list[Any]) -> list[float]:
-    """Metrics as Python numbers, with one read per device."""
-    tensors = [torch.as_tensor(value).detach().double().reshape(()) for value in values]
-    numbers = [0.0] * len(tensors)
-    for device in {tensor.device for tensor in tensors}:
-        indices = [i for i, tensor in enumerate(tensors) if tensor.device == device]
-        on_device = torch.stack([tensors[i] for i in indices]).tolist()
-        for index, number in zip(indices, on_device, strict=True):
-            numbers[index] = number
-    return numbers

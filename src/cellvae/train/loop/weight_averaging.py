@@ -1,4 +1,4 @@
-"""Means of weights: over the steps of a run, and between two networks of one kind."""
+"""Averages of weights: over the steps of a run, and between two networks of one architecture."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from cellvae.errors import InvalidOptionError, quote_names
 
 @torch.no_grad()
 def lerp_(average: Sequence[Tensor], values: Sequence[Tensor], fraction: float) -> None:
-    """Move an average towards new values by a fraction of the way, in place and on the device."""
+    """Move an average towards new values by a fraction of the distance, in place."""
     torch._foreach_lerp_(list(average), list(values), fraction)
 
 
 @torch.no_grad()
 def copy_weights_(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Copy values into tensors that others hold, bit by bit."""
+    """Copy values into existing tensors."""
     torch._foreach_copy_(list(targets), list(values))
 
 
 def interpolate_with(
     weights: Mapping[str, Tensor], others: Mapping[str, Tensor], alpha: float
 ) -> dict[str, Tensor]:
-    """Weights on the straight line between two networks of the same kind.
+    """Interpolate linearly between the weights of two networks of one architecture.
 
-    Between a network and what it was tuned to (WiSE-FT), it keeps some of what either knows.
+    Between a network and its fine-tuned version (WiSE-FT), the result keeps some of the abilities
+    of both.
 
     Parameters
     ----------
     weights
-        State of the network at `alpha=0`, such as the one before it was tuned.
+        State of the network at `alpha=0`, such as the one before fine-tuning.
     others
         State of the network at `alpha=1`.
     alpha
-        How far to go, from 0 to 1. Both ends are exact.
+        Position between the networks, from 0 to 1. Both ends are exact.
 
     Returns
     -------
     dict
-        New tensors by name. What is no fraction, such as counts, is that of the nearer network.
+        New tensors by name. Tensors of integers, such as counters, are those of the nearer network.
 
     Raises
     ------
     InvalidOptionError
-        If the networks have other names or shapes, or `alpha` is out of range.
+        If names or shapes differ between the networks, or `alpha` is out of range.
 
     Examples
     --------
@@ -60,14 +61,14 @@ def interpolate_with(
     if different := sorted(set(weights) ^ set(others)):
         raise InvalidOptionError(
             "Expected two networks with the same names of weights; only one of them has "
-            f"{quote_names(different)}. Give two states of one kind of network."
+            f"{quote_names(different)}. Give two states of one architecture."
         )
     for name, value in weights.items():
         if value.shape != others[name].shape:
             raise InvalidOptionError(
                 f"Expected '{name}' to have the same shape in both networks; got "
                 f"{tuple(value.shape)} and {tuple(others[name].shape)}. Give two states of one "
-                "kind of network, made with the same options."
+                "architecture, made with the same options."
             )
     nearer = others if alpha > 0.5 else weights
     return {

@@ -1,4 +1,4 @@
-"""Metrics by epoch: one tidy table, single columns as scvi-tools users read them, JSON."""
+"""Metrics by epoch: a tidy table, single metrics as in scvi-tools, and JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cellvae.errors import FileFormatError, InvalidOptionError, did_you_mean
-from cellvae.train.records.jsonable import UNSERIALIZABLE, from_plain, to_number, to_plain
+from cellvae.errors import InvalidOptionError, did_you_mean
+from cellvae.train.records.history_json import HistoryValues, decode_history, encode_history
+from cellvae.train.records.jsonable import to_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,9 +31,9 @@ class History(Mapping[str, pd.DataFrame]):
     runs
         For each epoch the call of `train` that it belongs to, counted from 0.
     objects
-        Values that are no numbers, such as a matrix of confusion, by name and epoch.
+        Values that are not numbers, such as a confusion matrix, by name and epoch.
     notes
-        What belongs to the whole of the training, such as scores before it.
+        Values that belong to no epoch, such as scores before training.
 
     Examples
     --------
@@ -58,31 +59,31 @@ class History(Mapping[str, pd.DataFrame]):
 
     @property
     def next_epoch(self) -> int:
-        """Number of the epoch that a further run starts with."""
+        """Number of the first epoch of a further run."""
         return self.epochs[-1] + 1 if self.epochs else 0
 
     @property
     def current_epoch(self) -> int | None:
-        """Number of the last epoch; None before the first."""
+        """Number of the last epoch in the history; None if there is none."""
         return self.epochs[-1] if self.epochs else None
 
     def begin_run(self) -> None:
-        """Make the epochs that follow belong to a run of their own."""
+        """Start a new run, to which the following epochs belong."""
         self.run = self.runs[-1] + 1 if self.runs else 0
 
     def add(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of an epoch; those of one that is there already are completed.
+        """Add the metrics of an epoch, to those that it has already if it is in the history.
 
         Raises
         ------
         InvalidOptionError
-            If it is not there and a later one is: epochs go up.
+            If a later epoch is in the history and this one is not.
         """
         named = {self.prefix + name: float(value) for name, value in metrics.items()}
         self.columns.update(dict.fromkeys(named))
-        place = self.row_of_epoch.get(epoch)
-        if place is not None:
-            self.rows[place].update(named)
+        index = self.row_of_epoch.get(epoch)
+        if index is not None:
+            self.rows[index].update(named)
             return
         if self.epochs and epoch < self.epochs[-1]:
             raise InvalidOptionError(
@@ -94,21 +95,21 @@ class History(Mapping[str, pd.DataFrame]):
         self.runs.append(self.run)
 
     def update(self, name: str, value: Any, epoch: int | None = None) -> None:
-        """Record a value of any kind for an epoch.
+        """Record a value of any type for an epoch.
 
         Parameters
         ----------
         name
             Name of the metric.
         value
-            A number goes to the table; anything else is kept as it is, in `objects`.
+            A number is added to the table; anything else is stored unchanged in `objects`.
         epoch
             Number of the epoch; the last one by default.
 
         Raises
         ------
         InvalidOptionError
-            If there is no such epoch. What belongs to the whole of the training goes to `notes`.
+            If the epoch is not in the history. Values that belong to no epoch go to `notes`.
         """
         chosen = self.current_epoch if epoch is None else epoch
         if chosen not in self.row_of_epoch:
@@ -123,7 +124,7 @@ class History(Mapping[str, pd.DataFrame]):
             self.objects.setdefault(self.prefix + name, {})[chosen] = value
 
     def delete(self, name: str) -> None:
-        """Forget a metric.
+        """Delete a metric.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class History(Mapping[str, pd.DataFrame]):
             row.pop(name, None)
 
     def truncate(self, epoch: int) -> None:
-        """Forget this epoch and all that follow it."""
+        """Delete this epoch and all later ones."""
         keep = next((i for i, each in enumerate(self.epochs) if each >= epoch), len(self.epochs))
         for each in self.epochs[keep:]:
             del self.row_of_epoch[each]
@@ -150,7 +151,7 @@ class History(Mapping[str, pd.DataFrame]):
 
     @contextmanager
     def prefixed(self, prefix: str) -> Iterator[History]:
-        """Context in which the names of all metrics that are recorded begin with a prefix."""
+        """Context in which the names of recorded metrics get a prefix."""
         before, self.prefix = self.prefix, self.prefix + prefix
         try:
             yield self
@@ -161,18 +162,18 @@ class History(Mapping[str, pd.DataFrame]):
 
     @property
     def table(self) -> pd.DataFrame:
-        """All metrics, one row an epoch; missing where a metric was not measured."""
+        """All metrics, one row per epoch; NaN where a metric was not measured."""
         index = pd.Index(self.epochs, name="epoch", dtype="int64")
         return pd.DataFrame(self.rows, index=index, columns=self.names, dtype="float64")
 
     @property
     def names(self) -> list[str]:
-        """Names of the metrics, in the order they first came."""
+        """Names of the metrics in the table, in the order of their first values."""
         return list(self.columns)
 
     @property
     def metric_names(self) -> list[str]:
-        """Names of the metrics and of what is no number."""
+        """Names of the metrics in the table and in `objects`."""
         return [*self.columns, *(name for name in self.objects if name not in self.columns)]
 
     def values_of(self, name: str) -> list[Any]:
@@ -206,7 +207,7 @@ class History(Mapping[str, pd.DataFrame]):
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
     def check_name(self, name: str) -> None:
-        """Check that there is a metric of this name."""
+        """Raise KeyError if there is no metric of this name."""
         if name not in self.columns and name not in self.objects:
             known = self.metric_names
             raise KeyError(f"No metric '{name}' was recorded.{did_you_mean(name, known)}")
@@ -226,14 +227,14 @@ class History(Mapping[str, pd.DataFrame]):
         return f"History of {len(self.epochs)} epochs: {', '.join(self.names)}"
 
     def plot(self, best_epoch: int | None = None, metrics: Sequence[str] | None = None) -> Figure:
-        """Figure of a training run, the best epoch marked.
+        """Plot the curves of a training run, with the best epoch marked.
 
         Parameters
         ----------
         best_epoch
-            Epoch that is marked.
+            Epoch to mark.
         metrics
-            Names of the metrics, a panel each; by default ELBO, reconstruction, KL and KL weight.
+            Names of the metrics, one panel each; by default ELBO, reconstruction, KL, KL weight.
         """
         from cellvae.plotting.training_curves import metric_curves, training_curves
 
@@ -248,7 +249,7 @@ class History(Mapping[str, pd.DataFrame]):
         return metric_curves(self.table, metrics, best_epoch=best_epoch)
 
     def copy(self) -> History:
-        """History with the same epochs that can be added to by itself."""
+        """Copy of the history that can be changed independently."""
         other = History()
         other.epochs, other.runs = list(self.epochs), list(self.runs)
         other.rows = [dict(row) for row in self.rows]
@@ -260,7 +261,7 @@ class History(Mapping[str, pd.DataFrame]):
     # Files
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table, with the run that each epoch belongs to."""
+        """Write the table as CSV, with the run that each epoch belongs to."""
         table = self.table.set_index(pd.Index(self.runs, name="run", dtype="int64"), append=True)
         table.to_csv(path)
 
@@ -269,23 +270,9 @@ class History(Mapping[str, pd.DataFrame]):
 
         What JSON cannot hold is left out.
         """
-        columns = {name: [row.get(name) for row in self.rows] for name in self.names}
-        objects = {
-            name: {
-                str(epoch): found
-                for epoch, value in values.items()
-                if (found := to_plain(value)) is not UNSERIALIZABLE
-            }
-            for name, values in self.objects.items()
-        }
-        notes = {name: to_plain(value) for name, value in self.notes.items()}
-        return {
-            "epochs": list(self.epochs),
-            "metrics": columns,
-            "runs": list(self.runs),
-            "objects": {name: values for name, values in objects.items() if values},
-            "notes": {name: value for name, value in notes.items() if value is not UNSERIALIZABLE},
-        }
+        return encode_history(
+            HistoryValues(self.epochs, self.rows, self.runs, self.names, self.objects, self.notes)
+        )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> History:
@@ -296,33 +283,10 @@ class History(Mapping[str, pd.DataFrame]):
         FileFormatError
             If they are not those of a history.
         """
-        history = cls()
-        epochs, metrics = values.get("epochs"), values.get("metrics")
-        # Files of the first version have no more than these two.
-        runs = values.get("runs", [0] * len(epochs) if isinstance(epochs, list) else [])
-        objects, notes = values.get("objects", {}), values.get("notes", {})
-        if not isinstance(epochs, list) or not isinstance(metrics, dict):
-            raise FileFormatError("Expected a history to have 'epochs' and 'metrics'.")
-        if any(not isinstance(c, list) or len(c) != len(epochs) for c in metrics.values()):
-            raise FileFormatError(f"Expected {len(epochs)} values of each metric of the history.")
-        if not isinstance(runs, list) or len(runs) != len(epochs):
-            raise FileFormatError(f"Expected the run of each of the {len(epochs)} epochs.")
-        if not isinstance(objects, dict) or not isinstance(notes, dict):
-            raise FileFormatError("Expected 'objects' and 'notes' of a history to be objects.")
-        try:
-            numbers_of_epochs = [int(epoch) for epoch in epochs]
-            for i, epoch in enumerate(numbers_of_epochs):
-                history.run = int(runs[i])
-                row = {k: float(c[i]) for k, c in metrics.items() if c[i] is not None}
-                history.add(epoch, row)
-            history.objects = {
-                str(name): {int(epoch): from_plain(value) for epoch, value in each.items()}
-                for name, each in objects.items()
-            }
-        except (TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"Expected numbers in the history: {error}") from error
-        if numbers_of_epochs != sorted(set(numbers_of_epochs)):
-            raise FileFormatError("Expected the epochs of the history to go up, each once.")
-        history.notes = {str(name): from_plain(value) for name, value in notes.items()}
-        history.columns = {name: None for name in metrics if name in history.columns}
+        history, decoded = cls(), decode_history(values)
+        for epoch, row, run in zip(decoded.epochs, decoded.rows, decoded.runs, strict=True):
+            history.run = run
+            history.add(epoch, row)
+        history.objects, history.notes = decoded.objects, decoded.notes
+        history.columns = {name: None for name in decoded.names if name in history.columns}
         return history

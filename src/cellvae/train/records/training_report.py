@@ -1,4 +1,4 @@
-"""What a training run did, and why it ended."""
+"""Report of a training run: what it did, and why it ended."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class TrainingReport:
     reason
         The same as a sentence.
     epochs, max_epochs
-        Epochs completed and asked for.
+        Completed and requested epochs.
     monitor, best_epoch, best_score
-        Metric that chose the best epoch, that epoch, and its score; None if none was monitored.
+        Monitored metric, the best epoch by it, and its score; None if nothing was monitored.
     best_path
         Folder of the best model that was saved.
     restored_epoch
-        Epoch whose weights the model has; None for those of the last step.
+        Epoch whose weights the model has; None if it has those of the last step.
     seconds
         Wall time of training and validation.
     cells_per_second
@@ -43,20 +43,20 @@ class TrainingReport:
     kl_weight
         KL weight at the end.
     first_epoch, resumed_epoch
-        Number of the first epoch, counted over all runs of the model; and of the epoch that a
-        resumed run went on with.
+        Number of the first epoch, counted over all runs of the model; and number of the epoch at
+        which a resumed run continued.
     n_skipped, nan
-        Optimizer steps left out because something was not finite, and what that was.
+        Optimizer steps skipped because something was not finite, and what that was.
     peak_memory_mib, peak_gpu_memory_mib
-        Most memory that the process, and tensors on the device, have taken.
+        Peak memory of the process, and of tensors on the GPU; MiB.
     run_dir
         Folder of the run.
     steps_per_block, steps_reason
         Optimizer steps that Lightning saw as one batch, and why so many.
     capture_reason
-        How many steps a device played from a recording, or why none.
+        How many steps were replayed from a CUDA graph, or why none were.
     placement, placement_reason
-        Where the cells were kept, and why there.
+        Where the cells were stored, and why there.
     """
 
     status: Status
@@ -90,7 +90,7 @@ class TrainingReport:
         return asdict(self)
 
     def summary_rows(self) -> list[tuple[str, str]]:
-        """Names and values for a person to read."""
+        """Names and values of a printed report."""
         shown = [
             ("epochs", f"{self.epochs} of {self.max_epochs}"),
             ("ended", self.reason),

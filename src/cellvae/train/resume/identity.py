@@ -8,36 +8,31 @@ from typing import Any
 
 from cellvae.errors import ResumeError
 from cellvae.train.options.train_options import TrainOptions
+from cellvae.train.records.jsonable import describe_object, jsonable
 
 
 def resume_identity(options: TrainOptions) -> dict[str, Any]:
-    """Options that a run cannot change when it goes on, as plain values."""
+    """Options that must not change when a run is resumed, as plain values."""
     loader = dataclasses.asdict(options.loader)
-    # Blocks that are taken ahead are the same blocks.
+    # Prefetched blocks are the same blocks.
     loader.pop("num_workers")
     return {
-        "optimizer": config_value(dataclasses.asdict(options.optimizer)),
+        "optimizer": plain_options(dataclasses.asdict(options.optimizer)),
         "loss_weights": dict(options.loss_weights),
-        "loader": config_value(loader),
-        "kl_warmup": config_value(dataclasses.asdict(options.warmup)),
-        "plateau": config_value(dataclasses.asdict(options.plateau)) if options.plateau else None,
+        "loader": plain_options(loader),
+        "kl_warmup": plain_options(dataclasses.asdict(options.warmup)),
+        "plateau": plain_options(dataclasses.asdict(options.plateau)) if options.plateau else None,
         "precision": str(options.trainer.get("precision", "32-true")),
     }
 
 
-def config_value(value: Any) -> Any:
-    """Value as what JSON can hold; what it cannot hold by the name it has in the program."""
-    if isinstance(value, Mapping):
-        return {str(k): config_value(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [config_value(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return getattr(value, "__qualname__", None) or type(value).__name__
+def plain_options(options: Any) -> Any:
+    """Options as plain values; functions, classes and objects by name."""
+    return jsonable(options, describe_object)
 
 
 def differences(saved: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two nestings of plain values, a line each."""
+    """Differences between two nested plain values, one line each."""
     if isinstance(saved, Mapping) and isinstance(now, Mapping):
         lines = []
         for key in dict.fromkeys([*saved, *now]):
@@ -59,12 +54,12 @@ def differences(saved: Any, now: Any, where: str = "") -> list[str]:
 
 
 def is_list_of_strings(value: Any) -> bool:
-    """Whether a value is a list of texts."""
+    """Whether a value is a list of strings."""
     return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
 
 
 def describe_name_differences(saved: Sequence[str], now: Sequence[str]) -> str:
-    """How two lists of names differ."""
+    """Describe how two lists of names differ."""
     missing = [name for name in saved if name not in set(now)]
     added = [name for name in now if name not in set(saved)]
     if not missing and not added:
@@ -76,7 +71,7 @@ def describe_name_differences(saved: Sequence[str], now: Sequence[str]) -> str:
 
 
 def abbreviate(value: Any) -> str:
-    """Value for a message, cut where it is long."""
+    """Text of a value for a message, at most 60 characters long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -84,19 +79,19 @@ def abbreviate(value: Any) -> str:
 def check_identity(
     saved: Mapping[str, Any], now: Mapping[str, Any], differing: Sequence[str] = ()
 ) -> None:
-    """Refuse to go on with other cells, genes, categories or hyperparameters.
+    """Refuse to resume a run with other cells, genes, categories or hyperparameters.
 
     Parameters
     ----------
     saved, now
-        What the run was made of, and what it would be made of.
+        Identity of the interrupted run, and of this one.
     differing
-        A line for each column of the cells that has other values.
+        A line for each column of the cells whose values differ.
 
     Raises
     ------
     ResumeError
-        With a line for each difference.
+        If there is a difference, with a line for each.
     """
     found = [*differences(saved, now), *differing]
     if found:
@@ -104,6 +99,6 @@ def check_identity(
         more = f"\n  and {len(found) - 20:,} more" if len(found) > 20 else ""
         raise ResumeError(
             "Expected the model, data and hyperparameters of the run that is to be resumed; these "
-            f"differ:\n  {lines}{more}\nGive what the run had, or train anew: resume=None, or "
-            "another run_dir."
+            f"differ:\n  {lines}{more}\nGive what the run had, or train from scratch: "
+            "resume=None, or another run_dir."
         )

@@ -1,4 +1,4 @@
-"""What one run of a model hands to the next: optimizers, schedules and counters."""
+"""Optimizers and schedules that one run of a model passes on to the next."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cellvae.train.loop.training_plan import TrainingPlan
-from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerCarryover:
-    """Optimizers and schedules at the end of a run.
+    """State of optimizers and schedules at the end of a run.
 
     Parameters
     ----------
@@ -23,7 +26,7 @@ class OptimizerCarryover:
     n_steps
         Optimizer steps of all runs.
     optimizer, plateau
-        Options that they were made with.
+        Options of the optimizers and the schedule.
     optimizers, schedules
         Their states.
     """
@@ -36,24 +39,28 @@ class OptimizerCarryover:
     schedules: list[dict[str, Any]]
 
     def restore(self, trainer: pl.Trainer) -> None:
-        """Let the optimizers of a new run go on where the last ended.
+        """Continue the optimizers of the last run in a new one.
 
-        Moments are taken over if the optimizers are of one kind; learning rates and schedules only
-        where nothing else was asked for.
+        Moments are restored if the optimizers have the same class and parameters; learning rates
+        and schedules only if their options are the same too.
         """
         plan = trainer.lightning_module
         assert isinstance(plan, TrainingPlan)
-        mine = plan.optimizer_options
-        alike = (mine.optimizer, mine.optimizer_creator, mine.update_only_decoder) == (
+        options = plan.optimizer_options
+        same_class = (
+            options.optimizer,
+            options.optimizer_creator,
+            options.update_only_decoder,
+        ) == (
             self.optimizer.optimizer,
             self.optimizer.optimizer_creator,
             self.optimizer.update_only_decoder,
         )
-        if not alike or len(trainer.optimizers) != len(self.optimizers):
+        if not same_class or len(trainer.optimizers) != len(self.optimizers):
             return
-        for optimizer, kept in zip(trainer.optimizers, self.optimizers, strict=True):
-            state = copy.deepcopy(kept)
-            if mine != self.optimizer:
+        for optimizer, saved in zip(trainer.optimizers, self.optimizers, strict=True):
+            state = copy.deepcopy(saved)
+            if options != self.optimizer:
                 state["param_groups"] = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict(state)
         configs = trainer.lr_scheduler_configs
@@ -63,7 +70,7 @@ class OptimizerCarryover:
 
 
 def make_carryover(trainer: pl.Trainer, plan: TrainingPlan) -> OptimizerCarryover | None:
-    """What a run hands to the next; None where something was not finite."""
+    """Copy the optimizers of a run for the next; None if something was not finite."""
     if plan.run.nan_event is not None:
         return None
     return OptimizerCarryover(

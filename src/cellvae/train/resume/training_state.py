@@ -20,19 +20,20 @@ from cellvae.errors import FileFormatError, ResumeError
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.records.history import History
+from cellvae.train.records.jsonable import OMITTED, jsonable
 from cellvae.train.records.run_state import BestEpoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """A run that can go on from the end of one of its epochs.
+    """State of a run at the end of an epoch, from which it can be resumed.
 
     Parameters
     ----------
     run_id
         Name of the run.
     identity
-        What the run was made of: model, data and hyperparameters, as plain values.
+        Model, data and hyperparameters of the run, as plain values.
     cell_values
         Values of each column that the run reads, by name.
     seed
@@ -42,19 +43,19 @@ class TrainingState:
     n_epochs, n_steps
         Epochs completed and optimizer steps made in this run.
     n_cells_seen, seconds
-        Training cells seen, and time taken so far.
+        Training cells seen, and wall time so far.
     split
         Which cells are for training, validation and testing.
     warmup
-        Growth of the KL weight.
+        KL weight by epoch or step.
     history
         Metrics by epoch, of earlier runs too.
     best
-        What callbacks found best so far.
+        Best epochs that callbacks have found so far.
     module, optimizers, schedules, scaler, callbacks
         Their states.
     randomness
-        States of the generators of torch, NumPy and Python.
+        States of the random generators of torch, NumPy and Python.
     """
 
     run_id: str
@@ -95,7 +96,7 @@ class TrainingState:
         Parameters
         ----------
         values
-            What :meth:`to_values` gave.
+            Result of :meth:`to_values`.
         path
             The file, for messages.
 
@@ -116,12 +117,12 @@ class TrainingState:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise FileFormatError(
                 f"Expected the state of a training run in {path}; {type(error).__name__}: {error}. "
-                "Resume from another state, or delete this one to train anew."
+                "Resume from another state, or delete this one to train from scratch."
             ) from error
 
 
 def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
-    """State of a run between two epochs."""
+    """Capture the state of a run between two epochs."""
     assert plan.split is not None
     return TrainingState(
         run_id=plan.run.run_id,
@@ -138,14 +139,13 @@ def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
         history=plan.history,
         best=tuple(plan.run.best.values()),
         module={k: v.detach().cpu().clone() for k, v in plan.module.state_dict().items()},
-        optimizers=[to_plain_state(o.state_dict(), "optimizer") for o in trainer.optimizers],
+        optimizers=[plain_state(o.state_dict(), "optimizer") for o in trainer.optimizers],
         schedules=[
-            to_plain_state(c.scheduler.state_dict(), "schedule")
-            for c in trainer.lr_scheduler_configs
+            plain_state(c.scheduler.state_dict(), "schedule") for c in trainer.lr_scheduler_configs
         ],
-        scaler=to_plain_state(trainer.precision_plugin.state_dict(), "precision"),
+        scaler=plain_state(trainer.precision_plugin.state_dict(), "precision"),
         callbacks={
-            c.state_key: to_plain_state(state, c.state_key)
+            c.state_key: plain_state(state, c.state_key)
             for c in trainer.callbacks  # type: ignore[attr-defined]
             if (state := c.state_dict())
         },
@@ -153,87 +153,83 @@ def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
     )
 
 
-def to_plain_state(value: Any, where: str) -> Any:
-    """Value as tensors, numbers, texts, lists and dictionaries; what is none of these is left out.
+def plain_state(state: Any, where: str) -> Any:
+    """State as tensors, numbers, strings, lists and dictionaries; anything else is left out.
 
-    Tuples become lists, arrays of NumPy tensors.
+    Tuples and sets become lists, arrays of NumPy tensors.
     """
+    sequences = (list, tuple, set, frozenset)
+    return jsonable(state, plain_leaf, where=where, sequences=sequences, string_keys=False)
+
+
+def plain_leaf(value: Any, where: str) -> Any:
+    """Tensor, number or string from one value of a state; others are left out with a warning."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
-    if value is None or type(value) in (bool, int, float, str):
-        return value
     if isinstance(value, np.ndarray) and value.dtype != object:
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, Mapping):
-        kept = {k: to_plain_state(v, f"{where}.{k}") for k, v in value.items()}
-        return {k: v for k, v in kept.items() if v is not OMITTED}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [v for v in (to_plain_state(v, where) for v in value) if v is not OMITTED]
     if isinstance(value, int | float):  # such as an enum of numbers
         return value + 0
     logger.warning("Left '%s' out of the training state: it is a %s.", where, type(value).__name__)
     return OMITTED
 
 
-OMITTED = object()
-
-
 def rng_states() -> dict[str, Any]:
-    """States of all global generators of random numbers."""
+    """States of all global random generators."""
     numpy: Any = np.random.get_state()
-    version, words, next_gauss = random.getstate()
+    version, internal, next_gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": [torch.from_numpy(numpy[1].astype(np.int64)), *numpy[2:4], float(numpy[4])],
-        "python": [version, list(words), next_gauss],
+        "python": [version, list(internal), next_gauss],
     }
 
 
 def restore_rng_states(states: Mapping[str, Any]) -> None:
-    """Make all global generators go on from kept states."""
+    """Set the states of all global random generators."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, words, next_gauss = states["python"]
-    random.setstate((version, tuple(words), next_gauss))
+    version, internal, next_gauss = states["python"]
+    random.setstate((version, tuple(internal), next_gauss))
 
 
 def restore_callbacks(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Give every callback its counters; what the user chose for this call stays."""
+    """Restore the counters of every callback; options of this call of `train` stay."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        found = state.callbacks.get(callback.state_key)
-        if found is None:
+        saved = state.callbacks.get(callback.state_key)
+        if saved is None:
             continue
-        # Lightning's own early stopping keeps its patience among the counters.
+        # The state of Lightning's own early stopping contains its patience.
         patience = vars(callback).get("patience")
-        callback.load_state_dict(found)
+        callback.load_state_dict(saved)
         if patience is not None:
             callback.patience = patience
 
 
 def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
-    """Give optimizers, schedules and scaler their states, and set the counters of the loops.
+    """Restore optimizers, schedules, gradient scaler and random generators.
 
     Raises
     ------
     ResumeError
-        If there is another number of optimizers or schedules.
+        If the number of optimizers or schedules differs.
     """
     configs = trainer.lr_scheduler_configs
-    for what, mine, kept in (
+    for what, mine, saved in (
         ("optimizers", trainer.optimizers, state.optimizers),
         ("learning rate schedules", configs, state.schedules),
     ):
-        if len(mine) != len(kept):
+        if len(mine) != len(saved):
             raise ResumeError(
-                f"Expected {len(kept)} {what}, as in the run to be resumed; got {len(mine)}."
+                f"Expected {len(saved)} {what}, as in the run to be resumed; got {len(mine)}."
             )
     for optimizer, values in zip(trainer.optimizers, state.optimizers, strict=True):
         optimizer.load_state_dict(values)
@@ -244,14 +240,14 @@ def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
 
 
 def advance_loops(trainer: pl.Trainer, n_epochs: int, n_steps: int) -> None:
-    """Make a trainer count on from an epoch and an optimizer step."""
+    """Set the counters of a trainer to an epoch and an optimizer step."""
     loop = trainer.fit_loop
     for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
         progress.ready = progress.started = progress.processed = progress.completed = n_epochs  # type: ignore[attr-defined]
     steps = loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
     for counter in (steps.current, steps.total):
         counter.ready = counter.completed = n_steps
-    by_hand = loop.epoch_loop.manual_optimization.optim_step_progress
-    for progress in (by_hand.current, by_hand.total):
+    manual = loop.epoch_loop.manual_optimization.optim_step_progress
+    for progress in (manual.current, manual.total):
         progress.ready = progress.completed = n_steps
     loop.epoch_loop._batches_that_stepped = n_steps

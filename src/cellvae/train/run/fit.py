@@ -25,8 +25,9 @@ from cellvae.train.run.interruption import (
     catch_stop_training,
     restore_sigint_handler,
 )
-from cellvae.train.run.preparation import PreparedRun, RunStart, prepare_run
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
+from cellvae.train.run.preparation import PreparedRun, prepare_run
+from cellvae.train.run.run_start import RunStart
+from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
 def fit(

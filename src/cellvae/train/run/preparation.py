@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,7 +20,6 @@ from cellvae.contracts import Module, Rows
 from cellvae.core.log import warn
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
-from cellvae.data.setup.cell_values import CellValues
 from cellvae.errors import TrainingWarning
 from cellvae.train.callbacks.defaults import build_callbacks, check_monitors, monitored_metrics
 from cellvae.train.loop.lightning_quiet import quiet_lightning
@@ -32,52 +30,17 @@ from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.default_epochs import default_epochs
 from cellvae.train.options.kl_warmup import KLWarmup, plan_warmup
 from cellvae.train.options.metric_names import canonical_name, metric_names
-from cellvae.train.options.train_options import PlateauOptions, TrainOptions
+from cellvae.train.options.optimizer_options import (
+    PlateauOptions,
+)
+from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
-from cellvae.train.resume.identity import check_identity, config_value, resume_identity
-from cellvae.train.resume.optimizer_carryover import OptimizerCarryover
-from cellvae.train.resume.training_state import (
-    TrainingState,
-    advance_loops,
-    restore_callbacks,
-    restore_optimizers,
-)
+from cellvae.train.resume.identity import check_identity, plain_options, resume_identity
 from cellvae.train.run.placement import place_cells
+from cellvae.train.run.run_start import RunStart
 from cellvae.train.run.split_blocks import BlockFactory, smallest_batch
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunStart:
-    """Where a run starts, apart from the weights of the module.
-
-    Parameters
-    ----------
-    history
-        Metrics of earlier runs of the module.
-    carried
-        Optimizers of the run before.
-    state
-        State of the interrupted run that this one resumes; None for a new run.
-    identity
-        Model and data of the run as plain values, with which a resumed run must agree.
-    cell_values
-        Values of each column that the run reads; saved in its training state.
-    differing
-        A line for each column whose values differ from those in the state to resume.
-    state_dir, run_dir
-        Folder of the training states, and of everything else that the run writes.
-    """
-
-    history: History = field(default_factory=History)
-    carried: OptimizerCarryover | None = None
-    state: TrainingState | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    cell_values: Mapping[str, CellValues] = field(default_factory=dict)
-    differing: Sequence[str] = ()
-    state_dir: Path | None = None
-    run_dir: Path | None = None
+from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +95,7 @@ def prepare_run(
     module.n_cells = len(split.train)
     module.loss_weights = {**type(module).loss_weights, **options.loss_weights}
     max_epochs = options.max_epochs or default_epochs(len(rows))
-    history = history_of_run(start)
+    history = start.history_of_run()
     all_callbacks = build_callbacks(
         options, callbacks, state_dir=start.state_dir, run_dir=start.run_dir
     )
@@ -157,7 +120,7 @@ def prepare_run(
         weights_before={k: v.detach().clone() for k, v in module.state_dict().items()},
         dtype=next(module.parameters()).dtype,
     )
-    plan.set_resume_hook(resume_hook(plan, trainer, start))
+    start.restore_counters(plan.run, trainer)
     if start.state is not None:
         module.load_state_dict(start.state.module)
     return prepared
@@ -170,15 +133,6 @@ def warn_without_labels(split: Split, labels: NDArray[np.int64] | None) -> None:
             "No training cell has a label, so none is learned. Give a split in which some do.",
             TrainingWarning,
         )
-
-
-def history_of_run(start: RunStart) -> History:
-    """Copy of the history that the run continues."""
-    if start.state is not None:
-        return start.state.history.copy()
-    history = start.history.copy()
-    history.begin_run()
-    return history
 
 
 def make_plan(
@@ -209,7 +163,7 @@ def make_plan(
         identity=identity,
         cell_values=start.cell_values,
         config=run_config(options, factory.seed, max_epochs),
-        is_continuation=state is not None or start.carried is not None,
+        is_continuation=start.is_continuation,
     )
     plan = (ResizableTrainingPlan if factory.resizable else TrainingPlan)(
         module,
@@ -227,6 +181,7 @@ def make_plan(
         first_step=start.carried.n_steps if start.carried else 0,
         batch_size=options.loader.batch_size,
         run=run,
+        resume_hook=start.restore_optimizers,
     )
     return plan, make_warmup
 
@@ -258,7 +213,7 @@ def connect_blocks(
     validate_every = options.check_val_every_n_epoch or (1 if needs_validation else None)
     validating = bool(validate_every and len(split.validation))
     n_steps = factory.training(batch_size).n_steps
-    steps = choose_steps(options, callbacks, n_steps=n_steps, can_be_cut=not factory.resizable)
+    steps = choose_steps(options, callbacks, n_steps=n_steps, resizable=factory.resizable)
     plan.set_steps_per_block(steps)
     train_blocks = factory.training(batch_size, steps.number)
     with quiet_lightning():
@@ -298,29 +253,7 @@ def canonical_plateau(options: PlateauOptions | None, module: Module[Any]) -> Pl
     return dataclasses.replace(options, metric=canonical_name(options.metric, known))
 
 
-def resume_hook(
-    plan: TrainingPlan, trainer: pl.Trainer, start: RunStart
-) -> Callable[[], None] | None:
-    """Set the counters of a resumed run; what restores optimizers and callbacks once they exist."""
-    state, carried = start.state, start.carried
-    if state is not None:
-        plan.run.resume_counters(
-            n_epochs=state.n_epochs,
-            n_cells_seen=state.n_cells_seen,
-            seconds=state.seconds,
-            best=state.best,
-        )
-        advance_loops(trainer, state.n_epochs, state.n_steps)
-
-        def restore() -> None:
-            restore_callbacks(trainer, state)
-            restore_optimizers(trainer, state)
-
-        return restore
-    return None if carried is None else lambda: carried.restore(trainer)
-
-
 def run_config(options: TrainOptions, seed: int, max_epochs: int) -> dict[str, Any]:
     """All options of a run as plain values, for the record."""
-    values = config_value(dataclasses.asdict(options))
+    values = plain_options(dataclasses.asdict(options))
     return values | {"seed": seed, "max_epochs": max_epochs}

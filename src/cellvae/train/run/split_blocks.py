@@ -85,11 +85,11 @@ def make_split_blocks(
     labels: NDArray[np.int64] | None = None,
     steps_per_block: int = 1,
 ) -> EpochBlocks[Any]:
-    """Cells of one split, cut into blocks anew every epoch."""
+    """Make the blocks of the cells of one split, shuffled in every epoch."""
     labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
-    companions = None
+    sampler = None
     if labels is not None and len(labelled):
-        companions = LabelledSampler(
+        sampler = LabelledSampler(
             labelled,
             labels[labelled],
             loader.batch_size,
@@ -107,23 +107,23 @@ def make_split_blocks(
         drop_last=loader.drop_last,
         smallest=smallest,
         prefetch=loader.num_workers,
-        labelled_cells=companions,
+        labelled_cells=sampler,
     )
 
 
 def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> int:
-    """Least number of cells of a training batch; a smaller rest joins the batch before it.
+    """Minimal number of cells in a training batch; a smaller last batch joins the one before it.
 
     Raises
     ------
     InvalidDataError
-        If there is no cell to train on, or one where the network normalises over batches.
+        If there is no training cell, or one and the network has batch normalisation.
     InvalidOptionError
-        If every batch would be one cell and the network normalises over batches.
+        If every batch would be one cell and the network has batch normalisation.
     """
-    still = set(module.frozen_weights.eval_modules)
+    in_eval_mode = set(module.frozen_weights.eval_modules)
     normalised = any(
-        isinstance(part, torch.nn.BatchNorm1d) and name not in still
+        isinstance(part, torch.nn.BatchNorm1d) and name not in in_eval_mode
         for name, part in module.named_modules()
     )
     reason = ", since the network normalises over the cells of a batch" if normalised else ""
@@ -142,6 +142,6 @@ def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> 
 
 
 def batch_norm_advice(module: Module[Any]) -> str:
-    """Sentence that says how a network is made without batch normalisation, if it can be."""
+    """Sentence on how to make the network without batch normalisation; empty if it cannot be."""
     has_option = hasattr(getattr(module, "config", None), "use_batch_norm")
     return " Or make the model with use_batch_norm='none'." if has_option else ""

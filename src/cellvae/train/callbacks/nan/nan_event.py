@@ -1,4 +1,4 @@
-"""What was not finite in a run, where: parameter, part of the network, cells."""
+"""Events of values that are not finite: which parameter, part of the network and cells."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.shuffling import epoch_order
 from cellvae.errors import quote_names
+from cellvae.kernels import all_finite
 from cellvae.train.loop.training_plan import TrainingPlan
 
 # Cells and parameters that are named at most.
@@ -131,3 +132,11 @@ def nan_output_hook(name: str, found: list[str]) -> Any:
             found.append(name)
 
     return hook
+
+
+def weights_are_finite(module: nn.Module) -> bool:
+    """Whether all weights and buffers are finite; reads from the device once."""
+    floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
+    if not floats:
+        return True
+    return all_finite(floats)
