@@ -88,7 +88,7 @@ def test_json_that_is_no_object_is_refused(text: str) -> None:
 
 
 def test_versions_are_text(edited: Callable[..., str]) -> None:
-    with pytest.raises(FileFormatError, match="text in m.json: versions.torch; got 2"):
+    with pytest.raises(FileFormatError, match="a string in m.json: versions.torch; got 2"):
         Record.from_json(edited(versions={"torch": 2}), "m.json")
 
 

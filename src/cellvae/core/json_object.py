@@ -51,14 +51,14 @@ class JsonObject:
         """Value of an entry, a string."""
         value = self.value(name)
         if not isinstance(value, str):
-            raise self.type_error("text", value, name)
+            raise self.type_error("a string", value, name)
         return value
 
     def optional_string(self, name: str) -> str | None:
         """Value of an entry, a string or null."""
         value = self.value(name)
         if value is not None and not isinstance(value, str):
-            raise self.type_error("text or null", value, name)
+            raise self.type_error("a string or null", value, name)
         return value
 
     def boolean(self, name: str) -> bool:
@@ -72,7 +72,7 @@ class JsonObject:
         """Value of an entry, an integer not below `minimum`."""
         value = self.value(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise self.type_error(f"a whole number of at least {minimum}", value, name)
+            raise self.type_error(f"an integer of at least {minimum}", value, name)
         return value
 
     def list_of_values(self, name: str) -> list[object]:
@@ -87,9 +87,9 @@ class JsonObject:
         values = self.list_of_values(name)
         strings = tuple(value for value in values if isinstance(value, str))
         if len(strings) < len(values):
-            raise self.type_error("a list of texts", values, name)
+            raise self.type_error("a list of strings", values, name)
         if len(set(strings)) < len(strings):
-            raise self.type_error("a list of different texts", values, name)
+            raise self.type_error("a list of different strings", values, name)
         return strings
 
     def json_object(self, name: str) -> JsonObject:

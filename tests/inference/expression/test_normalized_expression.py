@@ -14,7 +14,7 @@ import torch
 
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
@@ -28,7 +28,7 @@ def seeded(model: SCVI, **words: Any) -> Any:
 def by_hand(model: SCVI, key: str, code: int | None = None) -> np.ndarray:
     """Decoded expression of all cells from the draw that `seeded` makes."""
     torch.manual_seed(0)
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
         latent = sample_latent(model.module, batch)
         return decode_samples(model.module, latent, batch, code).get_normalized(key)[0].numpy()
@@ -140,7 +140,7 @@ def test_draws_in_all_are_of_cells_chosen_at_random(trained: Callable[..., SCVI]
 def test_importance_brings_means_to_the_true_posterior(trained: Callable[..., SCVI]) -> None:
     """Against importance sampling from the prior, the brute force of one cell and many draws."""
     model = trained()
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, [4], 1).iter_batches()
         latent = sample_latent(model.module, batch)
         torch.manual_seed(1)
@@ -173,7 +173,7 @@ def test_results_can_be_written_to_a_file(
     written = read(path)
     pd.testing.assert_frame_equal(written.to_df(), seeded(model, **words), check_names=False)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    with pytest.raises(InvalidOptionError, match="is not there yet"):
+    with pytest.raises(InvalidOptionError, match="does not exist yet"):
         model.get_normalized_expression(out=path)
     overall = tmp_path / f"overall.{suffix}"
     seeded(model, out=overall, n_samples_overall=100)
@@ -218,7 +218,7 @@ def test_an_interrupted_file_leaves_nothing(
         ({"n_samples_overall": 0}, InvalidOptionError, "n_samples_overall to be at least 1"),
         ({"n_samples": 2, "n_samples_overall": 9}, InvalidOptionError, "one of n_samples"),
         ({"weights": "importence"}, InvalidOptionError, "Did you mean 'importance'"),
-        ({"weights": "importance"}, InvalidOptionError, "several draws to weight"),
+        ({"weights": "importance"}, InvalidOptionError, "several samples to weight"),
         (
             {"n_samples": 2, "return_mean": False, "return_numpy": False},
             InvalidOptionError,
@@ -230,7 +230,7 @@ def test_an_interrupted_file_leaves_nothing(
             "two dimensions for a file",
         ),
         ({"out": "x.csv"}, InvalidOptionError, "ends in .h5ad or .zarr; got 'x.csv'"),
-        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "a folder 'nowhere'"),
+        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "folder for 'nowhere"),
         ({"out": "x.zarr", "return_numpy": True}, InvalidOptionError, "either out or return_numpy"),
         ({"indices": []}, InvalidOptionError, "at least one cell"),
         ({"batch_size": 0}, InvalidOptionError, "batch_size of at least 1; got 0"),
