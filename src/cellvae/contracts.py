@@ -38,6 +38,10 @@ class StepBlock(NamedTuple):
     steps: Int[Tensor, "steps cells"]
 
 
+MIN_LIBRARY_SIZE = 1e-8
+"""Library size of a cell without counts, so that its logarithm is finite."""
+
+
 class Latent(NamedTuple):
     """Posterior of the latent variables of a batch of cells, and one draw from it."""
 

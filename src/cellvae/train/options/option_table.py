@@ -48,8 +48,8 @@ class TrainOption:
     topic
         What it is about.
     options, field
-        Dataclass with its annotation, default and description, and its name there; None for an argument
-        that turns options on and has the type bool or float.
+        Dataclass with its annotation, default and description, and its name there; None for an
+        argument that switches options on and has the type bool or float.
     kind, help
         Type and description of such an argument.
     default

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.contracts import to_device
+from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.shuffling import epoch_order
@@ -99,16 +100,14 @@ def offending_cells(
     if batch >= len(steps):
         return (), None
     indices = steps[batch]
-    states = [(part, part.training) for part in plan.module.modules()]
     found: list[str] = []
     hooks = [
         part.register_forward_hook(nan_output_hook(name, found))
         for name, part in plan.module.named_modules()
         if name and not list(part.children())
     ]
-    plan.module.eval()
     try:
-        with torch.no_grad(), isolated_rng(plan.seed, "nan"):
+        with eval_mode(plan.module), torch.no_grad(), isolated_rng(plan.seed, "nan"):
             loss = plan.module.loss(
                 to_device(loader.rows.take(indices), plan.device), plan.kl_weight
             )
@@ -117,8 +116,6 @@ def offending_cells(
     finally:
         for hook in hooks:
             hook.remove()
-        for part, training in states:
-            part.training = training
     bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
     wrong = indices[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
     names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]

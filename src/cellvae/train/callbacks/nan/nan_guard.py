@@ -285,8 +285,7 @@ class NaNGuard(pl.Callback):
     def restore_finite_weights(self, pl_module: pl.LightningModule) -> None:
         """Restore the last finite weights if the current ones are not finite."""
         if (
-            self.on_nan != "ignore"
-            and isinstance(pl_module, TrainingPlan)
+            isinstance(pl_module, TrainingPlan)
             and self.last_good is not None
             and not weights_are_finite(pl_module.module)
         ):
