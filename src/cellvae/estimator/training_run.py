@@ -50,8 +50,8 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     state_dir = state_folder(model, parsed, run_dir)
     state = state_to_resume(options, state_dir)
     anew = options.reset and state is None
-    carried = None if anew or state is not None else model.carryover
-    seed = seed_for(options, state, carried)
+    carryover = None if anew or state is not None else model.carryover
+    seed = seed_for(options, state, carryover)
     split = split_for(model, options, len(rows), seed, state)
     identity = run_identity(model, split)
     cell_values = {} if state is None and state_dir is None else read_cell_values_of(model, rows)
@@ -67,7 +67,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
         callbacks=(*model.required_callbacks(), *parsed.callbacks),
         start=RunStart(
             history=History() if anew else model.history,
-            carried=carried,
+            carryover=carryover,
             state=state,
             identity=identity,
             cell_values=cell_values,
@@ -80,7 +80,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     )
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
-        model.carryover = outcome.carried
+        model.carryover = outcome.carryover
         model.registration = replace(model.registration, n_cells=len(rows))
     elif old is not None:
         model.module.load_state_dict(old)
@@ -112,7 +112,7 @@ def check_can_learn(model: BaseModel, options: TrainOptions) -> None:
         )
 
 
-def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -> int:
+def seed_for(options: TrainOptions, state: TrainingState | None, carryover: Any) -> int:
     """Seed of a run: the one asked for, that of the run it goes on from, or one that is drawn.
 
     Raises
@@ -129,8 +129,8 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -
         return state.seed
     if asked is not None:
         return asked
-    if carried is not None:
-        return int(carried.seed)
+    if carryover is not None:
+        return int(carryover.seed)
     if os.environ.get("LOCAL_RANK", "0") != "0" and SEED_KEY in os.environ:
         return int(os.environ[SEED_KEY])
     seed = draw_seed()
