@@ -38,6 +38,10 @@ class StepBlock(NamedTuple):
     steps: Int[Tensor, "steps cells"]
 
 
+MIN_LIBRARY_SIZE = 1e-8
+"""Library size of a cell without counts, so that its logarithm is finite."""
+
+
 class Latent(NamedTuple):
     """Posterior of the latent variables of a batch of cells, and one draw from it."""
 
@@ -119,17 +123,14 @@ class Module(nn.Module, ABC, Generic[B]):
         return {}
 
     def freeze(self, frozen_weights: FrozenWeights) -> None:
-        """Let training leave this as it is from now on."""
+        """Freeze weights: no later training changes them."""
         self.frozen_weights = frozen_weights
-        parameters = dict(self.named_parameters())
-        for name in frozen_weights.parameters:
-            parameters[name].requires_grad_(False)
+        frozen_weights.freeze_in(self)
 
     def train(self, mode: bool = True) -> Self:
-        """Put the network in training mode, but for the layers that are kept still."""
+        """Set training or eval mode; layers of `frozen_weights.eval_modules` stay in eval mode."""
         super().train(mode)
-        for name in self.frozen_weights.eval_modules:
-            self.get_submodule(name).eval()
+        self.frozen_weights.set_eval_mode_in(self)
         return self
 
     def prepare(self, batch: B) -> None:

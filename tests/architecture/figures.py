@@ -14,11 +14,11 @@ from pathlib import Path
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
-# Past participles that no ending gives away.
+# Past participles without the ending -ed that are not also the base form of their verb.
 IRREGULAR = """
-    beaten begun bound built chosen cut dealt done drawn driven fed found given grown held
-    kept known laid left made meant met parted put read said seen sent set shown spoken
-    spread taken told torn undone weighed worn written
+    beaten begun bound built chosen dealt done drawn driven fed found given grown held
+    kept known laid left made meant met parted said seen sent shown spoken
+    taken told torn undone weighed worn written
 """
 # Words that end like participles and are nouns, adjectives or imperatives of the field.
 NOT_PARTICIPLES = frozenset(["embed", "embedding", "feed", "need", "red", "seed", "shed", "speed"])

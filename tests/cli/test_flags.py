@@ -11,9 +11,11 @@ from typing import Any, Literal
 import pytest
 
 from cellvae.cli import train as command
+from cellvae.cli.checks import check_options
 from cellvae.cli.docstrings import parameter_help
-from cellvae.cli.flags import Flag, flags_of, group_by_call, value_from_text
-from cellvae.cli.job import Job, check_options
+from cellvae.cli.flags import Flag, value_from_text
+from cellvae.cli.job import Job
+from cellvae.cli.model_flags import flags_of, group_by_call
 from cellvae.model import MODELS
 from cellvae.model.scvi import SCVIConfig
 from cellvae.train.options.train_kwargs import parse_train_kwargs
@@ -85,7 +87,7 @@ def test_every_flag_reaches_the_keyword_of_its_name(
     assert set(job.setup) == set(inspect.signature(MODELS[model].setup_anndata).parameters) - {
         "adata"
     }
-    check_options(job)
+    check_options(job.model, job.setup, job.config, job.train)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -262,7 +262,7 @@ def test_a_job_with_other_data_is_refused(
     adata = anndata.read_h5ad(counts)
     adata.X[0, :2], adata.X[1, :2] = [2, 1], [1, 2]
     run_job(adata.copy(), job, tmp_path)
-    with pytest.raises(InvalidOptionError, match=f"the {what} of the file are others now"):
+    with pytest.raises(InvalidOptionError, match=f"the {what} of the file have changed"):
         run_job(change(adata.copy()), job, tmp_path)
     run_job(change(adata.copy()), job, tmp_path, overwrite=True)
 

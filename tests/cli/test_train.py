@@ -142,7 +142,7 @@ def test_a_model_that_is_there_is_replaced_only_on_demand(
     ended = program("train", counts, "--out", tmp_path, *quick)
     assert ended.code == 2
     (line,) = ended.err.splitlines()
-    assert "holds a model already" in line
+    assert "already contains a model" in line
     assert "Give --overwrite" in line
     assert (tmp_path / "latent.h5ad").read_text() == "older"
     (tmp_path / "notes.txt").write_text("mine")

@@ -208,7 +208,7 @@ def test_arrays_that_do_not_fit_are_refused(points: np.ndarray) -> None:
     "cells", [[50], [-1], [], [0.5], [[1, 2], [3, 4]], np.ones(49, dtype=bool)]
 )
 def test_cells_that_do_not_exist_are_refused(points: np.ndarray, cells: object) -> None:
-    with pytest.raises(InvalidOptionError, match="Expected train (as numbers from 0 to|in one)"):
+    with pytest.raises(InvalidOptionError, match="Expected train (as indices from 0 to|in one)"):
         knn_accuracy(points, np.zeros(50), train=cells)  # type: ignore[arg-type]
 
 

@@ -10,14 +10,14 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.retrieval import (
-    AT_K,
-    OF_ALL,
+    RANKING_SCORES,
+    SCORES_AT_K,
     match_cells,
     retrieval_scores,
     score_names,
 )
 
-ALL = (*AT_K, *OF_ALL)
+ALL = (*SCORES_AT_K, *RANKING_SCORES)
 
 
 def by_hand(order: list[bool], k: int) -> dict[str, float]:

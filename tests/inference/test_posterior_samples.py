@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import (
     decode_samples,
     iter_chunks,
@@ -31,7 +31,7 @@ def test_scales_are_shares_and_rates_are_counts(
 ) -> None:
     model = trained(gene_likelihood=likelihood)
     batch = batch_of(model)
-    with eval_mode(model):
+    with inference_mode(model):
         drawn = sample_posterior(model.module, batch, n_samples=4)
     assert drawn.scales.shape == (4, 60, 10)
     np.testing.assert_allclose(drawn.scales.sum(dim=-1), 1, rtol=1e-5)
@@ -44,7 +44,7 @@ def test_draws_are_those_of_the_posterior(n_samples: int, trained: Callable[...,
     model = trained(use_observed_lib_size=False)
     batch = batch_of(model)
     torch.manual_seed(0)
-    with eval_mode(model):
+    with inference_mode(model):
         latent = sample_latent(model.module, batch, n_samples)
     assert latent.log_library_posterior is not None
     for values, posterior in (
@@ -62,7 +62,7 @@ def test_the_decoder_is_told_another_batch_and_the_encoder_is_not(
 ) -> None:
     model = trained(encode_covariates=True, dispersion="gene-batch")
     batch = batch_of(model)
-    with eval_mode(model):
+    with inference_mode(model):
         latent = sample_latent(model.module, batch)
         own, other = (
             decode_samples(model.module, latent, batch),
@@ -87,7 +87,7 @@ def test_parts_hold_all_draws_in_order(
 ) -> None:
     monkeypatch.setattr(module_of_draws, "MAX_DECODED_ELEMENTS", 60 * 10 * 3)
     model = trained()
-    with eval_mode(model):
+    with inference_mode(model):
         latent = sample_latent(model.module, batch_of(model), 8)
     parts = list(iter_chunks(latent, n_genes=10))
     assert [part for part, _ in parts] == [slice(0, 3), slice(3, 6), slice(6, 8)]

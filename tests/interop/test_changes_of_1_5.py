@@ -14,7 +14,9 @@ from anndata import AnnData
 import cellvae as scvi
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingWarning
 from cellvae.train.loop.optimizers import make_optimizer
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 
 
 def cells(seed: int = 0) -> AnnData:

@@ -12,7 +12,9 @@ from torch import Tensor
 from cellvae.model.scvi import SCVIModule
 from cellvae.train.loop.optimizers import make_optimizer
 from cellvae.train.options.kl_warmup import KLWarmup
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 
 Draw = Callable[[Tensor, Tensor], None]
 

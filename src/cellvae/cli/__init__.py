@@ -1,1 +1,1 @@
-"""Command-line program over the public API."""
+"""Command-line program, built on the public API."""

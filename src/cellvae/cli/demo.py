@@ -1,4 +1,4 @@
-"""`cellvae demo`: SCVI on the real blood cells that ship inside scanpy."""
+"""`cellvae demo`: SCVI on real blood cells that are part of scanpy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cellvae.cli.job import Job, check_output_folder, run_job
-from cellvae.cli.results import RESULT_FILES
-from cellvae.cli.summary import print_summary
+from cellvae.cli.results import RESULT_FILES, print_summary
 from cellvae.errors import InvalidOptionError, quote_names
 
 JOB = Job(
@@ -38,14 +37,14 @@ def demo(
     from cellvae.data import pbmc68k_reduced
     from cellvae.settings import settings
 
-    # Steps of 128 cells x 765 genes gain nothing from a second thread, and wait for it on a busy
-    # machine.
+    # A second thread does not speed up steps of 128 cells x 765 genes, and slows them down on a
+    # busy machine.
     settings.num_threads = 1
     check_output_folder(out, JOB, overwrite=True)
     others = sorted(path.name for path in out.glob("*") if path.name not in RESULT_FILES)
     if others:
         raise InvalidOptionError(
-            f"'{out}' holds other files: {quote_names(others)}. Give another --out."
+            f"'{out}' contains other files: {quote_names(others)}. Give another --out."
         )
     adata = pbmc68k_reduced()
     typer.echo(

@@ -1,4 +1,4 @@
-"""Descriptions of parameters, read from numpy docstrings."""
+"""Descriptions of parameters, parsed from numpy docstrings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NEXT_HEADING = re.compile(r"^\S.*\n-{3,}$", re.MULTILINE)
 
 
 def parameter_help(cls: type) -> dict[str, str]:
-    """Description of each parameter of a class, its own before those of its bases.
+    """Description of each parameter of a class; its own docstring overrides those of its bases.
 
     Parameters
     ----------
@@ -19,16 +19,16 @@ def parameter_help(cls: type) -> dict[str, str]:
 
     Returns
     -------
-    Text by name, in one line, without the marks of reStructuredText.
+    Descriptions by name, in one line each, without reStructuredText markup.
     """
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        found |= parameter_section(base.__dict__.get("__doc__") or "")
-    return found
+        descriptions |= parameter_section(base.__dict__.get("__doc__") or "")
+    return descriptions
 
 
 def parameter_section(doc: str) -> dict[str, str]:
-    """Description of each parameter that a docstring has in its section "Parameters"."""
+    """Description of each parameter in the section "Parameters" of a docstring."""
     text = inspect.cleandoc(doc)
     start = HEADING.search(text)
     if start is None:
@@ -47,10 +47,10 @@ def parameter_section(doc: str) -> dict[str, str]:
     descriptions = {
         name: strip_markup(" ".join(filter(None, lines))) for name, lines in found.items()
     }
-    # "As in CountKeys." refers to the description of the base.
+    # "As in CountKeys." refers to the description in the base class.
     return {name: text for name, text in descriptions.items() if not text.startswith("As in ")}
 
 
 def strip_markup(text: str) -> str:
-    """Text without backquotes, and with plain names in place of cross-references."""
+    """Text without backquotes, and with names in place of cross-references."""
     return re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")

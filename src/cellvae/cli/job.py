@@ -1,25 +1,18 @@
-"""One job: set up, train, save, draw; what `cellvae train` and `cellvae demo` do."""
+"""One job of `cellvae train` and `cellvae demo`: set up, train, save, plot."""
 
 from __future__ import annotations
 
-import inspect
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.flags import flag_of_option, loss_weights, uses_labels
+from cellvae.cli.checks import check_colors, check_setup, model_class
 from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
-from cellvae.errors import (
-    InvalidOptionError,
-    TrainingError,
-    UnknownKeyError,
-    did_you_mean,
-    quote_names,
-)
+from cellvae.errors import InvalidOptionError, TrainingError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,27 +20,27 @@ if TYPE_CHECKING:
     from cellvae.model import Model
 
 STATE_INTERVAL_MINUTES = 0.1
-"""Least minutes between two states of a run: what is lost if it is killed."""
-FINISHED_MESSAGE = ("completed", "stopped_early", "time_limit", "not_finite")
-"""Ends of a run after which the model is what was asked for; others can be continued."""
+"""Minutes between two saved states of a run: what is lost if it is killed."""
+FINISHED_STATUSES = ("completed", "stopped_early", "time_limit", "not_finite")
+"""Statuses of a finished run; a run with another status can be resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be done with the cells of one AnnData.
+    """Model, options and plots for the cells of one AnnData.
 
     Parameters
     ----------
     model
         Name of the model.
     setup, config, train
-        Keywords of `setup_anndata`, of the model and of `train`.
+        Keyword arguments of `setup_anndata`, of the model and of `train`.
     colors
         Columns of `adata.obs` that the UMAP is coloured by.
     umap
         Whether a UMAP is drawn.
     resume
-        Whether the state of the run is kept on disk, and a run that was cut off is continued.
+        Whether the state of the run is saved, and an interrupted run is resumed.
     seed
         Seed of weights, split and noise.
     """
@@ -63,14 +56,14 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the results depend on, as values for a file."""
+        """Options that the results depend on, as JSON values."""
         names = ("model", "seed", "setup", "config", "train")
         options: dict[str, Any] = through_json({name: getattr(self, name) for name in names})
         return options
 
     @property
     def strata(self) -> list[str]:
-        """Columns whose shares a part of the cells has: labels, then batches."""
+        """Columns that stratify the cells of the UMAP: labels, then batches."""
         columns = [self.setup.get(name) for name in ("labels_key", "batch_key")]
         return list(dict.fromkeys(column for column in columns if column is not None))
 
@@ -80,14 +73,14 @@ def check_output_folder(out: Path, job: Job, *, overwrite: bool) -> JobRecord | 
 
     Returns
     -------
-    Record of a job with the same options that can be finished; None for a new one.
+    Record of an earlier job with the same options that can be finished; None for a new job.
 
     Raises
     ------
     InvalidOptionError
-        If there are results of another job that must not be replaced.
+        If there are results of another job.
     FileFormatError
-        If the record of the earlier job cannot be read.
+        If the record of the earlier job is invalid.
     """
     if out.exists() and not out.is_dir():
         raise InvalidOptionError(f"Expected a folder for --out; '{out}' is a file.")
@@ -105,7 +98,7 @@ def check_output_folder(out: Path, job: Job, *, overwrite: bool) -> JobRecord | 
 
 
 def check_no_model(out: Path, reason: str) -> None:
-    """Check that a folder holds no model.
+    """Check that a folder contains no model.
 
     Raises
     ------
@@ -114,31 +107,31 @@ def check_no_model(out: Path, reason: str) -> None:
     """
     if (out / MODEL_FOLDER).exists():
         raise InvalidOptionError(
-            f"'{out}' holds a model already, and {reason}. Give --overwrite, or another --out."
+            f"'{out}' already contains a model, and {reason}. Give --overwrite, or another --out."
         )
 
 
 def has_state(out: Path) -> bool:
-    """Whether a run that was cut off left a state."""
+    """Whether an interrupted run saved its state."""
     return any((out / STATE_FOLDER).glob("*"))
 
 
 def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> Model:
     """Train a model and write model, latent, report, curves and UMAP into a folder.
 
-    What an earlier call with the same options and data has written is not made again, and a run
-    that was cut off is continued.
+    Results of an earlier call with the same options and data are not computed again, and an
+    interrupted run is resumed.
 
     Parameters
     ----------
     adata
         The cells.
     job
-        What is to be done.
+        Model and options.
     out
         Folder for the results.
     overwrite
-        Whether results that are there are replaced.
+        Whether existing results are replaced.
 
     Returns
     -------
@@ -147,28 +140,28 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     Raises
     ------
     InvalidOptionError, UnknownOptionError, UnknownKeyError
-        If an option or column cannot be, before anything is trained.
+        If an option or column is invalid, before anything is trained.
     TrainingError
-        If training gave no model.
+        If training failed.
     """
     from cellvae.settings import settings
 
     earlier = check_output_folder(out, job, overwrite=overwrite)
-    kind = model_class(job.model)
+    cls = model_class(job.model)
     settings.seed = job.seed
-    check_setup(kind, job.setup)
-    kind.setup_anndata(adata, **job.setup)
+    check_setup(cls, job.setup)
+    cls.setup_anndata(adata, **job.setup)
     check_colors(job.colors, adata)
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:
         record.check_same(earlier)
         record.written = earlier.written
     if record.has(MODEL_FOLDER):
-        logger.info("'%s' holds the trained model: what else is missing is written.", out)
-        model: Any = kind.load(out / MODEL_FOLDER, adata)
+        logger.info("'%s' contains the trained model: only missing results are written.", out)
+        model: Any = cls.load(out / MODEL_FOLDER, adata)
     else:
         record.written = {}
-        model = train_model(kind, adata, job, record, resume=earlier is not None and job.resume)
+        model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
     write_results(
         model,
         adata,
@@ -178,52 +171,52 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         umap=job.umap,
         seed=job.seed,
     )
-    if model.training_report.status not in FINISHED_MESSAGE:
-        # The same command resumes training, and writes all results again.
+    if model.training_report.status not in FINISHED_STATUSES:
+        # The same command resumes training and writes all results again.
         record.written = {}
         record.save()
     return model
 
 
-def train_model(kind: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
+def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
     """Train a model and save it.
 
     Parameters
     ----------
-    kind
+    cls
         Class of the model.
     adata
-        Its cells, set up.
+        Its cells, after setup.
     job
-        What is to be done.
+        Model and options.
     record
         Record of the job.
     resume
-        Whether a run that was cut off is continued.
+        Whether an interrupted run is resumed.
     """
     out = record.out
-    model = kind(adata, **job.config)
-    words = {**job.train, "callbacks": job_callbacks(job, out)}
-    model.parse_train_kwargs(words)
+    model = cls(adata, **job.config)
+    kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
+    model.parse_train_kwargs(kwargs)
     out.mkdir(parents=True, exist_ok=True)
     record.save()
     if resume and has_state(out):
-        logger.info("Continuing the run in '%s' that was cut off.", out)
-        words["resume"] = "auto"
+        logger.info("Resuming the interrupted run in '%s'.", out)
+        kwargs["resume"] = "auto"
     else:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
-    model.train(**words)
+    model.train(**kwargs)
     if not model.is_trained:
         raise TrainingError(model.training_report.reason)
     model.save(out / MODEL_FOLDER, overwrite=True)
     record.add(MODEL_FOLDER)
-    if model.training_report.status in FINISHED_MESSAGE:
+    if model.training_report.status in FINISHED_STATUSES:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
     return model
 
 
 def job_callbacks(job: Job, out: Path) -> list[Any]:
-    """Callbacks that keep the state of a run, and its best model where one is looked for."""
+    """Callbacks that save the state of a run, and its best model if the options monitor one."""
     from cellvae.train import SaveCheckpoint, TrainingCheckpoint
 
     callbacks: list[Any] = []
@@ -232,101 +225,17 @@ def job_callbacks(job: Job, out: Path) -> list[Any]:
             TrainingCheckpoint(
                 out / STATE_FOLDER,
                 every_n_minutes=STATE_INTERVAL_MINUTES,
-                # It goes when the model is saved.
+                # It is deleted when the model is saved.
                 delete_on_success=False,
             )
         )
-    words = job.train
-    stops = words.get("early_stopping", any(word.startswith("early_stopping_") for word in words))
-    asked = words.get("enable_checkpointing", "checkpointing_monitor" in words)
-    if stops or asked:
-        monitor = words.get("checkpointing_monitor", words.get("early_stopping_monitor"))
+    kwargs = job.train
+    stops = kwargs.get("early_stopping", any(name.startswith("early_stopping_") for name in kwargs))
+    saves_best = kwargs.get("enable_checkpointing", "checkpointing_monitor" in kwargs)
+    if stops or saves_best:
+        monitor = kwargs.get("checkpointing_monitor", kwargs.get("early_stopping_monitor"))
         first = monitor[0] if isinstance(monitor, list) else monitor
         callbacks.append(
             SaveCheckpoint(out / CHECKPOINT_FOLDER, monitor=first or "elbo_validation")
         )
     return callbacks
-
-
-def model_class(name: str) -> Any:
-    """Class of a model by its name.
-
-    Raises
-    ------
-    InvalidOptionError
-        If there is none.
-    """
-    from cellvae.model import MODELS
-
-    if name not in MODELS:
-        raise InvalidOptionError(
-            f"Expected --model to be one of {', '.join(MODELS)}; got '{name}'."
-            f"{did_you_mean(name, MODELS)}"
-        )
-    return MODELS[name]
-
-
-def check_setup(kind: Any, words: Collection[str]) -> None:
-    """Check that a model can be set up with these words.
-
-    Raises
-    ------
-    InvalidOptionError
-        If it does not know one of them, or needs another.
-    """
-    parameters = {
-        name: parameter
-        for name, parameter in inspect.signature(kind.setup_anndata).parameters.items()
-        if name != "adata"
-    }
-    unknown = [word for word in words if word not in parameters]
-    missing = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty and name not in words
-    ]
-    if unknown:
-        raise InvalidOptionError(
-            f"{kind.__name__} has no {flag_of_option(unknown[0])}. Leave it out."
-        )
-    if missing:
-        raise InvalidOptionError(
-            f"{kind.__name__} needs {' and '.join(map(flag_of_option, missing))}."
-        )
-
-
-def check_options(job: Job) -> None:
-    """Check what can be checked before the cells are read.
-
-    Raises
-    ------
-    InvalidOptionError, UnknownOptionError
-        If a keyword is unknown or has a value that it cannot take.
-    """
-    from cellvae.core.options import from_kwargs
-    from cellvae.train.options.train_kwargs import parse_train_kwargs
-
-    kind = model_class(job.model)
-    check_setup(kind, job.setup)
-    from_kwargs(kind.Config, job.config, f"{job.model}()")
-    parse_train_kwargs(
-        job.train, loss_weights=[*loss_weights(kind)], learns_labels=uses_labels(kind)
-    )
-
-
-def check_colors(colors: Sequence[str], adata: AnnData) -> None:
-    """Check that the UMAP can be coloured as asked.
-
-    Raises
-    ------
-    UnknownKeyError
-        If a column is not there.
-    """
-    columns = [str(name) for name in adata.obs]
-    for color in colors:
-        if color not in columns:
-            raise UnknownKeyError(
-                f"Expected --color to be a column of obs; got '{color}'."
-                f"{did_you_mean(color, columns)} The columns are "
-                f"{quote_names(columns, 10) or 'none'}."
-            )

@@ -1,4 +1,4 @@
-"""The program `cellvae`: its commands, and how they fail."""
+"""The program `cellvae`: its commands and exit codes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cellvae.version import __version__
 BAD_INPUT, FAILED = 2, 1
 
 
-def print_version(asked: bool) -> None:
-    """Print the version and leave."""
-    if asked:
+def print_version(requested: bool) -> None:
+    """Print the version and exit, if requested."""
+    if requested:
         typer.echo(f"cellvae {__version__}")
         raise typer.Exit
 
 
 def make_app(args: Sequence[str]) -> typer.Typer:
-    """Program for a command line; the flags of `train` are those of the model that it names.
+    """Program for a command line; the flags of `train` depend on its model.
 
     Parameters
     ----------
     args
-        Words after the name of the program.
+        Arguments after the name of the program.
     """
     app = typer.Typer(
         name="cellvae",
@@ -52,7 +52,7 @@ def make_app(args: Sequence[str]) -> typer.Typer:
         command = train_command(model_on_command_line(args))
         app.command("train", no_args_is_help=True, cls=TrainCommand)(command)
     else:
-        # Models and torch are not loaded for a list of commands.
+        # Models and torch are not imported to list the commands.
         app.command("train", help=COMMAND_HELP)(lambda: None)
     app.command("demo")(demo)
     app.command("report", no_args_is_help=True)(report)
@@ -61,19 +61,19 @@ def make_app(args: Sequence[str]) -> typer.Typer:
 
 @contextmanager
 def print_errors_in_one_line() -> Iterator[None]:
-    """Context in which what a user caused becomes one line and an exit code."""
+    """Context that reports errors of the user as one line and an exit code."""
     try:
         yield
     except TrainingError as error:
-        print(f"cellvae: training failed: {first_line(error)}", file=sys.stderr)
+        print(f"cellvae: training failed: {one_line(error)}", file=sys.stderr)
         sys.exit(FAILED)
     except (CellvaeError, OSError) as error:
-        print(f"cellvae: {first_line(error)}", file=sys.stderr)
+        print(f"cellvae: {one_line(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
 
 
-def first_line(error: BaseException) -> str:
-    """Text of an error in one line."""
+def one_line(error: BaseException) -> str:
+    """Message of an error in one line."""
     return " ".join(str(error).split())
 
 

@@ -1,4 +1,4 @@
-"""Options of a job and the files it has written, recorded in `job.json` beside its results."""
+"""Record of a job in `job.json`: its options, its data, and the results that it has written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 JOB_FILE = "job.json"
 FORMAT = 1
-CELLS_PER_PART = 4096
+CELLS_PER_CHUNK = 4096
 OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
     "devices",
@@ -33,7 +33,7 @@ OPTIONS_THAT_MAY_DIFFER = (
     "progress_bar_refresh_rate",
     "simple_progress_bar",
 )
-"""Words of `train` that may differ when a job is continued."""
+"""Keyword arguments of `train` that may differ when a job is resumed."""
 
 
 @dataclass
@@ -45,11 +45,11 @@ class JobRecord:
     out
         Folder of the results.
     options
-        Model, seed, and keywords of set-up, model and training.
+        Model, seed, and keyword arguments of setup, model and training.
     data
-        Digests of what the model reads of the cells.
+        Digests of the parts of the data that the model reads.
     written
-        Results that are complete, with what was special about each.
+        Complete results, with the details that each was written with.
     """
 
     out: Path
@@ -58,7 +58,7 @@ class JobRecord:
     written: dict[str, Any] = field(default_factory=dict)
 
     def has(self, name: str, details: Any = None) -> bool:
-        """Whether a result is complete and still there, written with the same details."""
+        """Whether a result is complete, exists, and was written with the same details."""
         return (
             name in self.written
             and self.written[name] == through_json(details)
@@ -66,12 +66,12 @@ class JobRecord:
         )
 
     def add(self, name: str, details: Any = None) -> None:
-        """Note that a result is complete."""
+        """Record that a result is complete."""
         self.written[name] = through_json(details)
         self.save()
 
     def save(self) -> None:
-        """Write the record; an older one stays until the new one is whole."""
+        """Write the record atomically."""
         values = {
             "format": FORMAT,
             "cellvae": __version__,
@@ -84,7 +84,7 @@ class JobRecord:
             temporary.write_text(text, encoding="utf-8")
 
     def check_same(self, earlier: JobRecord) -> None:
-        """Check that a job can be continued by this one.
+        """Check that this job can resume an earlier one.
 
         Raises
         ------
@@ -96,23 +96,23 @@ class JobRecord:
             changed = [name for name, value in self.data.items() if earlier.data.get(name) != value]
             if not changed:
                 return
-            difference = f"the {changed[0]} of the file are others now"
+            difference = f"the {changed[0]} of the file have changed"
         raise InvalidOptionError(
-            f"'{self.out}' holds the results of another job: {difference}. Give the options and "
+            f"'{self.out}' contains the results of another job: {difference}. Give the options and "
             "data of that job to finish it, --overwrite to start again, or another --out."
         )
 
 
 def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """First option in which two jobs differ, in words; None if there is none."""
+    """Description of the first option in which two jobs differ; None if there is none."""
     before, after = flatten_options(earlier), flatten_options(now)
     for name in dict.fromkeys([*before, *after]):
         if before.get(name) != after.get(name):
             old, new = (
-                f"{flag_of_option(name)} {words[name]}"
-                if name in words
+                f"{flag_of_option(name)} {options[name]}"
+                if name in options
                 else f"no {flag_of_option(name)}"
-                for words in (before, after)
+                for options in (before, after)
             )
             return f"it had {old}, now there is {new}"
     return None
@@ -120,14 +120,14 @@ def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str 
 
 def flatten_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of all calls in one dictionary, without those that may differ."""
-    words: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in options.items():
-        words |= flatten_options(value) if name in NESTED else {name: value}
-    return {name: value for name, value in words.items() if name not in OPTIONS_THAT_MAY_DIFFER}
+        flat |= flatten_options(value) if name in NESTED else {name: value}
+    return {name: value for name, value in flat.items() if name not in OPTIONS_THAT_MAY_DIFFER}
 
 
 NESTED = ("setup", "config", "train", "plan_kwargs", "datasplitter_kwargs")
-"""Entries of the options that are dictionaries of keywords."""
+"""Options that are dictionaries of keyword arguments."""
 
 
 def read_record(out: Path) -> JobRecord | None:
@@ -136,7 +136,7 @@ def read_record(out: Path) -> JobRecord | None:
     Raises
     ------
     FileFormatError
-        If it cannot be understood.
+        If it is not valid.
     """
     path = out / JOB_FILE
     try:
@@ -154,14 +154,14 @@ def read_record(out: Path) -> JobRecord | None:
 
 
 def describe_data(adata: AnnData, setup: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of what a model reads of the cells, the same however the counts are stored.
+    """Digests of the parts of the data that a model reads, independent of their storage.
 
     Parameters
     ----------
     adata
         The cells.
     setup
-        Keywords of `setup_anndata`.
+        Keyword arguments of `setup_anndata`.
     """
     layer = setup.get("layer")
     digests = {
@@ -177,15 +177,14 @@ def describe_data(adata: AnnData, setup: Mapping[str, Any]) -> dict[str, str]:
 
 
 def counts_digest(counts: Any) -> str:
-    """Digest of sums over cells, over genes, and over genes that count differently.
+    """Digest of sums over cells, sums over genes, and weighted sums over genes.
 
-    Sums of whole numbers are exact in double precision, so neither the type nor the order in which
-    they are stored matters.
+    Sums of integers are exact in double precision, so that neither dtype nor memory order matters.
     """
     weights = np.arange(1, counts.shape[1] + 1, dtype=np.float64)
     sums = [counts.sum(axis=0, dtype=np.float64), counts.sum(axis=1, dtype=np.float64)]
-    # A product of a dense matrix takes a copy in double precision: some cells at a time.
-    n_rows = CELLS_PER_PART if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
+    # The product of a dense matrix copies it in double precision, so it is computed in chunks.
+    n_rows = CELLS_PER_CHUNK if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
     sums += [counts[i : i + n_rows] @ weights for i in range(0, counts.shape[0], n_rows)]
     return digest(b"".join(np.asarray(values, dtype=np.float64).tobytes() for values in sums))
 
@@ -201,5 +200,5 @@ def digest(content: bytes) -> str:
 
 
 def through_json(value: Any) -> Any:
-    """Value as it comes back from JSON."""
+    """Value after a round trip through JSON."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""The command that writes a page about a run."""
+"""`cellvae report`: an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ MODEL_FILE = "model.json"
 
 def report(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a saved model, or of a run that has one in it.")
+        Path, typer.Argument(help="Folder of a saved model, or of a run that contains one.")
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write; by default report.html in RUN.")
     ] = None,
     adata: Annotated[
         Path | None,
-        typer.Option("--adata", help="Cells (.h5ad), for the figures; else those saved with it."),
+        typer.Option(
+            "--adata", help="Cells (.h5ad) for the figures; by default those saved with the model."
+        ),
     ] = None,
     batch_key: Annotated[str | None, typer.Option("--batch-key", help="Column of batches.")] = None,
     labels_key: Annotated[
         str | None, typer.Option("--labels-key", help="Column of cell types.")
     ] = None,
-    n_cells: Annotated[int, typer.Option("--n-cells", help="Cells drawn at most.")] = 2_000,
+    n_cells: Annotated[
+        int, typer.Option("--n-cells", help="Maximum number of cells in the figures.")
+    ] = 2_000,
 ) -> None:
     """Write a page about a run: curves, why it ended, options, data, latent space, checks, scores.
 
-    One HTML file that needs nothing else. Without cells it shows what the model's folder holds.
+    One self-contained HTML file. Without cells it shows what is saved with the model.
     """
     import anndata
 
@@ -51,7 +55,7 @@ def model_folder(run: Path) -> Path:
     Raises
     ------
     InvalidOptionError
-        If there is none.
+        If there is no model.
     """
     for folder in (run, run / "model"):
         if (folder / MODEL_FILE).is_file():
@@ -59,7 +63,7 @@ def model_folder(run: Path) -> Path:
     found = sorted(run.rglob(MODEL_FILE), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InvalidOptionError(
-            f"Expected a saved model in '{run}'; there is none. Give the folder that model.save() "
+            f"Expected a saved model in '{run}'; got none. Give the folder that model.save() "
             "wrote, or the run_dir of train()."
         )
     return found[-1].parent

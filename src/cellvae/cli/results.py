@@ -1,4 +1,4 @@
-"""Files that a job writes: each as soon as it can be, in the order of their worth."""
+"""Results of a job: latent, report, plots and the summary, each written as early as possible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellvae.cli.flags import uses_labels
+from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord
 from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
@@ -37,7 +37,7 @@ RESULT_FILES = (
     STATE_FOLDER,
     JOB_FILE,
 )
-"""Everything that a job writes into its folder."""
+"""Names of all files and folders that a job writes."""
 DPI = 150
 
 
@@ -51,20 +51,20 @@ def write_results(
     umap: bool,
     seed: int,
 ) -> None:
-    """Write what a trained model gives and is not there yet; pictures come last and may fail.
+    """Write the missing results of a trained model; plots come last and may fail.
 
     Parameters
     ----------
     model
-        Trained model, saved already.
+        Trained model, which has been saved.
     adata
-        Its cells. The latent representation is put into `obsm`, predicted labels into `obs`.
+        Its cells. The latent representation is stored in `obsm`, predicted labels in `obs`.
     record
         Record of the job.
     colors
         Columns of `obs` that the UMAP is coloured by.
     strata
-        Columns of `obs` whose shares the shown part of the cells has.
+        Columns of `obs` that stratify the sample of cells in the UMAP.
     umap
         Whether a UMAP is drawn.
     seed
@@ -73,9 +73,9 @@ def write_results(
     colors = list(colors)
     if uses_labels(type(model)):
         colors = [PREDICTED_LABELS_KEY, *colors]
-    draws_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
+    needs_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
-    if draws_umap or not record.has(LATENT_FILE):
+    if needs_umap or not record.has(LATENT_FILE):
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
@@ -84,7 +84,7 @@ def write_results(
         record.add(REPORT_FILE)
     if not record.has(CURVES_FILE):
         draw_or_warn(record, CURVES_FILE, lambda: draw_curves(model, record.out / CURVES_FILE))
-    if draws_umap:
+    if needs_umap:
         assert latent is not None
         points = latent
         draw_or_warn(
@@ -96,7 +96,7 @@ def write_results(
 
 
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
-    """Compute the latent representation, and write the cells with it unless they are there."""
+    """Compute the latent representation, and write the cells with it unless written before."""
     from cellvae.data.files.h5ad import write_h5ad
 
     latent: NDArray[Any] = model.get_latent_representation()
@@ -111,11 +111,11 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
 
 
 def draw_or_warn(
-    record: JobRecord, name: str, draw_picture: Callable[[], None], details: Any = None
+    record: JobRecord, name: str, draw: Callable[[], None], details: Any = None
 ) -> None:
-    """Draw a picture; one that fails is one line of warning, for all else has been written."""
+    """Draw a plot; a failure is a warning, since all other results have been written."""
     try:
-        draw_picture()
+        draw()
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         logger.warning(
@@ -129,7 +129,7 @@ def draw_or_warn(
 
 
 def draw_curves(model: Any, path: Path) -> None:
-    """Draw the training curves."""
+    """Plot the training curves."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -149,7 +149,7 @@ def draw_umap(
     strata: Sequence[str],
     seed: int,
 ) -> None:
-    """Draw a UMAP of the latent representation, one panel a colour, and write its coordinates."""
+    """Plot a UMAP of the latent representation, one panel per colour, and write its coordinates."""
     import pandas as pd
 
     from cellvae.plotting.layout import MAX_CELLS, compute_umap, umap
@@ -168,6 +168,22 @@ def draw_umap(
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; an older one stays until the new one is whole."""
+    """Write a figure as PNG atomically."""
     with replace_atomically(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def print_summary(model: Any, out: Path) -> None:
+    """Print a summary of training, and the files of the results."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in model.training_report.summary_rows():
+        table.add_row(f"[bold]{name}[/bold]", value)
+    table.add_row("[bold]files[/bold]", f"{out}/")
+    for path in sorted(p for p in out.iterdir() if not p.name.startswith(".")):
+        table.add_row("", f"  {path.name}{'/' if path.is_dir() else ''}")
+    console.print()
+    console.print(table, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`cellvae train`: the same job on any file of counts."""
+"""`cellvae train`: train a model on a file of counts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from cellvae.cli.checks import check_options, model_class
 from cellvae.cli.flags import (
     DATA,
     NETWORK,
@@ -18,12 +19,11 @@ from cellvae.cli.flags import (
     STOPPING,
     TRAINING,
     Flag,
-    flags_of,
-    group_by_call,
     parser_type,
 )
-from cellvae.cli.job import Job, check_options, check_output_folder, model_class, run_job
-from cellvae.cli.summary import print_summary
+from cellvae.cli.job import Job, check_output_folder, run_job
+from cellvae.cli.model_flags import flags_of, group_by_call
+from cellvae.cli.results import print_summary
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 DEFAULT_MODEL = "SCVI"
@@ -33,10 +33,10 @@ COMMAND_HELP = """Train a model on a file of counts.
 
 Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
 report.json, training-curves.png, and umap.png with its coordinates in umap.csv (10,000 cells at
-most). The same command again finishes what is missing, also a run that was cut off.
+most). The same command again writes missing results, and resumes an interrupted run.
 
-The flags are the keywords of the same names. They differ between models: `cellvae train --model
-PEAKVI --help` shows those of PEAKVI.
+The flags are the keyword arguments of the same names. They differ between models: `cellvae train
+--model PEAKVI --help` shows those of PEAKVI.
 
 Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
 """
@@ -55,8 +55,7 @@ def program_flags() -> dict[str, tuple[str, Any, Any, str]]:
             TRAINING,
             bool,
             True,
-            "Keep the state of the run, and continue a run into --out that was cut off. "
-            "(default: yes)",
+            "Save the state of the run, and resume an interrupted run in --out. (default: yes)",
         ),
         "color": (
             OUTPUT,
@@ -70,7 +69,7 @@ def program_flags() -> dict[str, tuple[str, Any, Any, str]]:
 
 
 class TrainCommand(TyperCommand):
-    """Command whose errors of usage are those of the package: one line, with the closest name."""
+    """Command that reports usage errors as errors of the package, with the closest flag."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the command line.
@@ -80,7 +79,7 @@ class TrainCommand(TyperCommand):
         UnknownOptionError
             If there is no such flag.
         InvalidOptionError
-            If a flag has a value that cannot be read, or a required one is missing.
+            If the value of a flag is invalid, or a required one is missing.
         """
         model = model_on_command_line(args)
         asks_for_help = not args
@@ -98,7 +97,7 @@ class TrainCommand(TyperCommand):
 
 
 def unknown_flag(model: str, flag: str) -> str:
-    """Sentences about a flag that a model does not have: the closest one, or who has it."""
+    """Message about a flag that a model lacks: the models that have it, or the closest flag."""
     from cellvae.model import MODELS
 
     name = flag.removeprefix("--").replace("-", "_")
@@ -114,18 +113,18 @@ def unknown_flag(model: str, flag: str) -> str:
 
 
 def model_on_command_line(args: Sequence[str]) -> str:
-    """Name of the model that a command line asks for."""
-    chosen = DEFAULT_MODEL
-    for word, following in zip(args, [*args[1:], ""], strict=True):
-        if word == "--model":
-            chosen = following
-        elif word.startswith("--model="):
-            chosen = word.removeprefix("--model=")
-    return chosen
+    """Name of the model of a command line."""
+    model = DEFAULT_MODEL
+    for argument, following in zip(args, [*args[1:], ""], strict=True):
+        if argument == "--model":
+            model = following
+        elif argument.startswith("--model="):
+            model = argument.removeprefix("--model=")
+    return model
 
 
 def train_command(model: str) -> Callable[..., None]:
-    """Function of the command for a model: its parameters are the flags.
+    """Function of the command for a model, with the flags as parameters.
 
     Parameters
     ----------
@@ -139,8 +138,8 @@ def train_command(model: str) -> Callable[..., None]:
     """
     flags = flags_of(model_class(model))
 
-    def train(counts: Path, out: Path, **given: Any) -> None:
-        run_train(counts, out, flags, given)
+    def train(counts: Path, out: Path, **values: Any) -> None:
+        run_train(counts, out, flags, values)
 
     parameters = [
         keyword_parameter(
@@ -148,9 +147,9 @@ def train_command(model: str) -> Callable[..., None]:
             Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
         )
     ]
-    for name, (panel, kind, default, text) in program_flags().items():
+    for name, (panel, hint, default, text) in program_flags().items():
         parameters.append(
-            keyword_parameter(name, Annotated[kind, command_option(text, panel)], default)
+            keyword_parameter(name, Annotated[hint, command_option(text, panel)], default)
         )
     parameters += [
         keyword_parameter(
@@ -161,7 +160,7 @@ def train_command(model: str) -> Callable[..., None]:
         for flag in flags
     ]
     order = (None, DATA, NETWORK, TRAINING, OPTIMIZER, STOPPING, OUTPUT)
-    parameters.sort(key=lambda each: order.index(panel_of(each)))
+    parameters.sort(key=lambda parameter: order.index(panel_of(parameter)))
     train.__doc__ = COMMAND_HELP
     train.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     train.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -169,7 +168,7 @@ def train_command(model: str) -> Callable[..., None]:
 
 
 def keyword_parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
-    """Parameter that is given by name."""
+    """Keyword-only parameter."""
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
     )
@@ -184,7 +183,7 @@ def panel_of(parameter: inspect.Parameter) -> str | None:
 def command_option(text: str, panel: str, metavar: str | None = None) -> Any:
     """Flag of the command, in a panel of its help."""
     return typer.Option(
-        # Square brackets would be read as marks of style.
+        # Square brackets would be parsed as style markup.
         help=text.replace("[", r"\["),
         rich_help_panel=panel,
         show_default=False,
@@ -193,7 +192,7 @@ def command_option(text: str, panel: str, metavar: str | None = None) -> Any:
 
 
 def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[str, Any]) -> None:
-    """Do the job that a command line asks for.
+    """Run the job of a command line.
 
     Parameters
     ----------
@@ -203,24 +202,24 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
         Folder for the results.
     flags
         Flags of the model.
-    given
-        What was typed, by the names of the flags.
+    values
+        Values by the names of the flags; None for omitted flags.
     """
-    words = group_by_call(flags, values)
-    setup = words["setup"]
+    kwargs = group_by_call(flags, values)
+    setup = kwargs["setup"]
     columns = [*(values["color"] or []), setup.get("labels_key"), setup.get("batch_key")]
     job = Job(
         model=values["model"],
         setup=setup,
-        config=words["config"],
-        train=words["train"],
+        config=kwargs["config"],
+        train=kwargs["train"],
         colors=tuple(dict.fromkeys(column for column in columns if column is not None)),
         umap=values["umap"],
         resume=values["resume"],
         seed=values["seed"],
     )
     check_counts_file(counts)
-    check_options(job)
+    check_options(job.model, job.setup, job.config, job.train)
     check_output_folder(out, job, overwrite=values["overwrite"])
     from cellvae.data.files.h5ad import read_h5ad
 
@@ -229,14 +228,14 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
 
 
 def check_counts_file(counts: Path) -> None:
-    """Check that there is a file to read.
+    """Check that a file of counts exists.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If there is no such file.
     InvalidOptionError
-        If it is of a kind that is not read.
+        If it is not an `.h5ad` file.
     """
     if not counts.exists():
         raise FileNotFoundError(f"No such file: '{counts}'.")

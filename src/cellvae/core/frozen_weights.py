@@ -44,6 +44,17 @@ class FrozenWeights:
     def __bool__(self) -> bool:
         return bool(self.parameters or self.slices or self.eval_modules)
 
+    def freeze_in(self, module: nn.Module) -> None:
+        """Set `requires_grad` of the parameters that are frozen as a whole to False."""
+        parameters = dict(module.named_parameters())
+        for name in self.parameters:
+            parameters[name].requires_grad_(False)
+
+    def set_eval_mode_in(self, module: nn.Module) -> None:
+        """Put the submodules that stay in eval mode into it."""
+        for name in self.eval_modules:
+            module.get_submodule(name).eval()
+
     def tensors(self, module: nn.Module) -> Iterator[Tensor]:
         """Views of all frozen values, in the same order for networks of the same architecture."""
         parameters = dict(module.named_parameters())

@@ -15,7 +15,7 @@ from cellvae.data.setup.minified import (
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.estimator.base_model import BaseModel
 from cellvae.estimator.minified_cells import weights_digest
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -103,7 +103,7 @@ def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
     """Posterior of latent and library size, and sum of counts, of each cell of a model."""
     cells = plan_pass(model, None, None, None, silent=silent, counts=True)
     means, variances, library_sizes, library_means, library_variances = [], [], [], [], []
-    with eval_mode(model):
+    with inference_mode(model):
         for _, batch in cells.iter_batches():
             latent = model.module.encode(batch)
             means.append(latent.posterior.loc.cpu())

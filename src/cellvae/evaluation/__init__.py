@@ -1,4 +1,4 @@
-"""Scores of a latent space, from plain arrays."""
+"""Scores of a latent space, computed from arrays."""
 
 from cellvae.evaluation.integration.clusters import ClusterAgreement, cluster_agreement
 from cellvae.evaluation.integration.connectivity import graph_connectivity

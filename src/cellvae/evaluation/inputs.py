@@ -1,4 +1,4 @@
-"""Arrays that scores are made of, checked."""
+"""Checks of the arrays that scores are computed from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellvae.errors import InvalidOptionError, quote_names
 
 
 def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
-    """Positions of cells in double precision, [cells, latent].
+    """Latent positions of cells in double precision, [cells, latent].
 
     Raises
     ------
@@ -21,17 +21,17 @@ def check_latent(latent: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(latent, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] == 0:
         raise InvalidOptionError(f"Expected latent as [cells, latent]; got shape {points.shape}.")
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(bad):
+    not_finite = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if len(not_finite):
         raise InvalidOptionError(
-            f"Expected finite numbers in latent; got others in {len(bad):,} cells: "
-            f"{quote_names([*bad])}."
+            f"Expected finite numbers in latent; got others in {len(not_finite):,} cells: "
+            f"{quote_names([*not_finite])}."
         )
     return points
 
 
 def category_codes(values: ArrayLike, n_cells: int, what: str) -> NDArray[np.int64]:
-    """Number from 0 of the category of each cell; -1 where it is missing.
+    """Code of the category of each cell, from 0; -1 for a missing value.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_complete(codes: NDArray[np.int64], what: str, remedy: str) -> None:
     Raises
     ------
     InvalidOptionError
-        If one has none.
+        If a cell has none.
     """
     missing = np.flatnonzero(codes < 0)
     if len(missing):
@@ -70,23 +70,23 @@ def check_several(codes: NDArray[np.int64], what: str) -> None:
     Raises
     ------
     InvalidOptionError
-        If all cells are of one.
+        If all cells have the same.
     """
     n_categories = len(np.unique(codes))
     if n_categories < 2:
         raise InvalidOptionError(
             f"Expected cells of two or more values of {what}; got {n_categories}. "
-            "There is nothing to tell apart: leave this score out."
+            "A score needs several: leave it out."
         )
 
 
 def check_positions(cells: ArrayLike | slice | None, n_cells: int, what: str) -> NDArray[np.int64]:
-    """Positions of the chosen cells; of all where nothing was chosen.
+    """Indices of the chosen cells; of all cells for None.
 
     Raises
     ------
     InvalidOptionError
-        If they are neither truths, one for each cell, nor numbers of cells, or if a cell repeats.
+        If they are neither a boolean mask of all cells nor indices, or if a cell repeats.
     """
     if cells is None:
         return np.arange(n_cells, dtype=np.int64)
@@ -95,14 +95,14 @@ def check_positions(cells: ArrayLike | slice | None, n_cells: int, what: str) ->
     chosen = flatten_selection(cells, what)
     if chosen.dtype == bool and chosen.shape == (n_cells,):
         chosen = np.flatnonzero(chosen)
-    whole = np.issubdtype(chosen.dtype, np.integer)
-    if whole:
+    is_integer = np.issubdtype(chosen.dtype, np.integer)
+    if is_integer:
         check_not_numeric_mask(chosen, n_cells, what)
-    if not whole or not len(chosen) or chosen.min() < 0 or chosen.max() >= n_cells:
+    if not is_integer or not len(chosen) or chosen.min() < 0 or chosen.max() >= n_cells:
         raise InvalidOptionError(
-            f"Expected {what} as numbers from 0 to {n_cells - 1:,} or as {n_cells:,} truths, at "
-            f"least one cell; got {cells!r:.80}."
+            f"Expected {what} as indices from 0 to {n_cells - 1:,} or as a mask of {n_cells:,} "
+            f"booleans, with at least one cell; got {cells!r:.80}."
         )
     if len(np.unique(chosen)) < len(chosen):
-        raise InvalidOptionError(f"Expected each cell once in {what}; got some more often.")
+        raise InvalidOptionError(f"Expected each cell once in {what}; got some several times.")
     return chosen.astype(np.int64)

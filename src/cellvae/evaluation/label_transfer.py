@@ -1,4 +1,4 @@
-"""How well labels are read off the labels of the nearest cells."""
+"""Label transfer: prediction of labels from the nearest cells."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cellvae.evaluation.neighbours import count_votes, nearest_cells
 
 
 class LabelTransfer(NamedTuple):
-    """Scores of labels that are predicted as the commonest among the nearest cells."""
+    """Scores of labels predicted by the majority of the nearest cells."""
 
     accuracy: float
-    """Share of cells whose label is predicted."""
+    """Fraction of cells whose label is predicted correctly."""
     f1: float
     """Mean over labels of the harmonic mean of precision and recall."""
 
@@ -28,12 +28,12 @@ def knn_f1(
     train: ArrayLike | None = None,
     test: ArrayLike | None = None,
 ) -> float:
-    """Macro F1 of labels that are predicted as the commonest among the nearest neighbours.
+    """Macro F1 score of labels predicted by the majority of the nearest neighbours.
 
-    The F1 of a label is the harmonic mean of its precision and recall; the mean is over the labels
-    that scored cells have, so that a rare one counts as much as a common one. Neighbours and ties
-    are those of :func:`~cellvae.evaluation.knn_accuracy`: where m labels are equally common, each
-    is predicted to the share 1/m.
+    The F1 score of a label is the harmonic mean of its precision and recall. The mean is over the
+    labels of scored cells, so that rare labels count as much as common ones. Neighbours and ties
+    are as in :func:`~cellvae.evaluation.knn_accuracy`: if m labels are equally common, each is
+    predicted with weight 1/m.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def knn_f1(
     k
         Neighbours of a cell.
     train
-        Cells that neighbours are taken from, as numbers or truths; None for all.
+        Cells among which neighbours are searched, as indices or a boolean mask; None for all.
     test
-        Cells that are scored, as numbers or truths; None for all.
+        Cells that are scored, as indices or a boolean mask; None for all.
 
     Returns
     -------
@@ -55,8 +55,8 @@ def knn_f1(
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a chosen cell has no label, or there are fewer than `k`
-        neighbours to choose from.
+        If shapes of arrays do not match, a chosen cell has no label, or there are fewer than `k`
+        other cells.
     """
     points = check_latent(latent)
     codes = category_codes(labels, len(points), "labels")
@@ -71,17 +71,17 @@ def knn_f1(
 
 
 def label_transfer(around: NDArray[np.int64], own: NDArray[np.int64]) -> LabelTransfer:
-    """Scores from the labels around each cell [cells, k] and its own [cells]."""
+    """Scores from the labels of the neighbours of each cell [cells, k] and its own [cells]."""
     votes = count_votes(around)
-    commonest = votes == votes.max(axis=1)[:, None]
-    shares = commonest / commonest.sum(axis=1)[:, None]
+    is_majority = votes == votes.max(axis=1)[:, None]
+    weights = is_majority / is_majority.sum(axis=1)[:, None]
     n_labels = int(max(around.max(), own.max())) + 1
     is_own = around == own[:, None]
-    hits = np.bincount(own, (shares * is_own).sum(axis=1), n_labels)
-    predicted = np.bincount(around.ravel(), shares.ravel(), n_labels)
+    hits = np.bincount(own, (weights * is_own).sum(axis=1), n_labels)
+    predicted = np.bincount(around.ravel(), weights.ravel(), n_labels)
     true = np.bincount(own, minlength=n_labels)
-    there = true > 0
-    f1 = 2 * hits[there] / (predicted[there] + true[there])
+    present = true > 0
+    f1 = 2 * hits[present] / (predicted[present] + true[present])
     return LabelTransfer(
         accuracy=min(1.0, float(hits.sum() / len(own))), f1=min(1.0, float(f1.mean()))
     )

@@ -1,4 +1,4 @@
-"""Scores of who a cell's nearest neighbours are."""
+"""Scores from the nearest neighbours of each cell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Neighbours(NamedTuple):
     """Nearest cells of each cell, the nearest first."""
 
     cells: NDArray[np.int64]
-    """Their numbers, [cells, k]."""
+    """Their indices, [cells, k]."""
     distances: NDArray[np.float64]
     """Their Euclidean distances, [cells, k]."""
 
@@ -34,10 +34,10 @@ def knn_accuracy(
     train: ArrayLike | None = None,
     test: ArrayLike | None = None,
 ) -> float:
-    """Share of cells whose label is the commonest among their nearest neighbours.
+    """Fraction of cells whose label is the most common among their nearest neighbours.
 
-    A cell is never its own neighbour, so that by default each cell is left out in turn. Where m
-    labels are equally common, a cell with one of them counts as 1/m: what a fair draw would give.
+    A cell is never its own neighbour, so that by default this is a leave-one-out score. If m labels
+    are equally common, a cell with one of them counts as 1/m, the expectation of a random choice.
 
     Parameters
     ----------
@@ -48,19 +48,19 @@ def knn_accuracy(
     k
         Neighbours of a cell.
     train
-        Cells that neighbours are taken from, as numbers or truths; None for all.
+        Cells among which neighbours are searched, as indices or a boolean mask; None for all.
     test
-        Cells that are scored, as numbers or truths; None for all.
+        Cells that are scored, as indices or a boolean mask; None for all.
 
     Returns
     -------
-    Share from 0 to 1.
+    Fraction from 0 to 1.
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a chosen cell has no label, or there are fewer than `k`
-        neighbours to choose from.
+        If shapes of arrays do not match, a chosen cell has no label, or there are fewer than `k`
+        other cells.
     """
     points = check_latent(latent)
     codes = category_codes(labels, len(points), "labels")
@@ -80,15 +80,15 @@ def knn_accuracy(
 
 
 def batch_mixing(latent: ArrayLike, batch: ArrayLike, *, k: int = 15) -> float:
-    """How well batches are mixed: entropy of the batches around a cell, next to that of chance.
+    """Batch mixing: entropy of the batches around a cell, relative to that of random cells.
 
     The entropy of the batches among the `k` nearest other cells, averaged over cells, is divided
-    by the average that `k` other cells drawn at random would have (without replacement, so that
-    unequal batches and a small `k` are allowed for).
+    by its expectation for `k` random other cells (without replacement, which accounts for unequal
+    batches and a small `k`).
 
     0 means that all neighbours of any cell are of one batch; 1 means that neighbours are as mixed
-    as cells drawn at random. Neighbourhoods more even than chance count as 1. Cell types that not
-    all batches have keep the score below 1 whatever the latent space.
+    as random cells. Neighbourhoods more even than that count as 1. Cell types that some batches
+    lack keep the score below 1 in any latent space.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def batch_mixing(latent: ArrayLike, batch: ArrayLike, *, k: int = 15) -> float:
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no batch, there is only one batch, or `k` does
+        If shapes of arrays do not match, a cell has no batch, there is only one batch, or `k` does
         not fit the number of cells.
     """
     points = check_latent(latent)
@@ -125,12 +125,12 @@ def batch_mixing(latent: ArrayLike, batch: ArrayLike, *, k: int = 15) -> float:
 def nearest_cells(
     points: NDArray[np.float64], k: int, sources: NDArray[np.int64], scored: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Numbers of the `k` nearest source cells of each scored cell other than itself, [scored, k].
+    """Indices of the `k` nearest source cells of each scored cell other than itself, [scored, k].
 
     Raises
     ------
     InvalidOptionError
-        If there are fewer than `k` of them.
+        If there are fewer than `k` such cells.
     """
     return find_neighbours(points, k, sources, scored).cells
 
@@ -140,12 +140,12 @@ def find_neighbours(
 ) -> Neighbours:
     """Nearest `k` source cells of each scored cell other than itself.
 
-    Which of several cells at exactly the same distance are taken is not defined.
+    Which of several cells at exactly the same distance are chosen is undefined.
 
     Raises
     ------
     InvalidOptionError
-        If there are fewer than `k` of them.
+        If there are fewer than `k` such cells.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -158,18 +158,18 @@ def find_neighbours(
         )
     search = NearestNeighbors(n_neighbors=int(k) + shared).fit(points[sources])
     distances, positions = search.kneighbors(points[scored])
-    found = sources[positions]
+    cells = sources[positions]
     if not shared:
-        return Neighbours(found, distances)
-    # The cell itself goes; the farthest goes where the cell is not found among its duplicates.
-    drop = found == scored[:, None]
+        return Neighbours(cells, distances)
+    # The cell itself is dropped; or the farthest, if it is not found among its duplicates.
+    drop = cells == scored[:, None]
     drop[~drop.any(axis=1), -1] = True
     shape = (len(scored), int(k))
-    return Neighbours(found[~drop].reshape(shape), distances[~drop].reshape(shape))
+    return Neighbours(cells[~drop].reshape(shape), distances[~drop].reshape(shape))
 
 
 def count_votes(around: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many neighbours of a cell share the category of each of them, [cells, k]."""
+    """Number of neighbours of a cell with the category of each of them, [cells, k]."""
     votes = np.zeros_like(around)
     for column in around.T:
         votes += around == column[:, None]
@@ -177,28 +177,28 @@ def count_votes(around: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def expected_entropy(sizes: NDArray[np.int64], k: int) -> float:
-    """Mean entropy of the batches of `k` cells drawn from all cells but one, in nats.
+    """Expected entropy of the batches of `k` random cells other than one cell, in nats.
 
-    The number of cells of one batch among those drawn is hypergeometric; the expectation is
-    exact, averaged over the cell that is left out.
+    The number of drawn cells of one batch is hypergeometric; the expectation is exact, and averaged
+    over the cell that is left out.
     """
     n_others = int(sizes.sum()) - 1
     drawn = np.arange(1, k + 1)[:, None]
 
     def expected(size: NDArray[np.int64]) -> NDArray[np.float64]:
         ways = log_binomial(size, drawn) + log_binomial(n_others - size, k - drawn)
-        chance = np.exp(ways - log_binomial(np.array(n_others), np.array(k)))
-        return (chance * drawn * np.log(drawn)).sum(axis=0)
+        probability = np.exp(ways - log_binomial(np.array(n_others), np.array(k)))
+        return (probability * drawn * np.log(drawn)).sum(axis=0)
 
-    whole, reduced = expected(sizes), expected(sizes - 1)
-    mean = whole.sum() + np.sum(sizes / sizes.sum() * (reduced - whole))
+    full, reduced = expected(sizes), expected(sizes - 1)
+    mean = full.sum() + np.sum(sizes / sizes.sum() * (reduced - full))
     return float(np.log(k) - mean / k)
 
 
 def log_binomial(n: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logarithm of the number of ways to choose `k` of `n`, minus infinity where there is none."""
+    """Logarithm of the binomial coefficient, minus infinity if `k` is not between 0 and `n`."""
     from scipy.special import gammaln
 
     possible = (k >= 0) & (k <= n)
-    left = np.where(possible, n - k, 0)
-    return np.where(possible, gammaln(n + 1) - gammaln(k + 1) - gammaln(left + 1), -np.inf)
+    rest = np.where(possible, n - k, 0)
+    return np.where(possible, gammaln(n + 1) - gammaln(k + 1) - gammaln(rest + 1), -np.inf)

@@ -1,4 +1,4 @@
-"""How well counts that a model draws resemble those that were measured, from one pass over them."""
+"""Metrics of posterior predictive checks, accumulated over batches of cells."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 N_BINS = 1000
-"""Ranks that are told apart."""
+"""Bins of the histogram of ranks."""
 
 
 @final
 class GeneMoments:
-    """Sums over cells of the counts of each gene, and of their squares; cells come in parts."""
+    """Running sums over cells of the counts of each gene and of their squares."""
 
     def __init__(self, n_genes: int) -> None:
         self.n_cells = 0
@@ -39,30 +39,30 @@ class GeneMoments:
         return (variance.sqrt() / mean).numpy()
 
     def zero_fraction(self) -> NDArray[np.float64]:
-        """Share of the cells in which a gene has no count."""
+        """Fraction of the cells in which each gene has no count."""
         return (1 - self.positive / self.n_cells).numpy()
 
 
 def variation_of_cells(counts: Float[Tensor, "cells genes"]) -> Float[Tensor, " cells"]:
     """Coefficient of variation of each cell over genes; NaN for a cell without counts."""
-    deviation, mean = torch.std_mean(counts.double(), dim=1, correction=0)
-    return deviation / mean
+    std, mean = torch.std_mean(counts.double(), dim=1, correction=0)
+    return std / mean
 
 
 @final
 class Ranks:
     """Ranks of measured counts among draws, from 0 to 1, as a histogram.
 
-    If the model is right, a measured count and the draws for it are alike, and any of them is the
-    smallest, second smallest and so on with the same probability. Ties are broken at random, so
-    that this holds for counts too, where intervals of quantiles always hold too many.
+    Under a calibrated model, a measured count and its draws are exchangeable, so that all ranks of
+    the count are equally probable. Ties are broken at random, so that this holds for counts too,
+    of which intervals between quantiles contain too many.
     """
 
     def __init__(self) -> None:
         self.histogram = torch.zeros(N_BINS, dtype=torch.float64)
 
     def add(self, below: Tensor, equal: Tensor, n_draws: int) -> None:
-        """Add counts, by the number of their draws that are below and equal to them."""
+        """Add counts, given the numbers of draws below and equal to each of them."""
         position = (below + torch.rand(below.shape, device=below.device) * (equal + 1)) / (
             n_draws + 1
         )
@@ -70,13 +70,13 @@ class Ranks:
         self.histogram += torch.bincount(bins, minlength=N_BINS).cpu()
 
     def below(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of the counts below each quantile of the model."""
+        """Fraction of the counts below each quantile of the model."""
         cumulative = np.concatenate([[0.0], self.histogram.cumsum(dim=0).numpy()])
         edges = np.arange(N_BINS + 1) / N_BINS
         return np.interp(quantiles, edges, cumulative / cumulative[-1])
 
     def coverage(self, levels: Sequence[float]) -> NDArray[np.float64]:
-        """Share of the counts that are in the central interval of each level."""
+        """Fraction of the counts in the central interval of each level."""
         half = np.asarray(levels) / 2
         return self.below(0.5 + half) - self.below(0.5 - half)
 
@@ -84,26 +84,26 @@ class Ranks:
 def interpolated_quantiles(
     draws: Float[Tensor, "draws cells genes"], quantiles: Sequence[float]
 ) -> Float[Tensor, "quantiles cells genes"]:
-    """Quantiles of draws, linear between the two draws next to each, in double precision."""
+    """Quantiles of draws by linear interpolation, in double precision."""
     ordered = draws.double().sort(dim=0).values
-    places = torch.as_tensor(np.asarray(quantiles, dtype=float) * (len(ordered) - 1))
-    below = places.floor().long()
+    positions = torch.as_tensor(np.asarray(quantiles, dtype=float) * (len(ordered) - 1))
+    below = positions.floor().long()
     lower = ordered[below]
     upper = ordered[(below + 1).clamp(max=len(ordered) - 1)]
-    share = (places - below).to(ordered.device)[:, None, None]
+    fraction = (positions - below).to(ordered.device)[:, None, None]
     gap = upper - lower
     # Exact at both ends, as numpy.quantile is.
-    return torch.where(share < 0.5, lower + gap * share, upper - gap * (1 - share))
+    return torch.where(fraction < 0.5, lower + gap * fraction, upper - gap * (1 - fraction))
 
 
 @final
 class IntervalCoverage:
-    """Shares of measured counts within intervals of quantiles of draws; cells come in parts.
+    """Running fraction of measured counts within intervals between quantiles of draws.
 
     Parameters
     ----------
     quantiles
-        Rising, of even number: the first and the last bound the first interval, and so on inwards.
+        An even number, ascending: the first and the last bound the outermost interval, and so on.
     """
 
     def __init__(self, quantiles: Sequence[float]) -> None:
@@ -116,7 +116,7 @@ class IntervalCoverage:
         measured: Float[Tensor, "cells genes"],
         draws: Float[Tensor, "draws cells genes"],
     ) -> None:
-        """Add cells; a count on a bound is within the interval."""
+        """Add cells; an interval contains its bounds."""
         bounds = interpolated_quantiles(draws, self.quantiles.tolist())
         n = len(self.n_inside)
         lower, upper = bounds[:n], bounds[n:].flip(0)
@@ -136,8 +136,8 @@ def compare_statistics(measured: NDArray, drawn: NDArray) -> dict[str, float]:
     """Mean absolute error and correlations of a statistic of measured and of drawn counts."""
     from scipy.stats import pearsonr, spearmanr
 
-    seen = np.isfinite(measured) & np.isfinite(drawn)
-    first, second = measured[seen], drawn[seen]
+    finite = np.isfinite(measured) & np.isfinite(drawn)
+    first, second = measured[finite], drawn[finite]
     varies = len(first) > 1 and np.ptp(first) > 0 and np.ptp(second) > 0
     return {
         "mean_absolute_error": float(np.abs(first - second).mean()) if len(first) else np.nan,
@@ -148,10 +148,9 @@ def compare_statistics(measured: NDArray, drawn: NDArray) -> dict[str, float]:
 
 
 def r_squared(measured: NDArray, drawn: NDArray) -> float:
-    """Share of the variance of a drawn statistic that the measured one itself accounts for.
+    """Coefficient of determination of drawn values, predicted by the measured values themselves.
 
-    The coefficient of determination of the line through the origin with slope 1, with the drawn
-    values as the ones to be explained, as in scvi-tools; it can be negative.
+    As in scvi-tools; it can be negative.
     """
     residual = np.square(drawn - measured).sum()
     return float(1 - residual / np.square(drawn - drawn.mean()).sum())

@@ -1,4 +1,4 @@
-"""Retrieval: whether the cells nearest to a cell are of its kind."""
+"""Retrieval: whether the cells nearest to a query have its label."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from cellvae.errors import InvalidOptionError, did_you_mean
 
 Distance = Literal["cosine", "euclidean"]
 CHUNK = 2**22
-"""Pairs of a query and an indexed cell that are held at a time."""
+"""Pairs of a query and an indexed cell in memory at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
     """Nearest indexed cells of each query, and which of them are relevant.
 
-    All arrays but the counts by query are [queries, k]; where a query has fewer than k candidates,
-    the rest are not relevant and have the number -1.
+    Arrays are [queries, k], or [queries] for counts and ranks. If a query has fewer than k
+    candidates, the other matches are not relevant and have index -1.
     """
 
     cells: NDArray[np.int64]
+    """Indices of the matches, the most similar first."""
     similarity: NDArray[np.float64]
-    """Cosine, or minus the Euclidean distance."""
+    """Cosine similarity, or minus the Euclidean distance."""
     relevant: NDArray[np.bool_]
     n_relevant: NDArray[np.int64]
-    """Relevant candidates of each query, found or not."""
+    """Number of relevant candidates of each query."""
     first_rank: NDArray[np.int64]
-    """Rank from 1 of the first relevant candidate among all; 0 where there is none."""
+    """Rank, from 1, of the first relevant candidate; 0 if there is none."""
     n_in_first: NDArray[np.int64]
-    """Relevant ones among as many first candidates as there are relevant ones."""
+    """Number of relevant candidates among the first R, for R relevant candidates."""
 
 
 def match_cells(
@@ -54,14 +55,14 @@ def match_cells(
     query, index
         Positions [queries, latent] and [indexed, latent].
     query_labels, index_labels
-        Number of the label of each cell; a candidate of the query's label is relevant.
+        Code of the label of each cell; a candidate with the label of the query is relevant.
     k
-        Matches of a query.
+        Number of matches of a query.
     metric
-        What is near.
+        Similarity of cells.
     exclude
-        Pairs of numbers [queries] and [indexed]: an indexed cell with the number of the query is
-        no candidate for it.
+        Pairs of codes [queries] and [indexed]: an indexed cell with the code of the query is not
+        a candidate for it.
     """
     targets = normalize_rows(index) if metric == "cosine" else index.astype(np.float64)
     parts = []
@@ -89,7 +90,7 @@ def iter_slices(n: int, size: int) -> Iterator[slice]:
 
 
 def normalize_rows(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Points at distance 1 from the origin in the same direction; the origin stays."""
+    """Rows scaled to unit length; rows of zeros are unchanged."""
     lengths = np.linalg.norm(points.astype(np.float64), axis=1, keepdims=True)
     return points / np.where(lengths > 0, lengths, 1.0)
 
@@ -127,12 +128,12 @@ def match_chunk(
 
 
 def precision(found: Matches) -> NDArray[np.float64]:
-    """Share of the k matches that are relevant."""
+    """Fraction of the k matches that are relevant."""
     return found.relevant.mean(axis=1)
 
 
 def recall(found: Matches) -> NDArray[np.float64]:
-    """Share of the relevant candidates that are among the k matches."""
+    """Fraction of the relevant candidates that are among the k matches."""
     return found.relevant.sum(axis=1) / found.n_relevant
 
 
@@ -143,7 +144,7 @@ def f1(found: Matches) -> NDArray[np.float64]:
 
 
 def average_precision(found: Matches) -> NDArray[np.float64]:
-    """Mean of the precision at each relevant match, out of as many as could be among k."""
+    """Mean precision at each relevant match, divided by the largest possible number of them."""
     ranks = np.arange(1, found.relevant.shape[1] + 1)
     at_rank = np.cumsum(found.relevant, axis=1) / ranks
     possible = np.minimum(found.n_relevant, found.relevant.shape[1])
@@ -157,7 +158,7 @@ def dcg(found: Matches) -> NDArray[np.float64]:
 
 
 def ndcg(found: Matches) -> NDArray[np.float64]:
-    """Discounted gain next to that of the best possible order."""
+    """Discounted gain, divided by that of the ideal order."""
     k = found.relevant.shape[1]
     ideal = np.cumsum(discounts(k))[np.minimum(found.n_relevant, k) - 1]
     gains: NDArray[np.float64] = dcg(found) / ideal
@@ -165,7 +166,7 @@ def ndcg(found: Matches) -> NDArray[np.float64]:
 
 
 def discounts(k: int) -> NDArray[np.float64]:
-    """What a relevant match counts at each rank."""
+    """Weight of a relevant match at each rank."""
     return np.asarray(1 / np.log2(np.arange(2.0, k + 2)))
 
 
@@ -175,16 +176,16 @@ def hit(found: Matches) -> NDArray[np.float64]:
 
 
 def reciprocal_rank(found: Matches) -> NDArray[np.float64]:
-    """One over the rank of the first relevant candidate, however far."""
+    """One over the rank of the first relevant candidate, which may be beyond k."""
     return np.asarray(1 / found.first_rank)
 
 
 def r_precision(found: Matches) -> NDArray[np.float64]:
-    """Precision among as many first candidates as there are relevant ones."""
+    """Precision among the first R candidates, for R relevant candidates."""
     return found.n_in_first / found.n_relevant
 
 
-AT_K: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
+SCORES_AT_K: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
     {
         "precision": precision,
         "recall": recall,
@@ -196,36 +197,36 @@ AT_K: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingP
     }
 )
 """Scores of the first k matches, by name."""
-OF_ALL: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
+RANKING_SCORES: MappingProxyType[str, Callable[[Matches], NDArray[np.float64]]] = MappingProxyType(
     {"mrr": reciprocal_rank, "r_precision": r_precision}
 )
-"""Scores of the order of all candidates, by name."""
+"""Scores of the ranking of all candidates, by name."""
 
 
 def score_names(metrics: Sequence[str], k: int) -> list[str]:
-    """Names of the scores as they are logged: `precision@20`, `mrr`.
+    """Logged names of scores: `precision@20`, `mrr`.
 
     Raises
     ------
     InvalidOptionError
         If there is no such score.
     """
-    known = {**AT_K, **OF_ALL}
+    known = {**SCORES_AT_K, **RANKING_SCORES}
     for name in metrics:
         if name not in known:
             raise InvalidOptionError(
                 f"Expected metrics among {', '.join(known)}; got '{name}'."
                 f"{did_you_mean(str(name), known)}"
             )
-    return [f"{name}@{k}" if name in AT_K else name for name in metrics]
+    return [f"{name}@{k}" if name in SCORES_AT_K else name for name in metrics]
 
 
 def retrieval_scores(found: Matches, metrics: Sequence[str], k: int) -> dict[str, float]:
-    """Means of scores over the queries that have something relevant to find; NaN if none has."""
-    some = found.n_relevant > 0
-    kept = Matches(**{name: values[some] for name, values in vars(found).items()})
-    functions = {**AT_K, **OF_ALL}
+    """Mean scores over the queries with relevant candidates; NaN if there are none."""
+    scored = found.n_relevant > 0
+    subset = Matches(**{name: values[scored] for name, values in vars(found).items()})
+    functions = {**SCORES_AT_K, **RANKING_SCORES}
     return {
-        shown: float(functions[name](kept).mean()) if some.any() else float("nan")
-        for name, shown in zip(metrics, score_names(metrics, k), strict=True)
+        logged_name: float(functions[name](subset).mean()) if scored.any() else float("nan")
+        for name, logged_name in zip(metrics, score_names(metrics, k), strict=True)
     }

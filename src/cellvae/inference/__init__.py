@@ -1,4 +1,4 @@
-"""What users ask of a trained model: free functions that a model lists as its abilities."""
+"""Functions of a trained model, which the classes of models have as methods."""
 
 from cellvae.inference.accessibility.normalized_accessibility import (
     get_fragment_accessibility,

@@ -1,4 +1,4 @@
-"""One pass over cells in the order asked, in eval mode and without gradients."""
+"""One pass over cells in a given order, in eval mode and without gradients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Rows, to_device
+from cellvae.core.eval_mode import eval_mode
 from cellvae.data.batches.batching import iter_batches
 from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.data.storage.sparse import sparse_rows_for
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 
 
 ENCODER_BATCH_SIZE = 512
-"""Cells that are encoded at a time unless told otherwise: larger batches gain nothing more."""
+"""Default number of cells that are encoded at a time; larger batches are no faster."""
 
 
 class CellPass(NamedTuple):
-    """Cells to go over once, in an order and in batches."""
+    """Cells to iterate over once, with their order and batch size."""
 
     rows: Rows[Any]
     cells: Tensor
-    """Numbers of the cells, [cells]; they may repeat."""
+    """Indices of the cells, [cells]; they may repeat."""
     batch_size: int
     device: torch.device
     silent: bool = False
-    """Whether no progress is shown."""
+    """Whether the progress bar is hidden."""
 
     def iter_batches(self) -> Iterator[tuple[slice, Any]]:
         """Batches on the device of the model, each with its positions in the pass."""
@@ -56,26 +57,27 @@ def plan_pass(
     silent: bool = False,
     counts: bool = False,
 ) -> CellPass:
-    """Pass over the cells asked for; with `counts`, their counts have to be there.
+    """Pass over the requested cells; with `counts`, cells without counts are refused.
 
     Raises
     ------
     NotTrainedError, DataMismatchError
-        At once, as `rows_for` does.
+        Before any cell is read, as `rows_for` does.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` is below 1.
+        If no cells are requested, or `batch_size` is below 1.
     """
     rows: Rows[Any] = model.rows_with_counts(adata) if counts else model.rows_for(adata)
     cells = model.cell_indices(adata, indices)
     if not len(cells):
         raise InvalidOptionError("Expected indices of at least one cell; got none.")
-    size = settings.batch_size if batch_size is None else batch_size
-    if size < 1:
-        raise InvalidOptionError(f"Expected a batch_size of at least 1; got {size}.")
+    if batch_size is None:
+        batch_size = settings.batch_size
+    if batch_size < 1:
+        raise InvalidOptionError(f"Expected a batch_size of at least 1; got {batch_size}.")
     if model.device.type == "cuda":
-        # Sparse counts are made dense where they are looked at.
+        # Sparse counts are made dense on the GPU.
         rows = ToDevice(rows, model.device)
-    return CellPass(rows, cells, size, model.device, silent)
+    return CellPass(rows, cells, batch_size, model.device, silent)
 
 
 def iter_cell_batches(
@@ -87,35 +89,29 @@ def iter_cell_batches(
     counts: bool = False,
     encoded: bool = False,
 ) -> Iterator[Any]:
-    """Batches of the cells asked for, in order, on the device of the model.
+    """Batches of the requested cells, in order, on the device of the model.
 
-    With `counts`, their counts have to be there; with `encoded`, only the module reads them, which
-    may then be given their entries.
+    With `counts`, cells without counts are refused. `encoded` says that batches are only given to
+    the module, so that they may hold sparse counts where it accepts them.
 
     Raises
     ------
     NotTrainedError, DataMismatchError
-        At once, as `rows_for` does.
+        Before any cell is read, as `rows_for` does.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` is below 1.
+        If no cells are requested, or `batch_size` is below 1.
     """
-    asked = plan_pass(model, adata, indices, batch_size, counts=counts)
-    sparse = sparse_rows_for(model.module, asked.rows) if encoded else None
+    cell_pass = plan_pass(model, adata, indices, batch_size, counts=counts)
+    sparse = sparse_rows_for(model.module, cell_pass.rows) if encoded else None
     if sparse is not None:
-        asked = asked._replace(rows=sparse)
+        cell_pass = cell_pass._replace(rows=sparse)
         if batch_size is None and settings.batch_size == DEFAULT_BATCH_SIZE:
-            asked = asked._replace(batch_size=ENCODER_BATCH_SIZE)
-    return (batch for _, batch in asked.iter_batches())
+            cell_pass = cell_pass._replace(batch_size=ENCODER_BATCH_SIZE)
+    return (batch for _, batch in cell_pass.iter_batches())
 
 
 @contextmanager
-def eval_mode(model: EncoderModel) -> Iterator[None]:
-    """Context in which the module is in eval mode and no gradients are kept."""
-    states = [(part, part.training) for part in model.module.modules()]
-    model.module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for part, training in states:
-            part.training = training
+def inference_mode(model: EncoderModel) -> Iterator[None]:
+    """Context in which the module is in eval mode and autograd is off."""
+    with eval_mode(model.module), torch.inference_mode():
+        yield

@@ -1,4 +1,4 @@
-"""Draws of the latent of a batch of cells, and what the decoder makes of them."""
+"""Posterior samples of the latent of a batch of cells, and their decoded distributions."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from cellvae.contracts import Latent, Module
 from cellvae.distributions.protocol import CountDistribution
 
 MAX_DECODED_ELEMENTS = 2**21
-"""Values decoded at a time, so that memory does not grow with the number of draws."""
+"""Values that are decoded at a time, so that memory does not grow with the number of samples."""
 
 
 class PosteriorSamples(NamedTuple):
-    """Draws of the latent of a batch of cells, and the counts that each of them stands for."""
+    """Posterior samples of a batch of cells, and their decoded distributions of the counts."""
 
     latent: Latent
-    """Posterior, and draws from it, [samples, cells, latent]."""
+    """Posterior, and samples of it, [samples, cells, latent]."""
     counts: CountDistribution
     """Distribution of the counts, [samples, cells, genes]."""
 
     @property
     def scales(self) -> Float[Tensor, "samples cells genes"]:
-        """Normalized expression: shares of a cell, or, with size factors, per unit of size."""
+        """Normalized expression: a fraction of the cell, or with size factors per unit of them."""
         return self.counts.get_normalized("scale")
 
     @property
     def rates(self) -> Float[Tensor, "samples cells genes"]:
-        """Mean of the counts of a cell of that size, before zero inflation."""
+        """Mean of the counts at the library size of the cell, before zero inflation."""
         return self.counts.get_normalized("mu")
 
 
 def sample_posterior(
     module: Module[Any], batch: Any, n_samples: int = 1, transform_batch: int | None = None
 ) -> PosteriorSamples:
-    """Draws of the latent of cells, decoded as if the cells came from a batch.
+    """Sample the latent posterior of cells, and decode as if the cells came from a batch.
 
     Random numbers come from torch's global generator. Use it within
-    :func:`~cellvae.inference.cell_pass.evaluating`.
+    :func:`~cellvae.inference.cell_pass.inference_mode`.
 
     Parameters
     ----------
@@ -50,21 +50,22 @@ def sample_posterior(
     batch
         Cells, on its device.
     n_samples
-        Draws for each cell.
+        Number of samples for each cell.
     transform_batch
-        Code of the batch that the decoder is told; None for that of each cell. The encoder always
+        Code of the batch that the decoder reads; None for that of each cell. The encoder always
         reads that of each cell.
 
     Examples
     --------
-    >>> draw(model.module, batch, n_samples=25, transform_batch=1).scales  # doctest: +SKIP
+    >>> samples = sample_posterior(model.module, batch, n_samples=25)  # doctest: +SKIP
+    >>> samples.scales  # doctest: +SKIP
     """
     latent = sample_latent(module, batch, n_samples)
     return PosteriorSamples(latent, decode_samples(module, latent, batch, transform_batch))
 
 
 def sample_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent:
-    """Posterior of cells with draws of latent and size, [samples, cells, ...]."""
+    """Posterior of cells with samples of latent and library size, [samples, cells, ...]."""
     latent = module.encode(batch)
     if n_samples == 1:
         return latent._replace(
@@ -83,9 +84,9 @@ def sample_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent
 def decode_samples(
     module: Module[Any], latent: Latent, batch: Any, transform_batch: int | None = None
 ) -> CountDistribution:
-    """Distribution of the counts of these draws if the cells came from a batch.
+    """Distribution of the counts for posterior samples, as if the cells came from a batch.
 
-    Several batches are decoded from the same draws by several calls.
+    None is the batch of each cell.
     """
     if transform_batch is not None:
         batch = batch._replace(batch=torch.full_like(batch.batch, transform_batch))
@@ -94,7 +95,7 @@ def decode_samples(
 
 
 def iter_chunks(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
-    """Draws in parts, each of a size that can be decoded with little memory."""
+    """Posterior samples in chunks that can be decoded with little memory."""
     n_samples, n_cells = latent.sample.shape[:2]
     step = max(1, MAX_DECODED_ELEMENTS // (n_cells * n_genes))
     for first in range(0, n_samples, step):

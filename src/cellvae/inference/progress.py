@@ -1,4 +1,4 @@
-"""Progress of a pass over cells: a bar where a person watches, nothing elsewhere."""
+"""Progress bar of a pass over cells, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from cellvae.settings import settings
 T = TypeVar("T")
 
 BAR_DELAY_SECONDS = 2.0
-"""Passes that are over sooner show no bar."""
+"""Shorter passes show no bar."""
 
 
 def with_progress(
     batches: Iterator[tuple[slice, T]], n_cells: int, *, silent: bool = False
 ) -> Iterator[tuple[slice, T]]:
-    """Batches as they are, with a bar on standard error that counts their cells.
+    """Yield batches unchanged, and show a bar on standard error that counts their cells.
 
-    The bar goes when the pass is over. An error or Ctrl-C ends the pass at once and leaves it.
+    The bar disappears at the end of the pass; after an error or Ctrl-C it stays.
 
     Parameters
     ----------
     batches
         Positions and cells of each batch.
     n_cells
-        Cells of all batches.
+        Number of cells in all batches.
     silent
-        Whether there is no bar; there is none either without a terminal or notebook, or where
+        Whether the bar is hidden. It is also hidden without a terminal or notebook, and if
         `settings.progress_bar` is False.
     """
     if silent or not settings.progress_bar or not is_interactive():
@@ -50,5 +50,5 @@ def with_progress(
 
 
 def is_interactive() -> bool:
-    """Whether a person watches: a terminal or a notebook."""
+    """Whether the output is a terminal or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

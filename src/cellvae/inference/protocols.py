@@ -1,4 +1,7 @@
-"""What each function of inference needs from a model."""
+"""Protocols of models: what the functions of inference need of them.
+
+A protocol `XModel` is a model, `XModule` is its network.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +22,29 @@ if TYPE_CHECKING:
 
 
 class EncoderModel(Protocol):
-    """A trained model whose module gives a posterior of the latent of a cell."""
+    """A trained model whose module encodes cells into a posterior of the latent."""
 
     module: Module[Any]
 
     @property
     def device(self) -> torch.device:
-        """Where the module is."""
+        """Device of the module."""
         ...
 
     def check_trained(self) -> None:
-        """Refuse a model that has not been trained."""
+        """Raise NotTrainedError if the model has not been trained."""
         ...
 
     def rows_for(self, adata: AnnData | None) -> Rows[Any]:
-        """Cells to answer for: the model's own, or those of another AnnData once it was checked."""
+        """Rows of the cells of the model, or of another AnnData, which is checked."""
         ...
 
     def rows_with_counts(self, adata: AnnData | None) -> Rows[Any]:
-        """Cells as `rows_for` has them; refused where their counts were dropped."""
+        """Rows as of `rows_for`; DataMismatchError if their counts were dropped."""
         ...
 
     def cell_indices(self, adata: AnnData | None, indices: CellChoice) -> Tensor:
-        """Numbers of the cells asked for, in the order asked."""
+        """Indices of the requested cells, in the requested order."""
         ...
 
 
@@ -49,6 +52,6 @@ class DecoderModel(EncoderModel, Protocol):
     """A trained model of genes whose module decodes a latent into a distribution of counts."""
 
     registration: Registration[Any]
-    """Genes and categories that it was made for."""
+    """Genes and categories of the model."""
     adata: AnnData | None
-    """Its own cells."""
+    """Cells of the model."""

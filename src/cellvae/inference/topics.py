@@ -1,4 +1,4 @@
-"""Topics: which features make them up, which cells are made of them, how well they fit."""
+"""Topics of a model: features of each topic, topics of each cell, and perplexity."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches, plan_pass
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
 from cellvae.inference.likelihood.elbo import per_cell_losses
 from cellvae.inference.protocols import DecoderModel
 
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-# Numbers that are held at once while draws are averaged.
-CELLS_PER_CHUNK = 2**22
-MAX_ELEMENTS = 700.0
-"""Nats per count of which the exponential is still a number."""
+MAX_ELEMENTS = 2**22
+"""Samples of topic proportions that are in memory at a time."""
+MAX_NATS_PER_COUNT = 700.0
+"""Largest cost whose exponential is finite in double precision; nats per count."""
 
 
 class TopicModule(Protocol):
-    """A network of topics, whose shares have logistic normal posteriors."""
+    """A network of topics with logistic normal posteriors."""
 
     topic_feature_posterior_mu: Tensor
+    """Location of the posterior of each topic, [topics, features]."""
 
     @property
     def topic_feature_posterior_sigma(self) -> Tensor:
@@ -44,19 +45,19 @@ class TopicModel(DecoderModel, Protocol):
     """A trained model of topics."""
 
     module: Any
-    """Network that is `Topics`."""
+    """Network that is a :class:`TopicModule`."""
 
 
 @check_arguments(only=INTEGERS)
 def get_feature_by_topic(model: TopicModel, n_samples: int = 5_000) -> pd.DataFrame:
-    """Share of each feature in each topic: the mean of its posterior.
+    """Posterior mean of the proportion of each feature in each topic.
 
     Parameters
     ----------
     model
         Trained model of topics.
     n_samples
-        Draws that the mean is estimated from; the same ones every time.
+        Samples that the mean is estimated from; the same in every call.
 
     Returns
     -------
@@ -73,16 +74,16 @@ def get_feature_by_topic(model: TopicModel, n_samples: int = 5_000) -> pd.DataFr
     import pandas as pd
 
     model.check_trained()
-    check_samples(n_samples)
+    check_at_least_one("n_samples", n_samples)
     topics: TopicModule = model.module
     with torch.no_grad():
-        mean, deviation = topics.topic_feature_posterior_mu, topics.topic_feature_posterior_sigma
-        stream = make_generator(0, "topics")
-        shares = torch.zeros_like(mean)
+        mean, std = topics.topic_feature_posterior_mu, topics.topic_feature_posterior_sigma
+        generator = make_generator(0, "topics")
+        total = torch.zeros_like(mean)
         for _ in range(n_samples):
-            noise = torch.randn(mean.shape, generator=stream).to(mean)
-            shares += torch.softmax(mean + deviation * noise, dim=-1)
-    table = (shares / n_samples).T.cpu().numpy()
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            total += torch.softmax(mean + std * noise, dim=-1)
+    table = (total / n_samples).T.cpu().numpy()
     features = pd.Index(model.registration.genes)
     return pd.DataFrame(table, index=features, columns=topic_names(table.shape[1]))
 
@@ -95,24 +96,24 @@ def get_topic_proportions(
     batch_size: int | None = None,
     n_samples: int = 5_000,
 ) -> pd.DataFrame:
-    """Share of each topic in each cell: the mean of its posterior.
+    """Posterior mean of the proportion of each topic in each cell.
 
     Parameters
     ----------
     model
         Trained model of topics.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     n_samples
-        Draws that the mean is estimated from; the same ones for every cell and every time.
+        Samples that the mean is estimated from; the same for every cell and in every call.
 
     Returns
     -------
-    DataFrame [cells, topics] in the order asked for, with the names of the cells and columns
+    DataFrame [cells, topics] in the requested order, with the names of the cells and columns
     `topic_0` and so on; every row sums to one.
 
     Raises
@@ -122,34 +123,34 @@ def get_topic_proportions(
     DataMismatchError
         If features of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` or `n_samples` is below 1.
+        If no cells are requested, or `batch_size` or `n_samples` is below 1.
     """
     import pandas as pd
 
-    check_samples(n_samples)
+    check_at_least_one("n_samples", n_samples)
     batches = iter_cell_batches(model, adata, indices, batch_size)
-    found = []
-    with eval_mode(model):
+    parts = []
+    with inference_mode(model):
         for batch in batches:
             posterior = model.module.encode(batch).posterior
-            found.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())
-    table = torch.cat(found).numpy()
+            parts.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())
+    table = torch.cat(parts).numpy()
     cells = model.cell_indices(adata, indices).numpy()
-    whole = model.adata if adata is None else adata
-    assert whole is not None
-    return pd.DataFrame(table, index=whole.obs_names[cells], columns=topic_names(table.shape[1]))
+    source = model.adata if adata is None else adata
+    assert source is not None
+    return pd.DataFrame(table, index=source.obs_names[cells], columns=topic_names(table.shape[1]))
 
 
-def mean_proportions(mean: Tensor, deviation: Tensor, n_samples: int) -> Tensor:
-    """Mean of a logistic normal distribution of each cell, [cells, topics]."""
+def mean_proportions(mean: Tensor, std: Tensor, n_samples: int) -> Tensor:
+    """Mean of the logistic normal distribution of each cell, [cells, topics]."""
     n_cells, n_topics = mean.shape
-    stream = make_generator(0, "shares")
+    generator = make_generator(0, "shares")
     total = torch.zeros_like(mean)
-    size = max(1, CELLS_PER_CHUNK // (n_cells * n_topics))
-    for begin in range(0, n_samples, size):
-        n = min(size, n_samples - begin)
-        noise = torch.randn(n, 1, n_topics, generator=stream).to(mean)
-        total += torch.softmax(mean + deviation * noise, dim=-1).sum(dim=0)
+    step = max(1, MAX_ELEMENTS // (n_cells * n_topics))
+    for begin in range(0, n_samples, step):
+        n = min(step, n_samples - begin)
+        noise = torch.randn(n, 1, n_topics, generator=generator).to(mean)
+        total += torch.softmax(mean + std * noise, dim=-1).sum(dim=0)
     return total / n_samples
 
 
@@ -162,17 +163,17 @@ def get_perplexity(
 ) -> np.float64:
     """Upper bound on the perplexity: exp(-ELBO of the cells / number of their counts).
 
-    It is as if each count were one of so many equally likely features: at least 1, and lower is
-    better. One number (a NumPy scalar).
+    Number of equally likely features that would be as hard to predict: at least 1, lower is better.
+    A NumPy scalar.
 
     Parameters
     ----------
     model
         Trained model of topics.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
 
@@ -183,21 +184,15 @@ def get_perplexity(
     DataMismatchError
         If features of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or they have no counts.
+        If no cells are requested, or they have no counts.
     """
-    asked = plan_pass(model, adata, indices, batch_size, counts=True)
-    total = sum(float(batch.counts.double().sum()) for _, batch in asked.iter_batches())
+    cell_pass = plan_pass(model, adata, indices, batch_size, counts=True)
+    total = sum(float(batch.counts.double().sum()) for _, batch in cell_pass.iter_batches())
     if total <= 0:
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
     reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
     cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
-    return np.float64(math.exp(cost) if cost < MAX_ELEMENTS else math.inf)
-
-
-def check_samples(n_samples: int) -> None:
-    """Refuse a number of draws that gives no mean."""
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    return np.float64(math.exp(cost) if cost < MAX_NATS_PER_COUNT else math.inf)
 
 
 def topic_names(n_topics: int) -> list[str]:

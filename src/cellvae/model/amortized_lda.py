@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import MIN_LIBRARY_SIZE, Latent, Loss, Module
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, Field
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from cellvae.data.setup.minified import MinifiedType
 
-# Size of a cell without counts, so that its logarithm is finite.
-MIN_LIBRARY_SIZE = 1e-8
 MAX_DEFAULT_EPOCHS = 1_000
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn import functional
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import MIN_LIBRARY_SIZE, Latent, Loss, Module
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, check_kwargs, check_value, option
 from cellvae.data import Registration
@@ -37,9 +37,6 @@ from cellvae.nn.encoder import VarActivation
 from cellvae.nn.fc_layers import Activation
 
 Where = Literal["encoder", "decoder", "none", "both"]
-
-# Least size of a cell without counts, so that its logarithm is finite.
-LEAST_LIBRARY = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +269,7 @@ class SCVIModule(Module[CountBatch]):
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
-            size = total_counts(batch.counts).clamp(min=LEAST_LIBRARY)
+            size = total_counts(batch.counts).clamp(min=MIN_LIBRARY_SIZE)
             return Latent(posterior, sample, size.log())
         library_posterior = self.l_encoder(features, codes)
         return Latent(posterior, sample, library_posterior.rsample(), library_posterior)

@@ -1,4 +1,4 @@
-"""Figures from plain tables and arrays."""
+"""Figures from tables and arrays."""
 
 from cellvae.plotting.calibration import calibration_curve
 from cellvae.plotting.embedding import embedding

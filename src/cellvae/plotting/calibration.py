@@ -1,4 +1,4 @@
-"""Calibration of a model: how many measured counts its intervals hold."""
+"""Calibration plot: coverage of the intervals of a model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def calibration_curve(
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
-    """Coverage of central intervals by their level, beside the line of a model that is right.
+    """Plot the coverage of central intervals by their level, with the line of perfect calibration.
 
     Parameters
     ----------
     levels
         Levels of the intervals, from 0 to 1.
     coverage
-        Share of the measured counts within each.
+        Fraction of the measured counts within each.
     ax
-        Where to draw; None for a new figure.
+        Axes to draw on; None for a new figure.
     label
         Name of the model for a legend; None for no legend.
     """
@@ -38,7 +38,7 @@ def calibration_curve(
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
     ax.set_xlabel("Level of the interval")
-    ax.set_ylabel("Share of measured counts in it")
+    ax.set_ylabel("Fraction of measured counts in it")
     ax.set_title("Calibration", fontsize=10, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     if label is not None:

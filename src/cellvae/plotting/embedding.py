@@ -11,8 +11,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Categories that the two palettes can tell apart.
 MAX_TAB10, MAX_TAB20 = 10, 20
+"""Numbers of colours of both palettes."""
 
 
 def embedding(
@@ -22,24 +22,24 @@ def embedding(
     title: str = "",
     size: float | None = None,
 ) -> Axes:
-    """Cells as dots, one colour a category, with a legend beside; real numbers have a colour bar.
+    """Scatter plot of cells, coloured by category with a legend, or by float with a colour bar.
 
     Parameters
     ----------
     coordinates
         Positions [cells, 2].
     values
-        Category or real number of each cell [cells].
+        Category or float of each cell [cells].
     ax
-        Where to draw.
+        Axes to draw on.
     title
         Title of the panel.
     size
-        Area of a dot in points; by default smaller where there are more cells.
+        Area of a dot in square points; by default smaller for more cells.
     """
     import matplotlib.pyplot as plt
 
-    # A category of the user's keeps its order: '2' before '10'.
+    # A categorical column keeps the order of its categories: '2' before '10'.
     column = pd.Series(values)
     area = size or float(np.clip(30_000 / max(1, len(coordinates)), 1, 20))
     if pd.api.types.is_float_dtype(column):
@@ -48,20 +48,20 @@ def embedding(
         dots = ax.scatter(x, y, s=area, c=numbers, cmap="viridis", linewidths=0, rasterized=True)
         ax.figure.colorbar(dots, ax=ax)
         return hide_ticks(ax, title)
-    known = isinstance(column.dtype, pd.CategoricalDtype)
-    categories = pd.Categorical(column if known else column.astype(object))
-    if known:
+    is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    categories = pd.Categorical(column if is_categorical else column.astype(object))
+    if is_categorical:
         categories = categories.remove_unused_categories()
     names = list(categories.categories)
     palette = plt.get_cmap(
         "tab10" if len(names) <= MAX_TAB10 else "tab20" if len(names) <= MAX_TAB20 else "gist_ncar"
     )
     for i, name in enumerate(names):
-        mine = categories.codes == i
+        in_category = categories.codes == i
         colour = palette(i) if len(names) <= MAX_TAB20 else palette(i / len(names))
         ax.scatter(
-            coordinates[mine, 0],
-            coordinates[mine, 1],
+            coordinates[in_category, 0],
+            coordinates[in_category, 1],
             s=area,
             color=colour,
             label=str(name),
@@ -82,7 +82,7 @@ def embedding(
 
 
 def hide_ticks(ax: Axes, title: str) -> Axes:
-    """Panel with a title and the names of its axes, whose numbers mean nothing."""
+    """Set title and axis labels, and hide the ticks, whose values have no meaning."""
     ax.set_title(title, fontsize=11, loc="left")
     ax.set_xticks([])
     ax.set_yticks([])

@@ -1,4 +1,4 @@
-"""UMAP of a latent representation: the one place where it is computed."""
+"""UMAP of a latent representation: coordinates and figure."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CELLS = 10_000
-"""Cells that are shown where nothing else is said."""
+"""Default maximum number of cells that are shown."""
 N_NEIGHBORS = 15
 MIN_DIST = 0.5
 """Parameters of UMAP, the defaults of scanpy."""
 MANY_CELLS, FEW_EPOCHS = 5_000, 200
-"""From this number of cells on, the layout takes 200 epochs, as umap-learn does above 10,000."""
+"""Above this number of cells the layout takes 200 epochs, as in umap-learn above 10,000."""
 MIN_CELLS = 5
 
 
 @dataclass(frozen=True)
 class UMAPResult:
-    """Cells in two dimensions."""
+    """UMAP coordinates of all or some of the cells."""
 
     coordinates: NDArray[np.float32]
-    """Positions of the cells that are shown, [shown, 2]."""
+    """Coordinates of the shown cells, [shown, 2]."""
     cells: NDArray[np.int64]
     """Indices of these cells among all, ascending, [shown]."""
     n_cells: int
@@ -45,12 +45,12 @@ class UMAPResult:
         return len(self.cells) < self.n_cells
 
     def describe_cells(self) -> str:
-        """How many cells are shown, such as `"10,000 of 100,000 cells"`."""
+        """Number of shown cells, such as `"10,000 of 100,000 cells"`."""
         of_all = f" of {self.n_cells:,}" if self.is_sample else ""
         return f"{len(self.cells):,}{of_all} cells"
 
     def title(self, name: str = "") -> str:
-        """Title of a panel: its name, and how many cells are shown if it is not all of them."""
+        """Title of a panel: its name, and the number of shown cells unless all are shown."""
         parts = [name] if name else []
         if self.is_sample:
             parts.append(self.describe_cells())
@@ -64,7 +64,7 @@ def compute_umap(
     max_cells: int = MAX_CELLS,
     seed: int = 0,
 ) -> UMAPResult:
-    """UMAP of a latent representation, of a random part of the cells where there are many.
+    """UMAP of a latent representation, of a stratified random sample if there are many cells.
 
     Exact Euclidean neighbours come from scikit-learn, the layout from umap-learn (McInnes et al.
     2018) with the parameters of `scanpy.tl.umap` (15 neighbours, `min_dist` 0.5).
@@ -74,12 +74,12 @@ def compute_umap(
     latent
         Latent representation, [cells, latent].
     strata
-        Columns of categories such as labels and batches, each [cells], the most important first:
-        the random part has their shares.
+        Categorical columns such as labels and batches, each [cells], the most important first. The
+        sample has the same proportions of their categories.
     max_cells
-        Most cells that are shown.
+        Maximum number of cells that are shown.
     seed
-        Seed of the choice of cells and of the layout.
+        Seed of the sample of cells and of the layout.
 
     Returns
     -------
@@ -109,12 +109,12 @@ def compute_umap(
 def fit_layout(points: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """Coordinates of all points by umap-learn, [cells, 2]."""
     neighbors = nearest_with_self(points, min(N_NEIGHBORS, len(points)))
-    # The spectral start needs more cells than this.
+    # Spectral initialization needs more cells than neighbours.
     if len(points) > N_NEIGHBORS:
         layout = run_umap(points, neighbors, seed, "spectral")
         if np.isfinite(layout).all():
             return layout
-    # Where all cells are alike, the spectral start of umap-learn 0.5.5 is not finite.
+    # If all cells are equal, the spectral initialization of umap-learn 0.5.5 is not finite.
     return run_umap(points, neighbors, seed, "random")
 
 
@@ -124,7 +124,7 @@ def run_umap(
     seed: int,
     init: str,
 ) -> NDArray[np.float32]:
-    """Layout of umap-learn from known neighbours, [cells, 2].
+    """Layout of umap-learn from precomputed neighbours, [cells, 2].
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def run_umap(
         `"spectral"` or `"random"`.
     """
     with warnings.catch_warnings():
-        # umap-learn warns of what was chosen here on purpose, and numba of umap-learn.
+        # umap-learn warns about intended options, and numba about umap-learn.
         warnings.simplefilter("ignore")
         from umap import UMAP
 
@@ -148,7 +148,7 @@ def run_umap(
             n_epochs=FEW_EPOCHS if len(points) > MANY_CELLS else None,
             init=init,
             precomputed_knn=(*neighbors, None),
-            # Otherwise the neighbours are ignored below 4,096 cells.
+            # Without it, precomputed neighbours are ignored below 4,096 cells.
             force_approximation_algorithm=True,
             random_state=seed % 2**32,
             n_jobs=1,
@@ -162,7 +162,7 @@ def nearest_with_self(
     """Nearest cells of each cell and their distances, [cells, k]; the first is the cell itself."""
     from sklearn.neighbors import NearestNeighbors
 
-    # Without an argument a cell is not its own neighbour, whatever lies at distance zero.
+    # Without an argument a cell is never its own neighbour, even with duplicates.
     distances, indices = NearestNeighbors(n_neighbors=k - 1).fit(points).kneighbors()
     itself = np.arange(len(points))[:, None]
     return (
@@ -192,15 +192,14 @@ def umap(
     color
         Columns of `obs`; without any there is one panel in one colour.
     strata
-        Columns of `obs` whose shares the shown part of the cells has, the most important first;
-        by default those of `color` that are no numbers.
+        Columns of `obs` that stratify the sample of cells, the most important first; by default
+        those of `color` that are not floats.
     max_cells
-        Most cells that are shown. Where there are more, a random part of them is, and the titles
-        say so.
+        Maximum number of cells. If there are more, a random sample is shown, as the titles say.
     seed
         Seed of the choice of cells and of the layout.
     result
-        Coordinates from :func:`compute_umap`, to draw them again.
+        Coordinates from :func:`compute_umap`, to reuse them.
 
     Raises
     ------
@@ -209,7 +208,7 @@ def umap(
     UnknownKeyError
         If `obs` has no such column.
     """
-    # Not pyplot: a figure of its own needs no display and leaves none open.
+    # A figure without pyplot needs no display and does not stay open.
     from matplotlib.figure import Figure
 
     points = np.asarray(latent)

@@ -1,4 +1,4 @@
-"""Figure of a search of the learning rate: loss by rate, the suggestion marked."""
+"""Figure of a learning-rate search."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def learning_rate_curve(
     suggestion: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Loss by learning rate, on a logarithmic axis.
+    """Plot the loss by learning rate, on a logarithmic axis.
 
     Parameters
     ----------
@@ -25,11 +25,11 @@ def learning_rate_curve(
     losses
         Loss at each rate; nats per cell.
     smoothed
-        Losses averaged over the steps before.
+        Running average of the losses.
     suggestion
-        Rate that is marked.
+        Rate to mark.
     ax
-        Where to draw; None for a new figure.
+        Axes to draw on; None for a new figure.
     """
     if ax is None:
         import matplotlib.pyplot as plt

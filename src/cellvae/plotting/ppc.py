@@ -17,16 +17,16 @@ def ppc_scatter(
     title: str = "",
     label: str | None = None,
 ) -> Axes:
-    """Genes or cells as dots, beside the line where both are equal.
+    """Scatter plot of genes or cells, with the line of equality.
 
     Parameters
     ----------
     measured
         Statistic of measured counts, [genes or cells].
     drawn
-        The same of drawn counts.
+        Statistic of drawn counts, [genes or cells].
     ax
-        Where to draw; None for a new figure.
+        Axes to draw on; None for a new figure.
     title
         Title of the panel.
     label
@@ -36,8 +36,8 @@ def ppc_scatter(
         import matplotlib.pyplot as plt
 
         _, ax = plt.subplots(figsize=(4, 3.8), layout="constrained")
-    seen = np.isfinite(measured) & np.isfinite(drawn)
-    first, second = measured[seen], drawn[seen]
+    finite = np.isfinite(measured) & np.isfinite(drawn)
+    first, second = measured[finite], drawn[finite]
     ax.scatter(first, second, s=6, alpha=0.5, linewidths=0, rasterized=True, label=label)
     if len(first):
         ends = [min(first.min(), second.min()), max(first.max(), second.max())]

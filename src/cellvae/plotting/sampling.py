@@ -1,4 +1,4 @@
-"""Random choice of cells that keeps the shares of batches and labels."""
+"""Stratified random sample of cells."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from cellvae.errors import InvalidOptionError
 def stratified_sample(
     n_cells: int, max_cells: int, strata: Sequence[ArrayLike] = (), *, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Random cells in which each combination of categories has its share.
+    """Random cells, stratified by the combinations of categories.
 
-    Sizes are allocated by largest remainders, after one cell for each combination, so that a rare
-    cell type does not vanish. Where there are more combinations than cells to choose, the last
-    column is left out of them.
+    Each combination has at least one cell, so that rare cell types are included; the others are
+    allocated in proportion by largest remainders. If there are more combinations than cells to
+    choose, the last column is ignored.
 
     Parameters
     ----------
     n_cells
         Number of cells to choose from.
     max_cells
-        Cells to choose; all of them if there are no more.
+        Number of cells to choose; all if there are no more.
     strata
-        Columns of categories, each [cells], the most important first. A missing value is a
-        category of its own.
+        Categorical columns, each [cells], the most important first. Missing values are a category.
     seed
-        Seed of the choice.
+        Seed of the sample.
 
     Returns
     -------
@@ -55,7 +54,7 @@ def stratified_sample(
     while columns and codes.max() >= max_cells:
         columns.pop()
         codes = joint_codes(columns, n_cells)
-    # Cells in random order, sorted by stratum: the first few of each stratum are a random choice.
+    # Random order, then a stable sort by stratum: the first cells of a stratum are a random sample.
     order = np.random.default_rng(seed).permutation(n_cells)
     order = order[np.argsort(codes[order], kind="stable")]
     sizes = np.bincount(codes)
@@ -65,7 +64,7 @@ def stratified_sample(
 
 
 def joint_codes(columns: Sequence[NDArray[np.generic]], n_cells: int) -> NDArray[np.int64]:
-    """Number of the combination of categories that each cell has, from 0 without gaps."""
+    """Code of the combination of categories of each cell, from 0 without gaps."""
     codes = np.zeros(n_cells, dtype=np.int64)
     for column in columns:
         own, categories = pd.factorize(column, use_na_sentinel=False)
@@ -74,11 +73,11 @@ def joint_codes(columns: Sequence[NDArray[np.generic]], n_cells: int) -> NDArray
 
 
 def allocate(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Parts of `total` in proportion to sizes, at least 1 each and none above its size."""
-    others = sizes - 1
-    exact = others * ((total - len(sizes)) / max(1, others.sum()))
-    parts = np.floor(exact).astype(np.int64)
-    missing = total - len(sizes) - int(parts.sum())
-    largest = np.argsort(parts - exact, kind="stable")[:missing]
-    parts[largest] += 1
-    return parts + 1
+    """Allocate `total` in proportion to sizes, at least 1 and at most the size for each."""
+    remaining = sizes - 1
+    exact = remaining * ((total - len(sizes)) / max(1, remaining.sum()))
+    allocated = np.floor(exact).astype(np.int64)
+    missing = total - len(sizes) - int(allocated.sum())
+    largest = np.argsort(allocated - exact, kind="stable")[:missing]
+    allocated[largest] += 1
+    return allocated + 1

@@ -1,4 +1,4 @@
-"""Figure of a training run: ELBO, reconstruction, KL and KL weight by epoch."""
+"""Training curves: ELBO, reconstruction, KL, KL weight and other metrics by epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = {"train": "#4c72b0", "validation": "#dd8452"}
 
 
 def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | None = None) -> Axes:
-    """One part of the loss by epoch, for training and validation cells.
+    """Plot one term of the loss by epoch, for training and validation cells.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | N
     part
         `"elbo"`, `"reconstruction_loss"`, `"kl_local"` or `"kl_weight"`.
     ax
-        Where to draw.
+        Axes to draw on.
     best_epoch
-        Epoch that is marked.
+        Epoch to mark.
     """
     names = {"train": f"{part}_train", "validation": f"{part}_validation"}
     if part in table:
@@ -60,14 +60,14 @@ def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | N
 
 
 def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Four panels of a training run, the best epoch marked.
+    """Figure with the four panels of a training run.
 
     Parameters
     ----------
     table
         Metrics by epoch, as `model.history.table`.
     best_epoch
-        Epoch that is marked.
+        Epoch to mark.
     """
     import matplotlib.pyplot as plt
 
@@ -81,7 +81,7 @@ def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figur
 
 
 def focus_after_warmup(ax: Axes, table: pd.DataFrame, part: str) -> None:
-    """Let the steep first epochs leave the panel, so that the rest can be seen."""
+    """Limit the y axis to the epochs after the steep start."""
     columns = [
         table[name].dropna() for name in (f"{part}_train", f"{part}_validation") if name in table
     ]
@@ -95,7 +95,7 @@ def focus_after_warmup(ax: Axes, table: pd.DataFrame, part: str) -> None:
 def metric_curves(
     table: pd.DataFrame, metrics: Sequence[str], best_epoch: int | None = None
 ) -> Figure:
-    """One panel for each metric by epoch, the best epoch marked.
+    """Figure with a panel for each metric by epoch.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def metric_curves(
     metrics
         Names of columns.
     best_epoch
-        Epoch that is marked.
+        Epoch to mark.
     """
     import matplotlib.pyplot as plt
 

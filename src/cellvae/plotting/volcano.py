@@ -1,4 +1,4 @@
-"""Volcano plot: how much each gene changes, and how sure that is."""
+"""Volcano plot of differential expression."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-SIGNIFICANT_COLOUR = "is_de_fdr_"
+FDR_COLUMN_PREFIX = "is_de_fdr_"
 LINE_HEIGHT = 0.05
-"""Height of a name, as a share of the panel."""
+"""Height of a label, as a fraction of the panel."""
 
 
 def volcano(
@@ -26,23 +26,23 @@ def volcano(
     title: str | None = None,
     n_labels: int = 10,
 ) -> Axes:
-    """Genes as dots by change (x) and probability of a change (y); genes that are called in red.
+    """Scatter plot of genes by change (x) and probability of a change (y); called genes in red.
 
     Parameters
     ----------
     table
         One comparison of `differential_expression` in its mode "change", with genes as index.
     ax
-        Where to draw; None for a new figure.
+        Axes to draw on; None for a new figure.
     title
         Title of the panel; None for the name of the comparison.
     n_labels
-        Called genes that are named, those that change most.
+        Number of called genes to label, those with the largest change.
 
     Raises
     ------
     InvalidDataError
-        If columns are missing, or the table holds several comparisons.
+        If columns are missing, or the table has several comparisons.
     """
     check_table(table)
     if ax is None:
@@ -50,8 +50,8 @@ def volcano(
 
         _, ax = plt.subplots(figsize=(4.2, 3.8), layout="constrained")
     change = table["lfc_mean"].to_numpy()
-    chance = table["proba_de"].to_numpy()
-    calls = [name for name in table.columns if str(name).startswith(SIGNIFICANT_COLOUR)]
+    probability = table["proba_de"].to_numpy()
+    calls = [name for name in table.columns if str(name).startswith(FDR_COLUMN_PREFIX)]
     called = table[calls[0]].to_numpy(dtype=bool) if calls else np.zeros(len(table), dtype=bool)
     for chosen, colour, label in (
         (~called, "0.7", "Not called"),
@@ -59,7 +59,7 @@ def volcano(
     ):
         ax.scatter(
             change[chosen],
-            chance[chosen],
+            probability[chosen],
             s=7,
             alpha=0.6,
             linewidths=0,
@@ -69,7 +69,7 @@ def volcano(
         )
     named = np.flatnonzero(called)
     named = named[np.argsort(-np.abs(change[named]), kind="stable")][:n_labels]
-    label_points(ax, change, chance, named, [str(name) for name in table.index])
+    label_points(ax, change, probability, named, [str(name) for name in table.index])
     ax.set_xlabel("Change of expression (log2)")
     ax.set_ylabel("Probability of a change")
     if title is None:
@@ -87,10 +87,10 @@ def label_points(
     chosen: NDArray[np.int64],
     names: Sequence[str],
 ) -> None:
-    """Names of some dots in a column on either side, in order of height, with a line to each dot.
+    """Label some dots in a column on either side, sorted by height, with a line to each dot.
 
-    The most certain genes all have a probability close to 1, so names at the dots would lie on
-    each other.
+    The most certain genes all have a probability close to 1, so that labels at the dots would
+    overlap.
     """
     if not len(chosen):
         return
@@ -100,15 +100,15 @@ def label_points(
     bottom, top = ax.get_ylim()
     step = LINE_HEIGHT * (top - bottom)
     for side in (-1, 1):
-        mine = [int(i) for i in chosen if (x[i] >= 0) == (side > 0)]
-        mine.sort(key=lambda i: -y[i])
-        places: list[float] = []
-        for i in mine:
-            highest = places[-1] - step if places else top
-            places.append(min(float(y[i]), highest))
-        # A column that runs out at the bottom moves up as a whole.
-        lift = max(0.0, bottom + step / 2 - places[-1]) if places else 0.0
-        for i, place in zip(mine, places, strict=True):
+        on_side = [int(i) for i in chosen if (x[i] >= 0) == (side > 0)]
+        on_side.sort(key=lambda i: -y[i])
+        heights: list[float] = []
+        for i in on_side:
+            highest = heights[-1] - step if heights else top
+            heights.append(min(float(y[i]), highest))
+        # A column that exceeds the bottom is shifted up.
+        lift = max(0.0, bottom + step / 2 - heights[-1]) if heights else 0.0
+        for i, place in zip(on_side, heights, strict=True):
             ax.annotate(
                 names[i],
                 (x[i], y[i]),
@@ -128,7 +128,13 @@ def label_points(
 
 
 def check_table(table: pd.DataFrame) -> None:
-    """Refuse tables of something else, and those of several comparisons."""
+    """Check that a table has one comparison of differential expression.
+
+    Raises
+    ------
+    InvalidDataError
+        If it has not.
+    """
     missing = [name for name in ("lfc_mean", "proba_de") if name not in table]
     if missing:
         raise InvalidDataError(

@@ -1,4 +1,4 @@
-"""A page about a run: contents in plain values, figures, and the HTML that shows them."""
+"""HTML page about a run: its contents, figures and rendering."""
 
 from cellvae.report.page import render_page, write_page
 from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section

@@ -1,4 +1,4 @@
-"""Look of the page: one column, on a phone and a wide screen, light or dark."""
+"""Style sheet of the page: one column, for phones and wide screens, light and dark."""
 
 CSS = """
 :root { color-scheme: light dark; --text: #1c2430; --soft: #5b6675; --page: #f6f7f9; --card: #fff;

@@ -1,4 +1,4 @@
-"""Figures of a page, as SVG text."""
+"""Figures of a page as SVG."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CATEGORIES = 40
-"""Categories of a legend; more are not told apart by their colour anyway."""
+"""Categories of a legend; more colours cannot be distinguished."""
 
 
 def figure_to_svg(figure: Figure) -> str:
-    """Figure as SVG; text stays text, so that it can be searched and read aloud."""
+    """Figure as SVG, with text as text, which is searchable and accessible."""
     import matplotlib as mpl
 
     text = StringIO()
@@ -33,7 +33,7 @@ def figure_to_svg(figure: Figure) -> str:
 
 
 def draw_figure(width: float, height: float, draw: Callable[[Figure], None]) -> str:
-    """What a function draws on a new figure that no window shows."""
+    """Call a function that draws on a new figure, and return the figure as SVG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -42,7 +42,7 @@ def draw_figure(width: float, height: float, draw: Callable[[Figure], None]) -> 
 
 
 def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
-    """Curve of each part of the loss that was measured, by its title."""
+    """Curve of each logged term of the loss, by title."""
     svgs = {}
     for part, title in PANELS.items():
         if part in history or f"{part}_train" in history:
@@ -57,7 +57,7 @@ def curve_svgs(history: pd.DataFrame, best_epoch: int | None) -> dict[str, str]:
 
 
 def embedding_svg(coordinates: NDArray[np.float32], values: pd.Series, name: str) -> str:
-    """Cells in two dimensions, coloured by a column."""
+    """Scatter plot of cells in two dimensions, coloured by a column."""
     is_number = getattr(values.dtype, "kind", "") == "f"
     n_names = 0 if is_number else values.nunique()
     if n_names > MAX_CATEGORIES:
@@ -74,7 +74,7 @@ def embedding_svg(coordinates: NDArray[np.float32], values: pd.Series, name: str
 
 
 def scatter_svg(measured: NDArray[np.float64], simulated: NDArray[np.float64], title: str) -> str:
-    """A statistic of measured and of drawn counts."""
+    """Scatter plot of a statistic of measured and of drawn counts."""
 
     def draw(figure: Figure) -> None:
         ppc_scatter(measured, simulated, figure.subplots(), title)
@@ -83,10 +83,10 @@ def scatter_svg(measured: NDArray[np.float64], simulated: NDArray[np.float64], t
 
 
 def calibration_svg(coverage: pd.Series) -> str:
-    """How often intervals hold what they should, by their level."""
-    levels, shares = coverage.index.to_numpy(float), coverage.to_numpy(float)
+    """Calibration plot: coverage of intervals by their level."""
+    levels, fractions = coverage.index.to_numpy(float), coverage.to_numpy(float)
 
     def draw(figure: Figure) -> None:
-        calibration_curve(levels, shares, figure.subplots())
+        calibration_curve(levels, fractions, figure.subplots())
 
     return draw_figure(3.4, 3.2, draw)

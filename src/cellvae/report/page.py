@@ -1,4 +1,4 @@
-"""HTML of a page: one file that needs nothing else, and no script."""
+"""Rendering of a page as one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSumm
 
 
 def render_page(summary: RunSummary) -> str:
-    """Page as HTML text; everything that is not a figure is escaped."""
+    """Page as HTML; everything but figures is escaped."""
     links = "".join(f'<a href="#{anchor(s.title)}">{escape(s.title)}</a>' for s in summary.sections)
-    sections = "\n".join(render_section(s, place) for place, s in enumerate(summary.sections))
+    sections = "\n".join(render_section(s, i) for i, s in enumerate(summary.sections))
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -28,46 +28,46 @@ def render_page(summary: RunSummary) -> str:
     )
 
 
-def render_section(given: Section, place: int) -> str:
-    """One part of the page."""
-    parts = "\n".join(render_part(p, f"f{place}-{i}-") for i, p in enumerate(given.parts))
-    title = escape(given.title)
-    return f'<section id="{anchor(given.title)}">\n<h2>{title}</h2>\n{parts}\n</section>'
+def render_section(section: Section, position: int) -> str:
+    """HTML of a section."""
+    parts = "\n".join(render_part(p, f"f{position}-{i}-") for i, p in enumerate(section.parts))
+    title = escape(section.title)
+    return f'<section id="{anchor(section.title)}">\n<h2>{title}</h2>\n{parts}\n</section>'
 
 
-def render_part(given: Facts | Grid | Gallery | Note, prefix: str) -> str:
-    """Facts, a table, figures or a sentence."""
-    if isinstance(given, Note):
-        return f'<p class="note">{escape(given.text)}</p>'
-    if isinstance(given, Facts):
-        pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in given.values)
-        if given.folded:
-            return f"<details><summary>{escape(given.folded)}</summary><dl>{pairs}</dl></details>"
+def render_part(part: Facts | Grid | Gallery | Note, prefix: str) -> str:
+    """HTML of facts, a table, figures or a note."""
+    if isinstance(part, Note):
+        return f'<p class="note">{escape(part.text)}</p>'
+    if isinstance(part, Facts):
+        pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in part.values)
+        if part.folded:
+            return f"<details><summary>{escape(part.folded)}</summary><dl>{pairs}</dl></details>"
         return f"<dl>{pairs}</dl>"
-    if isinstance(given, Grid):
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in given.header)
+    if isinstance(part, Grid):
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in part.header)
         rows = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in given.rows
+            for row in part.rows
         )
         return (
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div>"
         )
-    charts = "".join(render_chart(one, f"{prefix}{i}-") for i, one in enumerate(given.charts))
-    caption = f"<figcaption>{escape(given.caption)}</figcaption>" if given.caption else ""
+    charts = "".join(render_chart(one, f"{prefix}{i}-") for i, one in enumerate(part.charts))
+    caption = f"<figcaption>{escape(part.caption)}</figcaption>" if part.caption else ""
     return f'<figure><div class="gallery">{charts}</div>{caption}</figure>'
 
 
-def render_chart(given: Chart, prefix: str) -> str:
-    """A figure with its description."""
-    label = f'<svg role="img" aria-label="{escape(given.title)}" '
-    drawing = make_ids_unique(given.svg, prefix).replace("<svg ", label, 1)
+def render_chart(chart: Chart, prefix: str) -> str:
+    """HTML of a figure with its description."""
+    label = f'<svg role="img" aria-label="{escape(chart.title)}" '
+    drawing = make_ids_unique(chart.svg, prefix).replace("<svg ", label, 1)
     return f'<div class="paper">{drawing}</div>'
 
 
 def make_ids_unique(svg: str, prefix: str) -> str:
-    """Drawing whose parts have names that no other drawing of the page has."""
+    """SVG with a prefix before all ids, so that they are unique within the page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'\bid="', f'id="{prefix}', body)
     body = re.sub(r'((?:xlink:)?href)="#', rf'\1="#{prefix}', body)
@@ -75,11 +75,11 @@ def make_ids_unique(svg: str, prefix: str) -> str:
 
 
 def anchor(title: str) -> str:
-    """Name of a heading that a link can have."""
+    """Id of a heading, for links."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def write_page(summary: RunSummary, path: Path) -> None:
-    """Write the page, or replace an older one, atomically."""
+    """Write the page atomically: an older one is replaced when the new one is complete."""
     with replace_atomically(path) as temporary:
         temporary.write_text(render_page(summary), encoding="utf-8")

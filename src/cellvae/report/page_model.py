@@ -1,4 +1,4 @@
-"""What a page about a run tells, in plain values."""
+"""Contents of a page about a run, as plain values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names with a value each; under a line to open where it is given."""
+    """Names and values; collapsed under a summary line if `folded` is given."""
 
     values: tuple[tuple[str, str], ...]
     folded: str = ""
@@ -15,7 +15,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Table of texts: a header, and rows whose first cell is a name."""
+    """Table of strings: a header, and rows whose first cell is a name."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -23,7 +23,7 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Figure as SVG, with what it shows in words."""
+    """Figure as SVG, with a description."""
 
     svg: str
     title: str
@@ -31,7 +31,7 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Figures side by side where there is room."""
+    """Figures, side by side if there is room."""
 
     charts: tuple[Chart, ...]
     caption: str = ""
@@ -39,14 +39,14 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """Sentence, such as the reason why something is not there."""
+    """Sentence, such as the reason why something is missing."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Part of a page under a heading of its own."""
+    """Section of a page with a heading."""
 
     title: str
     parts: tuple[Facts | Grid | Gallery | Note, ...]
@@ -54,16 +54,16 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """Everything that a page tells.
+    """Contents of a page.
 
     Parameters
     ----------
     title, subtitle
-        What the page is about.
+        Title and subtitle.
     sections
-        Its parts in order.
+        Sections in order.
     footer
-        What it was made with.
+        Footer, with the versions used.
     """
 
     title: str

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         TrainingCheckpoint,
     )
     from cellvae.train.loop.weight_averaging import interpolate_with
-    from cellvae.train.options.configs import (
+    from cellvae.train.options.train_options import (
         PyroTrainingPlanConfig,
         SemiSupervisedTrainingPlanConfig,
         TrainerConfig,
@@ -84,10 +84,10 @@ __all__ = [
 ]
 
 WHERE = {
-    "PyroTrainingPlanConfig": "cellvae.train.options.configs",
-    "SemiSupervisedTrainingPlanConfig": "cellvae.train.options.configs",
-    "TrainerConfig": "cellvae.train.options.configs",
-    "TrainingPlanConfig": "cellvae.train.options.configs",
+    "PyroTrainingPlanConfig": "cellvae.train.options.train_options",
+    "SemiSupervisedTrainingPlanConfig": "cellvae.train.options.train_options",
+    "TrainerConfig": "cellvae.train.options.train_options",
+    "TrainingPlanConfig": "cellvae.train.options.train_options",
     "History": "cellvae.train.records.history",
     "LearningRateSearch": "cellvae.train.search.learning_rate_search",
     "StopTraining": "cellvae.errors",

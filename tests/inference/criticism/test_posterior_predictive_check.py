@@ -158,7 +158,7 @@ def test_the_report_has_every_part_that_was_not_left_out(
         "Calibration",
         "Coefficient of variation of genes",
         "Coefficient of variation of cells",
-        "Share of zeros of genes",
+        "Fraction of zeros of genes",
         "Differential expression by label",
     ):
         assert f"## {title}" in text

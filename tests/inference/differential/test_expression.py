@@ -14,7 +14,7 @@ import torch
 from anndata import AnnData
 
 from cellvae.errors import CellvaeError, DataMismatchError, InvalidOptionError, UnknownKeyError
-from cellvae.inference.differential import expression
+from cellvae.inference.differential import engine
 from cellvae.inference.differential.table import COLUMNS
 from cellvae.model import SCVI
 from cellvae.settings import settings
@@ -135,10 +135,10 @@ def test_draws_of_one_batch_are_decoded_for_it(model: SCVI) -> None:
 
 
 def test_draws_are_compared_batch_by_batch(model: SCVI) -> None:
-    codes = expression.sample_batch_codes(model, True, ["b2", "b0"], ["b0", "b2"], 100)
+    codes = engine.sample_batch_codes(model, ["b2", "b0"], ["b0", "b2"], 100)
     assert torch.equal(codes[0], codes[1])
     assert codes[0].squeeze().bincount().tolist() == [50, 0, 50]
-    apart = expression.sample_batch_codes(model, True, ["b0", "b1"], ["b1", "b2"], 400)
+    apart = engine.sample_batch_codes(model, ["b0", "b1"], ["b1", "b2"], 400)
     pairs = torch.cat(apart, dim=1).unique(dim=0, return_counts=True)[1]
     assert len(pairs) == 4
     assert pairs.min() > 70
@@ -153,7 +153,7 @@ def test_a_function_of_change_gets_all_draws(model: SCVI) -> None:
         table["lfc_mean"], table["scale1"] - table["scale2"], rtol=1e-3, atol=1e-6
     )
     assert (table["proba_de"] >= 0.5).all()
-    with pytest.raises(InvalidOptionError, match="one change for each draw and gene"):
+    with pytest.raises(InvalidOptionError, match="one change for each sample and gene"):
         model.differential_expression(groupby="label", change_fn=lambda a, b, c: a[0])
 
 

@@ -14,7 +14,7 @@ from anndata import AnnData
 from cellvae.data.setup.categories import to_python_scalar
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError
 from cellvae.inference.differential.groups import populations_of_cells, populations_of_column
-from cellvae.inference.differential.table import with_groups
+from cellvae.inference.differential.table import add_group_columns
 
 VALUES: list[list[Any]] = [
     [1, 2, 3],
@@ -99,11 +99,11 @@ def test_groups_keep_their_type(values: list[Any]) -> None:
 def test_groups_are_columns_of_the_type_that_they_have() -> None:
     table = pd.DataFrame(index=["g1", "g2"])
     for values in VALUES:
-        found = with_groups(table.copy(), (to_python_scalar(values[0]), "Rest"))
+        found = add_group_columns(table.copy(), (to_python_scalar(values[0]), "Rest"))
         assert [*found["group1"]] == [values[0]] * 2
         assert [*found["group2"]] == ["Rest", "Rest"]
-    assert with_groups(table.copy(), (1, 2))["group1"].dtype == np.int64
-    assert with_groups(table.copy(), (True, False))["group1"].dtype == bool
+    assert add_group_columns(table.copy(), (1, 2))["group1"].dtype == np.int64
+    assert add_group_columns(table.copy(), (True, False))["group1"].dtype == bool
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_cells_by_query_mask_number_and_name(adata: AnnData, idx1: Any) -> None:
         ({"groupby": "kind", "group1": "a", "group2": "d"}, UnknownKeyError, "got 'd'"),
         ({"groupby": "kind", "group1": "a", "group2": "a"}, InvalidOptionError, "in both"),
         ({"groupby": "kind", "group1": []}, InvalidOptionError, "at least one group"),
-        ({"idx1": "age > 100"}, InvalidOptionError, "idx1 to point at cells"),
+        ({"idx1": "age > 100"}, InvalidOptionError, "idx1 to select cells"),
         ({"idx1": "agee > 1"}, InvalidOptionError, "query of the columns"),
         ({"idx1": "age >"}, InvalidOptionError, "query of the columns"),
         ({"idx1": "age > 0"}, InvalidOptionError, "got all cells"),

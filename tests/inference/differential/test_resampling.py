@@ -12,9 +12,9 @@ import torch
 from torch.distributions import Normal
 
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.differential import resampling
-from cellvae.inference.differential.posterior_pool import rows_of, sample_pool
+from cellvae.inference.differential.posterior_pool import sample_pool, slice_pool
 from cellvae.inference.likelihood.importance_options import ImportanceOptions
 from cellvae.model import SCVI
 
@@ -51,7 +51,7 @@ def test_draws_are_those_that_have_weight(
     populations = [np.arange(20), np.arange(20, 60)]
     asked = plan_pass(model, None, None, None, silent=True)
     options = ImportanceOptions(max_cells=5, truncation=True)
-    with eval_mode(model):
+    with inference_mode(model):
         pool = sample_pool(model.module, asked, populations, 50, importance=False)
         found = resampling.resample_pool(model, None, populations, pool, options, 16)
     for place, cells in enumerate(populations):
@@ -63,7 +63,7 @@ def test_draws_are_those_that_have_weight(
         torch.testing.assert_close(call["qz"].scale.square(), torch.from_numpy(variance))
         assert call["px"].mean.shape == (50, 10)
         rows = slice(50 * place, 50 * place + 50)
-        latent, batch = rows_of(found, rows)
+        latent, batch = slice_pool(found, rows)
         lowest = call["zs"][call["zs"][:, 0].argsort()[:5]]
         near = distance(latent.sample, model.module.transform(lowest))
         assert near.max() < 1e-6
@@ -71,7 +71,7 @@ def test_draws_are_those_that_have_weight(
         assert np.isin(drawn.numpy(), cells).all()
         own = model.rows.take(drawn)
         assert torch.equal(batch.batch, own.batch)
-        with eval_mode(model):
+        with inference_mode(model):
             torch.testing.assert_close(latent.posterior.loc, model.module.encode(own).posterior.loc)
         torch.testing.assert_close(latent.log_library, own.counts.sum(dim=1, keepdim=True).log())
 
@@ -95,7 +95,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
     assert set(table.index) <= set(model.adata.obs_names[:30])
     lowest = weigh[0]["zs"][weigh[0]["zs"][:, 0].argsort()[:4]]
     expected = []
-    with eval_mode(model):
+    with inference_mode(model):
         batch = model.rows.take(torch.arange(4))
         latent = model.module.encode(batch)._replace(sample=lowest)
         for code in (0, 2):
@@ -139,7 +139,7 @@ def test_weights_are_of_counts_at_the_size_of_each_cell(trained: Callable[..., S
         model = trained({"batch_key": "batch"}, **config)
         cells = model.rows.take(torch.arange(5))
         batch = model.rows.take(torch.arange(30, 38))
-        with eval_mode(model):
+        with inference_mode(model):
             codes = model.module.encode(batch)
             px = model.module.decode(codes, batch)
             sizes = cells.counts.sum(dim=1, keepdim=True)
@@ -170,7 +170,7 @@ def test_options_without_use_are_refused(trained: Callable[..., SCVI]) -> None:
     with pytest.raises(InvalidOptionError, match="to be a dictionary"):
         ask(**weighted, importance_weighting_kwargs=[3])
     for words, error, message in (
-        ({"weights": "uniform"}, InvalidOptionError, "which has no use for them"),
+        ({"weights": "uniform"}, InvalidOptionError, "which does not use them"),
         ({"weights": "importance", "more": 1}, UnknownOptionError, "no option 'more'"),
     ):
         options = {"max_cells": 3, **{k: v for k, v in words.items() if k == "more"}}
@@ -197,7 +197,7 @@ def test_true_posteriors_leave_the_draws_alike(linear: Callable[..., Any]) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resampling, "get_importance_weights", kept)
         asked = plan_pass(model, None, None, None, silent=True)
-        with eval_mode(model):
+        with inference_mode(model):
             torch.manual_seed(0)
             pool = sample_pool(model.module, asked, [np.arange(40)], 25, importance=False)
             resampling.resample_pool(model, None, [np.arange(40)], pool, options, None)

@@ -12,9 +12,9 @@ from scipy import stats
 
 from cellvae.distributions import NegativeBinomial
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.expression import correlation as module_of_correlation
+from cellvae.inference.expression import correlation
 from cellvae.inference.expression.correlation import denoised_expression
-from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
+from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankTable
 from cellvae.model import SCVI
 
 
@@ -41,7 +41,7 @@ def test_coefficients_of_pearson_are_those_of_numpy() -> None:
 
 def test_ranks_are_those_of_scipy() -> None:
     values = mixed()
-    ranked = RankedDraws(5, len(values))
+    ranked = RankTable(5, len(values))
     for part in parts_of(values):
         ranked.add(part)
     ranks = torch.cat([ranked.ranks(part) for part in parts_of(values)])
@@ -63,7 +63,7 @@ def test_ranks_among_some_draws_give_nearly_the_same(
     model = trained(gene_likelihood="poisson")
     matrices = []
     for most in (20_000, 5_000):
-        monkeypatch.setattr(module_of_correlation, "MAX_RANKED", most)
+        monkeypatch.setattr(correlation, "MAX_RANKED", most)
         torch.manual_seed(0)
         matrices.append(model.get_feature_correlation_matrix(n_samples=300))
     assert not np.array_equal(*matrices)
@@ -120,7 +120,7 @@ def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SC
         ({"correlation_type": "spearmen"}, "Did you mean 'spearman'"),
         ({"n_samples": 0}, "n_samples to be at least 1"),
         ({"rna_size_factor": 0}, "rna_size_factor to be a positive number; got 0"),
-        ({"n_samples": 1, "indices": [3]}, "at least two draws"),
+        ({"n_samples": 1, "indices": [3]}, "at least two samples"),
     ],
 )
 def test_what_cannot_be_is_refused(

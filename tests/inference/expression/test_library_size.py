@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.model import SCVI
 
 
@@ -24,7 +24,7 @@ def test_observed_sizes_are_sums_of_counts(trained: Callable[..., SCVI]) -> None
 
 def test_latent_sizes_have_a_lognormal_posterior(trained: Callable[..., SCVI]) -> None:
     model = trained(use_observed_lib_size=False)
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
         posterior = model.module.encode(batch).log_library_posterior
     assert posterior is not None

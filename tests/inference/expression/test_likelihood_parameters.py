@@ -11,7 +11,7 @@ import torch
 
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
@@ -49,7 +49,7 @@ def test_every_likelihood_has_its_parameters(likelihood: str, trained: Callable[
 def test_dropout_is_a_probability_of_the_network(trained: Callable[..., SCVI]) -> None:
     model = trained()
     torch.manual_seed(0)
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
         logits = decode_samples(model.module, sample_latent(model.module, batch), batch).zi_logits[
             0

@@ -14,7 +14,7 @@ import torch
 
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
 from cellvae.inference import posterior_samples as module_of_draws
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
@@ -28,7 +28,7 @@ def seeded(model: SCVI, **words: Any) -> Any:
 def by_hand(model: SCVI, key: str, code: int | None = None) -> np.ndarray:
     """Decoded expression of all cells from the draw that `seeded` makes."""
     torch.manual_seed(0)
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, None, 128).iter_batches()
         latent = sample_latent(model.module, batch)
         return decode_samples(model.module, latent, batch, code).get_normalized(key)[0].numpy()
@@ -140,7 +140,7 @@ def test_draws_in_all_are_of_cells_chosen_at_random(trained: Callable[..., SCVI]
 def test_importance_brings_means_to_the_true_posterior(trained: Callable[..., SCVI]) -> None:
     """Against importance sampling from the prior, the brute force of one cell and many draws."""
     model = trained()
-    with eval_mode(model):
+    with inference_mode(model):
         (_, batch), *_ = plan_pass(model, None, [4], 1).iter_batches()
         latent = sample_latent(model.module, batch)
         torch.manual_seed(1)
@@ -218,7 +218,7 @@ def test_an_interrupted_file_leaves_nothing(
         ({"n_samples_overall": 0}, InvalidOptionError, "n_samples_overall to be at least 1"),
         ({"n_samples": 2, "n_samples_overall": 9}, InvalidOptionError, "one of n_samples"),
         ({"weights": "importence"}, InvalidOptionError, "Did you mean 'importance'"),
-        ({"weights": "importance"}, InvalidOptionError, "several draws to weight"),
+        ({"weights": "importance"}, InvalidOptionError, "several samples to weight"),
         (
             {"n_samples": 2, "return_mean": False, "return_numpy": False},
             InvalidOptionError,

@@ -24,11 +24,10 @@ from cellvae.train.loop import cuda_graph
 from cellvae.train.loop.cuda_graph import choose_capture
 from cellvae.train.loop.step_loop import StepLoop
 from cellvae.train.loop.steps_per_block import StepsPerBlock
-from cellvae.train.options.train_options import (
-    CompileOptions,
+from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
-    TrainOptions,
 )
+from cellvae.train.options.train_options import CompileOptions, TrainOptions
 from cellvae.train.run import placement
 
 QUICK: dict[str, Any] = {

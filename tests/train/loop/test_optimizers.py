@@ -16,7 +16,10 @@ from cellvae.train.loop.optimizers import (
     make_optimizer,
     make_plateau,
 )
-from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
 
 
 def test_the_default_is_adam_as_scvi_tools_sets_it(module: SCVIModule) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from cellvae.errors import TrainingWarning
 from cellvae.train.options.kl_warmup import plan_warmup
-from cellvae.train.options.train_options import WarmupOptions
+from cellvae.train.options.optimizer_options import (
+    WarmupOptions,
+)
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 7, 30, 399, 400, 401, 800])

@@ -16,7 +16,9 @@ from cellvae.contracts import Latent, Loss, Module
 from cellvae.data import Split
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.model import SCVI
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 from cellvae.train.search.learning_rate_search import debiased_ema, find_learning_rate
 
 SGD = OptimizerOptions(

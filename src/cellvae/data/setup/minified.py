@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from cellvae.contracts import MIN_LIBRARY_SIZE
 from cellvae.data.files.h5ad import shallow_copy
 from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.setup.keys import check_is_anndata
@@ -48,10 +49,6 @@ LIBRARY_SIZE_KEY = "observed_lib_size"
 
 LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY = "latent_lib_size_qlm", "latent_lib_size_qlv"
 """Columns of `adata.obs` with the posterior of the logarithm of the size, where it is latent."""
-
-
-MIN_LIBRARY_SIZE = 1e-8
-"""Least size of a cell without counts, so that its logarithm is finite."""
 
 
 @final

@@ -1,1 +1,1 @@
-"""Scores of integration."""
+"""Scores of the integration of batches and the separation of labels."""

@@ -1,4 +1,4 @@
-"""Whether clusters of cells are their labels."""
+"""Agreement of k-means clusters of the latent space with labels."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cellvae.evaluation.inputs import category_codes, check_complete, check_late
 
 
 class ClusterAgreement(NamedTuple):
-    """How far clusters agree with labels."""
+    """Agreement of clusters with labels."""
 
     nmi: float
-    """Mutual information next to the mean entropy of the two, from 0 to 1."""
+    """Normalized mutual information: divided by the mean entropy of both, from 0 to 1."""
     ari: float
-    """Rand index adjusted for chance: 0 for clusters drawn at random, 1 for the labels."""
+    """Rand index adjusted for chance: 0 for random clusters, 1 for the labels."""
 
 
 def cluster_agreement(latent: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> ClusterAgreement:
-    """How far k-means clusters, as many as there are labels, agree with the labels.
+    """Agreement of k-means clusters, as many as there are labels, with the labels.
 
-    One seed gives the same clusters every time: the best of three starts of scikit-learn's k-means.
-    Scores from Leiden clusters at the best of many resolutions, which other benchmarks use, are
-    higher as a rule; compare like with like.
+    Clusters are the best of three runs of scikit-learn's k-means, and reproducible by the seed.
+    Other benchmarks use Leiden clusters at the best of many resolutions, which usually have higher
+    scores; do not compare the two.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def cluster_agreement(latent: ArrayLike, labels: ArrayLike, *, seed: int = 0) ->
     labels
         Label of each cell [cells].
     seed
-        Seed of the starts.
+        Seed of k-means.
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no label, or there is only one label.
+        If shapes of arrays do not match, a cell has no label, or there is only one label.
     """
     points = check_latent(latent)
     codes = category_codes(labels, len(points), "labels")
@@ -54,17 +54,17 @@ def kmeans_clusters(points: NDArray[np.float64], n_clusters: int, seed: int) -> 
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Fewer different points than clusters: some clusters stay empty, which is no error here.
+        # With fewer distinct points than clusters, some clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(n_clusters, n_init=3, random_state=seed).fit_predict(points)
-    return found.astype(np.int64)
+        clusters = KMeans(n_clusters, n_init=3, random_state=seed).fit_predict(points)
+    return clusters.astype(np.int64)
 
 
-def compare_clusterings(labels: NDArray[np.int64], found: NDArray[np.int64]) -> ClusterAgreement:
-    """Agreement of two ways to group the same cells."""
+def compare_clusterings(labels: NDArray[np.int64], clusters: NDArray[np.int64]) -> ClusterAgreement:
+    """Agreement of two groupings of the same cells."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     return ClusterAgreement(
-        nmi=float(normalized_mutual_info_score(labels, found)),
-        ari=float(adjusted_rand_score(labels, found)),
+        nmi=float(normalized_mutual_info_score(labels, clusters)),
+        ari=float(adjusted_rand_score(labels, clusters)),
     )

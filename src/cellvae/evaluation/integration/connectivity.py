@@ -1,4 +1,4 @@
-"""Whether the cells of a label hang together in the graph of nearest neighbours."""
+"""Graph connectivity: whether the cells of each label are connected in the neighbour graph."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from cellvae.evaluation.neighbours import nearest_cells
 
 
 def graph_connectivity(latent: ArrayLike, labels: ArrayLike, *, k: int = 15) -> float:
-    """Mean over labels of the share of their cells in the largest connected part.
+    """Mean over labels of the fraction of their cells in the largest connected component.
 
-    Two cells are connected where one is among the `k` nearest other cells of the other; paths of a
-    label lead over its own cells only.
+    Two cells are connected if one is among the `k` nearest other cells of the other, and both have
+    the same label.
 
     Parameters
     ----------
@@ -26,12 +26,12 @@ def graph_connectivity(latent: ArrayLike, labels: ArrayLike, *, k: int = 15) -> 
 
     Returns
     -------
-    Mean above 0 (every cell by itself) up to 1 (each label in one piece).
+    Mean above 0 (no cells connected) up to 1 (each label in one component).
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no label, or there are too few cells for `k`.
+        If shapes of arrays do not match, a cell has no label, or there are too few cells for `k`.
     """
     points = check_latent(latent)
     codes = category_codes(labels, len(points), "labels")
@@ -50,12 +50,12 @@ def connectivity_from_neighbours(neighbours: NDArray[np.int64], codes: NDArray[n
     ends = neighbours.ravel()
     same = codes[cells] == codes[ends]
     graph = coo_array((np.ones(same.sum()), (cells[same], ends[same])), shape=(n_cells, n_cells))
-    # Edges stay within a label, so that each part of the whole graph is of one label.
-    _, part = connected_components(graph.tocsr(), directed=False)
-    sizes = np.bincount(part)
+    # Edges are within labels, so that each component has one label.
+    _, component = connected_components(graph.tocsr(), directed=False)
+    sizes = np.bincount(component)
     n_labels = int(codes.max()) + 1
     largest = np.zeros(n_labels)
-    np.maximum.at(largest, codes, sizes[part])
+    np.maximum.at(largest, codes, sizes[component])
     n_of_label = np.bincount(codes, minlength=n_labels)
-    there = n_of_label > 0
-    return float(np.mean(largest[there] / n_of_label[there]))
+    present = n_of_label > 0
+    return float(np.mean(largest[present] / n_of_label[present]))

@@ -1,4 +1,4 @@
-"""What the scores of a latent space are, in words: the paper, and the packages that agree."""
+"""Definitions of the scores of a latent space, with papers and packages that agree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEFINITIONS: MappingProxyType[str, str] = MappingProxyType(
 
 
 def definitions_of(names: Sequence[str]) -> dict[str, str]:
-    """Definition of each score, with the version of scib-metrics for those that it computes.
+    """Definition of each score; for those of scib-metrics, with its version.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""All scores of one latent space, from one search for neighbours."""
+"""All scores of one latent space, from one nearest-neighbour search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PANEL = (
     *("knn_label_accuracy", "knn_label_f1", "ilisi", "asw_batch", "bras", "asw_label"),
     *("nmi", "ari", "graph_connectivity", "pcr"),
 )
-"""Scores that are given by default."""
+"""Default scores."""
 REQUIRED_COLUMNS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
     dict.fromkeys(("ilisi", "asw_batch", "bras", "pcr"), frozenset({"batch"}))
     | dict.fromkeys(
@@ -39,11 +39,11 @@ REQUIRED_COLUMNS: MappingProxyType[str, frozenset[str]] = MappingProxyType(
     | dict.fromkeys(("isolated_labels", "scib"), frozenset({"batch", "labels"}))
     | {"graph_connectivity": frozenset({"labels"})}
 )
-"""What each score is made of beside the latent space."""
+"""Columns that each score needs beside the latent space."""
 
 
 def panel_score_names(metrics: Sequence[str]) -> list[str]:
-    """Names of the scores that come out: `"scib"` is a panel of its own.
+    """Names of the resulting scores; `"scib"` stands for all scores of scib-metrics.
 
     Raises
     ------
@@ -71,21 +71,21 @@ def integration_scores(
     test: ArrayLike | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Scores of how well a latent space mixes batches and keeps labels apart.
+    """Scores of how well a latent space mixes batches and separates labels.
 
     Parameters
     ----------
     latent
         Positions of the cells [cells, latent]; distances are Euclidean.
     batch, labels
-        Batch and label of each cell [cells]; None where there are none.
+        Batch and label of each cell [cells]; None if there are none.
     metrics
-        Names of scores; None for those of :data:`PANEL` that batch and labels allow.
+        Names of scores; None for those of :data:`PANEL` for which `batch` and `labels` are given.
     k
-        Neighbours for label transfer and the graph; LISI looks at 90, the cell itself counted.
+        Neighbours for label transfer and the graph; LISI uses 90, including the cell itself.
     train, test
-        Cells that labels are taken from, and that they are predicted for; None for all, each left
-        out in turn.
+        Cells with known labels, and cells whose labels are predicted; None for all, with each cell
+        left out in turn.
     seed
         Seed of the clusters.
 
@@ -96,7 +96,7 @@ def integration_scores(
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other or a score, or if there is no such score.
+        If shapes of arrays do not match or do not fit a score, or if there is no such score.
     """
     given = {name for name, x in (("batch", batch), ("labels", labels)) if x is not None}
     chosen = (
@@ -126,14 +126,14 @@ def integration_scores(
 
 
 class IntegrationScores:
-    """Scores of checked arrays that share a search for neighbours.
+    """Scores of checked arrays that share a nearest-neighbour search.
 
     Parameters
     ----------
     points
         Positions of the cells [cells, latent].
     batch, labels
-        Numbers of batch and label of each cell [cells].
+        Codes of batch and label of each cell [cells].
     k
         Neighbours for label transfer and the graph.
     seed
@@ -153,15 +153,15 @@ class IntegrationScores:
         self.labels = np.zeros(len(points), dtype=np.int64) if labels is None else labels
         self.k = k
         self.seed = seed
-        self.found: Neighbours | None = None
+        self.all_neighbours: Neighbours | None = None
 
     def neighbours(self, k: int) -> Neighbours:
-        """Nearest `k` other cells of every cell, searched once for all scores."""
-        if self.found is None:
+        """Nearest `k` other cells of every cell, from one search for all scores."""
+        if self.all_neighbours is None:
             every = np.arange(len(self.points))
-            most = max(self.k, min(N_NEIGHBOURS, len(self.points)) - 1)
-            self.found = find_neighbours(self.points, most, every, every)
-        return Neighbours(self.found.cells[:, :k], self.found.distances[:, :k])
+            k_max = max(self.k, min(N_NEIGHBOURS, len(self.points)) - 1)
+            self.all_neighbours = find_neighbours(self.points, k_max, every, every)
+        return Neighbours(self.all_neighbours.cells[:, :k], self.all_neighbours.distances[:, :k])
 
     def compute(
         self,
@@ -169,46 +169,48 @@ class IntegrationScores:
         train: NDArray[np.int64] | None,
         test: NDArray[np.int64] | None,
     ) -> dict[str, float]:
-        """Scores by name, also of those that come with one asked for."""
-        asked = set(metrics)
-        found: dict[str, float] = {}
-        if asked & {"knn_label_accuracy", "knn_label_f1"}:
-            found["knn_label_accuracy"], found["knn_label_f1"] = self.transfer(train, test)
+        """Scores by name, including those that are computed together with a requested one."""
+        requested = set(metrics)
+        scores: dict[str, float] = {}
+        if requested & {"knn_label_accuracy", "knn_label_f1"}:
+            scores["knn_label_accuracy"], scores["knn_label_f1"] = self.transfer(train, test)
         for name, codes in (("ilisi", self.batch), ("clisi", self.labels)):
-            if name in asked:
+            if name in requested:
                 around = self.neighbours(N_NEIGHBOURS - 1)
                 median = np.median(lisi_from_neighbours(around.distances, codes[around.cells]))
                 score = scale_lisi(float(median), int(codes.max()) + 1)
-                found[name] = score if name == "ilisi" else 1 - score
-        if "asw_batch" in asked:
-            found["asw_batch"] = batch_overlap(self.points, self.batch, self.labels)
-        if "bras" in asked:
-            found["bras"] = batch_overlap(
+                scores[name] = score if name == "ilisi" else 1 - score
+        if "asw_batch" in requested:
+            scores["asw_batch"] = batch_overlap(self.points, self.batch, self.labels)
+        if "bras" in requested:
+            scores["bras"] = batch_overlap(
                 self.points, self.batch, self.labels, "cosine", "mean_other"
             )
-        if "asw_label" in asked:
-            found["asw_label"] = float((silhouette_widths(self.points, self.labels).mean() + 1) / 2)
-        if "isolated_labels" in asked:
-            found["isolated_labels"] = isolation(self.points, self.batch, self.labels)
-        if asked & {"nmi", "ari"}:
+        if "asw_label" in requested:
+            scores["asw_label"] = float(
+                (silhouette_widths(self.points, self.labels).mean() + 1) / 2
+            )
+        if "isolated_labels" in requested:
+            scores["isolated_labels"] = isolation(self.points, self.batch, self.labels)
+        if requested & {"nmi", "ari"}:
             groups = kmeans_clusters(self.points, int(self.labels.max()) + 1, self.seed)
-            found["nmi"], found["ari"] = compare_clusterings(self.labels, groups)
-        if "graph_connectivity" in asked:
-            found["graph_connectivity"] = connectivity_from_neighbours(
+            scores["nmi"], scores["ari"] = compare_clusterings(self.labels, groups)
+        if "graph_connectivity" in requested:
+            scores["graph_connectivity"] = connectivity_from_neighbours(
                 self.neighbours(self.k).cells, self.labels
             )
-        if "pcr" in asked:
-            found["pcr"] = unexplained_fraction(self.points, self.batch)
-        if "scib" in asked:
-            found |= scib_scores(
+        if "pcr" in requested:
+            scores["pcr"] = unexplained_fraction(self.points, self.batch)
+        if "scib" in requested:
+            scores |= scib_scores(
                 self.points, self.batch, self.labels, self.neighbours(N_NEIGHBOURS - 1)
             )
-        return found
+        return scores
 
     def transfer(
         self, train: NDArray[np.int64] | None, test: NDArray[np.int64] | None
     ) -> tuple[float, float]:
-        """Accuracy and F1 of labels taken from the nearest cells."""
+        """Accuracy and F1 score of labels predicted from the nearest cells."""
         if train is None and test is None:
             return label_transfer(self.labels[self.neighbours(self.k).cells], self.labels)
         every = np.arange(len(self.points))

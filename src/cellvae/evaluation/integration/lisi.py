@@ -1,4 +1,4 @@
-"""LISI: how many batches or labels there are around a cell, in effect."""
+"""LISI: effective number of batches or labels in the neighbourhood of each cell."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cellvae.evaluation.inputs import category_codes, check_complete, check_late
 from cellvae.evaluation.neighbours import find_neighbours
 
 N_NEIGHBOURS = 90
-"""Neighbours that the score looks at, the cell itself counted; the perplexity is a third of them.
+"""Neighbours of a cell, including itself; the perplexity is a third of them.
 
-So it is in the authors' own package and in scib-metrics, from whose version 0.5 on the cell itself
-has no weight; in 0.4 and before it had one.
+As in the package of the authors and in scib-metrics. Since scib-metrics 0.5 the cell itself has no
+weight, as here.
 """
-N_ROUNDS = 60
-"""Rounds of the search for the width of a neighbourhood; a handful is usual."""
+MAX_ITERATIONS = 60
+"""Maximum number of iterations of the search for the kernel width; a few are usual."""
 
 
 def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
-    """How well batches are mixed: the effective number of batches around a cell, scaled.
+    """Batch mixing: effective number of batches around a cell, scaled to 0..1.
 
     The median m over cells of :func:`lisi_from_neighbours` with batches becomes (m - 1) / (B -
     1) for B batches.
@@ -32,16 +32,16 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
     batch
         Batch of each cell [cells].
     k
-        Neighbours of a cell, itself counted, at least 3; all where there are fewer cells.
+        Neighbours of a cell, including itself, at least 3; all cells if there are fewer.
 
     Returns
     -------
-    Score from 0 (one batch around the typical cell) to 1 (all, evenly).
+    Score from 0 (one batch around the median cell) to 1 (all batches in equal proportions).
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no batch, or there is only one batch.
+        If shapes of arrays do not match, a cell has no batch, or there is only one batch.
 
     References
     ----------
@@ -53,7 +53,7 @@ def ilisi(latent: ArrayLike, batch: ArrayLike, *, k: int = N_NEIGHBOURS) -> floa
 
 
 def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> float:
-    """How well labels stay apart: the effective number of labels around a cell, scaled.
+    """Label separation: effective number of labels around a cell, scaled to 0..1.
 
     The median m over cells of :func:`lisi_from_neighbours` with labels becomes (L - m) / (L - 1)
     for L labels.
@@ -65,28 +65,28 @@ def clisi(latent: ArrayLike, labels: ArrayLike, *, k: int = N_NEIGHBOURS) -> flo
     labels
         Label of each cell [cells].
     k
-        Neighbours of a cell, itself counted, at least 3; all where there are fewer cells.
+        Neighbours of a cell, including itself, at least 3; all cells if there are fewer.
 
     Returns
     -------
-    Score from 0 (all labels around the typical cell, evenly) to 1 (one).
+    Score from 0 (all labels around the median cell in equal proportions) to 1 (one label).
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no label, or there is only one label.
+        If shapes of arrays do not match, a cell has no label, or there is only one label.
     """
     median, n_labels = median_lisi(latent, labels, k, "labels")
     return 1 - scale_lisi(median, n_labels)
 
 
 def scale_lisi(median: float, n_categories: int) -> float:
-    """Median of an effective number of categories on a scale from 0 for one to 1 for all."""
+    """Median effective number of categories, scaled from 0 for one to 1 for all."""
     return (median - 1) / (n_categories - 1)
 
 
 def median_lisi(latent: ArrayLike, categories: ArrayLike, k: int, what: str) -> tuple[float, int]:
-    """Median over cells of their effective number of categories, and how many there are."""
+    """Median over cells of the effective number of categories, and the number of categories."""
     points = check_latent(latent)
     codes = category_codes(categories, len(points), what)
     check_complete(codes, f"a value of {what}", "Leave the others out.")
@@ -103,52 +103,56 @@ def median_lisi(latent: ArrayLike, categories: ArrayLike, k: int, what: str) -> 
 def lisi_from_neighbours(
     distances: NDArray[np.float64], around: NDArray[np.int64], perplexity: float | None = None
 ) -> NDArray[np.float64]:
-    """Effective number of categories around each cell, [cells]: inverse of Simpson's index.
+    """Effective number of categories around each cell, [cells]: inverse Simpson index.
 
-    A neighbour at distance d has a weight proportional to exp(-d / width); the width is that at
-    which the weights have the entropy of `perplexity` equal ones.
+    A neighbour at distance d has a weight proportional to exp(-d / width), with the width for which
+    the weights have the entropy of `perplexity` equal weights.
 
     Parameters
     ----------
     distances
         Distances of the neighbours other than the cell itself [cells, k].
     around
-        Their categories, numbered from 0 [cells, k].
+        Codes of their categories, from 0 [cells, k].
     perplexity
         Effective number of neighbours; None for a third of k + 1, rounded down.
     """
     n_cells, k = distances.shape
     weights = perplexity_weights(distances, (k + 1) // 3 if perplexity is None else perplexity)
     n_categories = int(around.max()) + 1
-    where = np.arange(n_cells)[:, None] * n_categories + around
-    shares = np.bincount(where.ravel(), weights.ravel(), n_cells * n_categories)
-    return 1 / np.square(shares.reshape(n_cells, n_categories)).sum(axis=1)
+    flat = np.arange(n_cells)[:, None] * n_categories + around
+    proportions = np.bincount(flat.ravel(), weights.ravel(), n_cells * n_categories)
+    return 1 / np.square(proportions.reshape(n_cells, n_categories)).sum(axis=1)
 
 
 def perplexity_weights(distances: NDArray[np.float64], perplexity: float) -> NDArray[np.float64]:
-    """Weights of the neighbours of each cell that sum to 1 and have a perplexity, [cells, k].
+    """Weights of the neighbours of each cell, [cells, k], with sum 1 and a given perplexity.
 
-    Newton's method in the logarithm of the rate, halving where a step would leave the bracket.
-    Where more neighbours than the perplexity are equally near, these share the weight.
+    Newton's method in the logarithm of the rate, with bisection if a step leaves the bracket. If
+    more neighbours than the perplexity are equally near, they share the weight.
     """
-    apart = distances - distances.min(axis=1, keepdims=True)
-    mean = apart.mean(axis=1, keepdims=True)
-    apart = np.divide(apart, mean, out=np.zeros_like(apart), where=mean > 0)
+    excess_distance = distances - distances.min(axis=1, keepdims=True)
+    mean = excess_distance.mean(axis=1, keepdims=True)
+    excess_distance = np.divide(
+        excess_distance, mean, out=np.zeros_like(excess_distance), where=mean > 0
+    )
     target = np.log(max(perplexity, 1.0))
-    low, high = np.full(len(apart), -20.0), np.full(len(apart), 20.0)
-    log_rate = np.zeros(len(apart))
-    for _ in range(N_ROUNDS):
-        weights = np.exp(-np.exp(log_rate)[:, None] * apart)
+    low, high = np.full(len(excess_distance), -20.0), np.full(len(excess_distance), 20.0)
+    log_rate = np.zeros(len(excess_distance))
+    for _ in range(MAX_ITERATIONS):
+        weights = np.exp(-np.exp(log_rate)[:, None] * excess_distance)
         total = weights.sum(axis=1)
         weights /= total[:, None]
-        near = np.einsum("ij,ij->i", weights, apart)
-        spread = np.einsum("ij,ij,ij->i", weights, apart, apart) - near**2
+        mean_distance = np.einsum("ij,ij->i", weights, excess_distance)
+        variance = (
+            np.einsum("ij,ij,ij->i", weights, excess_distance, excess_distance) - mean_distance**2
+        )
         rate = np.exp(log_rate)
-        excess = np.log(total) + rate * near - target
+        excess = np.log(total) + rate * mean_distance - target
         if np.all((np.abs(excess) < 1e-7) | (high - low < 1e-9)):
             break
         low, high = np.where(excess > 0, log_rate, low), np.where(excess > 0, high, log_rate)
-        slope = np.maximum(rate**2 * spread, 1e-300)
+        slope = np.maximum(rate**2 * variance, 1e-300)
         step = log_rate + excess / slope
         log_rate = np.where((step > low) & (step < high), step, (low + high) / 2)
     return weights

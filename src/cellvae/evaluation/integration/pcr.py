@@ -1,4 +1,4 @@
-"""How much of a latent space is explained by the batch."""
+"""Principal component regression: variance of the latent space explained by the batch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from cellvae.evaluation.inputs import category_codes, check_complete, check_late
 
 
 def pcr(latent: ArrayLike, batch: ArrayLike) -> float:
-    """Share of the variance of the latent space that the batch does not explain.
+    """Fraction of the variance of the latent space that the batch does not explain.
 
-    Principal component regression explains each principal component by the batch and weights it
-    by its variance. For a categorical batch the sum over all components does not depend on how
-    the axes lie: it is the variance between batches over the whole variance, and needs no
-    components. The score is 1 minus that share, so that higher is better mixed. It is that of the
-    latent space by itself; comparisons before and after integration divide two such shares.
+    Principal component regression explains each principal component by the batch, weighted by the
+    variance of the component. For a categorical batch, the sum over all components is invariant to
+    rotation: it is the variance between batches divided by the total variance, and needs no
+    components. The score is 1 minus that fraction, so that higher is better mixed. It describes one
+    latent space; comparisons before and after integration divide two such fractions.
 
     Parameters
     ----------
@@ -26,12 +26,12 @@ def pcr(latent: ArrayLike, batch: ArrayLike) -> float:
 
     Returns
     -------
-    Share from 0 (all cells of a batch at one point) to 1 (batches with the same mean).
+    Fraction from 0 (all cells of a batch at one point) to 1 (batches with the same mean).
 
     Raises
     ------
     InvalidOptionError
-        If arrays do not fit each other, a cell has no batch, or there is only one batch.
+        If shapes of arrays do not match, a cell has no batch, or there is only one batch.
     """
     points = check_latent(latent)
     codes = category_codes(batch, len(points), "batch")
@@ -41,7 +41,7 @@ def pcr(latent: ArrayLike, batch: ArrayLike) -> float:
 
 
 def unexplained_fraction(points: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    """Share of the variance within groups; 1 where nothing varies."""
+    """Fraction of the variance within groups; 1 if there is no variance."""
     centred = points - points.mean(axis=0)
     total = np.square(centred).sum()
     if total == 0:

@@ -1,4 +1,4 @@
-"""The panel of the package scib-metrics, where it is installed."""
+"""Scores of the package scib-metrics, if it is installed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from numpy.typing import NDArray
 from cellvae.errors import InvalidOptionError
 
 BIO_CONSERVATION = ("isolated_labels", "nmi", "ari", "silhouette_label", "clisi")
-N_NEIGHBOURS = (15, 50, 90)
+SCIB_N_NEIGHBOURS = (15, 50, 90)
+"""Neighbours for graph connectivity, kBET and LISI, the defaults of scib-metrics."""
 
 
 def scib_metrics() -> tuple[str, ...]:
-    """Names of the scores of the panel, without the prefix `scib_`.
+    """Names of the scores, without the prefix `scib_`.
 
-    From version 0.5.5 on, `bras` is in the place of `silhouette_batch`.
+    Since version 0.5.5, `bras` replaces `silhouette_batch`.
 
     Raises
     ------
     InvalidOptionError
         If the package is not installed.
     """
-    of_batches = "bras" if hasattr(load_scib(), "bras") else "silhouette_batch"
-    return (*BIO_CONSERVATION, of_batches, "ilisi", "kbet", "graph_connectivity")
+    batch_score = "bras" if hasattr(load_scib(), "bras") else "silhouette_batch"
+    return (*BIO_CONSERVATION, batch_score, "ilisi", "kbet", "graph_connectivity")
 
 
 def scib_version() -> str:
-    """Version of scib-metrics that is installed; `"unknown"` where it does not say."""
+    """Installed version of scib-metrics, or `"unknown"`."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -71,7 +72,7 @@ def scib_scores(
     batch, labels
         Batch and label of each cell [cells].
     neighbours
-        Numbers and distances of the nearest other cells [cells, k].
+        Indices and distances of the nearest other cells [cells, k].
 
     Raises
     ------
@@ -83,23 +84,24 @@ def scib_scores(
         NeighborsResults,
     )
 
-    # There a cell is the first of its own neighbours.
+    # scib-metrics counts a cell as its own first neighbour.
     itself = np.arange(len(points))[:, None]
     cells = np.concatenate([itself, neighbours[0]], axis=1)
     distances = np.concatenate([np.zeros(itself.shape), neighbours[1]], axis=1)
     few, some, many = (
-        NeighborsResults(indices=cells[:, :n], distances=distances[:, :n]) for n in N_NEIGHBOURS
+        NeighborsResults(indices=cells[:, :k], distances=distances[:, :k])
+        for k in SCIB_N_NEIGHBOURS
     )
     agreement = scib.nmi_ari_cluster_labels_kmeans(points, labels)
     names = scib_metrics()
-    of_batches = names[len(BIO_CONSERVATION)]
+    batch_score = names[len(BIO_CONSERVATION)]
     found = {
         "isolated_labels": scib.isolated_labels(points, labels, batch),
         "nmi": agreement["nmi"],
         "ari": agreement["ari"],
         "silhouette_label": scib.silhouette_label(points, labels),
         "clisi": scib.clisi_knn(many, labels),
-        of_batches: getattr(scib, of_batches)(points, labels, batch),
+        batch_score: getattr(scib, batch_score)(points, labels, batch),
         "ilisi": scib.ilisi_knn(many, batch),
         "kbet": kbet_score(scib.kbet_per_label(some, batch, labels)),
         "graph_connectivity": scib.graph_connectivity(few, labels),
@@ -108,5 +110,5 @@ def scib_scores(
 
 
 def kbet_score(result: Any) -> float:
-    """Score of kBET; with details of each label it comes first."""
+    """Score of kBET, the first entry of a result with details of each label."""
     return float(result[0] if isinstance(result, tuple) else result)

@@ -1,1 +1,1 @@
-"""Accessibility of regions."""
+"""Accessibility of regions, and factors of their detection."""

@@ -1,4 +1,4 @@
-"""Accessibility of regions in cells, streamed, and sparse where it is cut off."""
+"""Accessibility of regions in cells, computed batch by batch; sparse above a threshold."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from torch.nn import Parameter
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    gene_names,
+    gene_positions,
+)
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.expression.normalized_expression import get_normalized_expression
-from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,20 +54,20 @@ def get_normalized_accessibility(
 ) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
     """Probability that each region is accessible in each cell.
 
-    Beside the result, memory holds one batch of cells; with `threshold` the result is sparse.
+    Memory holds the result, which is sparse with `threshold`, and one batch of cells.
 
     Parameters
     ----------
     model
         Trained model of regions.
     adata
-        Cells; None for those that the model was made with. Regions are matched by name.
+        Cells; None for those of the model. Regions are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     n_samples_overall
-        So many cells drawn at random with replacement from those asked for; None for each once.
+        Number of cells to draw from those requested, with replacement; None for each of them once.
     region_list
-        Regions asked for, in the order asked; None for all.
+        Regions to return, in the requested order; None for all.
     transform_batch
         Batch that cells are decoded as if they came from, by name; several are averaged. None is
         the batch that each cell has.
@@ -73,18 +78,18 @@ def get_normalized_accessibility(
     normalize_cells
         Whether probabilities are multiplied by the depth factor of the cell.
     normalize_regions
-        Whether they are multiplied by the factor of the region. With both, they are probabilities
-        of detection.
+        Whether probabilities are multiplied by the factor of the region. With both, they are
+        probabilities of detection.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_numpy
         Whether the result is an array, or with `threshold` a CSR matrix, in place of a DataFrame.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    DataFrame [cells, regions] with their names, in the order asked for; its columns are sparse with
+    DataFrame [cells, regions] with their names, in the requested order; its columns are sparse with
     `threshold`.
 
     Raises
@@ -96,23 +101,20 @@ def get_normalized_accessibility(
     UnknownKeyError
         If a region or batch is not one of the model.
     InvalidOptionError
-        If an argument has a value that it cannot take.
+        If an argument has an invalid value.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise InvalidOptionError(f"Expected threshold between 0 and 1; got {threshold!r}.")
-    if n_samples_overall is not None and n_samples_overall < 1:
-        raise InvalidOptionError(
-            f"Expected n_samples_overall to be at least 1; got {n_samples_overall}."
-        )
+    check_at_least_one("n_samples_overall", n_samples_overall)
     codes = batch_codes(model.registration, transform_batch)
-    places = gene_positions(model.registration.genes, region_list)
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    region_positions = gene_positions(model.registration.genes, region_list)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     if n_samples_overall is not None:
-        drawn = torch.randint(len(asked.cells), (n_samples_overall,))
-        asked = asked._replace(cells=asked.cells[drawn])
-    regions = gene_names(model.registration.genes, places)
-    whole: Any = model.adata if adata is None else adata
-    cells = whole.obs_names[asked.cells.numpy()]
+        drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
+        cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
+    regions = gene_names(model.registration.genes, region_positions)
+    source: Any = model.adata if adata is None else adata
+    cells = source.obs_names[cell_pass.cells.numpy()]
     module: RegionFactorModule = model.module
     factors = module.region_factors if normalize_regions else None
     if normalize_regions and factors is None:
@@ -121,19 +123,19 @@ def get_normalized_accessibility(
             "with region_factors=False."
         )
     parts = iter_accessibility(
-        model.module, asked, codes, use_z_mean, normalize_cells, factors, places
+        model.module, cell_pass, codes, use_z_mean, normalize_cells, factors, region_positions
     )
     import pandas as pd
 
     if threshold is None:
         values = np.empty((len(cells), len(regions)), dtype=np.float32)
-        with eval_mode(model):
+        with inference_mode(model):
             for positions, part in parts:
                 values[positions] = part.cpu().numpy()
         if return_numpy:
             return values
         return pd.DataFrame(values, index=cells, columns=regions, copy=False)
-    with eval_mode(model):
+    with inference_mode(model):
         matrix = threshold_to_csr(parts, threshold)
     if return_numpy:
         return matrix
@@ -142,24 +144,24 @@ def get_normalized_accessibility(
 
 def iter_accessibility(
     module: Any,
-    asked: CellPass,
+    cell_pass: CellPass,
     codes: list[int | None],
     use_z_mean: bool,
     normalize_cells: bool,
     region_factors: Tensor | None,
-    places: Tensor | None,
+    region_positions: Tensor | None,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Probabilities of one batch of cells after another, [cells, regions]."""
-    for positions, batch in asked.iter_batches():
+    """Accessibility of each batch of cells, [cells, regions], with its positions in the pass."""
+    for positions, batch in cell_pass.iter_batches():
         latent = module.encode(batch)
         if use_z_mean:
             latent = latent._replace(sample=module.transform(latent.posterior.loc))
         total: Tensor | None = None
         for code in codes:
-            read = batch
+            decoder_batch = batch
             if code is not None:
-                read = batch._replace(batch=torch.full_like(batch.batch, code))
-            part = module.decode_scale(latent, read)
+                decoder_batch = batch._replace(batch=torch.full_like(batch.batch, code))
+            part = module.decode_scale(latent, decoder_batch)
             total = part if total is None else total.add_(part)
         assert total is not None
         total = total / len(codes)
@@ -167,18 +169,18 @@ def iter_accessibility(
             total = total * latent.log_library.exp()
         if region_factors is not None:
             total = total * region_factors.sigmoid()
-        yield positions, select_genes(total, places)
+        yield positions, select_genes(total, region_positions)
 
 
 def threshold_to_csr(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> sparse.csr_matrix:
-    """Values of at least the threshold as a CSR matrix, without holding the dense one."""
+    """CSR matrix of the values that are not below a threshold, from dense parts."""
     from scipy import sparse
 
-    kept = []
+    matrices = []
     for _, part in parts:
         values = torch.where(part >= threshold, part, 0.0).cpu().numpy()
-        kept.append(sparse.csr_matrix(values))
-    return sparse.vstack(kept, format="csr")
+        matrices.append(sparse.csr_matrix(values))
+    return sparse.vstack(matrices, format="csr")
 
 
 class RegionBiasModule(Protocol):
@@ -215,24 +217,24 @@ def get_fragment_accessibility(
     silent: bool = False,
     **importance_weighting_kwargs: Any,
 ) -> pd.DataFrame | np.ndarray:
-    """Accessibility of each region in each cell, as a share of the fragments of the cell.
+    """Accessibility of each region in each cell, as a fraction of the fragments of the cell.
 
     Parameters
     ----------
     model
         Trained model of fragments.
     region_list
-        Regions asked for, in the order asked; None for all.
+        Regions to return, in the requested order; None for all.
     normalize_regions
-        Whether the factors of regions are in it, which makes it closer to the counts; otherwise
-        regions can be compared with each other.
+        Whether the factors of regions are included, which brings accessibility closer to the
+        counts; without them, regions can be compared with each other.
     adata, indices, transform_batch, library_size, n_samples, n_samples_overall, weights, \
     batch_size, return_mean, return_numpy, silent, **importance_weighting_kwargs
-        As :func:`get_normalized_expression` takes them.
+        As in :func:`get_normalized_expression`.
 
     Returns
     -------
-    DataFrame [cells, regions], or what :func:`get_normalized_expression` gives.
+    DataFrame [cells, regions], or another type as for :func:`get_normalized_expression`.
 
     Raises
     ------
@@ -262,7 +264,7 @@ def get_fragment_accessibility(
 
 
 def get_fragment_factors(model: RegionBiasModel) -> np.ndarray:
-    """Factor of each region, on the scale of a natural logarithm.
+    """Learned factor of each region, on the scale of a natural logarithm.
 
     Parameters
     ----------
@@ -287,9 +289,9 @@ def get_fragment_factors(model: RegionBiasModel) -> np.ndarray:
 @contextmanager
 def ignore_region_bias(module: RegionBiasModule) -> Iterator[None]:
     """Context in which all regions have the same factor."""
-    kept = module.region_bias.data
-    module.region_bias.data = torch.zeros_like(kept)
+    learned = module.region_bias.data
+    module.region_bias.data = torch.zeros_like(learned)
     try:
         yield
     finally:
-        module.region_bias.data = kept
+        module.region_bias.data = learned

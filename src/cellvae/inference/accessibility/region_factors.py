@@ -1,4 +1,4 @@
-"""Factors by which accessible regions are detected: of cells and of regions."""
+"""Probabilities of detecting an accessible region: a factor for each cell, one for each region."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import DecoderModel, EncoderModel
 
 if TYPE_CHECKING:
@@ -41,24 +41,24 @@ def get_depth_factors(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> np.ndarray:
-    """Chance that an accessible region of a cell is detected, as far as it goes with the cell.
+    """Depth factor of each cell: the part of the detection probability that depends on the cell.
 
     Parameters
     ----------
     model
         Trained model of regions.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    Array [cells] in the order asked for, between 0 and 1; all 1 with `model_depth=False`.
+    Array [cells] in the requested order, between 0 and 1; all 1 with `model_depth=False`.
 
     Raises
     ------
@@ -67,18 +67,18 @@ def get_depth_factors(
     DataMismatchError
         If regions or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` is below 1.
+        If no cells are requested, or `batch_size` is below 1.
     """
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
-    factors = torch.empty(len(asked.cells))
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    factors = torch.empty(len(cell_pass.cells))
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
             factors[positions] = model.module.encode(batch).log_library.exp().squeeze(-1).cpu()
     return factors.numpy()
 
 
 def get_region_factors(model: RegionFactorModel) -> np.ndarray:
-    """Chance that an accessible region is detected, as far as it goes with the region.
+    """Factor of each region: the part of the detection probability that depends on the region.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Posterior predictive checks."""
+"""Posterior predictive checks of a model."""

@@ -31,15 +31,15 @@ METRICS = ("calibration", "cv_cell", "cv_gene", "zero_fraction", "diff_exp")
 """Parts of a report."""
 
 DE_P_VALUE = 0.2
-"""Adjusted p value below which genes count as found, as in scvi-tools' report."""
+"""Adjusted p value below which genes count as differentially expressed, as in scvi-tools."""
 TITLES = {
     "cv_gene": "Coefficient of variation of genes",
     "cv_cell": "Coefficient of variation of cells",
-    "zero_fraction": "Share of zeros of genes",
+    "zero_fraction": "Fraction of zeros of genes",
 }
 REPORT_FILE = "criticism_report.md"
-TABLES = "metrics.json"
-"""File of scvi-tools with the tables of a model card."""
+TABLES_FILE = "metrics.json"
+"""File with the tables of a model card, named as by scvi-tools."""
 FIGURE_FILE = "criticism_report.png"
 
 
@@ -56,42 +56,42 @@ def create_criticism_report(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> str:
-    """Report of how well counts drawn from a model resemble those that were measured.
+    """Report of posterior predictive checks: drawn counts compared with measured ones.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     skip_metrics
-        Parts left out, of `"calibration"`, `"cv_cell"`, `"cv_gene"`, `"zero_fraction"` and
+        Parts to leave out, of `"calibration"`, `"cv_cell"`, `"cv_gene"`, `"zero_fraction"` and
         `"diff_exp"`.
     n_samples
-        Draws for each cell.
+        Number of draws for each cell.
     label_key
         Column of `adata.obs` with the groups for differential expression; None for the labels of
-        the set-up, or without those for Leiden clusters of the counts.
+        the setup, or without labels for Leiden clusters of the counts.
     save_folder
-        Folder, made if it is not there, for the report (`criticism_report.md`), its figure
+        Folder, created if needed, for the report (`criticism_report.md`), its figure
         (`criticism_report.png`) and the tables of scvi-tools' model cards (`metrics.json`).
     indices
-        Cells to look at, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    Text in Markdown.
+    Report in Markdown.
 
     Notes
     -----
-    As in scvi-tools the cells get columns, of parts that are not left out: `cv_gene_ratio` in
-    `adata.var` and `cv_cell_ratio` in `adata.obs` (drawn / (drawn + measured) variation, 0.5 where
-    they agree), and the log2 fold changes of each group in `adata.varm["lfc_model"]` and
-    `adata.varm["lfc_raw"]`. A view of cells gets none.
+    As in scvi-tools, columns are added to the cells, for the parts that are not left out:
+    `cv_gene_ratio` in `adata.var` and `cv_cell_ratio` in `adata.obs` (drawn / (drawn + measured)
+    variation, 0.5 where they agree), and the log2 fold changes of each group in
+    `adata.varm["lfc_model"]` and `adata.varm["lfc_raw"]`. A view of cells is not changed.
 
     Raises
     ------
@@ -121,16 +121,17 @@ def create_criticism_report(
         batch_size=batch_size,
         silent=silent,
     )
-    wanted = [part for part in METRICS if part not in skip_metrics]
     if label_key is None:
-        known = getattr(model.registration.keys, "labels_key", None)
-        label_key = known if known in cells.obs else None
+        labels_key = getattr(model.registration.keys, "labels_key", None)
+        label_key = labels_key if labels_key in cells.obs else None
     lines = [
         f"# Posterior predictive checks of {name}",
         "",
         f"{len(check.cells):,} cells, {len(check.genes):,} genes, {n_samples} draws for each cell.",
     ]
-    for part in wanted:
+    for part in METRICS:
+        if part in skip_metrics:
+            continue
         lines += report_section(check, part, name, label_key)
     text = "\n".join(lines) + "\n"
     if not cells.is_view:
@@ -141,7 +142,7 @@ def create_criticism_report(
         (folder / REPORT_FILE).write_text(text, encoding="utf-8")
         parts = split_positions(model, check) if adata is None or adata is model.adata else {}
         tables = card_tables(check, name, parts)
-        (folder / TABLES).write_text(json.dumps(tables, indent=4), encoding="utf-8")
+        (folder / TABLES_FILE).write_text(json.dumps(tables, indent=4), encoding="utf-8")
         save_figure(check, name, folder / FIGURE_FILE)
     return text
 
@@ -153,14 +154,14 @@ def report_section(
     import pandas as pd
 
     if part == "calibration":
-        strict = check.calibration_error(randomized=True)[name]
+        mean_error = check.calibration_error(randomized=True)[name]
         return [
             "",
             "## Calibration",
             "",
-            "Share of the measured counts within central intervals of the model (right: the level "
-            f"itself); mean squared difference {strict:.4g}. Sum of squared differences as in "
-            f"scvi-tools, with ties within: {check.calibration_error()[name]:.4g}.",
+            "Fraction of the measured counts within central intervals of the model (ideally the "
+            f"level itself); mean squared difference {mean_error:.4g}. Sum of squared differences "
+            f"as in scvi-tools, with ties inside: {check.calibration_error()[name]:.4g}.",
             "",
             *to_markdown(check.calibration([0.1, 0.25, 0.5, 0.75, 0.9]).reset_index()),
         ]
@@ -192,7 +193,7 @@ def report_section(
 
 
 def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
-    """Write a figure with a panel for each answer that a check has given."""
+    """Write a figure with a panel for each result of a check."""
     import matplotlib.pyplot as plt
 
     from cellvae.plotting import calibration_curve, ppc_scatter

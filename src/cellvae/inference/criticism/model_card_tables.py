@@ -1,4 +1,4 @@
-"""Results of posterior predictive checks as tables of model cards, and as columns of cells."""
+"""Results of posterior predictive checks as tables of model cards and as columns of AnnData."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ AGREEMENT_COLUMNS = {
     "spearman": "Spearman Correlation",
     "r2": "R² (R-Squared)",
 }
-"""Scores of agreement, and what model cards call them."""
+"""Scores of agreement, with their names in model cards."""
 
 
 def sorted_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores of each group of one model, the largest group first."""
+    """Scores of the groups of one model, in descending order of their size."""
     ordered = table.sort_values("n_cells", ascending=False, kind="stable")
     return ordered[["group", *(c for c in ordered.columns if c not in ("group", "model"))]]
 
@@ -35,14 +35,14 @@ def sorted_summary(table: pd.DataFrame) -> pd.DataFrame:
 def split_positions(
     model: DecoderModel, check: PosteriorPredictiveCheck
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which of the cells of a check are for training and validation; none where one is empty."""
+    """Masks of training and validation cells among those of a check; none if one is empty."""
     split = getattr(model, "split", None)
     if split is None:
         return {}
-    numbers = check.cells.numpy()
+    cells = check.cells.numpy()
     parts = {
-        "Training": np.isin(numbers, split.train),
-        "Validation": np.isin(numbers, split.validation),
+        "Training": np.isin(cells, split.train),
+        "Validation": np.isin(cells, split.validation),
     }
     return parts if all(mask.any() for mask in parts.values()) else {}
 
@@ -50,9 +50,9 @@ def split_positions(
 def card_tables(
     check: PosteriorPredictiveCheck, name: str, parts: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, str]:
-    """Tables of scvi-tools' model cards in Markdown, by its names; empty where a part was left out.
+    """Tables of scvi-tools' model cards in Markdown, by name; empty for a part that was left out.
 
-    Variation of cells is compared in training and validation cells where there are both.
+    The variation of cells is compared in training and in validation cells, if there are both.
     """
     tables = {"cell_wise_cv": "", "gene_wise_cv": "", "diff_exp": ""}
     for title, part, masks in (
@@ -73,7 +73,7 @@ def card_tables(
 def agreement_table(
     table: pd.DataFrame, name: str, parts: Mapping[str, NDArray[np.bool_]]
 ) -> pd.DataFrame:
-    """How far the measured and the drawn statistic agree, for each part of the cells."""
+    """Agreement of the measured and the drawn statistic, for each part of the cells."""
     import pandas as pd
 
     masks = parts or {"Training": np.ones(len(table), dtype=bool)}
@@ -87,7 +87,7 @@ def agreement_table(
 
 
 def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> None:
-    """Add to cells and genes what a check has found for each of them, as scvi-tools does."""
+    """Add the results of a check as columns of cells and genes, as scvi-tools does."""
     import pandas as pd
 
     for part, frame, column in (
@@ -98,9 +98,11 @@ def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> N
             continue
         table = check.metrics[part]
         ratio = (table[name] / (table[name] + table[RAW_COUNTS_FIELD])).to_numpy()
-        where = check.cells.numpy() if part == "cv_cell" else frame.index.get_indexer(table.index)
+        positions = (
+            check.cells.numpy() if part == "cv_cell" else frame.index.get_indexer(table.index)
+        )
         values = np.full(len(frame), np.nan)
-        values[where] = ratio
+        values[positions] = ratio
         frame[column] = values
     if "diff_exp" not in check.metrics:
         return
@@ -111,7 +113,7 @@ def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> N
 
 
 def to_markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table in Markdown, numbers with four digits."""
+    """Lines of a table in Markdown, numbers with four significant digits."""
     rows = [
         [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
         for row in table.itertuples(index=False)

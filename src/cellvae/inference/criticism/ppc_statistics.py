@@ -1,4 +1,4 @@
-"""Passes over cells in which counts are drawn from a model and summed up at once."""
+"""Statistics of measured counts and of counts drawn from a model, from one pass over cells."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from cellvae.distributions.sparse_sampling import sample_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.ppc_metrics import (
     GeneMoments,
-    IntervalCoverage,
     Ranks,
     variation_of_cells,
 )
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import CellPass, inference_mode
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
@@ -36,65 +35,96 @@ if TYPE_CHECKING:
 
 
 RAW_COUNTS_FIELD = "Raw"
-"""Column of the measured counts."""
+"""Name of the column of the measured counts."""
 
 
 class PPCStatistics(NamedTuple):
-    """What one pass over the cells has found for one model."""
+    """Statistics of one model from one pass over the cells."""
 
     variation_of_genes: NDArray[np.float64]
+    """Coefficient of variation of each gene, [genes]."""
     variation_of_cells: NDArray[np.float64]
+    """Coefficient of variation of each cell, [cells]."""
     zero_fraction: NDArray[np.float64]
+    """Fraction of the cells without counts of each gene, [genes]."""
     ranks: Ranks
+    """Ranks of measured counts among draws."""
 
 
-def check_models(models: Mapping[str, DecoderModel], n_samples: int) -> None:
-    """Refuse models that cannot be compared."""
+def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: str | None) -> None:
+    """Check that models can be compared.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there are no models or draws, a name is reserved, or a modality of MuData is requested.
+    DataMismatchError
+        If the genes of the models differ.
+    """
     if not models:
         raise InvalidOptionError("Expected at least one model in models_dict; got none.")
     if RAW_COUNTS_FIELD in models:
         raise InvalidOptionError(
             f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict."
         )
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one("n_samples", n_samples)
+    if modality is not None:
+        raise InvalidOptionError(
+            f"Expected modality=None, since no model here reads MuData; got {modality!r}. "
+            "Give adata=mdata[modality]."
+        )
     genes = {name: model.registration.genes for name, model in models.items()}
     first = next(iter(genes))
-    for name, mine in genes.items():
-        if mine != genes[first]:
+    for name, own_genes in genes.items():
+        if own_genes != genes[first]:
             raise DataMismatchError(
-                f"Expected models of the same genes in the same order; those of '{name}' are not "
-                f"those of '{first}'. Check them one by one."
+                f"Expected models of the same genes in the same order; those of '{name}' differ "
+                f"from those of '{first}'. Check them separately."
             )
 
 
 def raw_counts_column(
     adata: AnnData, layer: str | None, registration: Registration[Any]
 ) -> Column | None:
-    """Column of the counts of a layer, genes in the order of the model; None without a layer."""
+    """Counts of a layer, genes in the order of the model; None without a layer."""
     if layer is None:
         return None
     return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
 
 
 def observed_counts(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
-    """Measured counts of a batch: those of the model, or of a layer; [cells, genes]."""
+    """Measured counts of a batch, [cells, genes]: those of a layer, or of the model for None."""
     counts: Tensor = batch.counts
     return counts if raw is None else raw.take(cells).to(counts.device)
 
 
 @check_arguments(only=INTEGERS)
 def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
-    """Draws of the counts of a batch of cells one after another, [cells, genes] each."""
+    """Iterate over draws of the counts of a batch of cells, [cells, genes] each."""
     latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
         one = latent._replace(sample=latent.sample[[i]], log_library=latent.log_library[[i]])
         counts = decode_samples(module, one, batch)
         rates = counts.get_normalized("mu")
-        found = sample_sparse(counts)
+        sparse_counts = sample_sparse(counts)
         dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
-        dense[found.indices] = found.values.to(rates.dtype)
+        dense[sparse_counts.indices] = sparse_counts.values.to(rates.dtype)
         yield dense.reshape(rates.shape[-2:])
+
+
+def statistics_by_name(
+    models: Mapping[str, DecoderModel],
+    passes: Mapping[str, CellPass],
+    raw: Column | None,
+    n_samples: int,
+) -> dict[str, PPCStatistics]:
+    """Statistics of the measured counts (`"Raw"`), and of those drawn from each model, by name."""
+    statistics: dict[str, PPCStatistics] = {}
+    for name, model in models.items():
+        measured, drawn = ppc_statistics(model, passes[name], raw, n_samples)
+        statistics.setdefault(RAW_COUNTS_FIELD, measured)
+        statistics[name] = drawn
+    return statistics
 
 
 def ppc_statistics(
@@ -104,9 +134,9 @@ def ppc_statistics(
     n_cells, n_genes = len(cells.cells), model.registration.n_genes
     raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
     genes = [GeneMoments(n_genes) for _ in range(n_samples)]
-    of_cells = torch.zeros(n_cells, 2, dtype=torch.float64)
+    cell_sums = torch.zeros(n_cells, 2, dtype=torch.float64)
     ranks = Ranks()
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in cells.iter_batches():
             measured = observed_counts(batch, cells.cells[positions], raw)
             raw_genes.add(measured)
@@ -116,20 +146,20 @@ def ppc_statistics(
             draws = iter_predictive_draws(model.module, batch, n_samples)
             for moments, counts in zip(genes, draws, strict=True):
                 moments.add(counts)
-                of_cells[positions] += value_and_weight(variation_of_cells(counts)).cpu()
+                cell_sums[positions] += value_and_weight(variation_of_cells(counts)).cpu()
                 below += counts < measured
                 equal += counts == measured
             ranks.add(below, equal, n_samples)
-    measured_ones = PPCStatistics(
+    measured_statistics = PPCStatistics(
         raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks
     )
     drawn = PPCStatistics(
         nanmean([moments.variation() for moments in genes]),
-        (of_cells[:, 0] / of_cells[:, 1]).numpy(),
+        (cell_sums[:, 0] / cell_sums[:, 1]).numpy(),
         np.mean([moments.zero_fraction() for moments in genes], axis=0),
         ranks,
     )
-    return measured_ones, drawn
+    return measured_statistics, drawn
 
 
 def draw_counts(
@@ -139,7 +169,7 @@ def draw_counts(
     from scipy import sparse
 
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
-    with eval_mode(model):
+    with inference_mode(model):
         for positions, batch in cells.iter_batches():
             measured = observed_counts(batch, cells.cells[positions], raw)
             draws = iter_predictive_draws(model.module, batch, n_samples)
@@ -149,30 +179,13 @@ def draw_counts(
     return measured_counts, drawn
 
 
-def interval_error(
-    model: DecoderModel,
-    cells: CellPass,
-    raw: Column | None,
-    n_samples: int,
-    quantiles: Sequence[float],
-) -> float:
-    """Calibration error of intervals of the quantiles of draws, from a pass of its own."""
-    coverage = IntervalCoverage(quantiles)
-    with eval_mode(model):
-        for positions, batch in cells.iter_batches():
-            measured = observed_counts(batch, cells.cells[positions], raw)
-            draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
-            coverage.add(measured, draws)
-    return coverage.error()
-
-
 def value_and_weight(values: Tensor) -> Tensor:
-    """Values and 1, or 0 and 0 where a value is not known, to be summed up for a mean, [n, 2]."""
-    known = values.isfinite()
-    return torch.stack([torch.where(known, values, 0), known.to(values.dtype)], dim=-1)
+    """Value and weight 1, or 0 and 0 for a value that is not finite, to sum for a mean, [n, 2]."""
+    finite = values.isfinite()
+    return torch.stack([torch.where(finite, values, 0), finite.to(values.dtype)], dim=-1)
 
 
 def nanmean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean over draws, those without any count of a gene left out; NaN where all are."""
+    """Mean over draws, ignoring NaN; NaN if all are."""
     total = value_and_weight(torch.from_numpy(np.stack(values))).sum(dim=0)
     return (total[:, 0] / total[:, 1]).numpy()

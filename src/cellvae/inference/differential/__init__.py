@@ -1,4 +1,4 @@
-"""Differential expression: cells to compare, draws for them, probabilities, a table."""
+"""Differential expression and accessibility of groups of cells."""
 
 from cellvae.inference.differential.accessibility import differential_accessibility
 from cellvae.inference.differential.expression import differential_expression

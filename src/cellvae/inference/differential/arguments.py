@@ -1,41 +1,128 @@
-"""Arguments of differential expression that cannot be, refused before the pass begins."""
+"""What a differential test is made of: cells to compare, and how their posteriors are sampled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cellvae.errors import InvalidOptionError, did_you_mean
-
-
-def check_choice(argument: str, value: object, known: Sequence[str]) -> None:
-    """Refuse a word that is not one of those known."""
-    if value not in known:
-        raise InvalidOptionError(
-            f"Expected {argument} to be {' or '.join(map(repr, known))}; got {value!r}."
-            f"{did_you_mean(str(value), known)}"
-        )
+from cellvae.data.batches.indexing import Cells
+from cellvae.data.setup.categories import Scalar
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import check_choice
+from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
 
 
-def check_group_arguments(
-    groupby: object, group1: object, group2: object, idx1: object, idx2: object
-) -> None:
-    """Refuse neither or both of a column and cells."""
-    if (groupby is None) == (idx1 is None):
-        raise InvalidOptionError(
-            "Expected one of groupby (a column of adata.obs) and idx1 (cells); got "
-            f"{'neither' if groupby is None else 'both'}."
-        )
-    if idx1 is None and idx2 is not None:
-        raise InvalidOptionError("Expected idx1 with idx2; got idx2 alone.")
-    if groupby is None and (group1 is not None or group2 is not None):
-        raise InvalidOptionError("Expected groupby with group1 and group2; got idx1.")
+@dataclass(frozen=True, kw_only=True)
+class CellGroups:
+    """Cells to compare: groups of a column of `adata.obs`, or two sets of cells.
+
+    Parameters
+    ----------
+    groupby, group1, group2
+        Column, its groups to compare (None for all), and the group to compare them with (None for
+        all other cells).
+    idx1, idx2
+        Cells of both populations in place of groups; None for `idx2` is all other cells.
+    filter_outlier_cells
+        Whether a tenth of each population, its outliers in the latent space, is left out.
+
+    Raises
+    ------
+    InvalidOptionError
+        If neither or both of a column and cells are given.
+    """
+
+    groupby: str | None
+    group1: Scalar | Sequence[Scalar] | None
+    group2: Scalar | None
+    idx1: Cells
+    idx2: Cells
+    filter_outlier_cells: bool
+
+    def __post_init__(self) -> None:
+        if (self.groupby is None) == (self.idx1 is None):
+            raise InvalidOptionError(
+                "Expected one of groupby (a column of adata.obs) and idx1 (cells); got "
+                f"{'neither' if self.groupby is None else 'both'}."
+            )
+        if self.idx1 is None and self.idx2 is not None:
+            raise InvalidOptionError("Expected idx1 with idx2; got idx2 alone.")
+        if self.groupby is None and (self.group1 is not None or self.group2 is not None):
+            raise InvalidOptionError("Expected groupby with group1 and group2; got idx1.")
 
 
-def check_ranges(
-    delta: float | None, pseudocounts: float | None, fdr_target: float, n_samples_overall: int
-) -> None:
-    """Refuse numbers out of range."""
+@dataclass(frozen=True, kw_only=True)
+class PosteriorSampler:
+    """How the posterior of each population is sampled and decoded.
+
+    Parameters
+    ----------
+    n_samples_overall
+        Samples for each population, each of a random cell, chosen with replacement.
+    batch_correction
+        Whether samples of both populations are decoded for the same batches.
+    batchid1, batchid2
+        Batches that the samples of each population are decoded for; None for all of the model.
+    weights
+        `"uniform"` or `"importance"`.
+    importance_weighting_kwargs
+        Options of importance weights over whole populations; None for weights within each cell.
+    batch_size
+        Cells that are encoded at a time; None for `settings.batch_size`.
+    silent
+        Whether progress bars are hidden.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a value is out of range, or would not be used.
+    UnknownOptionError
+        If there is no such option of importance weights.
+    """
+
+    n_samples_overall: int
+    batch_correction: bool
+    batchid1: Sequence[Scalar] | None
+    batchid2: Sequence[Scalar] | None
+    weights: str
+    importance_weighting_kwargs: Mapping[str, Any] | None
+    batch_size: int | None
+    silent: bool
+
+    def __post_init__(self) -> None:
+        if self.n_samples_overall < 2:
+            raise InvalidOptionError(
+                f"Expected n_samples_overall to be at least 2; got {self.n_samples_overall}."
+            )
+        if not self.batch_correction and (self.batchid1 is not None or self.batchid2 is not None):
+            raise InvalidOptionError(
+                "Expected batch_correction=True with batchid1 and batchid2, the batches that cells "
+                "are decoded as if they came from; got batch_correction=False."
+            )
+        check_choice("weights", self.weights, ("uniform", "importance"))
+        importance_options(self.importance_weighting_kwargs, self.weights)
+
+    @property
+    def importance(self) -> bool:
+        """Whether samples have importance weights, which need counts."""
+        return self.weights == "importance"
+
+    @property
+    def population_options(self) -> ImportanceOptions | None:
+        """Options of importance weights over whole populations; None for other weights."""
+        return importance_options(self.importance_weighting_kwargs, self.weights)
+
+
+def check_ranges(delta: float | None, pseudocounts: float | None, fdr_target: float) -> None:
+    """Check that thresholds are in their ranges.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one is not.
+    """
     for name, value in (("delta", delta), ("pseudocounts", pseudocounts)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise InvalidOptionError(
@@ -43,16 +130,3 @@ def check_ranges(
             )
     if not 0 < fdr_target < 1:
         raise InvalidOptionError(f"Expected fdr_target between 0 and 1; got {fdr_target!r}.")
-    if n_samples_overall < 2:
-        raise InvalidOptionError(
-            f"Expected n_samples_overall to be at least 2; got {n_samples_overall}."
-        )
-
-
-def check_batches(batch_correction: bool, batchid1: object, batchid2: object) -> None:
-    """Refuse batches that would not be used."""
-    if not batch_correction and (batchid1 is not None or batchid2 is not None):
-        raise InvalidOptionError(
-            "Expected batch_correction=True with batchid1 and batchid2, the batches that cells are "
-            "decoded as if they came from; got batch_correction=False."
-        )

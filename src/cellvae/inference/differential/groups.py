@@ -1,4 +1,4 @@
-"""Cells that are compared: groups of a column, or cells that a user points at."""
+"""Populations of cells to compare: groups of a column, or cells that a user selects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellvae.core.log import warn
 from cellvae.data.batches.indexing import Cells, cell_indices
 from cellvae.data.setup.categories import (
     CategoryCodes,
@@ -17,7 +18,9 @@ from cellvae.data.setup.categories import (
     unknown_values,
 )
 from cellvae.data.setup.obs_columns import to_categorical
-from cellvae.errors import InvalidOptionError, UnknownKeyError, quote_names
+from cellvae.errors import DataWarning, InvalidOptionError, UnknownKeyError, quote_names
+from cellvae.inference.latent.latent_representation import get_latent_representation
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,28 +30,28 @@ REST = "Rest"
 
 
 class Comparison(NamedTuple):
-    """Two populations that are compared, by their places among all populations."""
+    """Two populations that are compared, by their positions among all populations."""
 
     first: int
     second: int
     names: tuple[Scalar, Scalar] | None
-    """Groups, in the type that they have in the column; None for cells that a user pointed at."""
+    """Names of the groups, in the type of the column; None for cells that a user selected."""
 
 
 class Populations(NamedTuple):
-    """Cells that are compared with others, each population kept once."""
+    """Populations of cells, each once, and which of them are compared."""
 
     cells: list[NDArray[np.int64]]
-    """Numbers of the cells of each population."""
+    """Indices of the cells of each population."""
     comparisons: list[Comparison]
 
 
 def populations_of_column(
     adata: AnnData, groupby: str, group1: object = None, group2: object = None
 ) -> Populations:
-    """Groups of a column, each against another one or against all other cells.
+    """Groups of a column, each compared with one group or with all other cells.
 
-    Cells without a value are in no group, and so among the others.
+    Cells without a value are in no group, and belong to the other cells.
 
     Parameters
     ----------
@@ -59,58 +62,62 @@ def populations_of_column(
     group1
         A group or several; None for all but `group2`.
     group2
-        Group that they are compared with; None for all other cells.
+        Group to compare with; None for all other cells.
 
     Raises
     ------
     UnknownKeyError
-        If there is no such column or group; groups are compared by value and type.
+        If there is no such column or group; values and types must agree.
     InvalidOptionError
-        If a group has no cells, is compared with itself, or is all there is.
+        If a group has no cells, is compared with itself, or is the only one.
     """
     values = to_categorical(adata, groupby, complete=False)
     codes = values.cat.codes.to_numpy()
-    known = [*values.cat.categories]
-    n_cells = np.bincount(codes[codes >= 0], minlength=len(known))
-    asked = [] if group1 is None else requested_values(group1, map(to_python_scalar, known))
-    chosen = [group_code(group, known, n_cells, groupby) for group in asked]
-    other = None if group2 is None else group_code(group2, known, n_cells, groupby)
+    categories = [*values.cat.categories]
+    n_cells = np.bincount(codes[codes >= 0], minlength=len(categories))
+    names = [] if group1 is None else requested_values(group1, map(to_python_scalar, categories))
+    groups = [group_code(name, categories, n_cells, groupby) for name in names]
+    other = None if group2 is None else group_code(group2, categories, n_cells, groupby)
     if group1 is None:
-        chosen = [int(code) for code in np.flatnonzero(n_cells) if code != other]
-    if not chosen:
+        groups = [int(code) for code in np.flatnonzero(n_cells) if code != other]
+    if not groups:
         raise InvalidOptionError("Expected at least one group in group1; got none.")
-    cells = [np.flatnonzero(codes == code) for code in chosen]
-    n = len(chosen)
+    cells = [np.flatnonzero(codes == code) for code in groups]
+    n = len(groups)
     if other is None:
-        others = [np.flatnonzero(codes != code) for code in chosen]
-        for code, left in zip(chosen, others, strict=True):
-            if not len(left):
+        others = [np.flatnonzero(codes != code) for code in groups]
+        for code, rest in zip(groups, others, strict=True):
+            if not len(rest):
                 raise InvalidOptionError(
                     f"Expected several groups in adata.obs['{groupby}']; got only "
-                    f"'{known[code]}', and no cells to compare it with."
+                    f"'{categories[code]}', and no cells to compare it with."
                 )
-        pairs = [Comparison(i, n + i, (known[code], REST)) for i, code in enumerate(chosen)]
+        pairs = [Comparison(i, n + i, (categories[code], REST)) for i, code in enumerate(groups)]
         return Populations([*cells, *others], pairs)
-    if other in chosen:
+    if other in groups:
         raise InvalidOptionError(
             f"Expected group2 to be another group than those of group1; got '{group2}' in both."
         )
-    pairs = [Comparison(i, n, (known[code], known[other])) for i, code in enumerate(chosen)]
+    pairs = [
+        Comparison(i, n, (categories[code], categories[other])) for i, code in enumerate(groups)
+    ]
     return Populations([*cells, np.flatnonzero(codes == other)], pairs)
 
 
-def group_code(group: object, known: list[Scalar], n_cells: NDArray[np.int64], groupby: str) -> int:
-    """Place of a group among the categories of a column.
+def group_code(
+    group: object, categories: list[Scalar], n_cells: NDArray[np.int64], groupby: str
+) -> int:
+    """Code of a group: its position among the categories of a column.
 
     Raises
     ------
     UnknownKeyError
-        If it is none of them.
+        If there is no such group.
     InvalidOptionError
-        If no cell is in it.
+        If it has no cells.
     """
-    used = [to_python_scalar(value) for value, n in zip(known, n_cells, strict=True) if n]
-    code = CategoryCodes([*map(to_python_scalar, known)]).find(group)
+    used = [to_python_scalar(value) for value, n in zip(categories, n_cells, strict=True) if n]
+    code = CategoryCodes([*map(to_python_scalar, categories)]).find(group)
     if code is None:
         message = unknown_values([group], used, most=10)
         raise UnknownKeyError(
@@ -126,20 +133,20 @@ def group_code(group: object, known: list[Scalar], n_cells: NDArray[np.int64], g
 
 
 def populations_of_cells(adata: AnnData, idx1: Cells, idx2: Cells = None) -> Populations:
-    """Cells that a user points at, against others, or against the rest.
+    """Cells that a user selects, compared with others or with all other cells.
 
     Parameters
     ----------
     adata
         Cells.
     idx1, idx2
-        A query of `adata.obs` as text, a mask, numbers or names of cells; None for `idx2` is all
-        cells that are not in `idx1`.
+        A query of `adata.obs` as a string, a mask, indices or names of cells; None for `idx2` is
+        all cells that are not in `idx1`.
 
     Raises
     ------
     InvalidOptionError
-        If a query cannot be read, there are no cells, or a cell is in both.
+        If a query is invalid, a population has no cells, or a cell is in both.
     """
     first = resolve_cells(adata, idx1, "idx1")
     if idx2 is None:
@@ -158,18 +165,51 @@ def populations_of_cells(adata: AnnData, idx1: Cells, idx2: Cells = None) -> Pop
 
 
 def resolve_cells(adata: AnnData, indices: Cells, argument: str) -> NDArray[np.int64]:
-    """Numbers of the cells of a query, mask or list, each once."""
+    """Sorted indices of the cells of a query, mask or list, each once."""
     if isinstance(indices, str):
         try:
-            found = adata.obs.set_axis(pd.RangeIndex(adata.n_obs)).query(indices)
+            matches = adata.obs.set_axis(pd.RangeIndex(adata.n_obs)).query(indices)
         except (ValueError, TypeError, KeyError, NameError, SyntaxError) as error:
             raise InvalidOptionError(
                 f"Expected {argument} to be a query of the columns of adata.obs, such as "
                 f"\"cell_type == 'B'\"; got {indices!r}: {error}."
             ) from error
-        numbers = np.array(found.index, dtype=np.int64)
+        cells = np.array(matches.index, dtype=np.int64)
     else:
-        numbers = np.unique(cell_indices(indices, adata))
-    if not len(numbers):
-        raise InvalidOptionError(f"Expected {argument} to point at cells; got none.")
-    return numbers
+        cells = np.unique(cell_indices(indices, adata))
+    if not len(cells):
+        raise InvalidOptionError(f"Expected {argument} to select cells; got none.")
+    return cells
+
+
+def drop_outliers(
+    model: DecoderModel,
+    adata: AnnData | None,
+    populations: list[NDArray[np.int64]],
+    batch_size: int | None,
+) -> list[NDArray[np.int64]]:
+    """Indices of the cells of each population without its outliers in the latent space.
+
+    Outliers are the tenth of the cells that is farthest outside an ellipsoid (scikit-learn's
+    `EllipticEnvelope`).
+    """
+    cells = np.unique(np.concatenate(populations))
+    latent = get_latent_representation(model, adata, indices=cells, batch_size=batch_size)
+    return [
+        indices[inlier_mask(latent[np.searchsorted(cells, indices)])] for indices in populations
+    ]
+
+
+def inlier_mask(latent: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each cell is within the ellipsoid of nine tenths of them, [cells]."""
+    from sklearn.covariance import EllipticEnvelope
+
+    if len(latent) <= 2 * latent.shape[1]:
+        warn(
+            f"Expected more than {2 * latent.shape[1]:,} cells to find outliers in a latent space "
+            f"of {latent.shape[1]} dimensions; got {len(latent):,}, none of which is left out.",
+            DataWarning,
+        )
+        return np.ones(len(latent), dtype=bool)
+    is_inlier: NDArray[np.bool_] = EllipticEnvelope(random_state=0).fit_predict(latent) == 1
+    return is_inlier

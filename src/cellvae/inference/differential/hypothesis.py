@@ -1,4 +1,4 @@
-"""Test of one comparison: from draws of two populations to columns of the table."""
+"""Test of one comparison: from samples of two populations to columns of the table."""
 
 from __future__ import annotations
 
@@ -28,63 +28,71 @@ from cellvae.inference.differential.bayes import (
 from cellvae.kernels import log_fold_change_summary, use_compiled
 
 MIN_COMPILED = 1e-30
-"""Pseudocount below which a sum may be zero, which compiled logarithms do not know."""
+"""Smallest pseudocount for compiled logarithms, which do not handle zero."""
 
 ChangeFunction: TypeAlias = Callable[[NDArray, NDArray, float], NDArray]
-"""Change of each gene, [draws, genes], from two expressions of that shape and the pseudocount."""
+"""Change of each gene, [samples, genes], from two expressions of that shape and the pseudocount."""
 
 MAX_ELEMENTS = 2**21
-"""Draws of the change that are held at a time."""
+"""Samples of the change that are in memory at a time."""
 
 
 class TestSpec(NamedTuple):
-    """What is asked of two sets of draws."""
+    """What is tested with the samples of two populations."""
 
     mode: Literal["change", "vanilla"]
     delta: float | None
+    """Smallest change that counts; None to estimate it."""
     test_mode: TestMode
     pseudocounts: float | None
+    """Added before a logarithm is taken; None to estimate it from mean counts."""
     change_fn: ChangeFunction | None
+    """None for log2 fold changes."""
+
+    @property
+    def estimates_pseudocount(self) -> bool:
+        """Whether the pseudocount is estimated, which needs mean counts."""
+        return self.mode == "change" and self.pseudocounts is None
 
 
 def run_test(
-    question: TestSpec,
-    first: Float[Tensor, "draws genes"],
-    second: Float[Tensor, "draws genes"],
+    test: TestSpec,
+    first: Float[Tensor, "samples genes"],
+    second: Float[Tensor, "samples genes"],
     raw_means: tuple[Tensor, Tensor] | None,
 ) -> dict[str, Tensor | float]:
-    """Columns of the test, [genes] each.
+    """Results of the test by name, [genes] each.
 
     Parameters
     ----------
-    question
-        What is asked.
+    test
+        What is tested.
     first, second
-        Normalized expression of paired draws.
+        Normalized expression of paired samples.
     raw_means
-        Mean counts of both populations, from which the pseudocount is estimated.
+        Mean counts of both populations, to estimate the pseudocount from.
     """
     scales = {"scale1": first.mean(dim=0), "scale2": second.mean(dim=0)}
-    if question.mode == "vanilla":
-        above = probability_of_order(first, second)
+    if test.mode == "vanilla":
+        higher = probability_of_order(first, second)
         return {
-            "proba_m1": above,
-            "proba_m2": 1 - above,
-            "bayes_factor": bayes_factor(above),
+            "proba_m1": higher,
+            "proba_m2": 1 - higher,
+            "bayes_factor": bayes_factor(higher),
             **scales,
         }
-    pseudocount = question.pseudocounts
+    pseudocount = test.pseudocounts
     if pseudocount is None:
         assert raw_means is not None
         pseudocount = estimate_pseudocount(
             (first.amax(dim=0), second.amax(dim=0)),
             (raw_means[0] < UNEXPRESSED, raw_means[1] < UNEXPRESSED),
         )
-    delta = question.delta
+    delta = test.delta
     if delta is None:
-        means = [part.mean(dim=0) for part in iter_changes(question, first, second, pseudocount)]
+        means = [part.mean(dim=0) for part in iter_changes(test, first, second, pseudocount)]
         delta = estimate_delta(torch.cat(means).double().cpu().numpy())
-    probability, whole = change_distribution(question, first, second, pseudocount, delta)
+    probability, summary = change_distribution(test, first, second, pseudocount, delta)
     return {
         "proba_de": probability,
         "proba_not_de": 1 - probability,
@@ -92,45 +100,45 @@ def run_test(
         **scales,
         "pseudocounts": pseudocount,
         "delta": delta,
-        **{f"lfc_{name}": values for name, values in whole._asdict().items()},
+        **{f"lfc_{name}": values for name, values in summary._asdict().items()},
     }
 
 
 def change_distribution(
-    question: TestSpec, first: Tensor, second: Tensor, pseudocount: float, delta: float
+    test: TestSpec, first: Tensor, second: Tensor, pseudocount: float, delta: float
 ) -> tuple[Float[Tensor, " genes"], ChangeSummary]:
     """Probability that each gene changes, and the distribution of its change."""
     if (
-        question.change_fn is None
+        test.change_fn is None
         and pseudocount >= MIN_COMPILED
         and use_compiled(first, "log_fold_change_summary")
     ):
-        found = log_fold_change_summary(first, second, pseudocount, delta)
-        probability = combine_probabilities(found.up, found.down, question.test_mode)
+        result = log_fold_change_summary(first, second, pseudocount, delta)
+        probability = combine_probabilities(result.up, result.down, test.test_mode)
         return probability, ChangeSummary(
-            *(x.to(first.dtype) for x in (found.mean, found.median, found.std, *found[-2:]))
+            *(x.to(first.dtype) for x in (result.mean, result.median, result.std, *result[-2:]))
         )
     probabilities, summaries = [], []
-    for part in iter_changes(question, first, second, pseudocount):
-        probabilities.append(probability_of_change(part, delta, question.test_mode))
+    for part in iter_changes(test, first, second, pseudocount):
+        probabilities.append(probability_of_change(part, delta, test.test_mode))
         summaries.append(summarize_changes(part))
-    whole = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
-    return torch.cat(probabilities), whole
+    summary = ChangeSummary(*(torch.cat(parts) for parts in zip(*summaries, strict=True)))
+    return torch.cat(probabilities), summary
 
 
 def iter_changes(
-    question: TestSpec, first: Tensor, second: Tensor, pseudocount: float
-) -> Iterator[Float[Tensor, "draws genes"]]:
-    """Changes of some genes at a time, so that memory stays small."""
+    test: TestSpec, first: Tensor, second: Tensor, pseudocount: float
+) -> Iterator[Float[Tensor, "samples genes"]]:
+    """Changes in chunks of genes, which limits memory."""
     step = max(1, MAX_ELEMENTS // len(first))
     for one, other in zip(first.split(step, dim=1), second.split(step, dim=1), strict=True):
-        if question.change_fn is None:
+        if test.change_fn is None:
             yield log_fold_change(one, other, pseudocount)
             continue
-        values = np.asarray(question.change_fn(one.cpu().numpy(), other.cpu().numpy(), pseudocount))
+        values = np.asarray(test.change_fn(one.cpu().numpy(), other.cpu().numpy(), pseudocount))
         if values.shape != one.shape:
             raise InvalidOptionError(
-                f"Expected change_fn to give one change for each draw and gene, {[*one.shape]}; "
-                f"got an array of shape {[*values.shape]}."
+                f"Expected change_fn to return one change for each sample and gene, "
+                f"{[*one.shape]}; got an array of shape {[*values.shape]}."
             )
         yield torch.from_numpy(values)

@@ -1,4 +1,4 @@
-"""Draws of the latent for all populations, from one pass; decoded population by population."""
+"""Pool of posterior samples of all populations, from one pass over their cells."""
 
 from __future__ import annotations
 
@@ -19,66 +19,67 @@ from cellvae.inference.posterior_samples import MAX_DECODED_ELEMENTS
 
 
 class PosteriorPool(NamedTuple):
-    """Draws for populations one after the other; nothing in it has the size of the genes."""
+    """Posterior samples of all populations, concatenated; nothing in it grows with the genes."""
 
     latent: Latent
-    """[draws, latent]."""
+    """Posteriors and samples, [samples, latent]."""
     batch: Any
-    """What the decoder reads beside it, without counts."""
-    n_draws: int
-    """Draws of each population."""
+    """Other inputs of the decoder, without counts."""
+    n_samples: int
+    """Number of samples of each population."""
     cells: Tensor
-    """Number of the cell of each draw."""
+    """Index of the cell of each sample."""
 
 
 def sample_pool(
     module: Module[Any],
-    asked: CellPass,
+    cell_pass: CellPass,
     populations: list[NDArray[np.int64]],
-    n_draws: int,
+    n_samples: int,
     *,
     importance: bool,
 ) -> PosteriorPool:
-    """Draws of cells that are chosen at random, with replacement, before any is encoded.
+    """Posterior samples of random cells, chosen with replacement before any is encoded.
 
-    A cell that was chosen several times is encoded once, unless draws are weighted.
+    A cell that was chosen several times is encoded once, unless its samples have importance
+    weights.
     """
-    drawn = torch.cat(
-        [torch.from_numpy(cells)[torch.randint(len(cells), (n_draws,))] for cells in populations]
+    sampled = torch.cat(
+        [torch.from_numpy(cells)[torch.randint(len(cells), (n_samples,))] for cells in populations]
     )
-    ordered, order = drawn.sort(stable=True)
+    ordered, order = sampled.sort(stable=True)
     if importance:
         cells, repeats = ordered, torch.ones_like(ordered)
     else:
         cells, repeats = ordered.unique_consecutive(return_counts=True)
     parts = []
-    for positions, batch in asked._replace(cells=cells).iter_batches():
-        many = repeats[positions].to(asked.device)
+    for positions, batch in cell_pass._replace(cells=cells).iter_batches():
+        n_repeats = repeats[positions].to(cell_pass.device)
         latent = module.encode(batch)
         if importance:
-            kept = resample_latent(module, batch, latent)
-            latent = latent._replace(sample=kept.sample[0], log_library=kept.log_library[0])
+            chosen = resample_latent(module, batch, latent)
+            latent = latent._replace(sample=chosen.sample[0], log_library=chosen.log_library[0])
         else:
-            latent = resample(module, latent, many)
-        parts.append((latent, repeat_rows(batch._replace(counts=batch.counts[:, :0]), many)))
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-    back = back.to(asked.device)
+            latent = sample_repeatedly(module, latent, n_repeats)
+        parts.append((latent, repeat_rows(batch._replace(counts=batch.counts[:, :0]), n_repeats)))
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order))
+    inverse = inverse.to(cell_pass.device)
     latents, batches = zip(*parts, strict=True)
-    joined = Latent(
-        concat_normals([latent.posterior for latent in latents], back),
-        torch.cat([latent.sample for latent in latents])[back],
-        torch.cat([latent.log_library for latent in latents])[back],
+    latent = Latent(
+        concat_normals([latent.posterior for latent in latents], inverse),
+        torch.cat([latent.sample for latent in latents])[inverse],
+        torch.cat([latent.log_library for latent in latents])[inverse],
     )
     columns = (
-        None if values[0] is None else torch.cat(values)[back]
+        None if values[0] is None else torch.cat(values)[inverse]
         for values in zip(*batches, strict=True)
     )
-    return PosteriorPool(joined, type(batches[0])(*columns), n_draws, drawn)
+    return PosteriorPool(latent, type(batches[0])(*columns), n_samples, sampled)
 
 
-def resample(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
-    """As many draws for each cell as it was chosen, [draws, latent]."""
+def sample_repeatedly(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
+    """Posterior samples, as many of each cell as it was chosen, [samples, latent]."""
     posterior = Normal(
         latent.posterior.loc.repeat_interleave(repeats, dim=0),
         latent.posterior.scale.repeat_interleave(repeats, dim=0),
@@ -89,7 +90,7 @@ def resample(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
 
 
 def repeat_rows(batch: Any, repeats: Tensor) -> Any:
-    """Batch in which each cell comes as often as it was chosen."""
+    """Batch in which each cell is repeated as often as it was chosen."""
     columns = (
         x.repeat_interleave(repeats, dim=0) if isinstance(x, Tensor) else None for x in batch
     )
@@ -97,38 +98,37 @@ def repeat_rows(batch: Any, repeats: Tensor) -> Any:
 
 
 def concat_normals(normals: list[Normal], order: Tensor) -> Normal:
-    """Normal distributions one after the other, then in another order."""
+    """Concatenated normal distributions, reordered."""
     loc = torch.cat([normal.loc for normal in normals])[order]
     return Normal(loc, torch.cat([normal.scale for normal in normals])[order], validate_args=False)
 
 
 def decode_population(
     module: Module[Any], pool: PosteriorPool, population: int, n_genes: int, codes: Tensor | None
-) -> Float[Tensor, "draws genes"]:
-    """Normalized expression of the draws of a population.
+) -> Float[Tensor, "samples genes"]:
+    """Normalized expression of the samples of a population, decoded in chunks.
 
     Parameters
     ----------
     module
         Network of a trained model, in eval mode.
     pool
-        Draws of all populations.
+        Samples of all populations.
     population
-        Its place among them.
+        Position of the population in the pool.
     n_genes
-        Genes of the model.
+        Number of genes of the model.
     codes
-        Code of the batch that each draw is decoded as if it came from, [draws, 1]; None for that
-        of its cell.
+        Code of the batch that each sample is decoded for, [samples, 1]; None for that of its cell.
     """
     values: Tensor | None = None
-    for draws, latent, batch in parts_of(pool, population, n_genes):
+    for samples, latent, batch in iter_pool_chunks(pool, population, n_genes):
         if codes is not None:
-            batch = batch._replace(batch=codes[draws])
+            batch = batch._replace(batch=codes[samples])
         scales = module.decode_scale(latent, batch)
         if values is None:
-            values = scales.new_empty((pool.n_draws, n_genes))
-        values[draws] = scales
+            values = scales.new_empty((pool.n_samples, n_genes))
+        values[samples] = scales
     assert values is not None
     return values
 
@@ -136,29 +136,29 @@ def decode_population(
 def expected_counts(
     module: Module[Any], pool: PosteriorPool, population: int, n_genes: int
 ) -> Float[Tensor, " genes"]:
-    """Mean of the counts that the draws of a population stand for, in double precision."""
+    """Expected counts under the model, averaged over the samples of a population; float64."""
     total: Tensor | None = None
-    for _, latent, batch in parts_of(pool, population, n_genes):
+    for _, latent, batch in iter_pool_chunks(pool, population, n_genes):
         counts: Any = module.decode(latent, batch)
         part = counts.mean.sum(dim=0, dtype=torch.float64)
         total = part if total is None else total.add_(part)
     assert total is not None
-    return total / pool.n_draws
+    return total / pool.n_samples
 
 
-def parts_of(
+def iter_pool_chunks(
     pool: PosteriorPool, population: int, n_genes: int
 ) -> Iterator[tuple[slice, Latent, Any]]:
-    """Draws of a population in parts of a size that can be decoded with little memory."""
-    first = population * pool.n_draws
+    """Samples of a population in chunks that can be decoded with little memory."""
+    first = population * pool.n_samples
     step = max(1, MAX_DECODED_ELEMENTS // n_genes)
-    for start in range(0, pool.n_draws, step):
-        end = min(start + step, pool.n_draws)
-        yield slice(start, end), *rows_of(pool, slice(first + start, first + end))
+    for start in range(0, pool.n_samples, step):
+        end = min(start + step, pool.n_samples)
+        yield slice(start, end), *slice_pool(pool, slice(first + start, first + end))
 
 
-def rows_of(pool: PosteriorPool, rows: slice) -> tuple[Latent, Any]:
-    """Some of the draws, and what the decoder reads beside them."""
+def slice_pool(pool: PosteriorPool, rows: slice) -> tuple[Latent, Any]:
+    """Some of the samples, and the other inputs of the decoder."""
     normal = pool.latent.posterior
     latent = Latent(
         Normal(normal.loc[rows], normal.scale[rows], validate_args=False),

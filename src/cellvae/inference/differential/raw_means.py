@@ -1,4 +1,4 @@
-"""Means of the raw counts of populations, in one pass over their cells."""
+"""Means of the raw counts of populations, from one pass over their cells."""
 
 from __future__ import annotations
 
@@ -12,37 +12,45 @@ from torch import Tensor
 
 from cellvae.inference.cell_pass import CellPass
 
-NORMALIZED_TO = 1e4
-"""Size of a cell that normalized counts add up to."""
+TARGET_SUM = 1e4
+"""Sum of the normalized counts of a cell."""
 
 
 class RawMeans(NamedTuple):
     """Means over the cells of each population, [populations, genes], in double precision."""
 
     mean: Float[Tensor, "populations genes"]
-    """Counts."""
+    """Mean count."""
     non_zero: Float[Tensor, "populations genes"]
-    """Share of cells with counts."""
+    """Fraction of cells with counts."""
     normalized: Float[Tensor, "populations genes"]
-    """Counts per 10,000 of the cell."""
+    """Mean of counts per 10,000 of the cell."""
+
+    def of_populations(self, populations: list[int]) -> RawMeans:
+        """Means of some populations, in this order."""
+        return RawMeans(*(values[populations] for values in self))
 
 
-def raw_count_means(asked: CellPass, populations: list[NDArray[np.int64]]) -> RawMeans:
-    """Means of the counts as they are now; nothing is kept on the AnnData."""
+def raw_count_means(cell_pass: CellPass, populations: list[NDArray[np.int64]]) -> RawMeans:
+    """Means of the current counts of each population; the AnnData is not changed."""
     cells = np.unique(np.concatenate(populations))
-    within = torch.zeros(len(populations), len(cells))
-    for place, numbers in enumerate(populations):
-        within[place, torch.from_numpy(np.searchsorted(cells, numbers))] = 1.0
+    membership = torch.zeros(len(populations), len(cells))
+    for i, indices in enumerate(populations):
+        membership[i, torch.from_numpy(np.searchsorted(cells, indices))] = 1.0
     totals: list[Tensor] = []
-    for positions, batch in asked._replace(cells=torch.from_numpy(cells)).iter_batches():
+    for positions, batch in cell_pass._replace(cells=torch.from_numpy(cells)).iter_batches():
         counts = batch.counts
-        chosen = within[:, positions].to(counts.device)
-        sizes = counts.sum(dim=-1, keepdim=True)
-        # A cell without counts adds nothing.
-        share = NORMALIZED_TO / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
-        share = torch.where(sizes > 0, share, torch.zeros_like(share)).T
-        sums = (chosen @ counts, chosen @ (counts != 0).to(counts.dtype), (chosen * share) @ counts)
+        weights = membership[:, positions].to(counts.device)
+        library = counts.sum(dim=-1, keepdim=True)
+        # A cell without counts has normalized counts of zero.
+        scale = TARGET_SUM / library.clamp(min=torch.finfo(library.dtype).tiny)
+        scale = torch.where(library > 0, scale, torch.zeros_like(scale)).T
+        sums = (
+            weights @ counts,
+            weights @ (counts != 0).to(counts.dtype),
+            (weights * scale) @ counts,
+        )
         parts = [values.double() for values in sums]
         totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
-    numbers_of_cells = within.sum(dim=-1, dtype=torch.float64).unsqueeze(-1).to(totals[0].device)
-    return RawMeans(*(total / numbers_of_cells for total in totals))
+    n_cells = membership.sum(dim=-1, dtype=torch.float64).unsqueeze(-1).to(totals[0].device)
+    return RawMeans(*(total / n_cells for total in totals))

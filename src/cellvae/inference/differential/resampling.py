@@ -1,4 +1,4 @@
-"""Draws of populations chosen anew by importance weights over the whole population."""
+"""Resampling of the posterior samples of populations, by importance weights over all cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.contracts import Latent
-from cellvae.inference.differential.posterior_pool import PosteriorPool, rows_of
+from cellvae.inference.differential.posterior_pool import PosteriorPool, slice_pool
 from cellvae.inference.latent.aggregated_posterior import cell_posteriors
 from cellvae.inference.likelihood.importance_weights import get_importance_weights
 
@@ -31,11 +31,11 @@ def resample_pool(
     options: ImportanceOptions,
     batch_size: int | None,
 ) -> PosteriorPool:
-    """Pool whose draws are chosen among those given, with replacement, by importance weights.
+    """Pool whose samples are chosen from another pool, with replacement, by importance weights.
 
     The weights are those of :func:`~cellvae.inference.get_importance_weights`: latent codes under
-    which many cells of the population are likely are drawn more often (Boyeau et al. 2023). Memory
-    holds the distributions of the counts of one population's draws, [draws, genes], at a time.
+    which many cells of the population are likely are chosen more often (Boyeau et al. 2023). Memory
+    holds the decoded distributions of the samples of one population, [samples, genes].
 
     Parameters
     ----------
@@ -44,24 +44,24 @@ def resample_pool(
     adata
         Cells; None for those of the model.
     populations
-        Numbers of the cells of each population.
+        Indices of the cells of each population.
     pool
-        Uniform draws for them.
+        Uniform samples of them.
     options
         Options of the weights.
     batch_size
         Cells per batch.
     """
-    chosen, samples = [], []
-    for place, cells in enumerate(populations):
-        rows, z = resample_rows(model, adata, cells, pool, place, options, batch_size)
-        chosen.append(rows)
-        samples.append(z)
-    order = torch.cat(chosen)
+    rows, codes = [], []
+    for population, cells in enumerate(populations):
+        chosen, z = resample_rows(model, adata, cells, pool, population, options, batch_size)
+        rows.append(chosen)
+        codes.append(z)
+    order = torch.cat(rows)
     latent = pool.latent
     normal = latent.posterior
     posterior = Normal(normal.loc[order], normal.scale[order], validate_args=False)
-    sample = model.module.transform(torch.cat(samples))
+    sample = model.module.transform(torch.cat(codes))
     batch: Any = pool.batch
     columns = (None if values is None else values[order] for values in batch)
     return pool._replace(
@@ -76,27 +76,27 @@ def resample_rows(
     adata: AnnData | None,
     cells: NDArray[np.int64],
     pool: PosteriorPool,
-    place: int,
+    population: int,
     options: ImportanceOptions,
     batch_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the pool that are drawn for a population, and the latent code of each."""
-    first = place * pool.n_draws
-    latent, batch = rows_of(pool, slice(first, first + pool.n_draws))
+    """Rows of the pool that are chosen for a population, and the latent code of each."""
+    first = population * pool.n_samples
+    latent, batch = slice_pool(pool, slice(first, first + pool.n_samples))
     z = latent.posterior.sample()
     decoded: Any = model.module.decode(latent._replace(sample=model.module.transform(z)), batch)
-    means, deviations = cell_posteriors(model, adata, cells, batch_size, silent=True)
+    means, stds = cell_posteriors(model, adata, cells, batch_size, silent=True)
     weights = get_importance_weights(
         model,
         adata,
         cells,
-        Normal(means, deviations, validate_args=False),
+        Normal(means, stds, validate_args=False),
         decoded,
         z,
         batch_size=batch_size,
         silent=True,
         **asdict(options),
     )
-    drawn = torch.multinomial(torch.from_numpy(weights), pool.n_draws, replacement=True)
-    drawn = drawn.to(z.device)
-    return first + drawn, z[drawn]
+    chosen = torch.multinomial(torch.from_numpy(weights), pool.n_samples, replacement=True)
+    chosen = chosen.to(z.device)
+    return first + chosen, z[chosen]

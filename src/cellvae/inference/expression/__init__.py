@@ -1,1 +1,1 @@
-"""Normalized expression and what follows from it."""
+"""Normalized expression, its correlation, and the parameters of the likelihood."""

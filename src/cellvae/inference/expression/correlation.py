@@ -1,4 +1,4 @@
-"""Correlation of genes in expression without the noise of counting."""
+"""Correlation between genes in expression without counting noise."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial
 from cellvae.distributions.functional.log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.distributions.protocol import CountDistribution
-from cellvae.errors import InvalidOptionError, did_you_mean
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
-from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankedDraws
+from cellvae.errors import InvalidOptionError
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    check_choice,
+)
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankTable
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 MAX_RANKED = 20_000
-"""Draws among which others have their rank."""
+"""Number of samples that ranks refer to, if there are more."""
 
 
 @check_arguments(only=INTEGERS)
@@ -44,40 +49,40 @@ def get_feature_correlation_matrix(
     correlation_type: Literal["spearman", "pearson"] = "spearman",
     silent: bool = False,
 ) -> pd.DataFrame:
-    """Correlation between genes over cells and draws of their expression.
+    """Correlation between genes over cells and samples of their expression.
 
-    Under a negative binomial, zero inflated or not, the expression of a cell is drawn from the
-    gamma distribution whose Poisson counts it describes: biological noise is kept, that of counting
-    is not. Under other likelihoods it is the mean.
+    A negative binomial, zero-inflated or not, is a mixture of Poisson distributions with gamma
+    rates. Expression is sampled from the gamma distribution, which includes biological noise and no
+    counting noise. Under other likelihoods it is the mean.
 
-    Coefficients are summed up as the draws are made, so memory does not grow with them. Spearman's
-    is that of ranks among all draws, or, where there are more, among 20,000 chosen at random.
+    Moments are summed as the samples are made, so that memory does not grow with them. Spearman's
+    coefficient uses ranks among all samples, or among 20,000 random ones if there are more.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     n_samples
-        Draws for each cell.
+        Number of samples for each cell.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     rna_size_factor
-        Size that all cells are scaled to, in counts.
+        Library size that all cells are scaled to, in counts.
     transform_batch
-        Batch that cells are decoded as if they came from, by name; coefficients for several are
-        averaged. None is the batch that each cell has.
+        Name of the batch that cells are decoded as if they came from; the coefficients of several
+        are averaged. None for the batch of each cell.
     correlation_type
-        Coefficient.
+        Spearman's or Pearson's coefficient.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    DataFrame [genes, genes]; not a number for a gene whose expression does not vary.
+    DataFrame [genes, genes]; NaN for a gene whose expression does not vary.
 
     Raises
     ------
@@ -88,89 +93,87 @@ def get_feature_correlation_matrix(
     UnknownKeyError
         If a batch is not one of the model.
     InvalidOptionError
-        If an argument has a value that it cannot take.
+        If an argument has an invalid value.
     """
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
+    check_at_least_one("n_samples", n_samples)
     if not 0 < rna_size_factor < float("inf"):
         raise InvalidOptionError(
             f"Expected rna_size_factor to be a positive number; got {rna_size_factor}."
         )
-    if correlation_type not in ("spearman", "pearson"):
-        raise InvalidOptionError(
-            f"Expected correlation_type to be 'spearman' or 'pearson'; got {correlation_type!r}."
-            f"{did_you_mean(str(correlation_type), ['spearman', 'pearson'])}"
-        )
+    check_choice("correlation_type", correlation_type, ("spearman", "pearson"))
     codes = batch_codes(model.registration, transform_batch)
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
-    if len(asked.cells) * n_samples < 2:
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    if len(cell_pass.cells) * n_samples < 2:
         raise InvalidOptionError(
-            "Expected at least two draws to correlate; got one cell with n_samples=1."
+            "Expected at least two samples to correlate; got one cell with n_samples=1."
         )
-    of_kind = spearman if correlation_type == "spearman" else pearson
-    size = float(rna_size_factor)
-    with eval_mode(model):
-        each = [of_kind(model, asked, CorrelationRequest(n_samples, size, code)) for code in codes]
+    correlate = spearman if correlation_type == "spearman" else pearson
+    library_size = float(rna_size_factor)
+    with inference_mode(model):
+        matrices = [
+            correlate(model, cell_pass, CorrelationRequest(n_samples, library_size, code))
+            for code in codes
+        ]
     import pandas as pd
 
     genes = list(model.registration.genes)
-    return pd.DataFrame(np.mean(each, axis=0), index=genes, columns=genes)
+    return pd.DataFrame(np.mean(matrices, axis=0), index=genes, columns=genes)
 
 
 class CorrelationRequest(NamedTuple):
-    """What is drawn for each cell."""
+    """What is sampled for each cell."""
 
     n_samples: int
-    size: float
-    """Size that all cells are scaled to."""
+    library_size: float
+    """Library size that all cells are scaled to."""
     code: int | None
     """Batch that cells are decoded for."""
 
 
-def pearson(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> np.ndarray:
-    """Coefficients of Pearson."""
+def pearson(model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest) -> np.ndarray:
+    """Pearson's correlation coefficients, [genes, genes]."""
     moments = CorrelationMoments(model.registration.n_genes)
-    for part in iter_expression_draws(model, asked, wanted):
+    for part in iter_expression_samples(model, cell_pass, request):
         moments.add(part)
     return moments.coefficients()
 
 
-def spearman(model: DecoderModel, asked: CellPass, wanted: CorrelationRequest) -> np.ndarray:
-    """Coefficients of Spearman: those of Pearson for ranks."""
-    n_draws, n_genes = len(asked.cells) * wanted.n_samples, model.registration.n_genes
+def spearman(model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest) -> np.ndarray:
+    """Spearman's correlation coefficients: those of Pearson for ranks, [genes, genes]."""
+    n_samples, n_genes = len(cell_pass.cells) * request.n_samples, model.registration.n_genes
     moments = CorrelationMoments(n_genes)
-    if n_draws <= MAX_RANKED:
-        parts = [*iter_expression_draws(model, asked, wanted)]
-        ranked = RankedDraws(n_genes, n_draws)
+    if n_samples <= MAX_RANKED:
+        parts = [*iter_expression_samples(model, cell_pass, request)]
+        ranked = RankTable(n_genes, n_samples)
         for part in parts:
             ranked.add(part)
         for part in parts:
             moments.add(ranked.ranks(part))
         return moments.coefficients()
-    chosen = torch.randint(len(asked.cells), (MAX_RANKED,))
-    some = asked._replace(cells=asked.cells[chosen])
-    ranked = RankedDraws(n_genes, MAX_RANKED)
-    for part in iter_expression_draws(model, some, wanted._replace(n_samples=1)):
+    positions = torch.randint(len(cell_pass.cells), (MAX_RANKED,))
+    subset = cell_pass._replace(cells=cell_pass.cells[positions])
+    ranked = RankTable(n_genes, MAX_RANKED)
+    for part in iter_expression_samples(model, subset, request._replace(n_samples=1)):
         ranked.add(part)
-    for part in iter_expression_draws(model, asked, wanted):
+    for part in iter_expression_samples(model, cell_pass, request):
         moments.add(ranked.ranks(part))
     return moments.coefficients()
 
 
-def iter_expression_draws(
-    model: DecoderModel, asked: CellPass, wanted: CorrelationRequest
+def iter_expression_samples(
+    model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest
 ) -> Iterator[Tensor]:
-    """Draws of expression, [draws, genes], part by part."""
-    for _, batch in asked.iter_batches():
-        latent = sample_latent(model.module, batch, wanted.n_samples)
+    """Samples of expression in chunks, [samples, genes]."""
+    for _, batch in cell_pass.iter_batches():
+        latent = sample_latent(model.module, batch, request.n_samples)
         for _, few in iter_chunks(latent, model.registration.n_genes):
-            counts = decode_samples(model.module, few, batch, wanted.code)
-            yield denoised_expression(counts, wanted.size).flatten(0, -2).cpu()
+            counts = decode_samples(model.module, few, batch, request.code)
+            yield denoised_expression(counts, request.library_size).flatten(0, -2).cpu()
 
 
-def denoised_expression(counts: CountDistribution, size: float) -> Tensor:
-    """Expression drawn without the noise of counting, at a size."""
-    rate = counts.get_normalized("scale") * size
+def denoised_expression(counts: CountDistribution, library_size: float) -> Tensor:
+    """Sample of expression without counting noise, at a library size."""
+    rate = counts.get_normalized("scale") * library_size
     if not isinstance(counts, NegativeBinomial):
         return rate
     theta = counts.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)

@@ -1,4 +1,4 @@
-"""Sizes of cells as the model has them."""
+"""Library sizes of cells under a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -27,29 +27,29 @@ def get_latent_library_size(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> np.ndarray:
-    """Size of each cell, in counts.
+    """Library size of each cell, in counts.
 
-    Where the size is a latent variable, it has a lognormal posterior. Where it is observed, it is
-    the sum of the counts, whatever `give_mean` says.
+    A latent library size has a log-normal posterior. An observed one is the sum of the counts, and
+    `give_mean` has no effect.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     give_mean
-        Whether the mean of the posterior is given; otherwise one draw from it.
+        Whether the posterior mean is returned; otherwise one sample of the posterior.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    Array [cells, 1] in the order asked for.
+    Array [cells, 1] in the requested order.
 
     Raises
     ------
@@ -58,15 +58,15 @@ def get_latent_library_size(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `batch_size` is below 1.
+        If no cells are requested, or `batch_size` is below 1.
     """
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
-    sizes = torch.empty(len(asked.cells), 1)
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    sizes = torch.empty(len(cell_pass.cells), 1)
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
             latent = model.module.encode(batch)
-            log_size, posterior = latent.log_library, latent.log_library_posterior
+            log_library, posterior = latent.log_library, latent.log_library_posterior
             if give_mean and posterior is not None:
-                log_size = posterior.loc + posterior.variance / 2
-            sizes[positions] = log_size.exp().cpu()
+                log_library = posterior.loc + posterior.variance / 2
+            sizes[positions] = log_library.exp().cpu()
     return sizes.numpy()

@@ -1,4 +1,4 @@
-"""Parameters of the likelihood of each cell."""
+"""Parameters of the likelihood of the counts of each cell."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor
 from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
 from cellvae.distributions.protocol import CountDistribution
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
@@ -33,24 +32,24 @@ def get_likelihood_parameters(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Parameters of the distribution of the counts of each cell, from draws of the latent.
+    """Parameters of the likelihood of the counts of each cell, from posterior samples.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     n_samples
-        Draws of the latent of each cell.
+        Number of posterior samples for each cell.
     give_mean
-        Whether parameters are averaged over the draws.
+        Whether parameters are averaged over the samples.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
@@ -66,33 +65,32 @@ def get_likelihood_parameters(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `n_samples` or `batch_size` is below 1.
+        If no cells are requested, or `n_samples` or `batch_size` is below 1.
     """
-    if n_samples < 1:
-        raise InvalidOptionError(f"Expected n_samples to be at least 1; got {n_samples}.")
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    check_at_least_one("n_samples", n_samples)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     n_genes = model.registration.n_genes
     averaged = give_mean or n_samples == 1
-    shape = (*([] if averaged else [n_samples]), len(asked.cells), n_genes)
-    kept: dict[str, Tensor] = {}
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
+    shape = (*([] if averaged else [n_samples]), len(cell_pass.cells), n_genes)
+    results: dict[str, Tensor] = {}
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
             for samples, few in iter_chunks(latent, n_genes):
                 for name, values in distribution_parameters(
                     decode_samples(model.module, few, batch)
                 ).items():
-                    if name not in kept:
-                        kept[name] = torch.zeros(shape)
+                    if name not in results:
+                        results[name] = torch.zeros(shape)
                     if averaged:
-                        kept[name][positions] += values.sum(dim=0).cpu() / n_samples
+                        results[name][positions] += values.sum(dim=0).cpu() / n_samples
                     else:
-                        kept[name][samples, positions] = values.cpu()
-    return {name: values.numpy() for name, values in kept.items()}
+                        results[name][samples, positions] = values.cpu()
+    return {name: values.numpy() for name, values in results.items()}
 
 
 def distribution_parameters(counts: CountDistribution) -> dict[str, Tensor]:
-    """Parameters of a distribution by their names, each of the shape of the counts."""
+    """Parameters of a distribution by name, each of the shape of the counts."""
     parameters = {"mean": counts.get_normalized("mu")}
     if isinstance(counts, ZeroInflatedNegativeBinomial):
         parameters["dropout"] = counts.zi_probs

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LinearDecoderModule(Protocol):
-    """A network whose decoder is linear in the latent."""
+    """A network with a linear decoder."""
 
     def loadings(self) -> Tensor:
         """Effect of each latent dimension on each gene, [genes, latent]."""
@@ -22,18 +22,17 @@ class LinearDecoderModule(Protocol):
 
 
 class LinearDecoderModel(DecoderModel, Protocol):
-    """A trained model of genes whose network has loadings."""
+    """A trained model with a linear decoder."""
 
     module: Any
     """Network that is `LinearDecoderModule`."""
 
 
 def get_loadings(model: LinearDecoderModel) -> pd.DataFrame:
-    """Effect of each latent dimension on each gene: what the linear decoder multiplies it by.
+    """Loadings: effect of each latent dimension on each gene, the weights of the linear decoder.
 
-    The effect is on the logarithm of the share of a gene (but for a constant that all genes of a
-    cell have in common), batch normalisation included; the part of the batches and covariates is
-    left out.
+    The effect is on the logarithm of the fraction of a gene, up to a constant that all genes of a
+    cell share. Batch normalization is included; effects of batches and covariates are not.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Expression of a batch of cells, averaged over draws and batches as they are decoded."""
+"""Expression of a batch of cells, averaged over posterior samples and batches."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sam
 
 
 class ExpressionRequest(NamedTuple):
-    """What is asked of each batch of cells."""
+    """What is computed for each batch of cells."""
 
     batch_codes: list[int | None]
-    """Batches to decode for, averaged."""
+    """Codes of the batches to decode for and to average over."""
     genes: Tensor | None
-    """Positions of the genes, None for all."""
+    """Positions of the requested genes; None for all."""
     library_size: float | Literal["latent"]
     n_samples: int
     n_decoded: int
-    """Genes of the model, which are decoded for every draw."""
+    """Number of genes of the model, all of which are decoded for every sample."""
     importance: bool = False
 
 
-def mean_expression(module: Module[Any], batch: Any, wanted: ExpressionRequest) -> Tensor:
-    """Expression of a batch of cells, averaged over draws, [cells, genes]."""
+def mean_expression(module: Module[Any], batch: Any, request: ExpressionRequest) -> Tensor:
+    """Expression of a batch of cells, averaged over posterior samples, [cells, genes]."""
     weights = None
-    if not wanted.importance:
-        latent = sample_latent(module, batch, wanted.n_samples)
-    elif wanted.n_samples > 1:
+    if not request.importance:
+        latent = sample_latent(module, batch, request.n_samples)
+    elif request.n_samples > 1:
         encoded = module.encode(batch)
-        latent, logs = weighted_samples(module, batch, encoded, wanted.n_samples)
-        weights = logs.softmax(dim=0).to(latent.sample.dtype)
+        latent, log_weights = weighted_samples(module, batch, encoded, request.n_samples)
+        weights = log_weights.softmax(dim=0).to(latent.sample.dtype)
     else:
         latent = resample_latent(module, batch, module.encode(batch))
     total: Tensor | None = None
-    for samples, values in iter_decoded(module, latent, batch, wanted):
+    for samples, values in iter_decoded(module, latent, batch, request):
         if weights is not None:
             values *= weights[samples].unsqueeze(-1)
         part = values.sum(dim=0)
@@ -49,25 +49,25 @@ def mean_expression(module: Module[Any], batch: Any, wanted: ExpressionRequest) 
 
 
 def iter_decoded(
-    module: Module[Any], latent: Latent, batch: Any, wanted: ExpressionRequest
+    module: Module[Any], latent: Latent, batch: Any, request: ExpressionRequest
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Expression for a few draws at a time, [samples, cells, genes], averaged over batches."""
-    for samples, few in iter_chunks(latent, wanted.n_decoded):
+    """Expression in chunks of samples, [samples, cells, genes], averaged over batches."""
+    for samples, few in iter_chunks(latent, request.n_decoded):
         total: Tensor | None = None
-        for code in wanted.batch_codes:
-            values = select_expression(decode_samples(module, few, batch, code), wanted)
+        for code in request.batch_codes:
+            values = select_expression(decode_samples(module, few, batch, code), request)
             total = values if total is None else total.add_(values)
         assert total is not None
-        yield samples, total.div_(len(wanted.batch_codes))
+        yield samples, total.div_(len(request.batch_codes))
 
 
-def select_expression(counts: CountDistribution, wanted: ExpressionRequest) -> Tensor:
-    """Expression in a decoded distribution, of the genes asked for and scaled."""
-    if wanted.library_size == "latent":
-        return select_genes(counts.get_normalized("mu"), wanted.genes)
-    return select_genes(counts.get_normalized("scale"), wanted.genes) * wanted.library_size
+def select_expression(counts: CountDistribution, request: ExpressionRequest) -> Tensor:
+    """Expression of the requested genes at the requested library size, from decoded counts."""
+    if request.library_size == "latent":
+        return select_genes(counts.get_normalized("mu"), request.genes)
+    return select_genes(counts.get_normalized("scale"), request.genes) * request.library_size
 
 
 def select_genes(values: Tensor, genes: Tensor | None) -> Tensor:
-    """Values of these genes, in this order."""
+    """Values of the genes at some positions; of all genes for None."""
     return values if genes is None else values[..., genes.to(values.device)]

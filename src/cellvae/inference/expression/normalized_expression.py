@@ -1,4 +1,4 @@
-"""Normalized expression of cells, streamed."""
+"""Normalized expression of cells, computed batch by batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,19 @@ import torch
 from cellvae.core.options import check_arguments, check_kwargs
 from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
-from cellvae.inference.differential.posterior_pool import PosteriorPool, parts_of, sample_pool
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    gene_names,
+    gene_positions,
+)
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.differential.posterior_pool import (
+    PosteriorPool,
+    iter_pool_chunks,
+    sample_pool,
+)
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.expression.expression_arguments import (
     check_library_size,
@@ -28,11 +38,9 @@ from cellvae.inference.expression.mean_expression import (
     iter_decoded,
     mean_expression,
 )
-from cellvae.inference.gene_list import gene_names, gene_positions
 from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
 from cellvae.inference.posterior_samples import sample_latent
 from cellvae.inference.protocols import DecoderModel
-from cellvae.inference.transform_batch import BatchChoice, batch_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,61 +68,61 @@ def get_normalized_expression(
     out: str | Path | None = None,
     **importance_weighting_kwargs: Any,
 ) -> pd.DataFrame | np.ndarray | Path:
-    """Expression of each gene in each cell, as the decoder has it, without the noise of counting.
+    """Decoded expression of each gene in each cell, without counting noise.
 
-    Means are summed up as the draws are made: beside the result, memory holds one batch of cells.
+    Samples are averaged as they are made: memory holds the result and one batch of cells.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     transform_batch
-        Batch that cells are decoded as if they came from, by name; several are averaged. None is
-        the batch that each cell has.
+        Name of the batch that cells are decoded as if they came from; several are averaged. None
+        for the batch of each cell.
     gene_list
-        Genes asked for, in the order asked; None for all.
+        Genes to return, in the requested order; None for all.
     library_size
-        Size that expression is scaled to: 1 gives shares of the cell, 10,000 counts per 10,000.
-        `"latent"` gives expected counts (before zero inflation) at the size of each cell. With size
-        factors, expression is per unit of size.
+        Library size that expression is scaled to: 1 gives fractions of the cell, 10,000 counts per
+        10,000. `"latent"` gives expected counts (before zero inflation) at the library size of each
+        cell. With size factors, expression is per unit of them.
     n_samples
-        Draws of the latent of each cell.
+        Number of posterior samples for each cell.
     n_samples_overall
-        Draws in all, each of a cell chosen at random with replacement: a sample of the cells as a
-        population. Not together with `n_samples`.
+        Number of samples for all cells together, each of a random cell, chosen with replacement: a
+        sample of the cells as a population. Not together with `n_samples`.
     weights
-        `"importance"` weights the draws of each cell by p(x, z) / q(z | x), which brings means
-        closer to those of the true posterior; with `n_samples_overall`, each draw is one of 25
-        candidates, chosen by weight. The memory for it does not grow with the cells, as that of
-        :func:`get_importance_weights` does, which compares all draws with all cells.
+        `"importance"` weights the samples of each cell by p(x, z) / q(z | x), which brings means
+        closer to those of the true posterior; with `n_samples_overall`, each sample is one of 25
+        candidates, chosen by weight. Unlike that of :func:`get_importance_weights`, which compares
+        all samples with all cells, its memory does not grow with the number of cells.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_mean
-        Whether draws of a cell are averaged; otherwise all are given.
+        Whether the samples of a cell are averaged; otherwise all are returned.
     return_numpy
         Whether the result is an array instead of a DataFrame; None for a DataFrame wherever the
         result has two dimensions.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
     out
-        File to be made (`.h5ad` or `.zarr`) into which the result is written batch by batch, for
-        results that do not fit into memory. It holds an AnnData with the result as `X`.
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch, for results that
+        do not fit into memory. It holds an AnnData with the result as `X`.
     **importance_weighting_kwargs
         With `weights="importance"` and `n_samples_overall`, options of
         :func:`get_importance_weights` (`max_cells`, `truncation`, `n_mc_samples`,
-        `n_mc_samples_per_pass`; a dictionary `importance_weighting_kwargs` of them as well): draws
-        are then chosen by weights over all cells, as in scvi-tools, which takes far longer.
+        `n_mc_samples_per_pass`; also as a dictionary `importance_weighting_kwargs`):
+        samples are then chosen by weights over all cells, as in scvi-tools, which takes far longer.
 
     Returns
     -------
-    DataFrame [cells, genes] with their names, in the order asked for; with `return_mean=False` and
+    DataFrame [cells, genes] with their names, in the requested order; with `return_mean=False` and
     several samples an array [samples, cells, genes]; with `n_samples_overall` a DataFrame
-    [n_samples_overall, genes] in which a row has the name of the cell it was drawn from; with
-    `out` the path of the file.
+    [n_samples_overall, genes] in which each row has the name of its cell; with `out` the
+    path of the file.
 
     Raises
     ------
@@ -125,7 +133,7 @@ def get_normalized_expression(
     UnknownKeyError
         If a gene or batch is not one of the model.
     InvalidOptionError
-        If an argument has a value that it cannot take, or the file is there already.
+        If an argument has an invalid value, or the file exists.
     """
     check_samples(n_samples, n_samples_overall, return_mean, return_numpy, out)
     check_library_size(library_size)
@@ -134,7 +142,7 @@ def get_normalized_expression(
         importance_weighting_kwargs, weights, n_samples_overall, to_file=out is not None
     )
     path = None if out is None else check_new_file(out)
-    wanted = ExpressionRequest(
+    request = ExpressionRequest(
         batch_codes=batch_codes(model.registration, transform_batch),
         genes=gene_positions(model.registration.genes, gene_list),
         library_size=library_size,
@@ -142,37 +150,41 @@ def get_normalized_expression(
         n_decoded=model.registration.n_genes,
         importance=weights == "importance",
     )
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=wanted.importance)
+    cell_pass = plan_pass(
+        model, adata, indices, batch_size, silent=silent, counts=request.importance
+    )
     if by_population is not None:
         assert n_samples_overall is not None
-        pool = draw_population(model, adata, asked, n_samples_overall, by_population, batch_size)
-        asked = asked._replace(cells=pool.cells)
+        pool = sample_population(
+            model, adata, cell_pass, n_samples_overall, by_population, batch_size
+        )
+        cell_pass = cell_pass._replace(cells=pool.cells)
     elif n_samples_overall is not None:
-        chosen = torch.randint(len(asked.cells), (n_samples_overall,))
-        asked = asked._replace(cells=asked.cells[chosen])
-    genes = gene_names(model.registration.genes, wanted.genes)
-    whole: Any = model.adata if adata is None else adata
-    cells = whole.obs_names[asked.cells.numpy()]
+        drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
+        cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
+    genes = gene_names(model.registration.genes, request.genes)
+    source: Any = model.adata if adata is None else adata
+    cells = source.obs_names[cell_pass.cells.numpy()]
     if path is not None:
-        with MatrixWriter(path, cells, genes) as file, eval_mode(model):
-            for positions, batch in asked.iter_batches():
-                file.write(positions, mean_expression(model.module, batch, wanted).cpu().numpy())
+        with MatrixWriter(path, cells, genes) as file, inference_mode(model):
+            for positions, batch in cell_pass.iter_batches():
+                file.write(positions, mean_expression(model.module, batch, request).cpu().numpy())
         return path
     if n_samples > 1 and not return_mean:
-        return expression_samples(model, asked, wanted, len(genes))
+        return expression_samples(model, cell_pass, request, len(genes))
     values = np.empty((len(cells), len(genes)), dtype=np.float32)
-    kept = torch.from_numpy(values)
-    with eval_mode(model):
+    result = torch.from_numpy(values)
+    with inference_mode(model):
         parts = (
             (
-                (at, mean_expression(model.module, batch, wanted))
-                for at, batch in asked.iter_batches()
+                (positions, mean_expression(model.module, batch, request))
+                for positions, batch in cell_pass.iter_batches()
             )
             if by_population is None
-            else expression_of_pool(model.module, pool, wanted)
+            else expression_of_pool(model.module, pool, request)
         )
         for positions, part in parts:
-            kept[positions] = part.cpu()
+            result[positions] = part.cpu()
     if return_numpy:
         return values
     import pandas as pd
@@ -181,69 +193,73 @@ def get_normalized_expression(
 
 
 def population_weights(
-    given: Mapping[str, Any], weights: str | None, n_samples_overall: int | None, *, to_file: bool
+    importance_kwargs: Mapping[str, Any],
+    weights: str | None,
+    n_samples_overall: int | None,
+    *,
+    to_file: bool,
 ) -> ImportanceOptions | None:
-    """Options of weights over a population; None where none are given.
+    """Options of importance weights over a population; None if there are no keyword arguments.
 
     Raises
     ------
     InvalidOptionError
-        If they would not be used, or the result goes to a file.
+        If they would have no effect, or the result is written to a file.
     UnknownOptionError
-        If one of them is misspelt.
+        If there is no such option.
     """
-    words = dict(given)
-    nested = words.pop("importance_weighting_kwargs", None)
+    kwargs = dict(importance_kwargs)
+    nested = kwargs.pop("importance_weighting_kwargs", None)
     known = [f.name for f in fields(ImportanceOptions)]
-    # A misspelt argument of another name ends here, too.
-    own = inspect.signature(get_normalized_expression).parameters
-    check_kwargs(words, [*known, *list(own)[1:]], "get_normalized_expression()")
-    options = importance_options(nested if nested and not words else words, weights)
+    # A misspelt argument of the function arrives here, too.
+    parameters = inspect.signature(get_normalized_expression).parameters
+    check_kwargs(kwargs, [*known, *list(parameters)[1:]], "get_normalized_expression()")
+    options = importance_options(nested if nested and not kwargs else kwargs, weights)
     if options is not None and (n_samples_overall is None or to_file):
         raise InvalidOptionError(
-            "Expected n_samples_overall, the draws of the population, and no file (out) with "
+            "Expected n_samples_overall, the samples of the population, and no file (out) with "
             f"importance_weighting_kwargs; got n_samples_overall={n_samples_overall!r}"
             f"{' and out' if to_file else ''}."
         )
     return options
 
 
-def draw_population(
+def sample_population(
     model: DecoderModel,
     adata: AnnData | None,
-    asked: CellPass,
-    n_draws: int,
+    cell_pass: CellPass,
+    n_samples: int,
     options: ImportanceOptions,
     batch_size: int | None,
 ) -> PosteriorPool:
-    """Draws of the cells of a pass, chosen by weights over all of them."""
-    population = asked.cells.numpy()
-    with eval_mode(model):
-        pool = sample_pool(model.module, asked, [population], n_draws, importance=False)
+    """Posterior samples of the cells of a pass, chosen by importance weights over all of them."""
+    population = cell_pass.cells.numpy()
+    with inference_mode(model):
+        pool = sample_pool(model.module, cell_pass, [population], n_samples, importance=False)
         return resample_pool(model, adata, [population], pool, options, batch_size)
 
 
 def expression_of_pool(
-    module: Any, pool: PosteriorPool, wanted: ExpressionRequest
+    module: Any, pool: PosteriorPool, request: ExpressionRequest
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Expression of draws, some of them at a time, [draws, genes]."""
-    for draws, latent, batch in parts_of(pool, 0, wanted.n_decoded):
+    """Expression of the samples of a pool in chunks, [samples, genes]."""
+    for samples, latent, batch in iter_pool_chunks(pool, 0, request.n_decoded):
         single = latent._replace(
             sample=latent.sample.unsqueeze(0), log_library=latent.log_library.unsqueeze(0)
         )
-        for _, values in iter_decoded(module, single, batch, wanted):
-            yield draws, values[0]
+        for _, values in iter_decoded(module, single, batch, request):
+            yield samples, values[0]
 
 
 def expression_samples(
-    model: DecoderModel, asked: CellPass, wanted: ExpressionRequest, n_genes: int
+    model: DecoderModel, cell_pass: CellPass, request: ExpressionRequest, n_genes: int
 ) -> np.ndarray:
-    """Expression for every draw, [samples, cells, genes]."""
-    shape = (wanted.n_samples, len(asked.cells), n_genes)
-    kept = torch.empty(shape, dtype=torch.float32)
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
-            latent = sample_latent(model.module, batch, wanted.n_samples)
-            for samples, values in iter_decoded(model.module, latent, batch, wanted):
-                kept[samples, positions] = values.cpu()
-    return kept.numpy()
+    """Expression for every posterior sample, [samples, cells, genes]."""
+    shape = (request.n_samples, len(cell_pass.cells), n_genes)
+    result = torch.empty(shape, dtype=torch.float32)
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            latent = sample_latent(model.module, batch, request.n_samples)
+            for samples, values in iter_decoded(model.module, latent, batch, request):
+                result[samples, positions] = values.cpu()
+    return result.numpy()

@@ -1,1 +1,1 @@
-"""Predicted labels and what they depend on."""
+"""Predicted labels, and their attribution to genes."""

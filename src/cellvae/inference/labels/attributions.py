@@ -1,4 +1,4 @@
-"""Attributions of predicted labels to genes, by integrated gradients of the package captum."""
+"""Attribution of predicted labels to genes, by integrated gradients of the package captum."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cellvae.core.eval_mode import eval_mode
 from cellvae.core.options import check_kwargs
 from cellvae.errors import InvalidOptionError
 
@@ -27,7 +28,7 @@ RESERVED_ARGUMENTS = (
     "additional_forward_args",
     "return_convergence_delta",
 )
-"""Arguments of captum's method that are not for users to give."""
+"""Arguments of captum's method that users cannot set."""
 
 
 def load_captum() -> Any:
@@ -48,8 +49,8 @@ def load_captum() -> Any:
     return captum.attr
 
 
-def check_captum_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments for `captum.attr.IntegratedGradients.attribute`.
+def check_captum_kwargs(captum_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keyword arguments for `captum.attr.IntegratedGradients.attribute`.
 
     Raises
     ------
@@ -58,29 +59,25 @@ def check_captum_kwargs(given: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     method = load_captum().IntegratedGradients.attribute
     known = [
-        word for word in inspect.signature(method).parameters if word not in RESERVED_ARGUMENTS
+        name for name in inspect.signature(method).parameters if name not in RESERVED_ARGUMENTS
     ]
-    words = dict(given or {})
-    check_kwargs(words, known, "ig_args")
-    return words
+    kwargs = dict(captum_kwargs or {})
+    check_kwargs(kwargs, known, "ig_args")
+    return kwargs
 
 
 @contextmanager
 def input_gradients(module: torch.nn.Module) -> Iterator[None]:
-    """Context in eval mode in which gradients of inputs are computed, and those of weights not."""
-    states = [(part, part.training) for part in module.modules()]
-    learned = [weight for weight in module.parameters() if weight.requires_grad]
-    module.eval()
-    for weight in learned:
+    """Context in eval mode in which inputs have gradients and weights have none."""
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in trainable:
         weight.requires_grad_(False)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with eval_mode(module), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
-        for weight in learned:
+        for weight in trainable:
             weight.requires_grad_(True)
-        for part, training in states:
-            part.training = training
 
 
 def integrated_gradients(
@@ -95,44 +92,44 @@ def integrated_gradients(
     batch
         Cells, a named tuple with dense `counts`.
     labels
-        Number of a label for each cell.
-    words
-        Arguments of `captum.attr.IntegratedGradients.attribute`.
+        Index of a label for each cell.
+    captum_kwargs
+        Keyword arguments of `captum.attr.IntegratedGradients.attribute`.
 
     Returns
     -------
-    Gradients of the score, integrated from the baseline (by default no counts) to the counts:
-    they sum up to the difference of the scores.
+    Gradients of the score, integrated from the baseline (by default no counts) to the counts;
+    their sum is the difference of the scores.
 
     References
     ----------
     Sundararajan, Taly, Yan (2017): Axiomatic attribution for deep networks. ICML, equation 1.
     """
-    place = batch._fields.index("counts")
+    position = batch._fields.index("counts")
     others = [*batch]
-    counts = others.pop(place)
+    counts = others.pop(position)
 
     def scores(counts: Tensor, *others: Any) -> Tensor:
-        """Scores of labels; captum repeats all tensors, one for each step of the integral."""
+        """Scores of labels; captum repeats all tensors for each step of the integral."""
         values = [*others]
-        values.insert(place, counts)
-        found: Tensor = module.classify(type(batch)(*values), use_posterior_mean=True)
-        return found
+        values.insert(position, counts)
+        logits: Tensor = module.classify(type(batch)(*values), use_posterior_mean=True)
+        return logits
 
     method = load_captum().IntegratedGradients(scores)
     with input_gradients(module):
         # A tensor made in inference mode cannot be differentiated.
         inputs = (counts.clone(),)
-        (found,) = method.attribute(
+        (result,) = method.attribute(
             inputs, target=labels, additional_forward_args=tuple(others), **captum_kwargs
         )
-    attributions: Tensor = found.detach()
+    attributions: Tensor = result.detach()
     return attributions
 
 
 @final
 class AttributionSums:
-    """Mean and standard deviation over cells of attributions to genes; cells come in parts."""
+    """Running mean and standard deviation over cells of the attribution of each gene."""
 
     def __init__(self, n_genes: int) -> None:
         self.n_cells = 0
@@ -140,18 +137,18 @@ class AttributionSums:
         self.squares = torch.zeros(n_genes, dtype=torch.float64)
 
     def add(self, attributions: Float[Tensor, "cells genes"]) -> None:
-        """Add cells (Chan, Golub, LeVeque 1983: sums of squares around the mean)."""
+        """Add cells, by the parallel update of Chan, Golub and LeVeque (1983)."""
         values = attributions.double().cpu()
         n, mean = len(values), values.mean(dim=0)
         total = self.n_cells + n
-        gap = mean - self.mean
+        delta = mean - self.mean
         self.squares += (values - mean).square().sum(dim=0)
-        self.squares += gap.square() * (self.n_cells * n / total)
-        self.mean += gap * (n / total)
+        self.squares += delta.square() * (self.n_cells * n / total)
+        self.mean += delta * (n / total)
         self.n_cells = total
 
     def table(self, genes: Sequence[str]) -> pd.DataFrame:
-        """Genes by their mean attribution, the largest first."""
+        """Table of genes, sorted by their mean attribution in descending order."""
         import pandas as pd
 
         mean = self.mean.numpy()

@@ -1,4 +1,4 @@
-"""Labels that a model tells cells to have."""
+"""Prediction of the labels of cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import as_array, as_index
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.labels.attributions import (
     AttributionSums,
     check_captum_kwargs,
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class ClassifierModule(Protocol):
-    """A network that tells labels."""
+    """A network that classifies cells."""
 
     @property
     def gives_logits(self) -> bool:
-        """Whether scores are logits; otherwise they are probabilities."""
+        """Whether scores are logits rather than probabilities."""
         ...
 
     def classify(self, batch: Any, *, use_posterior_mean: bool = True) -> Tensor:
@@ -43,14 +43,14 @@ class ClassifierModule(Protocol):
 
 
 class ClassifierModel(DecoderModel, Protocol):
-    """A trained model that tells the labels of cells."""
+    """A trained model that predicts the labels of cells."""
 
     module: Any
-    """Network that is `Classifies`."""
+    """Network that is a :class:`ClassifierModule`."""
 
     @property
     def labels(self) -> tuple[Scalar, ...]:
-        """Labels that it can tell, in the order of its scores."""
+        """Labels that it predicts, in the order of the scores."""
         ...
 
 
@@ -108,52 +108,52 @@ def predict(
 ) -> np.ndarray | pd.DataFrame | tuple[np.ndarray | pd.DataFrame, pd.DataFrame]:
     """Most probable label of each cell, or the probability of each label.
 
-    The category of cells without a label is never among them.
+    The category of unlabelled cells is never predicted.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name; labels are
+        Cells; None for those of the model. Genes are matched by name; labels are
         not needed.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     soft
-        Whether probabilities are given.
+        Whether probabilities are returned.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     use_posterior_mean
-        Whether labels are told from the mean of the latent posterior; otherwise from one draw,
-        and so differently every time.
+        Whether labels are predicted from the mean of the latent posterior; otherwise from one
+        random sample of it.
     ig_interpretability
-        Whether the score of the predicted label of each cell is attributed to its genes too, by
-        integrated gradients of the package captum (extra `interpretability`). It needs counts, and
-        takes the mean of the latent posterior.
+        Whether the score of the predicted label of each cell is also attributed to its genes, by
+        integrated gradients of the package captum (extra `interpretability`). This needs counts,
+        and uses the mean of the latent posterior.
     ig_args
-        Arguments of `captum.attr.IntegratedGradients.attribute`, such as `n_steps` (50 by default)
-        and `baselines` (no counts by default).
+        Keyword arguments of `captum.attr.IntegratedGradients.attribute`, such as `n_steps` (50 by
+        default) and `baselines` (no counts by default).
 
     Returns
     -------
-    Labels [cells] in the order asked for, of the type that they have in `adata.obs`; with `soft`, a
+    Labels [cells] in the requested order, of the type that they have in `adata.obs`; with `soft`, a
     table [cells, labels] of probabilities with the names of cells and labels.
 
-    With `ig_interpretability`, a tuple of those and a table of genes: `feature`, `feature_idx` (its
-    number), `modality` (`"None"`), `attribution_mean` and `attribution_std` over cells, and
-    `cells`, their number; the largest mean first. Attributions are of the score (a logit, or a
-    probability with `classifier_parameters={"logits": False}`); those of a cell sum up to its
-    difference to that of the baseline.
+    With `ig_interpretability`, a tuple of those and a table of genes, the largest mean attribution
+    first: `feature`, `feature_idx`, `modality` (`"None"`), `attribution_mean` and
+    `attribution_std` over cells, and `cells`, the number of cells. The score is a logit, or a
+    probability with `classifier_parameters={"logits": False}`; the attributions of a cell sum to
+    the difference between its score and that of the baseline.
 
     Raises
     ------
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If genes or categories of `adata` are not those of the model, or attributions are asked for
-        and there are no counts.
+        If genes or categories of `adata` are not those of the model, or attributions are
+        requested and there are no counts.
     InvalidOptionError
-        If no cells are asked for, `batch_size` is below 1, or captum is not installed.
+        If no cells are requested, `batch_size` is below 1, or captum is not installed.
     UnknownOptionError
         If captum has no such argument.
     """
@@ -164,54 +164,54 @@ def predict(
                 "alone. Add it, or leave ig_args out."
             )
         batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
-        found = predicted_codes(model, batches, soft, use_posterior_mean)
-        return as_labels(model, adata, indices, found, soft)
-    words = check_captum_kwargs(ig_args)
+        predictions = predict_codes(model, batches, soft, use_posterior_mean)
+        return as_labels(model, adata, indices, predictions, soft)
+    captum_kwargs = check_captum_kwargs(ig_args)
     sums = AttributionSums(model.registration.n_genes)
 
     def iter_attributed_batches() -> Iterator[Any]:
-        """Batches, each attributed to genes before it is handed on."""
+        """Batches, whose attributions are added to the sums first."""
         for batch in iter_cell_batches(model, adata, indices, batch_size, counts=True):
-            with eval_mode(model):
+            with inference_mode(model):
                 labels = model.module.classify(batch).argmax(dim=-1)
-            sums.add(integrated_gradients(model.module, batch, labels.clone(), words))
+            sums.add(integrated_gradients(model.module, batch, labels.clone(), captum_kwargs))
             yield batch
 
-    found = predicted_codes(model, iter_attributed_batches(), soft, use_posterior_mean)
+    predictions = predict_codes(model, iter_attributed_batches(), soft, use_posterior_mean)
     table = sums.table(model.registration.genes)
-    return as_labels(model, adata, indices, found, soft), table
+    return as_labels(model, adata, indices, predictions, soft), table
 
 
-def predicted_codes(
+def predict_codes(
     model: ClassifierModel, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
 ) -> np.ndarray:
-    """Number of the most probable label of each cell, or with `soft` all probabilities."""
+    """Index of the most probable label of each cell, or with `soft` all probabilities."""
     module: ClassifierModule = model.module
-    found = []
+    parts = []
     for batch in batches:
-        with eval_mode(model):
+        with inference_mode(model):
             scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
             if not soft:
-                found.append(scores.argmax(dim=-1).cpu())
+                parts.append(scores.argmax(dim=-1).cpu())
             else:
-                found.append((scores.softmax(dim=-1) if module.gives_logits else scores).cpu())
-    return torch.cat(found).numpy()
+                parts.append((scores.softmax(dim=-1) if module.gives_logits else scores).cpu())
+    return torch.cat(parts).numpy()
 
 
 def as_labels(
     model: ClassifierModel,
     adata: AnnData | None,
     indices: CellChoice,
-    found: np.ndarray,
+    predictions: np.ndarray,
     soft: bool,
 ) -> np.ndarray | pd.DataFrame:
-    """Labels by their numbers; probabilities as a table with the names of cells and labels."""
+    """Names of predicted labels, or a table of probabilities with the names of cells and labels."""
     if not soft:
-        labels: np.ndarray = as_array(model.labels)[found]
+        labels: np.ndarray = as_array(model.labels)[predictions]
         return labels
     import pandas as pd
 
     cells = model.cell_indices(adata, indices).numpy()
-    whole = model.adata if adata is None else adata
-    assert whole is not None
-    return pd.DataFrame(found, index=whole.obs_names[cells], columns=as_index(model.labels))
+    source = model.adata if adata is None else adata
+    assert source is not None
+    return pd.DataFrame(predictions, index=source.obs_names[cells], columns=as_index(model.labels))

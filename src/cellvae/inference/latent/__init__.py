@@ -1,1 +1,1 @@
-"""Latent representations and densities in latent space."""
+"""Latent representations, and densities in the latent space."""

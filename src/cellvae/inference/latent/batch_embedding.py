@@ -1,4 +1,4 @@
-"""Vectors that a model has learned for the batches."""
+"""Learned embedding of the batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class BatchEmbeddingModule(Protocol):
-    """A network that may have a learned vector for each batch."""
+    """A network that may have a learned embedding of the batches."""
 
     batch_embedding: nn.Embedding | None
 
 
 class BatchEmbeddingModel(EncoderModel, Protocol):
-    """A trained model whose network may have a learned vector for each batch."""
+    """A trained model that may have a learned embedding of the batches."""
 
     module: Any
     """Network that is `BatchEmbeddingModule`."""
@@ -41,44 +41,46 @@ def get_batch_representation(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> np.ndarray:
-    """Learned vector of the batch of each cell.
+    """Embedding of the batch of each cell.
 
     Parameters
     ----------
     model
         Trained model, made with `batch_representation="embedding"`.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    Array [cells, embedding_dim] in the order asked for.
+    Array [cells, embedding_dim] in the requested order.
 
     Raises
     ------
     NotTrainedError
         If the model has not been trained.
     InvalidOptionError
-        If the model has no learned vectors of batches.
+        If the model has no embedding of the batches.
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     module: BatchEmbeddingModule = model.module
     if module.batch_embedding is None:
         raise InvalidOptionError(
-            "Expected a model with learned vectors of batches; this one reads batches as "
-            "indicator columns. Make it with batch_representation='embedding' and train it."
+            "Expected a model with a learned embedding of batches; this one reads batches as "
+            "one-hot columns. Create it with batch_representation='embedding' and train it."
         )
-    values = np.empty((len(asked.cells), module.batch_embedding.embedding_dim), dtype=np.float32)
-    kept = torch.from_numpy(values)
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
-            kept[positions] = module.batch_embedding(batch.batch.squeeze(-1)).cpu()
+    values = np.empty(
+        (len(cell_pass.cells), module.batch_embedding.embedding_dim), dtype=np.float32
+    )
+    result = torch.from_numpy(values)
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            result[positions] = module.batch_embedding(batch.batch.squeeze(-1)).cpu()
     return values

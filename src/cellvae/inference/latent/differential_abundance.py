@@ -1,4 +1,4 @@
-"""Differential abundance: which samples have many cells where a cell lies."""
+"""Differential abundance of samples in the latent space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.obs_columns import to_categorical
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.latent.aggregated_posterior import (
     cell_posteriors,
     check_dof,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 RESULT_KEY = "da_log_probs"
-"""Entry of `adata.obsm` that the result is kept in."""
+"""Key of the result in `adata.obsm`."""
 
 
 @check_arguments(only=INTEGERS)
@@ -38,36 +38,36 @@ def differential_abundance(
     dof: float | None = None,
     silent: bool = False,
 ) -> pd.DataFrame:
-    """Density of each sample where each cell lies in the latent space.
+    """Log-density of each biological sample at the latent position of each cell.
 
-    The density of a sample is the mixture of the posteriors of its cells. A cell in whose
-    neighbourhood one sample is more abundant than another has a higher value for it: the difference
-    of two columns is a log-ratio of abundances. Samples count alike, however many cells they have.
+    The density of a sample is the mixture of the posteriors of its cells. It is higher where the
+    sample is more abundant: the difference of two columns is a log-ratio of abundances. Densities
+    do not depend on the number of cells of a sample.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells that the densities are made from; None for those that the model was made with.
+        Cells whose densities are computed; None for those that the model was made with.
     adata_sub
-        Cells to judge, such as a part of them; None for the same. The result is kept in its
-        `obsm["da_log_probs"]` too.
+        Cells at which densities are evaluated, such as a subset; None for the same cells. The
+        result is also stored in their `obsm["da_log_probs"]`.
     sample_key
         Column of `adata.obs` with the sample of each cell.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     num_cells_posterior
-        Cells that stand for a sample, chosen at random without replacement; None for all of them.
+        Number of random cells that represent a sample, without replacement; None for all of them.
     dof
         Degrees of freedom of Student's t components; None for normal ones.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    DataFrame [cells, samples], nats; samples are in the order of their categories, and columns are
-    named by their values (in `obsm` by text, as files want it).
+    DataFrame [cells, samples], nats; samples are in the order of their categories, which name the
+    columns (as strings in `obsm`, as files require).
 
     Raises
     ------
@@ -84,20 +84,17 @@ def differential_abundance(
 
     model.rows_for(adata)
     check_dof(dof)
-    if num_cells_posterior is not None and num_cells_posterior < 1:
-        raise InvalidOptionError(
-            f"Expected num_cells_posterior to be at least 1; got {num_cells_posterior}."
-        )
+    check_at_least_one("num_cells_posterior", num_cells_posterior)
     source = model.adata if adata is None else adata
     if source is None:
         raise DataMismatchError("The model was loaded without cells. Give adata.")
-    judged = source if adata_sub is None else adata_sub
+    scored = source if adata_sub is None else adata_sub
     if sample_key is None:
         raise InvalidOptionError(
             "Expected sample_key, the column of adata.obs with the sample of each cell; got None."
         )
     samples = to_categorical(source, sample_key).cat.remove_unused_categories().cat
-    means, deviations = cell_posteriors(model, adata, None, batch_size, silent=silent)
+    means, stds = cell_posteriors(model, adata, None, batch_size, silent=silent)
     points = means.double()
     if adata_sub is not None:
         points = cell_posteriors(model, adata_sub, None, batch_size, silent=silent)[0].double()
@@ -107,9 +104,9 @@ def differential_abundance(
         cells = torch.from_numpy(np.flatnonzero(codes == code))
         if num_cells_posterior is not None:
             cells = cells[torch.randperm(len(cells))[:num_cells_posterior]]
-        mixed = make_mixture(means[cells].double(), deviations[cells].double(), dof)
-        values[:, code] = mixture_log_prob(mixed, points).numpy()
-    table = pd.DataFrame(values, index=judged.obs_names, columns=samples.categories)
-    # Files of cells have text as names of columns.
-    judged.obsm[RESULT_KEY] = table.set_axis([str(name) for name in samples.categories], axis=1)
+        mixture = make_mixture(means[cells].double(), stds[cells].double(), dof)
+        values[:, code] = mixture_log_prob(mixture, points).numpy()
+    table = pd.DataFrame(values, index=scored.obs_names, columns=samples.categories)
+    # Column names in files are strings.
+    scored.obsm[RESULT_KEY] = table.set_axis([str(name) for name in samples.categories], axis=1)
     return table

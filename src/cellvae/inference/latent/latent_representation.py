@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -62,21 +61,21 @@ def get_latent_representation(
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with. Genes are matched by name.
+        Cells; None for those of the model. Genes are matched by name.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     give_mean
-        Whether the mean of the posterior is given; otherwise one draw from it.
+        Whether the posterior mean is returned; otherwise one sample of the posterior.
     mc_samples
-        Draws that the mean of a logistic normal latent is estimated from.
+        Number of samples that the mean of a logistic normal latent is estimated from.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_dist
-        Whether mean and variance of the normal posterior are given instead.
+        Whether mean and variance of the normal posterior are returned instead.
 
     Returns
     -------
-    Array [cells, latent] in the order asked for; with `return_dist`, means and variances.
+    Array [cells, latent] in the requested order; with `return_dist`, means and variances.
 
     Raises
     ------
@@ -85,14 +84,13 @@ def get_latent_representation(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are asked for, or `mc_samples` or `batch_size` is below 1.
+        If no cells are requested, or `mc_samples` or `batch_size` is below 1.
     """
-    if mc_samples < 1:
-        raise InvalidOptionError(f"Expected mc_samples to be at least 1; got {mc_samples}.")
+    check_at_least_one("mc_samples", mc_samples)
     means: list[Tensor] = []
     variances: list[Tensor] = []
     batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
-    with eval_mode(model):
+    with inference_mode(model):
         for batch in batches:
             latent = model.module.encode(batch)
             if return_dist:
@@ -110,7 +108,7 @@ def get_latent_representation(
 def posterior_mean(
     model: EncoderModel, posterior: torch.distributions.Normal, mc_samples: int
 ) -> Tensor:
-    """Mean of the latent that the decoder reads; estimated where the latent is transformed."""
+    """Posterior mean of the latent that the decoder reads; estimated by sampling if transformed."""
     if model.module.latent_is_gaussian:
         return posterior.loc
     return model.module.transform(posterior.sample(torch.Size([mc_samples]))).mean(dim=0)

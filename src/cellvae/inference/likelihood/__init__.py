@@ -1,1 +1,1 @@
-"""ELBO, marginal likelihood, and samples of the likelihood."""
+"""ELBO, marginal likelihood, importance weights, and posterior predictive samples."""

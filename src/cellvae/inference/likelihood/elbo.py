@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, iter_cell_batches
+from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -48,27 +48,27 @@ def get_elbo(
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> np.float64 | np.ndarray:
-    """Evidence lower bound of cells, from one draw of the latent; higher is better.
+    """Evidence lower bound of cells, from one posterior sample; higher is better.
 
-    What all cells share is divided among those asked for. The sign is that of scvi-tools:
-    `history["elbo_validation"]` has the opposite one.
+    The global KL is divided by the number of requested cells. The sign is that of scvi-tools, and
+    opposite to that of `history["elbo_validation"]`.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_mean
-        Whether the mean over cells is given; otherwise one value a cell.
+        Whether the mean over cells is returned; otherwise one value for each cell.
 
     Returns
     -------
-    Nats per cell: one number (a NumPy scalar), or an array [cells] in the order asked for.
+    Nats per cell: one number (a NumPy scalar), or an array [cells] in the requested order.
 
     Raises
     ------
@@ -90,20 +90,20 @@ def get_reconstruction_error(
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> dict[str, np.float64] | dict[str, np.ndarray]:
-    """Negative log-likelihood of the counts given one draw of the latent; lower is better.
+    """Negative log-likelihood of the counts given one posterior sample; lower is better.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_mean
-        Whether the mean over cells is given; otherwise one value a cell.
+        Whether the mean over cells is returned; otherwise one value for each cell.
 
     Returns
     -------
@@ -129,10 +129,10 @@ def per_cell_losses(
     """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
     reconstruction, kl, kl_global = [], [], []
     batches = iter_cell_batches(model, adata, indices, batch_size, counts=True, encoded=True)
-    with eval_mode(model):
-        one = torch.ones((), device=model.device)
+    with inference_mode(model):
+        kl_weight = torch.ones((), device=model.device)
         for batch in batches:
-            loss = model.module.loss(batch, one)
+            loss = model.module.loss(batch, kl_weight)
             reconstruction.append(loss.reconstruction.double().cpu())
             kl.append(loss.kl_local.double().cpu())
             kl_global.append(loss.kl_global.double().cpu())

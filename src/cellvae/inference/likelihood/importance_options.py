@@ -1,4 +1,4 @@
-"""Options of importance weights, as functions that draw from a population take them."""
+"""Options of importance weights over a population of cells."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cellvae.errors import InvalidOptionError
 
 @dataclass(frozen=True, kw_only=True)
 class ImportanceOptions(Options):
-    """How draws from the posteriors of a population are weighted.
+    """How samples from the posteriors of a population are weighted.
 
     Parameters
     ----------
     max_cells
-        Cells that stand for the population, chosen at random if there are more.
+        Number of cells that represent the population, chosen at random if there are more.
     truncation
-        Whether large weights are lowered, which bounds the variance.
+        Whether large weights are truncated, which bounds the variance.
     n_mc_samples, n_mc_samples_per_pass
-        Draws for the marginal likelihood of each of these cells.
+        Number of samples for the marginal likelihood of each of these cells.
     """
 
     max_cells: int = option(1024, at_least=1)
@@ -31,28 +31,28 @@ class ImportanceOptions(Options):
 
 
 def importance_options(
-    given: Mapping[str, Any] | None, weights: str | None
+    importance_kwargs: Mapping[str, Any] | None, weights: str | None
 ) -> ImportanceOptions | None:
-    """Options made from a dictionary; None where none are given.
+    """Options from keyword arguments; None if there are none.
 
     Raises
     ------
     InvalidOptionError
-        If they would not be used, are not a dictionary, or have a value that they cannot take.
+        If they would have no effect, are not a dictionary, or have an invalid value.
     UnknownOptionError
-        If one of them is misspelt.
+        If there is no such option.
     """
-    if given is None or (isinstance(given, Mapping) and not given):
+    if importance_kwargs is None or importance_kwargs == {}:
         return None
-    if not isinstance(given, Mapping):
+    if not isinstance(importance_kwargs, Mapping):
         raise InvalidOptionError(
             "Expected importance_weighting_kwargs to be a dictionary, such as "
-            f"{{'max_cells': 256}}; got {given!r:.80}."
+            f"{{'max_cells': 256}}; got {importance_kwargs!r:.80}."
         )
-    options = from_kwargs(ImportanceOptions, given, "importance_weighting_kwargs")
+    options = from_kwargs(ImportanceOptions, importance_kwargs, "importance_weighting_kwargs")
     if weights != "importance":
         raise InvalidOptionError(
             "Expected weights='importance' with importance_weighting_kwargs; got "
-            f"weights={weights!r}, which has no use for them."
+            f"weights={weights!r}, which does not use them."
         )
     return options

@@ -1,4 +1,4 @@
-"""Draws of the latent of cells and the weights that make them a sample of the marginal."""
+"""Importance sampling: posterior samples of cells and their weights p(x, z) / q(z | x)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cellvae.contracts import Latent, Module
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks
 
 N_CANDIDATES = 25
-"""Draws of a cell from which one is chosen."""
+"""Number of samples of a cell from which one is chosen."""
 
 
 def log_weights(
     module: Module[Any], batch: Any, latent: Latent, n_samples: int
 ) -> Float[Tensor, "samples cells"]:
-    """Logarithms of p(x, z) / q(z | x) for new draws z, in double precision; nats.
+    """Logarithms of p(x, z) / q(z | x) for new posterior samples z, in double precision; nats.
 
-    Their mean (not of the logarithms) has the marginal likelihood p(x) as its expectation.
+    The mean of the weights (not of their logarithms) is an unbiased estimate of p(x).
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def log_weights(
     batch
         Cells with their counts.
     latent
-        What `module.encode` gave for them.
+        Result of `module.encode` for them.
     n_samples
-        Draws for each cell.
+        Number of samples for each cell.
     """
     return weighted_samples(module, batch, latent, n_samples)[1]
 
@@ -39,28 +39,28 @@ def log_weights(
 def weighted_samples(
     module: Module[Any], batch: Any, latent: Latent, n_samples: int
 ) -> tuple[Latent, Float[Tensor, "samples cells"]]:
-    """New draws of latent and size, [samples, cells, ...], and what :func:`log_weights` says."""
+    """New samples of latent and library size, [samples, cells, ...], and their log-weights."""
     samples = torch.Size([n_samples])
     z = latent.posterior.sample(samples)
     logs = (module.prior(batch).log_prob(z) - latent.posterior.log_prob(z)).double().sum(dim=-1)
     library = latent.log_library.expand(*samples, *latent.log_library.shape)
-    of_size, prior_of_size = latent.log_library_posterior, module.library_prior(batch)
-    if of_size is not None and prior_of_size is not None:
-        library = of_size.sample(samples)
-        ratio = prior_of_size.log_prob(library) - of_size.log_prob(library)
+    library_posterior, library_prior = latent.log_library_posterior, module.library_prior(batch)
+    if library_posterior is not None and library_prior is not None:
+        library = library_posterior.sample(samples)
+        ratio = library_prior.log_prob(library) - library_posterior.log_prob(library)
         logs += ratio.double().sum(dim=-1)
-    drawn = latent._replace(sample=module.transform(z), log_library=library)
-    for part, few in iter_chunks(drawn, batch.counts.shape[-1]):
-        likelihood = decode_samples(module, few, batch).log_prob(batch.counts)
+    sampled = latent._replace(sample=module.transform(z), log_library=library)
+    for part, chunk in iter_chunks(sampled, batch.counts.shape[-1]):
+        likelihood = decode_samples(module, chunk, batch).log_prob(batch.counts)
         logs[part] += likelihood.sum(dim=-1, dtype=torch.float64)
-    return drawn, logs
+    return sampled, logs
 
 
 def resample_latent(module: Module[Any], batch: Any, latent: Latent) -> Latent:
-    """One draw for each cell, [1, cells, latent], chosen among candidates by their weights."""
-    drawn, logs = weighted_samples(module, batch, latent, N_CANDIDATES)
-    kept = torch.multinomial(logs.softmax(dim=0).T, 1).T.unsqueeze(-1)
-    return drawn._replace(
-        sample=drawn.sample.take_along_dim(kept, dim=0),
-        log_library=drawn.log_library.take_along_dim(kept, dim=0),
+    """One sample for each cell, [1, cells, latent], chosen among candidates by their weights."""
+    sampled, logs = weighted_samples(module, batch, latent, N_CANDIDATES)
+    chosen = torch.multinomial(logs.softmax(dim=0).T, 1).T.unsqueeze(-1)
+    return sampled._replace(
+        sample=sampled.sample.take_along_dim(chosen, dim=0),
+        log_library=sampled.log_library.take_along_dim(chosen, dim=0),
     )

@@ -16,9 +16,9 @@ from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import CellPass, eval_mode, plan_pass
-from cellvae.inference.likelihood.marginal_likelihood import check_draws, log_marginal
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.likelihood.marginal_likelihood import log_marginal
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 MAX_ELEMENTS = 2**23
-"""Densities of single counts that are held in memory at a time."""
+"""Densities of single counts that are in memory at a time."""
 
 
 @check_arguments(only=INTEGERS)
@@ -46,38 +46,38 @@ def get_importance_weights(
     batch_size: int | None = None,
     silent: bool = False,
 ) -> np.ndarray:
-    """Weights that turn draws from a mixture of posteriors into draws of the true one.
+    """Importance weights of samples from the aggregated posterior of a population of cells.
 
-    A code z has the weight p(z) sum_a p(x_a | z) / p(x_a), divided by sum_a q(z | x_a), for cells a
-    that stand for the population (Boyeau et al. 2023). Codes under which many cells are likely, and
-    which the approximate posteriors seldom give, count for more.
+    A latent code z has the weight p(z) sum_a p(x_a | z) / p(x_a), divided by sum_a q(z | x_a), for
+    cells a that represent the population (Boyeau et al. 2023). Weights are large for codes under
+    which many cells are likely and which the approximate posteriors rarely sample.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells of the population, by number, mask or name; None for all.
+        Cells of the population, by index, mask or name; None for all.
     qz
         Posterior of these cells, [cells, latent], in their order.
     px
-        Distribution of the counts that the codes stand for, [*samples, genes]. Where it has a scale
-        (normalized expression), that is taken at the size of each cell of the population.
+        Decoded distribution of the counts for each code, [*samples, genes]. If it has a scale
+        (normalized expression), counts of each cell are at its own library size.
     zs
-        Codes, before a logistic normal latent is transformed.
+        Latent codes, before the transform of a logistic normal latent.
     max_cells
-        Cells that stand for the population, chosen at random if there are more.
+        Number of cells that represent the population, chosen at random if there are more.
     truncation
-        Whether weights above their mean times the root of their number are set to that, which
+        Whether weights are truncated at their mean times the square root of their number, which
         bounds the variance (Ionides 2008).
     n_mc_samples, n_mc_samples_per_pass
-        Draws for p(x) of each of the cells, as in :func:`get_marginal_ll`.
+        Number of samples for p(x) of each of the cells, as in :func:`get_marginal_ll`.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
@@ -92,14 +92,15 @@ def get_importance_weights(
     InvalidOptionError
         If shapes do not fit each other, or a number is below 1.
     """
-    check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
-    check_shapes(qz, zs, len(asked.cells), max_cells)
-    anchors = torch.randperm(len(asked.cells))[:max_cells].sort().values
+    check_at_least_one("n_mc_samples", n_mc_samples)
+    check_at_least_one("n_mc_samples_per_pass", n_mc_samples_per_pass)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    check_shapes(qz, zs, len(cell_pass.cells), max_cells)
+    anchors = torch.randperm(len(cell_pass.cells))[:max_cells].sort().values
     qz = Normal(qz.loc[anchors], qz.scale[anchors], validate_args=False)
-    asked = asked._replace(cells=asked.cells[anchors])
-    with eval_mode(model):
-        logs = log_importance(model, asked, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
+    cell_pass = cell_pass._replace(cells=cell_pass.cells[anchors])
+    with inference_mode(model):
+        logs = log_importance(model, cell_pass, qz, px, zs, n_mc_samples, n_mc_samples_per_pass)
         if truncation:
             logs = truncate_log_weights(logs)
         weights: np.ndarray = logs.softmax(dim=0).reshape(zs.shape[:-1]).cpu().numpy()
@@ -107,14 +108,19 @@ def get_importance_weights(
 
 
 def check_shapes(qz: Normal, zs: Tensor, n_cells: int, max_cells: int) -> None:
-    """Refuse posteriors and codes that are not those of so many cells."""
-    if max_cells < 1:
-        raise InvalidOptionError(f"Expected max_cells to be at least 1; got {max_cells}.")
+    """Check that the shapes of posteriors, codes and cells agree.
+
+    Raises
+    ------
+    InvalidOptionError
+        If they do not, or there are no cells to represent the population.
+    """
+    check_at_least_one("max_cells", max_cells)
     n_latent = zs.shape[-1]
     if qz.loc.shape != (n_cells, n_latent):
         raise InvalidOptionError(
             f"Expected qz to be of the shape [cells, latent] = [{n_cells}, {n_latent}]; got "
-            f"{[*qz.loc.shape]}. Give the posterior of the cells that indices point at."
+            f"{[*qz.loc.shape]}. Give the posterior of the cells of indices."
         )
 
 
@@ -127,30 +133,30 @@ def log_importance(
     n_samples: int,
     n_per_pass: int,
 ) -> Float[Tensor, " codes"]:
-    """Logarithms of the weights, not normalised; nats, in double precision."""
+    """Unnormalized log-weights in double precision; nats."""
     codes = zs.to(model.device).reshape(-1, zs.shape[-1])
-    explained = codes.new_full(codes.shape[:1], -math.inf, dtype=torch.float64)
-    proposed = explained.clone()
+    numerator = codes.new_full(codes.shape[:1], -math.inf, dtype=torch.float64)
+    denominator = numerator.clone()
     for positions, batch in anchors.iter_batches():
         log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
-        sizes = sizes_of(model.module, batch)
-        given = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
-        shape = (len(given), codes.shape[-1])
+        sizes = library_sizes(model.module, batch)
+        log_ratio = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
+        shape = (len(log_ratio), codes.shape[-1])
         prior = log_densities(model.module.prior(batch).expand(shape), codes)
-        explained = torch.logaddexp(explained, (given + prior).logsumexp(dim=0))
-        near = Normal(qz.loc[positions], qz.scale[positions], validate_args=False)
-        proposed = torch.logaddexp(proposed, log_densities(near, codes).logsumexp(dim=0))
-    return explained - proposed
+        numerator = torch.logaddexp(numerator, (log_ratio + prior).logsumexp(dim=0))
+        posterior = Normal(qz.loc[positions], qz.scale[positions], validate_args=False)
+        denominator = torch.logaddexp(denominator, log_densities(posterior, codes).logsumexp(dim=0))
+    return numerator - denominator
 
 
-def sizes_of(module: Any, batch: Any) -> Float[Tensor, "cells 1"]:
-    """Size of each cell, which the scale of expression is multiplied with."""
+def library_sizes(module: Any, batch: Any) -> Float[Tensor, "cells 1"]:
+    """Library size or size factor of each cell, which normalized expression is multiplied by."""
     has_factors = getattr(getattr(module, "sizes", None), "size_factor", False)
     return batch.size_factor if has_factors else batch.counts.sum(dim=-1, keepdim=True)
 
 
-def at_sizes(px: CountDistribution, sizes: Float[Tensor, "cells *codes 1"]) -> CountDistribution:
-    """Distributions of the counts of cells of these sizes, where they follow from the scale."""
+def rescale(px: CountDistribution, sizes: Float[Tensor, "cells *codes 1"]) -> CountDistribution:
+    """Distributions of the counts at other library sizes; unchanged if there is no scale."""
     scale = getattr(px, "scale", None)
     if scale is None:
         return px
@@ -171,9 +177,9 @@ def log_likelihoods(
     shape: torch.Size,
     sizes: Float[Tensor, "cells 1"],
 ) -> Float[Tensor, "cells codes"]:
-    """Log-likelihood of the counts of each cell under each code; a few cells at a time.
+    """Log-likelihood of the counts of each cell under each code, in chunks of cells.
 
-    Codes give shares of a cell, which are taken at the size of the cell whose counts they explain.
+    Decoded fractions are scaled to the library size of the cell whose likelihood is computed.
     """
     n_cells, n_genes = counts.shape
     step = max(1, MAX_ELEMENTS // (shape.numel() * n_genes))
@@ -181,8 +187,8 @@ def log_likelihoods(
     wide = counts.to(device).reshape(n_cells, *(1 for _ in shape), n_genes)
     sizes = sizes.to(device).reshape(n_cells, *(1 for _ in shape), 1)
     parts = [
-        at_sizes(px, size).log_prob(few).sum(dim=-1, dtype=torch.float64)
-        for few, size in zip(wide.split(step), sizes.split(step), strict=True)
+        rescale(px, size).log_prob(chunk).sum(dim=-1, dtype=torch.float64)
+        for chunk, size in zip(wide.split(step), sizes.split(step), strict=True)
     ]
     return torch.cat(parts).reshape(n_cells, -1).to(counts.device)
 
@@ -197,7 +203,7 @@ def log_densities(
 
 
 def truncate_log_weights(logs: Float[Tensor, " codes"]) -> Float[Tensor, " codes"]:
-    """Logarithms of weights, none above their mean times the root of their number."""
+    """Log-weights truncated at the mean weight times the square root of their number."""
     n = len(logs)
-    most = logs.logsumexp(dim=0) - math.log(n) + math.log(n) / 2
-    return logs.clamp(max=most)
+    largest = logs.logsumexp(dim=0) - math.log(n) + math.log(n) / 2
+    return logs.clamp(max=largest)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from cellvae.contracts import Module
 from cellvae.core.options import check_arguments
-from cellvae.errors import InvalidOptionError
-from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import eval_mode, plan_pass
+from cellvae.inference.arguments import INTEGERS, check_at_least_one
+from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.protocols import EncoderModel
 
@@ -62,34 +61,34 @@ def get_marginal_ll(
     n_mc_samples_per_pass: int = 1,
     silent: bool = False,
 ) -> np.float64 | np.ndarray:
-    """Logarithm of p(x), the latent integrated out; higher is better.
+    """Marginal log-likelihood log p(x) of cells; higher is better.
 
-    Draws from the posterior are weighted by p(x, z) / q(z | x) and their weights averaged (Burda,
-    Grosse, Salakhutdinov 2016). It lies above the evidence lower bound, and closer to the truth the
-    more draws there are.
+    Importance sampling averages p(x, z) / q(z | x) over posterior samples z (Burda, Grosse,
+    Salakhutdinov 2016). The estimate is above the evidence lower bound, and approaches the true
+    value with more samples.
 
     Parameters
     ----------
     model
         Trained model.
     adata
-        Cells; None for those that the model was made with.
+        Cells; None for those of the model.
     indices
-        Cells asked for, by number, mask or name; None for all.
+        Cells to use, by index, mask or name; None for all.
     n_mc_samples
-        Draws for each cell.
+        Number of samples for each cell.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     return_mean
-        Whether the mean over cells is given; otherwise one value a cell.
+        Whether the mean over cells is returned; otherwise one value for each cell.
     n_mc_samples_per_pass
-        Draws decoded together: memory grows with it, the result does not depend on it.
+        Number of samples decoded together: memory grows with it, results do not depend on it.
     silent
-        Whether no progress is shown.
+        Whether the progress bar is hidden.
 
     Returns
     -------
-    Nats per cell: one number (a NumPy scalar), or an array [cells] in the order asked for.
+    Nats per cell: one number (a NumPy scalar), or an array [cells] in the requested order.
 
     Raises
     ------
@@ -98,13 +97,14 @@ def get_marginal_ll(
     DataMismatchError
         If genes or categories of `adata` are not those of the model, or it holds no counts.
     InvalidOptionError
-        If no cells are asked for, or a number is below 1.
+        If no cells are requested, or a number is below 1.
     """
-    check_draws(n_mc_samples, n_mc_samples_per_pass)
-    asked = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
-    values = torch.empty(len(asked.cells), dtype=torch.float64)
-    with eval_mode(model):
-        for positions, batch in asked.iter_batches():
+    check_at_least_one("n_mc_samples", n_mc_samples)
+    check_at_least_one("n_mc_samples_per_pass", n_mc_samples_per_pass)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    values = torch.empty(len(cell_pass.cells), dtype=torch.float64)
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
             values[positions] = log_marginal(
                 model.module, batch, n_mc_samples, n_mc_samples_per_pass
             ).cpu()
@@ -114,18 +114,10 @@ def get_marginal_ll(
 def log_marginal(
     module: Module[Any], batch: Any, n_samples: int, n_per_pass: int
 ) -> Float[Tensor, " cells"]:
-    """Logarithm of the mean weight of exactly `n_samples` draws for each cell; nats."""
+    """Logarithm of the mean importance weight of `n_samples` samples for each cell; nats."""
     latent = module.encode(batch)
     total = batch.counts.new_full(batch.counts.shape[:1], -math.inf, dtype=torch.float64)
     for first in range(0, n_samples, n_per_pass):
         weights = log_weights(module, batch, latent, min(n_per_pass, n_samples - first))
         total = torch.logaddexp(total, weights.logsumexp(dim=0))
     return total - math.log(n_samples)
-
-
-def check_draws(n_mc_samples: int, n_mc_samples_per_pass: int) -> None:
-    """Refuse numbers of draws below 1."""
-    given = {"n_mc_samples": n_mc_samples, "n_mc_samples_per_pass": n_mc_samples_per_pass}
-    for name, number in given.items():
-        if number < 1:
-            raise InvalidOptionError(f"Expected {name} to be at least 1; got {number}.")

@@ -1,4 +1,4 @@
-"""Parts of the network that do not learn for a while, or at all."""
+"""Freezing of weights for a run or for its first epochs."""
 
 from __future__ import annotations
 
@@ -9,91 +9,89 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 
+from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
 Choice = str | Sequence[str] | Callable[[str, nn.Parameter], bool]
-"""Parts of a network: names of modules or parameters, or a function of each parameter."""
+"""Weights of a network: names of modules or parameters, or a predicate of name and parameter."""
 
 
 class FrozenParts:
-    """Parts of a network that can be held still and let go again.
+    """Frozen weights of a network that can be unfrozen again.
 
     Parameters
     ----------
     network
-        What the parts are of.
+        Network with the weights.
     choice
-        Which parts.
+        Which weights.
     batch_norm
-        Whether normalisation and dropout of the parts are held too.
+        Whether BatchNorm and Dropout layers of the frozen modules are in eval mode too.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not one of the network, or nothing is chosen.
+        If a name is not one of the network, or nothing is selected.
     """
 
     def __init__(self, network: nn.Module, choice: Choice, *, batch_norm: bool = True) -> None:
-        self.parameters = select_parameters(network, choice)
-        self.layers = (
-            list(norm_and_dropout_in(network, choice, self.parameters)) if batch_norm else []
-        )
-        self.requires_grad_flags = [p.requires_grad for p in self.parameters]
-        self.training_flags = [layer.training for layer in self.layers]
+        self.network = network
+        self.frozen_weights = select_weights(network, choice, batch_norm=batch_norm)
+        parameters = dict(network.named_parameters())
+        self.parameters = [parameters[name] for name in self.frozen_weights.parameters]
+        self.layers = [network.get_submodule(name) for name in self.frozen_weights.eval_modules]
         self.is_frozen = False
 
     def freeze(self) -> None:
-        """Keep weights as they are, and normalisation and dropout as in use of the model."""
+        """Freeze the parameters, and put their BatchNorm and Dropout layers in eval mode."""
         if not self.is_frozen:
             self.requires_grad_flags = [p.requires_grad for p in self.parameters]
             self.training_flags = [layer.training for layer in self.layers]
         self.is_frozen = True
+        self.frozen_weights.freeze_in(self.network)
         for parameter in self.parameters:
-            parameter.requires_grad_(False)
             parameter.grad = None
         self.set_eval_mode()
 
     def set_eval_mode(self) -> None:
-        """Put the layers in eval mode again, where something else put them in train mode."""
+        """Put the layers back in eval mode, in case something has put them in train mode."""
         if self.is_frozen:
-            for layer in self.layers:
-                if layer.training:
-                    layer.eval()
+            self.frozen_weights.set_eval_mode_in(self.network)
 
     def unfreeze(self) -> None:
-        """Give parameters and layers the flags that they had before."""
+        """Restore the flags that parameters and layers had before."""
         if self.is_frozen:
-            for parameter, trained in zip(self.parameters, self.requires_grad_flags, strict=True):
-                parameter.requires_grad_(trained)
-            for layer, in_training in zip(self.layers, self.training_flags, strict=True):
-                layer.train(in_training)
+            for parameter, flag in zip(self.parameters, self.requires_grad_flags, strict=True):
+                parameter.requires_grad_(flag)
+            for layer, training in zip(self.layers, self.training_flags, strict=True):
+                layer.train(training)
         self.is_frozen = False
 
 
 class Freeze(pl.Callback):
-    """Keeps parts of the network as they are, for the whole run or its first epochs.
+    """Freezes parts of the network for the whole run or for its first epochs.
 
-    The weights are not trained, and batch normalisation and dropout of the parts work as they do in
-    a trained model: running means and variances stay as they are to the last bit. At the end of
-    the run every flag is as it was before.
+    The weights are not trained, and their BatchNorm and Dropout layers are in eval mode, so that
+    running means and variances do not change by a bit. At the end of the run all flags are
+    restored.
 
     Parameters
     ----------
     modules
         Names of modules or parameters, such as `"z_encoder"`; or a function of name and parameter
-        that says whether the parameter is kept.
+        that returns whether to freeze the parameter.
     until_epoch
-        Epoch of the run, counted from 0, in which the parts are trained first; None for never.
+        First epoch of the run, counted from 0, in which the parts are trained; None for never.
     freeze_batch_norm
-        Whether batch normalisation and dropout are kept too.
+        Whether BatchNorm and Dropout layers are in eval mode too.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not one of the network, nothing is chosen, or nothing is left to train.
+        If a name is not one of the network, nothing is selected, or nothing is left to train.
 
     Examples
     --------
@@ -117,14 +115,14 @@ class Freeze(pl.Callback):
         self.frozen: FrozenParts | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the parts; all of the network can be trained for later."""
+        """Select the parts, and check that something is left to train."""
         network = network_of(pl_module)
         self.frozen = FrozenParts(network, self.modules, batch_norm=self.freeze_batch_norm)
         if self.until_epoch is None:
             check_trainable_left(network, self.frozen.parameters, "Freeze")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hold the parts, or let them go."""
+        """Freeze the parts, or unfreeze them from `until_epoch` on."""
         assert self.frozen is not None
         if self.until_epoch is None or trainer.current_epoch < self.until_epoch:
             self.frozen.freeze()
@@ -135,19 +133,19 @@ class Freeze(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Keep layers in eval mode whatever happened since the last step."""
+        """Put the layers back in eval mode."""
         if self.frozen is not None:
             self.frozen.set_eval_mode()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the parts go."""
+        """Unfreeze the parts."""
         if self.frozen is not None:
             self.frozen.unfreeze()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Let the parts go."""
+        """Unfreeze the parts."""
         if self.frozen is not None:
             self.frozen.unfreeze()
 
@@ -157,33 +155,39 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
     return pl_module.module if isinstance(pl_module, TrainingPlan) else pl_module
 
 
-def select_parameters(network: nn.Module, choice: Choice) -> list[nn.Parameter]:
-    """Parameters that were chosen.
+def select_weights(network: nn.Module, choice: Choice, *, batch_norm: bool) -> FrozenWeights:
+    """Weights to freeze, with the BatchNorm and Dropout layers that belong to them.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not one of the network, or nothing is chosen.
+        If a name is not one of the network, or nothing is selected.
     """
-    everything = dict(network.named_parameters())
+    all_parameters = dict(network.named_parameters())
     if callable(choice):
-        chosen = {name: p for name, p in everything.items() if choice(name, p)}
+        selected = [p for name, p in all_parameters.items() if choice(name, p)]
     else:
-        chosen = {}
+        selected = []
         modules = dict(network.named_modules())
         for name in [choice] if isinstance(choice, str) else choice:
-            if name in everything:
-                chosen[name] = everything[name]
+            if name in all_parameters:
+                selected.append(all_parameters[name])
             elif name and name in modules:
-                chosen |= {f"{name}.{k}": p for k, p in modules[name].named_parameters()}
+                selected += modules[name].parameters()
             else:
                 raise unknown_name_error(name, network)
-    if not chosen:
+    if not selected:
         raise InvalidOptionError(
             f"Expected modules to choose parameters to freeze; {choice!r} chose none of "
-            f"{len(everything)}."
+            f"{len(all_parameters)}."
         )
-    return list({id(p): p for p in chosen.values()}.values())
+    # A parameter that several modules share has one name among those of the network.
+    name_of = {id(p): name for name, p in all_parameters.items()}
+    layers = norm_and_dropout_in(network, choice, selected) if batch_norm else ()
+    return FrozenWeights(
+        parameters=tuple(dict.fromkeys(name_of[id(p)] for p in selected)),
+        eval_modules=tuple(layers),
+    )
 
 
 def unknown_name_error(name: str, network: nn.Module) -> InvalidOptionError:
@@ -201,21 +205,21 @@ def unknown_name_error(name: str, network: nn.Module) -> InvalidOptionError:
 
 def norm_and_dropout_in(
     network: nn.Module, choice: Choice, parameters: Sequence[nn.Parameter]
-) -> Iterator[nn.Module]:
-    """Normalisation and dropout of the modules of which all parameters were chosen."""
-    chosen = {id(p) for p in parameters}
+) -> Iterator[str]:
+    """Names of BatchNorm and Dropout layers in modules all of whose parameters are selected."""
+    selected = {id(p) for p in parameters}
     names = [] if callable(choice) else [choice] if isinstance(choice, str) else list(choice)
     seen: set[int] = set()
-    for name, part in network.named_modules():
-        own = [id(p) in chosen for p in part.parameters()]
-        if name in names or (own and all(own)):
-            for layer in part.modules():
+    for name, module in network.named_modules():
+        is_selected = [id(p) in selected for p in module.parameters()]
+        if name in names or (is_selected and all(is_selected)):
+            for layer_name, layer in module.named_modules(prefix=name):
                 if isinstance(layer, BatchNorm | Dropout) and id(layer) not in seen:
                     seen.add(id(layer))
-                    yield layer
+                    yield layer_name
 
 
-def check_trainable_left(network: nn.Module, held: Sequence[nn.Parameter], who: str) -> None:
+def check_trainable_left(network: nn.Module, frozen: Sequence[nn.Parameter], caller: str) -> None:
     """Check that something is left to train.
 
     Raises
@@ -223,9 +227,9 @@ def check_trainable_left(network: nn.Module, held: Sequence[nn.Parameter], who: 
     InvalidOptionError
         If all parameters are frozen.
     """
-    frozen = {id(p) for p in held}
-    if not any(p.requires_grad and id(p) not in frozen for p in network.parameters()):
+    frozen_ids = {id(p) for p in frozen}
+    if not any(p.requires_grad and id(p) not in frozen_ids for p in network.parameters()):
         raise InvalidOptionError(
-            f"Expected {who} to leave something to train; got a network whose parameters are all "
-            "frozen. Choose fewer modules."
+            f"Expected {caller} to leave something to train; got a network whose parameters are "
+            "all frozen. Choose fewer modules."
         )

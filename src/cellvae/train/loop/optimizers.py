@@ -10,7 +10,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options.metric_names import metric_mode
-from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
 
 KERNEL_TYPES = ("cpu", torch.float32, torch.float32, torch.strided)
 """Device and dtype of weights, dtype and layout of gradients for which the kernel is called."""

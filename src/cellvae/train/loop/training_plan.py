@@ -28,7 +28,11 @@ from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.options.metric_names import (
     warn_never_measured,
 )
-from cellvae.train.options.train_options import CompileOptions, OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
+from cellvae.train.options.train_options import CompileOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
 

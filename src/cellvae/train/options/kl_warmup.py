@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from cellvae.core.log import warn
 from cellvae.errors import TrainingWarning
-from cellvae.train.options.train_options import WarmupOptions
+from cellvae.train.options.optimizer_options import (
+    WarmupOptions,
+)
 
 # Epochs over which scVI's KL weight grows where the run is long enough.
 AUTO_EPOCHS = 400

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cellvae.train.options.train_kwargs import (
+from cellvae.train.options.kwarg_names import (
     EARLY_STOPPING_KWARGS,
     LABEL_KWARGS,
     OPTIMIZER_KWARGS,
@@ -17,16 +17,18 @@ from cellvae.train.options.train_kwargs import (
     SPLIT_KWARGS,
     WARMUP_KWARGS,
 )
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+    WarmupOptions,
+)
 from cellvae.train.options.train_options import (
     CompileOptions,
     EarlyStoppingOptions,
     LoaderOptions,
-    OptimizerOptions,
-    PlateauOptions,
     ProgressOptions,
     SplitOptions,
     TrainOptions,
-    WarmupOptions,
 )
 
 Place = Literal["train", "plan_kwargs", "datasplitter_kwargs"]

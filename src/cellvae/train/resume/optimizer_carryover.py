@@ -9,7 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cellvae.train.loop.training_plan import TrainingPlan
-from cellvae.train.options.train_options import OptimizerOptions, PlateauOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+    PlateauOptions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Timer
 from cellvae.core.log import logger, warn
 from cellvae.errors import TrainingError, TrainingWarning
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
-from cellvae.train.callbacks.nan.nan_guard import NAN_ADVICE, NaNGuard, weights_are_finite
+from cellvae.train.callbacks.nan.nan_event import weights_are_finite
+from cellvae.train.callbacks.nan.nan_guard import NAN_ADVICE, NaNGuard
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import BestEpoch, RunState

@@ -27,7 +27,7 @@ from cellvae.train.run.interruption import (
 )
 from cellvae.train.run.preparation import PreparedRun, prepare_run
 from cellvae.train.run.run_start import RunStart
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
+from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
 def fit(

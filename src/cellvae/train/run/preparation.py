@@ -30,14 +30,17 @@ from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.default_epochs import default_epochs
 from cellvae.train.options.kl_warmup import KLWarmup, plan_warmup
 from cellvae.train.options.metric_names import canonical_name, metric_names
-from cellvae.train.options.train_options import PlateauOptions, TrainOptions
+from cellvae.train.options.optimizer_options import (
+    PlateauOptions,
+)
+from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
 from cellvae.train.resume.identity import check_identity, plain_options, resume_identity
 from cellvae.train.run.placement import place_cells
 from cellvae.train.run.run_start import RunStart
 from cellvae.train.run.split_blocks import BlockFactory, smallest_batch
-from cellvae.train.search.resizable_plan import ResizableTrainingPlan
+from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
 @dataclass(frozen=True, kw_only=True)

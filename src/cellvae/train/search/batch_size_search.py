@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,12 +15,18 @@ from cellvae.contracts import Module, Rows
 from cellvae.core.malloc import is_out_of_memory
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
-from cellvae.data.batches.blocks import MIN_BATCH_SIZE
+from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.kl_warmup import KLWarmup
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 from cellvae.train.search.dry_run import DryRun, cycle_blocks
 
 Search = Literal["power", "binsearch"]
+BlockMaker: TypeAlias = Callable[[int], tuple[EpochBlocks[Any], EpochBlocks[Any] | None, KLWarmup]]
+"""Function of a batch size that returns blocks for training and validation, and the KL warm-up."""
 
 
 def find_batch_size(
@@ -78,7 +84,7 @@ def find_batch_size(
         If not even the smallest batch fits.
     """
     check_value("mode", mode, Search)
-    check_search_arguments(start, steps_per_trial, max_trials, max_val, margin)
+    check_batch_size_arguments(start, steps_per_trial, max_trials, max_val, margin)
     if len(cells) < MIN_BATCH_SIZE:
         raise InvalidDataError(f"Expected at least {MIN_BATCH_SIZE} cells; got {len(cells)}.")
 
@@ -168,7 +174,7 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def check_search_arguments(
+def check_batch_size_arguments(
     start: int, steps_per_trial: int, max_trials: int, max_val: int, margin: float
 ) -> None:
     """Check the numbers of a search.
@@ -195,3 +201,38 @@ def check_search_arguments(
             raise InvalidOptionError(f"Expected {name} to be at least {least[name]}; got {value}.")
     if not 0 <= margin < 1:
         raise InvalidOptionError(f"Expected margin to be at least 0 and below 1; got {margin:g}.")
+
+
+class ResizableTrainingPlan(TrainingPlan):
+    """Training plan with a `batch_size` that Lightning's search of a batch size can set.
+
+    Setting it makes new blocks of training and validation cells, which are the data loaders.
+    """
+
+    make_blocks: BlockMaker | None = None
+    size: int = 0
+
+    def set_block_maker(self, make_blocks: BlockMaker) -> None:
+        """Set the function that makes blocks of another batch size."""
+        self.make_blocks = make_blocks
+
+    @property
+    def batch_size(self) -> int:
+        """Cells of a batch."""
+        return self.size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.size = size
+        if self.make_blocks is not None:
+            train, validation, warmup = self.make_blocks(size)
+            self.set_warmup(warmup)
+            self.set_blocks(train, validation)
+
+    def train_dataloader(self) -> EpochBlocks[Any]:
+        """Blocks of the training cells."""
+        return self.blocks[0]
+
+    def val_dataloader(self) -> Any:
+        """Blocks of the validation cells; none where nothing is validated."""
+        return self.blocks[1] if len(self.blocks) > 1 else []

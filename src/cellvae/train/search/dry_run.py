@@ -14,7 +14,9 @@ from torch import Tensor
 from cellvae.contracts import Module, Rows, StepBlock, to_device
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.train.loop.optimizers import make_optimizer
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 
 
 class DryRun:

@@ -17,7 +17,9 @@ from cellvae.contracts import Module, Rows
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import InvalidOptionError, TrainingError
-from cellvae.train.options.train_options import OptimizerOptions
+from cellvae.train.options.optimizer_options import (
+    OptimizerOptions,
+)
 from cellvae.train.search.dry_run import DryRun, cycle_blocks
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ def find_learning_rate(
         If there were too few losses, or the loss never fell.
     """
     check_value("mode", mode, Growth)
-    check_search_arguments(min_lr, max_lr, num_steps, early_stop_threshold)
+    check_learning_rate_arguments(min_lr, max_lr, num_steps, early_stop_threshold)
     rates = learning_rates(min_lr, max_lr, num_steps, mode)
     losses: list[float] = []
     stopped = False
@@ -146,7 +148,7 @@ def find_learning_rate(
     return found
 
 
-def check_search_arguments(
+def check_learning_rate_arguments(
     min_lr: float, max_lr: float, num_steps: int, threshold: float | None
 ) -> None:
     """Check the numbers of a search.

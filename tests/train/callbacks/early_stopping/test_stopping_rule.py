@@ -20,7 +20,7 @@ from cellvae.train.callbacks.early_stopping.stopping_rule import (
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
 
 
-def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> StoppingRule:
+def make_rule(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> StoppingRule:
     return StoppingRule(
         MonitoredMetric("script", mode, min_delta),  # type: ignore[arg-type]
         StoppingCriteria(**criteria),  # type: ignore[arg-type]
@@ -28,12 +28,12 @@ def judge_of(mode: str = "min", min_delta: float = 0.0, **criteria: object) -> S
 
 
 def stops_at(
-    judge: StoppingRule, values: list[float], epochs: list[int] | None = None
+    rule: StoppingRule, values: list[float], epochs: list[int] | None = None
 ) -> int | None:
     """Position of the first value that ends the run."""
     for i, (epoch, value) in enumerate(zip(epochs or itertools.count(), values, strict=False)):
-        judge.update(value, epoch, n_epochs_before=epoch, warming_up=False)
-        if judge.verdict is not None:
+        rule.update(value, epoch, n_epochs_before=epoch, warming_up=False)
+        if rule.decision is not None:
             return i
     return None
 
@@ -53,7 +53,7 @@ def test_it_stops_where_lightnings_class_does_and_for_the_same_reason(mode: str)
             "divergence_threshold": random.choice([None, 1.8 if mode == "min" else -1.8]),
         }
         min_delta = float(random.choice([0.0, 0.25]))
-        ours = judge_of(mode, min_delta, **criteria)
+        ours = make_rule(mode, min_delta, **criteria)
         theirs = LightningEarlyStopping("script", min_delta=min_delta, mode=mode, **criteria)
         if not criteria["check_finite"]:
             # An infinite best is none in ours: no later value could be better.
@@ -65,17 +65,17 @@ def test_it_stops_where_lightnings_class_does_and_for_the_same_reason(mode: str)
         ]
         assert answers == [False] * (len(answers) - 1) + [stopped is not None]
         if stopped is not None and "stopping_reason" in vars(theirs):
-            assert ours.verdict is not None
-            assert theirs.stopping_reason.name == ours.verdict.reason.name
-            reasons.add(ours.verdict.reason)
+            assert ours.decision is not None
+            assert theirs.stopping_reason.name == ours.decision.reason.name
+            reasons.add(ours.decision.reason)
     assert len(reasons) in (0, 4)
 
 
 def test_patience_in_epochs_counts_those_without_checks_too() -> None:
     values, epochs = [3.0, 4.0, 4.0, 4.0, 4.0], [9, 19, 29, 39, 49]
-    assert stops_at(judge_of(patience=3), values, epochs) == 3
-    assert stops_at(judge_of(patience=1, patience_epochs=20), values, epochs) == 2
-    assert stops_at(judge_of(patience=1, patience_epochs=21), values, epochs) == 3
+    assert stops_at(make_rule(patience=3), values, epochs) == 3
+    assert stops_at(make_rule(patience=1, patience_epochs=20), values, epochs) == 2
+    assert stops_at(make_rule(patience=1, patience_epochs=21), values, epochs) == 3
 
 
 def test_patience_in_epochs_is_patience_in_checks_where_every_epoch_has_one() -> None:
@@ -83,8 +83,8 @@ def test_patience_in_epochs_is_patience_in_checks_where_every_epoch_has_one() ->
     for _ in range(100):
         values = random.normal(size=10).round(1).tolist()
         patience = int(random.integers(1, 5))
-        found = stops_at(judge_of(patience_epochs=patience), values)
-        assert found == stops_at(judge_of(patience=patience), values)
+        found = stops_at(make_rule(patience_epochs=patience), values)
+        assert found == stops_at(make_rule(patience=patience), values)
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_patience_in_epochs_is_patience_in_checks_where_every_epoch_has_one() ->
 def test_a_baseline_must_be_beaten_at_every_check(
     values: list[float], criteria: dict[str, float], stop: int | None
 ) -> None:
-    assert stops_at(judge_of(**criteria), values) == stop
+    assert stops_at(make_rule(**criteria), values) == stop
 
 
 def test_thresholds_are_told_with_their_signs() -> None:
     texts = []
     for mode, value in (("min", 9.0), ("max", -9.0)):
         for bound in ("divergence_threshold", "stopping_threshold"):
-            judge = judge_of(mode, **{bound: 0.5})
+            rule = make_rule(mode, **{bound: 0.5})
             sign = 1 if bound == "divergence_threshold" else -1
-            assert stops_at(judge, [sign * value]) == 0
-            assert judge.verdict is not None
-            texts.append(judge.verdict.text)
+            assert stops_at(rule, [sign * value]) == 0
+            assert rule.decision is not None
+            texts.append(rule.decision.text)
     assert texts == [
         "script is beyond the divergence threshold: 9.0000 > 0.5",
         "script reached the stopping threshold: -9.0000 < 0.5",
@@ -125,13 +125,13 @@ def test_thresholds_are_told_with_their_signs() -> None:
 
 
 def test_what_is_not_finite_stops_in_the_first_epochs_too_or_is_no_improvement() -> None:
-    judge = judge_of()
-    judge.update(math.nan, 0, n_epochs_before=0, warming_up=True)
-    assert judge.verdict is not None
-    assert judge.verdict.reason == StopReason.NON_FINITE_METRIC
-    judge = judge_of(check_finite=False, patience=2)
-    assert stops_at(judge, [5.0, math.nan, math.inf, 4.0]) == 2
-    assert judge.monitored.best == 5.0
+    rule = make_rule()
+    rule.update(math.nan, 0, n_epochs_before=0, warming_up=True)
+    assert rule.decision is not None
+    assert rule.decision.reason == StopReason.NON_FINITE_METRIC
+    rule = make_rule(check_finite=False, patience=2)
+    assert stops_at(rule, [5.0, math.nan, math.inf, 4.0]) == 2
+    assert rule.monitored.best == 5.0
 
 
 @pytest.mark.parametrize("patience_epochs", [None, 4])
@@ -139,23 +139,23 @@ def test_counting_goes_on_after_any_check(patience_epochs: int | None) -> None:
     random = np.random.default_rng(2)
     values, epochs = random.normal(size=9).round(1).tolist(), list(range(1, 19, 2))
     criteria = {"patience": 9, "patience_epochs": patience_epochs, "baseline": 0.5}
-    whole = judge_of(**criteria)
+    whole = make_rule(**criteria)
     stops_at(whole, values, epochs)
     for cut in range(9):
-        first, second = judge_of(**criteria), judge_of(**criteria)
+        first, second = make_rule(**criteria), make_rule(**criteria)
         stops_at(first, values[:cut], epochs[:cut])
         second.load_state_dict(first.state_dict())
-        if first.verdict is None:
+        if first.decision is None:
             stops_at(second, values[cut:], epochs[cut:])
-        assert second.state_dict() == whole.state_dict() or first.verdict is not None
+        assert second.state_dict() == whole.state_dict() or first.decision is not None
 
 
-def test_any_is_the_first_verdict_and_all_is_that_of_all_at_once() -> None:
-    one, two = judge_of(patience=1), judge_of(patience=1)
-    for judge in (one, two):
-        judge.update(1.0, 0, n_epochs_before=0, warming_up=False)
+def test_any_is_the_first_decision_and_all_is_that_of_all_at_once() -> None:
+    one, two = make_rule(patience=1), make_rule(patience=1)
+    for rule in (one, two):
+        rule.update(1.0, 0, n_epochs_before=0, warming_up=False)
     one.update(2.0, 1, n_epochs_before=1, warming_up=False)
-    assert combine_rules([one, two], "any") == one.verdict
+    assert combine_rules([one, two], "any") == one.decision
     assert combine_rules([one, two], "all") is None
     two.update(2.0, 1, n_epochs_before=1, warming_up=False)
     both = combine_rules([one, two], "all")

@@ -19,7 +19,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 from cellvae.train.callbacks.monitoring import resource_monitor as resources
 from cellvae.train.callbacks.monitoring import resource_table as resource_rows
-from cellvae.train.callbacks.monitoring.resource_monitor import METRICS, ResourceMonitor
+from cellvae.train.callbacks.monitoring.resource_monitor import RESOURCE_METRICS, ResourceMonitor
 from cellvae.train.callbacks.monitoring.resource_table import (
     PHASES,
     count_cells,
@@ -171,7 +171,9 @@ def test_history_and_table_say_the_same(
     assert (
         f"backward {mean_std_text([row['backward'] for row in monitor.rows])} s" in monitor.summary
     )
-    assert set(METRICS) == {name for name in history.columns if name.startswith("resources/")}
+    assert set(RESOURCE_METRICS) == {
+        name for name in history.columns if name.startswith("resources/")
+    }
 
 
 def test_the_run_is_the_same_with_it(module: Any, rows: Any, split: Split) -> None:
@@ -187,7 +189,7 @@ def test_the_run_is_the_same_with_it(module: Any, rows: Any, split: Split) -> No
 def test_the_shortest_run_has_its_numbers(module: Any, rows: Any, split: Split) -> None:
     words: dict[str, Any] = {"max_epochs": 1, "batch_size": 64, "log_every_n_steps": 10}
     history = outcome_of(module, rows, split, ResourceMonitor(), **words).history.table
-    assert all(history[name][0] >= 0 for name in METRICS)
+    assert all(history[name][0] >= 0 for name in RESOURCE_METRICS)
     assert history["resources/cells_per_second"][0] > 0
 
 

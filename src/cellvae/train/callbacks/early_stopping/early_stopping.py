@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,25 +16,22 @@ from cellvae.core.options import check_arguments
 from cellvae.train.callbacks.early_stopping.best_weights import BestWeights, tracked_module
 from cellvae.train.callbacks.early_stopping.criteria import (
     check_stopping_options,
-    per_metric,
     stopping_criteria,
 )
+from cellvae.train.callbacks.early_stopping.metric_reader import MetricReader
 from cellvae.train.callbacks.early_stopping.stopping_rule import (
+    Direction,
     StopDecision,
-    StoppingRule,
     StopReason,
     combine_rules,
+    make_rules,
 )
 from cellvae.train.callbacks.early_stopping.warmup_epochs import (
     StoppingWarmup,
     epoch_number,
     epochs_done,
 )
-from cellvae.train.callbacks.monitored_metric import MonitoredMetric
-from cellvae.train.callbacks.protocols import Group, ProducesMetrics
-from cellvae.train.options.metric_names import canonical_name
-
-Direction = Literal["min", "max", "auto"]
+from cellvae.train.callbacks.protocols import Group
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -128,17 +125,8 @@ class EarlyStopping(LightningEarlyStopping):
             stopping_threshold=stopping_threshold,
             divergence_threshold=divergence_threshold,
         )
-        self.rules = [
-            StoppingRule(MonitoredMetric(name, direction, delta), criterion, verbose=verbose)
-            for name, direction, delta, criterion in zip(
-                names,
-                per_metric("mode", cast("Any", mode), names),
-                per_metric("min_delta", min_delta, names),
-                criteria,
-                strict=True,
-            )
-        ]
-        modes = [judge.monitored.mode for judge in self.rules]
+        self.rules = make_rules(names, mode, min_delta, criteria, verbose=verbose)
+        modes = [rule.monitored.mode for rule in self.rules]
         super().__init__(names[0], mode=modes[0], strict=strict, verbose=verbose)
         # Lightning's class knows one value of each, and turns the sign of min_delta.
         self.monitor = monitor  # type: ignore[assignment]
@@ -159,7 +147,7 @@ class EarlyStopping(LightningEarlyStopping):
         self.best_weights = BestWeights(self.primary.monitored, enabled=bool(restore_best))
         self.warmup = StoppingWarmup(warmup_epochs)
         self.trained: nn.Module | None = None
-        self.validated = False
+        self.reader = MetricReader(strict=strict)
         self.clear()
 
     @property
@@ -170,12 +158,12 @@ class EarlyStopping(LightningEarlyStopping):
 
     def followed_metrics(self) -> list[str]:
         """Names of the metrics that it reads."""
-        return [judge.monitored.name for judge in self.rules]
+        return [rule.monitored.name for rule in self.rules]
 
     def clear(self) -> None:
         """Forget all checks."""
-        for judge in self.rules:
-            judge.clear()
+        for rule in self.rules:
+            rule.clear()
         self.wait_count, self.last_epoch = 0, -1
         self.best_weights.values = None
         self.best_score = torch.tensor(
@@ -183,12 +171,12 @@ class EarlyStopping(LightningEarlyStopping):
         )
         self.record_decision(None)
 
-    def record_decision(self, verdict: StopDecision | None, epoch: int = 0) -> None:
+    def record_decision(self, decision: StopDecision | None, epoch: int = 0) -> None:
         """Note why and when the run is stopped, or that it is not."""
         self.stopped_epoch = epoch
-        self.reason = None if verdict is None else verdict.text
+        self.reason = None if decision is None else decision.text
         self.stopping_reason_message = self.reason
-        self.stopping_reason = StopReason.NOT_STOPPED if verdict is None else verdict.reason  # type: ignore[assignment]
+        self.stopping_reason = StopReason.NOT_STOPPED if decision is None else decision.reason  # type: ignore[assignment]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run, or only how it ended.
@@ -204,10 +192,10 @@ class EarlyStopping(LightningEarlyStopping):
         if self.reset_on_train or self.trained is not tracked_module(pl_module):
             self.clear()
         self.record_decision(None)
-        self.validated = False
-        for judge in self.rules:
-            judge.monitored.seen = judge.verdict = None
-            judge.verbose = self.verbose and trainer.is_global_zero
+        self.reader.clear()
+        for rule in self.rules:
+            rule.monitored.seen = rule.decision = None
+            rule.verbose = self.verbose and trainer.is_global_zero
         # Of another network neither counters nor weights may be kept.
         self.trained = None if self.reset_on_train else tracked_module(pl_module)
 
@@ -217,36 +205,38 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that all metrics of validation are there; they are looked at after the epoch."""
-        self.validated = self.validated or not trainer.sanity_checking
+        self.reader.note_validation(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the metrics with their best, and stop if it is time."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        epoch, looked = epoch_number(trainer, pl_module), False
+        epoch, any_checked = epoch_number(trainer, pl_module), False
         self.last_epoch = epoch
-        for judge in self.rules:
-            if not self.is_due(judge.monitored, trainer):
+        for rule in self.rules:
+            if not self.reader.is_due(rule.monitored, trainer):
                 continue
-            looked = True
-            is_best = judge.update(
-                all_reduce_mean(judge.monitored.read(trainer.callback_metrics), trainer),
+            any_checked = True
+            is_best = rule.update(
+                self.reader.read(rule.monitored, trainer),
                 epoch,
                 n_epochs_before=epochs_done(trainer, pl_module),
                 warming_up=self.warmup.is_active(trainer, pl_module),
             )
-            if is_best and judge is self.primary:
+            if is_best and rule is self.primary:
                 self.best_weights.store(pl_module)
-        if looked:
+        if any_checked:
             self.best_weights.report_best(pl_module, restored=False)
             self.apply_decision(combine_rules(self.rules, self.combine), epoch, trainer)
 
-    def apply_decision(self, verdict: StopDecision | None, epoch: int, trainer: pl.Trainer) -> None:
-        """Make the trainer of this and of all other processes stop, if that is the verdict."""
+    def apply_decision(
+        self, decision: StopDecision | None, epoch: int, trainer: pl.Trainer
+    ) -> None:
+        """Make the trainer of this and of all other processes stop, if that is the decision."""
         self.mirror_lightning_attributes()
-        if verdict is not None:
-            self.record_decision(verdict, epoch)
-        if trainer.strategy.reduce_boolean_decision(verdict is not None, all=False):
+        if decision is not None:
+            self.record_decision(decision, epoch)
+        if trainer.strategy.reduce_boolean_decision(decision is not None, all=False):
             trainer.should_stop = True
 
     def mirror_lightning_attributes(self) -> None:
@@ -254,24 +244,6 @@ class EarlyStopping(LightningEarlyStopping):
         self.wait_count = self.rules[0].wait_count
         if self.primary.monitored.best is not None:
             self.best_score = torch.tensor(self.primary.monitored.best)
-
-    def is_due(self, monitored: MonitoredMetric, trainer: pl.Trainer) -> bool:
-        """Whether a metric has a value that was not looked at yet.
-
-        One that may still be logged, by the first validation or by a callback that says so, is
-        waited for; of another, reading it tells that nothing logs it.
-        """
-        metrics = trainer.callback_metrics
-        if monitored.is_logged(metrics):
-            return monitored.is_refreshed(metrics)
-        callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        promised = [
-            n for c in callbacks if isinstance(c, ProducesMetrics) for n in c.produced_metrics()
-        ]
-        awaited = trainer.enable_validation and not self.validated
-        return (
-            self.strict and not awaited and canonical_name(monitored.name, promised) not in promised
-        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training stopped, bring the best weights back and say so."""
@@ -296,7 +268,7 @@ class EarlyStopping(LightningEarlyStopping):
     def state_dict(self) -> dict[str, Any]:
         """Counters and the best weights, as plain numbers and tensors."""
         return {
-            "metrics": {judge.monitored.name: judge.state_dict() for judge in self.rules},
+            "metrics": {rule.monitored.name: rule.state_dict() for rule in self.rules},
             "stopped": self.reason is not None,
             "last_epoch": self.last_epoch,
             "best_weights": self.best_weights.values,
@@ -307,10 +279,10 @@ class EarlyStopping(LightningEarlyStopping):
 
         After a run that it had stopped, counting begins again.
         """
-        for judge in self.rules:
-            judge.load_state_dict(state_dict["metrics"][judge.monitored.name])
+        for rule in self.rules:
+            rule.load_state_dict(state_dict["metrics"][rule.monitored.name])
             if state_dict["stopped"]:
-                judge.restart()
+                rule.restart()
         self.last_epoch = state_dict["last_epoch"]
         self.best_weights.values = state_dict["best_weights"]
         self.mirror_lightning_attributes()
@@ -318,11 +290,3 @@ class EarlyStopping(LightningEarlyStopping):
 
 LoudEarlyStopping = EarlyStopping
 """The name that scvi-tools gives it."""
-
-
-def all_reduce_mean(value: float, trainer: pl.Trainer) -> float:
-    """The mean of what all processes found."""
-    if trainer.world_size == 1:
-        return value
-    found = torch.tensor(value, device=trainer.strategy.root_device)
-    return float(trainer.strategy.reduce(found, reduce_op="mean"))

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from cellvae.core.log import logger
-from cellvae.train.callbacks.early_stopping.criteria import StoppingCriteria
+from cellvae.train.callbacks.early_stopping.criteria import StoppingCriteria, per_metric
 from cellvae.train.callbacks.monitored_metric import MonitoredMetric
+
+Direction = Literal["min", "max", "auto"]
 
 
 class StopReason(StrEnum):
@@ -62,7 +64,7 @@ class StoppingRule:
     def restart(self) -> None:
         """Count from the beginning; what was best stays."""
         self.wait_count = self.wait_epochs = 0
-        self.verdict: StopDecision | None = None
+        self.decision: StopDecision | None = None
 
     def update(self, value: float, epoch: int, *, n_epochs_before: int, warming_up: bool) -> bool:
         """Judge the value of one epoch, and tell whether it is the best so far.
@@ -83,9 +85,9 @@ class StoppingRule:
         name = self.monitored.name
         since = 1 if self.last_check is None else max(1, epoch - self.last_check)
         self.last_check = epoch
-        self.verdict = None
+        self.decision = None
         if not math.isfinite(value) and self.criteria.check_finite:
-            self.verdict = StopDecision(
+            self.decision = StopDecision(
                 reason=StopReason.NON_FINITE_METRIC, text=f"{name} was {value} in epoch {epoch}"
             )
             return False
@@ -94,7 +96,7 @@ class StoppingRule:
         is_best = self.monitored.is_best(value) and not self.is_hopeless(value)
         if is_best:
             self.monitored.set_best(value, epoch)
-        self.verdict = self.check_thresholds(value) or self.count_check(
+        self.decision = self.check_thresholds(value) or self.count_check(
             value, epoch, since, n_epochs_before
         )
         return is_best
@@ -162,7 +164,7 @@ class StoppingRule:
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, as plain numbers."""
-        verdict = self.verdict
+        decision = self.decision
         return {
             "wait_count": self.wait_count,
             "wait_epochs": self.wait_epochs,
@@ -170,7 +172,7 @@ class StoppingRule:
             "best_score": self.monitored.best,
             "best_epoch": self.monitored.best_epoch,
             "reference": self.monitored.reference,
-            "verdict": None if verdict is None else [str(verdict.reason), verdict.text],
+            "verdict": None if decision is None else [str(decision.reason), decision.text],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -179,19 +181,38 @@ class StoppingRule:
         self.last_check = state["last_check"]
         self.monitored.best, self.monitored.best_epoch = state["best_score"], state["best_epoch"]
         self.monitored.reference = state["reference"]
-        told = state["verdict"]
-        self.verdict = (
-            None if told is None else StopDecision(reason=StopReason(told[0]), text=told[1])
+        saved = state["verdict"]
+        self.decision = (
+            None if saved is None else StopDecision(reason=StopReason(saved[0]), text=saved[1])
         )
 
 
+def make_rules(
+    metrics: Sequence[str],
+    mode: Direction | Sequence[Direction],
+    min_delta: float | Sequence[float],
+    criteria: Sequence[StoppingCriteria],
+    *,
+    verbose: bool,
+) -> list[StoppingRule]:
+    """One rule for each metric, with its direction, least change and criteria."""
+    directions = per_metric("mode", cast("Any", mode), metrics)
+    deltas = per_metric("min_delta", min_delta, metrics)
+    return [
+        StoppingRule(MonitoredMetric(metric, direction, delta), criterion, verbose=verbose)
+        for metric, direction, delta, criterion in zip(
+            metrics, directions, deltas, criteria, strict=True
+        )
+    ]
+
+
 def combine_rules(
-    judges: Sequence[StoppingRule], combine: Literal["any", "all"]
+    rules: Sequence[StoppingRule], combine: Literal["any", "all"]
 ) -> StopDecision | None:
-    """What metrics say together: the first verdict of any, or that of all."""
-    found = [judge.verdict for judge in judges if judge.verdict is not None]
-    if not found or combine == "all" and len(found) < len(judges):
+    """What metrics say together: the first decision of any, or that of all."""
+    found = [rule.decision for rule in rules if rule.decision is not None]
+    if not found or combine == "all" and len(found) < len(rules):
         return None
-    if combine == "any" or len(judges) == 1:
+    if combine == "any" or len(rules) == 1:
         return found[0]
     return StopDecision(reason=StopReason.ALL_METRICS, text="; ".join(v.text for v in found))

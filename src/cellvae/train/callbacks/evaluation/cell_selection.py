@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellvae.contracts import Rows, to_device
+from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.core.selection import flatten_selection
 from cellvae.data.batches.batching import iter_batches
@@ -168,14 +169,8 @@ def isolated_eval_mode(module: nn.Module, seed: int) -> Iterator[None]:
 
     Each part of the module is afterwards in the mode that it was in, and torch's generators too.
     """
-    states = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad(), isolated_rng(seed, "evaluation"):
-            yield
-    finally:
-        for part, training in states:
-            part.training = training
+    with eval_mode(module), torch.no_grad(), isolated_rng(seed, "evaluation"):
+        yield
 
 
 def cast_batch(plan: TrainingPlan, batch: Any) -> Any:

@@ -11,7 +11,13 @@ import pandas as pd
 
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidDataError, InvalidOptionError
-from cellvae.evaluation.retrieval import AT_K, OF_ALL, Distance, retrieval_scores, score_names
+from cellvae.evaluation.retrieval import (
+    RANKING_SCORES,
+    SCORES_AT_K,
+    Distance,
+    retrieval_scores,
+    score_names,
+)
 from cellvae.train.callbacks.evaluation.cell_selection import (
     CellSelection,
     require_training_plan,
@@ -151,8 +157,8 @@ class RetrievalEvaluation(pl.Callback):
         self.names = [*score_names(self.metrics, k), *self.custom]
         if not self.names or len(set(self.names)) < len(self.names):
             raise InvalidOptionError(
-                f"Expected one or more metrics of different names, of {', '.join(AT_K)}, "
-                f"{', '.join(OF_ALL)} and custom ones; got {self.names}."
+                f"Expected one or more metrics of different names, of {', '.join(SCORES_AT_K)}, "
+                f"{', '.join(RANKING_SCORES)} and custom ones; got {self.names}."
             )
         self.table = ScoreTable(prefix, every_n_epochs)
         self.examples: list[dict[str, Any]] = []

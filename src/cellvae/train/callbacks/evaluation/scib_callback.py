@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.evaluation.integration.definitions import definitions_of
 from cellvae.evaluation.integration.integration_scores import REQUIRED_COLUMNS
 from cellvae.evaluation.integration.scib import scib_metrics
 from cellvae.train.callbacks.evaluation.integration_cells import IntegrationKeys
 from cellvae.train.callbacks.evaluation.integration_evaluation import IntegrationEvaluation
+from cellvae.train.callbacks.evaluation.scib_metric_names import (
+    BATCH_METRICS,
+    BIO_METRICS,
+    DEFAULT_BATCH_METRICS,
+    DEFAULT_BIO_METRICS,
+    SCIB_METRICS_PACKAGE,
+    select_scib_metrics,
+)
 from cellvae.train.callbacks.evaluation.score_table import check_counts
 from cellvae.train.loop.training_plan import TrainingPlan
 
 Package = Literal["cellvae", "scib-metrics"]
 BIO, BATCH, TOTAL = "Bio conservation", "Batch correction", "Total"
-BIO_METRICS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "isolated_labels": {"isolated_labels": "Isolated labels"},
-        "nmi_ari_cluster_labels_kmeans": {"nmi": "KMeans NMI", "ari": "KMeans ARI"},
-        "silhouette_label": {"asw_label": "Silhouette label"},
-        "clisi_knn": {"clisi": "cLISI"},
-    }
-)
-BATCH_METRICS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "bras": {"bras": "BRAS"},
-        "silhouette_batch": {"asw_batch": "Silhouette batch"},
-        "ilisi_knn": {"ilisi": "iLISI"},
-        "kbet_per_label": {"kbet": "KBET"},
-        "graph_connectivity": {"graph_connectivity": "Graph connectivity"},
-        "pcr_comparison": {"pcr": "PCR"},
-    }
-)
-"""Metrics of scib-metrics, the scores here that each is made of, and what these are logged as."""
-DEFAULT_BIO_METRICS = (
-    "isolated_labels",
-    "nmi_ari_cluster_labels_kmeans",
-    "silhouette_label",
-    "clisi_knn",
-)
-DEFAULT_BATCH_METRICS = (
-    "bras",
-    "ilisi_knn",
-    "kbet_per_label",
-    "graph_connectivity",
-    "pcr_comparison",
-)
-UNAVAILABLE_METRICS: Mapping[str, str] = MappingProxyType(
-    {
-        "nmi_ari_cluster_labels_leiden": "use nmi_ari_cluster_labels_kmeans",
-        "sbee": "use bras",
-    }
-)
-"""Metrics of scib-metrics that are not here and not among its defaults, and what to use."""
-SCIB_METRICS_PACKAGE: Mapping[str, str] = MappingProxyType(
-    {"asw_label": "silhouette_label", "asw_batch": "silhouette_batch"}
-)
-"""Scores that scib-metrics has under other names."""
 
 
 class ScibCallback(IntegrationEvaluation):
@@ -135,10 +98,10 @@ class ScibCallback(IntegrationEvaluation):
                 f"Expected package to be 'cellvae' or 'scib-metrics'; got {package!r}."
             )
         check_counts({"num_rows_to_select": num_rows_to_select})
-        self.bio = select_metrics(
+        self.bio = select_scib_metrics(
             bio_conservation_metrics, BIO_METRICS, DEFAULT_BIO_METRICS, "bio_conservation_metrics"
         )
-        self.of_batches = select_metrics(
+        self.of_batches = select_scib_metrics(
             batch_correction_metrics,
             BATCH_METRICS,
             DEFAULT_BATCH_METRICS,
@@ -260,44 +223,3 @@ class ScibCallback(IntegrationEvaluation):
         }
         means[TOTAL] = 0.6 * means[BIO] + 0.4 * means[BATCH]
         return scores | {name: means[name] for name in self.aggregates()}
-
-
-def select_metrics(
-    given: Any, known: Mapping[str, Mapping[str, str]], default: Sequence[str], caller: str
-) -> dict[str, str]:
-    """Scores that are asked for, and what they are logged as, in the order of the table.
-
-    Raises
-    ------
-    InvalidOptionError
-        If there is no such metric, or one is to have options of its own.
-    """
-    if given is None or given is False:
-        return {}
-    words: Any = dict.fromkeys(default, True) if given is True else given
-    if is_dataclass(given) and not isinstance(given, type):
-        words = asdict(given)
-    if isinstance(words, str):
-        words = {words: True}
-    if not isinstance(words, Mapping):
-        words = dict.fromkeys(words, True)
-    for name, value in words.items():
-        if name not in known and (value or name not in UNAVAILABLE_METRICS):
-            hint = (
-                f" For {name}, {UNAVAILABLE_METRICS[name]}." if name in UNAVAILABLE_METRICS else ""
-            )
-            raise InvalidOptionError(
-                f"Expected {caller} among {', '.join(known)}; got '{name}'."
-                f"{hint or did_you_mean(str(name), known)}"
-            )
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidOptionError(
-                f"Expected {caller} to be True or False for '{name}'; got {value!r:.80}. Metrics "
-                "have no options here; cellvae.evaluation has them as functions."
-            )
-    return {
-        score: title
-        for name, scores in known.items()
-        if words.get(name)
-        for score, title in scores.items()
-    }

@@ -13,7 +13,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.freeze import network_of
 from cellvae.train.callbacks.protocols import Group
 
-METRICS = ("grad_norm_total", "grad_norm_max", "grad_norm_nonfinite")
+GRADIENT_METRICS = ("grad_norm_total", "grad_norm_max", "grad_norm_nonfinite")
 
 
 class GradNormMonitor(pl.Callback):
@@ -68,7 +68,7 @@ class GradNormMonitor(pl.Callback):
 
     def produced_metrics(self) -> Sequence[str]:
         """Names of the metrics, without those of single parameters."""
-        return METRICS
+        return GRADIENT_METRICS
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run."""

@@ -29,7 +29,7 @@ from cellvae.train.callbacks.monitoring.resource_table import (
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
-METRICS = (
+RESOURCE_METRICS = (
     "resources/seconds",
     "resources/cells_per_second",
     "resources/waiting_share",
@@ -102,7 +102,7 @@ class ResourceMonitor(pl.Callback):
 
     def produced_metrics(self) -> Sequence[str]:
         """Names of what is logged on every device."""
-        return METRICS
+        return RESOURCE_METRICS
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget an earlier run."""

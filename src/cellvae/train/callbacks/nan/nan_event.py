@@ -1,4 +1,4 @@
-"""What was not finite in a run, where: parameter, part of the network, cells."""
+"""Events of values that are not finite: which parameter, part of the network and cells."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.contracts import to_device
+from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.shuffling import epoch_order
 from cellvae.errors import quote_names
+from cellvae.kernels import all_finite
 from cellvae.train.loop.training_plan import TrainingPlan
 
 # Cells and parameters that are named at most.
@@ -97,16 +99,14 @@ def offending_cells(
     if batch >= len(steps):
         return (), None
     numbers = steps[batch]
-    states = [(part, part.training) for part in plan.module.modules()]
     found: list[str] = []
     hooks = [
         part.register_forward_hook(nan_output_hook(name, found))
         for name, part in plan.module.named_modules()
         if name and not list(part.children())
     ]
-    plan.module.eval()
     try:
-        with torch.no_grad(), isolated_rng(plan.seed, "nan"):
+        with eval_mode(plan.module), torch.no_grad(), isolated_rng(plan.seed, "nan"):
             loss = plan.module.loss(
                 to_device(loader.rows.take(numbers), plan.device), plan.kl_weight
             )
@@ -115,8 +115,6 @@ def offending_cells(
     finally:
         for hook in hooks:
             hook.remove()
-        for part, training in states:
-            part.training = training
     bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
     wrong = numbers[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
     names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]
@@ -131,3 +129,11 @@ def nan_output_hook(name: str, found: list[str]) -> Any:
             found.append(name)
 
     return hook
+
+
+def weights_are_finite(module: nn.Module) -> bool:
+    """Whether all weights and buffers are finite; reads from the device once."""
+    floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
+    if not floats:
+        return True
+    return all_finite(floats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.errors import InvalidOptionError, TrainingError, did_you_mean
+from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
-from cellvae.train.callbacks.nan.nan_event import NaNEvent, find_nan_cause
+from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_step
+from cellvae.train.callbacks.nan.nan_event import NaNEvent, find_nan_cause, weights_are_finite
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
@@ -58,12 +59,6 @@ class NaNGuard(pl.Callback):
     @check_arguments()
     def __init__(self, on_nan: OnNaN = "stop_restore", *, max_skipped: float = 0.5) -> None:
         super().__init__()
-        known = get_args(OnNaN)
-        if on_nan not in known:
-            raise InvalidOptionError(
-                f"Expected on_nan to be one of {', '.join(map(repr, known))}; got {on_nan!r}."
-                f"{did_you_mean(str(on_nan), known)}"
-            )
         if not 0 < max_skipped <= 1:
             raise InvalidOptionError(
                 f"Expected max_skipped to be above 0 and at most 1; got {max_skipped!r}."
@@ -80,11 +75,7 @@ class NaNGuard(pl.Callback):
         self.buffers: list[Tensor] = []
         self.saved: list[Tensor] = []
         self.parameters: list[tuple[str, nn.Parameter]] = []
-        self.number: Tensor | None = None
-        self.count: Tensor | None = None
-        self.first_step: Tensor | None = None
-        self.first_loss: Tensor | None = None
-        self.first_gradients: Tensor | None = None
+        self.counter: DeviceCounter | None = None
         self.clear_epoch()
 
     def clear_epoch(self) -> None:
@@ -93,9 +84,8 @@ class NaNGuard(pl.Callback):
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
-        if self.number is not None and self.count is not None:
-            self.number.fill_(-1)
-            self.count.zero_()
+        if self.counter is not None:
+            self.counter.start_epoch()
 
     def checks_every_step(self, device: torch.device) -> bool:
         """Whether results are read at every step, which a device other than the CPU waits for."""
@@ -113,10 +103,7 @@ class NaNGuard(pl.Callback):
         self.saved = [b.clone() for b in self.buffers]
         device = pl_module.device
         if not self.checks_every_step(device):
-            self.number = torch.full((), -1, dtype=torch.int64, device=device)
-            self.count = torch.zeros_like(self.number)
-            self.first_step = torch.zeros_like(self.number)
-            self.first_loss = torch.zeros((), dtype=torch.bool, device=device)
+            self.counter = DeviceCounter(device)
         names = {id(p): name.removeprefix("module.") for name, p in pl_module.named_parameters()}
         self.parameters = [
             (names.get(id(p), "?"), p)
@@ -141,9 +128,9 @@ class NaNGuard(pl.Callback):
         if self.on_nan == "ignore":
             return
         self.batch_idx = step
-        # A device counts by itself: it may repeat a step that was recorded once.
-        if self.number is not None:
-            self.number.add_(1)
+        # Counted on the device, since the step may be the replay of a CUDA graph.
+        if self.counter is not None:
+            self.counter.step.add_(1)
         self.bad_loss = self.bad = None
         for kept, buffer in zip(self.saved, self.buffers, strict=True):
             kept.copy_(buffer)
@@ -165,9 +152,9 @@ class NaNGuard(pl.Callback):
         # In half precision the scaler meets infinite gradients by leaving a step out.
         if self.on_nan == "ignore" or str(trainer.precision) == "16-mixed":
             return
-        mine = [(n, p) for n, p in self.parameters if p.grad is not None]
-        gradients = [p.grad for _, p in mine if p.grad is not None]
-        if not mine:
+        with_grad = [(n, p) for n, p in self.parameters if p.grad is not None]
+        gradients = [p.grad for _, p in with_grad if p.grad is not None]
+        if not with_grad:
             return
         at_once = self.checks_every_step(gradients[0].device)
         if at_once and not bool(self.bad_loss) and all_finite(gradients):
@@ -178,30 +165,19 @@ class NaNGuard(pl.Callback):
         self.bad = bad_loss | bad_gradients.any()
         if at_once:
             if bool(self.bad):
-                self.handle_skipped_step(trainer, pl_module, [n for n, _ in mine], bad_gradients)
-                for _, p in mine:
+                self.handle_skipped_step(
+                    trainer, pl_module, [n for n, _ in with_grad], bad_gradients
+                )
+                for _, p in with_grad:
                     p.grad = None
             return
-        self.count_on_device(bad_loss, bad_gradients)
+        assert self.counter is not None
+        self.counter.add(bad_loss, bad_gradients)
         if self.on_nan != "skip_batch":
             # The weights stay as they are for the rest of the epoch, after which the run ends.
-            assert self.count is not None
-            self.bad = self.count > 0
-        zero_out_step(optimizer, mine, self.bad)
+            self.bad = self.counter.n_bad > 0
+        zero_out_step(optimizer, with_grad, self.bad)
         self.restore_buffers(self.bad)
-
-    def count_on_device(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
-        """Count the step, and keep where the first one was; nothing is read back."""
-        assert self.bad is not None and self.count is not None and self.number is not None
-        assert self.first_step is not None and self.first_loss is not None
-        before = self.first_gradients
-        if before is None or before.shape != bad_gradients.shape:
-            self.first_gradients = before = torch.zeros_like(bad_gradients)
-        first = self.bad & (self.count == 0)
-        self.first_step.copy_(torch.where(first, self.number, self.first_step))
-        self.first_loss.copy_(torch.where(first, bad_loss, self.first_loss))
-        before.copy_(torch.where(first, bad_gradients, before))
-        self.count.add_(self.bad)
 
     def handle_skipped_step(
         self,
@@ -216,22 +192,15 @@ class NaNGuard(pl.Callback):
         if self.event is None:
             from_loss = self.bad_loss is not None and bool(self.bad_loss)
             wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
-            self.event = self.find_cause(trainer, pl_module, self.batch_idx, from_loss, wrong)
+            assert isinstance(pl_module, TrainingPlan)
+            self.event = find_nan_cause(
+                pl_module,
+                trainer.train_dataloader,
+                self.batch_idx,
+                from_loss=from_loss,
+                gradients=wrong,
+            )
         self.react(trainer, pl_module, self.event)
-
-    def find_cause(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch_idx: int,
-        from_loss: bool,
-        wrong: Sequence[str],
-    ) -> NaNEvent:
-        """What was not finite, where."""
-        assert isinstance(pl_module, TrainingPlan)
-        return find_nan_cause(
-            pl_module, trainer.train_dataloader, batch_idx, from_loss=from_loss, gradients=wrong
-        )
 
     def react(self, trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
         """End the run by an error or in good order, or say that a step was left out."""
@@ -273,16 +242,20 @@ class NaNGuard(pl.Callback):
         """Read what was found on a device; keep the weights if they are finite."""
         if self.on_nan == "ignore" or not isinstance(pl_module, TrainingPlan):
             return
-        if self.count is not None and int(self.count):
-            self.n_skipped += int(self.count)
+        if self.counter is not None and int(self.counter.n_bad):
+            counter = self.counter
+            self.n_skipped += int(counter.n_bad)
             if self.event is None:
-                assert self.first_step is not None and self.first_loss is not None
-                assert self.first_gradients is not None
+                assert counter.first_gradients is not None
                 names = [n for n, p in self.parameters if p.requires_grad]
-                bad = self.first_gradients.tolist()
-                wrong = [n for n, b in zip(names, bad, strict=False) if b]
-                self.event = self.find_cause(
-                    trainer, pl_module, int(self.first_step), bool(self.first_loss), wrong
+                flags = counter.first_gradients.tolist()
+                wrong = [n for n, bad in zip(names, flags, strict=False) if bad]
+                self.event = find_nan_cause(
+                    pl_module,
+                    trainer.train_dataloader,
+                    int(counter.first_step),
+                    from_loss=bool(counter.first_loss),
+                    gradients=wrong,
                 )
             self.react(trainer, pl_module, self.event)
         steps = max(1, pl_module.n_steps_of_epoch)
@@ -330,33 +303,8 @@ class NaNGuard(pl.Callback):
         self.n_skipped = int(state_dict["n_skipped"])
 
 
-def zero_out_step(
-    optimizer: torch.optim.Optimizer, mine: Sequence[tuple[str, nn.Parameter]], bad: Tensor
-) -> None:
-    """Make the optimizer's next step do nothing where a device says so.
-
-    Fused optimizers have a flag on the device for it, made for half precision. Others get
-    gradients of zero, by which moments decay but nothing that is not finite comes in.
-    """
-    fused = all(group.get("fused") for group in optimizer.param_groups)
-    if fused:
-        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        return
-    for _, p in mine:
-        assert p.grad is not None
-        p.grad = torch.where(bad, torch.zeros_like(p.grad), p.grad)
-
-
 def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
     """End the run after this batch."""
     if isinstance(pl_module, TrainingPlan):
         pl_module.run.note_nan(str(event))
     trainer.should_stop = True
-
-
-def weights_are_finite(module: nn.Module) -> bool:
-    """Whether all weights and buffers are finite; one read from the device."""
-    floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
-    if not floats:
-        return True
-    return all_finite(floats)

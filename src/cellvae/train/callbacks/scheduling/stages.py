@@ -104,7 +104,7 @@ class Stages(pl.Callback):
         self.number: int | None = None
         self.warmup: KLWarmup | None = None
         self.rates: list[ParamGroupSettings] = []
-        self.held: list[FrozenParts | None] = []
+        self.frozen_parts: list[FrozenParts | None] = []
 
     def stage_index(self, epoch: int) -> int:
         """Number of the stage in an epoch of the run, both counted from 0."""
@@ -122,10 +122,12 @@ class Stages(pl.Callback):
         self.clear()
         network = network_of(pl_module)
         choices: list[Choice | None] = [stage.freeze for stage in self.stages]
-        self.held = [None if choice is None else FrozenParts(network, choice) for choice in choices]
-        for held in self.held:
-            if held is not None:
-                check_trainable_left(network, held.parameters, "Stages")
+        self.frozen_parts = [
+            None if choice is None else FrozenParts(network, choice) for choice in choices
+        ]
+        for parts in self.frozen_parts:
+            if parts is not None:
+                check_trainable_left(network, parts.parameters, "Stages")
         if isinstance(pl_module, TrainingPlan):
             self.warmup = pl_module.warmup
         elif any(stage.kl_weight is not None for stage in self.stages):
@@ -170,18 +172,18 @@ class Stages(pl.Callback):
 
     def freeze_stage(self, number: int | None) -> None:
         """Hold the parts of one stage and let those of all others go."""
-        for i, held in enumerate(self.held):
-            if held is not None and i != number:
-                held.unfreeze()
-        if number is not None and (held := self.held[number]) is not None:
-            held.freeze()
+        for i, parts in enumerate(self.frozen_parts):
+            if parts is not None and i != number:
+                parts.unfreeze()
+        if number is not None and (parts := self.frozen_parts[number]) is not None:
+            parts.freeze()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Keep frozen layers in eval mode whatever happened since the last step."""
-        if self.number is not None and (held := self.held[self.number]) is not None:
-            held.set_eval_mode()
+        if self.number is not None and (parts := self.frozen_parts[self.number]) is not None:
+            parts.set_eval_mode()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put everything back."""

@@ -1,4 +1,4 @@
-"""Batches and genes by name."""
+"""Arguments that the functions of inference share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import count_fields
 from cellvae.data.setup.keys import CountKeys
 from cellvae.errors import InvalidOptionError, UnknownKeyError
-from cellvae.inference.gene_list import gene_names, gene_positions
-from cellvae.inference.transform_batch import batch_codes
+from cellvae.inference.arguments import batch_codes, gene_names, gene_positions
 
 
 def registered(batches: list[object] | None) -> Registration:

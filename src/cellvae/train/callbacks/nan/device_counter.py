@@ -1,0 +1,74 @@
+"""Steps that are not finite, counted and left out on the device, which is not waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class DeviceCounter:
+    """Counts the steps of an epoch, and those that are not finite, in tensors on a device.
+
+    Nothing is read back before the epoch ends. The tensors stay in place, so that a CUDA graph
+    can replay a step.
+
+    Parameters
+    ----------
+    device
+        Device of the training.
+
+    Attributes
+    ----------
+    step
+        Index of the current step of the epoch.
+    n_bad
+        Steps of the epoch that were not finite.
+    first_step, first_loss
+        Index of the first of them, and whether its loss was not finite.
+    first_gradients
+        For each parameter, whether its gradient in that step was not finite; None before the first
+        step.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.n_bad = torch.zeros_like(self.step)
+        self.first_step = torch.zeros_like(self.step)
+        self.first_loss = torch.zeros((), dtype=torch.bool, device=device)
+        self.first_gradients: Tensor | None = None
+
+    def start_epoch(self) -> None:
+        """Set both counts back."""
+        self.step.fill_(-1)
+        self.n_bad.zero_()
+
+    def add(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
+        """Count the current step if it is not finite, and note what was not if it is the first."""
+        bad = bad_loss | bad_gradients.any()
+        gradients = self.first_gradients
+        if gradients is None or gradients.shape != bad_gradients.shape:
+            self.first_gradients = gradients = torch.zeros_like(bad_gradients)
+        is_first = bad & (self.n_bad == 0)
+        self.first_step.copy_(torch.where(is_first, self.step, self.first_step))
+        self.first_loss.copy_(torch.where(is_first, bad_loss, self.first_loss))
+        gradients.copy_(torch.where(is_first, bad_gradients, gradients))
+        self.n_bad.add_(bad)
+
+
+def zero_out_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[tuple[str, nn.Parameter]], bad: Tensor
+) -> None:
+    """Make the next step of an optimizer do nothing where `bad` is true on the device.
+
+    Fused optimizers have a flag on the device for this, made for half precision. Others get
+    gradients of zero: moments decay, but no infinite value or NaN enters them.
+    """
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    if fused:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        return
+    for _, p in parameters:
+        assert p.grad is not None
+        p.grad = torch.where(bad, torch.zeros_like(p.grad), p.grad)
