@@ -1,4 +1,4 @@
-"""What a model is made of: rows of cells, blocks of steps, a latent, a loss, a module."""
+"""Types shared by all folders: rows of cells, step blocks, latent, loss, and the base network."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ B_co = TypeVar("B_co", bound=tuple, covariant=True)
 
 @runtime_checkable
 class Rows(Protocol[B_co]):
-    """Cells that are kept somewhere (memory, disk, device) and can be taken by number."""
+    """Cells that are stored in memory, on disk or on a device, and read in batches by index."""
 
     def __len__(self) -> int:
-        """Count the cells."""
+        """Return the number of cells."""
         ...
 
     def take(self, cells: Int[Tensor, " cells"]) -> B_co:
-        """Batch of the cells with these numbers, in this order; numbers may repeat."""
+        """Batch of the cells at these indices, in this order; indices may repeat."""
         ...
 
 
 class StepBlock(NamedTuple):
-    """What Lightning sees as one batch: rows, and which of them make up each optimizer step."""
+    """One batch for Lightning: rows, and the cell indices of each of several optimizer steps."""
 
     rows: Rows[Any]
     steps: Int[Tensor, "steps cells"]
@@ -43,59 +43,63 @@ MIN_LIBRARY_SIZE = 1e-8
 
 
 class Latent(NamedTuple):
-    """Posterior of the latent variables of a batch of cells, and one draw from it."""
+    """Posterior of the latent variables of a batch of cells, and one sample from it."""
 
     posterior: Normal
     """q(z | x), [cells, latent]."""
     sample: Float[Tensor, "*samples cells latent"]
-    """Draw in the space that the decoder reads."""
+    """Sample from the posterior, transformed to the input space of the decoder."""
     log_library: Float[Tensor, "*samples cells 1"]
-    """Natural logarithm of the size of each cell."""
+    """Natural logarithm of the library size of each cell."""
     log_library_posterior: Normal | None = None
-    """q(library | x), [cells, 1]; None where the library is observed."""
+    """q(log library size | x), [cells, 1]; None if the library size is observed."""
 
 
 class Loss(NamedTuple):
-    """Loss of a batch: what the optimizer minimises, and the parts that people read."""
+    """Loss of a batch: what the optimizer minimises, and the terms that are logged."""
 
     loss: Float[Tensor, ""]
-    """Mean per cell, with weighted KL; nats per cell."""
+    """Mean over cells, KL terms weighted; nats per cell."""
     reconstruction: Float[Tensor, " cells"]
     """Negative log-likelihood of the counts; nats."""
     kl_local: Float[Tensor, " cells"]
-    """Divergence of the local latent variables from their priors, not weighted; nats."""
+    """KL divergence of the local latent variables from their priors, unweighted; nats."""
     kl_global: Float[Tensor, ""]
-    """Divergence of variables shared by all cells; nats."""
+    """KL divergence of the variables shared by all cells; nats."""
     extra_metrics: tuple[Tensor, ...] = ()
-    """Further sums over cells, of any shape, which the module's `measures` makes metrics of."""
+    """Further sums over cells, of any shape, for :meth:`Module.metrics_from_sums`."""
 
 
 class Module(nn.Module, ABC, Generic[B]):
-    """The mathematics of one model: tensors in, distributions and a loss out."""
+    """Base class of the networks: tensors in, distributions and a loss out."""
 
     extra_metric_names: tuple[str, ...] = ()
-    """Names of the metrics beside those of the loss; `train_` or `validation_` comes before."""
+    """Names of further metrics; they are logged with the prefix `train_` or `validation_`."""
     loss_weights: Mapping[str, float] = MappingProxyType({})
-    """Weights of parts of the loss that users can choose in `plan_kwargs`, and their defaults."""
+    """Weights of terms of the loss that users can set in `plan_kwargs`, with their defaults."""
     n_cells: int = 1
-    """Cells that a run trains on, among which terms that all cells share are divided."""
+    """Number of training cells, by which loss terms shared by all cells are divided."""
     cuda_graph_safe: bool = True
-    """Whether a step asks a device for the same whatever the numbers are, so it can be recorded."""
+    """Whether the kernels of a step are independent of the data: a CUDA graph can capture it."""
     latent_is_gaussian: bool = True
-    """Whether the decoder reads the latent as it is drawn from the normal posterior."""
+    """Whether the decoder reads samples of the normal posterior without a transformation."""
+    retrained_on_query: tuple[str, ...] = ()
+    """Sub-networks that reference mapping always trains as a whole."""
+    label_networks: tuple[str, ...] = ()
+    """Sub-networks whose categories are labels, of which a query has no new ones."""
     frozen_weights: FrozenWeights = FrozenWeights()
-    """What training leaves as it is."""
+    """Weights that training does not change."""
 
     @abstractmethod
     def encode(self, batch: B) -> Latent:
-        """Posterior of the latent variables, and a draw from it."""
+        """Posterior of the latent variables, and a sample from it."""
 
     @abstractmethod
     def decode(self, latent: Latent, batch: B) -> Distribution:
         """Distribution of the counts, [*samples, cells, genes]."""
 
     def decode_scale(self, latent: Latent, batch: B) -> Float[Tensor, "*samples cells genes"]:
-        """Normalized expression alone, of what :meth:`decode` says."""
+        """Normalized expression, a parameter of the distribution that :meth:`decode` returns."""
         counts: Any = self.decode(latent, batch)
         scale: Tensor = counts.get_normalized("scale")
         return scale
@@ -107,19 +111,19 @@ class Module(nn.Module, ABC, Generic[B]):
     def transform(
         self, z: Float[Tensor, "*samples cells latent"]
     ) -> Float[Tensor, "*samples cells latent"]:
-        """Draw of the normal posterior in the space that the decoder reads."""
+        """Transform samples of the normal posterior to the input space of the decoder."""
         return z
 
     def prior(self, batch: B) -> Normal:
-        """p(z) before the transformation, in a shape that broadcasts with [cells, latent]."""
+        """p(z) before :meth:`transform`, in a shape that broadcasts with [cells, latent]."""
         return Normal(0.0, 1.0, validate_args=False)
 
     def library_prior(self, batch: B) -> Normal | None:
-        """p(library), [cells, 1]; None where the library is observed."""
+        """p(log library size), [cells, 1]; None if the library size is observed."""
         return None
 
     def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
-        """Metrics named in `extra_metric_names`, of what losses carried, added up over an epoch."""
+        """Metrics of an epoch, by name, from the `extra_metrics` of its losses, summed."""
         return {}
 
     def freeze(self, frozen_weights: FrozenWeights) -> None:
@@ -133,11 +137,8 @@ class Module(nn.Module, ABC, Generic[B]):
         self.frozen_weights.set_eval_mode_in(self)
         return self
 
-    def prepare(self, batch: B) -> None:
-        """Make parameters that are created at first use; most modules have none."""
-
 
 def to_device(batch: B, device: torch.device) -> B:
-    """Batch with every tensor on a device; nothing is copied that is there already."""
+    """Batch with all its tensors on a device; tensors that are there are not copied."""
     moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in batch)
     return type(batch)(*moved)

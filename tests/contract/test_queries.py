@@ -155,5 +155,5 @@ def test_cells_of_known_categories_need_no_training(case: Any, reference: Any) -
     np.testing.assert_allclose(
         model.get_latent_representation(), reference.get_latent_representation(query), atol=1e-6
     )
-    with pytest.raises(cellvae.errors.InvalidOptionError, match="nothing to learn"):
+    with pytest.raises(cellvae.errors.InvalidOptionError, match="nothing to train"):
         model.train(max_epochs=1)

@@ -320,9 +320,9 @@ def positions(*parts: Iterable[int]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ((range(60), range(60, 71), ()), "positions of training cells below 70"),
-        ((range(-1, 60), range(60, 70), ()), "positions of training cells below 70"),
-        (((), range(60, 70), ()), "positions of training cells below 70"),
+        ((range(60), range(60, 71), ()), "indices of training cells below 70"),
+        ((range(-1, 60), range(60, 70), ()), "indices of training cells below 70"),
+        (((), range(60, 70), ()), "indices of training cells below 70"),
         ((range(60), range(59, 70), ()), "each cell once"),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_run_cut_off_goes_on_bit_by_bit(
 
 def test_reset_would_lose_the_reference(trained: SCVI, query: AnnData) -> None:
     model = SCVI.load_query_data(query, trained)
-    with pytest.raises(InvalidOptionError, match="forget the reference"):
+    with pytest.raises(InvalidOptionError, match="discard the reference"):
         model.train(reset=True)
 
 

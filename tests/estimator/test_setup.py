@@ -271,7 +271,7 @@ def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
     )
     assert model.config.classifier_parameters == {"n_layers": 2}
     assert model.config.embedding_dim == 3
-    with pytest.raises(InvalidOptionError, match="shares above 0 that sum to 1"):
+    with pytest.raises(InvalidOptionError, match="fractions above 0 that sum to 1"):
         SCANVI(adata, y_prior=(float("nan"), 0.5, 0.5))
     AmortizedLDA.setup_anndata(adata)
     config = AmortizedLDA(adata, n_topics=3, cell_topic_prior=np.ones(3)).config

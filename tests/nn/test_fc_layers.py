@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.nn import FCLayers
-from cellvae.nn.covariates import concat_covariates, indicator_columns, one_hot
+from cellvae.nn.covariates import concat_covariates, one_hot, one_hot_covariates
 
 SIZES = (3, 1, 2)
 
@@ -89,14 +89,14 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     layers = FCLayers(4, 400, dropout_rate=0.5, use_batch_norm=False)
     features = torch.randn(9, 4)
-    kept = layers.eval()(features)
+    output = layers.eval()(features)
     dropped = layers.train()(features)
-    assert torch.equal(kept, layers.eval()(features))
-    positive = kept > 0
-    share = (dropped[positive] == 0).double().mean().item()
-    assert abs(share - 0.5) < 4 * 0.5 / positive.sum().item() ** 0.5
+    assert torch.equal(output, layers.eval()(features))
+    positive = output > 0
+    fraction = (dropped[positive] == 0).double().mean().item()
+    assert abs(fraction - 0.5) < 4 * 0.5 / positive.sum().item() ** 0.5
     left = positive & (dropped > 0)
-    torch.testing.assert_close(dropped[left], 2 * kept[left])
+    torch.testing.assert_close(dropped[left], 2 * output[left])
     assert isinstance(FCLayers(4, 5, dropout_rate=0.0).fc_layers[0][4], nn.Identity)
 
 
@@ -106,14 +106,14 @@ def test_names_of_parameters_are_those_of_scvi_tools() -> None:
     assert names == [f"fc_layers.Layer {i}.{kind}" for i in (0, 1) for kind in kinds]
 
 
-def test_indicator_columns_are_those_of_the_identity(codes: list[Tensor]) -> None:
-    columns = indicator_columns(codes, SIZES)
+def test_one_hot_columns_are_those_of_the_identity(codes: list[Tensor]) -> None:
+    columns = one_hot_covariates(codes, SIZES)
     assert columns is not None
     expected = np.concatenate([np.eye(3)[np.arange(9) % 3], np.eye(2)[np.arange(1, 10) % 2]], 1)
     assert np.array_equal(columns.numpy(), expected)
     assert np.array_equal(one_hot(codes[0], 4).numpy(), np.eye(4)[np.arange(9) % 3])
-    assert indicator_columns([codes[1]], [1]) is None
-    assert indicator_columns([], []) is None
+    assert one_hot_covariates([codes[1]], [1]) is None
+    assert one_hot_covariates([], []) is None
 
 
 def test_columns_stand_beside_every_sample() -> None:

@@ -1,4 +1,4 @@
-"""A model as files: what goes into its folder, and what comes out."""
+"""Folder of a saved model: writing it, and reading it back."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
 
 
 class ModelFolder:
-    """Writes a model as it is at the moment, and reads weights back.
+    """Writes the present state of a model, and reads weights back.
 
     Parameters
     ----------
     model
         The model.
     split
-        Cells of the run that goes on.
+        Split of the present run.
     n_cells
-        Number of the cells that it divides.
+        Number of cells that were split.
     """
 
     def __init__(self, model: BaseModel, split: Split | None, n_cells: int) -> None:
@@ -60,39 +60,39 @@ class ModelFolder:
         self.n_cells = n_cells
 
     def save(self, folder: Path, history: History, training: dict[str, Any]) -> None:
-        """Write a checkpoint of a run: a model that counts as trained."""
+        """Write a checkpoint of a run: a model that is marked as trained."""
         self.write(folder, history, overwrite=True, checkpoint=training)
 
     def weights(self, folder: Path) -> dict[str, Tensor]:
-        """Weights of a saved model, checked against its record."""
+        """Weights of a saved model, verified by its checksums."""
         return open_saved(folder).tensors()
 
     def write_state(self, path: Path, values: dict[str, Any]) -> None:
-        """Write the state of a run that can go on."""
+        """Write the state that a run can be resumed from."""
         write_state(path, values)
 
     def column(self, key: str, adata: AnnData | None = None) -> np.ndarray:
-        """Value of a column of `obs` for each cell.
+        """Values of a column of `adata.obs`, [cells].
 
         Raises
         ------
         UnknownKeyError
             If there is no such column.
         """
-        chosen = self.model.adata if adata is None else adata
-        assert chosen is not None
-        if key not in chosen.obs:
+        cells = self.model.adata if adata is None else adata
+        assert cells is not None
+        if key not in cells.obs:
             raise UnknownKeyError(
-                f"Expected a column of adata.obs; got '{key}'.{did_you_mean(key, chosen.obs)}"
+                f"Expected a column of adata.obs; got '{key}'.{did_you_mean(key, cells.obs)}"
             )
-        return np.asarray(chosen.obs[key])
+        return np.asarray(cells.obs[key])
 
     def names(self, cells: np.ndarray) -> list[str]:
-        """Names of cells of the model, by number."""
+        """Names of the model's cells at these indices."""
         return [str(name) for name in self.model.cell_names[cells]]
 
     def setup_key(self, name: str) -> str | None:
-        """Column that `setup_anndata` was given as `batch_key` and so on; None without one."""
+        """Value of an argument of `setup_anndata` such as `batch_key`; None if it was not given."""
         key = getattr(self.model.registration.keys, name, None)
         return key if isinstance(key, str) else None
 
@@ -151,7 +151,7 @@ class ModelFolder:
 
 
 def split_arrays(split: Split | None) -> dict[str, np.ndarray]:
-    """Positions of each part of a split; nothing before training."""
+    """Cell indices of each part of a split; empty before training."""
     if split is None:
         return {}
     return {"train": split.train, "validation": split.validation, "test": split.test}
@@ -159,7 +159,7 @@ def split_arrays(split: Split | None) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A saved model, its files checked; each part in the type that it has in a model."""
+    """A saved model whose files were verified; each part has the type that a model needs."""
 
     files: SavedFiles
 
@@ -170,7 +170,7 @@ class SavedModel:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model had been trained."""
+        """Whether the model was trained when it was saved."""
         return self.files.record.training.get("is_trained") is True
 
     def config(self, cls: type[Any]) -> Any:
@@ -179,7 +179,7 @@ class SavedModel:
         Raises
         ------
         FileFormatError
-            If they are not those of such a model.
+            If they are not valid options of the model.
         """
         try:
             return from_kwargs(cls, self.files.record.config, "config")
@@ -191,18 +191,18 @@ class SavedModel:
     def registration(
         self, keys: type[Any], fields_of: Callable[[Any], tuple[Field, ...]]
     ) -> Registration[Any]:
-        """What was found in the data.
+        """What was found in the data when it was registered.
 
         Raises
         ------
         FileFormatError
-            If it is not what a model with these keys reads.
+            If the fields are not those of a model with these keys.
         """
         registration = Registration.from_json(self.files.record.registration, keys)
-        wanted = {field.name: field for field in fields_of(registration.keys)}
+        expected = {field.name: field for field in fields_of(registration.keys)}
         found = {name: field_of(name, record) for name, record in registration.fields.items()}
-        if found != wanted:
-            wrong = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+        if found != expected:
+            wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
             raise FileFormatError(
                 "Expected registration.fields of model.json to be what registration.keys name; "
                 f"got others for {quote_names(wrong)}. Use the file that was saved."
@@ -224,18 +224,18 @@ class SavedModel:
             raise FileFormatError(f"Expected a training report in model.json: {error}") from error
 
     def frozen_weights(self, module: Module[Any]) -> FrozenWeights:
-        """What training leaves as it is.
+        """Weights that training does not change.
 
         Raises
         ------
         FileFormatError
-            If it is nothing of this network.
+            If they are not weights of this network.
         """
         values = self.files.record.training.get("kept")
         return FrozenWeights() if values is None else FrozenWeights.from_json(values, module)
 
     def split(self, n_cells: int) -> Split | None:
-        """Cells of training, validation and test.
+        """Split into cells for training, validation and test.
 
         Raises
         ------
@@ -247,13 +247,13 @@ class SavedModel:
             return None
         empty = torch.empty(0, dtype=torch.int64)
         parts = {name: cells.get(name, empty).numpy() for name in ("train", "validation", "test")}
-        every = np.concatenate([*parts.values()])
-        if not len(parts["train"]) or every.min() < 0 or every.max() >= n_cells:
+        indices = np.concatenate([*parts.values()])
+        if not len(parts["train"]) or indices.min() < 0 or indices.max() >= n_cells:
             raise FileFormatError(
-                f"Expected positions of training cells below {n_cells:,} in cells.safetensors; "
+                f"Expected indices of training cells below {n_cells:,} in cells.safetensors; "
                 "got others. Use the file that was saved."
             )
-        if len(np.unique(every)) < len(every):
+        if len(np.unique(indices)) < len(indices):
             raise FileFormatError(
                 "Expected each cell once in cells.safetensors; got some twice. "
                 "Use the file that was saved."
@@ -268,7 +268,7 @@ class SavedModel:
         return read_h5ad(path)
 
     def load_weights_into(self, module: Module[Any]) -> Module[Any]:
-        """Network on no device with the weights of the file, compared with it before they are read.
+        """Load the saved weights into a network on the meta device, once their names are checked.
 
         Raises
         ------
@@ -281,5 +281,5 @@ class SavedModel:
 
 
 def read_model(folder: str | Path, prefix: str = "") -> SavedModel:
-    """Saved model in a folder, its files compared with their checksums."""
+    """Saved model in a folder, its files verified by their checksums."""
     return SavedModel(files=open_saved(folder, prefix))

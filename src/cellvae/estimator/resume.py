@@ -1,4 +1,4 @@
-"""The state that a run resumes from, and what a run must have in common with it."""
+"""Resuming a run: which state is read, and what the run must have in common with it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LIGHTNING_KEYS = b"pytorch-lightning_version"
 
 
 def state_folder(model: BaseModel, parsed: ParsedTrainKwargs, run_dir: Path | None) -> Path | None:
-    """Where the state of a run is kept; None where it is not."""
+    """Folder of the state of a run; None if no state is saved."""
     from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
 
     for callback in parsed.callbacks:
@@ -63,14 +63,14 @@ def state_folder(model: BaseModel, parsed: ParsedTrainKwargs, run_dir: Path | No
 def state_to_resume(options: TrainOptions, state_dir: Path | None) -> TrainingState | None:
     """State to resume from; None if there is none, which only `resume="auto"` allows.
 
-    In a folder the newest state is taken, and the one before it where the newest is damaged.
+    From a folder the newest state is read, or the one before it if the newest is damaged.
 
     Raises
     ------
     InvalidOptionError
         If a path was given and no state is there.
     FileFormatError
-        If the state is damaged, or all of a folder are.
+        If the state is damaged, or all states of a folder are.
     """
     from cellvae.train.callbacks.checkpointing.training_checkpoint import states_in, states_to_try
 
@@ -99,12 +99,12 @@ def state_to_resume(options: TrainOptions, state_dir: Path | None) -> TrainingSt
 
 
 def newest_complete_state(paths: Sequence[Path]) -> TrainingState:
-    """First of some states, the newest first, that is not damaged; warns of those that are.
+    """First state that is not damaged, in the given order; a warning names the first damaged one.
 
     Raises
     ------
     FileFormatError
-        If all are damaged, or the first that is not was written by another version.
+        If all are damaged, or the first undamaged one was written by another version.
     """
     from cellvae.train.resume.training_state import TrainingState
 
@@ -132,18 +132,18 @@ def newest_complete_state(paths: Sequence[Path]) -> TrainingState:
 
 
 def is_another_file(path: Path) -> bool:
-    """Whether a file is one that other functions or programs write, judged by name and content."""
+    """Whether a file is not a state but written by other software, by its name and content."""
     if path.suffix in (".ckpt", ".pt", ".safetensors", ".json", ".h5ad"):
         return True
     return path.suffix != SUFFIX and path.is_file() and LIGHTNING_KEYS in path.read_bytes()
 
 
 def describe_wrong_state(given: Path) -> str:
-    """What is there in place of a state, and what to do with it."""
+    """End of an error: what the path holds in place of a state, and what to do with it."""
     if not given.exists():
         return (
-            "which is not there. Check the path, or give resume='auto' to start anew where there "
-            "is no state."
+            "which is not there. Check the path, or give resume='auto' to start a new run if "
+            "there is no state."
         )
     folder = given if given.is_dir() else given.parent
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if given.is_dir() else []
@@ -163,7 +163,7 @@ def describe_wrong_state(given: Path) -> str:
             "checkpoint there, save the model with model.save(folder), and train it further here: "
             "model = cellvae.load(folder, adata), then model.train(...)."
         )
-    return "which has none. Give resume='auto' to start anew where there is none."
+    return "which has none. Give resume='auto' to start a new run if there is none."
 
 
 def is_saved_model(folder: Path) -> bool:
@@ -172,7 +172,7 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def run_identity(model: BaseModel, split: Split) -> dict[str, Any]:
-    """Model, data and split of a run, as plain values that a run that goes on must agree with."""
+    """Model, data and split of a run as JSON values, which a resumed run must have in common."""
     registration: dict[str, Any] = model.registration.to_json()
     config = {f.name: plain_containers(getattr(model.config, f.name)) for f in fields(model.config)}
     names = "\n".join(map(str, model.cell_names))
@@ -210,12 +210,12 @@ def tensor_as_list(value: Any, where: str) -> Any:
 
 
 def read_cell_values_of(model: BaseModel, rows: ColumnRows[Any]) -> dict[str, CellValues]:
-    """Values of every column that the run reads, by name."""
+    """Values of every field that the run reads, by name."""
     found = read_cell_values(model.registration, rows)
     labels = model.training_labels()
     for name in (name for name in found if name.startswith("labels.")):
         if labels is not None:
-            # These are read from the AnnData at the beginning of a run.
+            # Training reads the labels from the AnnData again when a run begins.
             unknown = len(model.registration.categories("labels")) - 1
             codes = torch.from_numpy(np.where(labels < 0, unknown, labels))
             found[name] = replace(found[name], values=to_smallest_integers(codes))
@@ -228,7 +228,7 @@ def describe_changed_cells(
     identity: Mapping[str, Any],
     cell_values: Mapping[str, CellValues],
 ) -> list[str]:
-    """A line for each column whose values are others than in a state of the same cells."""
+    """A line for each column whose values differ from those in a state of the same cells."""
     if state is None or state.identity["cells"]["names"] != identity["cells"]["names"]:
         return []
     return differing_columns(state.cell_values, cell_values, model.cell_names)

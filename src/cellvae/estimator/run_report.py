@@ -1,4 +1,4 @@
-"""What a model tells on its page: run, options, data, latent space, criticism and scores."""
+"""HTML report of a model: run, options, data, latent space, scores and predictive checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.core.folders import check_output_folder
+from cellvae.core.output_files import check_output_folder
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
 from cellvae.estimator.summary import MAIN_OPTIONS
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from cellvae.estimator.base_model import BaseModel
 
 MAX_CHECKED_CELLS = 1_000
-"""Cells whose counts are drawn again."""
+"""Maximum number of cells in posterior predictive checks."""
 MAX_LISTED = 12
+"""Maximum number of values that a table of a column lists."""
 SCORES = {
     "knn_label_accuracy": "label found by its neighbours (kNN accuracy)",
     "knn_label_f1": "the same, every label counting alike (F1)",
@@ -53,32 +54,32 @@ def write_report(
     seed: int = 0,
     silent: bool = False,
 ) -> Path:
-    """Write a page about a model and its training: one HTML file that needs nothing else.
+    """Write a report on the model and its training: one HTML file without external resources.
 
     Parameters
     ----------
     model
         Model, trained or not.
     path
-        File to write, ending in `.html`; its folder is made.
+        File to write, ending in `.html`; its folder is created.
     adata
-        Cells; None for those that the model holds, without which figures of cells are left out.
+        Cells; None for those of the model, without which there are no figures of cells.
     batch_key, labels_key
         Columns of `adata.obs` for colours and scores; None for those of the set-up.
     keys
         Further columns for colours.
     n_cells
-        Cells drawn at most, chosen at random with the shares of labels and batches; scores and
-        checks are of them too.
+        Maximum number of cells in figures, scores and checks; a random sample, stratified by labels
+        and batches.
     seed
-        Seed of the choice and of the UMAP.
+        Seed of the sample and of the UMAP.
     silent
         Whether no progress is shown.
 
     Raises
     ------
     InvalidOptionError
-        If the file does not end in `.html`, or there are too few cells to draw.
+        If the file does not end in `.html`, or `n_cells` is below 10.
     UnknownKeyError
         If there is no such column.
     """
@@ -89,26 +90,25 @@ def write_report(
     if n_cells < 10:
         raise InvalidOptionError(f"Expected n_cells of at least 10; got {n_cells}.")
     cells = model.adata if adata is None else adata
-    chosen = report_columns(model, cells, batch_key, labels_key, keys)
+    columns = report_columns(model, cells, batch_key, labels_key, keys)
     sections = [run_section(model), options_section(model), data_section(model)]
     if cells is None:
         sections.append(empty_section("Cells", "The model holds no cells: give adata to see them."))
     elif not model.is_trained:
         sections.append(
-            empty_section("Cells", "The model has not been trained: it knows no latent.")
+            empty_section("Cells", "The model has not been trained: it has no latent space.")
         )
     else:
-        numbers = choose_cells(cells.obs, chosen, n_cells, seed)
+        indices = sample_cells(cells.obs, columns, n_cells, seed)
         with isolated_rng(seed, "report"):
-            latent = model.get_latent_representation(adata, indices=numbers)  # type: ignore[attr-defined]
-            obs = cells.obs.iloc[numbers]
-            sections.append(latent_section(latent, obs, chosen, seed, cells.n_obs))
-            sections.append(scores_section(latent, obs, chosen))
-            sections.append(checks_section(model, adata, numbers[:MAX_CHECKED_CELLS], silent))
-    kind = type(model).__name__
+            latent = model.get_latent_representation(adata, indices=indices)  # type: ignore[attr-defined]
+            obs = cells.obs.iloc[indices]
+            sections.append(latent_section(latent, obs, columns, seed, cells.n_obs))
+            sections.append(scores_section(latent, obs, columns))
+            sections.append(checks_section(model, adata, indices[:MAX_CHECKED_CELLS], silent))
     registration = model.registration
     summary = RunSummary(
-        title=f"{kind} of {registration.n_cells:,} cells",
+        title=f"{type(model).__name__} of {registration.n_cells:,} cells",
         subtitle=f"{registration.n_genes:,} genes, {date.today():%d %B %Y}",
         sections=tuple(sections),
         footer=f"Written by cellvae {__version__}.",
@@ -125,60 +125,60 @@ def report_columns(
     labels_key: str | None,
     keys: Sequence[str],
 ) -> dict[str, str | None]:
-    """Columns of batch and labels, and further ones, that are there.
+    """Columns of `adata.obs` for batch and labels, and further ones, by their use in the report.
 
     Raises
     ------
     UnknownKeyError
-        If one that was asked for is not.
+        If a requested column does not exist.
     """
-    given = model.registration.keys
-    asked = {"batch": batch_key, "labels": labels_key} | {f"key {key}": key for key in keys}
+    setup = model.registration.keys
+    columns = {"batch": batch_key, "labels": labels_key} | {f"key {key}": key for key in keys}
     if cells is None:
-        return asked
-    for name in asked.values():
+        return columns
+    for name in columns.values():
         if name is not None and name not in cells.obs:
             raise UnknownKeyError(
                 f"adata.obs has no column '{name}'.{did_you_mean(name, list(cells.obs))}"
             )
     for part, name in (("batch", "batch_key"), ("labels", "labels_key")):
-        known = getattr(given, name, None)
-        if asked[part] is None and known is not None and known in cells.obs:
-            asked[part] = known
-    return asked
+        key = getattr(setup, name, None)
+        if columns[part] is None and key is not None and key in cells.obs:
+            columns[part] = key
+    return columns
 
 
-def choose_cells(
-    obs: pd.DataFrame, chosen: Mapping[str, str | None], n_cells: int, seed: int
+def sample_cells(
+    obs: pd.DataFrame, columns: Mapping[str, str | None], n_cells: int, seed: int
 ) -> NDArray[np.int64]:
-    """Indices of the cells that are drawn, in random order, with the shares of labels and batches.
+    """Indices of a sample stratified by labels and batches, in random order, [cells].
 
     Parameters
     ----------
     obs
         Table of all cells.
-    chosen
-        Columns by what they are, as :func:`columns_of` returns them.
+    columns
+        Columns of the report, from :func:`report_columns`.
     n_cells
-        Most cells to choose.
+        Maximum number of cells.
     seed
-        Seed of the choice.
+        Seed of the sample.
     """
     from cellvae.plotting.sampling import stratified_sample
 
-    names = [name for name in (chosen["labels"], chosen["batch"]) if name is not None]
-    columns = [obs[name].to_numpy() for name in dict.fromkeys(names)]
-    cells = stratified_sample(len(obs), n_cells, columns, seed=seed)
+    names = [name for name in (columns["labels"], columns["batch"]) if name is not None]
+    strata = [obs[name].to_numpy() for name in dict.fromkeys(names)]
+    cells = stratified_sample(len(obs), n_cells, strata, seed=seed)
     return np.random.default_rng(seed).permutation(cells)
 
 
 def empty_section(title: str, reason: str) -> Section:
-    """Part of the page that says why it is empty."""
+    """Section without figures that says why it has none."""
     return Section(title=title, parts=(Note(text=reason),))
 
 
 def run_section(model: BaseModel) -> Section:
-    """How training went and why it ended."""
+    """Section on training: why it ended, its curves and last metrics."""
     from cellvae.report.figures import curve_svgs
 
     report = model.training_report
@@ -200,23 +200,23 @@ def run_section(model: BaseModel) -> Section:
 
 
 def options_section(model: BaseModel) -> Section:
-    """Options of the model: those that are not the default, and all of them."""
+    """Section on the options of the model: those that are not the default, then all of them."""
     values = {f.name: str(getattr(model.config, f.name)) for f in fields(model.config)}
-    chosen = [
+    shown = [
         (f.name, values[f.name])
         for f in fields(model.config)
         if f.name in MAIN_OPTIONS or getattr(model.config, f.name) != f.default
     ]
     n_weights = sum(p.numel() for p in model.module.parameters())
     parts = (
-        Facts(values=(("weights", f"{n_weights:,}"), *chosen)),
+        Facts(values=(("weights", f"{n_weights:,}"), *shown)),
         Facts(values=tuple(values.items()), folded="All options"),
     )
     return Section(title="Model", parts=parts)
 
 
 def data_section(model: BaseModel) -> Section:
-    """Cells, genes and what was set up."""
+    """Section on the data: cells, genes, set-up, split and categories."""
     registration = model.registration
     values = [
         ("cells", f"{registration.n_cells:,}"),
@@ -236,7 +236,7 @@ def data_section(model: BaseModel) -> Section:
 
 
 def value_counts(column: pd.Series, name: str) -> Grid:
-    """Cells of each value of a column, the commonest first."""
+    """Number of cells for each value of a column, the most frequent first."""
     counts = column.value_counts()
     counts = counts[counts > 0]
     rows = [(str(value), f"{n:,}") for value, n in counts.iloc[:MAX_LISTED].items()]
@@ -249,18 +249,18 @@ def value_counts(column: pd.Series, name: str) -> Grid:
 def latent_section(
     latent: NDArray[np.float32],
     obs: pd.DataFrame,
-    chosen: Mapping[str, str | None],
+    columns: Mapping[str, str | None],
     seed: int,
     n_cells: int,
 ) -> Section:
-    """Latent space in two dimensions, coloured by each column.
+    """Section with a UMAP of the latent space, coloured by each column.
 
     Parameters
     ----------
     latent, obs
-        Latent representation and table of the cells that are drawn.
-    chosen
-        Columns by what they are.
+        Latent representation and `obs` of the sampled cells.
+    columns
+        Columns of the report, from :func:`report_columns`.
     seed
         Seed of the layout.
     n_cells
@@ -272,10 +272,10 @@ def latent_section(
     try:
         layout = compute_umap(latent, max_cells=len(latent), seed=seed)
     except Exception as error:
-        # The rest of the page does not need it.
+        # The other sections do not need the UMAP.
         return empty_section("Latent space", f"The UMAP could not be computed: {error}")
     coordinates, cells = layout.coordinates, UMAPResult(layout.coordinates, layout.cells, n_cells)
-    names = list(dict.fromkeys(name for name in chosen.values() if name is not None))
+    names = list(dict.fromkeys(name for name in columns.values() if name is not None))
     charts = [
         Chart(
             svg=embedding_svg(coordinates, obs[name], cells.title(name)),
@@ -292,15 +292,14 @@ def latent_section(
 
 
 def scores_section(
-    latent: NDArray[np.float32], obs: pd.DataFrame, chosen: Mapping[str, str | None]
+    latent: NDArray[np.float32], obs: pd.DataFrame, columns: Mapping[str, str | None]
 ) -> Section:
-    """Scores of mixing and of labels, altogether and for each label."""
+    """Section with integration scores, of all cells and of each label."""
     from cellvae.evaluation import definitions_of, integration_scores
 
-    columns = {part: chosen[part] for part in ("batch", "labels")}
     codes = {
         part: None if name is None or obs[name].nunique() < 2 else obs[name].astype(str).to_numpy()
-        for part, name in columns.items()
+        for part, name in ((part, columns[part]) for part in ("batch", "labels"))
     }
     if all(values is None for values in codes.values()):
         return empty_section("Scores", "No batches or labels: give batch_key and labels_key.")
@@ -330,20 +329,20 @@ def scores_by_label(
     batch: NDArray[Any] | None,
     name: str,
 ) -> Grid:
-    """How each label does: share of its cells whose neighbours have it, and how mixed they are."""
+    """Table by label: mean fraction of neighbours with the same label, and mixing of batches."""
     from sklearn.neighbors import NearestNeighbors
 
     k = min(15, len(latent) - 1)
-    near = NearestNeighbors(n_neighbors=k + 1).fit(latent).kneighbors(latent)[1][:, 1:]
-    own = (labels[near] == labels[:, None]).mean(axis=1)
+    neighbours = NearestNeighbors(n_neighbors=k + 1).fit(latent).kneighbors(latent)[1][:, 1:]
+    same_label = (labels[neighbours] == labels[:, None]).mean(axis=1)
     rows = []
     for label in pd.Series(labels).value_counts().index:
-        mine = labels == label
-        row = [str(label), f"{mine.sum():,}", f"{own[mine].mean():.2f}"]
+        in_label = labels == label
+        row = [str(label), f"{in_label.sum():,}", f"{same_label[in_label].mean():.2f}"]
         if batch is not None:
-            other = (batch[near[mine]] != batch[mine][:, None]).mean()
-            shares = pd.Series(batch[mine]).value_counts(normalize=True)
-            expected = 1 - float((shares**2).sum())
+            other = (batch[neighbours[in_label]] != batch[in_label][:, None]).mean()
+            fractions = pd.Series(batch[in_label]).value_counts(normalize=True)
+            expected = 1 - float((fractions**2).sum())
             row.append("" if expected == 0 else f"{other / expected:.2f}")
         rows.append(tuple(row))
     header = (name, "cells", "neighbours alike")
@@ -354,9 +353,9 @@ def scores_by_label(
 
 
 def checks_section(
-    model: BaseModel, adata: AnnData | None, numbers: NDArray[np.int64], silent: bool
+    model: BaseModel, adata: AnnData | None, indices: NDArray[np.int64], silent: bool
 ) -> Section:
-    """Counts drawn from the model beside those that were measured."""
+    """Section with posterior predictive checks: simulated counts against measured ones."""
     from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
     from cellvae.report.figures import calibration_svg, scatter_svg
 
@@ -366,12 +365,12 @@ def checks_section(
     if not model.expects_counts(model.config):
         return empty_section(title, "The likelihood is not one of counts.")
     if not isinstance(getattr(model.registration.keys, "layer", None), str | None):
-        return empty_section(title, "Checks of this kind of model are not there.")
+        return empty_section(title, "There are no checks for this class of models.")
     try:
         checked: Any = model
         layer = model.registration.keys.layer
         check = PosteriorPredictiveCheck(
-            cells, {"model": checked}, layer, n_samples=3, indices=numbers, silent=silent
+            cells, {"model": checked}, layer, n_samples=3, indices=indices, silent=silent
         )
         genes = check.coefficient_of_variation("cells")
         zeros = check.zero_fraction()
@@ -380,10 +379,10 @@ def checks_section(
         return empty_section(title, f"They could not be made: {error}")
     pairs = {
         "Variation of genes (CV)": (genes["Raw"].to_numpy(), genes["model"].to_numpy()),
-        "Share of zeros of genes": (zeros["Raw"].to_numpy(), zeros["model"].to_numpy()),
+        "Fraction of zeros of genes": (zeros["Raw"].to_numpy(), zeros["model"].to_numpy()),
     }
     text = (
-        f"Each dot is a gene, over {len(numbers):,} cells: on the line, the model draws counts "
+        f"Each dot is a gene, over {len(indices):,} cells: on the line, the model draws counts "
         "like those measured. A calibration above the line: counts vary less than the model thinks."
     )
     charts = [

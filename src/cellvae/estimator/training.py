@@ -50,35 +50,36 @@ class TrainingMixin(BaseModel):
         on_interrupt: Literal["stop", "raise"] = "stop",
         **trainer_kwargs: Any,
     ) -> None:
-        """Train the model; a second call goes on from where the first ended.
+        """Train the model; a second call continues the training of the first.
 
-        Whatever ends the run, an error or Ctrl-C too, the model can be used afterwards: with the
-        best weights where something was monitored, else with the last finite ones; a further run
-        that fails leaves the model as it was. `training_report` says what happened.
+        However the run ends, by an error or Ctrl-C too, the model can be used afterwards: with the
+        best weights if a metric was monitored, else with the last finite ones. A further run that
+        fails leaves the model unchanged. `training_report` says how the run ended.
 
         Parameters
         ----------
         max_epochs
             Passes over the training cells; by default 400, fewer above 20,000 cells.
         accelerator, devices
-            Where to train, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
+            Device, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
         train_size, validation_size
-            Shares of the cells; by default 0.9 and the rest. What is left over is for testing.
+            Fractions of the cells; by default 0.9 and the rest. Remaining cells are for testing.
         shuffle_set_split
-            Whether cells are shuffled before they are divided.
+            Whether cells are shuffled before the split.
         load_sparse_tensor
-            Accepted for scvi-tools' sake: sparse counts are never made dense as a whole here.
+            Accepted as in scvi-tools, without effect: sparse counts are never made dense as a
+            whole here.
         batch_size
             Cells per optimizer step.
         early_stopping
             Whether training stops when `early_stopping_monitor` (`"elbo_validation"`) has not
             improved by `early_stopping_min_delta` (0) for `early_stopping_patience` (45) checks,
-            after `early_stopping_warmup_epochs` (0). The best weights are brought back unless
+            after `early_stopping_warmup_epochs` (0). The best weights are restored unless
             `early_stopping_restore_best=False`. A metric's name or a callback work as well.
         datasplitter_kwargs
             `external_indexing=[train, validation, test]`, `drop_last`, `shuffle`, `num_workers`.
         plan_config, trainer_config
-            Defaults for `plan_kwargs` and for the words of this call, as dictionary or dataclass.
+            Defaults for `plan_kwargs` and for arguments of this call: dictionaries or dataclasses.
         plan_kwargs
             `optimizer`, `optimizer_creator`, `lr`, `weight_decay`, `eps`, `update_only_decoder`,
             `fused_optimizer`, `n_epochs_kl_warmup` (half of the run, at most 400),
@@ -86,37 +87,38 @@ class TrainingMixin(BaseModel):
             `lr_factor`, `lr_patience`, `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`,
             `compile_kwargs`, `on_step`.
             `lr`, `weight_decay`, `eps`, the lengths of the warm-up and `reduce_lr_on_plateau` can
-            be given directly.
+            also be given as arguments of this call.
         datamodule
             Not supported yet.
         callbacks
             Lightning callbacks, such as :class:`~cellvae.train.SaveCheckpoint`; one, several, or a
-            dictionary, in which `{"nan_guard": None}` leaves out a default one.
+            dictionary, in which `{"nan_guard": None}` removes a default one.
         seed
-            Seed of split, order and noise; by default `settings.seed`, or that of the run before,
-            or one that is drawn.
+            Seed of split, order and noise; by default `settings.seed`, else the seed of the
+            previous run, else a random one.
         resume
-            `"auto"` goes on with an interrupted run if there is one, else starts anew, and keeps
-            the state of the run on disk after every epoch. A path goes on with that state.
-            `ckpt_path` means the same.
+            `"auto"` resumes an interrupted run if there is one, else starts a new run, and saves
+            the state of the run after every epoch. A path resumes from that state. `ckpt_path`
+            means the same.
         run_dir
-            Folder for everything that the run writes: state, checkpoints, logs.
+            Folder for all files of the run: state, checkpoints, logs.
         reset
-            Whether earlier training is forgotten: new weights, split, optimizer and history.
+            Whether earlier training is discarded: new weights, split, optimizer and history.
         on_nan
-            What happens where a loss or gradient is not finite; it never reaches the weights.
-            `"stop_restore"` ends the run with the best or last finite weights and a warning,
-            `"raise"` with an error; `"skip_batch"` leaves the step out; `"ignore"` looks away.
+            What happens if a loss or gradient is not finite; the weights are never updated with
+            it. `"stop_restore"` ends the run with the best or last finite weights and a warning,
+            `"raise"` with an error; `"skip_batch"` skips the step; `"ignore"` does not check.
         on_interrupt
-            Whether a run that Ctrl-C has ended (after its batch) returns, or raises
+            Whether a run that was ended by Ctrl-C (after its current batch) returns, or raises
             KeyboardInterrupt. A second Ctrl-C aborts at once.
         **trainer_kwargs
-            Further words of early stopping (`early_stopping_mode`, `_combine`, `_baseline`,
+            Further arguments of early stopping (`early_stopping_mode`, `_combine`, `_baseline`,
             `_patience_epochs`, `_stopping_threshold` ...), `lr_schedule="cosine"`,
             `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
             `steps_per_block` (optimizer steps that Lightning sees as one batch),
-            `placement` (`"device"` or `"memory"`: where the cells are kept while a GPU learns from
-            them), `capture_steps=True` (a GPU repeats a recorded step; not yet tried on one),
+            `placement` (`"device"` or `"memory"`: where the cells are stored while training on a
+            GPU), `capture_steps=True` (steps are captured in a CUDA graph and
+            replayed; not yet tried on a GPU),
             `enable_checkpointing`, `checkpointing_monitor`, `learning_rate_monitor`,
             `enable_progress_bar`, `progress_bar_refresh_rate`, `simple_progress_bar`, `logger`,
             and any argument of `lightning.Trainer`.
@@ -126,11 +128,11 @@ class TrainingMixin(BaseModel):
         UnknownOptionError
             If a keyword is misspelt, at any depth; before any data are read.
         InvalidOptionError
-            If a value is not one that a keyword can take, or nothing measures what is monitored.
+            If an argument has an invalid value, or a monitored metric is never logged.
         ResumeError
-            If the run to go on with had other cells, genes, categories or hyperparameters.
+            If the run to resume had other cells, genes, categories or hyperparameters.
         TrainingError
-            If the loss was not finite before anything was learned, or with `on_nan="raise"`.
+            If the loss was not finite before the first update, or with `on_nan="raise"`.
         """
         refuse_minified(self.adata, "train a model")
         if datamodule is not None:
@@ -209,26 +211,26 @@ class TrainingMixin(BaseModel):
         plan_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> LearningRateSearch:
-        """Search for a learning rate: the loss while the rate grows from tiny to huge.
+        """Search for a learning rate: record the loss while the rate grows from low to high.
 
-        A copy of the network is trained; the model, its history and all random numbers stay as
-        they are. After `found = model.lr_find()` comes
-        `model.train(plan_kwargs={"lr": found.suggestion})`.
+        A copy of the network is trained; the model, its history and the states of all random
+        number generators do not change. Use the result as
+        `model.train(plan_kwargs={"lr": found.suggestion})` after `found = model.lr_find()`.
 
         Parameters
         ----------
         min_lr, max_lr, num_steps, mode
-            Rates that are tried: from, to, how many, and how they grow.
+            Lowest and highest rate, number of rates, and their spacing.
         early_stop_threshold
-            The search ends when the loss is this many times the smallest; None to go on.
+            The search ends when the loss is this many times the lowest; None to never stop early.
         plot
-            File for a figure of loss by rate.
+            File for a figure of loss by learning rate.
         batch_size, plan_kwargs, seed
-            As `train` takes them.
+            As for :meth:`train`.
 
         Returns
         -------
-        Rates, losses and a suggestion; `found.plot()` draws them.
+        Rates, losses and a suggestion, which `found.plot()` draws.
         """
         from cellvae.train.search.learning_rate_search import find_learning_rate
 
@@ -263,21 +265,21 @@ class TrainingMixin(BaseModel):
         plan_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> int:
-        """Search for the largest batch that fits in memory, by training copies of the network.
+        """Search for the largest batch size that fits in memory, by training copies of the network.
 
         Parameters
         ----------
         mode
-            `"power"` doubles the batch until it does not fit; `"binsearch"` then halves the
-            interval in which the answer lies.
+            `"power"` doubles the batch size until a batch does not fit; `"binsearch"` then bisects
+            between the last two sizes.
         start, max_val
-            First and largest batch that is tried.
+            First and largest batch size.
         steps_per_trial, max_trials
-            Optimizer steps with each size, and how many sizes.
+            Optimizer steps with each batch size, and number of batch sizes.
         margin
-            Share that `"binsearch"` takes off where memory was the limit.
+            Fraction that `"binsearch"` subtracts if memory was the limit.
         plan_kwargs, seed
-            As `train` takes them.
+            As for :meth:`train`.
         """
         from cellvae.train.search.batch_size_search import find_batch_size
 
@@ -311,15 +313,15 @@ class TrainingMixin(BaseModel):
         return self.parse_train_kwargs(kwargs if seed is None else kwargs | {"seed": seed}).options
 
     def default_callbacks(self, **train_kwargs: Any) -> dict[str, Callback]:
-        """Callbacks that `train` adds by itself, by the names by which they can be left out.
+        """Callbacks that `train` adds by default, by name.
 
-        An instance given in `callbacks` replaces the default of its kind;
-        `callbacks={"nan_guard": None, "mine": MyCallback()}` leaves one out.
+        An instance in `callbacks` replaces the default of its class;
+        `callbacks={"nan_guard": None, "mine": MyCallback()}` removes one by its name.
 
         Parameters
         ----------
         **train_kwargs
-            Words of `train`, such as `early_stopping=True`.
+            Keyword arguments of :meth:`train`, such as `early_stopping=True`.
         """
         from cellvae.train.callbacks.defaults import default_callbacks
 

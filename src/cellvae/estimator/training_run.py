@@ -1,4 +1,4 @@
-"""One training run of a model: where it begins, what it must agree with, what it leaves behind."""
+"""One training run of a model: seed, split and state before it, results stored after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellvae.core.folders import check_output_folder
+from cellvae.core.output_files import check_output_folder
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from cellvae.train.resume.training_state import TrainingState
 
 SEED_KEY = "CELLVAE_RUN_SEED"
-"""Environment variable by which the processes of one run share a seed that was drawn."""
+"""Environment variable by which the processes of one run share a random seed."""
 
 
 def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
-    """Train a model as asked, and keep what the run leaves behind, whatever ended it."""
+    """Train a model, and store the results of the run in it, however the run ended."""
     from cellvae.train.run.fit import fit
     from cellvae.train.run.run_start import RunStart
 
@@ -49,14 +49,15 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     run_dir = None if options.run_dir is None else check_output_folder(options.run_dir, "run_dir")
     state_dir = state_folder(model, parsed, run_dir)
     state = state_to_resume(options, state_dir)
-    anew = options.reset and state is None
-    carried = None if anew or state is not None else model.carryover
-    seed = seed_for(options, state, carried)
+    from_scratch = options.reset and state is None
+    carryover = None if from_scratch or state is not None else model.carryover
+    seed = seed_for(options, state, carryover)
     split = split_for(model, options, len(rows), seed, state)
     identity = run_identity(model, split)
     cell_values = {} if state is None and state_dir is None else read_cell_values_of(model, rows)
-    old = {k: v.detach().clone() for k, v in model.module.state_dict().items()} if anew else None
-    if anew:
+    old_weights = None
+    if from_scratch:
+        old_weights = {k: v.detach().clone() for k, v in model.module.state_dict().items()}
         reinitialize(model, rows, seed)
     outcome = fit(
         model.module,
@@ -66,8 +67,8 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
         seed=seed,
         callbacks=(*model.required_callbacks(), *parsed.callbacks),
         start=RunStart(
-            history=History() if anew else model.history,
-            carried=carried,
+            history=History() if from_scratch else model.history,
+            carryover=carryover,
             state=state,
             identity=identity,
             cell_values=cell_values,
@@ -80,17 +81,17 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     )
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
-        model.carryover = outcome.carried
+        model.carryover = outcome.carryover
         model.registration = replace(model.registration, n_cells=len(rows))
-    elif old is not None:
-        model.module.load_state_dict(old)
+    elif old_weights is not None:
+        model.module.load_state_dict(old_weights)
     model.training_report = outcome.report
     if outcome.error is not None:
         raise outcome.error
 
 
 def check_can_learn(model: BaseModel, options: TrainOptions) -> None:
-    """Refuse a run of a query that has nothing to learn or would lose its reference.
+    """Refuse to train a query that has no trainable weights, or would lose its reference.
 
     Raises
     ------
@@ -101,36 +102,36 @@ def check_can_learn(model: BaseModel, options: TrainOptions) -> None:
         return
     if not any(p.requires_grad for p in model.module.parameters()):
         raise InvalidOptionError(
-            "There is nothing to learn: the cells have no category that the reference does not "
-            "know, and its weights are kept. Use the model as it is, or give unfrozen=True to "
+            "There is nothing to train: the cells have no category that the reference does not "
+            "know, and its weights are frozen. Use the model as it is, or give unfrozen=True to "
             "load_query_data."
         )
     if options.reset:
         raise InvalidOptionError(
-            "reset=True would forget the reference, which this model keeps. Call load_query_data "
-            "again."
+            "reset=True would discard the reference, whose weights are frozen in this model. Call "
+            "load_query_data again."
         )
 
 
-def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -> int:
-    """Seed of a run: the one asked for, that of the run it goes on from, or one that is drawn.
+def seed_for(options: TrainOptions, state: TrainingState | None, carryover: Any) -> int:
+    """Seed of a run: the requested one, that of the previous or resumed run, or a random one.
 
     Raises
     ------
     ResumeError
         If a resumed run is given another seed than it had.
     """
-    asked = options.seed if options.seed is not None else settings.seed
+    requested = options.seed if options.seed is not None else settings.seed
     if state is not None:
         if options.seed is not None and options.seed != state.seed:
             raise ResumeError(
                 f"Expected the seed of the run to be resumed, {state.seed}; got {options.seed}."
             )
         return state.seed
-    if asked is not None:
-        return asked
-    if carried is not None:
-        return int(carried.seed)
+    if requested is not None:
+        return requested
+    if carryover is not None:
+        return int(carryover.seed)
     if os.environ.get("LOCAL_RANK", "0") != "0" and SEED_KEY in os.environ:
         return int(os.environ[SEED_KEY])
     seed = draw_seed()
@@ -146,15 +147,15 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carried: Any) -
 def split_for(
     model: BaseModel, options: TrainOptions, n_cells: int, seed: int, state: TrainingState | None
 ) -> Split:
-    """Split of a run: that of the run before, unless another is asked for or cells differ.
+    """Split of a run: that of the previous run, unless another is requested or the cells differ.
 
     Raises
     ------
     ResumeError
-        If a resumed run is asked for another split.
+        If another split is requested for a resumed run.
     """
-    asked = options.split
-    another = asked.external_indexing is not None or asked != type(asked)()
+    requested = options.split
+    another = requested.external_indexing is not None or requested != type(requested)()
     if state is not None and not another:
         return state.split
     known = model.split if state is None and not options.reset else None
@@ -162,13 +163,13 @@ def split_for(
         return known
     split = split_cells(
         n_cells,
-        train_size=asked.train_size,
-        validation_size=asked.validation_size,
-        shuffle=asked.shuffle_set_split,
+        train_size=requested.train_size,
+        validation_size=requested.validation_size,
+        shuffle=requested.shuffle_set_split,
         seed=seed,
         batch_size=options.loader.batch_size,
         drop_last=options.loader.drop_last,
-        external_indexing=asked.external_indexing,
+        external_indexing=requested.external_indexing,
         adata=model.adata,
     )
     if state is not None and any(
@@ -176,14 +177,14 @@ def split_for(
         for part in ("train", "validation", "test")
     ):
         raise ResumeError(
-            "Expected the split of the run to be resumed; another one was asked for. Leave out "
+            "Expected the split of the run to be resumed; another one was requested. Leave out "
             "train_size, validation_size, shuffle_set_split and external_indexing."
         )
     return split
 
 
 def reinitialize(model: BaseModel, rows: Any, seed: int) -> None:
-    """Give the network the weights of a new one, drawn from the seed."""
+    """Give the network new initial weights, drawn with the seed."""
     from cellvae.core.seeds import isolated_rng
 
     device = model.device

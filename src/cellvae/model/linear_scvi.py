@@ -1,4 +1,4 @@
-"""LDVAE: scVI with a decoder whose weights can be read (Svensson et al. 2020)."""
+"""LDVAE: scVI with a linear, interpretable decoder (Svensson et al. 2020)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCVI_OPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSCVIConfig(SCVIConfig):
-    """What the user chose when the model was made: the options of scVI, and those of the decoder.
+    """Options of :class:`LinearSCVI`: those of scVI, and of the linear decoder.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ class LinearSCVIConfig(SCVIConfig):
     gene_likelihood
         Distribution of the counts.
     use_observed_lib_size
-        Whether the size of a cell is the sum of its counts; otherwise it is a latent variable.
+        Whether the library size is the sum of the counts; otherwise it is a latent variable.
     use_layer_norm
-        Whether the encoder is normalised over features; the decoder is linear and never is.
+        Whether the encoder has layer normalization; the linear decoder never has.
     bias
-        Whether the decoder has a constant term for each gene.
+        Whether the decoder has a bias for each gene.
     """
 
     gene_likelihood: Literal["zinb", "nb", "poisson"] = "nb"
@@ -63,7 +63,7 @@ class LinearSCVIConfig(SCVIConfig):
 
 
 class LinearSCVIModule(SCVIModule):
-    """The mathematics of scVI with a linear decoder; parameter names are those of scvi-tools."""
+    """Network of scVI with a linear decoder; parameter names are those of scvi-tools."""
 
     accepts_sparse = SCVIModule.accepts_sparse
     config: LinearSCVIConfig
@@ -84,18 +84,18 @@ class LinearSCVIModule(SCVIModule):
         )
 
     def loadings(self) -> Float[Tensor, "genes latent"]:
-        """Effect of each latent dimension on each gene, batch normalisation included."""
+        """Weight of each latent dimension for each gene, batch normalization included."""
         return self.decoder.weights(self.config.n_latent)
 
 
 @final
 class LinearSCVI(CountModel):
-    """Variational autoencoder of counts with a linear decoder, whose loadings tell genes apart.
+    """Variational autoencoder of counts with a linear decoder, whose loadings are interpretable.
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`LinearSCVIConfig`.
 
@@ -104,7 +104,7 @@ class LinearSCVI(CountModel):
     NotSetUpError
         If `adata` has not been set up.
     UnknownOptionError, InvalidOptionError
-        If an option is misspelt or has a value that it cannot take.
+        If an option is misspelt or has an invalid value.
 
     Examples
     --------

@@ -1,12 +1,13 @@
-"""Load a saved model of any kind."""
+"""`load`: a saved model of any class."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cellvae.errors import FileFormatError, did_you_mean
+from cellvae.estimator.model import Model
 from cellvae.estimator.model_io import read_model
-from cellvae.model import MODELS, Model
+from cellvae.model.models import MODELS
 from cellvae.scvi.files import is_scvi_model, read_scvi_model
 
 if TYPE_CHECKING:
@@ -22,30 +23,30 @@ def load(
     device: int | str = "auto",
     prefix: str | None = None,
 ) -> Model:
-    """Model from a folder, of the kind that the folder says.
+    """Load a model of the class that its files name.
 
     Parameters
     ----------
     dir_path
-        Folder that `model.save` or a checkpoint wrote, or scvi-tools 0.15 and later.
+        Folder written by `model.save`, by a checkpoint, or by scvi-tools 0.15 and later.
     adata
         Cells for the model; None for those saved with it, if any.
     accelerator, device
-        Where the network is put.
+        Device of the network; `"auto"` is a CUDA device if there is one.
     prefix
-        Beginning of the names of the files.
+        Prefix of the file names.
 
     Raises
     ------
     FileFormatError
-        If files are missing or damaged, or the model is not one that this version knows.
+        If files are missing or damaged, or this version has no such model.
     """
-    foreign = is_scvi_model(dir_path, prefix or "")
-    name = (read_scvi_model if foreign else read_model)(dir_path, prefix or "").name
+    is_scvi = is_scvi_model(dir_path, prefix or "")
+    name = (read_scvi_model if is_scvi else read_model)(dir_path, prefix or "").name
     if name not in MODELS:
         known = ", ".join(MODELS)
         raise FileFormatError(
-            f"Expected a model of a kind that this version knows ({known}); got '{name[:80]}' in "
+            f"Expected a model that this version knows ({known}); got '{name[:80]}' in "
             f"{dir_path}.{did_you_mean(name[:80], MODELS)}"
         )
     return MODELS[name].load(dir_path, adata, accelerator, device, prefix)

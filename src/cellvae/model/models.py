@@ -1,4 +1,4 @@
-"""The table of models, by the names that files give them."""
+"""Table of all model classes by name, and registration of a model of one's own."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MODELS: dict[str, type[Model]] = {
     "POISSONVI": POISSONVI,
     "AmortizedLDA": AmortizedLDA,
 }
-"""Every model by the name that files give it."""
+"""Every model class by its name, which saved files contain."""
 
 
-def register(kind: M) -> M:
-    """Make a model of your own known by its name, to `cellvae.load` and the command line.
+def register(cls: M) -> M:
+    """Register a model class of your own for `cellvae.load` and the command line.
 
-    It can stand above the class as a decorator. A file never says what is to be imported: only
-    models that were registered are made.
+    Can be used as a class decorator. A saved file never says what is imported: only registered
+    classes are instantiated.
 
     Parameters
     ----------
-    kind
+    cls
         Class of the model.
 
     Returns
@@ -45,21 +45,21 @@ def register(kind: M) -> M:
     Raises
     ------
     InvalidOptionError
-        If it is no model, is not complete, or another class has its name.
+        If it is not a model class, has abstract methods, or another class has its name.
     """
-    if not (inspect.isclass(kind) and issubclass(kind, Model)):
-        raise InvalidOptionError(f"Expected a class that derives from Model; got {kind!r}.")
-    missing = sorted(kind.__abstractmethods__)
+    if not (inspect.isclass(cls) and issubclass(cls, Model)):
+        raise InvalidOptionError(f"Expected a class that derives from Model; got {cls!r}.")
+    missing = sorted(cls.__abstractmethods__)
     if missing:
-        raise InvalidOptionError(f"Expected {kind.__name__} to define {', '.join(missing)}.")
-    other = MODELS.get(kind.__name__, kind)
-    if other is not kind and (other.__module__, other.__qualname__) != (
-        kind.__module__,
-        kind.__qualname__,
+        raise InvalidOptionError(f"Expected {cls.__name__} to define {', '.join(missing)}.")
+    other = MODELS.get(cls.__name__, cls)
+    if other is not cls and (other.__module__, other.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
     ):
         raise InvalidOptionError(
-            f"Expected a name of its own for the model; '{kind.__name__}' is "
+            f"Expected a name of its own for the model; '{cls.__name__}' is "
             f"{other.__module__}.{other.__qualname__}. Give the class another name."
         )
-    MODELS[kind.__name__] = kind
-    return kind
+    MODELS[cls.__name__] = cls
+    return cls

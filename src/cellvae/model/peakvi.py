@@ -24,7 +24,7 @@ from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.model import Model
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_accessibility,
     get_depth_factors,
@@ -51,12 +51,12 @@ OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
 NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
 
 EARLY_STOPPING_PATIENCE = 50
-"""Checks without improvement after which training stops, where the user gives none."""
+"""Default number of checks without improvement after which training stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtacKeys(Keys):
-    """Where the counts of regions are, and what is known of each cell.
+    """Keyword arguments of :meth:`PEAKVI.setup_anndata`.
 
     Parameters
     ----------
@@ -81,26 +81,26 @@ class AtacKeys(Keys):
 
 @dataclass(frozen=True, kw_only=True)
 class PEAKVIConfig(Options):
-    """What the user chose when the model was made.
+    """Options of :class:`PEAKVI`.
 
     Parameters
     ----------
     n_hidden
-        Width of the hidden layers; None for the root of the number of regions.
+        Width of the hidden layers; None for the square root of the number of regions.
     n_latent
-        Dimensions of the latent space; None for the root of `n_hidden`.
+        Dimensions of the latent space; None for the square root of `n_hidden`.
     n_layers_encoder, n_layers_decoder
         Hidden layers.
     dropout_rate
         Probability that a feature is dropped in the encoder.
     model_depth
-        Whether each cell has a factor of detection.
+        Whether each cell has a depth factor.
     region_factors
-        Whether each region has a factor of detection.
+        Whether each region has a detection factor.
     use_batch_norm, use_layer_norm
-        Where layers are normalised over the batch and over features.
+        Which layers have batch and layer normalization.
     latent_distribution
-        `"normal"`, or `"ln"` for a logistic normal latent (shares that sum to one).
+        `"normal"`, or `"ln"` for a logistic normal latent (fractions that sum to one).
     deeply_inject_covariates
         Whether every layer reads the covariates; otherwise only the first does.
     encode_covariates
@@ -122,9 +122,9 @@ class PEAKVIConfig(Options):
 
 
 class PEAKVIModule(Module[CountBatch]):
-    """The mathematics of PeakVI; parameter names are those of scvi-tools' PEAKVAE.
+    """Network of PeakVI; parameter names are those of scvi-tools' PEAKVAE.
 
-    The encoder reads the values as they are, the loss whether they are above zero.
+    The encoder reads the counts, the loss only whether they are above zero.
     """
 
     gives_probabilities: ClassVar[bool] = True
@@ -137,12 +137,12 @@ class PEAKVIModule(Module[CountBatch]):
         self.n_regions = self.n_input_regions = n_regions
         self.n_hidden = n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
         self.n_latent = n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
-        read = config.encode_covariates
-        n_read = n_regions + (n_continuous if read else 0)
+        encode_covariates = config.encode_covariates
+        n_input = n_regions + (n_continuous if encode_covariates else 0)
         self.z_encoder = Encoder(
-            n_read,
+            n_input,
             n_latent,
-            n_cat_list if read else (),
+            n_cat_list if encode_covariates else (),
             n_layers=config.n_layers_encoder,
             n_hidden=n_hidden,
             dropout_rate=config.dropout_rate,
@@ -164,9 +164,9 @@ class PEAKVIModule(Module[CountBatch]):
         )
         self.d_encoder = (
             AccessibilityDecoder(
-                n_read,
+                n_input,
                 1,
-                n_cat_list if read else (),
+                n_cat_list if encode_covariates else (),
                 n_layers=config.n_layers_encoder,
                 n_hidden=n_hidden,
             )
@@ -180,15 +180,15 @@ class PEAKVIModule(Module[CountBatch]):
 
     @property
     def accepts_sparse(self) -> bool:
-        """Whether batches may have the entries of their counts alone."""
+        """Whether counts of a batch may be sparse."""
         return not self.config.encode_covariates
 
     def transform(self, z: Tensor) -> Tensor:
-        """Draw of the normal posterior in the space that the decoder reads."""
+        """Transform samples of the normal posterior to the input space of the decoder."""
         return self.z_encoder.transform(z)
 
     def encode(self, batch: CountBatch) -> Latent:
-        """Posterior of the latent and a draw; the size is the logarithm of the depth factor."""
+        """Posterior of the latent and a sample; `log_library` is the log depth factor."""
         features, codes = batch.counts, []
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
@@ -200,7 +200,7 @@ class PEAKVIModule(Module[CountBatch]):
         return Latent(posterior, self.transform(posterior.rsample()), depth)
 
     def decode(self, latent: Latent, batch: CountBatch) -> Detection:
-        """Distribution of detection, [*samples, cells, regions]."""
+        """Distribution of the detection of regions, [*samples, cells, regions]."""
         logits = self.z_decoder(
             concat_covariates(latent.sample, batch.continuous), covariate_codes(batch)
         )
@@ -210,11 +210,11 @@ class PEAKVIModule(Module[CountBatch]):
         return Detection(logits, factor)
 
     def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
-        """Log-likelihood of which regions of each cell are detected, in nats."""
+        """Log-likelihood of the detected regions of each cell, in nats."""
         counts = batch.counts
         if latent.sample.ndim != 2 or not use_compiled(counts, "bernoulli_log_prob"):
-            whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
+            dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
+            return self.decode(latent, batch).log_prob(dense).sum(dim=-1)
         features = concat_covariates(latent.sample, batch.continuous)
         logits = self.z_decoder.logits(features, covariate_codes(batch))
         if self.region_factors is None:
@@ -224,7 +224,7 @@ class PEAKVIModule(Module[CountBatch]):
         return bernoulli_log_prob(counts, logits, latent.log_library, factor)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
-        """Negative evidence lower bound; the reconstruction of each cell counts once."""
+        """Negative ELBO, its KL weighted."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
         kl = kl_to_standard_normal(latent.posterior).sum(dim=-1)
@@ -243,15 +243,15 @@ def covariate_codes(batch: CountBatch) -> list[Tensor]:
 
 
 @final
-class PEAKVI(Model):
+class PEAKVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of accessible regions of chromatin (PeakVI).
 
-    Values above zero count as detected; the encoder reads them as they are.
+    Regions with a count above zero are detected; the encoder reads the counts.
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`PEAKVIConfig`.
 
@@ -283,7 +283,7 @@ class PEAKVI(Model):
             "differential_expression": OF_PEAKS,
             "get_aggregated_posterior": NO_DENSITY,
             "get_feature_correlation_matrix": OF_PEAKS,
-            "get_importance_weights": "use get_marginal_ll, which weighs draws by importance",
+            "get_importance_weights": "use get_marginal_ll, which weights samples by importance",
             "get_latent_library_size": "use get_library_size_factors",
             "get_likelihood_parameters": OF_PEAKS,
             "get_normalized_expression": OF_PEAKS,
@@ -291,8 +291,6 @@ class PEAKVI(Model):
         }
     )
 
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
@@ -313,7 +311,7 @@ class PEAKVI(Model):
         continuous_covariate_keys: Sequence[str] | None = None,
         layer: str | None = None,
     ) -> None:
-        """Check the values and note where batch, labels and covariates are.
+        """Check the counts, and record which columns hold batch, labels and covariates.
 
         Parameters
         ----------
@@ -326,14 +324,14 @@ class PEAKVI(Model):
         layer
             Layer that holds the values; None for `X`.
         """
-        words = {
+        kwargs = {
             "layer": layer,
             "batch_key": batch_key,
             "labels_key": labels_key,
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_kwargs(words, AtacKeys))
+        cls.register(adata, keys_from_kwargs(kwargs, AtacKeys))
 
     def minify_adata(
         self,
@@ -342,7 +340,7 @@ class PEAKVI(Model):
         use_latent_qzv_key: str = "X_latent_qzv",
         silent: bool = False,
     ) -> None:
-        """Refuse: the depth factor of a cell comes from its counts, and minified cells have none.
+        """Not supported: the depth factor of a cell comes from its counts.
 
         Raises
         ------
@@ -355,15 +353,15 @@ class PEAKVI(Model):
         )
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """AdamW at a rate of 1e-4, 500 epochs, KL warm-up of 50, early stopping with patience 50.
+        """AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, early stopping with patience 50.
 
-        In runs of fewer than 100 epochs the warm-up takes half of them.
+        In runs of fewer than 100 epochs the warm-up is half of the run.
         """
         return atac_train_defaults(kwargs)
 
     @staticmethod
     def fields(keys: AtacKeys) -> tuple[Field, ...]:
-        """Columns that the model reads."""
+        """Fields that the model reads from an AnnData."""
         return (
             Counts("counts", keys.layer, refuse_if_was_binary=True),
             Category("batch", keys.batch_key),

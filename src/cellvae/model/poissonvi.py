@@ -16,7 +16,7 @@ from cellvae.core.log import warn
 from cellvae.core.options import option
 from cellvae.data import Registration
 from cellvae.errors import DataWarning
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_accessibility,
     get_fragment_accessibility,
@@ -33,20 +33,20 @@ from cellvae.nn.fc_layers import Activation
 
 @dataclass(frozen=True, kw_only=True)
 class POISSONVIConfig(SCVIConfig):
-    """What the user chose when the model was made: the options of scVI, with other defaults.
+    """Options of :class:`POISSONVI`: those of scVI, with other defaults.
 
     Parameters
     ----------
     n_hidden
-        Width of the hidden layers; None for the root of the number of regions.
+        Width of the hidden layers; None for the square root of the number of regions.
     n_latent
-        Dimensions of the latent space; None for the root of `n_hidden`.
+        Dimensions of the latent space; None for the square root of `n_hidden`.
     n_layers
         Hidden layers of encoder and of decoder.
     gene_likelihood
         Distribution of the fragments.
     use_batch_norm, use_layer_norm
-        Where layers are normalised over the batch and over features.
+        Which layers have batch and layer normalization.
     """
 
     n_hidden: int | None = option(None, at_least=1, at_most=65_536)  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class POISSONVIConfig(SCVIConfig):
 
 
 class POISSONVIModule(SCVIModule):
-    """The mathematics of scVI with Poisson counts; parameter names are those of scvi-tools."""
+    """Network of scVI with Poisson counts; parameter names are those of scvi-tools."""
 
     accepts_sparse = SCVIModule.accepts_sparse
     activation: ClassVar[Activation] = "leaky_relu"
@@ -67,7 +67,7 @@ class POISSONVIModule(SCVIModule):
 
     @property
     def region_bias(self) -> nn.Parameter:
-        """Factor of each region, on the scale of a logarithm, [regions]."""
+        """Log factor of each region, [regions]."""
         linear, _ = self.decoder.px_scale_decoder
         assert isinstance(linear, nn.Linear)
         return linear.bias
@@ -75,25 +75,25 @@ class POISSONVIModule(SCVIModule):
     def decode_scale(
         self, latent: Latent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells regions"]:
-        """Accessibility as a share of the cell, without the factors of the regions."""
+        """Accessibility as a fraction of the cell, without the factors of the regions."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
-        raw = self.decoder.logits(features, self.covariate_codes(batch))
-        logits = materialize(raw.logits) - self.region_bias
+        decoded = self.decoder.logits(features, self.covariate_codes(batch))
+        logits = materialize(decoded.logits) - self.region_bias
         _, positive = self.decoder.px_scale_decoder
         scale: Tensor = positive(logits)
         return scale
 
 
 @final
-class POISSONVI(CountModel):
+class POISSONVI(ReferenceMappingMixin, CountModel):
     """Variational autoencoder of fragments in regions of chromatin (PoissonVI).
 
-    Counts of reads are made fragments by :func:`cellvae.data.reads_to_fragments`.
+    Read counts are converted to fragments by :func:`cellvae.data.reads_to_fragments`.
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`POISSONVIConfig`.
 
@@ -130,24 +130,22 @@ class POISSONVI(CountModel):
     get_normalized_accessibility = get_fragment_accessibility
     get_region_factors = get_fragment_factors
     differential_accessibility = differential_accessibility
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
 
     @staticmethod
     def build(registration: Registration, config: POISSONVIConfig) -> POISSONVIModule:
         """Network for these data and options."""
         n_hidden = config.n_hidden or max(1, math.isqrt(registration.n_genes))
         n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
-        chosen = replace(config, n_hidden=n_hidden, n_latent=n_latent)
-        return POISSONVIModule(sizes_of(registration, config), chosen)
+        sized = replace(config, n_hidden=n_hidden, n_latent=n_latent)
+        return POISSONVIModule(sizes_of(registration, config), sized)
 
     def assemble(self, registration: Registration, config: Any, module: Any) -> None:
-        """Put together a model that has no cells yet; warn of values that count nothing."""
+        """Initialize a model without cells; warn if its data were zeros and ones."""
         super().assemble(registration, config, module)
         if registration.binary:
             warn(
-                "Expected numbers of fragments; got zeros and ones, which count nothing. PEAKVI is "
-                "made for them; or give the layer with counts: "
+                "Expected numbers of fragments; got zeros and ones. PEAKVI is made for them; or "
+                "give the layer with counts: "
                 "POISSONVI.setup_anndata(adata, layer=...).",
                 DataWarning,
             )

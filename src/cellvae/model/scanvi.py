@@ -1,4 +1,4 @@
-"""scANVI: scVI that learns from the labels of some cells and tells those of others (Xu 2021)."""
+"""scANVI: scVI that is trained on the labels of some cells and predicts the others (Xu 2021)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cellvae.data.setup.obs_columns import label_text
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.estimator.minified_cells import refuse_minified
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_expression,
     predict,
@@ -53,12 +53,12 @@ CLASSIFIER_OPTIONS: Mapping[str, tuple[Any, Mapping[str, float]]] = MappingProxy
         "logits": (bool, {}),
     }
 )
-"""Words of `classifier_parameters`, what they can be, and in which range."""
+"""Keys of `classifier_parameters`, with their types and bounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SCANVIConfig(SCVIConfig):
-    """What the user chose when the model was made: the options of scVI, and those of the labels.
+    """Options of :class:`SCANVI`: those of scVI, and of the classifier.
 
     Parameters
     ----------
@@ -66,16 +66,17 @@ class SCANVIConfig(SCVIConfig):
         Hidden layers of encoder, decoder and classifier, and of the networks between the two
         latent spaces.
     latent_distribution
-        The latent that labels are told from is normal.
+        The latent space of the classifier is normal.
     linear_classifier
         Whether the classifier has no hidden layers.
     classifier_parameters
         `n_layers`, `n_hidden`, `dropout_rate`, `use_batch_norm` and `use_layer_norm` of the
-        classifier, where they differ from those of the other networks; and `logits`. With
-        `logits=False` it gives probabilities, which the loss takes for logits as in scvi-tools (all
-        models did before its version 1.1): labels count less in training.
+        classifier, if they differ from those of the other networks; and `logits`. With
+        `logits=False` it returns probabilities, which the loss uses as logits, as in scvi-tools
+        (all models did before its version 1.1): labels have less weight in training.
     y_prior
-        Share of each label among all cells, in the order of `model.labels`; None for equal shares.
+        Fraction of each label among all cells, in the order of `model.labels`; None for equal
+        fractions.
     """
 
     latent_distribution: Literal["normal"] = "normal"
@@ -87,30 +88,30 @@ class SCANVIConfig(SCVIConfig):
         super().__post_init__()
         given = dict(self.classifier_parameters or {})
         check_kwargs(given, CLASSIFIER_OPTIONS, "classifier_parameters")
-        for word, value in given.items():
-            hint, bounds = CLASSIFIER_OPTIONS[word]
-            given[word] = check_value(f"classifier_parameters['{word}']", value, hint, bounds)
+        for name, value in given.items():
+            hint, bounds = CLASSIFIER_OPTIONS[name]
+            given[name] = check_value(f"classifier_parameters['{name}']", value, hint, bounds)
         if self.classifier_parameters is not None:
             object.__setattr__(self, "classifier_parameters", given)
         if self.y_prior is not None and (
-            not all(share > 0 for share in self.y_prior) or abs(sum(self.y_prior) - 1) > 1e-3
+            not all(fraction > 0 for fraction in self.y_prior) or abs(sum(self.y_prior) - 1) > 1e-3
         ):
             raise InvalidOptionError(
-                f"Expected y_prior to be shares above 0 that sum to 1; got {self.y_prior}."
+                f"Expected y_prior to be fractions above 0 that sum to 1; got {self.y_prior}."
             )
 
 
 class SCANVIModule(SCVIModule):
-    """The mathematics of scANVI.
+    """Network of scANVI.
 
-    The latent z1 that counts are decoded from has a prior of its own for each label y: a second,
-    standard normal latent z2 and y are decoded to it. What the label of a cell is, a classifier
-    tells from z1 (Xu et al. 2021; Kingma et al. 2014, M1 + M2). Names of parameters are those of
-    scvi-tools.
+    The prior of the latent z1, from which counts are decoded, depends on the label y: it is decoded
+    from y and a second, standard normal latent z2. A classifier predicts the label of a cell from
+    z1 (Xu et al. 2021; Kingma et al. 2014, M1 + M2). Names of parameters are those of scvi-tools.
     """
 
     accepts_sparse = SCVIModule.accepts_sparse
     extra_metric_names = METRICS
+    label_networks = ("encoder_z2_z1", "decoder_z1_z2")
     loss_weights: Mapping[str, float] = MappingProxyType({"classification_ratio": 50.0})
     config: SCANVIConfig
     y_prior: Tensor
@@ -119,7 +120,7 @@ class SCANVIModule(SCVIModule):
         super().__init__(sizes, config)
         batch_norm = config.use_batch_norm in ("encoder", "both")
         layer_norm = config.use_layer_norm in ("encoder", "both")
-        of_classifier: dict[str, Any] = {
+        classifier_options: dict[str, Any] = {
             "n_layers": 0 if config.linear_classifier else config.n_layers,
             "n_hidden": config.n_hidden,
             "dropout_rate": config.dropout_rate,
@@ -127,7 +128,7 @@ class SCANVIModule(SCVIModule):
             "use_layer_norm": layer_norm,
             **(config.classifier_parameters or {}),
         }
-        self.classifier = Classifier(config.n_latent, sizes.n_labels, **of_classifier)
+        self.classifier = Classifier(config.n_latent, sizes.n_labels, **classifier_options)
         self.encoder_z2_z1 = Encoder(
             config.n_latent,
             config.n_latent,
@@ -147,51 +148,51 @@ class SCANVIModule(SCVIModule):
             use_batch_norm=config.use_batch_norm in ("decoder", "both"),
             use_layer_norm=config.use_layer_norm in ("decoder", "both"),
         )
-        shares = config.y_prior or (1 / sizes.n_labels,) * sizes.n_labels
-        if len(shares) != sizes.n_labels:
+        prior = config.y_prior or (1 / sizes.n_labels,) * sizes.n_labels
+        if len(prior) != sizes.n_labels:
             raise InvalidOptionError(
-                f"Expected y_prior to have a share for each of the {sizes.n_labels} labels; "
-                f"got {len(shares)}."
+                f"Expected y_prior to have a fraction for each of the {sizes.n_labels} labels; "
+                f"got {len(prior)}."
             )
-        self.register_buffer("y_prior", torch.tensor([shares]))
+        self.register_buffer("y_prior", torch.tensor([prior]))
 
     @property
     def gives_logits(self) -> bool:
-        """Whether the scores of :meth:`classify` are logits."""
+        """Whether the scores of :meth:`classify` are logits, not probabilities."""
         return self.classifier.logits
 
     def classify(
         self, batch: CountBatch, *, use_posterior_mean: bool = True
     ) -> Float[Tensor, "cells labels"]:
-        """Score of each label for each cell: a logit, or a probability without `gives_logits`."""
+        """Logit of each label for each cell, or its probability if not `gives_logits`."""
         latent = self.encode(batch)
         z = latent.posterior.loc if use_posterior_mean else latent.sample
         scores: Tensor = self.classifier(z)
         return scores
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
-        """Negative evidence lower bound, and the cross-entropy of the labels of the companions.
+        """Negative ELBO, and the cross-entropy of the labelled cells at the end of the batch.
 
-        As in scvi-tools all KL terms are weighted, that of the library too, and the reconstruction
-        has log q(z1 | x) - E log p(z1 | z2, y) in it.
+        As in scvi-tools all KL terms are weighted, that of the library size too, and the
+        reconstruction includes log q(z1 | x) - E log p(z1 | z2, y).
         """
-        companions = None
+        labelled = None
         if batch.n_labelled:
-            batch, companions = split_labelled(batch)
+            batch, labelled = split_labelled(batch)
         latent = self.encode(batch)
-        of_latent, kl = self.latent_kl_terms(latent)
-        reconstruction = of_latent - self.log_likelihood(latent, batch)
+        latent_term, kl = self.latent_kl_terms(latent)
+        reconstruction = latent_term - self.log_likelihood(latent, batch)
         kl = kl + self.kl_library(latent, batch)
-        objective = (reconstruction + kl_weight * kl).mean()
+        loss = (reconstruction + kl_weight * kl).mean()
         extra: tuple[Tensor, ...] = ()
-        if companions is not None:
-            labels = companions.labels.squeeze(-1)
-            scores = self.classify(companions)
+        if labelled is not None:
+            labels = labelled.labels.squeeze(-1)
+            scores = self.classify(labelled)
             cross_entropy = torch.nn.functional.cross_entropy(scores, labels)
-            objective = objective + self.loss_weights["classification_ratio"] * cross_entropy
+            loss = loss + self.loss_weights["classification_ratio"] * cross_entropy
             extra = tuple(classification_sums(scores, labels, logits=self.gives_logits))
         return Loss(
-            loss=objective,
+            loss=loss,
             reconstruction=reconstruction,
             kl_local=kl,
             kl_global=reconstruction.new_zeros(()),
@@ -201,7 +202,7 @@ class SCANVIModule(SCVIModule):
     def latent_kl_terms(
         self, latent: Latent
     ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
-        """Terms of z1 and z2 in the bound, with the label of each cell summed out.
+        """Terms of z1 and z2 in the ELBO, with the label of each cell marginalised out.
 
         Returns
         -------
@@ -230,39 +231,39 @@ class SCANVIModule(SCVIModule):
         )
 
     def log_dispersion(self, batch: CountBatch, decoded: Tensor | None) -> Tensor:
-        """Logarithm of the inverse dispersion; the mean over labels where the label is unknown."""
+        """Log inverse dispersion; its mean over labels for cells whose label is unknown."""
         if self.px_r is None or self.config.dispersion != "gene-label":
             return super().log_dispersion(batch, decoded)
         by_label = torch.cat([self.px_r, self.px_r @ self.y_prior.T], dim=1)
         return torch.nn.functional.embedding(batch.labels.squeeze(-1), by_label.T)
 
     def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
-        """How well labels were told in an epoch."""
+        """Classification metrics of an epoch."""
         return classification_metrics(ClassificationSums(*sums))
 
 
 def split_labelled(batch: CountBatch) -> tuple[CountBatch, CountBatch]:
-    """Cells of a step, and the companions at its end."""
+    """Batch without the labelled cells at its end, and the labelled cells."""
     n = len(batch.labels) - batch.n_labelled
 
-    def sides(values: Any) -> tuple[Any, Any]:
+    def split(values: Any) -> tuple[Any, Any]:
         if isinstance(values, CSRBatch):
             return values.slice_cells(0, n), values.slice_cells(n, values.n_cells)
         return (values[:n], values[n:]) if isinstance(values, Tensor) else (values, values)
 
-    parts = [sides(values) for values in batch]
-    own, further = (CountBatch(*side) for side in zip(*parts, strict=True))
-    return own._replace(n_labelled=0), further._replace(n_labelled=0)
+    parts = [split(values) for values in batch]
+    cells, labelled = (CountBatch(*part) for part in zip(*parts, strict=True))
+    return cells._replace(n_labelled=0), labelled._replace(n_labelled=0)
 
 
 @final
-class SCANVI(CountModel):
-    """Variational autoencoder of counts that learns the labels of some cells and tells the others.
+class SCANVI(ReferenceMappingMixin, CountModel):
+    """Variational autoencoder of counts that learns the labels of some cells and predicts others.
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`SCANVIConfig`.
 
@@ -271,13 +272,13 @@ class SCANVI(CountModel):
     NotSetUpError
         If `adata` has not been set up.
     UnknownOptionError, InvalidOptionError
-        If an option is misspelt or has a value that it cannot take.
+        If an option is misspelt or has an invalid value.
 
     Notes
     -----
-    :meth:`train` has further words: `n_samples_per_label`, the number of cells of each label that
-    are learned from in an epoch (drawn anew for each; all by default), and
-    `plan_kwargs={"classification_ratio": 50}`, the weight of the labels in the loss. It measures
+    :meth:`train` has further arguments: `n_samples_per_label`, the number of labelled cells of each
+    label in an epoch (resampled for each; all by default), and
+    `plan_kwargs={"classification_ratio": 50}`, the weight of the labels in the loss. It logs
     `validation_accuracy`, `validation_f1_score`, `validation_classification_loss` and
     `validation_calibration_error`, and the same for `train`, all of which can be monitored.
 
@@ -310,8 +311,6 @@ class SCANVI(CountModel):
     """Whether the weights were initialized with those of a trained SCVI."""
 
     predict = predict
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     differential_expression = differential_expression
 
     @classmethod
@@ -326,16 +325,16 @@ class SCANVI(CountModel):
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
     ) -> None:
-        """Check the counts and note where labels, batch and covariates are.
+        """Check the counts, and record which columns hold labels, batch and covariates.
 
-        Only the words given here are kept, in `adata.uns["cellvae"]`; nothing else is changed.
+        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
 
         Parameters
         ----------
         adata
             Cells, with raw counts in `X` or in a layer.
         labels_key
-            Column of `adata.obs` with the label of each cell, as far as it is known.
+            Column of `adata.obs` with the label of each cell, where it is known.
         unlabeled_category
             Value of that column for cells whose label is not known; missing values count as well.
             No cell needs to have it.
@@ -344,7 +343,8 @@ class SCANVI(CountModel):
         batch_key
             Column of `adata.obs` with the batch of each cell.
         size_factor_key
-            Column of `adata.obs` with the size of each cell, in place of the sum of its counts.
+            Column of `adata.obs` with the library size of each cell, used in place of the sum of
+            its counts.
         categorical_covariate_keys
             Columns of `adata.obs` with further categories to correct for.
         continuous_covariate_keys
@@ -358,7 +358,7 @@ class SCANVI(CountModel):
             If counts are missing, infinite or negative, no cell has a label, another key column
             has missing values, or gene names repeat.
         """
-        words = {
+        kwargs = {
             "layer": layer,
             "batch_key": batch_key,
             "labels_key": labels_key,
@@ -367,7 +367,7 @@ class SCANVI(CountModel):
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
         }
-        cls.register(adata, keys_from_kwargs(words, LabelKeys))
+        cls.register(adata, keys_from_kwargs(kwargs, LabelKeys))
 
     @classmethod
     def from_scvi_model(
@@ -378,7 +378,7 @@ class SCANVI(CountModel):
         adata: AnnData | None = None,
         **config: Any,
     ) -> SCANVI:
-        """Model that begins with the weights of a trained SCVI, which stays as it is.
+        """Model initialized with the weights of a trained SCVI, which is not changed.
 
         Parameters
         ----------
@@ -391,7 +391,7 @@ class SCANVI(CountModel):
         adata
             Cells; None for those of the SCVI.
         **config
-            Options of the labels, such as `linear_classifier`; the others are those of the SCVI.
+            Options of the classifier, such as `linear_classifier`; all others are the SCVI's.
 
         Raises
         ------
@@ -411,7 +411,9 @@ class SCANVI(CountModel):
         if adata is None:
             raise DataMismatchError("The SCVI was loaded without cells. Give adata.")
         refuse_minified(adata, "make a model")
-        chosen = from_kwargs(cls.Config, merged(scvi_model.config, config), "from_scvi_model()")
+        options = from_kwargs(
+            cls.Config, merge_configs(scvi_model.config, config), "from_scvi_model()"
+        )
         keys = label_keys(scvi_model.registration.keys, labels_key, unlabeled_category, adata)
         known = scvi_model.registration
         registration: Registration[LabelKeys] = Registration(
@@ -421,9 +423,9 @@ class SCANVI(CountModel):
             keys=keys,
         )
         model = cls.__new__(cls)
-        module = cls.build(registration, chosen)
+        module = cls.build(registration, options)
         weights = dict(scvi_model.module.state_dict())
-        if chosen.dispersion == "gene-label":
+        if options.dispersion == "gene-label":
             if keys.labels_key != known.keys.labels_key:
                 raise InvalidOptionError(
                     f"Expected labels_key='{known.keys.labels_key}', by which the dispersion of "
@@ -432,7 +434,7 @@ class SCANVI(CountModel):
             order = [known.categories("labels").index(v) for v in known_labels(registration)]
             weights["px_r"] = weights["px_r"][:, order]
         module.load_state_dict(module.state_dict() | weights)
-        model.assemble(registration, chosen, module.to(scvi_model.device))
+        model.assemble(registration, options, module.to(scvi_model.device))
         model.attach(adata, new=True)
         store_keys(adata, cls.__name__, keys)
         model.was_pretrained = True
@@ -466,7 +468,7 @@ class SCANVI(CountModel):
         return SCANVIModule(sizes, config)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Few epochs where the weights began as those of a trained SCVI."""
+        """Few epochs if the weights were initialized with those of a trained SCVI."""
         from cellvae.train.options.default_epochs import default_epochs
 
         if not self.was_pretrained or self.rows is None or kwargs.get("reset"):
@@ -477,33 +479,33 @@ class SCANVI(CountModel):
 
     @property
     def labels(self) -> tuple[Scalar, ...]:
-        """Labels that the model can tell, in the order of its probabilities."""
+        """Labels that the model can predict, in the order of its probabilities."""
         return known_labels(self.registration)
 
     @property
     def n_labels(self) -> int:
-        """Number of labels that the model can tell."""
+        """Number of labels that the model can predict."""
         return len(self.labels)
 
     @property
     def unlabeled_category(self) -> Scalar:
-        """Value of the labels for cells whose label is not known."""
+        """Value of the label column for cells whose label is unknown."""
         return self.registration.categories("labels")[-1]
 
     @property
     def unlabeled_category_(self) -> Scalar:
-        """Same as `unlabeled_category`, as scvi-tools calls it."""
+        """Same as `unlabeled_category`, under scvi-tools' name."""
         return self.unlabeled_category
 
     @property
     def original_label_key(self) -> str | None:
-        """Column of `adata.obs` that the labels are in, as scvi-tools calls it."""
+        """Column of `adata.obs` with the labels, under scvi-tools' name."""
         key: str | None = self.registration.keys.labels_key
         return key
 
     @property
     def labels_(self) -> NDArray[Any]:
-        """Label of each of the model's cells as it stands in `adata.obs`, as scvi-tools has it.
+        """Label of each of the model's cells in `adata.obs`, under scvi-tools' name, [cells].
 
         Raises
         ------
@@ -526,16 +528,16 @@ class SCANVI(CountModel):
 
     @property
     def labeled_indices(self) -> NDArray[np.int64]:
-        """Positions of the cells whose label is known."""
+        """Indices of the cells whose label is known."""
         return np.flatnonzero(self.training_labels() >= 0)
 
     @property
     def unlabeled_indices(self) -> NDArray[np.int64]:
-        """Positions of the cells whose label is not known."""
+        """Indices of the cells whose label is unknown."""
         return np.flatnonzero(self.training_labels() < 0)
 
     def training_labels(self) -> NDArray[np.int64]:
-        """Label of each of the model's cells, -1 where it is not known."""
+        """Label of each of the model's cells, -1 where it is unknown, [cells]."""
         if self.adata is None:
             return np.zeros(0, dtype=np.int64)
         record: Any = self.registration.fields["labels"]
@@ -544,38 +546,38 @@ class SCANVI(CountModel):
 
 
 def known_labels(registration: Registration[Any]) -> tuple[Scalar, ...]:
-    """Labels without the category of cells whose label is not known."""
+    """Labels without the category of unlabelled cells."""
     return registration.categories("labels")[:-1]
 
 
-def merged(config: SCVIConfig, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of an SCVI and those of the labels.
+def merge_configs(config: SCVIConfig, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an SCVI and those of the classifier.
 
     Raises
     ------
     InvalidOptionError
-        If one of the SCVI's is to be another.
+        If one of them differs from that of the SCVI.
     """
-    of_scvi = {f.name: getattr(config, f.name) for f in fields(SCVIConfig)}
-    for word, value in own.items():
-        if word in of_scvi and value != of_scvi[word]:
+    scvi_options = {f.name: getattr(config, f.name) for f in fields(SCVIConfig)}
+    for name, value in own.items():
+        if name in scvi_options and value != scvi_options[name]:
             raise InvalidOptionError(
-                f"Expected {word} to be that of the SCVI, {of_scvi[word]!r}; got {value!r}. Leave "
-                "it out, or train an SCVI with it."
+                f"Expected {name} to be that of the SCVI, {scvi_options[name]!r}; got {value!r}. "
+                "Leave it out, or train an SCVI with it."
             )
-    return {**of_scvi, **own}
+    return {**scvi_options, **own}
 
 
 def label_keys(
     keys: CountKeys, labels_key: str | None, unlabeled_category: object, adata: AnnData
 ) -> LabelKeys:
     """Keys of an SCVI with those of the labels."""
-    chosen = keys.labels_key if labels_key is None else labels_key
-    if chosen is None:
+    column = keys.labels_key if labels_key is None else labels_key
+    if column is None:
         raise InvalidOptionError(
             "Expected labels_key, since the SCVI was set up without labels. Give "
             "labels_key=<column of adata.obs>."
         )
-    unlabeled = label_text(adata, chosen, unlabeled_category)
-    words = {**keys.to_json(), "labels_key": chosen, "unlabeled_category": unlabeled}
-    return keys_from_kwargs(words, LabelKeys)
+    unlabeled = label_text(adata, column, unlabeled_category)
+    kwargs = {**keys.to_json(), "labels_key": column, "unlabeled_category": unlabeled}
+    return keys_from_kwargs(kwargs, LabelKeys)

@@ -24,7 +24,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
-from cellvae.estimator.reference_mapping import load_query_data, prepare_query_anndata
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_expression,
 )
@@ -41,7 +41,7 @@ Where = Literal["encoder", "decoder", "none", "both"]
 
 @dataclass(frozen=True, kw_only=True)
 class SCVIConfig(Options):
-    """What the user chose when the model was made.
+    """Options of :class:`SCVI`.
 
     Parameters
     ----------
@@ -54,15 +54,15 @@ class SCVIConfig(Options):
     dropout_rate
         Probability that a feature is dropped in the encoder.
     dispersion
-        What the inverse dispersion differs by: `"gene"`, `"gene-batch"`, `"gene-label"` or
+        Whether the inverse dispersion differs by `"gene"`, `"gene-batch"`, `"gene-label"` or
         `"gene-cell"` (decoded).
     gene_likelihood
         Distribution of the counts.
     latent_distribution
-        `"normal"`, or `"ln"` for a logistic normal latent (shares that sum to one).
+        `"normal"`, or `"ln"` for a logistic normal latent (fractions that sum to one).
     use_observed_lib_size
-        Whether the size of a cell is the sum of its counts; otherwise it is a latent variable.
-        Size factors, where they are used, come before either.
+        Whether the library size of a cell is the sum of its counts; otherwise it is a latent
+        variable. Size factors, if they are used, take precedence.
     log_variational
         Whether the encoder reads log(1 + counts).
     encode_covariates
@@ -70,13 +70,13 @@ class SCVIConfig(Options):
     deeply_inject_covariates
         Whether every layer reads the covariates; otherwise only the first does.
     batch_representation
-        Batches as indicator columns, or as vectors that are learned.
+        Batches as indicator columns (`"one-hot"`), or as learned vectors (`"embedding"`).
     batch_embedding_kwargs
-        `{"embedding_dim": 5}`: length of the learned vectors.
+        `{"embedding_dim": 5}`: dimension of the learned vectors.
     use_batch_norm, use_layer_norm
-        Where layers are normalised over the batch and over features.
+        Which layers have batch and layer normalization.
     use_size_factor_key
-        Whether cell sizes come from the size factors set up; None where they were set up.
+        Whether library sizes are the size factors that were set up; None: if there are any.
     var_activation
         Function that makes the variance of the posterior positive.
     """
@@ -110,13 +110,13 @@ class SCVIConfig(Options):
 
     @property
     def embedding_dim(self) -> int:
-        """Length of the learned vector of a batch."""
+        """Dimension of the learned vector of a batch."""
         return (self.batch_embedding_kwargs or {}).get("embedding_dim", 5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SCVISizes:
-    """What the data gave: the sizes that the network is built for."""
+    """Sizes of the network that follow from the data."""
 
     n_genes: int
     n_batch: int = 1
@@ -132,7 +132,7 @@ def sizes_of(registration: Registration, config: SCVIConfig) -> SCVISizes:
     Raises
     ------
     InvalidOptionError
-        If size factors are asked for and none were set up.
+        If size factors are requested and none were set up.
     """
     keys = registration.keys
     if config.use_size_factor_key and keys.size_factor_key is None:
@@ -152,14 +152,15 @@ def sizes_of(registration: Registration, config: SCVIConfig) -> SCVISizes:
 
 
 class SCVIModule(Module[CountBatch]):
-    """The mathematics of scVI.
+    """Network of scVI.
 
-    Names of parameters are those of scvi-tools' VAE, so that weights can be exchanged. Networks
-    that the options do not use are not made.
+    Names of parameters are those of scvi-tools' VAE, so that weights can be exchanged. Sub-networks
+    that the options do not use are not created.
     """
 
     activation: ClassVar[Activation] = "relu"
-    """Function after each hidden layer."""
+    """Activation function of the hidden layers."""
+    retrained_on_query = ("l_encoder",)
     library_log_means: Tensor
     library_log_vars: Tensor
 
@@ -194,7 +195,7 @@ class SCVIModule(Module[CountBatch]):
         latent_library = not (config.use_observed_lib_size or sizes.size_factor)
         self.l_encoder = encoder(1, 1, "normal") if latent_library else None
         self.decoder = self.make_decoder(n_dense, n_cat_list)
-        self.px_r = self.new_dispersion()
+        self.px_r = self.init_dispersion()
         self.latent_is_gaussian = config.latent_distribution == "normal"
         if latent_library:
             self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
@@ -206,9 +207,9 @@ class SCVIModule(Module[CountBatch]):
         Parameters
         ----------
         n_dense
-            Columns of numbers that it reads beside the latent.
+            Number of continuous inputs beside the latent.
         n_cat_list
-            Number of categories of each category that it reads.
+            Number of categories of each categorical input.
         """
         sizes, config = self.sizes, self.config
         return DecoderSCVI(
@@ -228,9 +229,9 @@ class SCVIModule(Module[CountBatch]):
 
     @property
     def accepts_sparse(self) -> bool:
-        """Whether batches may have the entries of their counts alone.
+        """Whether counts of a batch may be sparse (:class:`~cellvae.core.csr_batch.CSRBatch`).
 
-        That is for each class to say: one that inherits it has to say so again.
+        This is not inherited: a subclass that accepts sparse counts defines it again.
         """
         fused = self.decoder.is_softmax and self.config.gene_likelihood != "normal"
         return fused and not self.config.encode_covariates
@@ -240,23 +241,23 @@ class SCVIModule(Module[CountBatch]):
         """Whether the likelihood has an inverse dispersion (or a standard deviation)."""
         return self.config.gene_likelihood != "poisson"
 
-    def new_dispersion(self) -> nn.Parameter | None:
-        """Logarithm of the inverse dispersion by what it differs by; None where it is decoded."""
-        further = {
+    def init_dispersion(self) -> nn.Parameter | None:
+        """Initial log inverse dispersion, [genes] or [genes, categories]; None if it is decoded."""
+        categories = {
             "gene": (),
             "gene-batch": (self.sizes.n_batch,),
             "gene-label": (self.sizes.n_labels,),
         }
         if not self.has_dispersion or self.config.dispersion == "gene-cell":
             return None
-        return nn.Parameter(torch.randn(self.sizes.n_genes, *further[self.config.dispersion]))
+        return nn.Parameter(torch.randn(self.sizes.n_genes, *categories[self.config.dispersion]))
 
     def transform(self, z: Tensor) -> Tensor:
-        """Draw of the normal posterior in the space that the decoder reads."""
+        """Transform samples of the normal posterior to the input space of the decoder."""
         return self.z_encoder.transform(z)
 
     def encode(self, batch: CountBatch) -> Latent:
-        """Posterior of latent and library, and a draw from each."""
+        """Posterior of latent and log library size, and a sample from each."""
         stored = stored_posterior(batch, self.transform)
         if stored is not None:
             return stored
@@ -269,19 +270,19 @@ class SCVIModule(Module[CountBatch]):
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
-            size = total_counts(batch.counts).clamp(min=MIN_LIBRARY_SIZE)
-            return Latent(posterior, sample, size.log())
+            library_size = total_counts(batch.counts).clamp(min=MIN_LIBRARY_SIZE)
+            return Latent(posterior, sample, library_size.log())
         library_posterior = self.l_encoder(features, codes)
         return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
 
     def decode(self, latent: Latent, batch: CountBatch) -> Distribution:
         """Distribution of the counts, [*samples, cells, genes]."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
-        log_size = latent.log_library
+        log_library = latent.log_library
         if self.sizes.size_factor:
             assert batch.size_factor is not None
-            log_size = batch.size_factor.log()
-        decoded = self.decoder(features, log_size, self.covariate_codes(batch))
+            log_library = batch.size_factor.log()
+        decoded = self.decoder(features, log_library, self.covariate_codes(batch))
         if self.config.gene_likelihood == "poisson":
             return Poisson(rate=decoded.rate, scale=decoded.scale)
         theta = self.log_dispersion(batch, decoded.log_dispersion).exp()
@@ -296,7 +297,7 @@ class SCVIModule(Module[CountBatch]):
     def decode_scale(
         self, latent: Latent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells genes"]:
-        """Normalized expression alone, without the other parameters of the counts."""
+        """Normalized expression, without the other parameters of the likelihood."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
         return self.decoder.scale(features, self.covariate_codes(batch))
 
@@ -305,8 +306,8 @@ class SCVIModule(Module[CountBatch]):
         counts, decoder = batch.counts, self.decoder
         fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
         if not (fused and decoder.is_softmax and use_compiled(counts)):
-            whole = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode(latent, batch).log_prob(whole).sum(dim=-1)
+            dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
+            return self.decode(latent, batch).log_prob(dense).sum(dim=-1)
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
         raw = decoder.logits(features, self.covariate_codes(batch))
         theta = None
@@ -315,7 +316,7 @@ class SCVIModule(Module[CountBatch]):
         return count_log_prob(counts, raw.logits, latent.log_library, theta, raw.dropout)
 
     def loss(self, batch: CountBatch, kl_weight: Float[Tensor, ""]) -> Loss:
-        """Negative evidence lower bound, the KL of the latent weighted, that of the library not."""
+        """Negative ELBO; the KL of the latent is weighted, that of the library size is not."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
         kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
@@ -328,14 +329,14 @@ class SCVIModule(Module[CountBatch]):
         )
 
     def kl_library(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
-        """Divergence of the size of each cell from that of its batch; zero where it is observed."""
+        """KL divergence of the log library size from its prior; zero if it is observed; nats."""
         prior = self.library_prior(batch)
         if latent.log_library_posterior is None or prior is None:
             return latent.log_library.new_zeros(latent.log_library.shape[-2])
         return kl_divergence(latent.log_library_posterior, prior).sum(dim=-1)
 
     def library_prior(self, batch: CountBatch) -> Normal | None:
-        """Sizes of the cells of each batch, [cells, 1]; None where they are observed."""
+        """Prior of the log library size by batch, [cells, 1]; None if it is observed."""
         if self.l_encoder is None:
             return None
         mean, variance = (
@@ -345,7 +346,7 @@ class SCVIModule(Module[CountBatch]):
         return Normal(mean, variance.sqrt(), validate_args=False)
 
     def log_dispersion(self, batch: CountBatch, decoded: Tensor | None) -> Tensor:
-        """Logarithm of the inverse dispersion of these cells, [genes] or [cells, genes]."""
+        """Log inverse dispersion of these cells, [genes] or [cells, genes]."""
         if self.px_r is None:
             assert decoded is not None
             return decoded
@@ -359,7 +360,7 @@ class SCVIModule(Module[CountBatch]):
         return functional.linear(one_hot(codes, n), self.px_r)
 
     def dense_covariates(self, batch: CountBatch) -> Tensor | None:
-        """Continuous covariates and learned batch vectors side by side, [cells, columns]."""
+        """Continuous covariates and learned batch vectors, concatenated, [cells, columns]."""
         parts = [] if batch.continuous is None else [batch.continuous]
         if self.batch_embedding is not None:
             parts.append(self.batch_embedding(batch.batch.squeeze(-1)))
@@ -388,13 +389,13 @@ def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
 
 
 @final
-class SCVI(CountModel):
+class SCVI(ReferenceMappingMixin, CountModel):
     """Variational autoencoder of single-cell counts (scVI).
 
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`SCVIConfig`.
 
@@ -403,7 +404,7 @@ class SCVI(CountModel):
     NotSetUpError
         If `adata` has not been set up.
     UnknownOptionError, InvalidOptionError
-        If an option is misspelt or has a value that it cannot take.
+        If an option is misspelt or has an invalid value.
 
     Examples
     --------
@@ -426,8 +427,6 @@ class SCVI(CountModel):
     module: SCVIModule
     latent_key: ClassVar[str] = "X_scVI"
 
-    load_query_data = classmethod(load_query_data)
-    prepare_query_anndata = classmethod(prepare_query_anndata)
     differential_expression = differential_expression
 
     @staticmethod
