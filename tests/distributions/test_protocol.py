@@ -22,5 +22,5 @@ def test_another_name_is_refused_with_the_closest_one() -> None:
 
 
 def test_a_missing_normalized_mean_is_an_error() -> None:
-    with pytest.raises(InvalidOptionError, match="ask for 'mu'"):
+    with pytest.raises(InvalidOptionError, match="request 'mu'"):
         pick_mean("scale", MU, None)

@@ -125,10 +125,10 @@ def test_the_size_of_batches_is_that_of_the_settings(
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([70], "numbers of cells from 0 to 69; got 1 other: '70'"),
+        ([70], "indices of cells from 0 to 69; got 1 other: '70'"),
         ([-71], "'-71'"),
-        ([True, False], "one truth value for each of the 70 cells; got 2"),
-        ([0.5], "whole numbers, a mask or names"),
+        ([True, False], "one boolean for each of the 70 cells; got 2"),
+        ([0.5], "integers, a mask or names"),
         ([], "indices of at least one cell; got none"),
         ([False] * 70, "indices of at least one cell; got none"),
     ],

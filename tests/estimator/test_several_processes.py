@@ -93,7 +93,7 @@ def test_shares_are_equal_in_blocks_and_cover_the_cells(n_cells: int, shuffle: b
     shares = []
     for rank in range(2):
         blocks: Any = EpochBlocks(
-            range(n_cells), np.arange(n_cells), 32, seed=1, shuffle=shuffle, smallest=1
+            range(n_cells), np.arange(n_cells), 32, seed=1, shuffle=shuffle, min_batch_size=1
         )  # type: ignore[arg-type]
         blocks.shard(rank, 2)
         assert len(blocks) == len([*blocks])
@@ -106,6 +106,6 @@ def test_shares_are_equal_in_blocks_and_cover_the_cells(n_cells: int, shuffle: b
 
 
 def test_more_processes_than_cells_are_refused() -> None:
-    blocks: Any = EpochBlocks(range(3), np.arange(3), 2, seed=1, smallest=1)  # type: ignore[arg-type]
+    blocks: Any = EpochBlocks(range(3), np.arange(3), 2, seed=1, min_batch_size=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidDataError, match="one cell for each of 4"):
         blocks.shard(0, 4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.nn import FCLayers
-from cellvae.nn.covariates import concat_covariates, indicator_columns, one_hot
+from cellvae.nn.covariates import concat_covariates, one_hot, one_hot_covariates
 
 SIZES = (3, 1, 2)
 
@@ -106,14 +106,14 @@ def test_names_of_parameters_are_those_of_scvi_tools() -> None:
     assert names == [f"fc_layers.Layer {i}.{kind}" for i in (0, 1) for kind in kinds]
 
 
-def test_indicator_columns_are_those_of_the_identity(codes: list[Tensor]) -> None:
-    columns = indicator_columns(codes, SIZES)
+def test_one_hot_columns_are_those_of_the_identity(codes: list[Tensor]) -> None:
+    columns = one_hot_covariates(codes, SIZES)
     assert columns is not None
     expected = np.concatenate([np.eye(3)[np.arange(9) % 3], np.eye(2)[np.arange(1, 10) % 2]], 1)
     assert np.array_equal(columns.numpy(), expected)
     assert np.array_equal(one_hot(codes[0], 4).numpy(), np.eye(4)[np.arange(9) % 3])
-    assert indicator_columns([codes[1]], [1]) is None
-    assert indicator_columns([], []) is None
+    assert one_hot_covariates([codes[1]], [1]) is None
+    assert one_hot_covariates([], []) is None
 
 
 def test_columns_stand_beside_every_sample() -> None:

@@ -1,12 +1,11 @@
-"""Distributions of the values that a cell was measured to have."""
+"""Probability distributions of counts and other measurements of cells."""
 
 from cellvae.core.missing_names import missing_name_error
 from cellvae.distributions.beta_binomial import BetaBinomial
-from cellvae.distributions.functional.kl import kl_to_standard_normal
 from cellvae.distributions.mixture import NegativeBinomialMixture
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.distributions.negative_binomial import NegativeBinomial
-from cellvae.distributions.normal import Normal
+from cellvae.distributions.normal import Normal, kl_to_standard_normal
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
 
@@ -21,14 +20,14 @@ __all__ = [
     "kl_to_standard_normal",
 ]
 
-NO_MODEL = "no model here has values of this distribution"
+NO_MODEL = "no model here uses this distribution"
 INSTEAD = {
     "JaxNegativeBinomialMeanDisp": "use NegativeBinomial, which is of torch",
     "Log1pNormal": f"{NO_MODEL}; use torch.distributions.LogNormal of the values plus 1",
     "ZeroInflatedGamma": f"{NO_MODEL}; use torch.distributions.Gamma",
     "ZeroInflatedLogNormal": f"{NO_MODEL}; use torch.distributions.LogNormal",
 }
-"""Parts of scvi-tools that are not here, and what to use in their place."""
+"""Names of scvi-tools that cellvae does not have, with an alternative for each."""
 
 
 def __getattr__(name: str) -> object:

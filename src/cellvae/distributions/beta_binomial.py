@@ -1,4 +1,4 @@
-"""Beta-binomial distribution of counts out of a known total."""
+"""Beta-binomial distribution of the number of successes in a known number of trials."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ STIRLING_FROM = 100.0
 
 
 class BetaBinomial(Distribution):
-    r"""Beta-binomial distribution: successes in `total_count` trials of a probability that varies.
+    r"""Beta-binomial distribution: successes in `total_count` trials with a random probability.
 
-    The probability of success has a beta distribution with shapes :math:`\alpha` and
-    :math:`\beta`. Given by these, or by its mean :math:`\mu = \alpha / (\alpha + \beta)` and the
-    dispersion :math:`\gamma = 1 / (\alpha + \beta + 1)`, the correlation of two trials: close to 0
-    the distribution is binomial, close to 1 all trials end alike.
+    The probability of success has a beta distribution with shape parameters :math:`\alpha` and
+    :math:`\beta`. The distribution is parametrized by these, or by the mean
+    :math:`\mu = \alpha / (\alpha + \beta)` and the dispersion
+    :math:`\gamma = 1 / (\alpha + \beta + 1)`, which is the correlation of two trials: close to 0
+    the distribution is binomial, close to 1 all trials have the same outcome.
 
     Parameters may have any shapes that broadcast.
 
     Parameters
     ----------
     total_count
-        Number of trials, a whole number.
+        Number of trials, an integer.
     alpha, beta
-        Shapes of the beta distribution, positive.
+        Shape parameters of the beta distribution, positive.
     mu
         Mean probability of success, between 0 and 1.
     gamma
         Dispersion, between 0 and 1.
     validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
+        Whether to check parameters and counts; on a GPU this waits for the device.
     eps
-        Least shape that `mu` and `gamma` are turned into.
+        Smallest shape parameter that `mu` and `gamma` are converted to.
 
     Raises
     ------
     InvalidOptionError
-        If the parameters belong to neither way of giving the distribution, or to both.
+        If the parameters belong to neither parametrization, or to both.
 
     Examples
     --------
@@ -93,7 +94,7 @@ class BetaBinomial(Distribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> constraints.Constraint:
-        """Whole numbers up to the number of trials."""
+        """Integers from 0 to the number of trials."""
         return constraints.integer_interval(0, self.total_count)
 
     @property
@@ -114,8 +115,8 @@ class BetaBinomial(Distribution):
     @property
     def variance(self) -> Float[Tensor, "*batch"]:
         """Variance, in squared counts."""
-        share = self.mu * (1 - self.mu)
-        return self.total_count * share * (1 + (self.total_count - 1) * self.gamma)
+        one_trial = self.mu * (1 - self.mu)
+        return self.total_count * one_trial * (1 + (self.total_count - 1) * self.gamma)
 
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean of the counts for "mu", mean probability of success for "scale"."""
@@ -123,12 +124,14 @@ class BetaBinomial(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
-        """Counts drawn at random."""
-        size = self._extended_shape(torch.Size(sample_shape))
-        first, second = (sample_log_gamma(x.double().expand(size)) for x in (self.alpha, self.beta))
-        total = self.total_count.double().expand(size)
-        drawn = Binomial(total, probs=(first - second).sigmoid(), validate_args=False).sample()
-        return drawn.to(self.alpha.dtype)
+        """Random counts."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        first, second = (
+            sample_log_gamma(x.double().expand(shape)) for x in (self.alpha, self.beta)
+        )
+        total = self.total_count.double().expand(shape)
+        counts = Binomial(total, probs=(first - second).sigmoid(), validate_args=False).sample()
+        return counts.to(self.alpha.dtype)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
         """Log-probability of counts, in nats; computed in double precision."""
@@ -137,30 +140,32 @@ class BetaBinomial(Distribution):
         successes, total = value.double(), self.total_count.double()
         alpha, beta = self.alpha.double(), self.beta.double()
         failures = total - successes
-        choices = torch.lgamma(total + 1) - torch.lgamma(successes + 1) - torch.lgamma(failures + 1)
-        density = log_rising_factorial(alpha, successes) + log_rising_factorial(beta, failures)
-        density = choices + density - log_rising_factorial(alpha + beta, total)
-        return density.to(torch.promote_types(self.alpha.dtype, torch.float32))
+        log_choose = (
+            torch.lgamma(total + 1) - torch.lgamma(successes + 1) - torch.lgamma(failures + 1)
+        )
+        log_prob = log_rising_factorial(alpha, successes) + log_rising_factorial(beta, failures)
+        log_prob = log_choose + log_prob - log_rising_factorial(alpha + beta, total)
+        return log_prob.to(torch.promote_types(self.alpha.dtype, torch.float32))
 
 
 def shape_parameters(
     alpha: Tensor | None, beta: Tensor | None, mu: Tensor | None, gamma: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Shapes of the beta distribution from whichever pair of parameters is given."""
+    """Shape parameters of the beta distribution from either parametrization."""
     if alpha is not None and beta is not None and mu is None and gamma is None:
         return alpha, beta
     if mu is not None and gamma is not None and alpha is None and beta is None:
-        size = ((1 - gamma) / gamma).clamp(max=MAX_INVERSE_DISPERSION)
-        return (mu * size).clamp(min=eps), ((1 - mu) * size).clamp(min=eps)
-    given = {"alpha": alpha, "beta": beta, "mu": mu, "gamma": gamma}
-    names = ", ".join(f"`{name}`" for name, tensor in given.items() if tensor is not None)
+        total = ((1 - gamma) / gamma).clamp(max=MAX_INVERSE_DISPERSION)
+        return (mu * total).clamp(min=eps), ((1 - mu) * total).clamp(min=eps)
+    parameters = {"alpha": alpha, "beta": beta, "mu": mu, "gamma": gamma}
+    names = ", ".join(f"`{name}`" for name, tensor in parameters.items() if tensor is not None)
     raise InvalidOptionError(
         f"Expected either `alpha` and `beta`, or `mu` and `gamma`; got {names or 'none of them'}."
     )
 
 
 def check_open_interval(name: str, values: Tensor | None) -> None:
-    """Refuse values that are not between 0 and 1."""
+    """Raise an error if a value is not between 0 and 1."""
     if values is not None and not bool(((values > 0) & (values < 1)).all()):
         raise InvalidOptionError(f"Expected {name} between 0 and 1; got {values}.")
 
@@ -168,17 +173,17 @@ def check_open_interval(name: str, values: Tensor | None) -> None:
 def log_rising_factorial(
     start: Float[Tensor, "*#x"], steps: Float[Tensor, "*#x"]
 ) -> Float[Tensor, "*x"]:
-    """Logarithm of the product of as many factors as steps: start, start + 1, ...
+    """Logarithm of the rising factorial start (start + 1) ... (start + steps - 1).
 
-    Where `start` is large, Stirling's series of both gamma functions is subtracted term by term, so
-    that no large numbers cancel.
+    If `start` is large, Stirling's series of the two gamma functions are subtracted term by term,
+    so that no large numbers cancel.
     """
     small, large = start.clamp(max=STIRLING_FROM), start.clamp(min=STIRLING_FROM)
-    by_gamma = torch.lgamma(small + steps) - torch.lgamma(small)
+    from_lgamma = torch.lgamma(small + steps) - torch.lgamma(small)
     end = large + steps
-    by_series = (large - 0.5) * torch.log1p(steps / large) + steps * end.log() - steps
-    by_series = by_series + stirling_terms(end) - stirling_terms(large)
-    return torch.where(start < STIRLING_FROM, by_gamma, by_series)
+    from_series = (large - 0.5) * torch.log1p(steps / large) + steps * end.log() - steps
+    from_series = from_series + stirling_terms(end) - stirling_terms(large)
+    return torch.where(start < STIRLING_FROM, from_lgamma, from_series)
 
 
 def stirling_terms(z: Float[Tensor, "*z"]) -> Float[Tensor, "*z"]:
@@ -189,9 +194,9 @@ def stirling_terms(z: Float[Tensor, "*z"]) -> Float[Tensor, "*z"]:
 
 
 def sample_log_gamma(shape: Float[Tensor, "*x"]) -> Float[Tensor, "*x"]:
-    """Logarithms of draws of a gamma distribution, which themselves may be too small for a float.
+    """Logarithms of gamma random numbers, which themselves may underflow.
 
-    A draw of the shape a is one of the shape a + 1 times u^(1/a) (Marsaglia, Tsang 2000).
+    A gamma(a) random number is a gamma(a + 1) one times u^(1/a) (Marsaglia and Tsang 2000).
     """
-    drawn = Gamma(shape + 1, torch.ones_like(shape), validate_args=False).sample()
-    return drawn.log() + torch.rand_like(shape).clamp(min=1e-300).log() / shape
+    draws = Gamma(shape + 1, torch.ones_like(shape), validate_args=False).sample()
+    return draws.log() + torch.rand_like(shape).clamp(min=1e-300).log() / shape

@@ -1,4 +1,4 @@
-"""Detection of a region: whether it has any count at all."""
+"""Bernoulli distribution of the detection of regions: whether their count is above zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cellvae.distributions.protocol import pick_mean
 
 
 class Detection(Distribution):
-    """Bernoulli distribution of counts above zero, with factors that make detection rarer.
+    """Bernoulli distribution of a count being above zero, with a factor for missed detections.
 
     A region is detected with the probability sigmoid(`logits`) exp(`log_factor`).
 
@@ -23,7 +23,7 @@ class Detection(Distribution):
     logits
         Log-odds of a region being accessible.
     log_factor
-        Logarithm, at most 0, of the chance that an accessible region is detected.
+        Logarithm of the probability that an accessible region is detected; at most 0.
 
     Examples
     --------
@@ -52,11 +52,11 @@ class Detection(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
-        """One for a region that is detected, else zero."""
+        """1 for a region that is detected, else 0."""
         return torch.bernoulli(self.mean.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
-        """Log-probability of counts being above zero or not, in nats, in 32 bits at least."""
+        """Log-probability of counts being above zero or not, in nats, in float32 or wider."""
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
         detected = functional.logsigmoid(self.logits.to(dtype)) + self.log_factor.to(dtype)
         missed = (-torch.expm1(detected)).clamp(min=torch.finfo(dtype).tiny).log()

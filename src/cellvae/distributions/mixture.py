@@ -1,4 +1,4 @@
-"""Mixture of two negative binomial distributions: background and foreground."""
+"""Mixture of two negative binomial distributions, for background and foreground counts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class NegativeBinomialMixture(Distribution):
     mixture_logits
         Log-odds of a count belonging to the first component.
     theta2
-        Inverse dispersion of the second component; that of the first if it is left out.
+        Inverse dispersion of the second component; that of the first by default.
     validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
+        Whether to check parameters and counts; on a GPU this waits for the device.
 
     Examples
     --------
@@ -97,7 +97,7 @@ class NegativeBinomialMixture(Distribution):
 
     @property
     def variance(self) -> Float[Tensor, "*batch"]:
-        """Variance within the components and between them, in squared counts."""
+        """Variance within and between the components, in squared counts."""
         first = self.mixture_probs
         within = torch.lerp(self._second.variance, self._first.variance, first)
         return within + first * (1 - first) * (self.mu1 - self.mu2).square()
@@ -108,7 +108,7 @@ class NegativeBinomialMixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
-        """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
+        """Random counts; Poisson rates above 10^8 are replaced by 10^8."""
         counts = self._second.sample(sample_shape)
         is_first = torch.bernoulli(self.mixture_probs.expand(counts.shape)).bool()
         return torch.where(is_first, self._first.sample(sample_shape), counts)
@@ -118,8 +118,12 @@ class NegativeBinomialMixture(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         parameters = (self.mu1, self.mu2, self.theta1, self.theta2, self.mixture_logits)
-        narrow = all(part.dtype == torch.float32 for part in parameters)
-        if narrow and value.shape == self.batch_shape and use_compiled(value, "mixture_log_prob"):
+        is_float32 = all(tensor.dtype == torch.float32 for tensor in parameters)
+        if (
+            is_float32
+            and value.shape == self.batch_shape
+            and use_compiled(value, "mixture_log_prob")
+        ):
             return mixture_log_prob(value, *parameters)
         return torch.logaddexp(
             self._first.log_prob(value) + logsigmoid(self.mixture_logits),

@@ -1,4 +1,4 @@
-"""Bag of words: features drawn one by one, in proportion to their shares."""
+"""Multinomial distribution without its coefficient, for topic models."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cellvae.distributions.protocol import pick_mean
 
 
 class BagOfWords(Distribution):
-    """Counts of features that are drawn one after another, in proportion to their shares.
+    """Multinomial distribution of counts without the multinomial coefficient.
 
-    The probability is that of the draws in their order, without the number of orders that give the
-    same counts (the multinomial coefficient), which depends on the counts alone.
+    The probability is that of the draws in a given order: the coefficient, the number of orders
+    with the same counts, does not depend on the parameters.
 
     Parameters
     ----------
     shares
-        Chance of each feature at each draw, [*samples, cells, features]; sums to one.
+        Probability of each feature, [*samples, cells, features]; sums to one over features.
     size
         Number of draws of each cell, [cells, 1].
 
     Examples
     --------
     >>> import torch
-    >>> words = BagOfWords(torch.tensor([[0.5, 0.5]]), torch.tensor([[3.0]]))
-    >>> words.log_prob(torch.tensor([[1.0, 2.0]])).sum()
+    >>> counts = BagOfWords(torch.tensor([[0.5, 0.5]]), torch.tensor([[3.0]]))
+    >>> counts.log_prob(torch.tensor([[1.0, 2.0]])).sum()
     tensor(-2.0794)
     """
 
@@ -55,10 +55,10 @@ class BagOfWords(Distribution):
         return self.mean * (1 - self.shares)
 
     def get_normalized(self, key: str) -> Float[Tensor, "*samples cells features"]:
-        """Mean of the counts for "mu", share of each feature for "scale"."""
+        """Mean of the counts for "mu", probability of each feature for "scale"."""
         return pick_mean(key, self.mean, self.shares)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*samples cells features"]:
-        """Part that each feature has in the log-probability of the counts, in nats."""
-        least = torch.finfo(self.shares.dtype).tiny
-        return value * self.shares.clamp(min=least).log()
+        """Contribution of each feature to the log-probability of the counts, in nats."""
+        tiny = torch.finfo(self.shares.dtype).tiny
+        return value * self.shares.clamp(min=tiny).log()

@@ -17,19 +17,19 @@ from cellvae.distributions.functional.log_prob import (
 from cellvae.distributions.protocol import pick_mean
 from cellvae.errors import InvalidOptionError
 
-HIGHEST_RATE = 1e8
-"""Largest rate of the Poisson draw in a sample: 32-bit counts have holes before that."""
+MAX_RATE = 1e8
+"""Largest Poisson rate in a sample; float32 does not represent all integers up to there."""
 
 
 class NegativeBinomial(Distribution):
     r"""Negative binomial distribution: counts with variance :math:`\mu + \mu^2 / \theta`.
 
-    Given by its mean and inverse dispersion, or as the number of successes before `total_count`
-    failures, for which :math:`\theta` is `total_count` and :math:`\mu / \theta` the odds of
-    success, as in `torch.distributions.NegativeBinomial`.
+    It is parametrized by its mean and inverse dispersion, or as the number of successes before
+    `total_count` failures, as in `torch.distributions.NegativeBinomial`: :math:`\theta` is
+    `total_count` and :math:`\mu / \theta` the odds of success.
 
-    Parameters may have any shapes that broadcast. An inverse dispersion per gene is best given
-    with the shape [genes]: functions of it alone are then computed once per gene.
+    Parameters may have any shapes that broadcast. Pass an inverse dispersion per gene with the
+    shape [genes]: functions of it alone are then computed once per gene.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ class NegativeBinomial(Distribution):
         Inverse dispersion: large values approach the Poisson distribution.
     scale
         Normalized mean, for example the fraction of the counts of a cell that a gene has. It is
-        kept for users and takes no part in any computation.
+        stored for users and not used in any computation.
     validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
+        Whether to check parameters and counts; on a GPU this waits for the device.
 
     Raises
     ------
     InvalidOptionError
-        If the parameters belong to neither way of giving the distribution, or to both.
+        If the parameters belong to neither parametrization, or to both.
 
     Examples
     --------
@@ -116,23 +116,22 @@ class NegativeBinomial(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
-        """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
+        """Random counts; Poisson rates above 10^8 are replaced by 10^8."""
         size = torch.Size(sample_shape)
         theta = self.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION)
         rate = Gamma(theta, theta / self.mu, validate_args=False).sample(size)
-        return torch.poisson(rate.clamp(max=HIGHEST_RATE))
+        return torch.poisson(rate.clamp(max=MAX_RATE))
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
-        """Log-probability of counts, in nats, in 32 bits at least."""
+        """Log-probability of counts, in nats, in float32 or wider."""
         if self._validate_args:
             self._validate_sample(value)
         mu, theta = self.mu, self._narrow_theta
-        given = torch.promote_types(mu.dtype, theta.dtype)
-        dtype = torch.promote_types(given, torch.float32)
-        density: Tensor = NegativeBinomialLogProb.apply(
+        dtype = torch.promote_types(torch.promote_types(mu.dtype, theta.dtype), torch.float32)
+        log_prob: Tensor = NegativeBinomialLogProb.apply(
             value.to(dtype), mu.to(dtype), theta.to(dtype)
         )
-        return density
+        return log_prob
 
 
 def mean_and_dispersion(
@@ -142,7 +141,7 @@ def mean_and_dispersion(
     mu: Tensor | None,
     theta: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and inverse dispersion from whichever pair of parameters is given."""
+    """Mean and inverse dispersion from either parametrization."""
     if probs is None and logits is None and total_count is None:
         if mu is not None and theta is not None:
             return mu, theta
@@ -151,8 +150,14 @@ def mean_and_dispersion(
             return total_count * logits.exp(), total_count
         if logits is None and probs is not None:
             return total_count * probs / (1 - probs), total_count
-    given = {"total_count": total_count, "probs": probs, "logits": logits, "mu": mu, "theta": theta}
-    names = ", ".join(f"`{name}`" for name, tensor in given.items() if tensor is not None)
+    parameters = {
+        "total_count": total_count,
+        "probs": probs,
+        "logits": logits,
+        "mu": mu,
+        "theta": theta,
+    }
+    names = ", ".join(f"`{name}`" for name, tensor in parameters.items() if tensor is not None)
     raise InvalidOptionError(
         "Expected either `mu` and `theta`, or `total_count` and one of `probs` and `logits`; "
         f"got {names or 'none of them'}."

@@ -1,4 +1,4 @@
-"""Normal distribution of values that are not counts."""
+"""Normal distribution with a normalized mean, and its divergence from the standard normal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellvae.distributions.protocol import pick_mean
 
 
 class Normal(torch.distributions.Normal):
-    """Normal distribution which keeps a normalized mean.
+    """Normal distribution that stores a normalized mean.
 
     Parameters
     ----------
@@ -22,9 +22,9 @@ class Normal(torch.distributions.Normal):
     scale
         Standard deviation.
     validate_args
-        Whether to check parameters and values, which on a GPU waits for it.
+        Whether to check parameters and values; on a GPU this waits for the device.
     normal_mu
-        Normalized mean, kept for users; it takes no part in any computation.
+        Normalized mean; stored for users and not used in any computation.
 
     Examples
     --------
@@ -55,3 +55,15 @@ class Normal(torch.distributions.Normal):
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean for "mu", normalized mean (not the standard deviation) for "scale"."""
         return pick_mean(key, self.loc, self.normal_mu)
+
+
+def kl_to_standard_normal(posterior: torch.distributions.Normal) -> Float[Tensor, "*cells latent"]:
+    r"""KL divergence of normal distributions from the standard normal by dimension, in nats.
+
+    .. math:: (\mu^2 + \sigma^2 - 1) / 2 - \log \sigma
+
+    Equal to `torch.distributions.kl_divergence`, but without tensors of zeros and ones that would
+    be created on the device in every step (Kingma and Welling 2014, appendix B).
+    """
+    scale = posterior.scale
+    return (posterior.loc.square() + scale.square() - 1) / 2 - scale.log()

@@ -14,17 +14,17 @@ from cellvae.distributions.protocol import pick_mean
 
 
 class Poisson(torch.distributions.Poisson):
-    """Poisson distribution which keeps a normalized mean, and its digits at large counts.
+    """Poisson distribution that stores a normalized mean and is accurate at large counts.
 
     Parameters
     ----------
     rate
         Mean and variance, in counts.
     validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
+        Whether to check parameters and counts; on a GPU this waits for the device.
     scale
         Normalized mean, for example the fraction of the counts of a cell that a gene has. It is
-        kept for users and takes no part in any computation.
+        stored for users and not used in any computation.
 
     Examples
     --------
@@ -54,9 +54,9 @@ class Poisson(torch.distributions.Poisson):
         return pick_mean(key, self.rate, self.scale)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
-        """Log-probability of counts, in nats, in 32 bits at least."""
+        """Log-probability of counts, in nats, in float32 or wider."""
         if self._validate_args:
             self._validate_sample(value)
         dtype = torch.promote_types(self.rate.dtype, torch.float32)
-        density: Tensor = PoissonLogProb.apply(value.to(dtype), self.rate.to(dtype))
-        return density
+        log_prob: Tensor = PoissonLogProb.apply(value.to(dtype), self.rate.to(dtype))
+        return log_prob

@@ -1,4 +1,4 @@
-"""The two means that every distribution of counts can be asked for by name."""
+"""Interface of the distributions of counts, with their means by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cellvae.errors import InvalidOptionError, did_you_mean
 
 @runtime_checkable
 class CountDistribution(Protocol):
-    """What every distribution of this folder can be asked for."""
+    """Interface of every distribution of this folder."""
 
     @property
     def mean(self) -> Tensor:
-        """Mean, with zero inflation if there is some."""
+        """Mean, including zero inflation."""
         ...
 
     def get_normalized(self, key: str) -> Tensor:
@@ -25,7 +25,7 @@ class CountDistribution(Protocol):
         ...
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Counts drawn at random."""
+        """Random counts."""
         ...
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -36,12 +36,12 @@ class CountDistribution(Protocol):
 def pick_mean(
     key: str, mu: Float[Tensor, "*batch"], scale: Float[Tensor, "*#batch"] | None
 ) -> Float[Tensor, "*#batch"]:
-    """Mean called "mu" or normalized mean called "scale".
+    """Mean ("mu") or normalized mean ("scale").
 
     Raises
     ------
     InvalidOptionError
-        If the key is another word, or the distribution was made without what it names.
+        If the key is another string, or the distribution has no normalized mean.
     """
     if key == "mu":
         return mu
@@ -50,7 +50,7 @@ def pick_mean(
         raise InvalidOptionError(f"Expected the key 'mu' or 'scale'; got {key!r}.{hint}")
     if scale is None:
         raise InvalidOptionError(
-            "Expected a distribution that knows its normalized mean; this one was made without. "
-            "Pass the normalized mean to its constructor, or ask for 'mu'."
+            "Expected a distribution with a normalized mean; this one was made without. "
+            "Pass the normalized mean to its constructor, or request 'mu'."
         )
     return scale

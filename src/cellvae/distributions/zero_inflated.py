@@ -1,4 +1,4 @@
-"""Negative binomial distribution of counts of which some were replaced by zero."""
+"""Zero-inflated negative binomial distribution of counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cellvae.errors import InvalidOptionError
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
     r"""Zero-inflated negative binomial distribution.
 
-    A count is zero with the probability :math:`\pi` and otherwise drawn from the negative binomial
-    distribution with mean :math:`\mu` and inverse dispersion :math:`\theta`, so that its own mean
-    is :math:`(1 - \pi) \mu`.
+    A count is a structural zero with the probability :math:`\pi`; otherwise it has a negative
+    binomial distribution with mean :math:`\mu` and inverse dispersion :math:`\theta`. The mean of
+    the count is :math:`(1 - \pi) \mu`.
 
     Parameters
     ----------
@@ -34,16 +34,16 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     theta
         Inverse dispersion.
     zi_logits
-        Log-odds of a count being replaced by zero.
+        Log-odds of a structural zero.
     scale
-        Normalized mean, kept for users.
+        Normalized mean; stored for users and not used in any computation.
     validate_args
-        Whether to check parameters and counts, which on a GPU waits for it.
+        Whether to check parameters and counts; on a GPU this waits for the device.
 
     Raises
     ------
     InvalidOptionError
-        If `zi_logits` is missing, or the other parameters are not one of the two pairs.
+        If `zi_logits` is missing, or the other parameters belong to neither parametrization.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     ) -> None:
         if zi_logits is None:
             raise InvalidOptionError(
-                "Expected `zi_logits`, the log-odds of a count being replaced by zero; got None. "
+                "Expected `zi_logits`, the log-odds of a structural zero; got None. "
                 "Use `NegativeBinomial` for counts without zero inflation."
             )
         super().__init__(total_count, probs, logits, mu, theta, scale, validate_args=False)
@@ -91,7 +91,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     @property
     def zi_probs(self) -> Float[Tensor, "*batch"]:
-        """Probability of a count being replaced by zero."""
+        """Probability of a structural zero."""
         return self.zi_logits.sigmoid()
 
     @property
@@ -107,21 +107,21 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     @property
     def mode(self) -> Float[Tensor, "*batch"]:
         """Most probable count: zero, or the mode without zero inflation."""
-        other = super().mode
-        zero = torch.zeros_like(other)
-        return torch.where(self.log_prob(zero) >= self.log_prob(other), zero, other)
+        mode = super().mode
+        zero = torch.zeros_like(mode)
+        return torch.where(self.log_prob(zero) >= self.log_prob(mode), zero, mode)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "*draws"]:
-        """Counts drawn at random; rates above 10^8 are drawn as if they were 10^8."""
+        """Random counts; Poisson rates above 10^8 are replaced by 10^8."""
         counts = super().sample(sample_shape)
-        kept = torch.bernoulli((-self.zi_logits).sigmoid().expand(counts.shape))
-        return counts * kept
+        not_structural = torch.bernoulli((-self.zi_logits).sigmoid().expand(counts.shape))
+        return counts * not_structural
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*draws"]:
         """Log-probability of counts, in nats."""
-        without = super().log_prob(value)
-        density: Tensor = ZeroInflatedLogProb.apply(
-            value.to(without.dtype), without, self.zi_logits.to(without.dtype)
+        uninflated = super().log_prob(value)
+        log_prob: Tensor = ZeroInflatedLogProb.apply(
+            value.to(uninflated.dtype), uninflated, self.zi_logits.to(uninflated.dtype)
         )
-        return density
+        return log_prob

@@ -9,7 +9,7 @@ from cellvae.kernels.all_finite import all_finite
 from cellvae.kernels.bernoulli_log_prob import bernoulli_log_prob
 from cellvae.kernels.count_log_prob import count_log_prob
 from cellvae.kernels.dispatch import Kernels, use_compiled
-from cellvae.kernels.lazy_linear import LazyLinear, materialize
+from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear, materialize
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
 from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
@@ -21,6 +21,7 @@ __all__ = [
     "all_finite",
     "bernoulli_log_prob",
     "count_log_prob",
+    "lazy_linear",
     "log_fold_change_summary",
     "materialize",
     "mixture_log_prob",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -24,6 +24,20 @@ class LazyLinear(NamedTuple):
     def materialize(self) -> Float[Tensor, "cells out"]:
         """Compute the output of the layer."""
         return functional.linear(*self)
+
+
+def lazy_linear(
+    layer: nn.Module, features: Float[Tensor, "*samples cells features"]
+) -> Float[Tensor, "*samples cells out"] | LazyLinear:
+    """Output of a linear layer, lazy unless the layer has hooks or is not a plain `nn.Linear`.
+
+    Hooks, parametrizations and adapters (LoRA) expect the layer to be called.
+    """
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    if type(layer) is not nn.Linear or hooks or layer._backward_pre_hooks:
+        output: Tensor = layer(features)
+        return output
+    return LazyLinear(features, layer.weight, layer.bias)
 
 
 def materialize(output: Tensor | LazyLinear) -> Tensor:

@@ -1,4 +1,4 @@
-"""Building blocks of the networks: torch only."""
+"""Building blocks of the networks: encoders, decoders and classifiers, in torch only."""
 
 from cellvae.core.missing_names import missing_name_error
 from cellvae.nn.classifier import Classifier
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 LinearDecoderSCVI = LinearDecoder
-"""Name that scvi-tools gives to the linear decoder."""
+"""Name of the linear decoder in scvi-tools."""
 INSTEAD = {
     "Decoder": "NormalDecoder gives a distribution",
     "DecoderTOTALVI": "there is no TOTALVI yet",
@@ -30,7 +30,7 @@ INSTEAD = {
     "MultiEncoder": "use Encoder",
     "one_hot": "use torch.nn.functional.one_hot",
 }
-"""Parts of scvi-tools that are not here, and what to use in their place."""
+"""Names of scvi-tools that cellvae does not have, with an alternative for each."""
 
 
 def __getattr__(name: str) -> object:

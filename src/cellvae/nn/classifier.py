@@ -1,4 +1,4 @@
-"""Classifier: latent of a cell to scores of its label."""
+"""Classifier: from the latent representation of a cell to scores of the labels."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from cellvae.nn.fc_layers import FCLayers
 
 
 class Classifier(nn.Module):
-    """Network that gives a score of each label for each cell: a logit, or a probability.
+    """Network that predicts the label of a cell: a logit or a probability for each label.
 
-    Parameter names are those of scvi-tools, so that weights can be exchanged.
+    Names of parameters are those of scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_input
-        Features of a cell.
+        Number of features of a cell.
     n_labels
-        Labels.
+        Number of labels.
     n_layers
-        Hidden layers; 0 for a linear map.
+        Number of hidden layers; 0 for a linear classifier.
     n_hidden, dropout_rate, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`.
     logits
@@ -59,13 +59,13 @@ class Classifier(nn.Module):
         )
 
     def forward(self, z: Float[Tensor, "cells features"]) -> Float[Tensor, "cells labels"]:
-        """Scores of the labels: logits, or probabilities."""
+        """Scores of the labels: logits or probabilities."""
         scores: Tensor = self.classifier(z)
         return scores if self.logits else scores.softmax(dim=-1)
 
     def log_probabilities(
         self, z: Float[Tensor, "cells features"]
     ) -> Float[Tensor, "cells labels"]:
-        """Logarithms of the probabilities of the labels."""
+        """Log-probabilities of the labels."""
         scores: Tensor = self.classifier(z)
         return scores.log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Encoder: features of a cell to a normal posterior."""
+"""Encoder: from the features of a cell to a normal posterior."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cellvae.nn.fc_layers import Activation, FCLayers
 
 VarActivation = Literal["exp", "softplus"]
 MAX_LOG_VARIANCE = 40.0
-"""Largest logarithm of a variance: the square of its exponential fits in single precision."""
+"""Largest log-variance: the square of its exponential is finite in float32."""
 
 
 def bounded_exp(log_variance: Tensor) -> Tensor:
-    """Exponential that stays finite for cells with huge counts, with its square."""
+    """Exponential of a log-variance; it and its square stay finite for cells with huge counts."""
     return log_variance.clamp(max=MAX_LOG_VARIANCE).exp()
 
 
@@ -30,20 +30,20 @@ VARIANCE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Encoder(nn.Module):
-    """Network that gives mean and variance of a normal posterior for each cell.
+    """Network that predicts mean and variance of a normal posterior for each cell.
 
     Parameters
     ----------
     n_input
-        Features of a cell, indicator columns not counted.
+        Number of features of a cell, without the columns of covariates.
     n_output
-        Latent dimensions.
+        Number of latent dimensions.
     n_cat_list
-        Number of categories of each categorical covariate that is read.
+        Number of categories of each categorical covariate.
     distribution
-        `"normal"`, or `"ln"` for a logistic normal latent.
+        `"normal"`, or `"ln"` for a logistic normal latent representation.
     var_eps
-        Least variance, for numerical safety.
+        Added to the variance, for numerical stability.
     var_activation
         Function that makes the variance positive.
     n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm, inject_covariates, activation
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
         features: Float[Tensor, "cells features"] | CSRBatch,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Normal:
-        """Posterior of each cell, [cells, latent], before any transformation of the latent."""
+        """Posterior of each cell, [cells, latent], before :meth:`transform`."""
         hidden = self.encoder(features, codes)
         variance = (
             VARIANCE_ACTIVATIONS[self.var_activation](self.var_encoder(hidden)) + self.var_eps
@@ -101,5 +101,5 @@ class Encoder(nn.Module):
     def transform(
         self, z: Float[Tensor, "*samples cells latent"]
     ) -> Float[Tensor, "*samples cells latent"]:
-        """Draw of the posterior in the space that a decoder reads."""
+        """Latent representation that a decoder reads, from a sample of the posterior."""
         return functional.softmax(z, dim=-1) if self.distribution == "ln" else z

@@ -1,4 +1,4 @@
-"""Stack of fully connected layers that read the covariates of the cells."""
+"""Fully connected layers that read features and categorical covariates of cells."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.nn.batch_norm import BatchNorm
-from cellvae.nn.covariates import concat_covariates, indicator_columns
-from cellvae.nn.sparse_input import SparseInputLinear
+from cellvae.nn.covariates import concat_covariates, one_hot_covariates
+from cellvae.nn.layers import BatchNorm, SparseInputLinear
 
-# Momentum and epsilon of scVI's batch normalisation (scvi-tools since 0.1).
+# As in scvi-tools.
 BATCH_NORM_MOMENTUM = 0.01
 BATCH_NORM_EPS = 0.001
 
@@ -26,34 +25,34 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class FCLayers(nn.Module):
-    """Fully connected layers: linear, batch norm, layer norm, activation, dropout.
+    """Fully connected layers, each: linear, batch norm, layer norm, activation, dropout.
 
-    Parameter names are those of scvi-tools, so that weights can be exchanged.
+    Names of parameters are those of scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_in
-        Features read by the first layer, indicator columns not counted.
+        Number of input features, without the columns of covariates.
     n_out
-        Features given by the last layer.
+        Number of output features.
     n_cat_list
-        Number of categories of each categorical covariate; one with a single category is left out.
+        Number of categories of each categorical covariate; one with a single category is ignored.
     n_layers
         Number of layers.
     n_hidden
-        Width of the layers before the last.
+        Number of features of the layers before the last.
     dropout_rate
-        Probability that a feature is dropped in training.
+        Probability that a feature is set to zero in training.
     use_batch_norm
-        Whether layers are normalised over the batch.
+        Whether features are normalised over the batch.
     use_layer_norm
-        Whether layers are normalised over features.
+        Whether cells are normalised over their features.
     inject_covariates
         Whether every layer reads the covariates; otherwise only the first does.
     activation
-        Function after the normalisation.
+        Activation function.
     bias
-        Whether layers have a constant term.
+        Whether the linear maps have a bias.
     """
 
     def __init__(
@@ -78,14 +77,14 @@ class FCLayers(nn.Module):
         widths = [n_in] + (n_layers - 1) * [n_hidden] + [n_out]
         self.fc_layers = nn.Sequential()
         for i in range(n_layers):
-            n_read = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
-            n_given = widths[i + 1]
+            in_features = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
+            out_features = widths[i + 1]
             layer = nn.Sequential(
-                (SparseInputLinear if i == 0 else nn.Linear)(n_read, n_given, bias=bias),
-                BatchNorm(n_given, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
+                (SparseInputLinear if i == 0 else nn.Linear)(in_features, out_features, bias=bias),
+                BatchNorm(out_features, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
-                nn.LayerNorm(n_given, elementwise_affine=False)
+                nn.LayerNorm(out_features, elementwise_affine=False)
                 if use_layer_norm
                 else nn.Identity(),
                 ACTIVATIONS[activation](),
@@ -98,18 +97,18 @@ class FCLayers(nn.Module):
         features: Float[Tensor, "*samples cells features"] | CSRBatch,
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
-        """Features of the last layer, for cells with these codes of each covariate.
+        """Output of the last layer; `codes` has the category of each cell for each covariate.
 
-        Sparse features may be given where there are no covariates.
+        Features may be sparse if there are no covariates.
         """
         if isinstance(features, CSRBatch):
             assert not codes
-            hidden: Tensor = self.fc_layers(features)
-            return hidden
-        columns = indicator_columns(codes, self.n_cat_list)
-        samples, given = features.shape[:-2], features
+            output: Tensor = self.fc_layers(features)
+            return output
+        columns = one_hot_covariates(codes, self.n_cat_list)
+        samples, hidden = features.shape[:-2], features
         for i, layer in enumerate(self.fc_layers):
             if i == 0 or self.inject_covariates:
-                given = concat_covariates(given, columns)
-            given = layer(given.flatten(0, -2)).unflatten(0, (*samples, -1))
-        return given
+                hidden = concat_covariates(hidden, columns)
+            hidden = layer(hidden.flatten(0, -2)).unflatten(0, (*samples, -1))
+        return hidden

@@ -1,4 +1,4 @@
-"""A network that reads more categories than another, with the weights of that one."""
+"""Architectural surgery (scArches): weights of a network with additional categories."""
 
 from __future__ import annotations
 
@@ -14,71 +14,75 @@ from cellvae.nn.fc_layers import FCLayers
 def grow_categories(
     network: nn.Module, reference: nn.Module
 ) -> tuple[dict[str, Tensor], dict[str, WeightSlice]]:
-    """Weights for a network with further categories at the end of each of its covariates.
+    """Weights of a network whose covariates have additional categories, from those of a reference.
 
-    A further category begins as the mean of the known ones, so that the network answers for its
-    cells as for those of an average known category, and for cells of known ones as before. Where
-    there was one category, and so no column for it, both begin without any effect.
+    The weights of a new category are the mean of those of the reference categories, so that its
+    cells are treated as those of an average category; the output for cells of the reference
+    categories does not change. If a covariate had a single category, and thus no column, the
+    weights of the old and the new categories are zero.
 
     Parameters
     ----------
     network
-        Network with the further categories; its weights are not read.
+        Network with the additional categories, which come last; its weights are not read.
     reference
-        Network of the same kind without them.
+        Network of the same architecture without them.
 
     Returns
     -------
-    All weights; and for those that have grown, which part is that of the reference.
+    tuple
+        All weights by name; and for those that are larger than in the reference, the part that
+        comes from it.
     """
     weights = {name: tensor.detach().clone() for name, tensor in reference.state_dict().items()}
     grown: dict[str, WeightSlice] = {}
     for path, layers in network.named_modules():
         if not isinstance(layers, FCLayers):
             continue
-        before = reference.get_submodule(path)
-        assert isinstance(before, FCLayers)
+        reference_layers = reference.get_submodule(path)
+        assert isinstance(reference_layers, FCLayers)
         for i, layer in enumerate(layers.fc_layers):
             name = f"{path}.fc_layers.Layer {i}.0.weight"
             if weights[name].shape != layer.get_parameter("0.weight").shape:
                 weights[name], grown[name] = insert_category_columns(
-                    weights[name], before.n_cat_list, layers.n_cat_list
+                    weights[name], reference_layers.n_cat_list, layers.n_cat_list
                 )
     for name, tensor in network.state_dict().items():
         for dim, size in enumerate(tensor.shape):
-            known = weights[name]
-            n_known = known.shape[dim]
-            if n_known < size:
-                further = known.mean(dim, keepdim=True)
-                shape = [*known.shape[:dim], size - n_known, *known.shape[dim + 1 :]]
-                weights[name] = torch.cat([known, further.expand(shape)], dim=dim)
-                grown[name] = WeightSlice(dim, ((0, n_known),))
+            old = weights[name]
+            n_old = old.shape[dim]
+            if n_old < size:
+                new = old.mean(dim, keepdim=True)
+                shape = [*old.shape[:dim], size - n_old, *old.shape[dim + 1 :]]
+                weights[name] = torch.cat([old, new.expand(shape)], dim=dim)
+                grown[name] = WeightSlice(dim, ((0, n_old),))
     return weights, grown
 
 
 def insert_category_columns(
-    weight: Tensor, known: Sequence[int], wanted: Sequence[int]
+    weight: Tensor, n_old: Sequence[int], n_new: Sequence[int]
 ) -> tuple[Tensor, WeightSlice]:
-    """Weight of a layer with columns for further categories, [outputs, inputs].
+    """Weight of a layer with columns for additional categories, [out, in], and its old part.
 
     Parameters
     ----------
     weight
-        Weight with a column for each feature, then for each category of covariates of several.
-    known, wanted
+        Weight with a column for each feature, then one for each category of every covariate with at
+        least two.
+    n_old, n_new
         Number of categories of each covariate, before and after.
     """
-    place = weight.shape[1] - sum(n for n in known if n > 1)
-    columns, ranges, end = [weight[:, :place]], [(0, place)], place
-    for n_known, n_wanted in zip(known, wanted, strict=True):
-        if n_wanted < 2:
+    start = weight.shape[1] - sum(n for n in n_old if n > 1)
+    columns, ranges, end = [weight[:, :start]], [(0, start)], start
+    for n_before, n_after in zip(n_old, n_new, strict=True):
+        if n_after < 2:
             continue
-        if n_known > 1:
-            own = weight[:, place : place + n_known]
-            place += n_known
+        if n_before > 1:
+            old = weight[:, start : start + n_before]
+            start += n_before
         else:
-            own = weight.new_zeros(len(weight), 1)
-        columns += [own, own.mean(1, keepdim=True).expand(-1, n_wanted - n_known)]
-        ranges.append((end, end + n_known))
-        end += n_wanted
+            old = weight.new_zeros(len(weight), 1)
+        columns += [old, old.mean(1, keepdim=True).expand(-1, n_after - n_before)]
+        ranges.append((end, end + n_before))
+        end += n_after
     return torch.cat(columns, dim=1), WeightSlice(1, tuple(ranges))

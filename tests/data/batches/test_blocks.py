@@ -47,7 +47,7 @@ BATCH_SIZES = [2, 3, 4, 7, 128]
 def test_every_cell_comes_exactly_once_and_in_order(batch_size: int) -> None:
     for n_cells, steps, smallest in product(SIZES, [1, 2, 50], [1, 3]):
         order = torch.randperm(n_cells, generator=torch.Generator().manual_seed(n_cells))
-        cut_up = make_blocks(order, batch_size, steps_per_block=steps, smallest=smallest)
+        cut_up = make_blocks(order, batch_size, steps_per_block=steps, min_batch_size=smallest)
         found = [cell for batch in batches(cut_up) for cell in batch]
         assert found == order.tolist()
 
@@ -87,20 +87,20 @@ def test_two_cells_make_one_batch_and_one_cell_none() -> None:
     with pytest.raises(InvalidDataError, match="at least 2 cells in an epoch; got 1"):
         make_blocks(torch.tensor([8]), 128)
     with pytest.raises(InvalidDataError, match="at least 1 cells in an epoch; got 0"):
-        make_blocks(torch.tensor([], dtype=torch.int64), 128, smallest=1)
+        make_blocks(torch.tensor([], dtype=torch.int64), 128, min_batch_size=1)
 
 
 def test_where_nothing_is_normalised_one_cell_may_be_a_batch() -> None:
-    assert batches(make_blocks(torch.tensor([8]), 128, smallest=1)) == [[8]]
-    assert batches(make_blocks(torch.arange(3), 1, smallest=1)) == [[0], [1], [2]]
-    assert batches(make_blocks(torch.arange(5), 4, smallest=1)) == [[0, 1, 2, 3], [4]]
+    assert batches(make_blocks(torch.tensor([8]), 128, min_batch_size=1)) == [[8]]
+    assert batches(make_blocks(torch.arange(3), 1, min_batch_size=1)) == [[0], [1], [2]]
+    assert batches(make_blocks(torch.arange(5), 4, min_batch_size=1)) == [[0, 1, 2, 3], [4]]
 
 
 @pytest.mark.parametrize(
     ("batch_size", "words", "message"),
     [
         (1, {}, "batch_size of at least 2; got 1"),
-        (0, {"smallest": 1}, "batch_size of at least 1; got 0"),
+        (0, {"min_batch_size": 1}, "batch_size of at least 1; got 0"),
         (4, {"steps_per_block": 0}, "at least 1 step per block; got 0"),
     ],
 )
@@ -146,7 +146,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(rows: ColumnRows[Batch]) -> N
     assert torch.equal(seen.sort().values, torch.arange(101))
     assert not torch.equal(seen, torch.cat([b.codes for b in epoch_of(blocks, 1)]).flatten())
     assert_same(epoch_of(EpochBlocks(rows, torch.arange(101), 8, seed=5), 0), first)
-    kept = EpochBlocks(rows, torch.arange(101), 8, seed=5, shuffle=False, smallest=1)
+    kept = EpochBlocks(rows, torch.arange(101), 8, seed=5, shuffle=False, min_batch_size=1)
     order = torch.cat([batch.codes for batch in epoch_of(kept, 4)]).flatten()
     assert torch.equal(order, torch.arange(101))
 

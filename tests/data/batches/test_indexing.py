@@ -77,7 +77,7 @@ def test_a_mask_with_names_is_matched_by_name(adata: AnnData) -> None:
     assert cell_indices(mask.reset_index(drop=True), adata).tolist() == [2, 3]
     assert cell_indices(mask.to_frame(), adata).tolist() == [2, 3]
     assert cell_indices(mask, adata[["y", "v", "x"]]).tolist() == [0, 2]
-    with pytest.raises(InvalidOptionError, match=r"labels lack 1 cell: 'z'"):
+    with pytest.raises(InvalidOptionError, match=r"index lacks 1 cell: 'z'"):
         cell_indices(mask.rename({"z": "other"}), adata)
 
 
@@ -111,7 +111,7 @@ def test_without_an_anndata_numbers_and_masks_are_understood() -> None:
         ((i for i in range(2)), InvalidOptionError, "got a generator. Make a list"),
         (range, InvalidOptionError, "Call it"),
         (AnnData(np.ones((2, 2), np.float32)), InvalidOptionError, r"AnnData.*\.obs_names"),
-        (slice("v", "x"), InvalidOptionError, "a slice of positions"),
+        (slice("v", "x"), InvalidOptionError, "a slice of integers"),
         (pd.array([True, None] * 2 + [True], dtype="boolean"), InvalidOptionError, "type object"),
         (["v", "xx"], UnknownKeyError, r"got 1 other: 'xx'\.$|got 1 other: 'xx'\. Did you mean"),
     ],

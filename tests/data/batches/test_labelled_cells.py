@@ -97,7 +97,13 @@ def test_blocks_of_any_size_have_the_same_companions(steps_per_block: int, prefe
 def test_without_shuffling_each_goes_along_once() -> None:
     rows = ColumnRows({"number": CategoricalColumn(np.arange(150)[:, None])}, Batch)
     blocks = EpochBlocks(
-        rows, np.arange(75), 16, seed=0, shuffle=False, labelled_cells=companions(), smallest=1
+        rows,
+        np.arange(75),
+        16,
+        seed=0,
+        shuffle=False,
+        labelled_cells=companions(),
+        min_batch_size=1,
     )
     batches = [block.rows.take(block.steps[0]) for block in blocks]
     further = [n for b in batches for n in b.number.flatten().tolist()[-b.n_labelled :]]
@@ -118,5 +124,5 @@ def test_processes_share_them() -> None:
 
 
 def test_none_is_refused() -> None:
-    with pytest.raises(InvalidDataError, match="at least one cell"):
+    with pytest.raises(InvalidDataError, match="at least one labelled cell"):
         LabelledSampler(CELLS[:0], LABELS[:0], 4, seed=0)

@@ -203,7 +203,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
 
 
 def test_a_record_of_an_unknown_kind_makes_no_field() -> None:
-    with pytest.raises(TypeError, match="record of a known kind; got object"):
+    with pytest.raises(TypeError, match="record of a known type; got object"):
         field_of("batch", object())  # type: ignore[arg-type]
 
 

@@ -140,12 +140,12 @@ def test_several_names_may_come_in_any_list() -> None:
         ({"categorical_covariate_keys": "donor"}, r"Write categorical_covariate_keys=\['donor'\]"),
         (
             {"continuous_covariate_keys": ["a", 3]},
-            "names .text. in continuous_covariate_keys; got 3",
+            "names .strings. in continuous_covariate_keys; got 3",
         ),
         ({"categorical_covariate_keys": ["a", "b", "a"]}, "got 'a' more than once"),
         ({"categorical_covariate_keys": {"a"}}, r"Expected a list of names .*got \{'a'\}"),
         ({"categorical_covariate_keys": 5}, "Expected a list of names .*got 5"),
-        ({"batch_key": ["batch"]}, r"Expected a name .text. for batch_key; got \['batch'\]"),
+        ({"batch_key": ["batch"]}, r"Expected a name .a string. for batch_key; got \['batch'\]"),
         ({"layer": 3}, "for layer; got 3"),
     ],
 )
@@ -157,7 +157,7 @@ def test_names_of_another_type_are_refused(words: dict[str, object], message: st
 def test_a_key_without_default_must_be_given() -> None:
     with pytest.raises(InvalidOptionError, match="for labels_key; got None"):
         LabelledKeys(labels_key=None)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOptionError, match="Expected the words 'labels_key'"):
+    with pytest.raises(InvalidOptionError, match="Expected the keys 'labels_key'"):
         keys_from_kwargs({}, LabelledKeys)
 
 

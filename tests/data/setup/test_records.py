@@ -87,10 +87,10 @@ def test_a_record_comes_back_from_json_with_every_type(record: FieldRecord) -> N
     [
         (None, "Expected an object in it; got None"),
         ({"layer": None, "integers": True}, "Expected an entry 'kind' in it"),
-        ({"kind": 3}, r"text in it\.kind; got 3"),
+        ({"kind": 3}, r"a string in it\.kind; got 3"),
         ({"kind": "count", "integers": True}, r"it\.kind .*got 'count'\. Did you mean 'counts'\?"),
         ({"kind": "counts", "layer": None}, "Expected an entry 'integers' in it"),
-        ({"kind": "counts", "layer": 3, "integers": True}, r"text or null in it\.layer; got 3"),
+        ({"kind": "counts", "layer": 3, "integers": True}, r"a string or null in it\.layer; got 3"),
         ({"kind": "counts", "layer": None, "integers": 1}, r"true or false in it\.integers; got 1"),
         (
             {"kind": "counts", "layer": None, "integers": True, "extra": 1},
@@ -137,8 +137,8 @@ def test_a_record_comes_back_from_json_with_every_type(record: FieldRecord) -> N
         (typed(nested(20)), "categories"),
         ({"kind": "categories", "keys": ["a"], "categories": []}, "Expected 1 lists"),
         ({"kind": "categories", "keys": ["a"], "categories": ["x"]}, "Expected 1 lists"),
-        ({"kind": "categories", "keys": ["a", "a"], "categories": [[1], [2]]}, "different texts"),
-        ({"kind": "numbers", "keys": [1], "positive": True}, "a list of texts"),
+        ({"kind": "categories", "keys": ["a", "a"], "categories": [[1], [2]]}, "different strings"),
+        ({"kind": "numbers", "keys": [1], "positive": True}, "a list of strings"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(values: object, message: str) -> None:

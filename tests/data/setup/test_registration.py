@@ -168,7 +168,7 @@ def test_missing_genes_are_refused_naming_them(cells: AnnData) -> None:
     few = wide[:, :1998].copy()
     expected = (
         r"Expected the 2,000 genes the model was trained on; got 1,998: missing 'CD3E', 'GNLY'\. "
-        r".*train a model on the genes that both have"
+        r".*train a model on the genes in common"
     )
     for act in (registration.gene_order, registration.check):
         with pytest.raises(DataMismatchError, match=expected):
@@ -252,11 +252,11 @@ def changed(values: dict[str, Any], change: str, to: object) -> dict[str, Any]:
     [
         ("genes", ..., "Expected an entry 'genes' in registration"),
         ("genes", [], "Expected at least one gene"),
-        ("genes", ["a", "a"], "different texts in registration.genes"),
-        ("genes", ["a", 1], "a list of texts in registration.genes"),
-        ("n_cells", True, "a whole number of at least 1 in registration.n_cells; got True"),
-        ("n_cells", 0, "a whole number of at least 1"),
-        ("n_cells", 2.5, "a whole number of at least 1"),
+        ("genes", ["a", "a"], "different strings in registration.genes"),
+        ("genes", ["a", 1], "a list of strings in registration.genes"),
+        ("n_cells", True, "an integer of at least 1 in registration.n_cells; got True"),
+        ("n_cells", 0, "an integer of at least 1"),
+        ("n_cells", 2.5, "an integer of at least 1"),
         ("extra", 1, "no more entries in registration; got 'extra'"),
         ("fields", [], "an object in registration.fields"),
         ("fields/batch/kind", "cats", "registration.fields.batch.kind to be one of"),

@@ -173,7 +173,7 @@ def test_results_can_be_written_to_a_file(
     written = read(path)
     pd.testing.assert_frame_equal(written.to_df(), seeded(model, **words), check_names=False)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    with pytest.raises(InvalidOptionError, match="is not there yet"):
+    with pytest.raises(InvalidOptionError, match="does not exist yet"):
         model.get_normalized_expression(out=path)
     overall = tmp_path / f"overall.{suffix}"
     seeded(model, out=overall, n_samples_overall=100)
@@ -230,7 +230,7 @@ def test_an_interrupted_file_leaves_nothing(
             "two dimensions for a file",
         ),
         ({"out": "x.csv"}, InvalidOptionError, "ends in .h5ad or .zarr; got 'x.csv'"),
-        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "a folder 'nowhere'"),
+        ({"out": "nowhere/x.zarr"}, InvalidOptionError, "folder for 'nowhere"),
         ({"out": "x.zarr", "return_numpy": True}, InvalidOptionError, "either out or return_numpy"),
         ({"indices": []}, InvalidOptionError, "at least one cell"),
         ({"batch_size": 0}, InvalidOptionError, "batch_size of at least 1; got 0"),

@@ -17,7 +17,7 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.data.storage.sparse import sparse_rows_for
 from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
 from cellvae.model.scvi import SCVIModule
-from cellvae.nn.sparse_input import SparseInputLinear
+from cellvae.nn.layers import SparseInputLinear
 from cellvae.settings import settings
 
 QUICK: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""Batches and blocks of cells: split, order, labelled cells."""
+"""Batches and step blocks: selection and split of cells, order of an epoch, labelled cells."""

@@ -1,4 +1,4 @@
-"""Passes over cells in a given order, batch by batch."""
+"""Iteration over cells in batches, and collection of the results for all cells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Results = TypeVar("Results", bound=tuple[Any, ...])
 def iter_batches(
     rows: Rows[B], cells: CellNumbers | NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[slice, B]]:
-    """Batches of the cells in this order, each with its positions among them.
+    """Batches of the cells in this order, each with the slice of its positions in `cells`.
 
     Raises
     ------
@@ -31,10 +31,10 @@ def iter_batches(
     """
     if batch_size < 1:
         raise InvalidOptionError(f"Expected a batch_size of at least 1; got {batch_size}.")
-    numbers = as_index_tensor(cells)
-    for first in range(0, len(numbers), batch_size):
-        chosen = numbers[first : first + batch_size]
-        yield slice(first, first + len(chosen)), rows.take(chosen)
+    indices = as_index_tensor(cells)
+    for first in range(0, len(indices), batch_size):
+        batch_cells = indices[first : first + batch_size]
+        yield slice(first, first + len(batch_cells)), rows.take(batch_cells)
 
 
 @overload
@@ -67,50 +67,50 @@ def map_batches(
     *,
     dim: int = 0,
 ) -> Tensor | tuple[Tensor, ...]:
-    """Results of a function for all cells, in their order, on the device it gives them on.
+    """Results of a function for all cells, in their order, on the device of its results.
 
-    Memory for all results is set aside once, so nothing is held twice.
+    Memory for all results is allocated once, so they are never in memory twice.
 
     Parameters
     ----------
     function
-        Takes a batch and gives a tensor, or a tuple or NamedTuple of tensors, with one entry
-        for each cell along `dim`.
+        Function of a batch that returns a tensor, or a tuple or NamedTuple of tensors, with one
+        entry for each cell along `dim`.
     rows
-        Where the cells are.
+        Rows of the data set.
     cells
-        Numbers of the cells; they may repeat.
+        Indices of the cells; they may repeat.
     batch_size
-        Cells of a batch.
+        Cells per batch.
     dim
-        Dimension of the cells in what `function` gives.
+        Dimension of the cells in the results of `function`.
 
     Raises
     ------
     InvalidOptionError
         If there are no cells, or `batch_size` is below 1.
     """
-    whole: Tensor | tuple[Tensor, ...] | None = None
+    results: Tensor | tuple[Tensor, ...] | None = None
     for positions, batch in iter_batches(rows, cells, batch_size):
         result = function(batch)
-        if whole is None:
-            whole = allocate_results(result, len(cells), dim)
-        for part, kept in zip(as_tuple(result), as_tuple(whole), strict=True):
-            kept.narrow(dim, positions.start, part.shape[dim]).copy_(part)
-    if whole is None:
+        if results is None:
+            results = allocate_results(result, len(cells), dim)
+        for part, whole in zip(as_tuple(result), as_tuple(results), strict=True):
+            whole.narrow(dim, positions.start, part.shape[dim]).copy_(part)
+    if results is None:
         raise InvalidOptionError("Expected at least one cell; got none.")
-    return whole
+    return results
 
 
 def as_tuple(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Tensors of a result."""
+    """Result as a tuple of tensors."""
     return (result,) if isinstance(result, Tensor) else result
 
 
 def allocate_results(
     result: Tensor | tuple[Tensor, ...], n_cells: int, dim: int
 ) -> Tensor | tuple[Tensor, ...]:
-    """Memory for the results of all cells, in the form that one batch has."""
+    """Uninitialised memory for the results of all cells, shaped like the result of one batch."""
     empty = []
     for part in as_tuple(result):
         shape = list(part.shape)

@@ -1,4 +1,4 @@
-"""Blocks of whole optimizer steps, cut from the order of the cells in an epoch."""
+"""Step blocks: the cells of an epoch, grouped into batches and into blocks of several steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers
 
 MIN_BATCH_SIZE = 3
-"""Least number of cells of a batch: batch normalisation needs 2, and 2 are very noisy."""
+"""Minimum cells per batch: batch normalisation needs 2, and 2 give very noisy statistics."""
 
 
 def make_blocks(
@@ -32,9 +32,9 @@ def make_blocks(
     *,
     steps_per_block: int = 1,
     drop_last: bool = False,
-    smallest: int = MIN_BATCH_SIZE,
+    min_batch_size: int = MIN_BATCH_SIZE,
 ) -> list[Int[Tensor, "steps cells"]]:
-    """Cells of each block, [steps, cells]: full batches, then the rest as a block of its own.
+    """Cells of each block, [steps, cells]: full batches, then a block with the incomplete batch.
 
     The batches are the same for any number of steps per block.
 
@@ -43,24 +43,24 @@ def make_blocks(
     order
         Cells in the order of the epoch.
     batch_size
-        Cells of a batch.
+        Cells per batch.
     steps_per_block
-        Batches of a block; the last block of full batches may have fewer.
+        Batches per block; the last block of full batches may have fewer.
     drop_last
-        Whether the rest is left out.
-    smallest
-        A rest of fewer cells joins the last full batch, so no cell is left out and no batch is
-        too small for batch normalisation; 1 where nothing is normalised.
+        Whether the incomplete batch is left out.
+    min_batch_size
+        An incomplete batch of fewer cells is merged into the last full batch, so that no cell is
+        left out and no batch is too small for batch normalisation; 1 for a network without it.
 
     Raises
     ------
     InvalidDataError
-        If there are no cells, or one cell and `smallest` is above 1.
+        If there are no cells, or one cell and `min_batch_size` is above 1.
     InvalidOptionError
         If a number is too small, or `drop_last` leaves no batch.
     """
     n_cells = len(order)
-    check_sizes(n_cells, batch_size, steps_per_block, smallest)
+    check_sizes(n_cells, batch_size, steps_per_block, min_batch_size)
     n_full, n_rest = divmod(n_cells, batch_size)
     if drop_last:
         if not n_full:
@@ -69,16 +69,16 @@ def make_blocks(
                 f"{n_cells} cells. Lower batch_size or leave out drop_last."
             )
         order, n_rest = order[: n_full * batch_size], 0
-    elif n_full and 0 < n_rest < smallest:
+    elif n_full and 0 < n_rest < min_batch_size:
         n_full, n_rest = n_full - 1, n_rest + batch_size
     full = order[: n_full * batch_size].view(n_full, batch_size)
     blocks = list(full.split(steps_per_block)) if n_full else []
     return [*blocks, order[n_full * batch_size :].view(1, n_rest)] if n_rest else blocks
 
 
-def check_sizes(n_cells: int, batch_size: int, steps_per_block: int, smallest: int) -> None:
-    """Refuse numbers that no batch can be cut with."""
-    needed = min(2, smallest)
+def check_sizes(n_cells: int, batch_size: int, steps_per_block: int, min_batch_size: int) -> None:
+    """Raise if there are too few cells, or the batch size or steps per block are too small."""
+    needed = min(2, min_batch_size)
     if n_cells < max(1, needed):
         raise InvalidDataError(
             f"Expected at least {max(1, needed)} cells in an epoch; got {n_cells}."
@@ -93,26 +93,25 @@ def check_sizes(n_cells: int, batch_size: int, steps_per_block: int, smallest: i
 
 @final
 class EpochBlocks(Generic[B]):
-    """Blocks of one epoch after another, for a loop that calls `set_epoch` in between.
+    """Iterable over the step blocks of an epoch; `set_epoch` selects the epoch.
 
     Parameters
     ----------
     rows
-        Where the cells are.
+        Rows of the data set.
     cells
-        Numbers of the cells to go through.
-    batch_size, steps_per_block, drop_last, smallest
-        As `cut` takes them.
+        Indices of the training cells.
+    batch_size, steps_per_block, drop_last, min_batch_size
+        As in :func:`make_blocks`.
     seed
-        Seed of the run, which the order of every epoch follows from.
+        Seed of the run, which determines the order of every epoch.
     shuffle
-        Whether the order changes from epoch to epoch.
+        Whether every epoch has a new random order.
     prefetch
-        Number of blocks whose cells are taken ahead by a thread; 0 for none. The batches are
-        the same.
-    companions
-        Further cells that go along with each step; None for none. Where cells are not shuffled,
-        each goes along once in an epoch.
+        Number of blocks that a thread reads ahead; 0 for none. The batches are the same.
+    labelled_cells
+        Sampler of labelled cells that are appended to each step; None for none. Without
+        shuffling, each labelled cell occurs once in an epoch.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class EpochBlocks(Generic[B]):
         shuffle: bool = True,
         steps_per_block: int = 1,
         drop_last: bool = False,
-        smallest: int = MIN_BATCH_SIZE,
+        min_batch_size: int = MIN_BATCH_SIZE,
         prefetch: int = 0,
         labelled_cells: LabelledSampler | None = None,
     ) -> None:
@@ -138,22 +137,22 @@ class EpochBlocks(Generic[B]):
         self.shuffle = shuffle
         self.steps_per_block = steps_per_block
         self.drop_last = drop_last
-        self.smallest = smallest
+        self.min_batch_size = min_batch_size
         self.prefetch = prefetch
         self.labelled_cells = labelled_cells
         self.epoch = 0
         self.shard(0, 1)
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Go through one share of the cells of every epoch, where several processes take one each.
+        """Restrict every epoch to the cells of one process of a distributed run.
 
-        All shares have the same number of blocks. Shuffled cells are dealt anew every epoch, and
-        the few that do not divide are left out of it; without shuffling none is left out.
+        All processes have the same number of blocks. Shuffled cells are distributed again in every
+        epoch, and a remainder is left out of it; without shuffling no cell is left out.
 
         Raises
         ------
         InvalidDataError
-            If there are too few cells for so many shares.
+            If there are fewer cells than processes.
         """
         if len(self.cells) < world_size:
             raise InvalidDataError(
@@ -166,16 +165,16 @@ class EpochBlocks(Generic[B]):
         self.n_steps = sum(sizes)
 
     def shard_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
-        """Cells of each block of this share, for an order of all cells."""
+        """Cells of each block of this process, for an order of all cells."""
         if self.world_size == 1:
             return self.make_blocks(order)
         if self.shuffle:
-            own = len(order) // self.world_size
-            return self.make_blocks(order[self.rank * own : (self.rank + 1) * own])
-        share = order.tensor_split(self.world_size)[self.rank]
+            size = len(order) // self.world_size
+            return self.make_blocks(order[self.rank * size : (self.rank + 1) * size])
+        own = order.tensor_split(self.world_size)[self.rank]
         largest = -(-len(order) // self.world_size)
         n_batches = min(-(-largest // self.batch_size), len(order) // self.world_size)
-        return [part.view(1, -1) for part in share.tensor_split(n_batches)]
+        return [part.view(1, -1) for part in own.tensor_split(n_batches)]
 
     def make_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block for an order of the cells."""
@@ -184,11 +183,11 @@ class EpochBlocks(Generic[B]):
             self.batch_size,
             steps_per_block=self.steps_per_block,
             drop_last=self.drop_last,
-            smallest=self.smallest,
+            min_batch_size=self.min_batch_size,
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose blocks come next."""
+        """Select the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -196,7 +195,7 @@ class EpochBlocks(Generic[B]):
         return self.n_blocks
 
     def __iter__(self) -> Iterator[StepBlock]:
-        """Go through the blocks of the epoch that is chosen when the first is asked for."""
+        """Blocks of the epoch that is selected when iteration starts."""
         order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
         steps = self.shard_blocks(order)
         blocks = (
@@ -209,31 +208,31 @@ class EpochBlocks(Generic[B]):
     def append_labelled_cells(
         self, blocks: list[Int[Tensor, "steps cells"]], labelled_cells: LabelledSampler
     ) -> Iterator[StepBlock]:
-        """Blocks whose steps have companions at their end."""
+        """Blocks with labelled cells appended to each step."""
         n_steps = sum(len(steps) for steps in blocks)
-        whole = n_steps * self.world_size
-        every: Iterable[Tensor] = (
-            labelled_cells.per_step(self.epoch, whole)[self.rank :: self.world_size]
+        n_total = n_steps * self.world_size  # of all processes
+        labelled: Iterable[Tensor] = (
+            labelled_cells.per_step(self.epoch, n_total)[self.rank :: self.world_size]
             if self.shuffle
-            else labelled_cells.split_evenly(whole)[self.rank :: self.world_size]
+            else labelled_cells.split_evenly(n_total)[self.rank :: self.world_size]
         )
-        following = iter(every)
+        remaining = iter(labelled)
         for steps in blocks:
-            further = [next(following) for _ in steps]
-            rows = WithLabelledCells(self.rows, len(further[0]))
-            yield StepBlock(rows, torch.cat([steps, torch.stack(further)], dim=1))
+            appended = [next(remaining) for _ in steps]
+            rows = WithLabelledCells(self.rows, len(appended[0]))
+            yield StepBlock(rows, torch.cat([steps, torch.stack(appended)], dim=1))
 
 
 def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:
-    """Blocks whose cells have been taken, `n_ahead` of them while the caller is at work."""
-    waiting: deque[Future[StepBlock]] = deque()
+    """Blocks whose cells have been read, up to `n_ahead` of them while the caller computes."""
+    pending: deque[Future[StepBlock]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-blocks")
     try:
         for block in blocks:
-            waiting.append(pool.submit(prefetch_block, block))
-            if len(waiting) > n_ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(prefetch_block, block))
+            if len(pending) > n_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Companions: further cells that go along with each step, such as those whose label is known."""
+"""Labelled cells that are appended to the batch of each step, for semi-supervised models."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 @final
 class LabelledSampler:
-    """Cells that go along with the steps of an epoch, a fixed function of seed and epoch.
+    """Sampler of the labelled cells of each step, a deterministic function of seed and epoch.
 
     Parameters
     ----------
     cells
-        Numbers of the cells.
+        Indices of the labelled cells.
     labels
-        Label of each of them.
+        Label code of each of them.
     batch_size
-        Companions of a step; all of them go along with every step where there are fewer.
+        Labelled cells per step; if there are fewer, all of them are in every step.
     seed
         Seed of the run.
     n_per_label
-        Cells of each label that take part in an epoch, drawn anew for every epoch; None for all.
+        Cells of each label in an epoch, sampled again for every epoch; None for all.
     shuffle
-        Whether they come in another order every time.
+        Whether each pass over the labelled cells has a new random order.
 
     Raises
     ------
     InvalidDataError
-        If there are none.
+        If there are no labelled cells.
     """
 
     def __init__(
@@ -57,54 +57,54 @@ class LabelledSampler:
         self.cells = as_index_tensor(cells)
         self.labels = as_index_tensor(labels)
         if not len(self.cells):
-            raise InvalidDataError("Expected at least one cell that can go along; got none.")
+            raise InvalidDataError("Expected at least one labelled cell; got none.")
         self.batch_size = batch_size
         self.seed = seed
         self.n_per_label = n_per_label
         self.shuffle = shuffle
 
     def sample_cells(self, epoch: int) -> CellNumbers:
-        """Cells that take part in an epoch."""
+        """Labelled cells that are used in an epoch."""
         if self.n_per_label is None:
             return self.cells
         stream = make_generator(self.seed, "companions", "chosen", epoch)
-        mixed = torch.randperm(len(self.cells), generator=stream)
-        # A stable sort leaves the cells of each label in their mixed order, so the first are drawn.
-        labels, places = self.labels[mixed].sort(stable=True)
+        order = torch.randperm(len(self.cells), generator=stream)
+        # A stable sort keeps the random order within each label, so the first ones are a sample.
+        labels, positions = self.labels[order].sort(stable=True)
         _, sizes = labels.unique_consecutive(return_counts=True)
         rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        kept = mixed[places[rank < self.n_per_label]]
-        return self.cells[kept.sort().values]
+        sampled = order[positions[rank < self.n_per_label]]
+        return self.cells[sampled.sort().values]
 
-    def per_step(self, epoch: int, n_steps: int) -> Int[Tensor, "steps companions"]:
-        """Companions of each step of an epoch: one pass through all of them after another."""
+    def per_step(self, epoch: int, n_steps: int) -> Int[Tensor, "steps cells"]:
+        """Labelled cells of each step of an epoch, from repeated passes over all of them."""
         cells = self.sample_cells(epoch)
         n_labelled = min(self.batch_size, len(cells))
         n_passes = -(-n_steps * n_labelled // len(cells))
         stream = make_generator(self.seed, "companions", "order", epoch)
-        whole = torch.arange(len(cells))
+        unshuffled = torch.arange(len(cells))
         orders = [
-            torch.randperm(len(cells), generator=stream) if self.shuffle else whole
+            torch.randperm(len(cells), generator=stream) if self.shuffle else unshuffled
             for _ in range(n_passes)
         ]
-        places = torch.cat(orders)[: n_steps * n_labelled]
-        return cells[places].view(n_steps, n_labelled)
+        positions = torch.cat(orders)[: n_steps * n_labelled]
+        return cells[positions].view(n_steps, n_labelled)
 
     def split_evenly(self, n_steps: int) -> list[CellNumbers]:
-        """Companions of each step where every one of them goes along once."""
+        """Labelled cells of each step, each of them once in the epoch."""
         return list(self.cells.tensor_split(n_steps))
 
 
 @final
 class WithLabelledCells(Generic[B]):
-    """Rows whose batches say how many cells at the end of a step are companions.
+    """Rows whose batches have the number of labelled cells at their end in `n_labelled`.
 
     Parameters
     ----------
     rows
-        Where the cells are.
+        Rows of the data set.
     n_labelled
-        Companions of each step.
+        Labelled cells of each step.
     """
 
     def __init__(self, rows: Rows[B], n_labelled: int) -> None:
@@ -116,7 +116,7 @@ class WithLabelledCells(Generic[B]):
         return len(self.rows)
 
     def take(self, cells: CellNumbers) -> B:
-        """Batch of the cells with these numbers, in this order; numbers may repeat."""
+        """Batch of the cells with these indices, in this order; indices may repeat."""
         batch: B = self.rows.take(cells)._replace(  # type: ignore[attr-defined]
             n_labelled=self.n_labelled
         )

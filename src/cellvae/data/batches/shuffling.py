@@ -1,4 +1,4 @@
-"""Orders in which an epoch goes through its cells."""
+"""Order of the cells in an epoch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 def epoch_order(
     cells: CellNumbers | NDArray[np.int64], seed: int, epoch: int, shuffle: bool = True
 ) -> CellNumbers:
-    """Cells in the order of one epoch, a fixed function of the arguments.
+    """Cells in the order of one epoch, a deterministic function of the arguments.
 
-    An epoch does not depend on those before it, so a run that is taken up again at any epoch
-    sees the same batches.
+    It does not depend on earlier epochs, so a run that resumes at any epoch sees the same
+    batches.
     """
-    numbers = as_index_tensor(cells)
+    indices = as_index_tensor(cells)
     if not shuffle:
-        return numbers
-    return numbers[torch.randperm(len(numbers), generator=make_generator(seed, "order", epoch))]
+        return indices
+    return indices[torch.randperm(len(indices), generator=make_generator(seed, "order", epoch))]
 
 
 def as_index_tensor(cells: CellNumbers | NDArray[np.int64]) -> CellNumbers:
-    """Cell numbers as a tensor of their own, so that later writing to an array changes nothing."""
+    """Cell indices as a tensor of int64; an array is copied, so later changes have no effect."""
     if isinstance(cells, torch.Tensor):
         return cells.to(torch.int64)
     return torch.from_numpy(np.array(cells, dtype=np.int64))

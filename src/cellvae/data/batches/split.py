@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TRAIN_SIZE = 0.9
-"""Share of the cells that are trained on if the user does not say."""
+"""Fraction of training cells by default."""
 MAX_DROPPED_CELLS = 3
-"""A last batch of fewer cells is kept out of training if the user did not choose its share."""
+"""A last batch of fewer cells leaves the training cells if `train_size` is the default."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Numbers of the cells that are trained on, watched, and kept aside; no cell in two."""
+    """Indices of the training, validation and test cells; no cell is in two of them."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -45,35 +45,36 @@ def split_cells(
     external_indexing: Sequence[Cells] | None = None,
     adata: AnnData | None = None,
 ) -> Split:
-    """Split of cells as scvi-tools makes it: the same numbers for the same seed.
+    """Split of cells as in scvi-tools: the same cells for the same seed.
 
     Parameters
     ----------
     n_cells
         Number of cells of the data set.
     train_size
-        Share of the cells to train on, above 0 and at most 1. If it is not given it is 0.9, and
-        1 or 2 cells that would make up a last batch of their own leave the training cells.
+        Fraction of training cells, above 0 and at most 1. By default it is 0.9, and a last batch
+        of only 1 or 2 cells is removed from the training cells.
     validation_size
-        Share of the cells to watch, from 0 to below 1; all others if it is not given.
+        Fraction of validation cells, from 0 to below 1; by default all other cells.
     shuffle
-        Whether cells are drawn; if not, the first are for validation, the next for training.
+        Whether the split is random; otherwise the first cells are for validation, the next for
+        training.
     seed
         Seed of numpy's legacy generator, from 0 to 2^32 - 1.
     batch_size
-        Number of cells of a training batch.
+        Cells per training batch.
     drop_last
-        Whether a last batch that is not full is left out of training anyway.
+        Whether training leaves out a last batch that is not full.
     external_indexing
-        Cells for training, validation and test, as numbers, masks, slices or names; the last two
-        may be left out. Nothing is drawn then, and a cell in none of them is not used.
+        Cells for training, validation and test, as indices, masks, slices or names; the last two
+        may be left out. Nothing is random then, and a cell in none of them is not used.
     adata
-        Cells by whose names those of `external_indexing` are found.
+        AnnData for names of cells in `external_indexing`.
 
     Raises
     ------
     InvalidOptionError
-        If a share or the seed is out of range, if the given cells overlap, repeat, or do not
+        If a fraction or the seed is out of range, if the given cells overlap, repeat, or do not
         exist, or if no cell is left to train on.
     """
     if external_indexing is not None:
@@ -93,44 +94,44 @@ def split_cells(
 def split_sizes(
     n_cells: int, train_size: float | None, validation_size: float | None
 ) -> tuple[int, int]:
-    """Numbers of cells for training (rounded up) and validation (rounded down, or the rest)."""
+    """Number of training cells (rounded up) and of validation cells (rounded down, or the rest)."""
     if n_cells < 1:
         raise InvalidDataError(f"Expected at least one cell to split; got {n_cells}.")
-    share = TRAIN_SIZE if train_size is None else train_size
-    if not 0 < share <= 1:
-        raise InvalidOptionError(f"Expected a train_size above 0 and at most 1; got {share}.")
-    n_train = ceil(share * n_cells)
+    fraction = TRAIN_SIZE if train_size is None else train_size
+    if not 0 < fraction <= 1:
+        raise InvalidOptionError(f"Expected a train_size above 0 and at most 1; got {fraction}.")
+    n_train = ceil(fraction * n_cells)
     if validation_size is None:
         return n_train, n_cells - n_train
     if not 0 <= validation_size < 1:
         raise InvalidOptionError(
             f"Expected a validation_size from 0 to below 1; got {validation_size}."
         )
-    if share + validation_size > 1:
+    if fraction + validation_size > 1:
         raise InvalidOptionError(
-            f"Expected train_size and validation_size to add up to at most 1; got {share} + "
-            f"{validation_size} = {share + validation_size:g}."
+            f"Expected train_size and validation_size to add up to at most 1; got {fraction} + "
+            f"{validation_size} = {fraction + validation_size:g}."
         )
     return n_train, floor(n_cells * validation_size)
 
 
 def drop_small_batch(n_train: int, n_validation: int, batch_size: int) -> tuple[int, int]:
-    """Numbers of cells after 1 or 2 that would be the last batch have left the training cells.
+    """Number of training and validation cells without a last training batch of 1 or 2 cells.
 
-    They go to validation, or to the test cells if nothing is validated.
+    These cells move to validation, or to the test cells if there is no validation.
     """
-    left = n_train % batch_size
-    if not 0 < left < MAX_DROPPED_CELLS or left == n_train:
+    rest = n_train % batch_size
+    if not 0 < rest < MAX_DROPPED_CELLS or rest == n_train:
         return n_train, n_validation
     if n_validation:
-        logger.info("Moved %d training cells, a batch too small, to validation.", left)
-        return n_train - left, n_validation + left
-    logger.info("Moved %d training cells, a batch too small, to the test cells.", left)
-    return n_train - left, 0
+        logger.info("Moved %d training cells, a batch too small, to validation.", rest)
+        return n_train - rest, n_validation + rest
+    logger.info("Moved %d training cells, a batch too small, to the test cells.", rest)
+    return n_train - rest, 0
 
 
 def split_from_indices(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
-    """Split that the user made, of an AnnData or of a number of cells."""
+    """Split from the cells that the user selected, of an AnnData or of a number of cells."""
     n_cells = cells if isinstance(cells, int) else int(cells.n_obs)
     if isinstance(parts, np.ndarray) and (parts.ndim == 2 or parts.dtype == object):
         parts = [*parts]
@@ -141,23 +142,23 @@ def split_from_indices(cells: AnnData | int, parts: Sequence[Cells]) -> Split:
         )
     names = ("training", "validation", "test")
     empty = np.zeros(0, dtype=np.int64)
-    given = [empty if part is None else cell_indices(part, cells) for part in parts]
-    train, validation, test = [*given, empty, empty, empty][:3]
-    owner = np.full(n_cells, -1)
-    for number, chosen in enumerate((train, validation, test)):
-        repeated = np.flatnonzero(np.bincount(chosen, minlength=n_cells) > 1)
+    selected = [empty if part is None else cell_indices(part, cells) for part in parts]
+    train, validation, test = [*selected, empty, empty, empty][:3]
+    part_of_cell = np.full(n_cells, -1)
+    for part, indices in enumerate((train, validation, test)):
+        repeated = np.flatnonzero(np.bincount(indices, minlength=n_cells) > 1)
         if len(repeated):
             raise InvalidOptionError(
-                f"Expected each {names[number]} cell once in external_indexing; got "
+                f"Expected each {names[part]} cell once in external_indexing; got "
                 f"{len(repeated):,} repeated: {quote_names([*repeated])}."
             )
-        shared = chosen[owner[chosen] >= 0]
+        shared = indices[part_of_cell[indices] >= 0]
         if len(shared):
             raise InvalidOptionError(
                 f"Expected no cell twice in external_indexing; got {len(shared):,} both for "
-                f"{names[owner[shared[0]]]} and {names[number]}: {quote_names([*shared])}."
+                f"{names[part_of_cell[shared[0]]]} and {names[part]}: {quote_names([*shared])}."
             )
-        owner[chosen] = number
+        part_of_cell[indices] = part
     if not len(train):
         raise InvalidOptionError("Expected training cells in external_indexing; got none.")
     return Split(train=train, validation=validation, test=test)

@@ -1,4 +1,4 @@
-"""Cells of a query with the genes of a reference."""
+"""Alignment of the genes of a query AnnData with those of a reference."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PADDING_KEY = "padded"
-"""Column of `adata.var` that says which genes the query did not have."""
+"""Column of `adata.var` that is true for genes that the query did not have."""
 
 
 def align_genes(
     adata: AnnData, genes: Sequence[str], *, inplace: bool = True, min_fraction: float = 0.8
 ) -> AnnData | None:
-    """Bring an AnnData to the genes of a reference, in its order; missing ones are zeros.
+    """Give an AnnData the genes of a reference, in their order; missing genes are zeros.
 
     Parameters
     ----------
@@ -40,20 +40,20 @@ def align_genes(
     genes
         Genes of the reference.
     inplace
-        Whether `adata` itself is changed; otherwise a new AnnData is made.
+        Whether to change `adata` itself; otherwise a new AnnData is returned.
     min_fraction
-        Least share of the genes of the reference that the query has to have.
+        Minimum fraction of the reference's genes that the query must have.
 
     Returns
     -------
-    The new AnnData; None if `inplace`. Where genes were missing, `adata.var["padded"]` says which.
+    The new AnnData; None if `inplace`. If genes were missing, `adata.var["padded"]` marks them.
 
     Raises
     ------
     DataMismatchError
-        If too few of the genes are there.
+        If the query has too few of the genes.
     InvalidDataError
-        If a gene is there twice, or the cells are in a file.
+        If a gene occurs twice, or the AnnData is in backed mode.
     """
     from anndata import AnnData
 
@@ -64,89 +64,88 @@ def align_genes(
             "Expected cells in memory; got an AnnData in backed mode. Load it first: "
             "adata = adata.to_memory()."
         )
-    wanted = pd.Index(genes)
-    if adata.var_names.equals(wanted):
+    reference_genes = pd.Index(genes)
+    if adata.var_names.equals(reference_genes):
         return None if inplace else adata.copy()
-    places = gene_indices(adata, wanted)
-    missing = places < 0
-    warn_missing_genes(adata, wanted, missing, min_fraction)
-    var = adata.var.reindex(wanted)
+    indices = gene_indices(adata, reference_genes)
+    missing = indices < 0
+    warn_missing_genes(adata, reference_genes, missing, min_fraction)
+    var = adata.var.reindex(reference_genes)
     if missing.any():
         var[PADDING_KEY] = missing
     new = AnnData(
-        X=None if adata.X is None else select_columns(adata.X, places),
+        X=None if adata.X is None else select_columns(adata.X, indices),
         obs=adata.obs.copy(),
         var=var,
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
-        layers={name: select_columns(adata.layers[name], places) for name in layer_names(adata)},
+        layers={name: select_columns(adata.layers[name], indices) for name in layer_names(adata)},
         raw=adata.raw,
     )
     if not inplace:
         return new
-    # As AnnData itself does where it changes its genes in place.
+    # This is how AnnData itself subsets genes in place.
     adata._init_as_actual(new)
     return None
 
 
-def gene_indices(adata: AnnData, wanted: pd.Index) -> NDArray[np.int64]:
-    """Position of each gene in the AnnData; -1 where it is missing."""
+def gene_indices(adata: AnnData, reference_genes: pd.Index) -> NDArray[np.int64]:
+    """Index of each reference gene in the AnnData; -1 if it is missing."""
     names = adata.var_names
-    twice = names[names.duplicated()].intersection(wanted)
-    if len(twice):
+    repeated = names[names.duplicated()].intersection(reference_genes)
+    if len(repeated):
         raise InvalidDataError(
-            f"Expected each gene once; got {quote_names([*twice])} more than once. Make the names "
-            "different with adata.var_names_make_unique()."
+            f"Expected each gene once; got {quote_names([*repeated])} more than once. Make the "
+            "names unique with adata.var_names_make_unique()."
         )
     first = np.flatnonzero(~names.duplicated())
-    found = names[first].get_indexer(wanted)
+    found = names[first].get_indexer(reference_genes)
     return np.where(found < 0, -1, first[found]).astype(np.int64)
 
 
 def warn_missing_genes(
-    adata: AnnData, wanted: pd.Index, missing: NDArray[np.bool_], min_fraction: float
+    adata: AnnData, reference_genes: pd.Index, missing: NDArray[np.bool_], min_fraction: float
 ) -> None:
-    """Say how many of the genes are there; refuse too few."""
-    n_found, n = int((~missing).sum()), len(wanted)
+    """Warn if genes are missing; raise if too many are."""
+    n_found, n = int((~missing).sum()), len(reference_genes)
     if not missing.any():
         return
-    absent = [*wanted[missing]]
+    missing_names = [*reference_genes[missing]]
     if not n_found or n_found / n < min_fraction:
-        close = did_you_mean(str(absent[0]), map(str, adata.var_names))
-        least = np.floor(1000 * n_found / n) / 1000
-        go_on = f" Give min_fraction={least:g} to go on all the same." if n_found else ""
+        close = did_you_mean(str(missing_names[0]), map(str, adata.var_names))
+        reached = np.floor(1000 * n_found / n) / 1000
+        advice = f" Pass min_fraction={reached:g} to accept this." if n_found else ""
         raise DataMismatchError(
             f"Expected at least {min_fraction:.0%} of the {n:,} genes of the reference; got "
-            f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(absent)}.{close} Are the "
-            "names of "
-            f"another kind (symbols, Ensembl identifiers)?{go_on}"
+            f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(missing_names)}.{close} Are "
+            f"the names of another type (symbols, Ensembl identifiers)?{advice}"
         )
     warn(
         f"The query has {n_found:,} of the {n:,} genes of the reference ({n_found / n:.1%}); "
-        f"counts of the other {len(absent):,} ({quote_names(absent)}) are zeros.",
+        f"counts of the other {len(missing_names):,} ({quote_names(missing_names)}) are zeros.",
         DataWarning,
     )
 
 
-def select_columns(matrix: Any, places: NDArray[np.int64]) -> Any:
-    """Columns of a matrix at these positions, zeros where one is -1."""
-    known = np.flatnonzero(places >= 0)
-    chosen = matrix[:, places[known]]
-    if sparse.issparse(chosen):
-        chosen.sort_indices()
-    if len(known) == len(places):
-        return chosen
-    shape = (matrix.shape[0], len(places))
-    if not sparse.issparse(chosen):
-        whole = np.zeros(shape, dtype=matrix.dtype)
-        whole[:, known] = chosen
-        return whole
-    if chosen.format == "csr":
-        # The genes keep their order, so only their numbers change.
-        numbers = known.astype(chosen.indices.dtype)[chosen.indices]
-        return sparse.csr_matrix((chosen.data, numbers, chosen.indptr), shape=shape)
-    lengths = np.zeros(len(places), dtype=chosen.indptr.dtype)
-    lengths[known] = np.diff(chosen.indptr)
-    starts = np.concatenate([lengths[:0], [0], np.cumsum(lengths)]).astype(chosen.indptr.dtype)
-    return sparse.csc_matrix((chosen.data, chosen.indices, starts), shape=shape)
+def select_columns(matrix: Any, indices: NDArray[np.int64]) -> Any:
+    """Columns of a matrix with these indices, zeros for -1."""
+    present = np.flatnonzero(indices >= 0)
+    columns = matrix[:, indices[present]]
+    if sparse.issparse(columns):
+        columns.sort_indices()
+    if len(present) == len(indices):
+        return columns
+    shape = (matrix.shape[0], len(indices))
+    if not sparse.issparse(columns):
+        dense = np.zeros(shape, dtype=matrix.dtype)
+        dense[:, present] = columns
+        return dense
+    if columns.format == "csr":
+        # The genes keep their order, so only their indices change.
+        new_indices = present.astype(columns.indices.dtype)[columns.indices]
+        return sparse.csr_matrix((columns.data, new_indices, columns.indptr), shape=shape)
+    lengths = np.zeros(len(indices), dtype=columns.indptr.dtype)
+    lengths[present] = np.diff(columns.indptr)
+    indptr = np.concatenate([lengths[:0], [0], np.cumsum(lengths)]).astype(columns.indptr.dtype)
+    return sparse.csc_matrix((columns.data, columns.indices, indptr), shape=shape)

@@ -1,4 +1,4 @@
-"""What a model reads of each cell, kept small, to tell later which cells have other values."""
+"""Compact copy of what a model reads of each cell, to find cells whose values change later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cellvae.data.setup.registration import Registration
 
 CODE_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-"""Types for codes, the smallest first."""
+"""Dtypes for codes, from small to large."""
 
 
 @final
@@ -37,12 +37,13 @@ class CellValues:
     Parameters
     ----------
     where
-        Where they are, such as `"obs['donor']"`.
+        Where the values are in the AnnData, such as `"obs['donor']"`.
     values
-        Codes of categories in the smallest type that holds them, numbers in single precision, or
-        checksums of counts: [cells].
+        Codes of categories in the smallest dtype that holds them, continuous values in single
+        precision, or checksums of counts, [cells].
     categories
-        Categories in the order of their codes, as JSON has them; None for numbers and checksums.
+        JSON values of the categories in the order of their codes; None for continuous values and
+        checksums.
     """
 
     where: str
@@ -50,10 +51,10 @@ class CellValues:
     categories: tuple[Any, ...] | None = None
 
     def to_values(self) -> dict[str, Any]:
-        """Tensors and plain values for a file."""
+        """Tensors and JSON values for a file."""
         values = self.values
         if values.dtype == np.uint32:
-            values = values.view(np.int32)  # torch hardly knows unsigned types
+            values = values.view(np.int32)  # torch has few operations for unsigned dtypes
         categories = None if self.categories is None else list(self.categories)
         return {"values": torch.from_numpy(values), "categories": categories, "where": self.where}
 
@@ -64,11 +65,11 @@ class CellValues:
         Raises
         ------
         FileFormatError
-            If they are not those of a column.
+            If they are not the values of a column.
         """
         tensor, categories, where = values["values"], values["categories"], values["where"]
         if not isinstance(tensor, torch.Tensor) or tensor.ndim != 1:
-            raise FileFormatError(f"Expected a value for each cell in {where}; got others.")
+            raise FileFormatError(f"Expected a one-dimensional tensor for {where}; got others.")
         array = tensor.numpy()
         is_checksum = categories is None and array.dtype == np.int32
         return cls(
@@ -78,16 +79,16 @@ class CellValues:
         )
 
     def differing_cells(self, other: CellValues) -> NDArray[np.int64]:
-        """Numbers of the cells that have another value in another column of as many cells."""
-        mine, theirs = self.values, other.values
+        """Indices of the cells whose values differ from another column of as many cells."""
+        own_values = self.values
         if self.categories is not None and other.categories is not None:
-            known = {json.dumps(value): code for code, value in enumerate(other.categories)}
-            codes = [known.get(json.dumps(value), -1) for value in self.categories]
-            mine = np.array([*codes, -1], dtype=np.int64)[mine]
-        return np.flatnonzero(mine != theirs)
+            other_codes = {json.dumps(value): code for code, value in enumerate(other.categories)}
+            codes = [other_codes.get(json.dumps(value), -1) for value in self.categories]
+            own_values = np.array([*codes, -1], dtype=np.int64)[own_values]
+        return np.flatnonzero(own_values != other.values)
 
     def describe_value(self, cell: int) -> str:
-        """Value of a cell, for a message; nothing for a checksum."""
+        """Value of a cell for a message; empty for a checksum."""
         value = self.values[cell]
         if self.categories is not None:
             return repr(self.categories[int(value)])
@@ -97,8 +98,8 @@ class CellValues:
 def read_cell_values(
     registration: Registration[Any], rows: ColumnRows[Any]
 ) -> dict[str, CellValues]:
-    """Values of each column that a model reads, by the name of the field and of the column."""
-    found = {}
+    """Values of each column that a model reads, by the names of field and column."""
+    cell_values = {}
     for field, column in rows.columns.items():
         record = registration.fields.get(field)
         keys = list(obs_columns_of(record))
@@ -107,7 +108,7 @@ def read_cell_values(
         ):
             values = column.codes if isinstance(column, CategoricalColumn) else column.values
             for j, (key, categories) in enumerate(keys):
-                found[f"{field}.{key}"] = CellValues(
+                cell_values[f"{field}.{key}"] = CellValues(
                     where=f"obs['{key}']",
                     values=to_smallest_integers(values[:, j]),
                     categories=None if categories is None else tuple(categories),
@@ -116,8 +117,8 @@ def read_cell_values(
             layer = record.layer if isinstance(record, CountsRecord) else None
             where = f"layers['{layer}']" if layer else "X"
             where = where if isinstance(record, CountsRecord) else f"the field '{field}'"
-            found[field] = CellValues(where=where, values=cell_checksums(column))
-    return found
+            cell_values[field] = CellValues(where=where, values=cell_checksums(column))
+    return cell_values
 
 
 OBS_FIELDS = (CategoryRecord, CategoriesRecord, NumbersRecord)
@@ -125,7 +126,7 @@ OBS_FIELDS = (CategoryRecord, CategoriesRecord, NumbersRecord)
 
 
 def obs_columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | None]]:
-    """Each column of `obs` that a field is read from, with its categories as JSON has them."""
+    """Each column of `obs` that a field is read from, with the JSON values of its categories."""
     values: Any = {} if record is None else record.to_json()
     match record:
         case CategoryRecord(key=str() as key):
@@ -137,25 +138,25 @@ def obs_columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] 
 
 
 def to_smallest_integers(values: torch.Tensor) -> NDArray[Any]:
-    """Codes in the smallest type that holds them; numbers as they are."""
+    """Codes in the smallest dtype that holds them; continuous values are not converted."""
     if not values.is_floating_point():
-        most = int(values.max()) if len(values) else 0
-        values = values.to(next(t for t in CODE_TYPES if most <= torch.iinfo(t).max))
-    small: NDArray[Any] = values.contiguous().numpy()
-    return small
+        largest = int(values.max()) if len(values) else 0
+        values = values.to(next(t for t in CODE_TYPES if largest <= torch.iinfo(t).max))
+    array: NDArray[Any] = values.contiguous().numpy()
+    return array
 
 
 def differing_columns(
     saved: Mapping[str, CellValues], now: Mapping[str, CellValues], names: Sequence[str]
 ) -> list[str]:
-    """A line for each column that differs: how many cells, the first of them, and its values.
+    """A line of text for each column that differs: number of cells, the first one, its values.
 
-    Columns that only one of both has are left out, and so are all if the numbers of cells differ.
+    Columns that only one side has are skipped, and so are columns of different lengths.
 
     Parameters
     ----------
     saved, now
-        Columns by name.
+        Columns of the saved run and of the present data, by name.
     names
         Names of the cells.
     """

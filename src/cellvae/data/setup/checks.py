@@ -1,4 +1,4 @@
-"""Checks of an AnnData before any model sees it: names, and every single count."""
+"""Checks of an AnnData before a model reads it: names of genes, and all counts."""
 
 from __future__ import annotations
 
@@ -20,103 +20,103 @@ if TYPE_CHECKING:
     from cellvae.data.storage.count_matrix import CountMatrix
 
 LARGEST_COUNT = 1e15
-"""Largest count: sums and squares of more would not be finite in single precision."""
+"""Largest allowed count: sums and squares of larger ones overflow in single precision."""
 MAX_NAMED = 3
-"""Places named in a message for each kind of wrong value."""
+"""Positions that a message names for each type of invalid value."""
 
 
 @final
 @dataclass
 class BadValues:
-    """Wrong values of one kind: how many, and the first cells and genes."""
+    """Invalid values of one type, such as NaN: their number, and the first cells and genes."""
 
     name: str
     n: int = 0
-    places: list[tuple[int, int]] = field(default_factory=list)
+    positions: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, piece: Chunk, found: NDArray[np.bool_]) -> None:
-        """Count the values found in a piece, and keep the first places."""
-        n = int(np.count_nonzero(found))
-        if n and len(self.places) < MAX_NAMED:
-            cells, genes = piece.coordinates(found)
+    def add(self, chunk: Chunk, mask: NDArray[np.bool_]) -> None:
+        """Count the values of a chunk that a mask selects, and record the first positions."""
+        n = int(np.count_nonzero(mask))
+        if n and len(self.positions) < MAX_NAMED:
+            cells, genes = chunk.coordinates(mask)
             order = np.lexsort((genes, cells))[:MAX_NAMED]
-            more = zip(cells[order].tolist(), genes[order].tolist(), strict=True)
-            self.places = sorted([*self.places, *more])[:MAX_NAMED]
+            new = zip(cells[order].tolist(), genes[order].tolist(), strict=True)
+            self.positions = sorted([*self.positions, *new])[:MAX_NAMED]
         self.n += n
 
     def describe(self, cells: Sequence[object], genes: Sequence[object]) -> str:
-        """Number of the values and the first places by name."""
+        """Number of the values, and the names of the first cells and genes."""
         plural = "" if self.n == 1 else "s"
-        places = "; ".join(f"cell '{cells[i]}', gene '{genes[j]}'" for i, j in self.places)
-        return f"{self.n:,} {self.name} value{plural}, first in {places}"
+        positions = "; ".join(f"cell '{cells[i]}', gene '{genes[j]}'" for i, j in self.positions)
+        return f"{self.n:,} {self.name} value{plural}, first in {positions}"
 
 
 @final
 class CountSummary:
-    """What a look at every count has found.
+    """Result of the check of all counts of a matrix.
 
-    `integers` says whether all values are whole numbers, `binary` whether none is above one,
-    `n_values` how many were stored, `filled` which cells have any count, [cells].
+    `integers` is true if all values are integers, `binary` if also none is above 1, `n_values` is
+    the number of stored values, `nonempty` is true for cells with counts, [cells].
     """
 
     def __init__(self, n_cells: int) -> None:
         self.integers = True
         self.largest = 0.0
         self.n_values = 0
-        self.filled = np.zeros(n_cells, dtype=bool)
-        self.wrong = (
+        self.nonempty = np.zeros(n_cells, dtype=bool)
+        self.bad_values = (
             BadValues("NaN"),
             BadValues("infinite"),
             BadValues("negative"),
             BadValues(f"too large (above {LARGEST_COUNT:.0e})"),
         )
 
-    def update(self, piece: Chunk) -> None:
-        """Look at every value of a piece."""
-        values = piece.values
+    def update(self, chunk: Chunk) -> None:
+        """Check the values of a chunk."""
+        values = chunk.values
         self.n_values += values.size
         if not values.size:
             return
-        kind, largest = values.dtype.kind, float(values.max())
+        dtype_kind, largest = values.dtype.kind, float(values.max())
         with np.errstate(invalid="ignore"):
-            if kind == "f":
-                # One comparison each for the least and the greatest; NaN fails both.
+            if dtype_kind == "f":
+                # Minimum and maximum are enough: NaN fails both comparisons.
                 if not (values.min() >= 0 and largest <= LARGEST_COUNT):
-                    self.record_bad_values(piece)
+                    self.record_bad_values(chunk)
                 self.integers = self.integers and bool((np.rint(values) == values).all())
-            elif kind == "i" and values.min() < 0:
-                self.wrong[2].add(piece, values < 0)
-            if kind in "iu" and largest > LARGEST_COUNT:
-                self.wrong[3].add(piece, values > LARGEST_COUNT)
+            elif dtype_kind == "i" and values.min() < 0:
+                self.bad_values[2].add(chunk, values < 0)
+            if dtype_kind in "iu" and largest > LARGEST_COUNT:
+                self.bad_values[3].add(chunk, values > LARGEST_COUNT)
             self.largest = max(self.largest, largest)
-            piece.mark_nonempty(self.filled)
+            chunk.mark_nonempty(self.nonempty)
 
     @property
     def binary(self) -> bool:
-        """Whether the values say yes or no, not how many."""
+        """Whether all values are 0 or 1."""
         return self.integers and self.largest <= 1
 
-    def record_bad_values(self, piece: Chunk) -> None:
-        """Keep what is wrong in a piece of floating point numbers."""
-        values: NDArray[Any] = piece.values
+    def record_bad_values(self, chunk: Chunk) -> None:
+        """Record the invalid values of a chunk of floating point numbers."""
+        values: NDArray[Any] = chunk.values
         finite = np.isfinite(values)
-        found = (
+        masks = (
             np.isnan(values),
             np.isinf(values),
             finite & (values < 0),
             finite & (values.astype(np.float64) > LARGEST_COUNT),
         )
-        for wrong, where in zip(self.wrong, found, strict=True):
-            wrong.add(piece, where)
+        for bad_values, mask in zip(self.bad_values, masks, strict=True):
+            bad_values.add(chunk, mask)
 
 
 def check_names(adata: AnnData) -> None:
-    """Refuse an AnnData without cells or genes, or with two genes of one name.
+    """Raise if an AnnData has no cells or no genes, or two genes of one name.
 
     Raises
     ------
     InvalidDataError
-        If so, naming the genes.
+        If so; the message names the genes.
     """
     check_is_anndata(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
@@ -125,45 +125,45 @@ def check_names(adata: AnnData) -> None:
             f"{adata.n_vars:,} genes. Check the filters that the AnnData went through."
         )
     if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        repeated = adata.var_names[adata.var_names.duplicated()].unique()
         raise InvalidDataError(
-            f"Expected different names for all genes; got {len(twice):,} names more than once: "
-            f"{quote_names([*twice])}. Make them different with adata.var_names_make_unique()."
+            f"Expected different names for all genes; got {len(repeated):,} names more than once: "
+            f"{quote_names([*repeated])}. Make them unique with adata.var_names_make_unique()."
         )
 
 
 def check_counts(matrix: CountMatrix, adata: AnnData) -> CountSummary:
-    """Look at every count of a matrix of an AnnData.
+    """Check all counts of an AnnData.
 
-    Values that are not whole numbers are recorded, not refused.
+    Values that are not integers are allowed; the summary says so.
 
     Raises
     ------
     InvalidDataError
-        If a count is NaN, infinite, negative or above 1e15, naming the first cells and genes.
+        If a count is NaN, infinite, negative or above 1e15; the message names the first ones.
 
     Warns
     -----
     DataWarning
-        If cells have no counts, naming the first.
+        If cells have no counts; the message names the first.
     """
-    facts = CountSummary(adata.n_obs)
-    for piece in iter_chunks(matrix):
-        facts.update(piece)
-    wrong = [kind for kind in facts.wrong if kind.n]
-    if wrong:
+    summary = CountSummary(adata.n_obs)
+    for chunk in iter_chunks(matrix):
+        summary.update(chunk)
+    bad_values = [values for values in summary.bad_values if values.n]
+    if bad_values:
         cells, genes = adata.obs_names, adata.var_names
-        found = "; and ".join(kind.describe(cells, genes) for kind in wrong)
+        found = "; and ".join(values.describe(cells, genes) for values in bad_values)
         raise InvalidDataError(
             f"Expected finite counts of 0 or more in {matrix.where}; got {found}. {matrix.advice}"
         )
-    n_empty = int(np.count_nonzero(~facts.filled))
+    n_empty = int(np.count_nonzero(~summary.nonempty))
     if n_empty:
         warn(
             f"Expected counts in every cell; got {n_empty:,} of {adata.n_obs:,} cells without "
-            f"any in {matrix.where}: {quote_names([*adata.obs_names[~facts.filled]])}. They tell "
-            "the model nothing; leave them out, e.g. with "
+            f"any in {matrix.where}: {quote_names([*adata.obs_names[~summary.nonempty]])}. They "
+            "have no information for the model; leave them out, e.g. with "
             "scanpy.pp.filter_cells(adata, min_counts=1).",
             DataWarning,
         )
-    return facts
+    return summary

@@ -1,4 +1,4 @@
-"""Kinds of column that a model can ask for: counts, one category, several, numbers."""
+"""Fields of a model: counts, categories, labels and continuous values, read from an AnnData."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 
 
 class Field(ABC):
-    """Something that a model reads from an AnnData, under the name it has in a batch."""
+    """Part of an AnnData that a model reads; `name` is its name in a batch."""
 
     name: str
 
     @abstractmethod
     def describe(self, adata: AnnData) -> FieldRecord:
-        """What is there, every value checked."""
+        """Record of the field in an AnnData, after a check of all values."""
 
     @abstractmethod
     def check(self, adata: AnnData, record: Any) -> None:
-        """Refuse data that do not fit what was described."""
+        """Raise if an AnnData does not match the record of the model's own data."""
 
     @abstractmethod
     def read(self, adata: AnnData, record: Any, genes: NDArray[np.int64] | None) -> Column | None:
-        """Column of all cells; None if the user named nothing for this field.
+        """Column of all cells; None if the user has set no key for this field.
 
-        `genes` are the positions of the model's genes in the AnnData; None if they are the same.
+        `genes` are the indices of the model's genes in the AnnData; None if they are the same.
         """
 
 
@@ -67,8 +67,8 @@ class Field(ABC):
 class Counts(Field):
     """Counts of every gene, from `adata.X` or a layer: [cells, genes].
 
-    With `refuse_if_was_binary`, counts above one are refused where those described were zeros
-    and ones.
+    With `refuse_if_was_binary`, `check` refuses counts above 1 if those of the model's own data
+    were zeros and ones.
     """
 
     name: str = "counts"
@@ -76,21 +76,21 @@ class Counts(Field):
     refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
 
     def describe(self, adata: AnnData) -> CountsRecord:
-        """What is there, every value checked."""
-        facts = check_counts(count_matrix(adata, self.layer), adata)
-        return CountsRecord(layer=self.layer, integers=facts.integers, binary=facts.binary)
+        """Record of the field in an AnnData, after a check of all values."""
+        summary = check_counts(count_matrix(adata, self.layer), adata)
+        return CountsRecord(layer=self.layer, integers=summary.integers, binary=summary.binary)
 
     def check(self, adata: AnnData, record: CountsRecord) -> None:
-        """Refuse NaN, infinite and negative counts, and counts of another kind."""
-        facts = check_counts(count_matrix(adata, self.layer), adata)
-        if self.refuse_if_was_binary and record.binary and not facts.binary:
+        """Refuse NaN, infinite and negative counts, and counts above 1 for binary models."""
+        summary = check_counts(count_matrix(adata, self.layer), adata)
+        if self.refuse_if_was_binary and record.binary and not summary.binary:
             raise DataMismatchError(
                 "Expected zeros and ones, which the model was trained on; got counts up to "
-                f"{facts.largest:g}. Make them alike: adata.X = (adata.X > 0).astype('float32')."
+                f"{summary.largest:g}. Make them binary: adata.X = (adata.X > 0).astype('float32')."
             )
 
     def read(self, adata: AnnData, record: CountsRecord, genes: NDArray[np.int64] | None) -> Column:
-        """Column of all cells, which keeps the matrix of the AnnData as it is."""
+        """Column of all cells, which shares memory with the matrix of the AnnData if possible."""
         return make_count_column(count_matrix(adata, self.layer), genes)
 
 
@@ -103,7 +103,7 @@ class Category(Field):
     key: str | None = None
 
     def describe(self, adata: AnnData) -> CategoryRecord:
-        """Categories, in the order that pandas gives them."""
+        """Categories, in the order of pandas."""
         if self.key is None:
             return CategoryRecord()
         return CategoryRecord(key=self.key, categories=column_categories(adata, self.key))
@@ -128,10 +128,10 @@ class Category(Field):
 @final
 @dataclass(frozen=True)
 class Labels(Field):
-    """Code of the label of every cell, [cells, 1]; the last one where it is not known.
+    """Code of the label of every cell, [cells, 1]; the last code for unlabelled cells.
 
-    A cell's label is not known where it is missing or the category `unlabeled`, and those of
-    further cells are not known where their AnnData has no such column.
+    A cell is unlabelled if its value is missing or the category `unlabeled`. All cells of query
+    data are unlabelled if their AnnData has no such column.
     """
 
     name: str
@@ -139,15 +139,15 @@ class Labels(Field):
     unlabeled: str
 
     def describe(self, adata: AnnData) -> CategoryRecord:
-        """Labels, in the order that pandas gives them but for the unlabelled category."""
-        found = label_categories(adata, self.key, self.unlabeled)
-        if len(found) < 2:
+        """Labels, in the order of pandas, except for the unlabelled category, which is last."""
+        labels = label_categories(adata, self.key, self.unlabeled)
+        if len(labels) < 2:
             raise InvalidDataError(
                 f"Expected labels in adata.obs['{self.key}']; got no other value than "
                 f"'{self.unlabeled}', the unlabeled_category. Give a column in which some cells "
                 "have a label."
             )
-        return CategoryRecord(key=self.key, categories=found, unlabeled=found[-1])
+        return CategoryRecord(key=self.key, categories=labels, unlabeled=labels[-1])
 
     def check(self, adata: AnnData, record: CategoryRecord) -> None:
         """Refuse unknown labels."""
@@ -176,9 +176,9 @@ class Categories(Field):
     keys: tuple[str, ...] = ()
 
     def describe(self, adata: AnnData) -> CategoriesRecord:
-        """Categories of each column, in the order that pandas gives them."""
-        found = tuple(column_categories(adata, key) for key in self.keys)
-        return CategoriesRecord(keys=self.keys, categories=found)
+        """Categories of each column, in the order of pandas."""
+        categories = tuple(column_categories(adata, key) for key in self.keys)
+        return CategoriesRecord(keys=self.keys, categories=categories)
 
     def check(self, adata: AnnData, record: CategoriesRecord) -> None:
         """Refuse missing and unknown categories."""
@@ -195,7 +195,7 @@ class Categories(Field):
         )
 
     def category_codes(self, adata: AnnData, record: CategoriesRecord) -> list[NDArray[np.int64]]:
-        """Code of each cell, a list with [cells] for each key."""
+        """Codes of all cells, a list with [cells] for each key."""
         pairs = zip(self.keys, record.categories, strict=True)
         return [category_codes(adata, key, known) for key, known in pairs]
 
@@ -203,9 +203,9 @@ class Categories(Field):
 @final
 @dataclass(frozen=True)
 class Numbers(Field):
-    """Numbers of several columns for every cell, [cells, keys]; absent without keys.
+    """Continuous values of several columns for every cell, [cells, keys]; absent without keys.
 
-    With `positive` they have to be above 0, as size factors are.
+    With `positive`, values must be above 0, as size factors are.
     """
 
     name: str
@@ -213,12 +213,12 @@ class Numbers(Field):
     positive: bool = False
 
     def describe(self, adata: AnnData) -> NumbersRecord:
-        """Names of the columns, every number checked."""
+        """Record of the columns, after a check of all values."""
         self.values(adata)
         return NumbersRecord(keys=self.keys, positive=self.positive)
 
     def check(self, adata: AnnData, record: NumbersRecord) -> None:
-        """Refuse numbers that are missing or cannot be used."""
+        """Refuse missing, infinite and otherwise invalid values."""
         self.values(adata)
 
     def read(
@@ -228,24 +228,24 @@ class Numbers(Field):
         return ContinuousColumn(np.stack(self.values(adata), axis=1)) if self.keys else None
 
     def values(self, adata: AnnData) -> list[NDArray[np.float32]]:
-        """Number of each cell, a list with [cells] for each key."""
+        """Values of all cells, a list with [cells] for each key."""
         return [numeric_column(adata, key, positive=self.positive) for key in self.keys]
 
 
 def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:
-    """Column of counts for the kind of matrix that it is."""
+    """Column of counts, of the class that fits the matrix: on disk, dense or sparse."""
     if matrix.on_disk:
-        chosen = matrix.genes if genes is None else genes
+        selected = matrix.genes if genes is None else genes
         if genes is not None and matrix.genes is not None:
-            chosen = matrix.genes[genes]
-        return BackedColumn(dataclasses.replace(matrix, genes=chosen))
+            selected = matrix.genes[genes]
+        return BackedColumn(dataclasses.replace(matrix, genes=selected))
     if isinstance(matrix.values, np.ndarray):
         return DenseColumn(matrix.values, genes)
     return SparseColumn(matrix.values, genes)
 
 
 def count_fields(keys: CountKeys) -> tuple[Field, ...]:
-    """Fields of the models of counts: what `CountKeys` can name, in a fixed order."""
+    """Fields of a count model, one for each key of `CountKeys`, in a fixed order."""
     return (
         Counts("counts", keys.layer),
         Category("batch", keys.batch_key),
@@ -257,13 +257,13 @@ def count_fields(keys: CountKeys) -> tuple[Field, ...]:
 
 
 def label_fields(keys: LabelKeys) -> tuple[Field, ...]:
-    """Fields of the models of counts and labels: what `LabelKeys` can name, in a fixed order."""
+    """Fields of a model of counts and labels, one for each key of `LabelKeys`, in a fixed order."""
     labels = labels_field(keys)
     return tuple(labels if field.name == labels.name else field for field in count_fields(keys))
 
 
 def labels_field(keys: LabelKeys) -> Labels:
-    """Field of the labels of cells, some of which are not known."""
+    """Field of the labels, where some cells are unlabelled."""
     return Labels("labels", keys.labels_key, keys.unlabeled_category)
 
 
@@ -281,4 +281,4 @@ def field_of(name: str, record: FieldRecord) -> Field:
         case NumbersRecord():
             return Numbers(name, record.keys, record.positive)
         case _:
-            raise TypeError(f"Expected a record of a known kind; got {type(record).__name__}.")
+            raise TypeError(f"Expected a record of a known type; got {type(record).__name__}.")

@@ -1,4 +1,4 @@
-"""Entries of a JSON object, each read once and with its type checked."""
+"""Reader of JSON objects that checks the type of every entry."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class JsonObject:
     Parameters
     ----------
     values
-        What the JSON parser gave.
+        Value from the JSON parser.
     where
         Path of the object in the file, for messages.
 
     Raises
     ------
     FileFormatError
-        From every method, if an entry is not what it asks for.
+        From every method, if an entry is missing or of another type.
     """
 
     def __init__(self, values: object, where: str) -> None:
@@ -32,7 +32,7 @@ class JsonObject:
         self.unread = dict(values)
 
     def value(self, name: str) -> object:
-        """Value of an entry, whatever it is; the entry then counts as read."""
+        """Value of an entry of any type; the entry then counts as read."""
         if name not in self.unread:
             raise FileFormatError(
                 f"Expected an entry '{name}' in {self.where}; got "
@@ -41,31 +41,31 @@ class JsonObject:
         return self.unread.pop(name)
 
     def text(self, name: str) -> str:
-        """Text of an entry."""
+        """String of an entry."""
         value = self.value(name)
         if not isinstance(value, str):
-            raise self.type_error("text", value, name)
+            raise self.type_error("a string", value, name)
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """Text of an entry, or null."""
+        """String of an entry, or None for null."""
         value = self.value(name)
         if value is not None and not isinstance(value, str):
-            raise self.type_error("text or null", value, name)
+            raise self.type_error("a string or null", value, name)
         return value
 
     def boolean(self, name: str) -> bool:
-        """Truth of an entry."""
+        """Boolean of an entry."""
         value = self.value(name)
         if not isinstance(value, bool):
             raise self.type_error("true or false", value, name)
         return value
 
     def integer(self, name: str, least: int = 0) -> int:
-        """Whole number of an entry, not below `least`."""
+        """Integer of an entry, not below `least`."""
         value = self.value(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.type_error(f"a whole number of at least {least}", value, name)
+            raise self.type_error(f"an integer of at least {least}", value, name)
         return value
 
     def list_of_values(self, name: str) -> list[object]:
@@ -76,28 +76,28 @@ class JsonObject:
         return [*value]
 
     def list_of_texts(self, name: str) -> tuple[str, ...]:
-        """List of texts of an entry, none of them twice."""
+        """List of strings of an entry, all different."""
         values = self.list_of_values(name)
-        texts = tuple(value for value in values if isinstance(value, str))
-        if len(texts) < len(values):
-            raise self.type_error("a list of texts", values, name)
-        if len(set(texts)) < len(texts):
-            raise self.type_error("a list of different texts", values, name)
-        return texts
+        strings = tuple(value for value in values if isinstance(value, str))
+        if len(strings) < len(values):
+            raise self.type_error("a list of strings", values, name)
+        if len(set(strings)) < len(strings):
+            raise self.type_error("a list of different strings", values, name)
+        return strings
 
     def json_object(self, name: str) -> JsonObject:
-        """Object of an entry."""
+        """Reader of an entry that is an object."""
         return JsonObject(self.value(name), f"{self.where}.{name}")
 
     def refuse_unread(self) -> None:
-        """Refuse entries that nothing has read."""
+        """Raise if an entry has not been read."""
         if self.unread:
             raise FileFormatError(
                 f"Expected no more entries in {self.where}; got {quote_names([*self.unread])}."
             )
 
     def type_error(self, expected: str, value: object, name: str | None = None) -> FileFormatError:
-        """Error that says what an entry should have been."""
+        """Error for a value, or an entry, of another type than expected."""
         where = self.where if name is None else f"{self.where}.{name}"
-        shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
-        return FileFormatError(f"Expected {expected} in {where}; got {shown}.")
+        short = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}…"
+        return FileFormatError(f"Expected {expected} in {where}; got {short}.")

@@ -1,4 +1,4 @@
-"""Where the user says things are: layer, batch, labels, size factor, covariates."""
+"""Keys: names of the layer and the columns of an AnnData that `setup_anndata` was given."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 UNS_KEY = "cellvae"
-"""Entry of `adata.uns` that holds what the user said, one entry for each model."""
+"""Entry of `adata.uns` with the keys of every model that the AnnData was set up for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Names of columns and layers of an AnnData; each model declares which it understands.
+    """Names of columns and layers of an AnnData; each model declares its own keys.
 
     A subclass declares fields only. A field whose default is a tuple takes several names;
     a field without a default must be given; every other field takes one name or None.
@@ -42,11 +42,11 @@ class Keys:
             object.__setattr__(self, field.name, value)
 
     def to_json(self) -> dict[str, str | list[str]]:
-        """Words that the user gave, as values that JSON and h5ad files hold."""
-        words = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Keys that the user has set, as values that JSON and h5ad files hold."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
-            word: list(value) if isinstance(value, tuple) else value
-            for word, value in words.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
             if value is not None and value != ()
         }
 
@@ -56,12 +56,12 @@ K = TypeVar("K", bound=Keys)
 
 @dataclass(frozen=True, kw_only=True)
 class CountKeys(Keys):
-    """Where the counts of a model are, and what is known of each cell.
+    """Names of the counts, the batch, the labels and the covariates of a count model.
 
     Parameters
     ----------
     layer
-        Entry of `adata.layers` with the counts; `adata.X` if not given.
+        Entry of `adata.layers` with the counts; `adata.X` by default.
     batch_key
         Column of `adata.obs` with the batch of each cell.
     labels_key
@@ -69,14 +69,14 @@ class CountKeys(Keys):
     size_factor_key
         Column of `adata.obs` with the size factor of each cell, above 0.
     categorical_covariate_keys
-        Columns of `adata.obs` with further categories to correct for.
+        Columns of `adata.obs` with categorical covariates to correct for.
     continuous_covariate_keys
-        Columns of `adata.obs` with further numbers to correct for.
+        Columns of `adata.obs` with continuous covariates to correct for.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not text, or several names are one text or hold a repeated name.
+        If a name is not a string, or a list of names is a string or has a repeated name.
     """
 
     layer: str | None = None
@@ -89,21 +89,21 @@ class CountKeys(Keys):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelKeys(CountKeys):
-    """Where the counts of a model are, and the labels of some of the cells.
+    """Names of the counts and the labels of a semi-supervised model, and of its covariates.
 
     Parameters
     ----------
     labels_key
-        Column of `adata.obs` with the label of each cell, as far as it is known.
+        Column of `adata.obs` with the label of each labelled cell.
     unlabeled_category
-        Value of that column for cells whose label is not known.
+        Value of that column for unlabelled cells.
     layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
         As in :class:`CountKeys`.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not text, or several names are one text or hold a repeated name.
+        If a name is not a string, or a list of names is a string or has a repeated name.
     """
 
     labels_key: str = dataclasses.field()
@@ -111,21 +111,21 @@ class LabelKeys(CountKeys):
 
 
 def check_name(value: object, argument: str, *, required: bool = False) -> str | None:
-    """One name of a column or layer, or None where it may be left out."""
+    """Name of a column or layer, or None if it is not required."""
     if isinstance(value, str):
         return str(value)
     if value is None and not required:
         return None
-    raise InvalidOptionError(f"Expected a name (text) for {argument}; got {value!r}.")
+    raise InvalidOptionError(f"Expected a name (a string) for {argument}; got {value!r}.")
 
 
 def check_names(value: object, argument: str) -> tuple[str, ...]:
-    """Names of columns in the order given, none of them twice."""
+    """Names of columns as a tuple, all different."""
     if value is None:
         return ()
     if isinstance(value, str):
         raise InvalidOptionError(
-            f"Expected a list of names for {argument}; got the text '{value}'. "
+            f"Expected a list of names for {argument}; got the string '{value}'. "
             f"Write {argument}=['{value}']."
         )
     if not isinstance(value, Iterable) or isinstance(value, (set, frozenset, Mapping)):
@@ -133,29 +133,29 @@ def check_names(value: object, argument: str) -> tuple[str, ...]:
     names = tuple(str(name) if isinstance(name, str) else name for name in value)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
-        raise InvalidOptionError(f"Expected names (text) in {argument}; got {wrong[0]!r}.")
+        raise InvalidOptionError(f"Expected names (strings) in {argument}; got {wrong[0]!r}.")
     if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted({name for name in names if names.count(name) > 1})
         raise InvalidOptionError(
-            f"Expected each name in {argument} once; got {quote_names(twice)} more than once."
+            f"Expected each name in {argument} once; got {quote_names(repeated)} more than once."
         )
     return names
 
 
 def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
-    """Keys from words as they were written down.
+    """Keys from stored keyword arguments.
 
     Raises
     ------
     InvalidOptionError
-        If a word is not one of the model's, or has a value that it cannot take.
+        If the model has no such key, or a key has an invalid value.
     """
     known = [field.name for field in dataclasses.fields(keys_type)]
-    for word in kwargs:
-        if word not in known:
+    for name in kwargs:
+        if name not in known:
             raise InvalidOptionError(
-                f"Expected the words {quote_names(known, most=20)}; got '{word}'."
-                f"{did_you_mean(str(word), known)}"
+                f"Expected the keys {quote_names(known, most=20)}; got '{name}'."
+                f"{did_you_mean(str(name), known)}"
             )
     missing = [
         field.name
@@ -164,18 +164,18 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
     ]
     if missing:
         raise InvalidOptionError(
-            f"Expected the words {quote_names(missing)}; got {quote_names([*kwargs])}."
+            f"Expected the keys {quote_names(missing)}; got {quote_names([*kwargs])}."
         )
     return keys_type(**dict(kwargs))
 
 
 def check_is_anndata(adata: object) -> None:
-    """Refuse what is no AnnData.
+    """Raise if a value is not an AnnData.
 
     Raises
     ------
     InvalidDataError
-        If so, naming its type.
+        If so; the message names its type.
     """
     from anndata import AnnData
 
@@ -184,10 +184,10 @@ def check_is_anndata(adata: object) -> None:
 
 
 def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
-    """Write down in `adata.uns` what the user said, and nothing else.
+    """Store the keys of a model in `adata.uns`, and nothing else.
 
-    Only plain words are written, under `adata.uns["cellvae"][model]`, so they are copied and
-    saved with the object. A view becomes an object of its own, as with any writing to it.
+    Only strings and lists are written, under `adata.uns["cellvae"][model]`, so they are copied and
+    saved with the object. A view becomes an actual AnnData, as with any write to it.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
     if adata.is_view and adata.isbacked:
         raise InvalidDataError(
             "Expected an AnnData that can be written to; got a view of one opened in backed "
-            "mode. Set up the whole AnnData and choose cells later, or load the view with "
+            "mode. Set up the whole AnnData and select cells later, or load the view with "
             "adata.to_memory()."
         )
     stored = adata.uns.get(UNS_KEY, {})
@@ -209,29 +209,29 @@ def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
             f"Expected adata.uns['{UNS_KEY}'] to be free for setup_anndata; got a value of type "
             f"{type(stored).__name__} there. Rename it."
         )
-    words = {**stored, model: keys.to_json()}
+    updated = {**stored, model: keys.to_json()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitModificationWarning)
-        adata.uns[UNS_KEY] = words
+        adata.uns[UNS_KEY] = updated
 
 
 def stored_keys(adata: AnnData, model: str, keys_type: type[K]) -> K | None:
-    """Keys that were stored for a model, None if the AnnData was never set up for it.
+    """Keys that were stored for a model; None if the AnnData was not set up for it.
 
     Raises
     ------
     NotSetUpError
-        If what is stored there is not what this version of the model understands.
+        If the stored entry is not valid for this version of the model.
     """
     check_is_anndata(adata)
     stored = adata.uns.get(UNS_KEY)
-    words = stored.get(model) if isinstance(stored, Mapping) else None
-    if words is None:
+    kwargs = stored.get(model) if isinstance(stored, Mapping) else None
+    if kwargs is None:
         return None
     try:
-        if not isinstance(words, Mapping):
-            raise InvalidOptionError(f"Expected words and their values; got {words!r}.")
-        return keys_from_kwargs(words, keys_type)
+        if not isinstance(kwargs, Mapping):
+            raise InvalidOptionError(f"Expected a mapping of keys; got {kwargs!r}.")
+        return keys_from_kwargs(kwargs, keys_type)
     except InvalidOptionError as error:
         raise NotSetUpError(
             f"Cannot read adata.uns['{UNS_KEY}']['{model}']: {error} Call setup_anndata again."

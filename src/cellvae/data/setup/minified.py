@@ -1,4 +1,4 @@
-"""AnnData that holds the latent posterior of each cell, with its counts or in place of them."""
+"""Minified AnnData: the latent posterior of each cell, with its counts or in place of them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 MinifiedType: TypeAlias = Literal[
     "latent_posterior_parameters", "latent_posterior_parameters_with_counts"
 ]
-"""What is kept: the latent alone, or the counts too."""
+"""Whether a minified AnnData has the latent posterior only, or the counts too."""
 
 UNS_KEY = "cellvae_minified"
-"""Entry of `adata.uns` that says that an AnnData is minified, and by what."""
+"""Entry of `adata.uns` with the record of a minified AnnData."""
 
 SCVI_UNS_KEY = "_scvi_adata_minify_type"
-"""Entry of `adata.uns` in which scvi-tools says that an AnnData is minified, and how.
+"""Entry of `adata.uns` with the type of a minified AnnData in scvi-tools.
 
-It is written here too, for notebooks that read it.
+It is also written here, for notebooks that read it.
 """
 SCVI_TYPE_PREFIXES = ("scvi_", "_scvi_")
-"""Beginnings of the entries of `adata.obsm` in which scvi-tools keeps mean and variance."""
+"""Prefixes of the entries of `adata.obsm` with mean and variance in scvi-tools."""
 SCVI_LIBRARY_SIZE_KEY = "_scvi_observed_lib_size"
 """Column of `adata.obs` with the sum of the counts in older versions of scvi-tools."""
 
@@ -48,7 +48,7 @@ LIBRARY_SIZE_KEY = "observed_lib_size"
 """Column of `adata.obs` with the sum of the counts of each cell."""
 
 LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY = "latent_lib_size_qlm", "latent_lib_size_qlv"
-"""Columns of `adata.obs` with the posterior of the logarithm of the size, where it is latent."""
+"""Columns of `adata.obs` with the posterior of the log library size, if it is latent."""
 
 
 @final
@@ -59,12 +59,12 @@ class MinifiedRecord:
     Parameters
     ----------
     data_type
-        What was kept.
+        Whether the counts were dropped.
     qzm_key, qzv_key
         Entries of `adata.obsm` with the mean and the variance of the latent posterior.
     weights
-        Digest of the weights of the model, which alone knows what the latent means; empty where
-        scvi-tools minified the AnnData, which does not say by which model.
+        Digest of the weights of the model that computed the latent posterior; empty if scvi-tools
+        minified the AnnData, which does not store the model.
     """
 
     data_type: MinifiedType
@@ -74,73 +74,74 @@ class MinifiedRecord:
 
     @property
     def has_counts(self) -> bool:
-        """Whether the counts were kept."""
+        """Whether the AnnData still has the counts."""
         return self.data_type == "latent_posterior_parameters_with_counts"
 
 
 class StoredPosterior(NamedTuple):
-    """Posteriors of cells, as they are stored."""
+    """Posterior of each cell, as a minified AnnData stores it."""
 
     mean: NDArray[np.float32]
-    """Of the latent, [cells, latent]."""
+    """Of the latent representation, [cells, latent]."""
     variance: NDArray[np.float32]
-    """Of the latent, [cells, latent]."""
+    """Of the latent representation, [cells, latent]."""
     library_size: NDArray[np.float32]
     """Sum of the counts, [cells]."""
     log_library_mean: NDArray[np.float32] | None = None
-    """Of the logarithm of a latent size, [cells]."""
+    """Of the log library size, if it is latent, [cells]."""
     log_library_variance: NDArray[np.float32] | None = None
-    """Of the logarithm of a latent size, [cells]."""
+    """Of the log library size, if it is latent, [cells]."""
 
 
 def minified_record(adata: AnnData) -> MinifiedRecord | None:
-    """How an AnnData was minified; None if it was not.
+    """Record of a minified AnnData; None if it is not minified.
 
     Raises
     ------
     InvalidDataError
-        If the entry in `adata.uns` is not what this version writes.
+        If the entry in `adata.uns` is not one that this version writes.
     """
     check_is_anndata(adata)
     stored = adata.uns.get(UNS_KEY)
     if stored is None:
-        peer = adata.uns.get(SCVI_UNS_KEY)
-        if peer is None:
+        scvi_type = adata.uns.get(SCVI_UNS_KEY)
+        if scvi_type is None:
             return None
-        old = f"{SCVI_TYPE_PREFIXES[1]}latent_qzm" in adata.obsm
-        keys = {f"{name}_key": f"{SCVI_TYPE_PREFIXES[old]}latent_{name}" for name in ("qzm", "qzv")}
-        stored = {"data_type": peer, "weights": "", **keys}
-    wanted = [field.name for field in fields(MinifiedRecord)]
-    if not isinstance(stored, Mapping) or set(stored) != set(wanted):
+        is_old = f"{SCVI_TYPE_PREFIXES[1]}latent_qzm" in adata.obsm
+        keys = {
+            f"{name}_key": f"{SCVI_TYPE_PREFIXES[is_old]}latent_{name}" for name in ("qzm", "qzv")
+        }
+        stored = {"data_type": scvi_type, "weights": "", **keys}
+    names = [field.name for field in fields(MinifiedRecord)]
+    if not isinstance(stored, Mapping) or set(stored) != set(names):
         raise InvalidDataError(
-            f"Expected {quote_names(wanted)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove "
-            "it, and "
-            "minify again from the AnnData with counts."
+            f"Expected {quote_names(names)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove "
+            "it, and minify again from the AnnData with counts."
         )
-    words = {name: str(stored[name]) for name in wanted}
-    if words["data_type"] not in get_args(MinifiedType):
+    values = {name: str(stored[name]) for name in names}
+    if values["data_type"] not in get_args(MinifiedType):
         raise InvalidDataError(
             f"Expected adata.uns['{UNS_KEY}']['data_type'] to be one of "
-            f"{quote_names(get_args(MinifiedType))}; got '{words['data_type']}'."
+            f"{quote_names(get_args(MinifiedType))}; got '{values['data_type']}'."
         )
-    kind = cast("MinifiedType", words.pop("data_type"))
-    return MinifiedRecord(data_type=kind, **words)
+    data_type = cast("MinifiedType", values.pop("data_type"))
+    return MinifiedRecord(data_type=data_type, **values)
 
 
 def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPosterior) -> AnnData:
-    """AnnData with the posterior of each cell; the one given stays as it is.
+    """Minified copy of an AnnData, with the posterior of each cell; `adata` is not changed.
 
-    Tables and what lies in `obsm`, `varm`, `obsp`, `varp` and `uns` come along. Without counts, `X`
-    and layers are sparse matrices without entries, as in scvi-tools, and there is no `raw`.
+    `obs`, `var`, `obsm`, `varm`, `obsp`, `varp` and `uns` are copied. Without counts, `X` and the
+    layers are sparse matrices without entries, as in scvi-tools, and there is no `raw`.
     """
     from anndata import AnnData
 
     if record.has_counts:
-        small = shallow_copy(adata.to_memory() if adata.isbacked else adata)
+        minified = shallow_copy(adata.to_memory() if adata.isbacked else adata)
     else:
-        small = AnnData(
-            X=without_entries(adata.shape),
-            layers={name: without_entries(adata.shape) for name in layer_names(adata)},
+        minified = AnnData(
+            X=empty_csr(adata.shape),
+            layers={name: empty_csr(adata.shape) for name in layer_names(adata)},
             obs=adata.obs.copy(),
             var=adata.var.copy(),
             uns=dict(adata.uns),
@@ -149,24 +150,24 @@ def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPoste
             obsp=dict(adata.obsp),
             varp=dict(adata.varp),
         )
-    small.obsm[record.qzm_key] = posterior.mean
-    small.obsm[record.qzv_key] = posterior.variance
-    small.obs[LIBRARY_SIZE_KEY] = posterior.library_size
+    minified.obsm[record.qzm_key] = posterior.mean
+    minified.obsm[record.qzv_key] = posterior.variance
+    minified.obs[LIBRARY_SIZE_KEY] = posterior.library_size
     if posterior.log_library_mean is not None:
-        small.obs[LOG_LIBRARY_MEAN_KEY] = posterior.log_library_mean
-        small.obs[LOG_LIBRARY_VARIANCE_KEY] = posterior.log_library_variance
-    small.uns[UNS_KEY] = asdict(record)
-    small.uns[SCVI_UNS_KEY] = record.data_type
-    return small
+        minified.obs[LOG_LIBRARY_MEAN_KEY] = posterior.log_library_mean
+        minified.obs[LOG_LIBRARY_VARIANCE_KEY] = posterior.log_library_variance
+    minified.uns[UNS_KEY] = asdict(record)
+    minified.uns[SCVI_UNS_KEY] = record.data_type
+    return minified
 
 
-def without_entries(shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Sparse matrix of zeros."""
+def empty_csr(shape: tuple[int, int]) -> sparse.csr_matrix:
+    """CSR matrix without entries."""
     return sparse.csr_matrix(shape, dtype=np.float32)
 
 
 def drop_count_fields(fields: Sequence[Field], record: MinifiedRecord | None) -> tuple[Field, ...]:
-    """Fields that an AnnData has: those of counts only where they were kept."""
+    """Fields that a minified AnnData has: all but those of counts, if these were dropped."""
     dropped = record is not None and not record.has_counts
     return tuple(field for field in fields if not (dropped and isinstance(field, Counts)))
 
@@ -180,19 +181,19 @@ def read_minified(
     *,
     check_counts: bool = True,
 ) -> ColumnRows[B]:
-    """Rows of a minified AnnData, each cell with its posterior.
+    """Rows of a minified AnnData, with the posterior of each cell.
 
     Raises
     ------
     DataMismatchError
-        If the posterior is not there, or as `Registration.read` does.
+        If the posterior is missing, or as :meth:`Registration.read`.
     """
     present = drop_count_fields(fields, record)
     rows = registration.read(adata, present, batch_type, check_counts=check_counts)
-    absent: dict[str, Column] = {
+    dropped: dict[str, Column] = {
         field.name: DroppedCounts(int(adata.n_obs)) for field in fields if field not in present
     }
-    return ColumnRows(absent | rows.columns | posterior_columns(adata, record), batch_type)
+    return ColumnRows(dropped | rows.columns | posterior_columns(adata, record), batch_type)
 
 
 def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Column]:
@@ -201,11 +202,11 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
     Raises
     ------
     DataMismatchError
-        If one is missing, naming it.
+        If one is missing; the message names it.
     """
     keys = {"latent_mean": record.qzm_key, "latent_variance": record.qzv_key}
     missing = [f"obsm['{key}']" for key in keys.values() if key not in adata.obsm]
-    size = (
+    size_key = (
         SCVI_LIBRARY_SIZE_KEY
         if SCVI_LIBRARY_SIZE_KEY in adata.obs and LIBRARY_SIZE_KEY not in adata.obs
         else LIBRARY_SIZE_KEY
@@ -213,22 +214,23 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
     columns = (
         [LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY]
         if LOG_LIBRARY_MEAN_KEY in adata.obs
-        else [size]
+        else [size_key]
     )
     missing += [f"obs['{key}']" for key in columns if key not in adata.obs]
     if missing:
         raise DataMismatchError(
-            f"Expected a minified AnnData with {quote_names(missing)}; not there. Put it back, "
-            "or minify "
-            "the AnnData with counts again."
+            f"Expected a minified AnnData with {quote_names(missing)}; they are missing. Restore "
+            "them, or minify the AnnData with counts again."
         )
-    found: dict[str, Column] = {
+    posterior: dict[str, Column] = {
         name: ContinuousColumn(np.asarray(adata.obsm[key], dtype=np.float32))
         for name, key in keys.items()
     }
     values = [adata.obs[key].to_numpy(dtype=np.float32)[:, None] for key in columns]
     if len(values) == 1:
-        found["library_mean"] = ContinuousColumn(np.log(np.maximum(values[0], MIN_LIBRARY_SIZE)))
+        posterior["library_mean"] = ContinuousColumn(
+            np.log(np.maximum(values[0], MIN_LIBRARY_SIZE))
+        )
     else:
-        found["library_mean"], found["library_variance"] = map(ContinuousColumn, values)
-    return found
+        posterior["library_mean"], posterior["library_variance"] = map(ContinuousColumn, values)
+    return posterior

@@ -1,4 +1,4 @@
-"""Columns of `adata.obs`: found, complete, and as codes or numbers."""
+"""Columns of `adata.obs`, checked and converted to category codes or continuous values."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
     Raises
     ------
     UnknownKeyError
-        If there is none of this name.
+        If there is no column of this name.
     InvalidDataError
-        If there are several of this name.
+        If there are several.
     """
     columns = [str(name) for name in adata.obs.columns]
     if key not in columns:
@@ -49,24 +49,24 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
 
 
 def to_categorical(adata: AnnData, key: str, *, complete: bool = True) -> pd.Series:
-    """Column as pandas categories; the order of existing categories is kept.
+    """Column as a pandas categorical; existing categories keep their order.
 
-    With `complete`, every cell has to have one.
+    With `complete`, missing values are refused.
 
     Raises
     ------
     InvalidDataError
-        If the value of a cell is missing, or values cannot be categories, as lists cannot.
+        If the value of a cell is missing, or values such as lists cannot be categories.
     """
     try:
         values = obs_column(adata, key)
-        # pandas has no index of these types, and so no categories.
-        others = {"float16": "float32", "longdouble": "float64", "float128": "float64"}
-        values = values.astype(others.get(str(values.dtype), values.dtype))
+        # pandas has no index, and so no categories, of these dtypes.
+        replacements = {"float16": "float32", "longdouble": "float64", "float128": "float64"}
+        values = values.astype(replacements.get(str(values.dtype), values.dtype))
         values = values.astype("category")
     except TypeError as error:
         raise InvalidDataError(
-            f"Expected values in adata.obs['{key}'] that can be told apart (text, numbers, dates, "
+            f"Expected values in adata.obs['{key}'] that can be compared (strings, numbers, dates, "
             f"tuples); got others: {error}. Convert them with adata.obs['{key}'].astype(str)."
         ) from error
     if complete:
@@ -75,32 +75,32 @@ def to_categorical(adata: AnnData, key: str, *, complete: bool = True) -> pd.Ser
 
 
 def column_categories(adata: AnnData, key: str) -> tuple[Scalar, ...]:
-    """Categories of a column, in the order that pandas gives them, unused ones too."""
-    return distinct([*to_categorical(adata, key).cat.categories], key)
+    """Categories of a column, in the order of pandas, including unused ones."""
+    return python_categories([*to_categorical(adata, key).cat.categories], key)
 
 
-def distinct(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
-    """Categories in the types that files hold.
+def python_categories(values: Sequence[object], key: str) -> tuple[Scalar, ...]:
+    """Categories as Python scalars, of the types that files hold.
 
     Raises
     ------
     InvalidDataError
-        If two of them are the same then, as an object and its text are.
+        If two of them are converted to the same one, such as an object and its string.
     """
-    found = tuple(map(to_python_scalar, values))
-    if len(set(found)) < len(found):
-        twice = sorted({str(value) for value in found if found.count(value) > 1})
+    categories = tuple(map(to_python_scalar, values))
+    if len(set(categories)) < len(categories):
+        repeated = sorted({str(c) for c in categories if categories.count(c) > 1})
         raise InvalidDataError(
-            f"Expected different categories in adata.obs['{key}']; got several objects whose text "
-            f"is {quote_names(twice)}. Convert them with adata.obs['{key}'].astype(str)."
+            f"Expected different categories in adata.obs['{key}']; got several objects whose "
+            f"string is {quote_names(repeated)}. Convert them with adata.obs['{key}'].astype(str)."
         )
-    return found
+    return categories
 
 
 def label_text(adata: AnnData, key: str, label: object) -> object:
-    """Text of a label, by which labels are compared; what is no label stays as it is.
+    """String of a label as the column has it, by which labels are compared.
 
-    A value of a column is found by its equal: -1 is -1.0 where the column has numbers with a point.
+    A label matches an equal value of the column: -1 gives "-1.0" if the column has floats.
     """
     value = to_python_scalar(label)
     check_is_anndata(adata)
@@ -114,28 +114,28 @@ def label_text(adata: AnnData, key: str, label: object) -> object:
 
 
 def label_categories(adata: AnnData, key: str, unlabeled: str) -> tuple[Scalar, ...]:
-    """Labels of a column, that of cells without one last.
+    """Labels of a column, with the unlabelled category last.
 
-    It changes places with the last of the others, as in scvi-tools, so that weights can be
-    exchanged; where no cell has it, it is added.
+    It is swapped with the last category, as in scvi-tools, so that weights can be exchanged; it is
+    appended if the column does not have it.
     """
     values = to_categorical(adata, key, complete=False)
-    found = [*distinct([*values.cat.categories], key)]
-    texts = [str(value) for value in found]
-    if unlabeled not in texts:
-        return (*found, unlabeled)
-    place = texts.index(unlabeled)
-    found[place], found[-1] = found[-1], found[place]
-    return tuple(found)
+    labels = [*python_categories([*values.cat.categories], key)]
+    strings = [str(label) for label in labels]
+    if unlabeled not in strings:
+        return (*labels, unlabeled)
+    position = strings.index(unlabeled)
+    labels[position], labels[-1] = labels[-1], labels[position]
+    return tuple(labels)
 
 
 def category_codes(
     adata: AnnData, key: str, known: tuple[Scalar, ...], *, missing: int | None = None
 ) -> NDArray[np.int64]:
-    """Position of each cell's category among the known ones, [cells].
+    """Code of each cell's category among the known ones, [cells].
 
-    Categories are compared by value, whatever their order in this AnnData. Cells whose value is
-    missing have the position `missing`; where it is None, there may be none.
+    Categories are matched by value; their order in this AnnData does not matter. Cells with a
+    missing value have the code `missing`; if it is None, missing values are refused.
 
     Raises
     ------
@@ -143,17 +143,17 @@ def category_codes(
         If a cell has a category that is not known.
     """
     values = to_categorical(adata, key, complete=missing is None)
-    own = [to_python_scalar(value) for value in values.cat.categories]
-    position = CategoryCodes(known)
-    found_codes = [position.find(value) for value in own]
-    translated = np.array([-1 if c is None else c for c in found_codes], dtype=np.int64)
+    own_categories = [to_python_scalar(value) for value in values.cat.categories]
+    lookup = CategoryCodes(known)
+    known_codes = [lookup.find(value) for value in own_categories]
+    translated = np.array([-1 if c is None else c for c in known_codes], dtype=np.int64)
     own_codes = values.cat.codes.to_numpy()
-    # Pandas gives missing values the code -1, which is the last place here.
-    found = np.append(translated, -1 if missing is None else missing)[own_codes]
-    if (found < 0).any():
-        used = np.bincount(own_codes[own_codes >= 0], minlength=len(own))
-        unknown = [value for value, code in zip(own, translated, strict=True) if code < 0]
-        counts = used[translated < 0]
+    # pandas gives missing values the code -1, which selects the appended last entry.
+    codes = np.append(translated, -1 if missing is None else missing)[own_codes]
+    if (codes < 0).any():
+        n_cells = np.bincount(own_codes[own_codes >= 0], minlength=len(own_categories))
+        unknown = [c for c, code in zip(own_categories, translated, strict=True) if code < 0]
+        counts = n_cells[translated < 0]
         unknown = [value for value, n in zip(unknown, counts, strict=True) if n]
         message = unknown_values(unknown, known)
         raise DataMismatchError(
@@ -161,56 +161,57 @@ def category_codes(
             f"({message.expected}); got {message.got} in {int(counts.sum()):,} cells."
             f"{message.advice} Leave these cells out, or correct the column."
         )
-    return found
+    return codes
 
 
 def numeric_column(adata: AnnData, key: str, *, positive: bool = False) -> NDArray[np.float32]:
-    """Number of each cell, [cells].
+    """Continuous value of each cell in single precision, [cells].
 
     Raises
     ------
     InvalidDataError
-        If the column does not hold numbers, or a number is missing, infinite, too large for
-        single precision, or not above 0 where it has to be.
+        If the column is not numeric, or a value is missing, infinite, too large for single
+        precision, or not above 0 with `positive`.
     """
     values = obs_column(adata, key)
-    kind = values.dtype
-    if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
+    dtype = values.dtype
+    if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
         raise InvalidDataError(
-            f"Expected numbers in adata.obs['{key}']; got values of type {kind}, first "
+            f"Expected numbers in adata.obs['{key}']; got values of type {dtype}, first "
             f"{to_python_scalar(values.iloc[0])!r} in cell '{adata.obs_names[0]}'. Convert them "
-            "with "
-            f"adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
+            f"with adata.obs['{key}'].astype(float), or pass the column as a categorical covariate."
         )
     raise_if_missing(adata, key, values.isna().to_numpy())
     with np.errstate(over="ignore"):
-        found = values.to_numpy(dtype=np.float64).astype(np.float32)
-    wrong = ~np.isfinite(found)
-    raise_if_any(adata, key, wrong, found, "finite numbers")
+        numbers = values.to_numpy(dtype=np.float64).astype(np.float32)
+    raise_if_any(adata, key, ~np.isfinite(numbers), numbers, "finite numbers")
     if positive:
-        raise_if_any(adata, key, found <= 0, found, "numbers above 0")
-    return found
+        raise_if_any(adata, key, numbers <= 0, numbers, "numbers above 0")
+    return numbers
 
 
 def raise_if_any(
-    adata: AnnData, key: str, wrong: NDArray[np.bool_], found: NDArray[np.float32], expected: str
+    adata: AnnData,
+    key: str,
+    invalid: NDArray[np.bool_],
+    numbers: NDArray[np.float32],
+    expected: str,
 ) -> None:
-    """Raise if any number of a column is wrong, naming the first cells."""
-    if wrong.any():
-        values = ", ".join(f"{value:g}" for value in found[wrong][:3])
+    """Raise if any value of a column is invalid; the message names the first cells."""
+    if invalid.any():
+        values = ", ".join(f"{value:g}" for value in numbers[invalid][:3])
         raise InvalidDataError(
             f"Expected {expected} in adata.obs['{key}']; "
-            f"got {count_noun(int(wrong.sum()), 'other')} ({values}) in cells "
-            f"{quote_names([*adata.obs_names[wrong]])}. Correct them or leave these cells out."
+            f"got {count_noun(int(invalid.sum()), 'other')} ({values}) in cells "
+            f"{quote_names([*adata.obs_names[invalid]])}. Correct them or leave these cells out."
         )
 
 
 def raise_if_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> None:
-    """Raise if any value of a column is missing, naming the first cells."""
+    """Raise if any value of a column is missing; the message names the first cells."""
     if missing.any():
         raise InvalidDataError(
             f"Expected a value for every cell in adata.obs['{key}']; got {int(missing.sum()):,} "
             f"missing, in cells {quote_names([*adata.obs_names[missing]])}. Fill them, or leave "
-            "these "
-            f"cells out: adata[adata.obs['{key}'].notna()].copy()."
+            f"these cells out: adata[adata.obs['{key}'].notna()].copy()."
         )

@@ -1,4 +1,4 @@
-"""A registration that also knows the categories of further cells."""
+"""Registration of query data: that of the reference, with the new categories of the query."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 def extend_registration(
     registration: Registration[Any], adata: AnnData, fields: Sequence[Field]
 ) -> Registration[Any]:
-    """Registration of further cells: their new categories come after the known ones.
+    """Registration of query data; their new categories follow those of the reference.
 
-    Labels that a model tells are not extended.
+    Labels that a model predicts are not extended.
 
     Raises
     ------
     UnknownKeyError
-        If a column is not there.
+        If a column does not exist.
     InvalidDataError
         If a cell has no category.
     DataMismatchError
-        If a new category is a known one of another type.
+        If a new category equals a known one except for its type.
     """
     records: dict[str, FieldRecord] = dict(registration.fields)
     for field in fields:
@@ -54,19 +54,19 @@ def extend_registration(
 
 
 def append_categories(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """Known categories, then those that cells have beside them, in the order of pandas."""
-    values = to_categorical(adata, key).cat
-    n_cells = np.bincount(values.codes, minlength=len(values.categories))
-    found = [
-        to_python_scalar(value) for value, n in zip(values.categories, n_cells, strict=True) if n
+    """Known categories, followed by the new ones that occur in cells, in the order of pandas."""
+    column = to_categorical(adata, key).cat
+    n_cells = np.bincount(column.codes, minlength=len(column.categories))
+    present = [
+        to_python_scalar(value) for value, n in zip(column.categories, n_cells, strict=True) if n
     ]
-    position = CategoryCodes(known)
-    new = [value for value in found if position.find(value) is None]
-    alike = [value for value in new if str(value) in {str(other) for other in known}]
-    if alike:
+    codes = CategoryCodes(known)
+    new = [value for value in present if codes.find(value) is None]
+    same_string = [value for value in new if str(value) in {str(other) for other in known}]
+    if same_string:
         raise DataMismatchError(
             f"Expected categories in adata.obs['{key}'] of the type that the reference has "
-            f"({quote_with_type(known, alike)}); got {quote_with_type(alike, known)}. Convert the "
-            "column, or rename the categories if they are others."
+            f"({quote_with_type(known, same_string)}); got {quote_with_type(same_string, known)}. "
+            "Convert the column, or rename the categories if they are different ones."
         )
     return (*known, *new)

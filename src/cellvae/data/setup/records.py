@@ -1,4 +1,4 @@
-"""What was found in an AnnData for each field of a model, as values that JSON holds."""
+"""Records of the fields of a model: what its AnnData had for each, in a form for JSON."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 
 class FieldRecord(ABC):
-    """What was found for one field; a subclass for each kind of field."""
+    """What an AnnData had for one field; there is a subclass for each type of field."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def to_json(self) -> dict[str, object]:
-        """Values for JSON, with the kind of the record."""
+        """JSON object, with the type of the record in `kind`."""
 
     @classmethod
     @abstractmethod
     def from_json(cls, entries: JsonObject) -> FieldRecord:
-        """Record from the entries of a JSON object, its kind already taken."""
+        """Record from the entries of a JSON object, after its `kind` was read."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class CountsRecord(FieldRecord):
-    """Where the counts were, and whether all were whole numbers, or only zeros and ones."""
+    """Layer of the counts, and whether all were integers, and zeros and ones only."""
 
     kind: ClassVar[str] = "counts"
     layer: str | None = None
@@ -39,10 +39,10 @@ class CountsRecord(FieldRecord):
     binary: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON, with the kind of the record."""
+        """JSON object, with the type of the record in `kind`."""
         values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
-        further = {"binary": True} if self.binary else {}
-        return {"kind": self.kind, **values, **further}
+        optional = {"binary": True} if self.binary else {}
+        return {"kind": self.kind, **values, **optional}
 
     @classmethod
     def from_json(cls, entries: JsonObject) -> CountsRecord:
@@ -57,10 +57,9 @@ class CountsRecord(FieldRecord):
 @final
 @dataclass(frozen=True, kw_only=True)
 class CategoryRecord(FieldRecord):
-    """Categories of one column, in the order of their codes; one category where there is none.
+    """Categories of one column, in the order of their codes; a single one without a column.
 
-    `unlabeled` is the category of cells whose label is not known, the last one, where there may be
-    such cells.
+    `unlabeled` is the category of unlabelled cells, the last one; None if the field is no label.
     """
 
     kind: ClassVar[str] = "category"
@@ -69,7 +68,7 @@ class CategoryRecord(FieldRecord):
     unlabeled: Scalar | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON, with the kind of the record."""
+        """JSON object, with the type of the record in `kind`."""
         values: dict[str, object] = {
             "kind": self.kind,
             "key": self.key,
@@ -83,28 +82,28 @@ class CategoryRecord(FieldRecord):
     def from_json(cls, entries: JsonObject) -> CategoryRecord:
         """Record from the entries of a JSON object."""
         key = entries.optional_text("key")
-        found = categories_from_json(
+        categories = categories_from_json(
             entries.list_of_values("categories"), f"{entries.where}.categories"
         )
         if "unlabeled" not in entries.unread:
-            return cls(key=key, categories=found)
+            return cls(key=key, categories=categories)
         unlabeled = entries.value("unlabeled")
-        if unlabeled != category_to_json(found[-1]):
+        if unlabeled != category_to_json(categories[-1]):
             raise entries.type_error("the last category", unlabeled, "unlabeled")
-        return cls(key=key, categories=found, unlabeled=found[-1])
+        return cls(key=key, categories=categories, unlabeled=categories[-1])
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class CategoriesRecord(FieldRecord):
-    """Categories of several columns, for each in the order of their codes."""
+    """Categories of several columns, in the order of their codes."""
 
     kind: ClassVar[str] = "categories"
     keys: tuple[str, ...] = ()
     categories: tuple[tuple[Scalar, ...], ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON, with the kind of the record."""
+        """JSON object, with the type of the record in `kind`."""
         return {
             "kind": self.kind,
             "keys": list(self.keys),
@@ -123,25 +122,25 @@ class CategoriesRecord(FieldRecord):
             isinstance(values, (list, tuple)) for values in lists
         ):
             raise entries.type_error(f"{len(keys)} lists", lists, "categories")
-        found = (
+        categories = (
             categories_from_json([*values], where)
             for values in lists
             if isinstance(values, (list, tuple))
         )
-        return cls(keys=keys, categories=tuple(found))
+        return cls(keys=keys, categories=tuple(categories))
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class NumbersRecord(FieldRecord):
-    """Columns of numbers that were found complete."""
+    """Columns of continuous values, which had no missing values."""
 
     kind: ClassVar[str] = "numbers"
     keys: tuple[str, ...] = ()
     positive: bool = False
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON, with the kind of the record."""
+        """JSON object, with the type of the record in `kind`."""
         return {"kind": self.kind, "keys": list(self.keys), "positive": self.positive}
 
     @classmethod
@@ -156,11 +155,11 @@ RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CategoriesRecord,
     NumbersRecord,
 )
-"""Every kind of record that a file can hold."""
+"""All types of records that a file can hold."""
 
 
 def record_from_json(values: object, where: str) -> FieldRecord:
-    """Record of a field from the values of its JSON object.
+    """Record of a field from its JSON object.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What was found in the AnnData that a model was made with, and how other data compare to it."""
+"""Registration: genes, categories and columns of the AnnData that a model was created with."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ R = TypeVar("R", bound=FieldRecord)
 @final
 @dataclass(frozen=True, kw_only=True)
 class Registration(Generic[K]):
-    """Genes, categories and columns that a model was made for.
+    """Genes, categories and columns of the AnnData that a model was created with.
 
     Parameters
     ----------
     genes
         Names of the genes, in the order of the model.
     n_cells
-        Number of cells that were there.
+        Number of cells of the AnnData.
     fields
-        What was found for each field of the model, by its name in a batch.
+        Record of each field of the model, by its name in a batch.
     keys
-        What the user said.
+        Keys that the user passed to `setup_anndata`.
     """
 
     genes: tuple[str, ...]
@@ -67,14 +67,14 @@ class Registration(Generic[K]):
 
     @classmethod
     def of(cls, adata: AnnData, keys: K, fields: Sequence[Field]) -> Registration[K]:
-        """Registration of an AnnData, after looking at every value that the model will use.
+        """Registration of an AnnData, after a check of all values that the model will use.
 
         Raises
         ------
         UnknownKeyError
-            If a column or layer is not there.
+            If a column or layer does not exist.
         InvalidDataError
-            If values are there that no model can be trained on, naming cells and genes.
+            If there are values that no model can be trained on; the message names cells and genes.
         """
         check_names(adata)
         return cls(
@@ -91,7 +91,7 @@ class Registration(Generic[K]):
 
     @property
     def integers(self) -> bool:
-        """Whether all counts were whole numbers."""
+        """Whether all counts were integers."""
         records = self.fields.values()
         return all(record.integers for record in records if isinstance(record, CountsRecord))
 
@@ -101,84 +101,81 @@ class Registration(Generic[K]):
         records = self.fields.values()
         return all(record.binary for record in records if isinstance(record, CountsRecord))
 
-    def record(self, name: str, kind: type[R]) -> R:
-        """What was found for a field, which must be of this kind."""
+    def record(self, name: str, record_type: type[R]) -> R:
+        """Record of a field, which must be of this type."""
         record = self.fields.get(name)
-        if not isinstance(record, kind):
-            known = [name for name, found in self.fields.items() if isinstance(found, kind)]
+        if not isinstance(record, record_type):
+            known = [key for key, value in self.fields.items() if isinstance(value, record_type)]
             raise KeyError(f"Expected one of the fields {quote_names(known)}; got '{name}'.")
         return record
 
     def categories(self, name: str) -> tuple[Scalar, ...]:
-        """Categories of a field in the order of their codes; (0,) if it has no column."""
+        """Categories of a field in the order of their codes; (0,) without a column."""
         return self.record(name, CategoryRecord).categories
 
     def n_categories(self, name: str) -> int:
-        """Number of categories of a field, 1 if it has no column."""
+        """Number of categories of a field; 1 without a column."""
         return len(self.categories(name))
 
     def n_categories_by_key(self, name: str) -> tuple[int, ...]:
-        """Number of categories of each column of a field of several."""
+        """Number of categories of each column of a field with several columns."""
         return tuple(map(len, self.record(name, CategoriesRecord).categories))
 
     def n_numbers(self, name: str) -> int:
-        """Number of columns of a field of numbers."""
+        """Number of columns of a field of continuous values."""
         return len(self.record(name, NumbersRecord).keys)
 
     def gene_order(self, adata: AnnData) -> NDArray[np.int64] | None:
-        """Positions of the model's genes in an AnnData, by name; None if they are the same.
+        """Indices of the model's genes in an AnnData, by name; None if its genes are the same.
 
         Raises
         ------
         DataMismatchError
-            If genes are missing, naming them.
+            If genes are missing; the message names them.
         InvalidDataError
-            If a gene of the model is there twice.
+            If a gene of the model occurs twice.
         """
         names = adata.var_names
         if len(names) == self.n_genes and list(names) == list(self.genes):
             return None
-        wanted = pd.Index(self.genes)
-        twice = names[names.duplicated()].intersection(wanted)
-        if len(twice):
+        genes = pd.Index(self.genes)
+        repeated = names[names.duplicated()].intersection(genes)
+        if len(repeated):
             raise InvalidDataError(
-                f"Expected each gene once; got {quote_names([*twice])} more than once. Make the "
-                "names "
-                "different with adata.var_names_make_unique()."
+                f"Expected each gene once; got {quote_names([*repeated])} more than once. Make the "
+                "names unique with adata.var_names_make_unique()."
             )
-        distinct = ~names.duplicated()
-        places = np.flatnonzero(distinct)
-        found = names[distinct].get_indexer(wanted)
+        is_first = ~names.duplicated()
+        found = names[is_first].get_indexer(genes)
         if (found < 0).any():
-            raise DataMismatchError(self.missing_genes(adata, [*wanted[found < 0]]))
+            raise DataMismatchError(self.missing_genes(adata, [*genes[found < 0]]))
         logger.info(
             "Matched the %s genes of the model by name: the AnnData has %s.",
             f"{self.n_genes:,}",
             "them in another order" if len(names) == self.n_genes else f"{len(names):,}",
         )
-        return places[found].astype(np.int64)
+        return np.flatnonzero(is_first)[found].astype(np.int64)
 
     def missing_genes(self, adata: AnnData, missing: list[str]) -> str:
-        """Message for an AnnData that lacks genes."""
+        """Error message for an AnnData that lacks genes of the model."""
         close = did_you_mean(missing[0], map(str, adata.var_names))
         return (
             f"Expected the {self.n_genes:,} genes the model was trained on; got "
             f"{self.n_genes - len(missing):,}: missing {quote_names(missing)}.{close} Rename "
-            "the genes "
-            "if they are there under other names, or train a model on the genes that both have."
+            "the genes if they have other names there, or train a model on the genes in common."
         )
 
     def check(self, adata: AnnData) -> None:
-        """Refuse an AnnData that the model cannot be asked about.
+        """Raise if the model cannot be applied to an AnnData.
 
         Raises
         ------
         DataMismatchError
             If genes are missing or categories unknown.
         UnknownKeyError
-            If a column or layer is not there.
+            If a column or layer does not exist.
         InvalidDataError
-            If values are there that no model can use.
+            If there are values that no model can use.
         """
         self.gene_order(adata)
         for name, record in self.fields.items():
@@ -192,23 +189,23 @@ class Registration(Generic[K]):
         *,
         check_counts: bool = True,
     ) -> ColumnRows[B]:
-        """Rows of all cells of an AnnData, with the genes and codes of the model.
+        """Rows of all cells of an AnnData, with the genes and the codes of the model.
 
         Parameters
         ----------
         adata
-            The data of the model or others; genes are matched by name, categories by value.
+            The model's own data or others; genes are matched by name, categories by value.
         fields
-            What to read; the same names as when the model was made.
+            Fields to read, with the names that they had when the model was created.
         batch_type
-            NamedTuple of a batch; fields that the user did not name keep its defaults.
+            NamedTuple class of a batch; fields without a key keep its defaults.
         check_counts
-            Whether to look at every count; the model's own data have been looked at.
+            Whether to check all counts; those of the model's own data were checked before.
 
         Raises
         ------
         DataMismatchError, UnknownKeyError, InvalidDataError
-            As `check` does.
+            As :meth:`check`.
         """
         genes = self.gene_order(adata)
         columns = {}
@@ -222,7 +219,7 @@ class Registration(Generic[K]):
         return ColumnRows(columns, batch_type)
 
     def to_json(self) -> dict[str, object]:
-        """Values for JSON."""
+        """JSON object."""
         return {
             "genes": list(self.genes),
             "n_cells": self.n_cells,
@@ -232,7 +229,7 @@ class Registration(Generic[K]):
 
     @classmethod
     def from_json(cls, values: object, keys_type: type[K]) -> Registration[K]:
-        """Registration from the values of its JSON object.
+        """Registration from its JSON object.
 
         Raises
         ------
@@ -247,12 +244,12 @@ class Registration(Generic[K]):
             name: record_from_json(record, f"registration.fields.{name}")
             for name, record in records.items()
         }
-        words = entries.json_object("keys").unread
+        kwargs = entries.json_object("keys").unread
         entries.refuse_unread()
         if not genes:
             raise FileFormatError("Expected at least one gene in registration.genes; got none.")
         try:
-            keys = keys_from_kwargs(words, keys_type)
+            keys = keys_from_kwargs(kwargs, keys_type)
         except InvalidOptionError as error:
             raise FileFormatError(f"Cannot read registration.keys: {error}") from error
         return cls(genes=genes, n_cells=n_cells, fields=fields, keys=keys)

@@ -1,1 +1,1 @@
-"""Cells that are kept somewhere, taken by number: in memory, or on disk."""
+"""Values of the cells in memory, on disk or on a device, read by cell indices."""

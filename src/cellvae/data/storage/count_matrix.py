@@ -1,4 +1,4 @@
-"""Where the counts of an AnnData are: its matrix, and which rows and columns are meant."""
+"""The matrix of an AnnData that holds the counts, with the rows and columns to be read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CountMatrix:
-    """Matrix of counts of an AnnData, [cells, genes], in memory or on disk.
+    """Count matrix of an AnnData, [cells, genes], in memory or on disk.
 
-    `cells` and `genes` choose rows and columns of `values`; None means all, in order. Only a
-    view of an AnnData in backed mode chooses cells: any other view has a matrix of its own.
+    `cells` and `genes` are the indices of the rows and columns of `values` to be read; None means
+    all, in order. `cells` is set for a view of an AnnData in backed mode only: any other view has
+    its own matrix. `where` and `advice` are parts of error messages.
     """
 
     values: Any
@@ -32,19 +33,19 @@ class CountMatrix:
 
     @property
     def on_disk(self) -> bool:
-        """Whether the values are read from a file when asked for."""
+        """Whether the values are in a file and are read on access."""
         return not isinstance(self.values, np.ndarray) and not sparse.issparse(self.values)
 
 
 def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
-    """Matrix of `adata.X` or of a layer.
+    """Count matrix in `adata.X` or in a layer.
 
     Raises
     ------
     UnknownKeyError
         If there is no such layer.
     InvalidDataError
-        If the matrix is of a kind that cells cannot be read from.
+        If cells cannot be read from a matrix of this type.
     """
     layers = layer_names(adata)
     where = "adata.X" if layer is None else f"adata.layers['{layer}']"
@@ -57,11 +58,11 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
         )
     cells = genes = None
     if layer is None and adata.isbacked and adata.is_view:
-        # A view in backed mode would load its whole matrix; its parent reads only cells asked for.
-        whole = adata._adata_ref
-        cells = np.arange(whole.n_obs)[adata._oidx]
-        genes = np.arange(whole.n_vars)[adata._vidx]
-        values = whole.X
+        # A view in backed mode would load its whole matrix; its parent reads only requested cells.
+        parent = adata._adata_ref
+        cells = np.arange(parent.n_obs)[adata._oidx]
+        genes = np.arange(parent.n_vars)[adata._vidx]
+        values = parent.X
     else:
         values = adata.X if layer is None else adata.layers[layer]
     matrix = CountMatrix(values=values, where=where, advice=advice, cells=cells, genes=genes)
@@ -70,7 +71,7 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
 
 
 def layer_names(adata: AnnData) -> list[str]:
-    """Names of the layers, without `None`, under which AnnData 0.13 lists `adata.X` too."""
+    """Names of the layers, without `None`, the name of `adata.X` since AnnData 0.13."""
     return [str(name) for name in adata.layers if name is not None]
 
 
@@ -95,10 +96,10 @@ def refuse_unreadable(matrix: CountMatrix) -> None:
         )
     compressed = sparse.issparse(values) and values.format in ("csr", "csc")
     if not compressed and not isinstance(values, (np.ndarray, h5py.Dataset, CSRDataset)):
-        kind = f"{type(values).__module__}.{type(values).__name__}"
+        type_name = f"{type(values).__module__}.{type(values).__name__}"
         raise InvalidDataError(
-            f"Expected a numpy array or a CSR or CSC matrix in {where}; got {kind}. Convert it, "
-            "e.g. with adata.to_memory(), numpy.asarray or scipy.sparse.csr_matrix."
+            f"Expected a numpy array or a CSR or CSC matrix in {where}; got {type_name}. "
+            "Convert it, e.g. with adata.to_memory(), numpy.asarray or scipy.sparse.csr_matrix."
         )
     if np.dtype(values.dtype).kind not in "buif":
         raise InvalidDataError(

@@ -1,4 +1,4 @@
-"""Columns on a device: cells are gathered and made dense there."""
+"""Columns in the memory of a device, where batches are gathered and made dense."""
 
 from __future__ import annotations
 
@@ -24,84 +24,83 @@ if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers, Counts
 
 INTEGER_DTYPES = (torch.uint8, torch.int16, torch.int32)
-"""Types that whole counts are kept in, the smallest that holds them all."""
+"""Dtypes for whole counts, from small to large."""
 MAX_EXACT_FLOAT32 = 2**24
-"""Whole numbers up to here are the same in single precision."""
+"""Largest integer up to which single precision is exact."""
 
 
 @final
 class DeviceSparseColumn:
-    """Counts of a CSR matrix on a device, [cells, genes]; made dense there when taken.
+    """Counts of a CSR matrix on a device, [cells, genes]; batches are made dense there.
 
-    What is taken has a fixed shape, whatever the cells, and nothing waits for the device: as many
-    places as the longest cell has are read for each, and those of other cells count as zero.
+    All intermediate tensors have a fixed shape, so the host never waits for the device: for each
+    cell as many entries are read as the longest cell has, and those beyond its own count as zero.
 
     Parameters
     ----------
     column
         Column in memory.
     device
-        Where its values go, in the smallest types that hold them exactly.
+        Device; values are stored there in the smallest dtypes that hold them exactly.
     """
 
     def __init__(self, column: SparseColumn, device: torch.device) -> None:
         self.n_genes = column.n_genes
-        self.longest = int(np.diff(column.indptr).max(initial=0))
+        self.max_length = int(np.diff(column.indptr).max(initial=0))
         self.values = to_smallest_dtype(column.data).to(device)
-        kind = torch.int16 if self.n_genes <= 2**15 else torch.int32
-        self.genes = torch.from_numpy(column.indices).to(kind).to(device)
-        self.starts = torch.from_numpy(column.indptr.astype(np.int64)).to(device)
+        index_dtype = torch.int16 if self.n_genes <= 2**15 else torch.int32
+        self.genes = torch.from_numpy(column.indices).to(index_dtype).to(device)
+        self.indptr = torch.from_numpy(column.indptr.astype(np.int64)).to(device)
 
     def __len__(self) -> int:
         """Count the cells."""
-        return len(self.starts) - 1
+        return len(self.indptr) - 1
 
     def take(self, cells: CellNumbers) -> Counts:
-        """Counts of the cells with these numbers, [cells, genes]."""
-        cells = cells.to(self.starts.device, non_blocking=True)
-        dense = torch.zeros((len(cells), self.n_genes), device=self.starts.device)
-        if not self.longest:
+        """Counts of the cells with these indices, [cells, genes]."""
+        cells = cells.to(self.indptr.device, non_blocking=True)
+        dense = torch.zeros((len(cells), self.n_genes), device=self.indptr.device)
+        if not self.max_length:
             return dense
-        first, last = self.starts[cells].unsqueeze(-1), self.starts[cells + 1].unsqueeze(-1)
-        places = first + torch.arange(self.longest, device=self.starts.device)
-        own = places < last
-        places = places.clamp(max=len(self.values) - 1)
-        values = self.values[places].float() * own
-        return dense.scatter_add_(1, self.genes[places].long(), values)
+        first, last = self.indptr[cells].unsqueeze(-1), self.indptr[cells + 1].unsqueeze(-1)
+        positions = first + torch.arange(self.max_length, device=self.indptr.device)
+        in_cell = positions < last
+        positions = positions.clamp(max=len(self.values) - 1)
+        values = self.values[positions].float() * in_cell
+        return dense.scatter_add_(1, self.genes[positions].long(), values)
 
 
 @final
 class DeviceColumn:
-    """Dense values on a device, [cells, columns], converted when taken."""
+    """Dense values on a device, [cells, columns], whose batches are converted to `dtype`."""
 
-    def __init__(self, values: Tensor, device: torch.device, kind: torch.dtype) -> None:
+    def __init__(self, values: Tensor, device: torch.device, dtype: torch.dtype) -> None:
         self.values = values.to(device)
-        self.kind = kind
+        self.dtype = dtype
 
     def __len__(self) -> int:
         """Count the cells."""
         return len(self.values)
 
     def take(self, cells: CellNumbers) -> Tensor:
-        """Values of the cells with these numbers, [cells, columns]."""
-        chosen = cells.to(self.values.device, non_blocking=True)
-        return self.values.index_select(0, chosen).to(self.kind)
+        """Values of the cells with these indices, [cells, columns]."""
+        cells = cells.to(self.values.device, non_blocking=True)
+        return self.values.index_select(0, cells).to(self.dtype)
 
 
 def to_smallest_dtype(values: NDArray[Any]) -> Tensor:
-    """Values in the smallest type that holds them exactly; single precision where none does."""
+    """Values in the smallest integer dtype that holds them exactly, else in single precision."""
     values = np.asarray(values)
     if values.size and values.dtype.kind in "fiub" and np.isfinite(values).all():
         low, high = values.min(), values.max()
         if low >= 0 and high <= MAX_EXACT_FLOAT32 and (values == np.floor(values)).all():
-            kind = next(t for t in INTEGER_DTYPES if high <= torch.iinfo(t).max)
-            whole = np.dtype(str(kind).removeprefix("torch."))
-            return torch.from_numpy(values.astype(whole))
+            dtype = next(t for t in INTEGER_DTYPES if high <= torch.iinfo(t).max)
+            return torch.from_numpy(values.astype(str(dtype).removeprefix("torch.")))
     return torch.from_numpy(values.astype(np.float32))
 
 
 def move_column_to_device(column: Column, device: torch.device) -> Column | None:
-    """The same column on a device; None for one that is not in memory."""
+    """Copy of a column on a device; None if it is not in memory."""
     if isinstance(column, SparseColumn):
         return DeviceSparseColumn(column, device)
     if isinstance(column, DenseColumn):
@@ -115,7 +114,7 @@ def move_column_to_device(column: Column, device: torch.device) -> Column | None
 
 
 def move_rows_to_device(rows: Rows[B], device: torch.device) -> ColumnRows[B] | None:
-    """The same rows with all their columns on a device; None where one is not in memory."""
+    """Copy of all columns on a device; None if one of them is not in memory."""
     if not isinstance(rows, ColumnRows):
         return None
     columns = {}
@@ -128,7 +127,7 @@ def move_rows_to_device(rows: Rows[B], device: torch.device) -> ColumnRows[B] | 
 
 
 def max_device_bytes(rows: Rows[Any]) -> int | None:
-    """Most bytes that rows take on a device; None where they are not in memory."""
+    """Upper bound of the bytes that rows take on a device; None if they are not in memory."""
     if not isinstance(rows, ColumnRows):
         return None
     total = 0

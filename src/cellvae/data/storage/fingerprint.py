@@ -1,4 +1,4 @@
-"""Fingerprint of counts that are kept as the user's own arrays: it tells when they were changed."""
+"""Fingerprint of counts in memory, which shows whether the user has changed them since."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from cellvae.data.storage.column import Column
 
 N_SAMPLED = 2**16
-"""Values that are looked at: enough to see a normalisation, few enough to cost nothing."""
+"""Values that are hashed: enough to notice a normalisation, few enough to take no time."""
 
 
 def fingerprint(rows: ColumnRows[Any]) -> str:
-    """Digest of cells spread over the counts in memory; the same as long as values stay the same.
+    """Hex digest of a sample of the counts in memory; it changes if their values change.
 
-    It does not change with the order in which genes are stored, nor with zeros that are stored.
+    It depends neither on the order in which genes are stored nor on explicit zeros.
     """
     digest = hashlib.blake2b(digest_size=16)
     for column in rows.columns.values():
@@ -32,6 +32,6 @@ def fingerprint(rows: ColumnRows[Any]) -> str:
 
 
 def sample_cells_evenly(column: Column) -> NDArray[np.int64]:
-    """Numbers of some cells, evenly spaced, that have about `LOOKED_AT` values."""
+    """Indices of evenly spaced cells that have about `N_SAMPLED` values together."""
     n = max(16, int(N_SAMPLED // max(values_per_cell(column), 1)))
     return np.arange(0, len(column), max(1, -(-len(column) // n)))

@@ -1,4 +1,4 @@
-"""Columns in host memory, dense or CSR, and rows made of columns."""
+"""Columns in host memory, and the rows of a data set that consist of columns."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @final
 class DenseColumn:
-    """Counts in a dense array, whatever its type; converted when taken.
+    """Counts in a dense array of any dtype; batches are converted to single precision.
 
     Parameters
     ----------
     values
-        Array, [cells, genes of the AnnData]; kept as it is if its rows are contiguous.
+        Array, [cells, genes of the AnnData]; not copied if its rows are contiguous.
     genes
-        Positions of the model's genes in it; None for all in order.
+        Indices of the model's genes in it; None for all in order.
     """
 
     def __init__(self, values: NDArray[Any], genes: NDArray[np.int64] | None = None) -> None:
         values = np.asarray(values)
         if values.shape[1] > 1 and values.strides[1] != values.itemsize:
             logger.info(
-                "Copied the dense counts (%s) so that the values of a cell lie together.",
+                "Copied the dense counts (%s) so that the values of a cell are contiguous.",
                 format_megabytes(values.nbytes),
             )
             values = np.ascontiguousarray(values)
@@ -50,27 +50,27 @@ class DenseColumn:
         return len(self.values)
 
     def take(self, cells: CellNumbers) -> Counts:
-        """Counts of the cells with these numbers, [cells, genes]."""
-        taken = self.values[check_indices(cells, len(self))].astype(np.float32, copy=False)
-        dense = torch.from_numpy(taken)
+        """Counts of the cells with these indices, [cells, genes]."""
+        counts = self.values[check_indices(cells, len(self))].astype(np.float32, copy=False)
+        dense = torch.from_numpy(counts)
         return dense if self.genes is None else dense.index_select(1, self.genes)
 
 
 @final
 class SparseColumn:
-    """Counts in a CSR matrix, whose arrays are kept as they are; dense only when taken.
+    """Counts in a CSR matrix, whose arrays are not copied; batches are dense.
 
     Parameters
     ----------
     matrix
         CSR matrix or array, [cells, genes of the AnnData]; a CSC one is converted once.
     genes
-        Positions of the model's genes in it, chosen once; None for all in order.
+        Indices of the model's genes in it, selected once; None for all in order.
 
     Attributes
     ----------
     data, indices, indptr
-        The arrays of the CSR matrix: values, their genes, and where each cell begins.
+        The arrays of the CSR matrix.
     n_genes
         Number of genes of the model.
     """
@@ -82,7 +82,7 @@ class SparseColumn:
             matrix = matrix.tocsr()
             size = matrix.data.nbytes + matrix.indices.nbytes
             logger.info(
-                "Converted the counts from CSC to CSR (%s): cells are read by row. Keep them as "
+                "Converted the counts from CSC to CSR (%s): cells are read by row. Store them as "
                 "CSR to save this time: adata.X = adata.X.tocsr().",
                 format_megabytes(size),
             )
@@ -91,7 +91,7 @@ class SparseColumn:
             data = data.astype(np.float32)
         self.data = data
         self.indptr = np.asarray(matrix.indptr)
-        # The compiled routines copy whichever of the two is of the smaller type, at every call.
+        # scipy would copy the one with the smaller dtype at every call.
         self.indices = np.asarray(matrix.indices).astype(self.indptr.dtype, copy=False)
         self.n_genes = int(matrix.shape[1])
 
@@ -101,11 +101,11 @@ class SparseColumn:
 
     @cached_property
     def is_canonical(self) -> bool:
-        """Whether the genes of every cell are in order, each at most once."""
+        """Whether the gene indices of every cell are sorted and without duplicates."""
         return has_canonical_format(self.indices, self.indptr)
 
     def take(self, cells: CellNumbers) -> Counts:
-        """Counts of the cells with these numbers, [cells, genes]."""
+        """Counts of the cells with these indices, [cells, genes]."""
         rows = check_indices(cells, len(self))
         dense = csr_to_dense(self.data, self.indices, self.indptr, rows, self.n_genes)
         return torch.from_numpy(dense)
@@ -113,7 +113,7 @@ class SparseColumn:
 
 @final
 class CategoricalColumn:
-    """Codes of categories, [cells, columns], whole numbers from 0."""
+    """Codes of categories, integers from 0, [cells, columns]."""
 
     def __init__(self, codes: NDArray[np.int64]) -> None:
         self.codes = torch.from_numpy(np.require(codes, np.int64, ["C", "W"]))
@@ -123,16 +123,16 @@ class CategoricalColumn:
         return len(self.codes)
 
     def take(self, cells: CellNumbers) -> Tensor:
-        """Codes of the cells with these numbers, [cells, columns]."""
+        """Codes of the cells with these indices, [cells, columns]."""
         return self.codes.index_select(0, cells)
 
 
 @final
 class ContinuousColumn:
-    """Numbers in single precision, [cells, columns]."""
+    """Continuous values in single precision, [cells, columns]."""
 
     def __init__(self, values: NDArray[np.float32]) -> None:
-        # Copied where nobody may write to it, as with columns of pandas 3: torch shares the rest.
+        # Read-only arrays, such as columns of pandas 3, are copied; others share memory.
         self.values = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
 
     def __len__(self) -> int:
@@ -140,20 +140,20 @@ class ContinuousColumn:
         return len(self.values)
 
     def take(self, cells: CellNumbers) -> Tensor:
-        """Numbers of the cells with these numbers, [cells, columns]."""
+        """Values of the cells with these indices, [cells, columns]."""
         return self.values.index_select(0, cells)
 
 
 @final
 class ColumnRows(Generic[B]):
-    """Rows made of columns of equal length, taken as one NamedTuple.
+    """Rows that consist of columns of equal length; a batch is a NamedTuple.
 
     Parameters
     ----------
     columns
-        Columns by the name that they have in a batch; others get the batch's default.
+        Columns by their names in a batch; fields of a batch without a column keep their default.
     batch_type
-        NamedTuple that a batch is.
+        NamedTuple class of a batch.
     """
 
     def __init__(self, columns: Mapping[str, Column], batch_type: Callable[..., B]) -> None:
@@ -168,12 +168,12 @@ class ColumnRows(Generic[B]):
         return len(next(iter(self.columns.values())))
 
     def take(self, cells: CellNumbers) -> B:
-        """Batch of the cells with these numbers, in this order; numbers may repeat."""
+        """Batch of the cells with these indices, in this order; indices may repeat."""
         return self.batch_type(
             **{name: column.take(cells) for name, column in self.columns.items()}
         )
 
 
 def format_megabytes(size: int) -> str:
-    """Size in megabytes, for a message."""
+    """Number of bytes in megabytes, such as "12.3 MB"."""
     return f"{size / 1e6:,.1f} MB"

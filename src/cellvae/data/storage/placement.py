@@ -1,4 +1,4 @@
-"""Where the cells of a run are kept: on the device that learns from them, or in memory."""
+"""Placement of the cells of a run: on the device that trains, or in host memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from cellvae.errors import InvalidOptionError
 
 Where = Literal["auto", "device", "memory"]
 MAX_MEMORY_FRACTION = 0.5
-"""Share of the free memory of a device that cells may take; the rest is for the network."""
+"""Fraction of a device's free memory that cells may take; the rest is for the network."""
 
 
 @dataclass(frozen=True)
 class Placement(Generic[B]):
-    """Cells, where they are kept.
+    """Rows of a data set, and where they are stored.
 
     Parameters
     ----------
     rows
-        Rows to take batches from.
+        Rows that batches are read from.
     where
         `"device"` or `"memory"`.
     reason
-        Why there, for people.
+        Why they are there, for the log.
     """
 
     rows: Rows[B]
@@ -37,53 +37,53 @@ class Placement(Generic[B]):
 
 
 def choose_placement(
-    rows: Rows[B], device: torch.device, asked: Where = "auto", *, free: int | None = None
+    rows: Rows[B], device: torch.device, requested: Where = "auto", *, free: int | None = None
 ) -> Placement[B]:
-    """Keep cells on a device if they fit there with margin, else in memory.
+    """Place cells on a device if they fit there with a margin, else in host memory.
 
     Parameters
     ----------
     rows
         Cells.
     device
-        Device that learns from them.
-    asked
-        Where the user wants them.
+        Device that the model is trained on.
+    requested
+        Placement that the user has requested.
     free
-        Free memory of the device, in bytes; None to ask it.
+        Free memory of the device in bytes; None to query it.
 
     Raises
     ------
     InvalidOptionError
-        If they are wanted on the device and are in a file, or take more memory than it has.
+        If the device is requested and the cells are in a file, or take more memory than it has.
     """
     if device.type == "cpu":
         return Placement(rows, "memory", "the processor works there")
-    if asked == "memory":
+    if requested == "memory":
         return Placement(ToDevice(rows, device), "memory", "placement='memory'")
     size = max_device_bytes(rows)
     if size is None:
-        if asked == "device":
+        if requested == "device":
             raise InvalidOptionError(
                 "Expected cells in memory for placement='device'; they are read from a file. "
                 "Load them first, adata = adata.to_memory(), or leave placement out."
             )
         return Placement(ToDevice(rows, device), "memory", "the cells are read from a file")
-    room = free_device_memory(device) if free is None else free
-    told = f"{size / 2**30:.2f} of {room / 2**30:.2f} GiB free on {device}"
-    if asked == "auto" and size > MAX_MEMORY_FRACTION * room:
-        return Placement(ToDevice(rows, device), "memory", f"too large for the device: {told}")
-    if size > room:
+    available = free_device_memory(device) if free is None else free
+    usage = f"{size / 2**30:.2f} of {available / 2**30:.2f} GiB free on {device}"
+    if requested == "auto" and size > MAX_MEMORY_FRACTION * available:
+        return Placement(ToDevice(rows, device), "memory", f"too large for the device: {usage}")
+    if size > available:
         raise InvalidOptionError(
-            f"Expected cells that fit on the device for placement='device'; they take {told}. "
+            f"Expected cells that fit on the device for placement='device'; they take {usage}. "
             "Use placement='memory'."
         )
     placed = move_rows_to_device(rows, device)
     if placed is None:
         return Placement(ToDevice(rows, device), "memory", "the cells are read from a file")
-    return Placement(placed, "device", told)
+    return Placement(placed, "device", usage)
 
 
 def free_device_memory(device: Any) -> int:
-    """Free memory of a device, in bytes; none is known of devices other than CUDA."""
+    """Free memory of a CUDA device in bytes; 0 for other devices."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0

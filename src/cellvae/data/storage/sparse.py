@@ -1,4 +1,4 @@
-"""Column whose counts are taken as they are kept: without their zeros."""
+"""Batches of sparse counts in CSR form, and the conditions for training on them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers
 
 MAX_DENSITY = 0.2
-"""Share of values that are not zero above which a product of dense matrices is faster."""
+"""Fraction of nonzero values above which dense matrix products are faster."""
 
 
 @final
 class CSRColumn:
-    """Counts of a sparse column, taken as :class:`~cellvae.core.csr_batch.Entries`."""
+    """Counts of a sparse column whose batches are :class:`~cellvae.core.csr_batch.CSRBatch`."""
 
     def __init__(self, column: SparseColumn) -> None:
         self.column = column
@@ -33,27 +33,27 @@ class CSRColumn:
         return len(self.column)
 
     def take(self, cells: CellNumbers) -> Any:
-        """Entries of the cells with these numbers."""
+        """Counts of the cells with these indices, as a `CSRBatch`."""
         column = self.column
         rows = check_indices(cells, len(column))
-        values, genes, starts = csr_take(column.data, column.indices, column.indptr, rows)
+        data, genes, indptr = csr_take(column.data, column.indices, column.indptr, rows)
         return CSRBatch(
-            torch.from_numpy(values.astype(np.float32, copy=False)),
+            torch.from_numpy(data.astype(np.float32, copy=False)),
             torch.from_numpy(genes.astype(np.int32, copy=False)),
-            torch.from_numpy(starts.astype(np.int64, copy=False)),
+            torch.from_numpy(indptr.astype(np.int64, copy=False)),
             column.n_genes,
         )
 
 
 def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
-    """The same rows, with the entries of a column in place of dense values; None if not sparse.
+    """Rows whose batches have one column in CSR form; None if it is not sparse enough.
 
     Parameters
     ----------
     rows
         Cells in memory.
     name
-        Column; its genes have to be in order, each at most once for every cell.
+        Column; the gene indices of every cell must be sorted and without duplicates.
     """
     if not isinstance(rows, ColumnRows):
         return None
@@ -70,18 +70,18 @@ def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
 
 
 def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
-    """The same rows by their entries, where a module reads these; None where it does not.
+    """Rows with counts in CSR form, if a module accepts them; otherwise None.
 
-    It does where its own class says so (`accepts_sparse`), the counts are sparse in memory, and its
-    weights are of single precision on a processor for which kernels are compiled.
+    It does if its own class (not a parent) sets `accepts_sparse`, the counts are sparse and in
+    memory, and its weights are of single precision on a CPU with compiled kernels.
     """
     if "accepts_sparse" not in vars(type(module)) or not module.accepts_sparse:
         return None
     weight = next(module.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
-    sparse = with_csr_counts(rows)
-    if sparse is None:
+    csr_rows = with_csr_counts(rows)
+    if csr_rows is None:
         return None
-    counts = sparse.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
-    return sparse if use_compiled(counts) and use_compiled(counts, "sparse_linear") else None
+    counts = csr_rows.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
+    return csr_rows if use_compiled(counts) and use_compiled(counts, "sparse_linear") else None

@@ -1,1 +1,1 @@
-"""Log-probabilities, divergences and samplers on tensors."""
+"""Log-probabilities as autograd functions, and the series that they use."""

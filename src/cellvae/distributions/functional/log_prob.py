@@ -1,4 +1,4 @@
-"""Log-densities of counts, each with the closed form of its gradient."""
+"""Log-probabilities of counts as autograd functions, with gradients in closed form."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from cellvae.distributions.functional.stirling import (
 )
 
 MIN_MEAN = 1e-20
-"""Mean or inverse dispersion that stands for zero: its inverse still fits in 32 bits."""
+"""Mean or inverse dispersion used in place of zero: its reciprocal is finite in float32."""
 MAX_INVERSE_DISPERSION = 1e15
-"""Inverse dispersion that stands for infinity: the distribution is Poisson long before."""
+"""Inverse dispersion used in place of infinity: the distribution is Poisson far below it."""
 
 
 class NegativeBinomialLogProb(torch.autograd.Function):
     r"""Log-probability of counts x under a mean :math:`\mu` and inverse dispersion :math:`\theta`.
 
-    The recurrence of the gamma function moves its arguments k steps up, to :math:`X = x + k`,
-    :math:`T = \theta + k` and :math:`B = x + \theta + k`, where Stirling's series is short.
-    What is large is then left in two terms,
+    The recurrence of the gamma function shifts its arguments up by k, to :math:`X = x + k`,
+    :math:`T = \theta + k` and :math:`B = x + \theta + k`, where Stirling's series is short. Only
+    two terms are then large,
 
     .. math::
 
         - x \log\frac{X (\mu + \theta)}{\mu B} + \theta \log\frac{\theta B}{T (\mu + \theta)},
 
     as in the saddle-point form of Loader (2000), "Fast and accurate computation of binomial
-    probabilities": no large numbers are subtracted, whether :math:`\theta` is tiny or close to the
-    Poisson limit. The gradient has no digamma function, and nothing is selected by masks.
+    probabilities": no large numbers are subtracted, from tiny :math:`\theta` to the Poisson limit.
+    The gradient needs no digamma function, and there are no masks.
     """
 
     @staticmethod
@@ -66,36 +66,36 @@ class NegativeBinomialLogProb(torch.autograd.Function):
         small.mul_(value.sign())
 
         error = wide - mu
-        by_x = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
-        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
+        x_term = (error + shift).mul_(theta).mul_(inverse_b).div_(mu.clamp(min=MIN_MEAN))
+        x_term = x_term.clamp_(min=torch.finfo(x_term.dtype).eps - 1).log1p_().mul_(value)
         error.mul_(theta).sub_(mu, alpha=shift)
-        side = error.sign()
-        least = torch.minimum((mu + theta).div_(inverse_t), high.mul_(theta))
-        by_theta = error.abs_().div_(least).log1p_().mul_(side)
-        ctx.save_for_backward(wide, mu, theta, by_theta)
-        return small.sub_(by_x).add_(by_theta * theta)
+        sign = error.sign()
+        denominator = torch.minimum((mu + theta).div_(inverse_t), high.mul_(theta))
+        log_theta_ratio = error.abs_().div_(denominator).log1p_().mul_(sign)
+        ctx.save_for_backward(wide, mu, theta, log_theta_ratio)
+        return small.sub_(x_term).add_(log_theta_ratio * theta)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         """Gradient with respect to the mean and the inverse dispersion."""
-        value, mu, theta, by_theta = ctx.saved_tensors
+        value, mu, theta, log_theta_ratio = ctx.saved_tensors
         grad_mu = grad_theta = None
         if ctx.needs_input_grad[1]:
             mean = mu.clamp(min=MIN_MEAN)
             slope = (value - mean).div_(mean).mul_(theta / (mean + theta))
             grad_mu = slope.mul_(grad).sum_to_size(mu.shape)
         if ctx.needs_input_grad[2]:
-            stirling = stirling_for(by_theta.dtype)
+            stirling = stirling_for(log_theta_ratio.dtype)
             slope = digamma_minus_log(value + theta, stirling)
-            slope.sub_(digamma_minus_log(theta, stirling)).add_(by_theta)
+            slope.sub_(digamma_minus_log(theta, stirling)).add_(log_theta_ratio)
             slope.sub_((value - mu).div_(mu + theta))
             grad_theta = slope.mul_(grad).sum_to_size(theta.shape)
         return None, grad_mu, grad_theta
 
 
 class PoissonLogProb(torch.autograd.Function):
-    """Log-probability of counts under a rate: the negative binomial without dispersion."""
+    """Log-probability of counts under a Poisson distribution."""
 
     @staticmethod
     def forward(
@@ -110,9 +110,9 @@ class PoissonLogProb(torch.autograd.Function):
         inverse = (value + stirling.shift).reciprocal_()
         small = falling_product(inverse, stirling).mul_(inverse.sqrt()).log_()
         small.sub_(stirling_sum(inverse, stirling)).add_(stirling.shift - HALF_LOG_TWO_PI)
-        by_x = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
-        by_x = by_x.clamp_(min=torch.finfo(by_x.dtype).eps - 1).log1p_().mul_(value)
-        return error.sub_(by_x).add_(small.mul_(value.sign()))
+        x_term = (error + stirling.shift).div_(rate.clamp(min=MIN_MEAN))
+        x_term = x_term.clamp_(min=torch.finfo(x_term.dtype).eps - 1).log1p_().mul_(value)
+        return error.sub_(x_term).add_(small.mul_(value.sign()))
 
     @staticmethod
     @once_differentiable
@@ -124,10 +124,10 @@ class PoissonLogProb(torch.autograd.Function):
 
 
 class ZeroInflatedLogProb(torch.autograd.Function):
-    r"""Log-probability of counts of which some were replaced by zero.
+    r"""Log-probability of zero-inflated counts.
 
-    From the log-probability p of the counts before that, and the logit l of being replaced, it is
-    :math:`p - \log(1 + e^l)` for a positive count and
+    With the log-probability p of a count without zero inflation, and the logit l of a structural
+    zero, it is :math:`p - \log(1 + e^l)` for a positive count and
     :math:`\log(e^l + e^p) - \log(1 + e^l)` for zero.
     """
 
@@ -151,7 +151,7 @@ class ZeroInflatedLogProb(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
         """Gradient with respect to the log-probability and the logits."""
         value, log_prob, logits = ctx.saved_tensors
-        replaced = (logits - log_prob).sigmoid_().mul_(1 - value.sign())
-        grad_log_prob = (1 - replaced).mul_(grad).sum_to_size(log_prob.shape)
-        grad_logits = replaced.sub_(logits.sigmoid()).mul_(grad).sum_to_size(logits.shape)
+        structural = (logits - log_prob).sigmoid_().mul_(1 - value.sign())
+        grad_log_prob = (1 - structural).mul_(grad).sum_to_size(log_prob.shape)
+        grad_logits = structural.sub_(logits.sigmoid()).mul_(grad).sum_to_size(logits.shape)
         return None, grad_log_prob, grad_logits

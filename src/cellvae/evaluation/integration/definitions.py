@@ -10,8 +10,8 @@ from cellvae.evaluation.integration.scib import scib_version
 LUECKEN = "Luecken et al. 2022"
 DEFINITIONS: MappingProxyType[str, str] = MappingProxyType(
     {
-        "knn_label_accuracy": "share of cells with the commonest label of their k neighbours",
-        "knn_label_f1": "macro F1 score of the commonest label of k neighbours",
+        "knn_label_accuracy": "fraction of cells with the most common label of their k neighbours",
+        "knn_label_f1": "macro F1 score of the most common label of k neighbours",
         "ilisi": (
             "LISI of batches (Korsunsky et al. 2019), median scaled to 0..1; 90 neighbours with "
             "the cell itself, perplexity 30, as in scib-metrics 0.5 and 0.6"
@@ -35,10 +35,10 @@ DEFINITIONS: MappingProxyType[str, str] = MappingProxyType(
         "nmi": "normalised mutual information of labels and k-means clusters",
         "ari": "adjusted Rand index of labels and k-means clusters",
         "graph_connectivity": (
-            f"share of the cells of a label in its largest connected part, mean ({LUECKEN}); k "
+            f"fraction of the cells of a label in its largest connected part, mean ({LUECKEN}); k "
             "neighbours either way, where scib-metrics follows them one way"
         ),
-        "pcr": "share of the variance of the latent that batches do not explain (regression)",
+        "pcr": "fraction of the variance of the latent that batches do not explain (regression)",
     }
 )
 """Definition of each score of this package."""

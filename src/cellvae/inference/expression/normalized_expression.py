@@ -135,6 +135,8 @@ def get_normalized_expression(
     InvalidOptionError
         If an argument has an invalid value, or the file exists.
     """
+    import pandas as pd
+
     check_samples(n_samples, n_samples_overall, return_mean, return_numpy, out)
     check_library_size(library_size)
     check_weights(weights, n_samples, n_samples_overall, return_mean)
@@ -167,28 +169,19 @@ def get_normalized_expression(
     cells = source.obs_names[cell_pass.cells.numpy()]
     if path is not None:
         with MatrixWriter(path, cells, genes) as file, inference_mode(model):
-            for positions, batch in cell_pass.iter_batches():
-                file.write(positions, mean_expression(model.module, batch, request).cpu().numpy())
+            for positions, part in iter_expression(model.module, cell_pass, request):
+                file.write(positions, part.cpu().numpy())
         return path
     if n_samples > 1 and not return_mean:
         return expression_samples(model, cell_pass, request, len(genes))
-    values = np.empty((len(cells), len(genes)), dtype=np.float32)
-    result = torch.from_numpy(values)
-    with inference_mode(model):
-        parts = (
-            (
-                (positions, mean_expression(model.module, batch, request))
-                for positions, batch in cell_pass.iter_batches()
-            )
-            if by_population is None
-            else expression_of_pool(model.module, pool, request)
-        )
-        for positions, part in parts:
-            result[positions] = part.cpu()
+    parts = (
+        iter_expression(model.module, cell_pass, request)
+        if by_population is None
+        else expression_of_pool(model.module, pool, request)
+    )
+    values = collect_parts(model, parts, (len(cells), len(genes)))
     if return_numpy:
         return values
-    import pandas as pd
-
     return pd.DataFrame(values, index=cells, columns=genes, copy=False)
 
 
@@ -237,6 +230,26 @@ def sample_population(
     with inference_mode(model):
         pool = sample_pool(model.module, cell_pass, [population], n_samples, importance=False)
         return resample_pool(model, adata, [population], pool, options, batch_size)
+
+
+def collect_parts(
+    model: DecoderModel, parts: Iterable[tuple[slice, torch.Tensor]], shape: tuple[int, int]
+) -> np.ndarray:
+    """Array of expression from parts, which are computed in inference mode."""
+    values = np.empty(shape, dtype=np.float32)
+    result = torch.from_numpy(values)
+    with inference_mode(model):
+        for positions, part in parts:
+            result[positions] = part.cpu()
+    return values
+
+
+def iter_expression(
+    module: Any, cell_pass: CellPass, request: ExpressionRequest
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Expression of each batch of cells, [cells, genes], with its positions in the pass."""
+    for positions, batch in cell_pass.iter_batches():
+        yield positions, mean_expression(module, batch, request)
 
 
 def expression_of_pool(

@@ -108,7 +108,7 @@ def get_reconstruction_error(
     Returns
     -------
     `{"reconstruction_loss": nats per cell}`: one number (a NumPy scalar), or an array [cells] in
-    the order asked for.
+    the requested order.
 
     Raises
     ------

@@ -10,8 +10,8 @@ from cellvae.kernels.compiled.job_layouts import LOG_FOLD_CHANGE_ROWS, LOG_FOLD_
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, LOG2_E, f32, f64, log32
 
-GENES_PER_TILE = 16
-"""Genes that a thread computes at a time: as many float32 as a cache line has."""
+GENES_PER_CACHE_LINE = 16
+"""Genes that a thread computes at a time: the number of float32 in a cache line."""
 N_BINS = 1024
 """Bins of the histogram that the median is found with."""
 
@@ -106,16 +106,16 @@ def log_fold_change_summary_kernel(job):
     pseudocount_and_delta = carray(pointer_at(fields[at.pseudocount_and_delta]), 2, f32)
     pseudocount, delta = pseudocount_and_delta[0], pseudocount_and_delta[1]
     statistics = carray(pointer_at(fields[at.statistics]), (len(rows), n_genes), f64)
-    tile = np.empty((n_draws, GENES_PER_TILE), f32)
+    tile = np.empty((n_draws, GENES_PER_CACHE_LINE), f32)
     values = np.empty(n_draws, f32)
     bins = np.empty(n_draws, np.int32)
     candidates = np.empty(n_draws + 1, f32)
     histogram = np.empty(N_BINS, np.int64)
     while True:
-        start = atomic_fetch_add(job, at.next_gene, GENES_PER_TILE)
+        start = atomic_fetch_add(job, at.next_gene, GENES_PER_CACHE_LINE)
         if start >= n_genes:
             break
-        n = min(GENES_PER_TILE, n_genes - start)
+        n = min(GENES_PER_CACHE_LINE, n_genes - start)
         for d in range(n_draws):
             log2_ratio(
                 first[d, start : start + n], second[d, start : start + n], pseudocount, tile[d, :n]

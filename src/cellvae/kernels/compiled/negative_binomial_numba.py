@@ -206,18 +206,26 @@ def negative_binomial_counts(x, mu, theta, log_factorial, log_prob, grad_mu, gra
         w = inverse_b * inverse_b
         series_t = inverse_t * (S0 - q * (S1 - q * (S2 - q * S3)))
         series_b = inverse_b * (S0 - w * (S1 - w * (S2 - w * S3)))
-        by_n = log1p64(n * inverse_t, high_t * inverse_b)
-        by_t = log1p64(m * over_t, t * over_both)
-        gammas = (high_b - 0.5) * by_n - n + series_b - series_t + log64(steps_t * over_steps_b)
-        log_prob[i] = gammas + n * log64(high_t * m * over_t) - b * by_t - log_factorial[i]
+        log_high_ratio = log1p64(n * inverse_t, high_t * inverse_b)
+        log_mean_ratio = log1p64(m * over_t, t * over_both)
+        gammas = (
+            (high_b - 0.5) * log_high_ratio
+            - n
+            + series_b
+            - series_t
+            + log64(steps_t * over_steps_b)
+        )
+        log_prob[i] = (
+            gammas + n * log64(high_t * m * over_t) - b * log_mean_ratio - log_factorial[i]
+        )
         slope_t = q * (D0 - q * (D1 - q * (D2 - q * D3)))
         slope_b = w * (D0 - w * (D1 - w * (D2 - w * D3)))
-        digammas = by_n - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
+        digammas = log_high_ratio - 0.5 * (inverse_b - inverse_t) - (slope_b - slope_t)
         digammas += (
             rising_factorial_grad(t) * over_steps_t - rising_factorial_grad(b) * over_steps_b
         )
         grad_mu[i] = (n - m) * over_m * (t * over_both)
-        grad_theta[i] = digammas - by_t + (m - n) * over_both
+        grad_theta[i] = digammas - log_mean_ratio + (m - n) * over_both
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)

@@ -1,1 +1,1 @@
-"""Decoders."""
+"""Decoders: from a latent representation to the parameters of a distribution."""

@@ -1,4 +1,4 @@
-"""Decoder of accessibility: features of a cell to log-odds."""
+"""Decoder of chromatin accessibility: from the latent representation of a cell to log-odds."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.kernels import LazyLinear, materialize
-from cellvae.nn.decoders.lazy_output import lazy_linear
+from cellvae.kernels import LazyLinear, lazy_linear, materialize
 from cellvae.nn.fc_layers import FCLayers
 
 
 class AccessibilityDecoder(nn.Module):
-    """Network that gives log-odds for each output; names of parameters are those of scvi-tools.
+    """Network that predicts the log-odds of each region being accessible.
+
+    Names of parameters are those of scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_input
-        Features of a cell, indicator columns not counted.
+        Number of features of a cell, without the columns of covariates.
     n_output
-        Log-odds of a cell.
+        Number of regions.
     n_cat_list
         Number of categories of each categorical covariate.
     n_layers, n_hidden, use_batch_norm, use_layer_norm, inject_covariates
@@ -59,7 +60,7 @@ class AccessibilityDecoder(nn.Module):
         features: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"]:
-        """Log-odds of cells with these codes of each covariate."""
+        """Log-odds; `codes` has the category of each cell for each covariate."""
         return materialize(self.logits(features, codes))
 
     def logits(
@@ -67,5 +68,5 @@ class AccessibilityDecoder(nn.Module):
         features: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells out"] | LazyLinear:
-        """Log-odds, not computed yet where nobody watches their layer."""
+        """Log-odds, lazy unless the last layer has hooks or was replaced."""
         return lazy_linear(self.output[0], self.px_decoder(features, codes))

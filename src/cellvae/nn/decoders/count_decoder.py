@@ -1,4 +1,4 @@
-"""Decoder: latent of a cell to the parameters of its counts."""
+"""Decoder: from the latent representation of a cell to the parameters of its counts."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.kernels import LazyLinear, materialize
-from cellvae.nn.decoders.lazy_output import lazy_linear
+from cellvae.kernels import LazyLinear, lazy_linear, materialize
 from cellvae.nn.fc_layers import Activation, FCLayers
 
 
 class CountParameters(NamedTuple):
-    """What a decoder says of the counts of a batch of cells."""
+    """Parameters of the distribution of the counts of a batch of cells."""
 
     scale: Float[Tensor, "*samples cells genes"]
-    """Expression of each gene as a share of the cell (softmax) or per unit of size (softplus)."""
+    """Fraction of the counts of the cell (softmax), or expression per unit of size (softplus)."""
     rate: Float[Tensor, "*samples cells genes"]
     """Expected counts before zero inflation."""
     log_dispersion: Float[Tensor, "*samples cells genes"] | None
-    """Logarithm of the inverse dispersion, where it differs from cell to cell."""
+    """Logarithm of the inverse dispersion; None unless it is predicted for each cell."""
     dropout: Float[Tensor, "*samples cells genes"] | None
-    """Logits of a structural zero, where there are such."""
+    """Logits of a structural zero; None without zero inflation."""
 
 
 class DecoderLogits(NamedTuple):
-    """What a decoder says of the counts before activations."""
+    """Parameters of the counts before activation functions."""
 
     logits: Float[Tensor, "*samples cells genes"] | LazyLinear
-    """Expression of each gene, to be made positive."""
+    """Expression of each gene before softmax or softplus."""
     log_dispersion: Float[Tensor, "*samples cells genes"] | None
-    """Logarithm of the inverse dispersion, where it differs from cell to cell."""
+    """Logarithm of the inverse dispersion; None unless it is predicted for each cell."""
     dropout: Float[Tensor, "*samples cells genes"] | LazyLinear | None
-    """Logits of a structural zero, where there are such."""
+    """Logits of a structural zero; None without zero inflation."""
 
 
 class DecoderSCVI(nn.Module):
-    """Network that gives the parameters of the counts from a latent and covariates.
+    """Network that predicts the parameters of the counts from the latent space and covariates.
+
+    Names of parameters are those of scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_input
-        Latent dimensions and continuous covariates.
+        Number of latent dimensions and continuous covariates.
     n_output
-        Genes.
+        Number of genes.
     n_cat_list
         Number of categories of each categorical covariate.
     scale_activation
-        `"softmax"` for shares of a cell, `"softplus"` where cell sizes are given by the user.
+        `"softmax"` for fractions of the counts of a cell; `"softplus"` if the user provides size
+        factors.
     dispersion_per_cell
-        Whether the inverse dispersion is decoded too.
+        Whether the inverse dispersion is predicted for each cell.
     zero_inflation
-        Whether logits of structural zeros are decoded too.
+        Whether logits of structural zeros are predicted.
     n_layers, n_hidden, use_batch_norm, use_layer_norm, inject_covariates, activation
         As in :class:`FCLayers`; there is no dropout.
     """
@@ -88,8 +90,8 @@ class DecoderSCVI(nn.Module):
             activation=activation,
         )
         self.is_softmax = scale_activation == "softmax"
-        positive = nn.Softmax(dim=-1) if self.is_softmax else nn.Softplus()
-        self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), positive)
+        activation_layer = nn.Softmax(dim=-1) if self.is_softmax else nn.Softplus()
+        self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), activation_layer)
         self.px_r_decoder = nn.Linear(n_hidden, n_output) if dispersion_per_cell else None
         self.px_dropout_decoder = nn.Linear(n_hidden, n_output) if zero_inflation else None
 
@@ -99,18 +101,28 @@ class DecoderSCVI(nn.Module):
         log_size: Float[Tensor, "*#samples cells 1"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
-        """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
-        raw = self.logits(z, codes)
-        scale = self.px_scale_decoder[1](materialize(raw.logits))
-        dropout = None if raw.dropout is None else materialize(raw.dropout)
-        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
+        """Parameters of the counts.
+
+        Parameters
+        ----------
+        z
+            Latent representation and continuous covariates.
+        log_size
+            Natural logarithm of the library size or size factor of each cell.
+        codes
+            Category of each cell for each covariate.
+        """
+        outputs = self.logits(z, codes)
+        scale = self.px_scale_decoder[1](materialize(outputs.logits))
+        dropout = None if outputs.dropout is None else materialize(outputs.dropout)
+        return CountParameters(scale, log_size.exp() * scale, outputs.log_dispersion, dropout)
 
     def scale(
         self,
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells genes"]:
-        """Expression of each gene alone."""
+        """Expression of each gene, without the other parameters."""
         scale: Tensor = self.px_scale_decoder(self.px_decoder(z, codes))
         return scale
 
@@ -119,7 +131,7 @@ class DecoderSCVI(nn.Module):
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> DecoderLogits:
-        """Parameters before activations, which need no sizes."""
+        """Parameters before activation functions, which do not depend on library sizes."""
         hidden = self.px_decoder(z, codes)
         dropout = self.px_dropout_decoder
         return DecoderLogits(

@@ -1,4 +1,4 @@
-"""Linear decoder: latent of a cell to the parameters of its counts, without hidden layers."""
+"""Linear decoder: from the latent representation to the parameters of counts, in one layer."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from cellvae.nn.fc_layers import FCLayers
 
 
 class LinearDecoder(nn.Module):
-    """Linear map from a latent and covariates to the parameters of the counts.
+    """Linear map from the latent space and covariates to the parameters of the counts.
 
-    Names of parameters are those of scvi-tools.
+    Names of parameters are those of scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_input
-        Latent dimensions and continuous covariates.
+        Number of latent dimensions and continuous covariates.
     n_output
-        Genes.
+        Number of genes.
     n_cat_list
         Number of categories of each categorical covariate.
     use_batch_norm
-        Whether each gene is normalised over the batch before the activation.
+        Whether each gene is normalised over the batch before the activation function.
     bias
-        Whether the map has a constant term.
+        Whether the map has a bias.
     scale_activation
-        `"softmax"` for shares of a cell, `"softplus"` where cell sizes are given by the user.
+        `"softmax"` for fractions of the counts of a cell; `"softplus"` if the user provides size
+        factors.
     dispersion_per_cell
-        Whether the inverse dispersion is decoded too.
+        Whether the inverse dispersion is predicted for each cell.
     zero_inflation
-        Whether logits of structural zeros are decoded too.
+        Whether logits of structural zeros are predicted.
     """
 
     def __init__(
@@ -76,14 +77,14 @@ class LinearDecoder(nn.Module):
         log_size: Float[Tensor, "*#samples cells 1"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> CountParameters:
-        """Parameters of the counts of cells with these sizes (natural logarithm) and codes."""
-        raw = self.logits(z, codes)
-        scale = self.apply_scale_activation(materialize(raw.logits))
-        dropout = None if raw.dropout is None else materialize(raw.dropout)
-        return CountParameters(scale, log_size.exp() * scale, raw.log_dispersion, dropout)
+        """Parameters of the counts; see :meth:`DecoderSCVI.forward`."""
+        outputs = self.logits(z, codes)
+        scale = self.apply_scale_activation(materialize(outputs.logits))
+        dropout = None if outputs.dropout is None else materialize(outputs.dropout)
+        return CountParameters(scale, log_size.exp() * scale, outputs.log_dispersion, dropout)
 
     def apply_scale_activation(self, logits: Tensor) -> Tensor:
-        """Expression of each gene from what the linear map gives."""
+        """Expression of each gene from its logits."""
         return logits.softmax(dim=-1) if self.is_softmax else functional.softplus(logits)
 
     def scale(
@@ -91,7 +92,7 @@ class LinearDecoder(nn.Module):
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Float[Tensor, "*samples cells genes"]:
-        """Expression of each gene alone."""
+        """Expression of each gene, without the other parameters."""
         return self.apply_scale_activation(self.factor_regressor(z, codes))
 
     def logits(
@@ -99,7 +100,7 @@ class LinearDecoder(nn.Module):
         z: Float[Tensor, "*samples cells features"],
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> DecoderLogits:
-        """Parameters before activations, which need no sizes."""
+        """Parameters before activation functions, which do not depend on library sizes."""
         return DecoderLogits(
             self.factor_regressor(z, codes),
             None if self.px_r_decoder is None else self.px_r_decoder(z, codes),
@@ -107,9 +108,9 @@ class LinearDecoder(nn.Module):
         )
 
     def weights(self, n_columns: int) -> Float[Tensor, "genes columns"]:
-        """Effect of each of the first features on each gene, before the activation, in eval mode.
+        """Effect of the first `n_columns` features on the logits of each gene, in eval mode.
 
-        Batch normalisation stretches each gene, so its factor is part of the effect.
+        It includes the factor by which batch normalisation scales a gene.
         """
         layer: nn.Sequential = self.factor_regressor.fc_layers[0]  # type: ignore[assignment]
         linear, norm = layer[0], layer[1]

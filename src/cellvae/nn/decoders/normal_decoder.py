@@ -1,4 +1,4 @@
-"""Decoder: one latent to a normal distribution of another."""
+"""Decoder from one latent space to a normal distribution over another."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cellvae.nn.fc_layers import FCLayers
 
 
 class NormalDecoder(nn.Module):
-    """Network that gives mean and variance of a normal distribution for each cell.
+    """Network that predicts mean and variance of a normal distribution for each cell.
 
-    Parameter names are those of scvi-tools' Decoder, so that weights can be exchanged.
+    Names of parameters are those of `Decoder` in scvi-tools, so that weights can be exchanged.
 
     Parameters
     ----------
     n_input
-        Features that are read, indicator columns not counted.
+        Number of input features, without the columns of covariates.
     n_output
-        Dimensions of the distribution.
+        Number of dimensions of the distribution.
     n_cat_list
-        Number of categories of each category that is read.
+        Number of categories of each categorical covariate.
     n_layers, n_hidden, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`; there is no dropout.
     """
@@ -60,5 +60,5 @@ class NormalDecoder(nn.Module):
     ) -> Normal:
         """Distribution for each cell, [cells, dimensions]."""
         hidden = self.decoder(features, codes)
-        deviation = (0.5 * self.var_decoder(hidden)).exp()
-        return Normal(self.mean_decoder(hidden), deviation, validate_args=False)
+        std = (0.5 * self.var_decoder(hidden)).exp()
+        return Normal(self.mean_decoder(hidden), std, validate_args=False)

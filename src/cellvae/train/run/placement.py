@@ -11,7 +11,7 @@ import torch
 from cellvae.contracts import Module, Rows
 from cellvae.data.storage.placement import choose_placement
 from cellvae.data.storage.sparse import sparse_rows_for
-from cellvae.nn.sparse_input import SparseInputLinear
+from cellvae.nn.layers import SparseInputLinear
 from cellvae.train.loop.cuda_graph import CUDAGraphCapturer, choose_capture
 from cellvae.train.loop.steps_per_block import SINGLE_PRECISION
 from cellvae.train.loop.training_plan import TrainingPlan

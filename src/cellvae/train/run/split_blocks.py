@@ -105,7 +105,7 @@ def make_split_blocks(
         shuffle=loader.shuffle,
         steps_per_block=steps_per_block,
         drop_last=loader.drop_last,
-        smallest=smallest,
+        min_batch_size=smallest,
         prefetch=loader.num_workers,
         labelled_cells=sampler,
     )

@@ -201,7 +201,7 @@ def test_a_file_is_replaced_only_where_it_is_asked_for(
     needs_zarr(suffix)
     path = tmp_path / f"z{suffix}"
     outcome_of(module, rows, split, PredictionWriter(path))
-    with pytest.raises(InvalidOptionError, match="not there yet"):
+    with pytest.raises(InvalidOptionError, match="does not exist yet"):
         PredictionWriter(path)
     writer = PredictionWriter(path, indices=[0], overwrite=True)
     outcome_of(module, rows, split, writer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cellvae.nn.batch_norm import BatchNorm
+from cellvae.nn.layers import BatchNorm
 
 
 def both(n_features: int = 4) -> tuple[BatchNorm, nn.BatchNorm1d]:
