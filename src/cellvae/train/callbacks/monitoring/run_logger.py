@@ -129,7 +129,7 @@ class RunLogger(pl.Callback):
                 handler.handle(record)
 
     def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
-        """Write history and report, and tell how long the run took."""
+        """Write history and report, and log how long the run took."""
         if self.folder is None:
             return
         try:
@@ -169,7 +169,7 @@ class RunLogger(pl.Callback):
 
 
 def format_duration(seconds: float) -> str:
-    """Time in words, such as `3 min 38 s`."""
+    """Duration as a string, such as `3 min 38 s`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
