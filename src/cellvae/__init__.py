@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellvae.core.fork import register_fork_handlers
 from cellvae.core.log import show_messages
-from cellvae.core.missing_names import missing_name_error
+from cellvae.errors import missing_name_error
 
 # Not loaded at first use: the module of this name would then stand here in place of the object.
 from cellvae.settings import settings

@@ -1,9 +1,9 @@
-"""Every exception of the package, and the "did you mean" text."""
+"""Exceptions and warnings of the package, and parts of their messages."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = [
     "CellvaeError",
@@ -106,6 +106,29 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     lowered = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f" Did you mean '{lowered[close[0]]}'?" if close else ""
+
+
+def missing_name_error(
+    module: str, name: str, instead: Mapping[str, str], public: Collection[str]
+) -> AttributeError:
+    """Error that `__getattr__` of a module raises: what to use, or the closest name.
+
+    Parameters
+    ----------
+    module
+        Name of the module.
+    name
+        Name that the module does not have.
+    instead
+        Names that scvi-tools has in the module of the same name, and what to use in their place.
+    public
+        Names that the module has.
+    """
+    text = f"module '{module}' has no attribute '{name}'"
+    if name in instead:
+        return AttributeError(f"{text}: {instead[name]}")
+    close = did_you_mean(name, public)
+    return AttributeError(f"{text}.{close}" if close else text)
 
 
 def quote_names(values: Sequence[object], most: int = 5) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellvae.core.missing_names import missing_name_error
+from cellvae.errors import missing_name_error
 
 __all__: list[str] = []
 

@@ -28,7 +28,7 @@ def drawn(counts: object, shape: tuple[int, ...] = (N,)) -> np.ndarray:
 
 
 def assert_distributed(draws: np.ndarray, frozen: object) -> None:
-    """Shares of draws up to each of many values, within 4.5 standard errors."""
+    """Fractions of draws up to each of many values, within 4.5 standard errors."""
     values = np.unique(np.r_[np.arange(6), frozen.ppf([0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])])
     expected = frozen.cdf(values)
     shares = (draws[:, None] <= values).mean(axis=0)

@@ -1,4 +1,4 @@
-"""Search for numbers that are not finite against a look at every single one."""
+"""Search for NaN and infinity by the kernel, and by torch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ WRONG = (math.nan, -math.nan, math.inf, -math.inf)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("place", [0, 1, 65_535, 65_536, 70_001, -2, -1])
-def test_one_number_among_many_is_found(place: int, wrong: float) -> None:
+@pytest.mark.parametrize("position", [0, 1, 65_535, 65_536, 70_001, -2, -1])
+def test_one_element_among_many_is_found(position: int, wrong: float) -> None:
     tensors = [torch.zeros(3), torch.full((7, 10_003), -3.4e38), torch.tensor(1e-45)]
     assert scan_tensors(tensors)
-    tensors[1].view(-1)[place] = wrong
+    tensors[1].view(-1)[position] = wrong
     assert not scan_tensors(tensors)
 
 
 @pytest.mark.parametrize("which", range(4))
-def test_every_tensor_is_looked_at(which: int) -> None:
+def test_every_tensor_is_checked(which: int) -> None:
     tensors = [torch.ones(n) for n in (1, 65_536, 65_537, 2)]
     tensors[which][-1] = math.inf
     assert not scan_tensors(tensors)
@@ -38,14 +38,14 @@ def test_nothing_is_finite() -> None:
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 @pytest.mark.parametrize("size", [8, MIN_SIZE])
-@pytest.mark.parametrize("kind", ["plain", "transposed", "strided", "double"])
-def test_all_kinds_of_tensors_are_looked_at(
-    kind: str, size: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layout", ["plain", "transposed", "strided", "double"])
+def test_tensors_of_all_layouts_are_checked(
+    layout: str, size: int, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(settings.values, "kernels", kernels)
-    whole = torch.ones(4, size, dtype=torch.float64 if kind == "double" else torch.float32)
-    tensor = {"transposed": whole.t(), "strided": whole[:, ::2]}.get(kind, whole)
-    assert is_contiguous_float32(tensor) == (kind in ("plain", "transposed"))
+    whole = torch.ones(4, size, dtype=torch.float64 if layout == "double" else torch.float32)
+    tensor = {"transposed": whole.t(), "strided": whole[:, ::2]}.get(layout, whole)
+    assert is_contiguous_float32(tensor) == (layout in ("plain", "transposed"))
     assert all_finite([tensor])
     whole[-1, 2] = math.nan
     assert not all_finite([tensor])

@@ -20,7 +20,7 @@ from cellvae.kernels.dispatch import can_compile
 from cellvae.settings import settings
 
 N_CELLS, N_GENES = 37, 61
-KINDS = ("zinb", "nb", "poisson")
+LIKELIHOODS = ("zinb", "nb", "poisson")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def inputs(kind: str, *, per_cell: bool = False) -> dict[str, Tensor | None]:
+def inputs(likelihood: str, *, per_cell: bool = False) -> dict[str, Tensor | None]:
     torch.manual_seed(0)
     counts = torch.poisson(torch.distributions.Gamma(0.3, 0.1).sample((N_CELLS, N_GENES)))
     counts[0] = 0
@@ -41,8 +41,8 @@ def inputs(kind: str, *, per_cell: bool = False) -> dict[str, Tensor | None]:
         "counts": counts,
         "logits": 2 * torch.randn(N_CELLS, N_GENES),
         "log_library": counts.sum(-1, keepdim=True).clamp(min=1).log() + 0.5,
-        "theta": None if kind == "poisson" else (2 * torch.randn(shape)).exp(),
-        "dropout": 3 * torch.randn(N_CELLS, N_GENES) if kind == "zinb" else None,
+        "theta": None if likelihood == "poisson" else (2 * torch.randn(shape)).exp(),
+        "dropout": 3 * torch.randn(N_CELLS, N_GENES) if likelihood == "zinb" else None,
     }
 
 
@@ -62,9 +62,9 @@ def exact(given: dict[str, Tensor | None], weight: Tensor) -> tuple[Tensor, dict
 
 
 @pytest.mark.parametrize("per_cell", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_value_and_gradient_are_those_of_the_distribution(kind: str, per_cell: bool) -> None:
-    given = inputs(kind, per_cell=per_cell)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_value_and_gradient_are_those_of_the_distribution(likelihood: str, per_cell: bool) -> None:
+    given = inputs(likelihood, per_cell=per_cell)
     weight = torch.rand(N_CELLS)
     narrow = {
         k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
@@ -96,9 +96,9 @@ def entries_of(counts: Tensor) -> CSRBatch:
 
 
 @pytest.mark.parametrize("per_cell", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_counts_and_their_entries_give_the_same_bits(kind: str, per_cell: bool) -> None:
-    given = inputs(kind, per_cell=per_cell)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_counts_and_their_entries_give_the_same_bits(likelihood: str, per_cell: bool) -> None:
+    given = inputs(likelihood, per_cell=per_cell)
     entries = entries_of(given["counts"])
     found = []
     for counts in (given["counts"], entries):
@@ -114,9 +114,9 @@ def test_counts_and_their_entries_give_the_same_bits(kind: str, per_cell: bool) 
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_gradients_the_values_are_the_same_bits(kind: str) -> None:
-    given = inputs(kind)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_without_gradients_the_values_are_the_same_bits(likelihood: str) -> None:
+    given = inputs(likelihood)
     with_gradients = {
         k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
     }
@@ -159,9 +159,9 @@ def test_what_is_not_finite_is_not_lost(part: str, wrong: float) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("kind", KINDS)
-def test_results_do_not_depend_on_the_number_of_threads(kind: str) -> None:
-    given = inputs(kind)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_results_do_not_depend_on_the_number_of_threads(likelihood: str) -> None:
+    given = inputs(likelihood)
     one = count_log_prob(**given)
     for n_threads in (2, 3):
         torch.set_num_threads(n_threads)
@@ -180,11 +180,11 @@ def test_a_second_backward_gives_the_same() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("per_cell", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
-    kind: str, per_cell: bool, weighted: bool
+    likelihood: str, per_cell: bool, weighted: bool
 ) -> None:
-    given = inputs(kind, per_cell=per_cell)
+    given = inputs(likelihood, per_cell=per_cell)
     weight = torch.rand(N_CELLS) if weighted else torch.full((N_CELLS,), 0.3)
     names = ("logits", "dropout")
     layers = {
@@ -283,7 +283,7 @@ def test_the_largest_logit_is_found_whatever_its_sign() -> None:
 
     value = count_log_prob(torch.zeros(3, 3), logits, torch.full((3, 1), 2.0))
 
-    # All shares sum to one, so that the Poisson log-probability of no counts is minus the size.
+    # All fractions sum to one, so that the Poisson log-probability of no counts is minus the size.
     torch.testing.assert_close(value, torch.full((3,), -math.exp(2.0)))
 
 

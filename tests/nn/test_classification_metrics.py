@@ -19,7 +19,7 @@ from cellvae.nn.classification_metrics import (
 def cells() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(200, 5, generator=generator)
-    # The last label is nobody's, and is told of some.
+    # No cell has the last label, but it is predicted for some.
     labels = torch.randint(0, 4, (200,), generator=generator)
     logits[torch.arange(100), labels[:100]] += 3
     return logits, labels
@@ -34,17 +34,17 @@ def test_metrics_are_exact_however_cells_come_in_batches() -> None:
     sums = ClassificationSums(*(sum(values) for values in zip(*parts, strict=True)))
     found = {name: float(value) for name, value in classification_metrics(sums).items()}
     assert tuple(found) == METRICS
-    probabilities, told = logits.double().softmax(dim=-1).numpy(), logits.argmax(dim=-1)
+    probabilities, predicted = logits.double().softmax(dim=-1).numpy(), logits.argmax(dim=-1)
     loss = log_loss(labels, probabilities, labels=range(5))
     assert found["classification_loss"] == pytest.approx(loss, rel=1e-5)
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, told))
-    assert found["f1_score"] == pytest.approx(f1_score(labels, told, average="macro"))
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found["f1_score"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     confidence = probabilities.max(axis=1)
     error = 0.0
     for b in range(15):
         inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
         if inside.any():
-            right = (told == labels).numpy()[inside].mean()
+            right = (predicted == labels).numpy()[inside].mean()
             error += inside.mean() * abs(right - confidence[inside].mean())
     assert found["calibration_error"] == pytest.approx(error, rel=1e-5)
 

@@ -53,11 +53,11 @@ def test_draws_carry_gradients_to_mean_and_variance() -> None:
     assert encoder.var_encoder.weight.grad.abs().sum() > 0
 
 
-def test_a_logistic_normal_latent_is_shares() -> None:
+def test_a_logistic_normal_latent_is_fractions() -> None:
     z = torch.randn(3, 9, 4)
-    shares = Encoder(4, 2, distribution="ln").transform(z)
+    fractions = Encoder(4, 2, distribution="ln").transform(z)
     expected = np.exp(z.numpy()) / np.exp(z.numpy()).sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(shares, expected, rtol=1e-5)
+    np.testing.assert_allclose(fractions, expected, rtol=1e-5)
     assert Encoder(4, 2).transform(z) is z
 
 

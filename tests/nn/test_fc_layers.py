@@ -89,14 +89,14 @@ def test_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     layers = FCLayers(4, 400, dropout_rate=0.5, use_batch_norm=False)
     features = torch.randn(9, 4)
-    kept = layers.eval()(features)
+    output = layers.eval()(features)
     dropped = layers.train()(features)
-    assert torch.equal(kept, layers.eval()(features))
-    positive = kept > 0
-    share = (dropped[positive] == 0).double().mean().item()
-    assert abs(share - 0.5) < 4 * 0.5 / positive.sum().item() ** 0.5
+    assert torch.equal(output, layers.eval()(features))
+    positive = output > 0
+    fraction = (dropped[positive] == 0).double().mean().item()
+    assert abs(fraction - 0.5) < 4 * 0.5 / positive.sum().item() ** 0.5
     left = positive & (dropped > 0)
-    torch.testing.assert_close(dropped[left], 2 * kept[left])
+    torch.testing.assert_close(dropped[left], 2 * output[left])
     assert isinstance(FCLayers(4, 5, dropout_rate=0.0).fc_layers[0][4], nn.Identity)
 
 

@@ -15,7 +15,7 @@ from anndata import AnnData
 
 from cellvae.criticism import PosteriorPredictiveCheck
 from cellvae.errors import DataWarning
-from cellvae.inference.criticism import ppc_statistics as predictive
+from cellvae.inference.criticism import calibration, ppc_statistics
 from cellvae.inference.criticism.model_card_tables import card_tables
 from cellvae.model import SCVI
 
@@ -50,7 +50,8 @@ def check(
         cells = batch.continuous[:, 0].long()
         return iter(draws[:n_samples, cells])
 
-    monkeypatch.setattr(predictive, "iter_predictive_draws", given)
+    for module in (ppc_statistics, calibration):
+        monkeypatch.setattr(module, "iter_predictive_draws", given)
     return PosteriorPredictiveCheck(
         adata, {"model": model}, n_samples=len(draws), batch_size=17, silent=True
     )

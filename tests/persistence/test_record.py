@@ -57,13 +57,15 @@ def test_an_array_in_a_field_is_refused_with_its_place(record: Record) -> None:
 
 
 def test_an_unknown_key_is_refused(edited: Callable[..., str]) -> None:
-    with pytest.raises(FileFormatError, match="in m.json; got the unknown 'command'"):
+    with pytest.raises(FileFormatError, match="no more entries in m.json; got 'command'"):
         Record.from_json(edited(command="rm"), "m.json")
 
 
-def test_a_misspelt_key_is_recognised(edited: Callable[..., str]) -> None:
+def test_a_misspelt_key_is_shown(edited: Callable[..., str]) -> None:
     text = edited(history=..., historic={})
-    with pytest.raises(FileFormatError, match="unknown 'historic'. Did you mean 'history'?"):
+    with pytest.raises(
+        FileFormatError, match="Expected an entry 'history' in m.json; got .*'historic'"
+    ):
         Record.from_json(text, "m.json")
 
 
@@ -71,22 +73,22 @@ def test_a_misspelt_key_is_recognised(edited: Callable[..., str]) -> None:
     "key", [field.name for field in dataclasses.fields(Record) if field.name != "format"]
 )
 def test_a_missing_key_and_a_wrong_type_are_named(edited: Callable[..., str], key: str) -> None:
-    with pytest.raises(FileFormatError, match=f"in m.json; missing '{key}'"):
+    with pytest.raises(FileFormatError, match=f"Expected an entry '{key}' in m.json"):
         Record.from_json(edited(**{key: ...}), "m.json")
     wrong: Any
     for wrong in (None, 1.5, [], True):
-        with pytest.raises(FileFormatError, match=f"for '{key}' in m.json; got "):
+        with pytest.raises(FileFormatError, match=f"in m.json: {key}; got "):
             Record.from_json(edited(**{key: wrong}), "m.json")
 
 
 @pytest.mark.parametrize("text", ["[]", "1", '"model"', "null", "true"])
 def test_json_that_is_no_object_is_refused(text: str) -> None:
-    with pytest.raises(FileFormatError, match="JSON object in m.json; got "):
+    with pytest.raises(FileFormatError, match="an object in m.json; got "):
         Record.from_json(text, "m.json")
 
 
 def test_versions_are_text(edited: Callable[..., str]) -> None:
-    with pytest.raises(FileFormatError, match="text for 'versions.torch' in m.json"):
+    with pytest.raises(FileFormatError, match="a string in m.json: versions.torch; got 2"):
         Record.from_json(edited(versions={"torch": 2}), "m.json")
 
 
@@ -111,10 +113,13 @@ def test_names_of_files_that_lead_elsewhere_are_unsafe(
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (3, "an object for 'files.w' in m.json; got a whole number"),
-        ({"bytes": 1}, "missing 'files.w.sha256'"),
-        ({"bytes": 1, "sha256": DIGITS, "url": ""}, "unknown 'files.w.url'"),
-        ({"bytes": True, "sha256": DIGITS}, "'files.w.bytes' in m.json; got true or false"),
+        (3, "an object in m.json: files.w; got 3"),
+        ({"bytes": 1}, "an entry 'sha256' in m.json: files.w"),
+        (
+            {"bytes": 1, "sha256": DIGITS, "url": ""},
+            "no more entries in m.json: files.w; got 'url'",
+        ),
+        ({"bytes": True, "sha256": DIGITS}, "files.w.bytes; got True"),
         ({"bytes": -1, "sha256": DIGITS}, "got -1"),
         ({"bytes": 1, "sha256": "abc"}, "64 hexadecimal"),
         ({"bytes": 1, "sha256": DIGITS.upper()}, "64 hexadecimal"),

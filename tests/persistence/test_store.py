@@ -221,7 +221,7 @@ def test_a_split_is_of_positions_when_saved_and_when_read(
 
 def test_a_record_of_the_wrong_kind_is_not_saved(tmp_path: Path, record: Record) -> None:
     odd = dataclasses.replace(record, versions={"torch": 2})  # type: ignore[dict-item]
-    with pytest.raises(FileFormatError, match="'versions.torch' in what is to be saved"):
+    with pytest.raises(FileFormatError, match="in what is to be saved: versions.torch; got 2"):
         save_model_files(tmp_path / "m", odd, {})
     assert not (tmp_path / "m").exists()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellvae.cli.flags import flag_of_option
-from cellvae.core.atomic_write import replace_atomically
+from cellvae.core.output_files import replace_atomically
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 

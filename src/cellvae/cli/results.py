@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord
-from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
+from cellvae.core.output_files import replace_atomically
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellvae.core.missing_names import missing_name_error
 from cellvae.data.batches.indexing import cell_indices
 from cellvae.data.batches.split import Split, split_cells
 from cellvae.data.datasets import (
@@ -34,6 +33,7 @@ from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
 from cellvae.data.setup.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.setup.registration import Registration
 from cellvae.data.synthetic import synthetic_iid
+from cellvae.errors import missing_name_error
 
 __all__ = [
     "CountKeys",

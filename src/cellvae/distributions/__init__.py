@@ -1,6 +1,5 @@
 """Probability distributions of counts and other measurements of cells."""
 
-from cellvae.core.missing_names import missing_name_error
 from cellvae.distributions.beta_binomial import BetaBinomial
 from cellvae.distributions.mixture import NegativeBinomialMixture
 from cellvae.distributions.multinomial import BagOfWords
@@ -8,6 +7,7 @@ from cellvae.distributions.negative_binomial import NegativeBinomial
 from cellvae.distributions.normal import Normal, kl_to_standard_normal
 from cellvae.distributions.poisson import Poisson
 from cellvae.distributions.zero_inflated import ZeroInflatedNegativeBinomial
+from cellvae.errors import missing_name_error
 
 __all__ = [
     "BagOfWords",

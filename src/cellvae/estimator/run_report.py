@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.core.folders import check_output_folder
+from cellvae.core.output_files import check_output_folder
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
 from cellvae.estimator.summary import MAIN_OPTIONS

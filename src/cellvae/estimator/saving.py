@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
 
-from cellvae.core.folders import check_output_folder
 from cellvae.core.options import check_kwargs
+from cellvae.core.output_files import check_output_folder
 from cellvae.errors import CellvaeError, FileFormatError, InvalidOptionError
 from cellvae.estimator.base_model import BaseModel
 from cellvae.estimator.model_io import ModelFolder, SavedModel, read_model

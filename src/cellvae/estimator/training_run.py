@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellvae.core.folders import check_output_folder
+from cellvae.core.output_files import check_output_folder
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
@@ -68,7 +68,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
         callbacks=(*model.required_callbacks(), *parsed.callbacks),
         start=RunStart(
             history=History() if from_scratch else model.history,
-            carried=carryover,
+            carryover=carryover,
             state=state,
             identity=identity,
             cell_values=cell_values,
@@ -81,7 +81,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     )
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
-        model.carryover = outcome.carried
+        model.carryover = outcome.carryover
         model.registration = replace(model.registration, n_cells=len(rows))
     elif old_weights is not None:
         model.module.load_state_dict(old_weights)

@@ -1,4 +1,4 @@
-"""Latent Dirichlet allocation whose topics of a cell an encoder tells (Blei 2003, in Pyro)."""
+"""Amortized latent Dirichlet allocation: an encoder infers the topics of a cell (Blei 2003)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LDABatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LDAKeys(Keys):
-    """Where the counts are.
+    """Keyword arguments of :meth:`AmortizedLDA.setup_anndata`.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class LDAKeys(Keys):
 
 @dataclass(frozen=True, kw_only=True)
 class AmortizedLDAConfig(Options):
-    """What the user chose when the model was made.
+    """Options of :class:`AmortizedLDA`.
 
     Parameters
     ----------
@@ -95,10 +95,10 @@ class AmortizedLDAConfig(Options):
 def logistic_normal(
     concentration: Float[Tensor, " parts"],
 ) -> tuple[Float[Tensor, " parts"], Float[Tensor, " parts"]]:
-    """Mean and deviation of the logistic normal distribution closest to a Dirichlet distribution.
+    """Mean and standard deviation of the logistic normal that approximates a Dirichlet.
 
     The Laplace approximation in the softmax basis (Srivastava and Sutton 2017, equation 3; MacKay
-    1998); deviations are the square roots of its diagonal.
+    1998); the standard deviations are the square roots of its diagonal.
     """
     n = len(concentration)
     logs = concentration.log()
@@ -107,11 +107,11 @@ def logistic_normal(
 
 
 class AmortizedLDAModule(Module[LDABatch]):
-    """The mathematics of latent Dirichlet allocation, written in Pyro.
+    """Network of latent Dirichlet allocation, written in Pyro.
 
-    All parameters are ordinary ones of torch: Pyro's store of parameters stays empty, and models do
-    not know of each other. As in scvi-tools' training, the encoder's second output is the standard
-    deviation of the posterior.
+    All parameters are torch parameters of the module: Pyro's parameter store is not used, so that
+    models are independent of each other. As in scvi-tools' training, the encoder's second output is
+    the standard deviation of the posterior.
     """
 
     latent_is_gaussian = False
@@ -124,17 +124,17 @@ class AmortizedLDAModule(Module[LDABatch]):
     def __init__(self, n_features: int, config: AmortizedLDAConfig) -> None:
         super().__init__()
         self.n_topics = config.n_topics
-        of_cells = prior_concentration(config, "cell_topic_prior", config.n_topics)
-        of_topics = prior_concentration(config, "topic_feature_prior", n_features)
-        for name, prior in (("cell_topic", of_cells), ("topic_feature", of_topics)):
-            mean, deviation = logistic_normal(prior)
+        cell_prior = prior_concentration(config, "cell_topic_prior", config.n_topics)
+        topic_prior = prior_concentration(config, "topic_feature_prior", n_features)
+        for name, prior in (("cell_topic", cell_prior), ("topic_feature", topic_prior)):
+            mean, std = logistic_normal(prior)
             self.register_buffer(f"{name}_prior_mu", mean)
-            self.register_buffer(f"{name}_prior_sigma", deviation)
+            self.register_buffer(f"{name}_prior_sigma", std)
         self.encoder = Encoder(n_features, config.n_topics, n_hidden=config.n_hidden)
-        mean, deviation = logistic_normal(torch.ones(n_features))
+        mean, std = logistic_normal(torch.ones(n_features))
         self.topic_feature_posterior_mu = nn.Parameter(mean.repeat(config.n_topics, 1))
         self.unconstrained_topic_feature_posterior_sigma = nn.Parameter(
-            deviation.repeat(config.n_topics, 1)
+            std.repeat(config.n_topics, 1)
         )
 
     @property
@@ -147,19 +147,19 @@ class AmortizedLDAModule(Module[LDABatch]):
         return Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma, validate_args=False)
 
     def transform(self, z: Tensor) -> Tensor:
-        """Shares of the topics."""
+        """Proportions of the topics, from the logits of the posterior."""
         return functional.softmax(z, dim=-1)
 
     def encode_topics(self, batch: LDABatch) -> Normal:
         """q(topics of each cell) before the softmax."""
-        told = self.encoder(batch.counts)
-        return Normal(told.loc, told.variance, validate_args=False)
+        encoded = self.encoder(batch.counts)
+        return Normal(encoded.loc, encoded.variance, validate_args=False)
 
     def encode(self, batch: LDABatch) -> Latent:
-        """Posterior of the topics of each cell, and a draw of their shares."""
+        """Posterior of the topics of each cell, and a sample of their proportions."""
         posterior = self.encode_topics(batch)
-        size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=MIN_LIBRARY_SIZE)
-        return Latent(posterior, self.transform(posterior.rsample()), size.log())
+        library_size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=MIN_LIBRARY_SIZE)
+        return Latent(posterior, self.transform(posterior.rsample()), library_size.log())
 
     def decode(self, latent: Latent, batch: LDABatch) -> BagOfWords:
         """Distribution of the counts, with the features of each topic at their posterior mode."""
@@ -167,50 +167,50 @@ class AmortizedLDAModule(Module[LDABatch]):
         return BagOfWords(latent.sample @ topics, latent.log_library.exp())
 
     def model(self, batch: LDABatch, kl_weight: Tensor) -> None:
-        """Joint distribution of topics and counts, for Pyro."""
+        """Joint distribution of topics and counts: Pyro's model."""
         import pyro
         from pyro import distributions as pd
         from pyro import poutine
 
         with pyro.plate("topics", self.n_topics), poutine.scale(scale=kl_weight):
-            of_topics = pd.Normal(self.topic_feature_prior_mu, self.topic_feature_prior_sigma)
-            features = pyro.sample("topic_features", of_topics.to_event(1))
+            topic_features = pd.Normal(self.topic_feature_prior_mu, self.topic_feature_prior_sigma)
+            features = pyro.sample("topic_features", topic_features.to_event(1))
         with pyro.plate("cells", self.n_cells, subsample=batch.counts):
             with poutine.scale(scale=kl_weight):
-                of_cells = pd.Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma)
-                topics = pyro.sample("cell_topics", of_cells.to_event(1))
-            shares = self.transform(topics) @ features.softmax(dim=-1)
-            words = BagOfWords(shares, batch.counts.sum(dim=-1, keepdim=True))
-            pyro.factor("counts", words.log_prob(batch.counts).sum(dim=-1))
+                cell_topics = pd.Normal(self.cell_topic_prior_mu, self.cell_topic_prior_sigma)
+                topics = pyro.sample("cell_topics", cell_topics.to_event(1))
+            proportions = self.transform(topics) @ features.softmax(dim=-1)
+            likelihood = BagOfWords(proportions, batch.counts.sum(dim=-1, keepdim=True))
+            pyro.factor("counts", likelihood.log_prob(batch.counts).sum(dim=-1))
 
     def guide(self, batch: LDABatch, kl_weight: Tensor) -> None:
-        """Approximate posterior of topics, for Pyro."""
+        """Approximate posterior of topics: Pyro's guide."""
         import pyro
         from pyro import distributions as pd
         from pyro import poutine
 
         with pyro.plate("topics", self.n_topics), poutine.scale(scale=kl_weight):
-            mean, deviation = self.topic_feature_posterior_mu, self.topic_feature_posterior_sigma
-            pyro.sample("topic_features", pd.Normal(mean, deviation).to_event(1))
+            mean, std = self.topic_feature_posterior_mu, self.topic_feature_posterior_sigma
+            pyro.sample("topic_features", pd.Normal(mean, std).to_event(1))
         with (
             pyro.plate("cells", self.n_cells, subsample=batch.counts),
             poutine.scale(scale=kl_weight),
         ):
-            told = self.encode_topics(batch)
-            pyro.sample("cell_topics", pd.Normal(told.loc, told.scale).to_event(1))
+            posterior = self.encode_topics(batch)
+            pyro.sample("cell_topics", pd.Normal(posterior.loc, posterior.scale).to_event(1))
 
     def loss(self, batch: LDABatch, kl_weight: Float[Tensor, ""]) -> Loss:
-        """Negative evidence lower bound, by Pyro's differentiable loss with closed divergences."""
+        """Negative ELBO, by Pyro's differentiable loss with closed-form KL divergences."""
         return pyro_elbo_loss(self.model, self.guide, batch, kl_weight, n_cells=self.n_cells)
 
 
 def prior_concentration(config: AmortizedLDAConfig, name: str, n: int) -> Float[Tensor, " parts"]:
-    """Concentration of a Dirichlet prior with so many parts.
+    """Concentration of a Dirichlet prior with `n` components.
 
     Raises
     ------
     InvalidOptionError
-        If numbers were given, and not so many.
+        If the option is a sequence of another length.
     """
     value = getattr(config, name)
     if isinstance(value, tuple) and len(value) != n:
@@ -226,7 +226,7 @@ class AmortizedLDA(Model):
     Parameters
     ----------
     adata
-        AnnData that :meth:`setup_anndata` has seen.
+        AnnData that was set up by :meth:`setup_anndata`.
     **config
         Options of the model: see :class:`AmortizedLDAConfig`.
 
@@ -235,12 +235,13 @@ class AmortizedLDA(Model):
     NotSetUpError
         If `adata` has not been set up.
     UnknownOptionError, InvalidOptionError
-        If an option is misspelt or has a value that it cannot take.
+        If an option is misspelt or has an invalid value.
 
     Notes
     -----
     `get_elbo` is in nats per cell, as for every model; scvi-tools gives the sum over cells, with
-    the other sign. The divergence of the topics from their prior is shared by all cells asked for.
+    the other sign. The KL divergence of the topics from their prior is divided among the requested
+    cells.
 
     Examples
     --------
@@ -281,7 +282,7 @@ class AmortizedLDA(Model):
 
     @classmethod
     def setup_anndata(cls, adata: AnnData, layer: str | None = None) -> None:
-        """Check the counts and note where they are.
+        """Check the counts, and record where they are.
 
         Parameters
         ----------
@@ -301,7 +302,7 @@ class AmortizedLDA(Model):
 
     @staticmethod
     def fields(keys: LDAKeys) -> tuple[Field, ...]:
-        """Columns that the model reads."""
+        """Fields that the model reads from an AnnData."""
         return (Counts("counts", keys.layer),)
 
     @staticmethod
@@ -311,11 +312,11 @@ class AmortizedLDA(Model):
 
     @staticmethod
     def init_from_data(module: AmortizedLDAModule, rows: ColumnRows[LDABatch]) -> None:
-        """Take the number of cells, until a run says how many it trains on."""
+        """Set the number of cells, until training sets the number of training cells."""
         module.n_cells = len(rows)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Adam as torch has it, and up to 1,000 epochs."""
+        """Adam with torch's defaults, and up to 1,000 epochs."""
         plan: dict[str, Any] = {"eps": 1e-8, "weight_decay": 0.0}
         if self.rows is None or kwargs.get("max_epochs") is not None:
             return {"plan_kwargs": plan}
@@ -331,7 +332,7 @@ class AmortizedLDA(Model):
         use_latent_qzv_key: str = "X_latent_qzv",
         silent: bool = False,
     ) -> None:
-        """Refuse: what is asked of topics comes from counts, or is a small table to keep.
+        """Not supported: results of topics are computed from counts, or are small tables to keep.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Building blocks of the networks: encoders, decoders and classifiers, in torch only."""
 
-from cellvae.core.missing_names import missing_name_error
+from cellvae.errors import missing_name_error
 from cellvae.nn.classifier import Classifier
 from cellvae.nn.decoders.count_decoder import CountParameters, DecoderSCVI
 from cellvae.nn.decoders.linear_decoder import LinearDecoder

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from cellvae.errors import FileFormatError, UnsafeFileError, did_you_mean, quote_names
+from cellvae.core.json_object import JsonObject
+from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 from cellvae.persistence.json_codec import dumps, loads
 from cellvae.persistence.migrations import FORMAT, migrate
@@ -20,31 +20,6 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 256 * 2**20
 """Largest size of a record in bytes: far more than any model needs."""
-
-RECORD_KEYS: Mapping[str, type] = MappingProxyType(
-    {
-        "format": int,
-        "model": str,
-        "library_version": str,
-        "config": dict,
-        "registration": dict,
-        "history": dict,
-        "training": dict,
-        "versions": dict,
-        "files": dict,
-    }
-)
-
-OPTIONAL_FILES: Mapping[type, str] = MappingProxyType(
-    {
-        bool: "true or false",
-        dict: "an object",
-        float: "a decimal number",
-        int: "a whole number",
-        list: "a list",
-        str: "text",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,31 +89,36 @@ class Record:
         UnsafeFileError
             If it names a file outside its folder or is nested too deeply.
         """
-        document = loads(text, where)
-        if not isinstance(document, dict):
-            raise FileFormatError(
-                f"Expected a JSON object in {where}; got {json_type_name(document)}. "
-                "Is this the model.json of a saved model?"
-            )
-        fields = migrate(document, where)
-        check_keys(fields, RECORD_KEYS, where)
-        for key, type_ in RECORD_KEYS.items():
-            check_type(fields[key], type_, f"'{key}'", where)
-        for name, version in fields["versions"].items():
-            check_type(version, str, f"'versions.{name}'", where)
-        files = {name: parse_file_record(name, got, where) for name, got in fields["files"].items()}
-        return cls(**{**fields, "files": files})
+        document = JsonObject(loads(text, where), file=where).unread
+        fields = JsonObject(migrate(document, where), file=where)
+        versions = fields.json_object("versions")
+        record = cls(
+            format=fields.integer("format"),
+            model=fields.string("model"),
+            library_version=fields.string("library_version"),
+            config=fields.dictionary("config"),
+            registration=fields.dictionary("registration"),
+            history=fields.dictionary("history"),
+            training=fields.dictionary("training"),
+            versions={name: versions.string(name) for name in [*versions.unread]},
+            files={
+                name: parse_file_record(name, got, where)
+                for name, got in fields.dictionary("files").items()
+            },
+        )
+        fields.refuse_unread()
+        return record
 
 
 def content_digest(text: str, where: str = "model.json") -> str:
     """SHA-256 of the values of a record without its `files`; whitespace does not matter.
 
-    It is kept in the file of weights, which has a checksum in the record: so each of the two files
-    tells when the other was changed.
+    It is written to the file of weights, whose checksum is in the record: a change of either file
+    is detected from the other.
     """
     document = loads(text, where)
-    said = {key: value for key, value in document.items() if key != "files"}
-    return hashlib.sha256(dumps(said).encode()).hexdigest()
+    described = {key: value for key, value in document.items() if key != "files"}
+    return hashlib.sha256(dumps(described).encode()).hexdigest()
 
 
 def read_record(path: Path) -> Record:
@@ -181,59 +161,22 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def parse_file_record(name: str, got: Any, where: str) -> FileRecord:
+def parse_file_record(name: str, got: object, where: str) -> FileRecord:
     """Checked entry of a record about one file."""
     if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
         raise UnsafeFileError(
             f"Expected names of files in the folder of the model in {where}; got {name!r} under "
             "'files', which may lead elsewhere. Do not use this file."
         )
-    at = f"files.{name}"
-    check_type(got, dict, f"'{at}'", where)
-    check_keys(got, ("bytes", "sha256"), where, at=f"{at}.")
-    check_type(got["bytes"], int, f"'{at}.bytes'", where)
-    checksum = got["sha256"]
-    if got["bytes"] < 0 or not (checksum is None or is_sha256(checksum)):
-        raise FileFormatError(
-            f"Expected a size and 64 hexadecimal digits for '{at}' in {where}; got "
-            f"{got['bytes']} and {str(checksum)[:80]!r}. Use the file that was saved."
-        )
-    return FileRecord(n_bytes=got["bytes"], sha256=checksum)
+    entries = JsonObject(got, f"files.{name}", where)
+    checksum = entries.value("sha256")
+    if not (checksum is None or is_sha256(checksum)):
+        raise entries.type_error("64 hexadecimal digits", checksum, "sha256")
+    record = FileRecord(n_bytes=entries.integer("bytes"), sha256=checksum)
+    entries.refuse_unread()
+    return record
 
 
-def is_sha256(value: Any) -> bool:
+def is_sha256(value: object) -> TypeGuard[str]:
     """Whether a value is a SHA-256 as `hexdigest` writes it."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def check_keys(fields: Mapping[str, Any], known: Iterable[str], where: str, at: str = "") -> None:
-    """Check that an object has exactly the known keys."""
-    expected = list(known)
-    unknown = [key for key in fields if key not in expected]
-    missing = [key for key in expected if key not in fields]
-    if unknown:
-        hint = did_you_mean(unknown[0], missing)
-        raise FileFormatError(
-            f"Expected the keys {quote_names(expected, len(expected))} in {where}; got the unknown "
-            f"{quote_names([at + key for key in unknown])}.{hint} Use the file that was saved."
-        )
-    if missing:
-        raise FileFormatError(
-            f"Expected the keys {quote_names(expected, len(expected))} in {where}; missing "
-            f"{quote_names([at + key for key in missing])}. Use the file that was saved."
-        )
-
-
-def check_type(value: Any, expected: type, what: str, where: str) -> None:
-    """Check the JSON type of a value."""
-    if type(value) is not expected:
-        raise FileFormatError(
-            f"Expected {OPTIONAL_FILES[expected]} for {what} in {where}; got "
-            f"{json_type_name(value)}. "
-            "Use the file that was saved."
-        )
-
-
-def json_type_name(value: Any) -> str:
-    """Name of the JSON type of a value."""
-    return OPTIONAL_FILES.get(type(value), "null")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cellvae.core.atomic_write import replace_atomically
+from cellvae.core.output_files import replace_atomically
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 

@@ -151,18 +151,18 @@ def to_category_tuple(values: Any) -> tuple[Scalar, ...]:
         raise FileFormatError(
             "Expected categories that are text, numbers, truth values, dates or durations; got "
             "objects of another type, which are not made from a file of scvi-tools. Make the model "
-            "anew from a column that was converted with .astype(str)."
+            "again from a column that was converted with .astype(str)."
         )
     return tuple(to_python_scalar(hashable(value)) for value in listed)
 
 
 def hashable(value: Any) -> Any:
-    """Tuple in place of the list that a tuple of the file was read as."""
+    """Tuple from a list, as which a tuple of the file was read."""
     return tuple(map(hashable, value)) if isinstance(value, list) else value
 
 
 def import_setup_kwargs(value: Any) -> Any:
-    """Words of a set-up: an array of names as a list, a number as text."""
+    """Argument of a set-up: an array of names as a list, a number as a string."""
     if isinstance(value, np.ndarray):
         return [str(item) for item in value.tolist()]
     return str(value) if isinstance(value, int | float) else value
@@ -190,7 +190,7 @@ def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
 
 
 def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
-    """Weights by the names that they have here; those of networks that nothing uses are left out.
+    """Weights by their names here, without those of networks that are not used.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def cellvae_weight_name(name: str) -> str:
 
 
 def import_split(found: ScviModelFile, n_cells: int) -> Split | None:
-    """Split of the cells, where it is there and holds together."""
+    """Split of the cells; None if it is not saved, or inconsistent."""
     parts = [split_indices(found, name) for name in ("train", "validation", "test")]
     if parts[0] is None:
         return None

@@ -1,4 +1,4 @@
-"""Options and sizes of a network as attributes of it, as notebooks of scvi-tools read them."""
+"""Options and sizes of a network as its attributes, which notebooks of scvi-tools read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RENAMED_SIZES = {
     "n_continuous": "n_continuous_cov",
     "size_factor": "use_size_factor_key",
 }
-"""Sizes by the names that they have in scvi-tools, where these differ."""
+"""Names of sizes in scvi-tools, where they differ."""
 
 
 def add_network_attributes(module: nn.Module, config: Any, registration: Registration[Any]) -> None:
-    """Set options and sizes as attributes of a network that has none of these names itself.
+    """Set options and sizes as attributes of a network, unless it has attributes of these names.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ def add_network_attributes(module: nn.Module, config: Any, registration: Registr
     config
         Options of the model, such as `n_latent`.
     registration
-        Data that it was made for, the source of `n_input`.
+        Registration of the data, for `n_input`.
     """
-    # Networks have their own where options that were left out are found from the data.
+    # Some networks have a config in which options of None are replaced by values from the data.
     chosen = getattr(module, "config", config)
     values = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
     sizes: Any = getattr(module, "sizes", None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_setup_tables(name: str, registration: Registration, *, categories: bool) -> None:
-    """Print what a model reads from its AnnData."""
+    """Print tables of the arguments of the set-up, the fields and the categories of a model."""
     from rich.console import Console
     from rich.table import Table
 
@@ -25,11 +25,11 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
     console.print(
         f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False
     )
-    words = Table("setup_anndata", "value", title="What was given", title_justify="left")
-    for word, value in registration.keys.to_json().items():
-        words.add_row(word, str(value))
-    if words.row_count:
-        console.print(words)
+    arguments = Table("setup_anndata", "value", title="What was given", title_justify="left")
+    for argument, value in registration.keys.to_json().items():
+        arguments.add_row(argument, str(value))
+    if arguments.row_count:
+        console.print(arguments)
     columns = Table(
         "column", "read from", "what was found", title="What is read", title_justify="left"
     )
@@ -47,11 +47,11 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
 
 
 def describe_record(record: FieldRecord) -> tuple[str, str]:
-    """Where a column is read from, and what was found there."""
+    """Where a field is read from, and what was found there."""
     match record:
         case CountsRecord():
-            kind = "whole numbers" if record.integers else "numbers that are not all whole"
-            return f"layers['{record.layer}']" if record.layer else "X", kind
+            numbers = "whole numbers" if record.integers else "numbers that are not all whole"
+            return f"layers['{record.layer}']" if record.layer else "X", numbers
         case CategoryRecord():
             return obs_expression(
                 record.key
@@ -67,12 +67,12 @@ def describe_record(record: FieldRecord) -> tuple[str, str]:
 
 
 def obs_expression(key: str | None) -> str:
-    """A column of `adata.obs` as one writes it."""
+    """Expression for a column of `adata.obs`."""
     return f"obs['{key}']" if key else "nothing"
 
 
 def category_table(column: str, record: FieldRecord) -> list[tuple[str, tuple[object, ...]]]:
-    """Categories of a column, under a title; those of columns that were not given are left out."""
+    """Title and categories of each column of a field; empty if the field was not set up."""
     if isinstance(record, CategoryRecord) and record.key:
         return [(f"{column}: {obs_expression(record.key)}", record.categories)]
     if isinstance(record, CategoriesRecord):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.core.missing_names import missing_name_error
+from cellvae.errors import missing_name_error
 
 if TYPE_CHECKING:
     from cellvae.errors import StopTraining

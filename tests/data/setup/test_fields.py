@@ -162,20 +162,15 @@ def test_unknown_categories_are_refused_naming_them_and_the_known() -> None:
         r"adata.obs\['kind'\] \('late', 'early'\); got 'lat', 'new' in 3 cells\. "
         r"Did you mean 'late'\?"
     )
-    for act in (Category("batch", "kind").check, values_of_category):
-        with pytest.raises(DataMismatchError, match=expected):
-            act(adata, record)
-
-
-def values_of_category(adata: AnnData, record: CategoryRecord) -> None:
-    values_of(Category("batch", "kind"), adata, record)
+    with pytest.raises(DataMismatchError, match=expected):
+        values_of(Category("batch", "kind"), adata, record)
 
 
 def test_categories_that_look_alike_but_differ_in_type_are_told_apart() -> None:
     adata = with_columns({"kind": ["1", "2"] * 3})
     record = CategoryRecord(key="kind", categories=(1, 2))
     with pytest.raises(DataMismatchError, match=r"\('1', '2' as int\); got '1', '2' as str"):
-        Category("batch", "kind").check(adata, record)
+        Category("batch", "kind").read(adata, record, None)
 
 
 def test_unknown_columns_and_layers_are_refused_with_the_closest() -> None:

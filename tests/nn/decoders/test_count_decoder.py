@@ -53,7 +53,7 @@ def test_parameters_of_the_counts_are_those_computed_by_hand(
     np.testing.assert_allclose(found.dropout, head("px_dropout_decoder"), rtol=1e-4, atol=1e-5)
 
 
-def test_shares_add_up_to_one_and_rates_to_the_size(codes: list[Tensor]) -> None:
+def test_fractions_add_up_to_one_and_rates_to_the_library_size(codes: list[Tensor]) -> None:
     log_size = torch.linspace(0, 8, 9)[:, None]
     found = decoder().eval()(torch.randn(9, 2), log_size, codes)
     torch.testing.assert_close(found.scale.sum(dim=1), torch.ones(9))
@@ -89,14 +89,14 @@ def test_samples_are_decoded_as_one_by_one(samples: tuple[int, ...], codes: list
         torch.testing.assert_close(together.reshape(-1, 9, 6), alone)
 
 
-def test_samples_may_share_the_sizes_of_the_cells(codes: list[Tensor]) -> None:
+def test_samples_may_have_the_same_library_sizes(codes: list[Tensor]) -> None:
     network = decoder().eval()
     z, log_size = torch.randn(4, 9, 2), torch.rand(9, 1)
     shared = network(z, log_size.expand(4, 9, 1), codes)
     torch.testing.assert_close(shared.rate[2], network(z[2], log_size, codes).rate)
 
 
-def test_large_layers_are_put_off_unless_somebody_watches_them() -> None:
+def test_output_layers_are_lazy_unless_they_have_hooks_or_are_replaced() -> None:
     made = decoder(zero_inflation=True).eval()
     z, codes = torch.randn(4, 2), [torch.zeros(4, 1, dtype=torch.int64) for _ in SIZES]
     raw = made.logits(z, codes)

@@ -186,5 +186,5 @@ def test_accumulation_and_schedules_have_words_of_their_own(
     rates = outcome.history["lr-Adam"]["lr-Adam"].to_numpy()
     expected = 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
     assert rates == pytest.approx(expected)
-    assert outcome.carried is not None
-    assert outcome.carried.n_steps == 8  # four batches an epoch, two to a step
+    assert outcome.carryover is not None
+    assert outcome.carryover.n_steps == 8  # four batches an epoch, two to a step

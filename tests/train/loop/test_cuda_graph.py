@@ -104,7 +104,7 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.mark.parametrize("kind", [SCVI, SCANVI])
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {},
         {"on_nan": "ignore"},
@@ -115,15 +115,15 @@ def same(first: Any, second: Any) -> bool:
     ],
     ids=str,
 )
-def test_a_run_of_recorded_steps_is_the_same_run(
-    made: Callable[..., Any], kind: Any, words: dict[str, Any], request: pytest.FixtureRequest
+def test_a_run_of_replayed_steps_is_the_same_run(
+    made: Callable[..., Any], kind: Any, kwargs: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     plain = made(kind)
-    plain.train(**QUICK, accelerator="cpu", **words)
+    plain.train(**QUICK, accelerator="cpu", **kwargs)
     assert plain.training_report.capture_reason == "not requested (capture_steps=True)"
     tapes = request.getfixturevalue("recorded")
     model = made(kind)
-    model.train(**QUICK, accelerator="cpu", **words)
+    model.train(**QUICK, accelerator="cpu", **kwargs)
     assert same(model, plain)
     (tape,) = tapes
     # 180 cells are 11 full batches and one of 4 cells, which is never played.
@@ -132,7 +132,7 @@ def test_a_run_of_recorded_steps_is_the_same_run(
     assert model.training_report.capture_reason == "41 steps replayed from a CUDA graph"
 
 
-def test_steps_are_counted_and_a_run_can_go_on(
+def test_steps_are_counted_and_a_run_can_continue(
     made: Callable[..., Any], recorded: list[Tape], tmp_path: Path
 ) -> None:
     class Cut(pl.Callback):
@@ -141,15 +141,15 @@ def test_steps_are_counted_and_a_run_can_go_on(
                 assert trainer.global_step == 2 * 12
                 raise KeyboardInterrupt
 
-    words = {**QUICK, "accelerator": "cpu", "resume": "auto"}
+    kwargs = {**QUICK, "accelerator": "cpu", "resume": "auto"}
     whole, cut, again = made(), made(), made()
-    whole.train(**words, run_dir=tmp_path / "whole")
-    cut.train(**words, run_dir=tmp_path / "cut", callbacks=[Cut()])
-    again.train(**words, run_dir=tmp_path / "cut")
+    whole.train(**kwargs, run_dir=tmp_path / "whole")
+    cut.train(**kwargs, run_dir=tmp_path / "cut", callbacks=[Cut()])
+    again.train(**kwargs, run_dir=tmp_path / "cut")
     assert same(whole, again)
 
 
-def test_another_learning_rate_is_recorded_anew(
+def test_another_learning_rate_is_captured_again(
     made: Callable[..., Any], recorded: list[Tape]
 ) -> None:
     class Halves(pl.Callback):
@@ -163,7 +163,7 @@ def test_another_learning_rate_is_recorded_anew(
     assert (tape.n_warmed_up, tape.n_recorded) == (6, 2)
 
 
-def test_a_step_that_cannot_be_recorded_is_made_as_usual(
+def test_a_step_that_cannot_be_captured_runs_without_a_graph(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(placement, "CUDAGraphCapturer", Torn)
@@ -179,7 +179,7 @@ def test_a_step_that_cannot_be_recorded_is_made_as_usual(
 
 
 @pytest.mark.parametrize("on_nan", ["skip_batch", "stop_restore"])
-def test_what_is_not_finite_is_found_by_recorded_steps(
+def test_what_is_not_finite_is_found_in_replayed_steps(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch, on_nan: Any
 ) -> None:
     loss, seen = SCVIModule.loss, []
@@ -230,13 +230,13 @@ CASES: list[Any] = [
 
 
 @pytest.mark.parametrize(
-    ("words", "callbacks", "device", "placed", "reason"),
+    ("kwargs", "callbacks", "device", "placed", "reason"),
     CASES,
     ids=[case[-1] or "nothing" for case in CASES],
 )
-def test_what_keeps_steps_from_being_recorded(
+def test_why_steps_are_not_captured(
     made: Callable[..., Any],
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     callbacks: list[Any],
     device: torch.device,
     placed: str,
@@ -244,13 +244,13 @@ def test_what_keeps_steps_from_being_recorded(
 ) -> None:
     module = made().module
     found = choose_capture(
-        TrainOptions(**{"capture_steps": True} | words), callbacks, module, MANY, device, placed
+        TrainOptions(**{"capture_steps": True} | kwargs), callbacks, module, MANY, device, placed
     )
     assert found.wanted == (not reason)
     assert found.reason == (reason or "one CUDA graph for all full batches")
 
 
-def test_single_steps_and_pyro_are_not_recorded(made: Callable[..., Any]) -> None:
+def test_single_steps_and_pyro_are_not_captured(made: Callable[..., Any]) -> None:
     options, module = TrainOptions(capture_steps=True), made().module
     single = StepsPerBlock(number=1, reason="single steps: every step is logged")
     found = choose_capture(options, [], module, single, CUDA, "device")
@@ -270,14 +270,14 @@ def counted(n_cells: int = 2000, n_genes: int = 300) -> AnnData:
 
 @needs_gpu
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
-def test_a_gpu_plays_steps_that_learn_as_others_do(likelihood: str) -> None:
+def test_a_gpu_replays_steps_that_train_as_others_do(likelihood: str) -> None:
     adata = counted()
     SCVI.setup_anndata(adata, batch_key="batch")
     found = []
-    for words in ({"capture_steps": True}, {}, {"placement": "memory"}):
+    for kwargs in ({"capture_steps": True}, {}, {"placement": "memory"}):
         torch.manual_seed(0)
         model = SCVI(adata, gene_likelihood=likelihood)
-        model.train(**QUICK | {"batch_size": 128}, accelerator="cuda", **words)
+        model.train(**QUICK | {"batch_size": 128}, accelerator="cuda", **kwargs)
         found.append(model)
     played, plain, moved = found
     assert "replayed from a CUDA graph" in played.training_report.capture_reason

@@ -47,7 +47,7 @@ def test_many_batches_lose_no_precision() -> None:
     assert float(tally.means()["reconstruction_loss_train"]) == pytest.approx(1000.1, rel=1e-7)
 
 
-def test_clearing_starts_anew() -> None:
+def test_cleared_sums_are_zero() -> None:
     tally = LossSums("train")
     tally.add(Loss(torch.tensor(1.0), torch.ones(2), torch.ones(2), torch.tensor(0.0)))
     tally.clear()

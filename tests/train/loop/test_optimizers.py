@@ -45,7 +45,7 @@ def test_frozen_parameters_wait_in_the_optimizer(module: SCVIModule) -> None:
         make_optimizer(module, OptimizerOptions())
 
 
-def test_only_the_decoder_moves_when_asked(module: SCVIModule) -> None:
+def test_only_the_decoder_changes_if_requested(module: SCVIModule) -> None:
     chosen = make_optimizer(module, OptimizerOptions(update_only_decoder=True)).param_groups[0][
         "params"
     ]
@@ -80,14 +80,14 @@ def test_steps_do_not_depend_on_the_layout_in_memory(
 ) -> None:  # fmt: skip
     torch.manual_seed(0)
     weight, bias = torch.randn(5, 70), torch.randn(5)
-    words = {"lr": 0.1, "weight_decay": 0.01, "fused": fused, "amsgrad": amsgrad}
+    kwargs = {"lr": 0.1, "weight_decay": 0.01, "fused": fused, "amsgrad": amsgrad}
 
     def laid_out(values: torch.Tensor, transposed: bool) -> torch.Tensor:
         return values.t().contiguous().t() if transposed else values.clone()
 
     mine = [torch.nn.Parameter(laid_out(weight, weight_transposed)), torch.nn.Parameter(bias)]
     plain = [torch.nn.Parameter(weight.clone()), torch.nn.Parameter(bias.clone())]
-    one, other = kind(mine, **words), usual(plain, **words)
+    one, other = kind(mine, **kwargs), usual(plain, **kwargs)
     for _ in range(3):
         gradient, of_bias = torch.randn(5, 70), torch.randn(5)
         mine[0].grad, mine[1].grad = laid_out(gradient, gradient_transposed), of_bias
@@ -99,7 +99,7 @@ def test_steps_do_not_depend_on_the_layout_in_memory(
     assert one.state[mine[0]]["exp_avg"].stride() == mine[0].stride()
 
 
-def test_what_an_optimizer_remembers_takes_the_layout_of_its_weights() -> None:
+def test_optimizer_state_gets_the_strides_of_the_weights() -> None:
     weight = torch.nn.Parameter(torch.randn(5, 7))
     optimizer = Adam([weight])
     weight.grad = torch.randn(5, 7)
@@ -129,8 +129,8 @@ def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any,
         given: Any = weights
         if case == "groups":
             given = [{"params": weights[:1], "lr": 0.3}, {"params": weights[1:], "eps": 0.1}]
-        words = {"lr": 0.1, "weight_decay": 0.2, "fused": True, "maximize": case == "maximize"}
-        optimizer = make(given, **words)
+        kwargs = {"lr": 0.1, "weight_decay": 0.2, "fused": True, "maximize": case == "maximize"}
+        optimizer = make(given, **kwargs)
         optimizer.register_step_post_hook(lambda *_: called.append(make))
         for step in range(6):
             for i, weight in enumerate(weights):
@@ -154,7 +154,7 @@ def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any,
 
 
 @pytest.mark.parametrize("kind", [Adam, AdamW])
-def test_gradients_are_forgotten_or_set_to_zero(kind: Any) -> None:
+def test_gradients_are_set_to_none_or_zero(kind: Any) -> None:
     weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     optimizer = kind([{"params": weights[:1]}, {"params": weights[1:]}])
     for weight in weights:

@@ -1,4 +1,4 @@
-"""Steps of a block: weights do not depend on their number, and one is taken where it must be."""
+"""Weights do not depend on the number of steps in a block; what needs blocks of one step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {},
         {"plan_kwargs": {"n_steps_kl_warmup": 20, "n_epochs_kl_warmup": None}},
@@ -70,21 +70,21 @@ def same(first: Any, second: Any) -> bool:
     ids=str,
 )
 def test_weights_do_not_depend_on_the_steps_of_a_block(
-    made: Callable[..., Any], words: dict[str, Any]
+    made: Callable[..., Any], kwargs: dict[str, Any]
 ) -> None:
     models = []
     for k in (1, 8, 1000, "auto"):
         model = made()
-        model.train(**QUICK, **words, steps_per_block=k)
+        model.train(**QUICK, **kwargs, steps_per_block=k)
         models.append(model)
-    n_steps = 12 - ("datasplitter_kwargs" in words)
+    n_steps = 12 - ("datasplitter_kwargs" in kwargs)
     assert [m.training_report.steps_per_block for m in models] == [1, 8, n_steps, n_steps]
     assert models[3].training_report.steps_reason == "nothing watches single steps"
     assert "12 a block" in str(models[2].training_report) or n_steps < 12
     assert all(same(models[0], other) for other in models[1:])
 
 
-def test_labels_are_learned_alike_in_blocks(made: Callable[..., Any]) -> None:
+def test_labels_are_learned_equally_in_blocks(made: Callable[..., Any]) -> None:
     models = []
     for k in (1, 5, "auto"):
         model = made(SCANVI)
@@ -100,7 +100,7 @@ def test_labels_of_cells_that_are_not_shuffled_are_learned(made: Callable[..., A
     assert model.training_report.steps_reason == "single steps: cells are not shuffled"
 
 
-def test_a_query_is_learned_alike_in_blocks(made: Callable[..., Any], cells: AnnData) -> None:
+def test_a_query_is_trained_equally_in_blocks(made: Callable[..., Any], cells: AnnData) -> None:
     reference = made(encode_covariates=True)
     reference.train(**QUICK)
     query = cells[:120].copy()
@@ -122,7 +122,7 @@ class Watches(pl.Callback):
         self.n += 1
 
 
-def test_a_callback_that_watches_steps_gets_them(made: Callable[..., Any]) -> None:
+def test_a_callback_with_step_hooks_gets_single_steps(made: Callable[..., Any]) -> None:
     watching, plain = Watches(), made()
     plain.train(**QUICK)
     model = made()
@@ -135,7 +135,7 @@ def test_a_callback_that_watches_steps_gets_them(made: Callable[..., Any]) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("kwargs", "reason"),
     [
         ({"callbacks": [EMA(0.9)]}, "EMA has on_train_batch_start"),
         (
@@ -158,11 +158,11 @@ def test_a_callback_that_watches_steps_gets_them(made: Callable[..., Any]) -> No
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_single_steps_are_taken_where_they_must_be(
-    made: Callable[..., Any], words: dict[str, Any], reason: str
+def test_what_needs_blocks_of_one_step(
+    made: Callable[..., Any], kwargs: dict[str, Any], reason: str
 ) -> None:
     model = made()
-    model.train(**QUICK | {"max_epochs": 1}, **words)
+    model.train(**QUICK | {"max_epochs": 1}, **kwargs)
     assert model.training_report.steps_per_block == 1
     assert model.training_report.steps_reason == f"single steps: {reason}"
 
@@ -186,15 +186,15 @@ class Interrupts(pl.Callback):
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, "auto"), (5, 1), ("auto", 7)])
-def test_a_run_goes_on_with_other_blocks_bit_by_bit(
+def test_a_run_is_resumed_with_other_blocks_bit_by_bit(
     made: Callable[..., Any], tmp_path: Path, first: Any, second: Any
 ) -> None:
-    words = {**QUICK, "max_epochs": 4, "resume": "auto"}
-    words["plan_kwargs"] = {"n_steps_kl_warmup": 40, "n_epochs_kl_warmup": None}
+    kwargs = {**QUICK, "max_epochs": 4, "resume": "auto"}
+    kwargs["plan_kwargs"] = {"n_steps_kl_warmup": 40, "n_epochs_kl_warmup": None}
     whole, cut, again = made(), made(), made()
-    whole.train(**words, run_dir=tmp_path / "whole")
-    cut.train(**words, run_dir=tmp_path / "cut", steps_per_block=first, callbacks=[Interrupts()])
-    again.train(**words, run_dir=tmp_path / "cut", steps_per_block=second)
+    whole.train(**kwargs, run_dir=tmp_path / "whole")
+    cut.train(**kwargs, run_dir=tmp_path / "cut", steps_per_block=first, callbacks=[Interrupts()])
+    again.train(**kwargs, run_dir=tmp_path / "cut", steps_per_block=second)
     assert again.training_report.resumed_epoch == 2
     assert same(whole, again)
 
@@ -242,7 +242,7 @@ def test_a_run_that_is_not_finite_ends_after_the_step(
     assert len(calls) <= 4  # the third step, and once more to find its cells
 
 
-def test_numbers_that_make_no_block_are_refused(made: Callable[..., Any]) -> None:
+def test_invalid_numbers_of_steps_are_refused(made: Callable[..., Any]) -> None:
     with pytest.raises(InvalidOptionError, match="steps_per_block"):
         made().train(**QUICK, steps_per_block=0)
     with pytest.raises(InvalidOptionError, match="steps_per_block"):

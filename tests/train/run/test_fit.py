@@ -23,10 +23,10 @@ from cellvae.train.run.fit import fit
 from cellvae.train.run.run_start import RunStart
 
 
-def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
-    history, seed = words.pop("history", None), words.pop("seed", 1)
+def train(module: Any, rows: Any, split: Split, **kwargs: Any) -> RunResult:
+    history, seed = kwargs.pop("history", None), kwargs.pop("seed", 1)
     parsed = parse_train_kwargs(
-        {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **words}
+        {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16, **kwargs}
     )
     return fit(
         module,
@@ -86,13 +86,13 @@ def test_validation_noise_is_the_same_in_every_epoch(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
     # With so small a learning rate the weights stay, so that only the noise could differ.
-    words = {"plan_kwargs": {"lr": 1e-30, "kl_weight": 1.0}, "check_val_every_n_epoch": 1}
+    kwargs = {"plan_kwargs": {"lr": 1e-30, "kl_weight": 1.0}, "check_val_every_n_epoch": 1}
     module.requires_grad_(requires_grad=False)
     module.px_r.requires_grad_(requires_grad=True)  # type: ignore[union-attr]
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
             part.momentum = 0.0
-    values = train(module, rows, split, **words).history["elbo_validation"]["elbo_validation"]
+    values = train(module, rows, split, **kwargs).history["elbo_validation"]["elbo_validation"]
     assert values.nunique() == 1
 
 
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
     assert not torch.equal(found[0], weights(module))
 
 
-def test_fetching_ahead_gives_the_same_weights(
+def test_prefetching_gives_the_same_weights(
     rows: ColumnRows, split: Split, module: SCVIModule
 ) -> None:
     start = {k: v.clone() for k, v in module.state_dict().items()}
@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_weights_as_they_we
     assert torch.equal(before, weights(module))
 
 
-def test_a_loss_that_is_not_finite_brings_the_best_weights_back(
+def test_a_loss_that_is_not_finite_restores_the_best_weights(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
     class Poison(pl.Callback):
@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_brings_the_best_weights_back(
     assert bool(torch.isfinite(weights(module)).all())
 
 
-def test_a_further_run_goes_on_with_epochs_and_kl_weight(
+def test_a_further_run_continues_epochs_and_kl_weight(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
     first = train(module, rows, split)
@@ -267,7 +267,7 @@ def test_limits_of_the_trainer_are_reported(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {"accumulate_grad_batches": 2},
         {"gradient_clip_val": 1.0},
@@ -286,9 +286,9 @@ def test_limits_of_the_trainer_are_reported(
     ],
 )
 def test_what_lightning_offers_works(
-    module: SCVIModule, rows: ColumnRows, split: Split, words: dict[str, Any]
+    module: SCVIModule, rows: ColumnRows, split: Split, kwargs: dict[str, Any]
 ) -> None:
-    outcome = train(module, rows, split, check_val_every_n_epoch=1, **words)
+    outcome = train(module, rows, split, check_val_every_n_epoch=1, **kwargs)
     assert outcome.error is None
     assert np.isfinite(outcome.history["elbo_validation"]).all(axis=None)
     assert {p.dtype for p in module.parameters()} == {torch.float32}
@@ -318,7 +318,7 @@ def test_an_argument_that_lightning_refuses_says_so(
         train(module, rows, split, devices=2, strategy="ddp_notebook")
 
 
-def test_the_logger_gets_steps_when_asked(
+def test_the_logger_gets_steps_if_requested(
     module: SCVIModule, rows: ColumnRows, split: Split, tmp_path: Any
 ) -> None:
     logger = pl.loggers.CSVLogger(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cellvae.core.output_files import replace_atomically
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder
@@ -81,11 +82,5 @@ def download_from_census(identifier: str, path: Path) -> None:
             f"file from the page of the data set and put it at '{path.absolute()}'."
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The file has another name until it is complete.
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    try:
+    with replace_atomically(path) as partial:
         download_source_h5ad(identifier, to_path=str(partial))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from cellvae.core.output_files import replace_atomically
 from cellvae.errors import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ class StreamingWriter:
 
     def __init__(self, path: Path, cells: pd.Index, genes: Sequence[str] = ()) -> None:
         self.path = path
-        self.partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         self.cells = cells
         self.genes = genes
         self.store: Any = None
@@ -94,11 +93,16 @@ class StreamingWriter:
         if not names.is_unique:
             numbers = [str(number) for number in range(len(names))]
             obs = pd.DataFrame({"cell": names.to_numpy()}, index=numbers)
-        self.store = self.open_store()
-        self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        write_elem(self.store, "obs", obs)
-        write_elem(self.store, "var", pd.DataFrame(index=list(self.genes)))
-        self.create_arrays()
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(replace_atomically(self.path))
+            self.store = self.open_store(partial)
+            if self.is_h5ad:
+                stack.callback(self.store.close)
+            self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+            write_elem(self.store, "obs", obs)
+            write_elem(self.store, "var", pd.DataFrame(index=list(self.genes)))
+            self.create_arrays()
+            self.on_exit = stack.pop_all()
         return self
 
     def create_arrays(self) -> None:
@@ -109,16 +113,16 @@ class StreamingWriter:
         """Whether the file is HDF5; otherwise it is a zarr folder."""
         return self.path.suffix == ".h5ad"
 
-    def open_store(self) -> Any:
+    def open_store(self, path: Path) -> Any:
         """Root group of the new file, of h5py or zarr."""
         if self.is_h5ad:
             import h5py
 
-            return h5py.File(self.partial, "w")
+            return h5py.File(path, "w")
         import zarr
 
         # Format 2 is what AnnData writes, and what all of its versions read.
-        return zarr.open_group(self.partial, mode="w", zarr_format=2)
+        return zarr.open_group(path, mode="w", zarr_format=2)
 
     def create_array(self, name: str, shape: tuple[int, ...]) -> Any:
         """New array of single precision in the file, with one row for each cell."""
@@ -134,16 +138,7 @@ class StreamingWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.is_h5ad:
-            self.store.close()
-        if error_type is None:
-            if self.path.is_dir():
-                shutil.rmtree(self.path)  # rename() replaces a folder only if it is empty
-            self.partial.replace(self.path)
-        elif self.partial.is_dir():
-            shutil.rmtree(self.partial, ignore_errors=True)
-        else:
-            self.partial.unlink(missing_ok=True)
+        self.on_exit.__exit__(error_type, error, traceback)
 
 
 @final

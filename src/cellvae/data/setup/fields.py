@@ -51,10 +51,6 @@ class Field(ABC):
         """Record of the field in an AnnData, after a check of all values."""
 
     @abstractmethod
-    def check(self, adata: AnnData, record: Any) -> None:
-        """Raise if an AnnData does not match the record of the model's own data."""
-
-    @abstractmethod
     def read(self, adata: AnnData, record: Any, genes: NDArray[np.int64] | None) -> Column | None:
         """Column of all cells; None if the user has set no key for this field.
 
@@ -108,10 +104,6 @@ class Category(Field):
             return CategoryRecord()
         return CategoryRecord(key=self.key, categories=column_categories(adata, self.key))
 
-    def check(self, adata: AnnData, record: CategoryRecord) -> None:
-        """Refuse missing and unknown categories."""
-        self.category_codes(adata, record)
-
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
@@ -149,10 +141,6 @@ class Labels(Field):
             )
         return CategoryRecord(key=self.key, categories=labels, unlabeled=labels[-1])
 
-    def check(self, adata: AnnData, record: CategoryRecord) -> None:
-        """Refuse unknown labels."""
-        self.category_codes(adata, record)
-
     def read(
         self, adata: AnnData, record: CategoryRecord, genes: NDArray[np.int64] | None
     ) -> Column:
@@ -179,10 +167,6 @@ class Categories(Field):
         """Categories of each column, in the order of pandas."""
         categories = tuple(column_categories(adata, key) for key in self.keys)
         return CategoriesRecord(keys=self.keys, categories=categories)
-
-    def check(self, adata: AnnData, record: CategoriesRecord) -> None:
-        """Refuse missing and unknown categories."""
-        self.category_codes(adata, record)
 
     def read(
         self, adata: AnnData, record: CategoriesRecord, genes: NDArray[np.int64] | None
@@ -216,10 +200,6 @@ class Numbers(Field):
         """Record of the columns, after a check of all values."""
         self.values(adata)
         return NumbersRecord(keys=self.keys, positive=self.positive)
-
-    def check(self, adata: AnnData, record: NumbersRecord) -> None:
-        """Refuse missing, infinite and otherwise invalid values."""
-        self.values(adata)
 
     def read(
         self, adata: AnnData, record: NumbersRecord, genes: NDArray[np.int64] | None

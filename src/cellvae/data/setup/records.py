@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
-from cellvae.data.setup.json_reader import JsonObject
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 
@@ -48,7 +48,7 @@ class CountsRecord(FieldRecord):
     def from_json(cls, entries: JsonObject) -> CountsRecord:
         """Record from the entries of a JSON object."""
         return cls(
-            layer=entries.optional_text("layer"),
+            layer=entries.optional_string("layer"),
             integers=entries.boolean("integers"),
             binary="binary" in entries.unread and entries.boolean("binary"),
         )
@@ -81,9 +81,9 @@ class CategoryRecord(FieldRecord):
     @classmethod
     def from_json(cls, entries: JsonObject) -> CategoryRecord:
         """Record from the entries of a JSON object."""
-        key = entries.optional_text("key")
+        key = entries.optional_string("key")
         categories = categories_from_json(
-            entries.list_of_values("categories"), f"{entries.where}.categories"
+            entries.list_of_values("categories"), entries.location("categories")
         )
         if "unlabeled" not in entries.unread:
             return cls(key=key, categories=categories)
@@ -115,8 +115,8 @@ class CategoriesRecord(FieldRecord):
     @classmethod
     def from_json(cls, entries: JsonObject) -> CategoriesRecord:
         """Record from the entries of a JSON object."""
-        where = f"{entries.where}.categories"
-        keys = entries.list_of_texts("keys")
+        where = entries.location("categories")
+        keys = entries.list_of_strings("keys")
         lists = entries.list_of_values("categories")
         if len(lists) != len(keys) or not all(
             isinstance(values, (list, tuple)) for values in lists
@@ -146,7 +146,7 @@ class NumbersRecord(FieldRecord):
     @classmethod
     def from_json(cls, entries: JsonObject) -> NumbersRecord:
         """Record from the entries of a JSON object."""
-        return cls(keys=entries.list_of_texts("keys"), positive=entries.boolean("positive"))
+        return cls(keys=entries.list_of_strings("keys"), positive=entries.boolean("positive"))
 
 
 RECORD_TYPES: tuple[type[FieldRecord], ...] = (
@@ -167,7 +167,7 @@ def record_from_json(values: object, where: str) -> FieldRecord:
         If an entry is unknown, missing or of another type than it should be.
     """
     entries = JsonObject(values, where)
-    kind = entries.text("kind")
+    kind = entries.string("kind")
     kinds: Mapping[str, type[FieldRecord]] = {record.kind: record for record in RECORD_TYPES}
     if kind not in kinds:
         raise FileFormatError(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 import numpy as np
 import pandas as pd
 
+from cellvae.core.json_object import JsonObject
 from cellvae.core.log import logger
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.checks import check_names
-from cellvae.data.setup.fields import Counts, Field, field_of
-from cellvae.data.setup.json_reader import JsonObject
+from cellvae.data.setup.fields import Counts, Field
 from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.setup.records import (
     CategoriesRecord,
@@ -165,22 +165,6 @@ class Registration(Generic[K]):
             "the genes if they have other names there, or train a model on the genes in common."
         )
 
-    def check(self, adata: AnnData) -> None:
-        """Raise if the model cannot be applied to an AnnData.
-
-        Raises
-        ------
-        DataMismatchError
-            If genes are missing or categories unknown.
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If there are values that no model can use.
-        """
-        self.gene_order(adata)
-        for name, record in self.fields.items():
-            field_of(name, record).check(adata, record)
-
     def read(
         self,
         adata: AnnData,
@@ -204,8 +188,12 @@ class Registration(Generic[K]):
 
         Raises
         ------
-        DataMismatchError, UnknownKeyError, InvalidDataError
-            As :meth:`check`.
+        DataMismatchError
+            If genes are missing or categories unknown.
+        UnknownKeyError
+            If a column or layer does not exist.
+        InvalidDataError
+            If there are values that no model can use.
         """
         genes = self.gene_order(adata)
         columns = {}
@@ -237,8 +225,8 @@ class Registration(Generic[K]):
             If an entry is unknown, missing or of another type than it should be.
         """
         entries = JsonObject(values, "registration")
-        genes = entries.list_of_texts("genes")
-        n_cells = entries.integer("n_cells", least=1)
+        genes = entries.list_of_strings("genes")
+        n_cells = entries.integer("n_cells", minimum=1)
         records = entries.json_object("fields").unread
         fields = {
             name: record_from_json(record, f"registration.fields.{name}")

@@ -10,14 +10,14 @@ from cellvae.core.selection import flatten_selection
 from cellvae.errors import TrainingWarning
 
 
-def default_early_stopping(words: Mapping[str, Any], patience: int) -> dict[str, Any]:
-    """Words of `train` that stop a run early, unless the user spoke of it or no cells are left.
+def default_early_stopping(kwargs: Mapping[str, Any], patience: int) -> dict[str, Any]:
+    """Defaults of `train` that stop a run early, unless the user set early stopping.
 
-    Without validation cells early stopping is off, and one warning says so.
+    Without validation cells there is no early stopping, and a warning says so.
     """
-    if words.get("early_stopping") is not None or is_set_elsewhere(words):
+    if kwargs.get("early_stopping") is not None or is_set_elsewhere(kwargs):
         return {}
-    if has_validation_cells(words):
+    if has_validation_cells(kwargs):
         return {"early_stopping": True, "early_stopping_patience": patience}
     warn(
         "Training will not stop early, as this model does by default: there are no validation "
@@ -27,24 +27,24 @@ def default_early_stopping(words: Mapping[str, Any], patience: int) -> dict[str,
     return {}
 
 
-def is_set_elsewhere(words: Mapping[str, Any]) -> bool:
-    """Whether early stopping is set in a place that is looked at later."""
-    config = words.get("trainer_config")
+def is_set_elsewhere(kwargs: Mapping[str, Any]) -> bool:
+    """Whether early stopping is set in `trainer_config`."""
+    config = kwargs.get("trainer_config")
     return isinstance(config, Mapping) and config.get("early_stopping") is not None
 
 
-def has_validation_cells(words: Mapping[str, Any]) -> bool:
-    """Whether a split leaves cells for validation."""
-    external = (words.get("datasplitter_kwargs") or {}).get("external_indexing")
+def has_validation_cells(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the requested split has validation cells."""
+    external = (kwargs.get("datasplitter_kwargs") or {}).get("external_indexing")
     if external is not None:
         return len(external) > 1 and selects_cells(external[1])
-    if words.get("validation_size") is not None:
-        return bool(words["validation_size"] > 0)
-    return words.get("train_size") is None or bool(words["train_size"] < 1)
+    if kwargs.get("validation_size") is not None:
+        return bool(kwargs["validation_size"] > 0)
+    return kwargs.get("train_size") is None or bool(kwargs["train_size"] < 1)
 
 
 def selects_cells(selection: Any) -> bool:
-    """Whether a selection of cells is not empty."""
+    """Whether a selection has at least one cell."""
     if selection is None or isinstance(selection, slice):
         return selection is not None
     values = flatten_selection(selection)

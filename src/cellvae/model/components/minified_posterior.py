@@ -1,4 +1,4 @@
-"""Posteriors that a minified AnnData holds, in place of an encoder."""
+"""Posteriors stored in a minified AnnData, used in place of the encoder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cellvae.contracts import Latent
 
 @runtime_checkable
 class HasStoredPosterior(Protocol):
-    """A batch of cells that may hold the posterior of each of them."""
+    """A batch of cells that may have the stored posterior of each cell."""
 
     @property
     def latent_mean(self) -> Tensor | None:
-        """Mean of the latent, [cells, latent]; None where the encoder is to be asked."""
+        """Mean of the latent, [cells, latent]; None if the encoder computes it."""
         ...
 
     @property
@@ -27,19 +27,19 @@ class HasStoredPosterior(Protocol):
 
     @property
     def library_mean(self) -> Tensor | None:
-        """Logarithm of the size, or the mean of it where it is latent, [cells, 1]."""
+        """Log library size, or its posterior mean if it is latent, [cells, 1]."""
         ...
 
     @property
     def library_variance(self) -> Tensor | None:
-        """Variance of the logarithm of a latent size, [cells, 1]; None where it is observed."""
+        """Variance of a latent log library size, [cells, 1]; None if it is observed."""
         ...
 
 
 def stored_posterior(
     batch: HasStoredPosterior, transform: Callable[[Tensor], Tensor]
 ) -> Latent | None:
-    """Posterior that a batch holds, and a draw from it; None if it holds none.
+    """Stored posterior of a batch, and a sample from it; None if none is stored.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def stored_posterior(
     transform
         `transform` of the module.
     """
-    mean, variance, size = batch.latent_mean, batch.latent_variance, batch.library_mean
-    if mean is None or variance is None or size is None:
+    mean, variance, log_library = batch.latent_mean, batch.latent_variance, batch.library_mean
+    if mean is None or variance is None or log_library is None:
         return None
     posterior = Normal(mean, variance.sqrt(), validate_args=False)
     sample = transform(posterior.rsample())
     if batch.library_variance is None:
-        return Latent(posterior, sample, size)
-    of_size = Normal(size, batch.library_variance.sqrt(), validate_args=False)
-    return Latent(posterior, sample, of_size.rsample(), of_size)
+        return Latent(posterior, sample, log_library)
+    library_posterior = Normal(log_library, batch.library_variance.sqrt(), validate_args=False)
+    return Latent(posterior, sample, library_posterior.rsample(), library_posterior)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.core.atomic_write import replace_atomically
+from cellvae.core.output_files import replace_atomically
 from cellvae.scvi.files.model_file import MODEL_FILE
 
 

@@ -44,7 +44,7 @@ def build_callbacks(
     Parameters
     ----------
     options
-        What was asked for.
+        Options of the run.
     extra
         The user's own callbacks; the sequence stays as it is.
     state_dir
@@ -69,19 +69,19 @@ def default_callbacks(
     state_dir: Path | None = None,
     run_dir: Path | None = None,
 ) -> dict[str, pl.Callback]:
-    """Callbacks that options ask for, by name; one of the user's own replaces one of its kind."""
+    """Callbacks of the options, by name; one of the user replaces the default of its class."""
 
-    def wanted(name: str, *kinds: type) -> bool:
+    def is_needed(name: str, *classes: type) -> bool:
         return name not in options.disabled_callbacks and not any(
-            isinstance(c, kinds) for c in extra
+            isinstance(c, classes) for c in extra
         )
 
     chosen: dict[str, pl.Callback] = {}
-    if run_dir is not None and wanted("run_logger", RunLogger):
+    if run_dir is not None and is_needed("run_logger", RunLogger):
         chosen["run_logger"] = RunLogger(run_dir)
-    if state_dir is not None and wanted("training_checkpoint", TrainingCheckpoint):
+    if state_dir is not None and is_needed("training_checkpoint", TrainingCheckpoint):
         chosen["training_checkpoint"] = TrainingCheckpoint(state_dir)
-    if options.on_nan != "ignore" and wanted("nan_guard", NaNGuard):
+    if options.on_nan != "ignore" and is_needed("nan_guard", NaNGuard):
         chosen["nan_guard"] = NaNGuard(options.on_nan)
     scheduled = (
         options.plateau is not None
@@ -89,7 +89,7 @@ def default_callbacks(
         or any(isinstance(c, LRSchedulerCallback | Stages) for c in extra)
     )
     recorded = scheduled if options.learning_rate_monitor is None else options.learning_rate_monitor
-    if (recorded or options.plateau is not None) and wanted(
+    if (recorded or options.plateau is not None) and is_needed(
         "learning_rate", LRMonitor, LearningRateMonitor
     ):
         chosen["learning_rate"] = LRMonitor()
@@ -97,7 +97,7 @@ def default_callbacks(
         chosen["accumulate"] = GradientAccumulationScheduler(dict(options.accumulate))
     if options.lr_schedule is not None:
         chosen["lr_schedule"] = LRSchedulerCallback(options.lr_schedule)
-    if options.progress.enabled and wanted("progress", ProgressBar):
+    if options.progress.enabled and is_needed("progress", ProgressBar):
         rate = options.progress.refresh_rate
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()
     stop = options.early_stopping
@@ -165,9 +165,9 @@ def metrics_followed_by(callback: pl.Callback) -> list[str]:
 def monitored_metrics(
     callbacks: Sequence[pl.Callback], options: TrainOptions, known: Collection[str]
 ) -> list[str]:
-    """Names of all metrics that somebody follows; those of our callbacks as they are known here.
+    """Names of all monitored metrics; for our callbacks the canonical names.
 
-    Others look a metric up by the very name that they were given.
+    Callbacks of others look a metric up by exactly the name that they were given.
     """
     known = [*known, *produced_metrics(callbacks)]
     names = [
@@ -194,9 +194,9 @@ def check_monitors(
     n_validation: int,
     n_train: int,
 ) -> bool:
-    """Check what is monitored before training; tell whether validation is needed.
+    """Check monitored metrics before training; returns whether validation is needed.
 
-    It is where a metric of validation cells is followed, or logged by a callback.
+    It is needed if a metric of validation cells is monitored, or logged by a callback.
 
     Raises
     ------

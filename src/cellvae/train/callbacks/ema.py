@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, by which models are judged and kept."""
+"""An exponential moving average of the weights, used for validation and for the final model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EMA(pl.Callback):
 
     From the last step of an epoch to the first of the next, the network holds the average: it is
     what validation, early stopping and checkpoints see, so that what is saved is what was measured.
-    Training goes on with the weights as they were, to the last bit. Metrics of training cells are
+    Training continues with the original weights, bit by bit. Metrics of training cells are
     those of the weights that are trained.
 
     Only parameters are averaged. Running means and variances of batch normalisation are means

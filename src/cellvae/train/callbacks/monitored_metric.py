@@ -20,7 +20,7 @@ class MonitoredMetric:
     name
         Name of the metric; `validation_elbo` finds `elbo_validation`, and the other way round.
     mode
-        Whether lower (`"min"`) or higher (`"max"`) is better; `"auto"` tells it from the name.
+        Whether lower (`"min"`) or higher (`"max"`) is better; `"auto"` infers it from the name.
     min_delta
         Change that counts as an improvement must be larger than this.
     """
@@ -34,7 +34,7 @@ class MonitoredMetric:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the best value: a new run begins."""
+        """Reset the best value for a new run."""
         self.best: float | None = None
         self.reference: float | None = None
         self.best_epoch: int | None = None
@@ -49,7 +49,7 @@ class MonitoredMetric:
         return canonical_name(self.name, metrics) in metrics
 
     def is_refreshed(self, metrics: Mapping[str, Tensor]) -> bool:
-        """Whether the metric was logged since this was last asked, wherever it is logged.
+        """Whether the metric was logged since the last call, by any hook.
 
         Lightning shows the last value of a metric until there is another, which has memory of its
         own: as long as the last is held here, a new one cannot lie where it lies.

@@ -1,4 +1,4 @@
-"""What the callbacks of a run may tell about themselves: their place, what they log and follow."""
+"""Protocols of callbacks: their place in a run, the metrics that they log or monitor."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Group(IntEnum):
     """Place of a callback in a run; within a group the order of the user stays."""
 
     STATE = 0
-    """Saves the state that a run goes on from, before anything of the next epoch happens."""
+    """Saves the state from which a run resumes, before the next epoch begins."""
     MUTATOR = 1
     """Changes weights, gradients or which of them are trained."""
     PRODUCER = 2
     """Logs metrics; a callback of the user's own belongs here."""
     GUARD = 3
-    """Looks for numbers that are not finite."""
+    """Checks for values that are not finite."""
     RECORDER = 4
     """Reads what was logged: tables, files, bars."""
     STOPPER = 5
@@ -32,7 +32,7 @@ class Group(IntEnum):
 
 @runtime_checkable
 class HasGroup(Protocol):
-    """A callback that knows its place."""
+    """A callback with a place in the run."""
 
     group: Group
 

@@ -1,4 +1,4 @@
-"""Callbacks as plain values, and made again from them."""
+"""Callbacks as values of JSON, and rebuilt from them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cellvae.train.records.jsonable import NotPlainError, jsonable, refuse
 
 
 def describe_callback(callback: pl.Callback) -> dict[str, Any]:
-    """Class and arguments of a callback, as values that JSON can hold.
+    """Class and constructor arguments of a callback, as values of JSON.
 
-    What JSON cannot hold is described by `{"repr": ...}`, and cannot be made again.
+    Other objects are described by `{"repr": ...}` and cannot be rebuilt.
     """
     arguments = {}
     for name in constructor_arguments(type(callback)):
@@ -27,12 +27,12 @@ def describe_callback(callback: pl.Callback) -> dict[str, Any]:
 
 
 def rebuild_callback(values: Mapping[str, Any]) -> pl.Callback:
-    """Make a callback of the package from its description.
+    """Callback of the package, from its description.
 
     Raises
     ------
     FileFormatError
-        If it is not one of the package's, or has an argument that cannot be made again.
+        If the class is not one of the package, or an argument cannot be rebuilt.
     """
     name, arguments = values.get("class"), values.get("arguments", {})
     known = callback_classes()
@@ -43,15 +43,15 @@ def rebuild_callback(values: Mapping[str, Any]) -> pl.Callback:
         )
     if not isinstance(arguments, dict):
         raise FileFormatError(f"Expected the arguments of {name} as an object; got {arguments!r}.")
-    taken = constructor_arguments(known[name])
-    for word, value in arguments.items():
-        if word not in taken:
+    accepted = constructor_arguments(known[name])
+    for argument, value in arguments.items():
+        if argument not in accepted:
             raise FileFormatError(
-                f"{name} has no argument '{word[:80]}'.{did_you_mean(word, taken)}"
+                f"{name} has no argument '{argument[:80]}'.{did_you_mean(argument, accepted)}"
             )
         if isinstance(value, dict) and set(value) == {"repr"}:
             raise FileFormatError(
-                f"The argument '{word}' of {name} is an object of a program "
+                f"The argument '{argument}' of {name} is an object of a program "
                 f"({str(value['repr'])[:80]}), which a file cannot hold. Make the callback by hand."
             )
     try:
@@ -71,9 +71,9 @@ def callback_classes() -> dict[str, type[pl.Callback]]:
     }
 
 
-def constructor_arguments(kind: type[pl.Callback]) -> list[str]:
-    """Names of the arguments that a callback is made with."""
-    return [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+def constructor_arguments(cls: type[pl.Callback]) -> list[str]:
+    """Names of the constructor arguments of a callback."""
+    return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
 
 def to_json_value(value: Any) -> Any:

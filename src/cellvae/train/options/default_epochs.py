@@ -1,4 +1,4 @@
-"""How many epochs a run has by default."""
+"""Default number of epochs of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFERENCE_N_CELLS = 20_000
 def get_max_epochs_heuristic(
     n_obs: int, epochs_cap: int = MAX_DEFAULT_EPOCHS, decay_at_n_obs: int = REFERENCE_N_CELLS
 ) -> int:
-    """Epochs that `train` makes of a number of cells where nothing else is said.
+    """Default number of epochs of `train` for a number of cells.
 
     Parameters
     ----------

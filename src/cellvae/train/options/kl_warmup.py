@@ -12,7 +12,7 @@ from cellvae.train.options.optimizer_options import (
 
 # Epochs over which scVI's KL weight grows where the run is long enough.
 AUTO_EPOCHS = 400
-# Share of a shorter run over which it grows: docs/decisions/0002.
+# Fraction of a shorter run over which it grows: docs/decisions/0002.
 AUTO_FRACTION = 0.5
 # Runs of fewer epochs grow it by steps.
 FEW_EPOCHS = 10
@@ -52,7 +52,7 @@ class KLWarmup:
 def plan_warmup(
     options: WarmupOptions, max_epochs: int, steps_per_epoch: int, floor: float = 0.0
 ) -> KLWarmup:
-    """Warm-up of a run; tells the user if the weight will not reach its maximum.
+    """Warm-up of a run; warns if the weight will not reach its maximum.
 
     A step count without an epoch count is used as it is, as in scvi-tools.
     """
@@ -71,14 +71,16 @@ def plan_warmup(
         floor=floor,
     )
     last = warmup.weight_at(max_epochs - 1, max_epochs * steps_per_epoch - 1)
-    asked = f"n_epochs_kl_warmup={n_epochs}" if n_epochs else f"n_steps_kl_warmup={options.n_steps}"
+    option = (
+        f"n_epochs_kl_warmup={n_epochs}" if n_epochs else f"n_steps_kl_warmup={options.n_steps}"
+    )
     # A last weight of 399/400 is what 400 epochs of warm-up in 400 epochs mean.
     short = (
         n_epochs > max_epochs if n_epochs else max_epochs * steps_per_epoch < (options.n_steps or 0)
     )
     if last < options.maximum and short:
         warn(
-            f"The KL weight will only reach {last:.3g} of {options.maximum:g}: {asked} is longer "
+            f"The KL weight will only reach {last:.3g} of {options.maximum:g}: {option} is longer "
             f"than the run ({max_epochs} epochs of {steps_per_epoch} steps). Leave it out to warm "
             "up within the run.",
             TrainingWarning,

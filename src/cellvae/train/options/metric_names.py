@@ -1,4 +1,4 @@
-"""Names of what is measured in training, and which direction is better."""
+"""Names of metrics of training, and the direction in which each improves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HIGHER_IS_BETTER = (
 DIRECTIONS: MappingProxyType[str, Mode] = MappingProxyType(
     {**dict.fromkeys(LOWER_IS_BETTER, "min"), **dict.fromkeys(HIGHER_IS_BETTER, "max")}
 )
-"""Direction in which a metric improves, by a word of its name."""
+"""Direction in which a metric improves, by a token of its name."""
 
 AGGREGATES = ("total", "batch correction", "bio conservation")
 """Means of scores, all of which improve by rising, as scib-metrics and `ScibCallback` call them."""
@@ -52,37 +52,39 @@ def metric_names(split: Split, extra: Collection[str] = ()) -> list[str]:
 
 
 def name_tokens(name: str) -> list[str]:
-    """Words of the name of a metric, in lower case and without a count: `recall@20` is `recall`."""
-    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    """Tokens of the name of a metric, in lower case, without a count: `recall@20` is `recall`."""
+    return [token for token in re.split(r"[^a-z0-9]+", name.lower()) if token]
 
 
 def is_validation(name: str) -> bool:
     """Whether a metric is measured on validation cells, by its name."""
-    words = name.lower().replace("/", "_").split("_")
-    return "validation" in words or "val" in words
+    tokens = name.lower().replace("/", "_").split("_")
+    return "validation" in tokens or "val" in tokens
 
 
 def metric_direction(name: str) -> Mode | None:
-    """Direction in which a metric improves, by the words of its name; None if they do not tell.
+    """Direction in which a metric improves, by the tokens of its name; None if unknown.
 
-    Whole words count, never a part of one. The last that is known decides, so that an
-    `accuracy_loss` is a loss; `score` counts only where no other word is known.
+    Whole tokens count, never a part of one. The last that is known decides, so that an
+    `accuracy_loss` is a loss; `score` counts only where no other token is known.
     """
     if name.lower().rpartition("/")[2] in AGGREGATES:
         return "max"
-    words = name_tokens(name)
-    if not words or words[-1] == "weight":
+    tokens = name_tokens(name)
+    if not tokens or tokens[-1] == "weight":
         return None
-    found = [(word, DIRECTIONS[key]) for word in words if (key := token_in_table(word)) is not None]
+    found = [
+        (token, DIRECTIONS[key]) for token in tokens if (key := token_in_table(token)) is not None
+    ]
     if not found:
-        return "max" if "score" in words or "scores" in words else None
-    word, direction = found[-1]
-    return "min" if word == "likelihood" and {"negative", "neg"} & set(words) else direction
+        return "max" if "score" in tokens or "scores" in tokens else None
+    token, direction = found[-1]
+    return "min" if token == "likelihood" and {"negative", "neg"} & set(tokens) else direction
 
 
-def token_in_table(word: str) -> str | None:
-    """Form in which the table has a word: as it is, without its count, or without its plural s."""
-    forms = (word, word.rstrip("0123456789"), word.removesuffix("s"), word.removesuffix("es"))
+def token_in_table(token: str) -> str | None:
+    """Form in which the table has a token: as it is, without its count, or without its plural s."""
+    forms = (token, token.rstrip("0123456789"), token.removesuffix("s"), token.removesuffix("es"))
     return next((form for form in forms if form in DIRECTIONS), None)
 
 
@@ -92,7 +94,7 @@ def metric_mode(name: str, mode: Literal["min", "max", "auto"]) -> Mode:
     Raises
     ------
     InvalidOptionError
-        If the mode is `"auto"` and the name tells nothing, or if there is no such mode.
+        If the mode is `"auto"` and the name does not imply one, or if there is no such mode.
     """
     if mode not in ("min", "max", "auto"):
         raise InvalidOptionError(f"Expected mode to be 'min', 'max' or 'auto'; got {mode!r}.")
@@ -118,8 +120,8 @@ def canonical_name(name: str, known: Collection[str]) -> str:
     before, _, last = stem.rpartition("_")
     candidates = [stem]
     for split, spellings in SPLIT_NAMES.items():
-        for word, rest in ((first, after), (last, before)):
-            if word in spellings and rest:
+        for token, rest in ((first, after), (last, before)):
+            if token in spellings and rest:
                 every = (split, *spellings)
                 candidates += [f"{rest}_{s}" for s in every] + [f"{s}_{rest}" for s in every]
     return next((candidate for candidate in candidates if candidate in known), name)

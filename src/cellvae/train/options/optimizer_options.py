@@ -16,7 +16,7 @@ OptimizerCreator = Callable[[Iterable[torch.Tensor]], torch.optim.Optimizer]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions(Options):
-    """Which optimizer moves the weights.
+    """The optimizer and its arguments.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class OptimizerOptions(Options):
     update_only_decoder
         Whether only the decoder is trained.
     fused_optimizer
-        Whether one kernel moves all weights, where the device has one.
+        Whether one fused kernel updates all weights, where the device has one.
     """
 
     optimizer: Literal["Adam", "AdamW", "Custom"] = "Adam"
@@ -56,7 +56,7 @@ class OptimizerOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PlateauOptions(Options):
-    """When the learning rate is lowered because a metric stopped improving.
+    """Plateau scheduler: lowers the learning rate when a metric stops improving.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Words of `train` one by one: which options they set, and what is known of them."""
+"""Table of the arguments of `train`: the option that each sets, its default and description."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ Topic = Literal["training", "optimizer", "early stopping", "progress"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOption:
-    """One word of `train`.
+    """One argument of `train`.
 
     Parameters
     ----------
     name
-        The word.
+        Its name.
     place
         Where it is given: to `train` itself, or in one of its dictionaries.
     topic
         What it is about.
     options, field
-        Dataclass with its annotation, default and description, and its name there; None for a word
-        that turns options on and has the type bool or float.
+        Dataclass with its annotation, default and description, and its name there; None for an
+        argument that switches options on and has the type bool or float.
     kind, help
-        Type and description of such a word.
+        Type and description of such an argument.
     default
         Its default.
     """
@@ -69,19 +69,19 @@ class TrainOption:
 def train_option_table(
     loss_weights: Mapping[str, float] | None = None, *, learns_labels: bool = False
 ) -> tuple[TrainOption, ...]:
-    """Every word of `train` that is a plain value.
+    """Every argument of `train` that is a plain value.
 
     Parameters
     ----------
     loss_weights
-        Weights of parts of the model's loss, which are words of `plan_kwargs`.
+        Default weights of terms of the model's loss, which are arguments of `plan_kwargs`.
     learns_labels
         Whether the model learns from labels, and so has `n_samples_per_label`.
     """
     rows = [
-        *field_options("train", "training", TrainOptions, {word: word for word in RUN_KWARGS}),
+        *field_options("train", "training", TrainOptions, {name: name for name in RUN_KWARGS}),
         *field_options(
-            "train", "training", SplitOptions, {word: word for word in SPLIT_KWARGS[:3]}
+            "train", "training", SplitOptions, {name: name for name in SPLIT_KWARGS[:3]}
         ),
         *field_options("train", "training", LoaderOptions, {"batch_size": "batch_size"}),
         *field_options(
@@ -104,18 +104,18 @@ def train_option_table(
     ]
     if learns_labels:
         rows += field_options(
-            "train", "training", LoaderOptions, {word: word for word in LABEL_KWARGS}
+            "train", "training", LoaderOptions, {name: name for name in LABEL_KWARGS}
         )
     rows += [
         TrainOption(
-            name=word,
+            name=name,
             place="plan_kwargs",
             topic="optimizer",
             kind=float,
             default=weight,
-            help=f"Weight of a part of the loss ({word}).",
+            help=f"Weight of a part of the loss ({name}).",
         )
-        for word, weight in (loss_weights or {}).items()
+        for name, weight in (loss_weights or {}).items()
     ]
     return tuple(rows)
 
@@ -123,23 +123,23 @@ def train_option_table(
 def field_options(
     place: Place, topic: Topic, options: type, names: Mapping[str, str]
 ) -> list[TrainOption]:
-    """Words for fields of a dataclass, by the names that they have there."""
+    """Arguments for fields of a dataclass, by the names that they have there."""
     fields = {field.name: field for field in dataclasses.fields(options)}
     return [
         TrainOption(
-            name=word,
+            name=argument,
             place=place,
             topic=topic,
             options=options,
             field=name,
             default=fields[name].default,
         )
-        for word, name in names.items()
+        for argument, name in names.items()
     ]
 
 
 def switch_options() -> list[TrainOption]:
-    """Words that turn other options on, and have no field of their own."""
+    """Arguments that switch other options on, and have no field of their own."""
     return [
         TrainOption(
             name="early_stopping",

@@ -1,4 +1,4 @@
-"""What a training run was asked to do: all defaults of a run stand here."""
+"""Options of a training run, with all its defaults."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class SplitOptions(Options):
     Parameters
     ----------
     train_size
-        Share of the cells that are trained on, from 0 to 1; by default 0.9.
+        Fraction of the cells that are trained on, from 0 to 1; by default 0.9.
     validation_size
-        Share of the cells for validation, from 0 to 1; by default all others. What is left over is
-        for testing.
+        Fraction of the cells for validation, from 0 to 1; by default all others. The remaining
+        cells are for testing.
     shuffle_set_split
         Whether cells are shuffled before they are divided.
     external_indexing
-        Indices of the training, validation and test cells, in place of shares.
+        Indices of the training, validation and test cells, in place of fractions.
     """
 
     train_size: float | None = option(None, above=0, at_most=1)
@@ -78,7 +78,7 @@ class EarlyStoppingOptions(Options):
     min_delta
         Change that counts as an improvement must be larger than this.
     mode
-        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+        Whether lower or higher is better; `"auto"` infers it from the name of the metric.
     warmup_epochs
         First epochs that are neither compared nor counted; `"kl"` for those of the KL warm-up.
     restore_best
@@ -124,7 +124,7 @@ class EarlyStoppingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressOptions(Options):
-    """What is shown while training goes on.
+    """What is shown during training.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class CompileOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
-    """One training run, as the user asked for it.
+    """All options of one training run.
 
     Parameters
     ----------
@@ -198,8 +198,8 @@ class TrainOptions(Options):
         Folder for everything that the run writes.
     reset
         Whether earlier training is forgotten.
-    without
-        Default callbacks that the user does not want.
+    disabled_callbacks
+        Names of default callbacks to leave out.
     checkpoint_monitor
         Metric by which the best model is kept in a checkpoint.
     split, loader, optimizer, warmup, plateau, early_stopping, progress, compile
@@ -207,7 +207,7 @@ class TrainOptions(Options):
     loss_weights
         Weights of parts of the loss, by the names that the model gives them.
     trainer
-        Further arguments of `lightning.Trainer`, handed on as they are.
+        Further arguments of `lightning.Trainer`, passed on unchanged.
     """
 
     max_epochs: int | None = option(None, at_least=1)

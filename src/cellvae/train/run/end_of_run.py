@@ -30,7 +30,7 @@ class RunResult:
     report: TrainingReport
     keep_weights: bool
     """Whether the module has weights of this run; otherwise those from before it are restored."""
-    carried: OptimizerCarryover | None = None
+    carryover: OptimizerCarryover | None = None
     """Optimizers for a further run."""
     error: BaseException | None = None
 
@@ -54,7 +54,7 @@ def conclude_run(run: PreparedRun, error: BaseException | None) -> RunResult:
         history=plan.history,
         report=report,
         keep_weights=keep_weights,
-        carried=make_carryover(trainer, plan) if keep_weights and error is None else None,
+        carryover=make_carryover(trainer, plan) if keep_weights and error is None else None,
         error=error,
     )
 

@@ -178,7 +178,7 @@ def make_plan(
         rows=factory.rows,
         split=factory.split,
         first_epoch=state.first_epoch if state else None,
-        first_step=start.carried.n_steps if start.carried else 0,
+        first_step=start.carryover.n_steps if start.carryover else 0,
         batch_size=options.loader.batch_size,
         run=run,
         resume_hook=start.restore_optimizers,

@@ -29,7 +29,7 @@ class RunStart:
     ----------
     history
         Metrics of earlier runs of the module.
-    carried
+    carryover
         Optimizers of the run before.
     state
         State of the interrupted run that this one resumes; None for a new run.
@@ -44,7 +44,7 @@ class RunStart:
     """
 
     history: History = field(default_factory=History)
-    carried: OptimizerCarryover | None = None
+    carryover: OptimizerCarryover | None = None
     state: TrainingState | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     cell_values: Mapping[str, CellValues] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class RunStart:
     @property
     def is_continuation(self) -> bool:
         """Whether there are optimizers to continue."""
-        return self.state is not None or self.carried is not None
+        return self.state is not None or self.carryover is not None
 
     def history_of_run(self) -> History:
         """Copy of the history, to which the run adds its epochs."""
@@ -81,5 +81,5 @@ class RunStart:
         if self.state is not None:
             restore_callbacks(trainer, self.state)
             restore_optimizers(trainer, self.state)
-        elif self.carried is not None:
-            self.carried.restore(trainer)
+        elif self.carryover is not None:
+            self.carryover.restore(trainer)

@@ -46,19 +46,19 @@ def find_batch_size(
 ) -> int:
     """Find the largest batch that fits in memory, by training copies of a module for a few steps.
 
-    The module, its flags and the global random numbers stay as they are.
+    The module, its flags and the global random state do not change.
 
     Parameters
     ----------
     module
         The mathematics of the model.
     rows, cells
-        All cells, and the numbers of those to train on; a batch never has more.
+        All cells, and the indices of those to train on; a batch never has more.
     seed
         Seed of the order of the cells and of all noise.
     mode
         `"power"` doubles the batch until it does not fit; `"binsearch"` then halves the interval
-        in which the answer lies, and takes a share off for safety.
+        of the answer, and subtracts a margin for safety.
     start
         First batch that is tried; one that does not fit is halved until it does.
     steps_per_trial
@@ -68,11 +68,11 @@ def find_batch_size(
     max_val
         Largest batch that is tried.
     margin
-        Share that `"binsearch"` takes off where memory was the limit.
+        Fraction that `"binsearch"` subtracts where memory was the limit.
     optimizer
         Options of the optimizer, which needs memory too.
     device
-        Where to compute; None for where the module is.
+        Device; None for that of the module.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def fits_in_memory(
 
 
 def release_memory() -> None:
-    """Give back what a trial that failed has left."""
+    """Free the memory of a trial that failed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -177,7 +177,7 @@ def release_memory() -> None:
 def check_batch_size_arguments(
     start: int, steps_per_trial: int, max_trials: int, max_val: int, margin: float
 ) -> None:
-    """Check the numbers of a search.
+    """Check the arguments of a search of a batch size.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A copy of a module that is trained for a few steps and thrown away."""
+"""Training of a copy of a module for a few steps."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cellvae.train.options.optimizer_options import (
 
 
 class DryRun:
-    """Copy of a module with an optimizer of its own; the module stays as it is.
+    """Copy of a module with an optimizer of its own; the module itself does not change.
 
     Parameters
     ----------
     module
-        What is copied.
+        Module to copy.
     optimizer
         Options of the optimizer.
     kl_weight
         Weight of the KL term.
     device
-        Where the steps are made; None for where the module is.
+        Device of the steps; None for that of the module.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class DryRun:
         kl_weight: float = 1.0,
         device: torch.device | str | None = None,
     ) -> None:
-        where = next(module.parameters()).device if device is None else torch.device(device)
-        self.module = copy.deepcopy(module).to(where).train()
+        target = next(module.parameters()).device if device is None else torch.device(device)
+        self.module = copy.deepcopy(module).to(target).train()
         self.optimizer = make_optimizer(self.module, optimizer)
-        self.device = where
-        self.kl_weight = torch.tensor(kl_weight, device=where)
+        self.device = target
+        self.kl_weight = torch.tensor(kl_weight, device=target)
 
     def step(self, block: StepBlock, rate: float | None = None) -> Tensor:
-        """Loss of the one step of a block, which is then made; still on the device."""
+        """Make the one step of a block; returns its loss, still on the device."""
         batch = to_device(block.rows.take(block.steps[0]), self.device)
         self.optimizer.zero_grad()
         loss = self.module.loss(batch, self.kl_weight).loss

@@ -30,12 +30,12 @@ Growth = Literal["exponential", "linear"]
 MIN_STEPS = 10
 """Losses that a search needs."""
 SMOOTHING = 0.9
-"""Share of the past in the smoothed loss."""
+"""Weight of the past in the smoothed loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateSearch:
-    """What a search of the learning rate found.
+    """Result of a search of a learning rate.
 
     Parameters
     ----------
@@ -83,14 +83,14 @@ def find_learning_rate(
 ) -> LearningRateSearch:
     """Suggest a learning rate by training a copy of a module while the rate grows.
 
-    The module, its flags and the global random numbers stay as they are.
+    The module, its flags and the global random state do not change.
 
     Parameters
     ----------
     module
         The mathematics of the model, as training would start from it.
     rows, cells
-        All cells, and the numbers of those to train on.
+        All cells, and the indices of those to train on.
     seed
         Seed of the order of the cells and of all noise.
     batch_size
@@ -111,7 +111,7 @@ def find_learning_rate(
     plot
         File for a figure.
     device
-        Where to compute; None for where the module is.
+        Device; None for that of the module.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def find_learning_rate(
 def check_learning_rate_arguments(
     min_lr: float, max_lr: float, num_steps: int, threshold: float | None
 ) -> None:
-    """Check the numbers of a search.
+    """Check the arguments of a search of a learning rate.
 
     Raises
     ------

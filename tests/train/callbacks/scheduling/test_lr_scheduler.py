@@ -117,8 +117,8 @@ def test_one_cycle_takes_all_steps_of_the_run(module: Any, rows: Any, split: Spl
     assert steps.by_step == pytest.approx(wanted)
     assert steps.betas == pytest.approx(betas)
     assert max(steps.by_step) == pytest.approx(LR)
-    assert outcome.carried is not None
-    group = outcome.carried.optimizers[0]["param_groups"][0]
+    assert outcome.carryover is not None
+    group = outcome.carryover.optimizers[0]["param_groups"][0]
     assert (group["lr"], group["betas"]) == (LR, (0.9, 0.999))
     assert "initial_lr" not in group
 

@@ -62,8 +62,8 @@ def test_rates_are_set_and_multiplied(module: Any, rows: Any, split: Split) -> N
     outcome = run(module, rows, split, Stages(stages), watch)
     assert watch.rates == pytest.approx([LR, LR, 0.5, 0.05, 0.05, 0.005])
     assert outcome.history["lr-Adam"].iloc[:, 0].tolist() == pytest.approx(watch.rates)
-    assert outcome.carried is not None
-    assert outcome.carried.optimizers[0]["param_groups"][0]["lr"] == LR
+    assert outcome.carryover is not None
+    assert outcome.carryover.optimizers[0]["param_groups"][0]["lr"] == LR
 
 
 def test_parts_are_frozen_in_their_stage_only(module: Any, rows: Any, split: Split) -> None:

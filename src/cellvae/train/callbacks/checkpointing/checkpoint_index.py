@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
+from cellvae.core.output_files import replace_atomically
 
 INDEX_FILE = "checkpoints.json"
 INDEX_VERSION = 2
@@ -29,7 +29,7 @@ class CheckpointRecord:
     epoch, step
         Epoch, as the history counts it, and optimizer steps made in the run.
     why
-        What asked for it: `"best"`, `"epochs"`, `"every_n_epochs"`, `"every_n_minutes"`, `"last"`,
+        Why it was saved: `"best"`, `"epochs"`, `"every_n_epochs"`, `"every_n_minutes"`, `"last"`,
         `"exception"`.
     score
         Value of the metric that decides which is best, if it has one.
@@ -94,7 +94,7 @@ def read_index(folder: Path) -> list[CheckpointRecord]:
         check_index(values)
         found = [CheckpointRecord.from_json(folder, each) for each in values["checkpoints"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.warning("The index %s cannot be read: %s. It is written anew.", path, error)
+        logger.warning("The index %s cannot be read: %s. It is written again.", path, error)
         return []
     return [saved for saved in found if saved.path.is_dir()]
 

@@ -19,7 +19,7 @@ UNSAFE_CHARACTERS = re.compile(r"[/\\:*?\"<>|\x00-\x1f]")
 
 
 class CheckpointName:
-    """What checkpoints of a run are called.
+    """Template for names of checkpoints.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class CheckpointName:
         Name with `{epoch}`, `{step}`, `{monitor}` or any metric in braces, formatted as in Python;
         None for epoch and metric.
     monitor
-        Metric that `{monitor}` stands for; None if there is none.
+        Metric in place of `{monitor}`; None if there is none.
     insert_names
         Whether `{epoch}` becomes `epoch=3`; otherwise `3`.
 

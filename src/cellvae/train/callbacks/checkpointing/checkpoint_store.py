@@ -33,16 +33,16 @@ class CheckpointStore:
     ----------
     mode
         `"max"` where a higher score is better.
-    most
-        How many of the best are kept; -1 for all.
-    counted
-        Whether a name that is taken gets a counter; otherwise what has it is replaced.
+    max_kept
+        Number of best checkpoints to keep; -1 for all.
+    version_counter
+        Whether an existing name gets a counter; otherwise the checkpoint is replaced.
     """
 
-    def __init__(self, mode: str, max_kept: int, *, checkpoints: bool) -> None:
+    def __init__(self, mode: str, max_kept: int, *, version_counter: bool) -> None:
         self.sign = -1.0 if mode == "max" else 1.0
         self.max_kept = max_kept
-        self.checkpoints = checkpoints
+        self.version_counter = version_counter
         self.begin("", None, None)
 
     def begin(self, run_id: str, folder: Path | None, parent: Path | None) -> None:
@@ -69,9 +69,9 @@ class CheckpointStore:
         return worst is None or self.sign * score < self.sign * worst
 
     def discard_epoch(self, epoch: int) -> list[CheckpointRecord]:
-        """Checkpoints of an epoch, which count no more.
+        """Remove the checkpoints of an epoch from the list, and return them.
 
-        A run that was cut off and goes on comes to epochs that it has saved already.
+        A resumed run repeats epochs of which it may have saved models.
         """
         out = [m for m in self.saved if m.epoch == epoch and not {LAST, EXCEPTION} & {*m.reasons}]
         self.saved = [m for m in self.saved if m not in out]
@@ -82,10 +82,12 @@ class CheckpointStore:
         if self.folder is None:
             assert self.parent is not None
             self.folder = make_unique_folder(self.parent, what)
-        return self.folder / (unused_name(self.folder, name, mine) if self.checkpoints else name)
+        return self.folder / (
+            unused_name(self.folder, name, mine) if self.version_counter else name
+        )
 
     def write(self, plan: TrainingPlan, made: CheckpointRecord, more: dict[str, Any]) -> bool:
-        """Write a checkpoint and read it again; whether it is as it should be."""
+        """Write a checkpoint; returns whether it can be read again."""
         plan.save_model(made.path, {**made.to_json(), **more})
         try:
             assert plan.files is not None
@@ -97,7 +99,7 @@ class CheckpointStore:
         return True
 
     def add(self, made: CheckpointRecord, *, writes: bool) -> None:
-        """Count a checkpoint in, and those out that are too many of the best."""
+        """Add a checkpoint, and remove those beyond the best `max_kept`."""
         self.folder = made.path.parent
         self.saved = [*(m for m in self.saved if m.path != made.path), made]
         surplus = [] if self.max_kept == -1 else self.rank[self.max_kept :]
@@ -109,7 +111,7 @@ class CheckpointStore:
             self.delete(surplus)
 
     def delete(self, models: Sequence[CheckpointRecord]) -> None:
-        """Delete checkpoints that count no more, out of the index first."""
+        """Delete the folders of removed checkpoints, after updating the index."""
         if not models:
             return
         self.write_index(self.saved)
@@ -141,7 +143,7 @@ class CheckpointStore:
         state
             What :meth:`state_dict` gave.
         chosen
-            Whether the folder was chosen by the user, whose word counts.
+            Whether the folder was chosen by the user, who has precedence.
         """
         if not chosen and self.parent is not None and state["folder"] is not None:
             self.folder = self.parent / state["folder"]

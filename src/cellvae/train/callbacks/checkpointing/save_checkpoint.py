@@ -1,4 +1,4 @@
-"""Checkpoints that are complete models: the best are kept, and the best is brought back."""
+"""Checkpoints that are complete models; the best is restored at the end of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 
-from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, CheckpointName
 from cellvae.train.callbacks.checkpointing.checkpoint_store import BEST, CheckpointStore
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class SaveCheckpoint(CheckpointWriter):
-    """Saves models of a run as folders that load by themselves, and brings the best back.
+    """Saves models of a run as folders that can be loaded, and restores the best.
 
     Every checkpoint is a whole model: weights, options, names of genes and cells, how cells were
     divided, and the history so far. Beside them lies `checkpoints.json`, which says of each why it
@@ -49,19 +49,19 @@ class SaveCheckpoint(CheckpointWriter):
     monitor
         Metric that decides which model is best; None for no metric, and so no best.
     load_best_on_end
-        Whether the best weights are brought back when training ends, however it does.
+        Whether the best weights are restored when training ends, also after an exception.
     check_nan_gradients
-        Taken so that calls for scvi-tools work, and without effect: every run looks for gradients
-        that are not finite, see :class:`NaNGuard`.
+        Accepted so that calls for scvi-tools work, and without effect: every run checks for
+        gradients that are not finite, see :class:`NaNGuard`.
     mode
-        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+        Whether lower or higher is better; `"auto"` infers it from the name of the metric.
     save_top_k
         How many of the best are kept; -1 for all, 0 for none.
     epochs
         Epochs of the run, the first being 1, whose models are saved and kept whatever the metric
         says, such as `range(10, 101, 10)`; or a function that says of an epoch whether it is one.
     every_n_epochs, every_n_minutes
-        How often the metric is looked at; every epoch by default. Given both, either is enough.
+        How often the metric is checked; every epoch by default. Given both, either is enough.
         Without a metric, how often a model is saved; all of them are kept.
     save_last
         Whether the model after the last completed epoch is kept in the folder `last`, which is
@@ -69,23 +69,23 @@ class SaveCheckpoint(CheckpointWriter):
     save_on_exception
         Whether the model at an exception is saved in the folder `exception`.
     verbose
-        Whether every save is told.
+        Whether every save is logged.
     auto_insert_metric_name
         Whether `{epoch}` becomes `epoch=3` in a name; otherwise `3`.
     enable_version_counter
         Whether a name that is taken gets a counter; otherwise what has it is replaced.
     save_on_train_epoch_end
-        Taken so that calls for Lightning work, and without effect: models are saved at the end of
-        an epoch, when all its metrics are known.
+        Accepted so that calls for Lightning work, and without effect: models are saved at the end
+        of an epoch, when all its metrics are known.
     save_weights_only
-        Taken for the same reason; only False is refused, since optimizers are not saved here.
+        Accepted for the same reason; only False is refused, since optimizers are not saved here.
     train_time_interval
-        Lightning's word for `every_n_minutes`.
+        Lightning's name of `every_n_minutes`.
 
     Raises
     ------
     InvalidOptionError
-        If an argument has a value that it cannot take, or nothing would ever be saved.
+        If an argument is out of its range, or nothing would ever be saved.
 
     Examples
     --------
@@ -155,7 +155,7 @@ class SaveCheckpoint(CheckpointWriter):
         self.save_on_train_epoch_end = save_on_train_epoch_end
         self.save_weights_only = save_weights_only
         self.train_time_interval = train_time_interval
-        self.models = CheckpointStore(self.mode, save_top_k, checkpoints=enable_version_counter)
+        self.models = CheckpointStore(self.mode, save_top_k, version_counter=enable_version_counter)
 
     @property
     def state_key(self) -> str:
@@ -178,7 +178,7 @@ class SaveCheckpoint(CheckpointWriter):
         return [] if self.monitor is None else [self.monitor]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget an earlier run and choose the folder of this one."""
+        """Reset the state of an earlier run, and choose the folder of this one."""
         if stage != "fit":
             return
         if not isinstance(pl_module, TrainingPlan):
@@ -244,14 +244,14 @@ class SaveCheckpoint(CheckpointWriter):
         return tuple(why)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the best weights back."""
+        """Restore the best weights."""
         if self.load_best_on_end and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.restore(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save the model and bring the best weights back; only the exception itself is raised."""
+        """Save the model and restore the best weights; only the exception itself is raised."""
         wanted = self.save_on_exception and trainer.global_step and not trainer.fast_dev_run  # type: ignore[attr-defined]
         try:
             if wanted and isinstance(pl_module, TrainingPlan) and pl_module.files is not None:
@@ -270,5 +270,5 @@ class SaveCheckpoint(CheckpointWriter):
         return self.models.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what the run has saved; what it saved after this state counts too."""
+        """Continue with the checkpoints of a resumed run, also those saved after this state."""
         self.models.load_state_dict(state_dict, chosen=self.dirpath is not None)

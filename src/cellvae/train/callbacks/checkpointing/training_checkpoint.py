@@ -1,4 +1,4 @@
-"""State of a run, written after whole epochs, from which it can go on bit by bit."""
+"""State of a run, written after whole epochs, from which it can be resumed bit by bit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
-from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -22,7 +22,7 @@ SUFFIX = ".state"
 
 
 class TrainingCheckpoint(pl.Callback):
-    """Keeps the state of a run on disk, so that a run that was killed goes on where it was.
+    """Saves the state of a run, so that a run that was killed can be resumed.
 
     `train(resume=...)` and `train(run_dir=...)` add one. The state is written when an epoch is
     complete: weights, optimizers, schedules, KL weight, random generators, counters of callbacks

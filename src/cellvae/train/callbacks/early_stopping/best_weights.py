@@ -1,4 +1,4 @@
-"""The weights of the best epoch so far, kept to be brought back."""
+"""Weights of the best epoch so far, for restoring them at the end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BestWeights:
     ----------
     monitored
         The metric.
-    wanted
-        Whether weights are kept, or only told which epoch was best.
+    enabled
+        Whether to copy weights; otherwise only the best epoch is reported.
     """
 
     def __init__(self, monitored: MonitoredMetric, *, enabled: bool) -> None:
@@ -27,13 +27,13 @@ class BestWeights:
         self.values: dict[str, Tensor] | None = None
 
     def store(self, pl_module: pl.LightningModule) -> None:
-        """Keep the weights as they are now: this epoch is the best so far."""
+        """Copy the current weights: this epoch is the best so far."""
         if self.enabled:
             weights = tracked_module(pl_module).state_dict()
             self.values = {name: value.detach().clone() for name, value in weights.items()}
 
     def restore(self, pl_module: pl.LightningModule) -> bool:
-        """Put the weights into the network, if there are any; tell whether there are."""
+        """Load the best weights into the network; returns whether there are any."""
         if self.values is None or not self.enabled:
             return False
         tracked_module(pl_module).load_state_dict(self.values)
@@ -41,7 +41,7 @@ class BestWeights:
         return True
 
     def report_best(self, pl_module: pl.LightningModule, *, restored: bool) -> None:
-        """Tell a plan which epoch is the best so far."""
+        """Record the best epoch so far in the run of a plan."""
         score, epoch = self.monitored.best, self.monitored.best_epoch
         if isinstance(pl_module, TrainingPlan) and score is not None and epoch is not None:
             name = self.monitored.name
@@ -51,5 +51,5 @@ class BestWeights:
 
 
 def tracked_module(pl_module: pl.LightningModule) -> nn.Module:
-    """The network whose weights are kept: the module of a plan, else the LightningModule itself."""
+    """Network whose weights are copied: the module of a plan, else the LightningModule itself."""
     return pl_module.module if isinstance(pl_module, TrainingPlan) else pl_module

@@ -1,4 +1,4 @@
-"""When a metric speaks for stopping: checked once, for one metric or for each of several."""
+"""Criteria by which a metric stops a run, for one metric or for each of several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class StoppingCriteria:
-    """When one metric speaks for stopping.
+    """Criteria by which one metric stops a run.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def stopping_criteria(
     ]
 
 
-def per_metric(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
+def per_metric(argument: str, value: T | Sequence[T], metrics: Sequence[str]) -> list[T]:
     """One value for each monitored metric: a single one is used for all.
 
     Raises
@@ -92,8 +92,8 @@ def per_metric(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> lis
         return [value] * len(metrics)
     if len(value) != len(metrics):
         raise InvalidOptionError(
-            f"Expected {word} to be one value, or {len(metrics)} for the {len(metrics)} monitored "
-            f"metrics ({quote_names(metrics)}); got {len(value)}."
+            f"Expected {argument} to be one value, or {len(metrics)} for the {len(metrics)} "
+            f"monitored metrics ({quote_names(metrics)}); got {len(value)}."
         )
     return list(value)
 
@@ -101,12 +101,12 @@ def per_metric(word: str, value: T | Sequence[T], metrics: Sequence[str]) -> lis
 def check_stopping_options(
     names: Sequence[str], combine: str, warmup_epochs: int | str, restore_best: bool | str
 ) -> None:
-    """Check what does not depend on a single metric.
+    """Check arguments that do not belong to a single metric.
 
     Raises
     ------
     InvalidOptionError
-        If something is not one of its choices.
+        If a value is not one of its choices.
     """
     if not names or len(set(names)) < len(names):
         raise InvalidOptionError(f"Expected different metrics to monitor; got {list(names)}.")

@@ -1,4 +1,4 @@
-"""Early stopping that says why it stopped and brings the best weights back."""
+"""Early stopping that logs its reason and restores the best weights."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from cellvae.train.callbacks.protocols import Group
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Stops training when metrics no longer improve, and brings the best weights back.
+    """Stops training when metrics no longer improve, and restores the best weights.
 
-    Can be given to any Lightning trainer. With several metrics, all that is said of one of them
-    can be a sequence with one value for each. A metric is looked at in the epochs in which it was
-    logged, wherever that is. Where several processes train, they decide by their mean.
+    Can be given to any Lightning trainer. With several metrics, each argument about a metric can
+    be a sequence with one value per metric. A metric is checked in the epochs in which it was
+    logged, by any hook. Several processes use the mean of their values.
 
     Parameters
     ----------
@@ -51,18 +51,18 @@ class EarlyStopping(LightningEarlyStopping):
         Checks without improvement after which training stops. A metric of validation cells is
         checked in the epochs that have validation.
     mode
-        Whether lower or higher is better; `"auto"` tells it from the name of the metric.
+        Whether lower or higher is better; `"auto"` infers it from the name of the metric.
     combine
-        Whether `"any"` of the metrics is enough to stop, or `"all"` must speak for it at once. The
+        Whether `"any"` of the metrics is enough to stop, or `"all"` must agree at once. The
         last check of a metric counts until its next.
     warmup_epochs
         First epochs of a run (not checks), which are neither compared nor counted; `"kl"` for those
         before the KL weight has its maximum. A metric that is not finite stops in them too.
     restore_best
-        Whether the weights of the best epoch are brought back at the end, however it comes;
+        Whether the weights of the best epoch are restored at the end, also after an exception;
         otherwise the last ones stay. The first metric decides which is best, or the one named here.
     strict
-        Whether it is an error if nothing logs the metric; otherwise the epoch is passed over.
+        Whether it is an error if nothing logs the metric; otherwise the epoch is skipped.
     check_finite
         Whether training stops when the metric is not a finite number; otherwise that counts as no
         improvement.
@@ -79,14 +79,14 @@ class EarlyStopping(LightningEarlyStopping):
     patience_epochs
         Epochs without improvement after which training stops, in place of `patience`.
     reset_on_train
-        Whether each run starts anew; otherwise a run of the same network counts on from the last.
+        Whether each run resets the counters; otherwise a run of the same network continues them.
     verbose
-        Whether every improvement, and every check without one, is told.
+        Whether every improvement, and every check without one, is logged.
 
     Raises
     ------
     InvalidOptionError
-        If the mode is `"auto"` and the name of a metric does not tell the direction, or if
+        If the mode is `"auto"` and the name of a metric does not imply the direction, or if
         arguments contradict each other.
     """
 
@@ -128,7 +128,7 @@ class EarlyStopping(LightningEarlyStopping):
         self.rules = make_rules(names, mode, min_delta, criteria, verbose=verbose)
         modes = [rule.monitored.mode for rule in self.rules]
         super().__init__(names[0], mode=modes[0], strict=strict, verbose=verbose)
-        # Lightning's class knows one value of each, and turns the sign of min_delta.
+        # Lightning's class has one value of each, and changes the sign of min_delta.
         self.monitor = monitor  # type: ignore[assignment]
         self.mode = modes[0] if isinstance(monitor, str) else modes  # type: ignore[assignment]
         self.min_delta = min_delta  # type: ignore[assignment]
@@ -152,16 +152,16 @@ class EarlyStopping(LightningEarlyStopping):
 
     @property
     def state_key(self) -> str:
-        """Name of its state in a checkpoint: what it follows, and not how."""
+        """Name of its state in a checkpoint, which depends on its metrics only."""
         names = self.monitor if isinstance(self.monitor, str) else self.followed_metrics()
         return self._generate_state_key(monitor=names, mode=self.mode)
 
     def followed_metrics(self) -> list[str]:
-        """Names of the metrics that it reads."""
+        """Names of the monitored metrics."""
         return [rule.monitored.name for rule in self.rules]
 
     def clear(self) -> None:
-        """Forget all checks."""
+        """Reset all counters."""
         for rule in self.rules:
             rule.clear()
         self.wait_count, self.last_epoch = 0, -1
@@ -172,19 +172,19 @@ class EarlyStopping(LightningEarlyStopping):
         self.record_decision(None)
 
     def record_decision(self, decision: StopDecision | None, epoch: int = 0) -> None:
-        """Note why and when the run is stopped, or that it is not."""
+        """Set the reason and epoch of a stop, or none."""
         self.stopped_epoch = epoch
         self.reason = None if decision is None else decision.text
         self.stopping_reason_message = self.reason
         self.stopping_reason = StopReason.NOT_STOPPED if decision is None else decision.reason  # type: ignore[assignment]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget an earlier run, or only how it ended.
+        """Reset the state of an earlier run, or only its reason to stop.
 
         Raises
         ------
         InvalidOptionError
-            If a KL weight is to be waited for where there is none.
+            If the warm-up depends on a KL weight and there is none.
         """
         if stage != "fit":
             return
@@ -196,19 +196,19 @@ class EarlyStopping(LightningEarlyStopping):
         for rule in self.rules:
             rule.monitored.seen = rule.decision = None
             rule.verbose = self.verbose and trainer.is_global_zero
-        # Of another network neither counters nor weights may be kept.
+        # Counters and weights of another network are never continued.
         self.trained = None if self.reset_on_train else tracked_module(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Warn if a KL weight is waited for that never comes."""
+        """Warn if the KL weight will never reach its maximum."""
         self.warmup.warn_if_endless(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that all metrics of validation are there; they are looked at after the epoch."""
+        """Note that validation metrics are logged; they are checked after the epoch."""
         self.reader.note_validation(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the metrics with their best, and stop if it is time."""
+        """Check the metrics, and stop the run if a rule says so."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         epoch, any_checked = epoch_number(trainer, pl_module), False
@@ -232,7 +232,7 @@ class EarlyStopping(LightningEarlyStopping):
     def apply_decision(
         self, decision: StopDecision | None, epoch: int, trainer: pl.Trainer
     ) -> None:
-        """Make the trainer of this and of all other processes stop, if that is the decision."""
+        """Stop the trainers of all processes, if that is the decision of any."""
         self.mirror_lightning_attributes()
         if decision is not None:
             self.record_decision(decision, epoch)
@@ -240,13 +240,13 @@ class EarlyStopping(LightningEarlyStopping):
             trainer.should_stop = True
 
     def mirror_lightning_attributes(self) -> None:
-        """Show counter and best value under the names that Lightning has for them."""
+        """Set the attributes of Lightning's class for the counter and the best value."""
         self.wait_count = self.rules[0].wait_count
         if self.primary.monitored.best is not None:
             self.best_score = torch.tensor(self.primary.monitored.best)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say why training stopped, bring the best weights back and say so."""
+        """Restore the best weights, and log that and why training stopped."""
         restored = self.best_weights.restore(pl_module)
         if not trainer.is_global_zero:
             return
@@ -259,14 +259,14 @@ class EarlyStopping(LightningEarlyStopping):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Bring the best weights back; the exception that is on its way is the one raised."""
+        """Restore the best weights; the exception itself is still raised."""
         try:
             self.best_weights.restore(pl_module)
-        except Exception as failure:  # the error that is on its way must not be masked
+        except Exception as failure:  # must not mask the exception
             logger.warning("The best weights could not be brought back: %s", failure)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and the best weights, as plain numbers and tensors."""
+        """Counters and the best weights."""
         return {
             "metrics": {rule.monitored.name: rule.state_dict() for rule in self.rules},
             "stopped": self.reason is not None,
@@ -275,9 +275,9 @@ class EarlyStopping(LightningEarlyStopping):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the counters of a checkpoint; what the user chose now stays.
+        """Load the counters of a checkpoint; arguments stay those of this instance.
 
-        After a run that it had stopped, counting begins again.
+        After a run that it had stopped, counters start again.
         """
         for rule in self.rules:
             rule.load_state_dict(state_dict["metrics"][rule.monitored.name])

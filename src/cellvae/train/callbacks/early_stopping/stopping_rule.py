@@ -1,4 +1,4 @@
-"""Whether one metric says that a run should stop: its patience, bounds and baseline."""
+"""Rules by which a metric stops a run: its patience, bounds and baseline."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StopDecision:
-    """What speaks for stopping, as a reason and as a sentence."""
+    """Decision to stop a run: its reason, and a sentence for the log."""
 
     reason: StopReason
     text: str
 
 
 class StoppingRule:
-    """One metric, and whether it now speaks for stopping.
+    """Rule by which one metric stops a run.
 
     Parameters
     ----------
     monitored
         The metric.
     criteria
-        When it speaks for stopping.
+        Criteria of the metric.
     verbose
-        Whether every improvement, and every check without one, is told.
+        Whether every improvement, and every check without one, is logged.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class StoppingRule:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all checks."""
+        """Reset all counters."""
         self.monitored.clear()
         self.restart()
         self.last_check: int | None = None
@@ -67,7 +67,7 @@ class StoppingRule:
         self.decision: StopDecision | None = None
 
     def update(self, value: float, epoch: int, *, n_epochs_before: int, warming_up: bool) -> bool:
-        """Judge the value of one epoch, and tell whether it is the best so far.
+        """Check the value of one epoch; returns whether it is the best so far.
 
         The order of the questions is Lightning's: is it a number, good enough, hopeless, better?
 
@@ -176,7 +176,7 @@ class StoppingRule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the counters of a checkpoint."""
+        """Load the counters of a checkpoint."""
         self.wait_count, self.wait_epochs = state["wait_count"], state["wait_epochs"]
         self.last_check = state["last_check"]
         self.monitored.best, self.monitored.best_epoch = state["best_score"], state["best_epoch"]
@@ -209,7 +209,7 @@ def make_rules(
 def combine_rules(
     rules: Sequence[StoppingRule], combine: Literal["any", "all"]
 ) -> StopDecision | None:
-    """What metrics say together: the first decision of any, or that of all."""
+    """Decision of all rules: with `"any"` the first, with `"all"` one if every rule has one."""
     found = [rule.decision for rule in rules if rule.decision is not None]
     if not found or combine == "all" and len(found) < len(rules):
         return None

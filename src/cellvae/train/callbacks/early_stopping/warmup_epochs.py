@@ -1,4 +1,4 @@
-"""The first epochs of a run, in which early stopping does not compare yet."""
+"""Epochs at the start of a run in which early stopping does not compare metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cellvae.train.loop.training_plan import TrainingPlan
 
 
 class StoppingWarmup:
-    """So many epochs of a run, or those before the KL weight has its maximum.
+    """The first epochs of a run, or those before the KL weight has its maximum.
 
-    They are told by the number of the epoch, so that a run that goes on has no more of them.
+    Epochs are counted from the start of the run, also if it is resumed.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class StoppingWarmup:
         self.length = length
 
     def check(self, pl_module: pl.LightningModule) -> None:
-        """Check that there is a KL weight if one is waited for.
+        """Check that there is a KL weight if the length depends on it.
 
         Raises
         ------
@@ -56,12 +56,12 @@ class StoppingWarmup:
             )
 
     def is_active(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Whether they last, at the end of the current epoch."""
+        """Whether the current epoch belongs to them."""
         if self.length != "kl":
             return epochs_done(trainer, pl_module) < self.length
         assert isinstance(pl_module, TrainingPlan)
         weight, maximum = float(pl_module.kl_weight), pl_module.warmup.maximum
-        # The weight lies on the device in single precision.
+        # The weight on the device is in single precision.
         return weight < maximum and not math.isclose(weight, maximum, rel_tol=1e-6)
 
 
@@ -71,6 +71,6 @@ def epoch_number(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
 
 
 def epochs_done(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """How many epochs of the run come before this one."""
+    """Number of epochs of the run before this one."""
     first = pl_module.first_epoch if isinstance(pl_module, TrainingPlan) else 0
     return epoch_number(trainer, pl_module) - first

@@ -1,4 +1,4 @@
-"""Cells that a callback looks at in the course of a run, and their latents."""
+"""Cells that a callback evaluates during a run, and their latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cellvae.train.loop.training_plan import TrainingPlan
 
 @runtime_checkable
 class CellTable(Protocol):
-    """An AnnData, as far as it is looked at here."""
+    """The part of the interface of AnnData that is used here."""
 
     n_obs: Any
     obs: Any
@@ -108,7 +108,7 @@ def select_cells(plan: TrainingPlan, cells: Any, adata: Any = None) -> CellSelec
     Parameters
     ----------
     plan
-        Run that is to look at them.
+        Training plan of the run that evaluates them.
     cells
         None for all; `"train"`, `"validation"` or `"test"` for a part of the model's own; numbers,
         a mask, a slice, or names; or an AnnData.

@@ -92,15 +92,15 @@ def check_overlap(codes: Mapping[str, Positions], keys: IntegrationKeys) -> None
     InvalidDataError
         If no label has batches to compare.
     """
-    asked = [name for name in ("asw_batch", "bras") if name in keys.metrics]
-    if not asked or len(codes) < 2:
+    requested = [name for name in ("asw_batch", "bras") if name in keys.metrics]
+    if not requested or len(codes) < 2:
         return
     by_label = pd.DataFrame(codes).groupby("labels")["batch"]
     n_batches, n_cells = by_label.nunique(), by_label.size()
     if not ((n_batches > 1) & (n_batches < n_cells)).any():
         raise InvalidDataError(
             f"Expected a label of '{keys.labels}' with cells of two or more values of "
-            f"'{keys.batch}' for {quote_names(asked)}; got none. Leave it out: metrics=[...]."
+            f"'{keys.batch}' for {quote_names(requested)}; got none. Leave it out: metrics=[...]."
         )
 
 

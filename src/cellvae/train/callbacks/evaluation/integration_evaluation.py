@@ -35,7 +35,7 @@ from cellvae.train.loop.training_plan import TrainingPlan
 class IntegrationEvaluation(pl.Callback):
     """Logs how well the latent space mixes batches and keeps labels apart, as `eval/<metric>`.
 
-    The same cells are looked at every time, by their posterior means; training is not changed by
+    The same cells are evaluated every time, by their posterior means; training is not changed by
     it. Higher is better for every metric, and all can be monitored in the epoch they are of.
 
     Parameters
@@ -44,11 +44,11 @@ class IntegrationEvaluation(pl.Callback):
         Columns of `adata.obs` with batch and label of each cell; without one of them, metrics that
         need it are left out. Cells that have none are left out.
     adata
-        Other cells to look at; None for those of the model.
+        Other cells to evaluate; None for those of the model.
     indices
         Which cells, by number, mask, name, or as `"validation"`; None for all.
     n_cells
-        How many of them are looked at; drawn if there are more; None for all.
+        How many of them are evaluated, a random sample if there are more; None for all.
     seed
         Seed of the draw, and of clusters.
     every_n_epochs
@@ -235,14 +235,14 @@ class IntegrationEvaluation(pl.Callback):
         return self.table.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the scores of a run that goes on."""
+        """Load the scores of a resumed run."""
         self.table.load_state_dict(state_dict)
 
 
 def select_metrics(
     metrics: str | Sequence[str], batch_key: str | None, label_key: str | None
 ) -> tuple[str, ...]:
-    """Metrics that are asked for, or those of the default panel that the keys allow.
+    """Requested metrics, or those of the default panel that the keys allow.
 
     Raises
     ------

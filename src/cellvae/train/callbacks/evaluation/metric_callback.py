@@ -27,7 +27,7 @@ class MetricCallback(pl.Callback):
     """Logs metrics of torchmetrics over the cells of an epoch, as `<name>_<on>`.
 
     Metrics are moved to the device when the run starts, updated after each batch, and computed and
-    reset when the epoch ends. The network is asked in eval mode, without gradients and with random
+    reset when the epoch ends. The network is in eval mode, without gradients and with random
     numbers of its own, so that training is not changed.
 
     Parameters
@@ -35,7 +35,7 @@ class MetricCallback(pl.Callback):
     metrics
         Metrics by name; each computes one number. They are used as they are, and reset.
     on
-        Cells that are looked at: those of validation, or those that are trained on.
+        Cells of the metric: validation or training cells.
     prediction
         Gives what `update` of each metric takes, from the network and a batch of cells; a tuple.
     prefix
@@ -127,7 +127,7 @@ class MetricCallback(pl.Callback):
                 self.n_updates += 1
 
     def log_values(self, pl_module: pl.LightningModule) -> None:
-        """Log the metrics of the epoch, still on the device, and start anew."""
+        """Log the metrics of the epoch, still on the device, and reset them."""
         if self.n_updates:
             for name, metric in self.metrics.items():
                 value = metric.compute()
@@ -147,7 +147,7 @@ class MetricCallback(pl.Callback):
         self.reset()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start anew, also after an epoch that was cut short."""
+        """Reset the metrics, also after an interrupted epoch."""
         self.reset()
 
     def on_train_batch_end(

@@ -36,7 +36,7 @@ class PredictionWriter(pl.Callback):
     """Writes what the model says of cells into an AnnData file, one batch of cells in memory.
 
     It is written once when the run has ended, with the weights that the model is left with (the
-    best, where they were brought back), or after every few epochs, with the number of the epoch in
+    best, where they were restored), or after every few epochs, with the number of the epoch in
     the name of the file: `latents-epoch=9.h5ad`. A file is there only once it is complete. Where a
     run failed nothing is written. The run itself goes on as it would have.
 
@@ -52,7 +52,7 @@ class PredictionWriter(pl.Callback):
         Cells of the model: positions, names, `"train"`, `"validation"` or `"test"`; None for all.
     every_n_epochs
         Epochs between two files; None for one file at the end, which needs `train()`. Files of the
-        same epoch are replaced, so that a run can go on.
+        same epoch are replaced, so that a run can be resumed.
     batch_size
         Cells of a batch.
     overwrite
@@ -106,7 +106,7 @@ class PredictionWriter(pl.Callback):
         self.written = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the cells, so that what is wrong with them is told before training."""
+        """Select the cells; an error in them is raised before training."""
         self.cells_of(require_training_plan(pl_module, self))
 
     def on_epoch_complete(self, trainer: pl.Trainer, plan: TrainingPlan) -> None:
@@ -138,7 +138,7 @@ class PredictionWriter(pl.Callback):
             }
             with EmbeddingWriter(path, names, widths) as file:
                 for cells, batch in iter_batches(chosen.rows, chosen.indices, self.batch_size):
-                    # Draws of one quantity do not depend on which others are asked for.
+                    # Draws of one quantity do not depend on which others are requested.
                     with isolated_rng(plan.seed, "predictions", cells.start):
                         values = self.values(module, batch)
                     file.write(cells, {k: v.float().cpu().numpy() for k, v in values.items()})
@@ -158,7 +158,7 @@ class PredictionWriter(pl.Callback):
         return {name: found[name] for name in self.quantities}
 
     def cells_of(self, plan: TrainingPlan) -> CellSelection:
-        """Cells that are asked for.
+        """Requested cells.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class PredictionWriter(pl.Callback):
         return {"written": list(self.written)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the names of the files of a run that goes on."""
+        """Load the names of the files of a resumed run."""
         self.written = list(state_dict["written"])
 
 

@@ -227,8 +227,8 @@ class RetrievalEvaluation(pl.Callback):
         scores = retrieval_scores(found, self.metrics, self.k)
         some = found.n_relevant > 0
         for name, given in self.custom.items():
-            function, words = given if isinstance(given, tuple) else (given, {})
-            scores[name] = float(function(found.relevant[some], found.n_relevant[some], **words))
+            function, kwargs = given if isinstance(given, tuple) else (given, {})
+            scores[name] = float(function(found.relevant[some], found.n_relevant[some], **kwargs))
         return scores
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -259,7 +259,7 @@ class RetrievalEvaluation(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the scores and examples of a run that goes on."""
+        """Load the scores and examples of a resumed run."""
         self.table.load_state_dict(state_dict["table"])
         self.examples = list(state_dict["examples"])
         self.baseline_examples = list(state_dict["baseline_examples"])

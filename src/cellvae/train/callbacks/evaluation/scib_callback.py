@@ -41,12 +41,12 @@ class ScibCallback(IntegrationEvaluation):
     ----------
     bio_conservation_metrics, batch_correction_metrics
         Which metrics: a `BioConservation` and a `BatchCorrection` of scib-metrics, a dictionary of
-        the same words, or a sequence of names; True for the defaults of scib-metrics, None for
+        the same names, or a sequence of names; True for the defaults of scib-metrics, None for
         none.
     num_rows_to_select
-        How many cells are looked at; drawn if there are more; None for all.
+        How many cells are evaluated, a random sample if there are more; None for all.
     indices_list
-        Which cells, by number, mask, name, or as `"validation"`; None or an empty list for all.
+        Which cells, by index, mask, name, or as `"validation"`; None or an empty list for all.
     batch_key, label_key
         Columns of `adata.obs` with batch and label of each cell; None for those of the set-up.
     package
@@ -207,11 +207,11 @@ class ScibCallback(IntegrationEvaluation):
                     )
         return replace(super().integration_keys(plan), batch=keys["batch"], labels=keys["labels"])
 
-    def setup_key(self, plan: TrainingPlan, given: str | None, word: str) -> str | None:
+    def setup_key(self, plan: TrainingPlan, given: str | None, name: str) -> str | None:
         """Column that is given, or that of the set-up; None without either."""
         if given is not None or plan.files is None:
             return given
-        return plan.files.setup_key(word)
+        return plan.files.setup_key(name)
 
     def compute(self, plan: TrainingPlan) -> dict[str, float]:
         """Scores of the weights as they are, and their means; NaN where one is not known."""

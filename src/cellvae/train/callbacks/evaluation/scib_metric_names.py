@@ -59,7 +59,7 @@ SCIB_METRICS_PACKAGE: Mapping[str, str] = MappingProxyType(
 def select_scib_metrics(
     given: Any, known: Mapping[str, Mapping[str, str]], default: Sequence[str], caller: str
 ) -> dict[str, str]:
-    """Scores that are asked for, and what they are logged as, in the order of the table.
+    """Requested scores and the names under which they are logged, in the order of the table.
 
     Raises
     ------
@@ -68,14 +68,14 @@ def select_scib_metrics(
     """
     if given is None or given is False:
         return {}
-    words: Any = dict.fromkeys(default, True) if given is True else given
+    requested: Any = dict.fromkeys(default, True) if given is True else given
     if is_dataclass(given) and not isinstance(given, type):
-        words = asdict(given)
-    if isinstance(words, str):
-        words = {words: True}
-    if not isinstance(words, Mapping):
-        words = dict.fromkeys(words, True)
-    for name, value in words.items():
+        requested = asdict(given)
+    if isinstance(requested, str):
+        requested = {requested: True}
+    if not isinstance(requested, Mapping):
+        requested = dict.fromkeys(requested, True)
+    for name, value in requested.items():
         if name not in known and (value or name not in UNAVAILABLE_METRICS):
             hint = (
                 f" For {name}, {UNAVAILABLE_METRICS[name]}." if name in UNAVAILABLE_METRICS else ""
@@ -92,6 +92,6 @@ def select_scib_metrics(
     return {
         score: title
         for name, scores in known.items()
-        if words.get(name)
+        if requested.get(name)
         for score, title in scores.items()
     }

@@ -30,7 +30,7 @@ class ScoreTable:
         self.clear()
 
     def clear(self) -> None:
-        """Forget an earlier run."""
+        """Reset the state of an earlier run."""
         self.baseline: Scores = {}
         self.rows: list[dict[str, Any]] = []
         self.last_epoch: int | None = None
@@ -47,7 +47,7 @@ class ScoreTable:
     def at_start(
         self, trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
     ) -> bool:
-        """Compute the scores before the first epoch; a run that goes on has them already."""
+        """Compute the scores before the first epoch; a resumed run has them already."""
         if self.baseline:
             return False
         self.baseline = on_rank_zero(trainer, plan, compute)
@@ -96,7 +96,7 @@ class ScoreTable:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the scores of a run that goes on."""
+        """Load the scores of a resumed run."""
         self.baseline = dict(state["baseline"])
         self.rows = [dict(row) for row in state["rows"]]
         self.last_epoch = state["last_epoch"]
@@ -105,7 +105,7 @@ class ScoreTable:
 def on_rank_zero(
     trainer: pl.Trainer, plan: TrainingPlan, compute: Callable[[TrainingPlan], Scores]
 ) -> Scores:
-    """Scores computed by the first process, and handed to the others: all see the same."""
+    """Scores computed by the first process and broadcast to the others."""
     scores: Scores = compute(plan) if trainer.is_global_zero else {}
     return dict(trainer.strategy.broadcast(scores))
 

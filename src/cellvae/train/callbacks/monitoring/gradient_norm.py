@@ -31,7 +31,7 @@ class GradNormMonitor(pl.Callback):
         Whether the mean length for each parameter is logged too, as `grad_norm/<name>`; 0 for one
         that got no gradient.
     every_n_steps
-        Optimizer steps between two looks; the first step of each epoch is always looked at.
+        Optimizer steps between two measurements; the first step of each epoch is always measured.
 
     Raises
     ------

@@ -58,7 +58,7 @@ class PrintMetrics(pl.Callback):
         self.format = format
 
     def followed_metrics(self) -> list[str]:
-        """Names of the metrics that were asked for."""
+        """Names of the requested metrics."""
         return list(self.metrics or [])
 
     def on_epoch_complete(self, trainer: pl.Trainer, plan: TrainingPlan) -> None:
@@ -72,7 +72,7 @@ class PrintMetrics(pl.Callback):
             self.log_metrics(trainer, trainer.current_epoch, values)
 
     def log_metrics(self, trainer: pl.Trainer, epoch: int, values: Mapping[str, float]) -> None:
-        """Tell some of the metrics, in the order asked for."""
+        """Print the requested metrics, in their order."""
         if not trainer.is_global_zero:
             return
         done = trainer.current_epoch + 1

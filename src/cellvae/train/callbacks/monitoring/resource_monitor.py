@@ -11,10 +11,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from cellvae.core.atomic_write import replace_atomically
 from cellvae.core.log import logger
 from cellvae.core.malloc import is_out_of_memory
 from cellvae.core.options import check_arguments
+from cellvae.core.output_files import replace_atomically
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.resource_table import (
     PHASES,
@@ -109,7 +109,7 @@ class ResourceMonitor(pl.Callback):
         self.clear()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the device; a run that goes on may have another than before."""
+        """Note the device; a resumed run may have another than before."""
         device = device_name(pl_module.device)
         if self.devices[-1:] != [device]:
             self.devices.append(device)
@@ -195,7 +195,7 @@ class ResourceMonitor(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Write the table with the epoch that was cut short; tell of it where memory ran out."""
+        """Write the table with the interrupted epoch; log where it is if memory ran out."""
         self.switch_phase("epoch_end")
         cut_short = self.row if not self.is_whole else None
         self.close_epoch()
@@ -234,7 +234,7 @@ class ResourceMonitor(pl.Callback):
         return [*self.rows, open_row]
 
     def write(self, trainer: pl.Trainer, cut_short: Row | None = None) -> None:
-        """Write the table, whole or not at all; a full disk is told, and ends no run."""
+        """Write the table atomically; a full disk is logged and does not stop the run."""
         self.written = time.monotonic()
         if self.path is None or not trainer.is_global_zero:
             return
@@ -252,7 +252,7 @@ class ResourceMonitor(pl.Callback):
         return {"rows": [dict(row) for row in self.complete_rows()], "devices": list(self.devices)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of a run that goes on."""
+        """Load the rows of a resumed run."""
         self.rows = [dict(row) for row in state_dict["rows"]]
         self.devices = list(state_dict["devices"])
 

@@ -39,8 +39,8 @@ def training_seconds(row: Mapping[str, Any]) -> float:
 
 def mean_std_text(values: Sequence[float]) -> str:
     """Mean ± standard deviation [number] of some values."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f} [{len(values)}]"
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} ± {std:.4f} [{len(values)}]"
 
 
 def format_text(rows: Sequence[Row], devices: Sequence[str]) -> str:
@@ -87,7 +87,7 @@ def device_name(device: torch.device) -> str:
 
 
 def rss_mib() -> float:
-    """Memory of this process in MiB: now if the system tells, else its peak, else nan."""
+    """Memory of this process in MiB: current if the system reports it, else the peak, else nan."""
     table = Path("/proc/self/statm")
     if table.exists():
         return int(table.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
-from cellvae.core.atomic_write import replace_atomically
-from cellvae.core.folders import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.output_files import check_output_folder, replace_atomically
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.callbacks.serialisation import describe_callback
@@ -129,7 +128,7 @@ class RunLogger(pl.Callback):
                 handler.handle(record)
 
     def on_stop(self, trainer: pl.Trainer, plan: TrainingPlan, reason: str) -> None:
-        """Write history and report, and tell how long the run took."""
+        """Write history and report, and log how long the run took."""
         if self.folder is None:
             return
         try:
@@ -169,7 +168,7 @@ class RunLogger(pl.Callback):
 
 
 def format_duration(seconds: float) -> str:
-    """Time in words, such as `3 min 38 s`."""
+    """Duration as a string, such as `3 min 38 s`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -56,6 +56,12 @@ class DeviceCounter:
         gradients.copy_(torch.where(is_first, bad_gradients, gradients))
         self.n_bad.add_(bad)
 
+    def first_bad_names(self, names: Sequence[str]) -> list[str]:
+        """Those of the parameters' names whose gradient in the first such step was not finite."""
+        assert self.first_gradients is not None
+        flags = self.first_gradients.tolist()
+        return [name for name, bad in zip(names, flags, strict=False) if bad]
+
 
 def zero_out_step(
     optimizer: torch.optim.Optimizer, parameters: Sequence[tuple[str, nn.Parameter]], bad: Tensor

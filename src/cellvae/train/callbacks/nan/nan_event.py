@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class NaNEvent:
-    """The first numbers of a run that were not finite.
+    """The first loss, gradient or weight of a run that was not finite.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ class NaNEvent:
     parameters
         Parameters whose gradient or value was not finite.
     part
-        First part of the network whose output was not finite.
+        First module of the network whose output was not finite.
     cells
         First cells whose own loss is not finite, by name where names are known.
     """
@@ -71,7 +72,7 @@ class NaNEvent:
 def find_nan_cause(
     plan: TrainingPlan, loader: Any, batch: int, *, from_loss: bool, gradients: Sequence[str]
 ) -> NaNEvent:
-    """Event of a batch, its cells found by computing their losses once more."""
+    """Event of a batch; its cells are found by computing their losses again."""
     weights = [n for n, p in plan.module.named_parameters() if not torch.isfinite(p).all()]
     quantity = "weight" if weights else "loss" if from_loss else "gradient"
     cells, part = offending_cells(plan, loader, batch)
@@ -88,9 +89,9 @@ def find_nan_cause(
 def offending_cells(
     plan: TrainingPlan, loader: Any, batch: int
 ) -> tuple[tuple[str, ...], str | None]:
-    """Cells of a batch whose own loss is not finite, and the first part of the network to say so.
+    """Cells of a batch whose own loss is not finite, and the first module with such an output.
 
-    The network is in eval mode, where cells do not mix.
+    Computed in eval mode, where cells do not affect each other.
     """
     if not isinstance(loader, EpochBlocks):
         return (), None
@@ -98,7 +99,7 @@ def offending_cells(
     steps = [cells for block in loader.shard_blocks(order) for cells in block]
     if batch >= len(steps):
         return (), None
-    numbers = steps[batch]
+    indices = steps[batch]
     found: list[str] = []
     hooks = [
         part.register_forward_hook(nan_output_hook(name, found))
@@ -108,7 +109,7 @@ def offending_cells(
     try:
         with eval_mode(plan.module), torch.no_grad(), isolated_rng(plan.seed, "nan"):
             loss = plan.module.loss(
-                to_device(loader.rows.take(numbers), plan.device), plan.kl_weight
+                to_device(loader.rows.take(indices), plan.device), plan.kl_weight
             )
     except (ValueError, RuntimeError):
         return (), found[0] if found else None
@@ -116,13 +117,13 @@ def offending_cells(
         for hook in hooks:
             hook.remove()
     bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
-    wrong = numbers[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
+    wrong = indices[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
     names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]
     return tuple(names), found[0] if found else None
 
 
 def nan_output_hook(name: str, found: list[str]) -> Any:
-    """Hook that notes the name of a part whose output is not finite."""
+    """Forward hook that appends the name of a module whose output is not finite."""
 
     def hook(part: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
@@ -137,3 +138,10 @@ def weights_are_finite(module: nn.Module) -> bool:
     if not floats:
         return True
     return all_finite(floats)
+
+
+def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
+    """Stop the run after this batch, because of an event."""
+    if isinstance(pl_module, TrainingPlan):
+        pl_module.run.note_nan(str(event))
+    trainer.should_stop = True

@@ -1,4 +1,4 @@
-"""Guard against numbers that are not finite: they never reach the weights."""
+"""Guard against losses and gradients that are not finite: they never reach the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
 from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_step
-from cellvae.train.callbacks.nan.nan_event import NaNEvent, find_nan_cause, weights_are_finite
+from cellvae.train.callbacks.nan.nan_event import (
+    NaNEvent,
+    find_nan_cause,
+    stop_run,
+    weights_are_finite,
+)
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
 
@@ -23,33 +28,33 @@ NAN_ADVICE = "Check the counts for outliers, or lower the learning rate: plan_kw
 
 
 class NaNGuard(pl.Callback):
-    """Leaves out every optimizer step whose loss or gradients are not finite.
+    """Skips every optimizer step whose loss or gradients are not finite.
 
-    Part of every run of a model, by `train(on_nan=...)`. The loss is looked at before the backward
-    pass, the gradients before the optimizer step; statistics of batch normalisation are put back.
-    On a GPU nothing is read back before the epoch ends: the step is left out on the device.
+    Part of every run of a model, by `train(on_nan=...)`. The loss is checked before the
+    backward pass, the gradients before the optimizer step; BatchNorm statistics are restored. On a
+    GPU nothing is read back before the epoch ends: the step is skipped on the device.
 
     Parameters
     ----------
     on_nan
-        `"stop_restore"`: the run ends and the best weights come back, else the last finite ones.
+        `"stop_restore"`: the run ends, and the best or else the last finite weights are restored.
         `"raise"`: the same, and a :class:`~cellvae.errors.TrainingError` is raised.
-        `"skip_batch"`: the run goes on; left-out steps are counted in the report.
-        `"ignore"`: nothing is looked at.
+        `"skip_batch"`: the run continues; the report counts skipped steps.
+        `"ignore"`: nothing is checked.
     max_skipped
-        Share of the steps of an epoch that `"skip_batch"` may leave out before the run ends.
+        Fraction of the steps of an epoch that `"skip_batch"` may leave out before the run ends.
 
     Attributes
     ----------
     n_skipped
-        Steps that were left out.
+        Number of skipped steps.
     event
         The first of them, with its parameter or cells.
 
     Raises
     ------
     InvalidOptionError
-        If `on_nan` or `max_skipped` has a value that it cannot take.
+        If `on_nan` or `max_skipped` is out of its range.
     """
 
     group: ClassVar[Group] = Group.GUARD
@@ -68,7 +73,7 @@ class NaNGuard(pl.Callback):
         self.clear()
 
     def clear(self) -> None:
-        """Forget an earlier run."""
+        """Reset everything that belongs to an earlier run."""
         self.n_skipped = 0
         self.event: NaNEvent | None = None
         self.last_good: dict[str, Tensor] | None = None
@@ -79,8 +84,8 @@ class NaNGuard(pl.Callback):
         self.clear_epoch()
 
     def clear_epoch(self) -> None:
-        """Forget the steps of an earlier epoch; what a device counts with stays where it is."""
-        self.n_epochs_before = self.n_skipped
+        """Reset the counts of an epoch; tensors on the device stay in place."""
+        self.n_skipped_before = self.n_skipped
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
@@ -88,17 +93,17 @@ class NaNGuard(pl.Callback):
             self.counter.start_epoch()
 
     def checks_every_step(self, device: torch.device) -> bool:
-        """Whether results are read at every step, which a device other than the CPU waits for."""
+        """Whether results are read at every step, which would synchronise with a GPU."""
         return device.type == "cpu"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget an earlier run."""
+        """Reset everything that belongs to an earlier run."""
         self.clear()
         if isinstance(pl_module, TrainingPlan):
             pl_module.stop_at_nan(enabled=self.on_nan != "ignore")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note what the steps change beside the parameters."""
+        """Collect the parameters and buffers that steps change."""
         self.buffers = [b for name, b in pl_module.named_buffers() if name != "kl_weight"]
         self.saved = [b.clone() for b in self.buffers]
         device = pl_module.device
@@ -113,18 +118,18 @@ class NaNGuard(pl.Callback):
         ]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start counting anew."""
+        """Reset the counts of the epoch."""
         self.clear_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the buffers as they were before the step."""
+        """Copy the buffers before the step."""
         if pl_module.automatic_optimization:
             self.on_step_start(batch_idx)
 
     def on_step_start(self, step: int) -> None:
-        """Keep the buffers as they were before a step, of this number in its epoch."""
+        """Copy the buffers before a step, given its index in the epoch."""
         if self.on_nan == "ignore":
             return
         self.batch_idx = step
@@ -132,13 +137,13 @@ class NaNGuard(pl.Callback):
         if self.counter is not None:
             self.counter.step.add_(1)
         self.bad_loss = self.bad = None
-        for kept, buffer in zip(self.saved, self.buffers, strict=True):
-            kept.copy_(buffer)
+        for saved, buffer in zip(self.saved, self.buffers, strict=True):
+            saved.copy_(buffer)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         if self.on_nan == "ignore":
             return
         bad = ~torch.isfinite(loss.detach()).all()
@@ -148,8 +153,8 @@ class NaNGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the gradients, and leave the step out if anything is not finite."""
-        # In half precision the scaler meets infinite gradients by leaving a step out.
+        """Check the gradients, and skip the step if anything is not finite."""
+        # In half precision the gradient scaler skips steps with infinite gradients itself.
         if self.on_nan == "ignore" or str(trainer.precision) == "16-mixed":
             return
         with_grad = [(n, p) for n, p in self.parameters if p.grad is not None]
@@ -186,24 +191,23 @@ class NaNGuard(pl.Callback):
         names: Sequence[str],
         bad_gradients: Tensor,
     ) -> None:
-        """Count a step that is left out, and end the run if that was asked for."""
+        """Count a skipped step, and stop the run if `on_nan` says so."""
         self.restore_buffers()
         self.n_skipped += 1
         if self.event is None:
-            from_loss = self.bad_loss is not None and bool(self.bad_loss)
             wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
             assert isinstance(pl_module, TrainingPlan)
             self.event = find_nan_cause(
                 pl_module,
                 trainer.train_dataloader,
                 self.batch_idx,
-                from_loss=from_loss,
+                from_loss=self.bad_loss is not None and bool(self.bad_loss),
                 gradients=wrong,
             )
         self.react(trainer, pl_module, self.event)
 
     def react(self, trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
-        """End the run by an error or in good order, or say that a step was left out."""
+        """Raise, stop the run, or log the first skipped step, depending on `on_nan`."""
         if self.on_nan == "raise":
             raise TrainingError(f"Training stopped: {event}. {NAN_ADVICE}")
         if self.on_nan == "skip_batch":
@@ -220,12 +224,12 @@ class NaNGuard(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Put back the buffers of a step that was left out."""
+        """Restore the buffers after a skipped step."""
         if pl_module.automatic_optimization:
             self.on_step_end()
 
     def on_step_end(self) -> None:
-        """Put back the buffers of a step that was left out."""
+        """Restore the buffers after a skipped step."""
         if self.bad is None:
             return
         if not self.checks_every_step(self.bad.device):
@@ -234,77 +238,63 @@ class NaNGuard(pl.Callback):
             self.restore_buffers()
 
     def restore_buffers(self, where: Tensor | None = None) -> None:
-        """Buffers as they were before the step, everywhere or where a device says so."""
-        for kept, buffer in zip(self.saved, self.buffers, strict=True):
-            buffer.copy_(kept if where is None else torch.where(where, kept, buffer))
+        """Restore the buffers from before the step, or only if `where` is true on the device."""
+        for saved, buffer in zip(self.saved, self.buffers, strict=True):
+            buffer.copy_(saved if where is None else torch.where(where, saved, buffer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read what was found on a device; keep the weights if they are finite."""
+        """Read the counts from the device; copy the weights if they are finite."""
         if self.on_nan == "ignore" or not isinstance(pl_module, TrainingPlan):
             return
         if self.counter is not None and int(self.counter.n_bad):
             counter = self.counter
             self.n_skipped += int(counter.n_bad)
             if self.event is None:
-                assert counter.first_gradients is not None
                 names = [n for n, p in self.parameters if p.requires_grad]
-                flags = counter.first_gradients.tolist()
-                wrong = [n for n, bad in zip(names, flags, strict=False) if bad]
                 self.event = find_nan_cause(
                     pl_module,
                     trainer.train_dataloader,
                     int(counter.first_step),
                     from_loss=bool(counter.first_loss),
-                    gradients=wrong,
+                    gradients=counter.first_bad_names(names),
                 )
             self.react(trainer, pl_module, self.event)
         steps = max(1, pl_module.n_steps_of_epoch)
-        if (
-            self.n_skipped - self.n_epochs_before > self.max_skipped * steps
-            and self.event is not None
-        ):
+        n_skipped = self.n_skipped - self.n_skipped_before
+        if self.event is not None and n_skipped > self.max_skipped * steps:
             stop_run(trainer, pl_module, self.event)
         if weights_are_finite(pl_module.module):
-            self.last_good = {
-                k: v.detach().clone() for k, v in pl_module.module.state_dict().items()
-            }
+            weights = pl_module.module.state_dict()
+            self.last_good = {name: value.detach().clone() for name, value in weights.items()}
         elif self.event is None:
             self.event = find_nan_cause(pl_module, None, 0, from_loss=False, gradients=())
             self.react(trainer, pl_module, self.event)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the last finite weights back if those of now are not."""
+        """Restore the last finite weights if needed."""
         self.restore_finite_weights(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Bring the last finite weights back if those of now are not."""
+        """Restore the last finite weights if the current ones are not finite."""
         if self.event is not None:
             self.restore_buffers()
         self.restore_finite_weights(pl_module)
 
     def restore_finite_weights(self, pl_module: pl.LightningModule) -> None:
-        """Put the last finite weights in place of weights that are not finite."""
+        """Restore the last finite weights if the current ones are not finite."""
         if (
-            self.on_nan != "ignore"
-            and isinstance(pl_module, TrainingPlan)
+            isinstance(pl_module, TrainingPlan)
             and self.last_good is not None
             and not weights_are_finite(pl_module.module)
         ):
             pl_module.module.load_state_dict(self.last_good)
 
     def state_dict(self) -> dict[str, Any]:
-        """Number of steps left out."""
+        """Number of skipped steps."""
         return {"n_skipped": self.n_skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue counting from a saved state."""
         self.n_skipped = int(state_dict["n_skipped"])
-
-
-def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:
-    """End the run after this batch."""
-    if isinstance(pl_module, TrainingPlan):
-        pl_module.run.note_nan(str(event))
-    trainer.should_stop = True

@@ -88,7 +88,7 @@ class LRSchedulerCallback(pl.Callback):
         self.clear()
 
     def clear(self) -> None:
-        """Forget an earlier run."""
+        """Reset the state of an earlier run."""
         self.schedule: LRScheduler | None = None
         self.target: torch.optim.Optimizer | None = None
         self.before: ParamGroupSettings | None = None
@@ -101,11 +101,11 @@ class LRSchedulerCallback(pl.Callback):
         return [self.monitor] if self.monitor is not None and self.step_on == "metric" else []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget an earlier run."""
+        """Reset the state of an earlier run."""
         self.clear()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make the schedule, now that the optimizer has what it goes on from."""
+        """Make the schedule, once the state of the optimizer is loaded."""
         target = self.target = select_optimizer(trainer.optimizers, self.optimizer)
         self.n_steps = trainer.global_step
         now = ParamGroupSettings.from_optimizer(target)
@@ -186,7 +186,7 @@ class LRSchedulerCallback(pl.Callback):
         return float(metrics[name]) if is_new else None
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the optimizer the settings it had before; warn if the metric never came."""
+        """Restore the optimizer's settings; warn if the metric was never logged."""
         self.restore_settings()
         never = self.schedule is not None and self.schedule.last_epoch == 0
         if never and self.step_on == "metric" and self.monitor is not None:
@@ -195,11 +195,11 @@ class LRSchedulerCallback(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Give the optimizer the settings that it had before the run."""
+        """Restore the settings that the optimizer had before the run."""
         self.restore_settings()
 
     def restore_settings(self) -> None:
-        """Give the optimizer the settings that it had before the run."""
+        """Restore the settings that the optimizer had before the run."""
         if self.target is not None and self.before is not None:
             self.before.restore(self.target)
 
@@ -207,11 +207,11 @@ class LRSchedulerCallback(pl.Callback):
         """State of the schedule, and the settings of the optimizer before the run."""
         if self.schedule is None or self.before is None:
             return {}
-        kept = {k: v for k, v in self.schedule.state_dict().items() if not callable(v)}
-        return {"schedule": kept, "before": self.before.values}
+        plain = {k: v for k, v in self.schedule.state_dict().items() if not callable(v)}
+        return {"schedule": plain, "before": self.before.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with a schedule once the run starts."""
+        """Load the state of a schedule when the run starts."""
         self.loaded = dict(state_dict)
 
 

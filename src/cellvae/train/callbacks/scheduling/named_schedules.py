@@ -1,4 +1,4 @@
-"""Learning-rate schedules that have a name, and what they need to be told."""
+"""Learning-rate schedules by name, with the arguments that they need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED_SCHEDULES: Mapping[str, tuple[type[LRScheduler], Interval]] = {
 
 
 def default_interval(scheduler: str | SchedulerFactory, monitor: str | None) -> Interval:
-    """What drives a schedule if nothing is said.
+    """What drives a schedule by default.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_schedule(
     monitor: str | None,
     arguments: Mapping[str, Any] | None,
 ) -> None:
-    """Check what a schedule was asked to be.
+    """Check the arguments of a schedule.
 
     Raises
     ------
@@ -83,20 +83,20 @@ def check_schedule(
                 "hand them to the schedule itself."
             )
         return
-    kind, _ = NAMED_SCHEDULES[scheduler]
-    if (kind is ReduceLROnPlateau) != (step_on == "metric"):
-        wanted = "'metric'" if kind is ReduceLROnPlateau else "'epoch' or 'step'"
+    cls, _ = NAMED_SCHEDULES[scheduler]
+    if (cls is ReduceLROnPlateau) != (step_on == "metric"):
+        wanted = "'metric'" if cls is ReduceLROnPlateau else "'epoch' or 'step'"
         raise InvalidOptionError(
             f"Expected interval to be {wanted} for the schedule '{scheduler}'; got '{step_on}'."
         )
-    if kind is ReduceLROnPlateau and monitor is not None and "mode" not in (arguments or {}):
+    if cls is ReduceLROnPlateau and monitor is not None and "mode" not in (arguments or {}):
         try:
             metric_mode(monitor, "auto")
         except InvalidOptionError as error:
             raise InvalidOptionError(
                 f"{error} Here: arguments={{'mode': 'min'}} or 'max'."
             ) from None
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(cls).parameters
     known = [name for name in parameters if name not in ("optimizer", "last_epoch")]
     check_kwargs(arguments or {}, known, f"The schedule '{scheduler}'")
     from_run = {"cosine": ("T_max",), "onecycle": ("max_lr",)}.get(scheduler, ())
@@ -107,7 +107,7 @@ def check_schedule(
                 f"Expected arguments={{'{name}': ...}} for the schedule '{scheduler}'; got "
                 f"{dict(arguments or {})}."
             )
-    check_schedule_arguments(kind, arguments or {})
+    check_schedule_arguments(cls, arguments or {})
 
 
 def check_schedule_arguments(cls: type[LRScheduler], arguments: Mapping[str, Any]) -> None:
@@ -133,14 +133,14 @@ def make_named_schedule(
     monitor: str | None,
     arguments: Mapping[str, Any],
 ) -> LRScheduler:
-    """Schedule with a name; what it was not told follows from the run.
+    """Schedule by name; arguments left out follow from the length of the run.
 
     Raises
     ------
     InvalidOptionError
         If the length of the run is needed and not known.
     """
-    kind, _ = NAMED_SCHEDULES[name]
+    cls, _ = NAMED_SCHEDULES[name]
     known: dict[str, Any] = {}
     if name == "plateau" and "mode" not in arguments and monitor is not None:
         known["mode"] = metric_mode(monitor, "auto")
@@ -151,7 +151,7 @@ def make_named_schedule(
     if name == "onecycle" and not {"total_steps", "epochs"} & set(arguments):
         by_step = step_on == "step"
         known["total_steps"] = n_total_steps(trainer) if by_step else n_total_epochs(trainer)
-    return kind(optimizer, **(known | dict(arguments)))
+    return cls(optimizer, **(known | dict(arguments)))
 
 
 def n_total_epochs(trainer: pl.Trainer) -> int:

@@ -38,7 +38,7 @@ class Stage(Options):
     lr_factor
         What the learning rate of the stage before is multiplied by.
     kl_weight
-        Weight of the KL term in this stage; None for that of the run, which the warm-up tells.
+        Weight of the KL term in this stage; None for that of the warm-up.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class Stages(pl.Callback):
     stages
         The stages in their order.
     verbose
-        Whether the begin of each stage is told.
+        Whether the start of each stage is logged.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class Stages(pl.Callback):
         self.clear()
 
     def clear(self) -> None:
-        """Forget an earlier run."""
+        """Reset the state of an earlier run."""
         self.number: int | None = None
         self.warmup: KLWarmup | None = None
         self.rates: list[ParamGroupSettings] = []
@@ -118,7 +118,7 @@ class Stages(pl.Callback):
         return n in self.first_epochs[1:]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the parts of all stages, so that a wrong name is told before training."""
+        """Select the parts of all stages; a wrong name is an error before training."""
         self.clear()
         network = network_of(pl_module)
         choices: list[Choice | None] = [stage.freeze for stage in self.stages]
@@ -144,7 +144,7 @@ class Stages(pl.Callback):
             )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a stage where its time has come; what a run that goes on has done stays done."""
+        """Start the stage of this epoch; a resumed stage does not set its learning rate again."""
         number = self.stage_index(trainer.current_epoch)
         stage = self.stages[number]
         if not self.rates:
@@ -171,7 +171,7 @@ class Stages(pl.Callback):
                     set_learning_rate(group, float(group["lr"]) * stage.lr_factor)
 
     def freeze_stage(self, number: int | None) -> None:
-        """Hold the parts of one stage and let those of all others go."""
+        """Freeze the parts of one stage, and unfreeze those of all others."""
         for i, parts in enumerate(self.frozen_parts):
             if parts is not None and i != number:
                 parts.unfreeze()

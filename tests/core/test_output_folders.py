@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellvae.core.folders import check_output_folder
+from cellvae.core.output_files import check_output_folder
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI

@@ -1,4 +1,4 @@
-"""Training and answers from the entries of sparse counts, against those from dense counts."""
+"""Training and inference with sparse counts give the results of dense counts."""
 
 from __future__ import annotations
 
@@ -150,19 +150,17 @@ class Interrupts(pl.Callback):
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
-def test_a_run_that_goes_on_ends_with_the_same_bits(
-    made: Any, tmp_path: Path, optimizer: str
-) -> None:
-    words = {**QUICK, "max_epochs": 5, "resume": "auto", "plan_kwargs": {"optimizer": optimizer}}
+def test_a_resumed_run_ends_with_the_same_bits(made: Any, tmp_path: Path, optimizer: str) -> None:
+    kwargs = {**QUICK, "max_epochs": 5, "resume": "auto", "plan_kwargs": {"optimizer": optimizer}}
     whole, cut, again = made(), made(), made()
-    whole.train(**words, run_dir=tmp_path / "whole")
-    cut.train(**words, run_dir=tmp_path / "cut", callbacks=[Interrupts()])
-    again.train(**words, run_dir=tmp_path / "cut")
+    whole.train(**kwargs, run_dir=tmp_path / "whole")
+    cut.train(**kwargs, run_dir=tmp_path / "cut", callbacks=[Interrupts()])
+    again.train(**kwargs, run_dir=tmp_path / "cut")
     assert again.training_report.resumed_epoch == 2
     assert all(torch.equal(v, weights_of(again)[k]) for k, v in weights_of(whole).items())
 
 
-def test_the_weights_that_read_counts_are_laid_out_and_saved_in_full(
+def test_weights_of_the_first_layer_are_column_major_and_saved_in_full(
     made: Any, tmp_path: Path
 ) -> None:
     model = made()
@@ -184,14 +182,14 @@ def test_the_weights_that_read_counts_are_laid_out_and_saved_in_full(
     assert loaded.history["elbo_train"].iloc[-1].item() > 0
 
 
-def test_dense_counts_or_kernels_of_torch_take_the_usual_way(made: Any) -> None:
+def test_dense_counts_or_kernels_of_torch_stay_dense(made: Any) -> None:
     assert entries_of(made(dense=True)) is None
     model = made()
     settings.kernels = "torch"
     assert entries_of(model) is None
 
 
-def test_covariates_in_the_encoder_and_normal_counts_take_the_usual_way(made: Any) -> None:
+def test_covariates_in_the_encoder_and_normal_counts_stay_dense(made: Any) -> None:
     assert entries_of(made(encode_covariates=True)) is None
     assert entries_of(made(gene_likelihood="normal")) is None
 
@@ -209,7 +207,7 @@ def test_a_class_of_the_users_own_gets_dense_counts_unless_it_says_so(made: Any)
         assert (sparse_rows_for(module, model.rows) is not None) == expected
 
 
-def test_the_cells_of_a_batch_are_entries(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_counts_of_a_batch_are_sparse(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made()
     seen = []
     loss = SCVIModule.loss
