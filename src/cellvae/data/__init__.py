@@ -1,4 +1,4 @@
-"""AnnData in, blocks of batches out; data sets by name, and readers of files."""
+"""Data: setup of an AnnData, batches for training, published data sets, and file readers."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ __all__ = [
 ]
 
 READERS = ("read_csv", "read_h5ad", "read_text")
-"""Functions of anndata that scvi-tools has here too."""
+"""Functions of anndata that `scvi.data` has too."""
 
 
 INSTEAD = {
-    "AnnDataManager": "model.adata_manager answers what is asked of one",
+    "AnnDataManager": "model.adata_manager has its methods",
     "AnnDataManagerValidationCheck": "setup_anndata checks what it reads",
-    "AnnTorchDataset": "model.train and the questions read cells themselves",
+    "AnnTorchDataset": "models read the cells of an AnnData themselves",
     "add_dna_sequence": (
-        "no model here reads sequences yet; genomepy.Genome(name).get_seq(chr, start, end) gives "
+        "no model here reads sequences yet; genomepy.Genome(name).get_seq(chr, start, end) returns "
         "those of adata.var"
     ),
-    "fields": "the set-up of a model of your own is a dataclass derived from cellvae.data.Keys",
+    "fields": "the keys of a custom model are a dataclass derived from cellvae.data.Keys",
 }
-"""Parts of scvi-tools that are not here, and what to do in their place."""
+"""Names of `scvi.data` that do not exist here, and what to use instead."""
 
 
 def __getattr__(name: str) -> Any:

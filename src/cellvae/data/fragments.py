@@ -1,4 +1,4 @@
-"""Fragments of chromatin from the reads that they were counted by."""
+"""Conversion of ATAC-seq read counts to fragment counts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def reads_to_fragments(
     adata: AnnData, read_layer: str | None = None, fragment_layer: str = "fragments"
 ) -> None:
-    """Write numbers of fragments into a layer: half the reads, rounded up.
+    """Write fragment counts into a layer: half the reads, rounded up.
 
-    Each fragment is read from both ends, so even numbers of reads are far more frequent than odd
-    ones; fragments have a distribution that a Poisson model describes (Martens et al. 2023).
+    Each fragment is sequenced from both ends, so even read counts are far more frequent than odd
+    ones; fragment counts have a distribution that a Poisson model describes (Martens et al. 2023).
 
     Parameters
     ----------
     adata
-        Cells with numbers of reads.
+        Cells with read counts.
     read_layer
         Layer with the reads; None for `X`.
     fragment_layer
@@ -34,9 +34,9 @@ def reads_to_fragments(
     Raises
     ------
     UnknownKeyError
-        If there is no such layer.
+        If the layer does not exist.
     InvalidDataError
-        If the cells are on disk, or a value is negative or no whole number.
+        If the AnnData is in backed mode, or a value is negative or not an integer.
     """
     from scipy import sparse
 

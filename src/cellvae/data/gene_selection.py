@@ -1,4 +1,4 @@
-"""Genes that are zero in more cells than counting alone would make them."""
+"""Selection of genes that are zero in more cells than under a Poisson model."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def poisson_gene_selection(
     silent: object = None,
     minibatch_size: int = 5000,
 ) -> pd.DataFrame | None:
-    """Mark the genes that are zero more often than a Poisson count of their share would be.
+    """Select the genes that are zero more often than expected of Poisson counts.
 
-    A cell of n counts has no count of a gene with a share s of all counts with probability
-    exp(-s n). Where zeros of a gene have a share p among cells, and q is expected, the gene is
-    ranked by p (1 - q), the probability that a cell drawn at random has a zero and one of the
-    model has none. scvi-tools draws cells for it; here it is exact.
+    A gene with a fraction s of all counts is zero in a cell of library size n with probability
+    exp(-s n). If a fraction p of the cells has a zero, and q is the expected fraction, the gene is
+    ranked by p (1 - q), the probability that a random cell has a zero and a cell of the model
+    has none. scvi-tools samples cells to estimate it; here it is exact.
 
     Parameters
     ----------
@@ -55,33 +55,33 @@ def poisson_gene_selection(
     layer
         Layer with the counts; None for `X`.
     n_top_genes
-        Number of genes that are marked.
+        Number of genes to select.
     subset
         Whether the other genes are dropped from `adata`.
     inplace
         Whether the columns are written into `adata.var`; otherwise they are returned.
     batch_key
         Column of `adata.obs`; genes are then ranked in each batch, and those that are among the
-        first in most batches are marked.
+        top genes of most batches are selected.
     minibatch_size
-        Cells that are looked at at once.
+        Distinct library sizes that are processed at a time.
     accelerator, device, n_samples, silent
-        Words of scvi-tools without effect: nothing is drawn here, and it takes seconds.
+        Arguments of scvi-tools without effect: nothing is sampled here, and it takes seconds.
 
     Returns
     -------
     Table with a row for each gene, unless `inplace`: fractions of zeros observed and expected,
-    the number of batches in which the gene is among the first, its probability and rank (medians
-    over batches), and whether it is marked.
+    the number of batches in which the gene is among the top genes, its probability and rank
+    (medians over batches), and whether it is selected.
 
     Raises
     ------
     UnknownKeyError
         If there is no such layer or column.
     InvalidDataError
-        If counts are no whole numbers of 0 or more, the cells are on disk, or there are none.
+        If counts are not integers of 0 or more, the AnnData is in backed mode, or a batch is empty.
     InvalidOptionError
-        If an option cannot have its value.
+        If an option has an invalid value.
 
     References
     ----------
@@ -122,22 +122,22 @@ def poisson_gene_selection(
     )
     table = pd.DataFrame(dict(zip(COLUMNS, values, strict=False)), index=adata.var_names.copy())
     order = np.lexsort((-values[4], -values[2]))
-    marked = np.zeros(adata.n_vars, dtype=bool)
-    marked[order[:n_top_genes]] = True
-    table["highly_variable"] = marked
+    selected = np.zeros(adata.n_vars, dtype=bool)
+    selected[order[:n_top_genes]] = True
+    table["highly_variable"] = selected
     if not (inplace or subset):
         return table
     for column in COLUMNS:
         adata.var[column] = table[column]
     if subset:
-        adata._inplace_subset_var(marked)
+        adata._inplace_subset_var(selected)
     return None
 
 
 def zero_fractions(
     counts: NDArray[np.float32] | sparse.csr_matrix, minibatch_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares of cells in which each gene is zero, and those expected of Poisson counts.
+    """Fractions of cells in which each gene is zero, observed and expected of Poisson counts.
 
     Raises
     ------
@@ -150,11 +150,11 @@ def zero_fractions(
     if not per_gene.sum():
         raise InvalidDataError("Expected counts above 0 in every batch; got a batch without any.")
     observed = 1 - np.asarray((counts > 0).sum(axis=0), dtype=np.float64).ravel() / n_cells
-    shares = per_gene / per_gene.sum()
-    # Cells of the same size are alike.
-    sizes, n_alike = np.unique(per_cell, return_counts=True)
-    expected = np.zeros(len(shares))
-    for start in range(0, len(sizes), minibatch_size):
+    fractions = per_gene / per_gene.sum()
+    # Cells of the same library size have the same probabilities.
+    library_sizes, n_cells_of_size = np.unique(per_cell, return_counts=True)
+    expected = np.zeros(len(fractions))
+    for start in range(0, len(library_sizes), minibatch_size):
         chunk = slice(start, start + minibatch_size)
-        expected += n_alike[chunk] @ np.exp(-np.outer(sizes[chunk], shares))
+        expected += n_cells_of_size[chunk] @ np.exp(-np.outer(library_sizes[chunk], fractions))
     return observed, expected / n_cells

@@ -1,4 +1,4 @@
-"""Synthetic counts without structure, for tests and first tries."""
+"""Synthetic counts without structure, for tests and examples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def synthetic_iid(
     coordinates_key: str = "coordinates",
     rna_dist: RnaDistribution = "nb",
 ) -> Any:
-    """Counts drawn alike for every cell: no cell types, no batch effect, nothing to find.
+    """Independent, identically distributed counts: no cell types and no batch effect.
 
     Genes and regions are negative binomial (5 failures, probability 0.3: mean 11.67) with some
     values set to 0, proteins are plain negative binomial. The same arguments give the same
@@ -53,31 +53,31 @@ def synthetic_iid(
     batch_size
         Cells of each batch.
     n_genes, n_proteins, n_regions
-        Features of each kind; proteins and regions are left out if 0.
+        Features of each modality; proteins and regions are left out if 0.
     n_batches
         Number of batches: `obs["batch"]` is `batch_0`, `batch_1`, ...
     n_labels
         Number of labels: `obs["labels"]` is `label_0`, ... at random; left out if 0.
     dropout_ratio
-        Share of the genes' and regions' values that are **kept**, as in scvi-tools.
+        Fraction of the genes' and regions' values that are **not** set to 0, as in scvi-tools.
     sparse_format
         Class of `scipy.sparse` that holds the matrices; dense if not given.
     generate_coordinates
-        Whether to add places, `obsm["coordinates"]`, [cells, 2].
+        Whether to add random positions, `obsm["coordinates"]`, [cells, 2].
     return_mudata
         Whether to return a MuData with `rna`, `accessibility` and `protein_expression` instead.
     seed
-        Seed of the numbers.
+        Seed of the random numbers.
     batch_key, labels_key
         Columns of `obs`.
     rna_key, accessibility_key, protein_expression_key
         Modalities of the MuData; the last two are entries of `obsm` of the AnnData.
     gene_names_prefix, region_names_prefix, protein_names_prefix
-        What names of features start with: `gene` for `gene_0`.
+        Prefixes of the names of features: `gene` for `gene_0`.
     protein_names_key
         Entry of `uns` with the names of the proteins.
     coordinates_key
-        Entry of `obsm` with the places.
+        Entry of `obsm` with the positions.
     rna_dist
         Distribution of the genes: `"nb"` as above, or `"normal"` with mean 5 and standard deviation
         2, some values set to 0.
@@ -96,10 +96,10 @@ def synthetic_iid(
     ImportError
         If a MuData is asked for and the package mudata is not installed.
     """
-    least = {"batch_size": batch_size, "n_genes": n_genes, "n_batches": n_batches}
-    none = {"n_proteins": n_proteins, "n_regions": n_regions, "n_labels": n_labels}
-    check_numbers(least, 1)
-    check_numbers(none, 0)
+    at_least_one = {"batch_size": batch_size, "n_genes": n_genes, "n_batches": n_batches}
+    at_least_zero = {"n_proteins": n_proteins, "n_regions": n_regions, "n_labels": n_labels}
+    check_numbers(at_least_one, 1)
+    check_numbers(at_least_zero, 0)
     check_arguments(dropout_ratio, sparse_format, rna_dist)
     from anndata import AnnData
 
@@ -115,36 +115,36 @@ def synthetic_iid(
     if n_labels:
         codes = random.integers(0, n_labels, n_cells)
         obs[labels_key] = pd.Categorical([f"label_{code}" for code in codes])
-    places = random.normal(size=(n_cells, 2)) if generate_coordinates else None
+    positions = random.normal(size=(n_cells, 2)) if generate_coordinates else None
 
     adata = AnnData(genes, obs=obs, var=make_var(gene_names_prefix, n_genes))
     if return_mudata:
-        kinds = {
+        modalities = {
             rna_key: (adata.X, adata.var),
             accessibility_key: (regions, make_var(region_names_prefix, n_regions)),
             protein_expression_key: (proteins, proteins_var),
         }
-        adata = as_mudata(obs, kinds)
+        adata = as_mudata(obs, modalities)
     else:
         if n_regions:
             adata.obsm[accessibility_key] = regions
         if n_proteins:
             adata.obsm[protein_expression_key] = proteins
             adata.uns[protein_names_key] = proteins_var.index.to_numpy()
-    if places is not None:
-        adata.obsm[coordinates_key] = places
+    if positions is not None:
+        adata.obsm[coordinates_key] = positions
     return adata
 
 
-def check_numbers(numbers: dict[str, int], least: int) -> None:
-    """Refuse numbers that are too small."""
+def check_numbers(numbers: dict[str, int], minimum: int) -> None:
+    """Raise if a number is too small."""
     for name, value in numbers.items():
-        if value < least:
-            raise InvalidOptionError(f"Expected {name} of at least {least}; got {value}.")
+        if value < minimum:
+            raise InvalidOptionError(f"Expected {name} of at least {minimum}; got {value}.")
 
 
 def check_arguments(dropout_ratio: float, sparse_format: str | None, rna_dist: str) -> None:
-    """Refuse arguments that no data can be made with."""
+    """Raise if an argument is invalid."""
     if not 0 <= dropout_ratio <= 1:
         raise InvalidOptionError(f"Expected a dropout_ratio from 0 to 1; got {dropout_ratio}.")
     formats = get_args(SparseFormat)
@@ -161,11 +161,11 @@ def sample_counts(
     random: np.random.Generator,
     n_cells: int,
     n_features: int,
-    kept: float | None,
+    nonzero_fraction: float | None,
     sparse_format: str | None,
     distribution: RnaDistribution = "nb",
 ) -> Any:
-    """Negative binomial counts or normal values, [cells, features], of which a share is kept."""
+    """Negative binomial counts or normal values, [cells, features], with a random part set to 0."""
     shape = (n_cells, n_features)
     values = (
         random.negative_binomial(5, 0.3, shape)
@@ -173,19 +173,19 @@ def sample_counts(
         else random.normal(5, 2, shape)
     )
     counts: NDArray[np.float32] = values.astype(np.float32)
-    if kept is not None:
-        counts *= random.random(counts.shape) < kept
-    makers = {name: getattr(sparse, name) for name in get_args(SparseFormat)}
-    return counts if sparse_format is None else makers[sparse_format](counts)
+    if nonzero_fraction is not None:
+        counts *= random.random(counts.shape) < nonzero_fraction
+    formats = {name: getattr(sparse, name) for name in get_args(SparseFormat)}
+    return counts if sparse_format is None else formats[sparse_format](counts)
 
 
-def make_var(kind: str, n: int) -> pd.DataFrame:
+def make_var(prefix: str, n: int) -> pd.DataFrame:
     """Features without annotation, named `gene_0`, `gene_1`, ..."""
-    return pd.DataFrame(index=[f"{kind}_{number}" for number in range(n)])
+    return pd.DataFrame(index=[f"{prefix}_{number}" for number in range(n)])
 
 
-def as_mudata(obs: pd.DataFrame, kinds: dict[str, tuple[Any, pd.DataFrame]]) -> Any:
-    """MuData of every kind of feature that there is, with the columns of `obs`."""
+def as_mudata(obs: pd.DataFrame, modalities: dict[str, tuple[Any, pd.DataFrame]]) -> Any:
+    """MuData of the modalities that have features, with the columns of `obs`."""
     try:
         from mudata import MuData
     except ImportError as error:
@@ -195,11 +195,11 @@ def as_mudata(obs: pd.DataFrame, kinds: dict[str, tuple[Any, pd.DataFrame]]) -> 
         ) from error
     from anndata import AnnData
 
-    bare = pd.DataFrame(index=obs.index)
+    empty_obs = pd.DataFrame(index=obs.index)
     mudata = MuData(
         {
-            name: AnnData(counts, obs=bare, var=var)
-            for name, (counts, var) in kinds.items()
+            name: AnnData(counts, obs=empty_obs, var=var)
+            for name, (counts, var) in modalities.items()
             if len(var)
         }
     )

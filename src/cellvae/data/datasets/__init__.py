@@ -1,4 +1,4 @@
-"""Data sets by name: real cells to learn, to try and to compare with."""
+"""Published data sets by name."""
 
 from __future__ import annotations
 

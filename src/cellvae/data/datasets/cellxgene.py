@@ -1,4 +1,4 @@
-"""Data sets of CELLxGENE Discover, by the address of their page."""
+"""Data sets of CELLxGENE Discover, by their URL."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def cellxgene(
     Raises
     ------
     InvalidOptionError
-        If the address is neither.
+        If the address is neither of them.
     ImportError
         If the package cellxgene-census is needed and not installed.
     DownloadError
         If the file cannot be downloaded, or is damaged.
     """
     address = PurePosixPath(urlsplit(url).path)
-    explored = re.search(r"/e/([^/.]+)", url)
-    if address.suffix != ".h5ad" and explored is None:
+    explorer_match = re.search(r"/e/([^/.]+)", url)
+    if address.suffix != ".h5ad" and explorer_match is None:
         raise InvalidOptionError(
             "Expected the address of a data set in the CELLxGENE Explorer "
             "(https://cellxgene.cziscience.com/e/<identifier>.cxg/) or of a .h5ad file; got "
             f"'{url}'."
         )
-    identifier = address.stem if explored is None else explored.group(1)
+    identifier = address.stem if explorer_match is None else explorer_match.group(1)
     name = filename or f"{identifier}.h5ad"
     folder = data_folder(save_path, name)
     path = folder / name
-    if explored is None:
+    if explorer_match is None:
         fetch(DatasetFile(name, (url,)), folder)
     elif not path.exists():
         download_from_census(identifier, path)

@@ -1,4 +1,4 @@
-"""Cells of two experiments with RNA and proteins, put together."""
+"""CITE-seq data sets of two experiments, concatenated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Join = Literal["inner", "outer"]
 PROTEINS = "protein_expression"
-MAX_LOG10_COUNTS = ("16,0", "17", "19", "21", "23", "24,0", "24,2", "25", "29")
+LOW_QUALITY_CLUSTERS = ("16,0", "17", "19", "21", "23", "24,0", "24,2", "25", "29")
 """Clusters of spleen and lymph nodes that are doublets or of low quality."""
 
 
@@ -24,7 +24,7 @@ def pbmcs_10x_cite_seq(
 ) -> AnnData:
     """Blood cells with RNA and surface proteins, two experiments of 10x Genomics.
 
-    Doublets and outliers have been left out by the authors of totalVI.
+    Doublets and outliers were removed by the authors of totalVI.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def pbmcs_10x_cite_seq(
         Folder of the files; by default the cache of the user, see :doc:`/datasets`.
     protein_join
         `"inner"` for the proteins that both experiments measured, `"outer"` for those of either;
-        0 stands for what was not measured.
+        values that were not measured are 0.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def spleen_lymph_cite_seq(
     save_path
         Folder of the files; by default the cache of the user, see :doc:`/datasets`.
     protein_join
-        `"inner"` for the proteins that both panels have, `"outer"` for those of either; 0 stands
-        for what was not measured.
+        `"inner"` for the proteins that both panels have, `"outer"` for those of either;
+        values that were not measured are 0.
     remove_outliers
         Whether to leave out clusters that are doublets or of low quality.
 
@@ -107,12 +107,12 @@ def spleen_lymph_cite_seq(
     parts[0].obsm["isotypes_htos"] = parts[0].obsm.pop("htos")
     adata = concatenate_proteins(parts, protein_join)
     if remove_outliers:
-        adata = adata[~adata.obs["leiden_subclusters"].isin(MAX_LOG10_COUNTS).to_numpy()].copy()
+        adata = adata[~adata.obs["leiden_subclusters"].isin(LOW_QUALITY_CLUSTERS).to_numpy()].copy()
     return adata
 
 
 def check_join(protein_join: str) -> None:
-    """Refuse what is neither `inner` nor `outer`."""
+    """Raise if the join is neither `inner` nor `outer`."""
     if protein_join not in ("inner", "outer"):
         raise InvalidOptionError(
             f"Expected protein_join to be 'inner' or 'outer'; got '{protein_join}'."
@@ -121,7 +121,7 @@ def check_join(protein_join: str) -> None:
 
 
 def concatenate_proteins(parts: list[AnnData], join: Join) -> AnnData:
-    """Cells of all experiments with the genes that all have, and 0 for proteins of some."""
+    """Cells of all experiments with the common genes, and 0 for proteins that were not measured."""
     import anndata
     from anndata.utils import make_index_unique
 
@@ -130,12 +130,12 @@ def concatenate_proteins(parts: list[AnnData], join: Join) -> AnnData:
         genes = genes.intersection(part.var_names)
     names = make_index_unique(pd.Index([name for part in parts for name in part.obs_names]))
     first = 0
-    shared = []
+    subsets = []
     for part in parts:
-        taken = part[:, genes].copy()
-        taken.obs_names = names[first : first + part.n_obs]
+        subset = part[:, genes].copy()
+        subset.obs_names = names[first : first + part.n_obs]
         first += part.n_obs
-        shared.append(taken)
-    adata = anndata.concat(shared, join=join)
+        subsets.append(subset)
+    adata = anndata.concat(subsets, join=join)
     adata.obsm[PROTEINS] = adata.obsm[PROTEINS].fillna(0)
     return adata

@@ -1,4 +1,4 @@
-"""Blood cells of one donor in two batches, with cell types and measures of quality."""
+"""Blood cells of one donor in two batches, with cell types and quality measures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BATCHES = ("pbmc8k", "pbmc4k")
 GENES, METADATA = "gene_info_pbmc.csv", "pbmc_metadata.pickle"
 TABLES = ("design", "raw_qc", "normalized_qc")
-PART_NAMES = ("barcodes", "clusters", "list_clusters", "qc_pc", *TABLES)
+ENTRIES = ("barcodes", "clusters", "list_clusters", "qc_pc", *TABLES)
 
 
 def pbmc_dataset(
@@ -32,14 +32,14 @@ def pbmc_dataset(
     """Blood cells of a healthy donor in two batches (8k and 4k), with nine cell types.
 
     11,990 cells and the 3,346 genes for which differential expression is known from bulk data.
-    The file with the cell types is a pickle; of it only tables of numbers and texts are read.
+    The file with the cell types is a pickle; only tables of numbers and strings are read from it.
 
     Parameters
     ----------
     save_path
         Folder of the files; by default the cache of the user, see :doc:`/datasets`.
     remove_extracted_data
-        Whether to keep nothing of the archives but themselves.
+        Whether to remove the extracted files of the archives.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def pbmc_dataset(
     DownloadError
         If a file cannot be downloaded, or is damaged.
     InvalidDataError
-        If the cell types do not fit the cells.
+        If the file of the cell types lacks entries.
     UnsafeFileError
-        If the pickle asks for anything but tables.
+        If the pickle has anything but tables.
 
     References
     ----------
@@ -67,10 +67,10 @@ def pbmc_dataset(
     genes = pd.read_csv(fetch(FILES[GENES], data_folder(save_path, GENES)))["ENSG"]
     path = fetch(FILES[METADATA], data_folder(save_path, METADATA))
     metadata = read_pickled_tables(path)
-    missing = [part for part in PART_NAMES if part not in metadata]
+    missing = [part for part in ENTRIES if part not in metadata]
     if missing:
         raise InvalidDataError(
-            f"Expected {quote_names(missing, len(missing))} in '{path}'; got neither."
+            f"Expected {quote_names(missing, len(missing))} in '{path}'; they are missing."
         )
     batches = []
     for name in BATCHES:
@@ -86,7 +86,7 @@ def pbmc_dataset(
 
 
 def join_batches(batches: list[AnnData], genes: pd.Series, metadata: Mapping[str, Any]) -> AnnData:
-    """Cells of both batches that the metadata know, in their order, with what is known of them."""
+    """Cells of both batches that the metadata have, in their order, with the metadata."""
     import anndata
 
     barcodes = np.concatenate([batch.obs_names for batch in batches])
@@ -94,12 +94,12 @@ def join_batches(batches: list[AnnData], genes: pd.Series, metadata: Mapping[str
     adata = anndata.concat(
         batches, label="batch", keys=numbers, index_unique="-", merge="same", join="inner"
     )
-    # A barcode of both batches stands for the cell of the second one.
+    # A barcode in both batches refers to the cell of the second one.
     positions = {barcode: position for position, barcode in enumerate(barcodes)}
-    wanted = metadata["barcodes"].index.to_numpy().astype(str)
+    requested = metadata["barcodes"].index.to_numpy().astype(str)
     # 49 cells of the metadata are no longer among the published ones.
-    known = np.array([barcode in positions for barcode in wanted], dtype=bool)
-    cells = [positions[barcode] for barcode in wanted[known]]
+    known = np.array([barcode in positions for barcode in requested], dtype=bool)
+    cells = [positions[barcode] for barcode in requested[known]]
     present = genes[genes.isin(adata.var_names)]
     adata = adata[cells, present.to_numpy()].copy()
     adata.obs_names = barcodes[cells]

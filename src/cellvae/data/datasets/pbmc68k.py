@@ -1,4 +1,4 @@
-"""Data sets of real cells that come with packages, so that nothing is downloaded."""
+"""Data set that is part of the package scanpy, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COUNTS_PER_CELL = 1e4
 def pbmc68k_reduced() -> AnnData:
     """Blood cells with their counts, 700 cells x 765 genes, and 10 cell types.
 
-    scanpy ships them as `round(log1p(10,000 x count / counts of the cell), 3)`; this is undone,
-    which gives the whole numbers back exactly: three digits are enough for counts up to 259.
+    scanpy ships them as `round(log1p(10,000 x count / counts of the cell), 3)`; this is inverted,
+    which gives the exact counts: three digits are enough for counts up to 259.
 
     Returns
     -------
@@ -33,7 +33,7 @@ def pbmc68k_reduced() -> AnnData:
     ImportError
         If the package scanpy is not installed.
     InvalidDataError
-        If scanpy's data no longer hold whole numbers.
+        If scanpy's data are no longer transformed counts.
 
     References
     ----------
@@ -51,10 +51,10 @@ def pbmc68k_reduced() -> AnnData:
 
     shipped = scanpy.datasets.pbmc68k_reduced()
     scaled = sparse.csr_matrix(shipped.raw.X, dtype=np.float64)
-    share = np.repeat(
+    scale = np.repeat(
         shipped.obs["n_counts"].to_numpy(np.float64) / COUNTS_PER_CELL, np.diff(scaled.indptr)
     )
-    exact = np.expm1(scaled.data) * share
+    exact = np.expm1(scaled.data) * scale
     counts = np.rint(exact)
     if np.abs(exact - counts).max() > 0.25 or counts.min() < 1:
         raise InvalidDataError(

@@ -20,11 +20,11 @@ PROTEINS = "protein_counts"
 BATCH = "orig.ident"
 N_BATCHES = 24
 NOT_AGGREGATED = ("Notch", "TCR")
-"""First parts of names whose numbers are those of proteins, not of antibodies."""
-LEAST_LOG_PROTEINS, MOST_LOG_PROTEINS = 7.6, 10.3
-LEAST_PROTEINS = 150
-MOST_MITOCHONDRIAL = 12
-"""Percent of the counts of a cell."""
+"""Prefixes of names whose number belongs to the protein, not to the antibody."""
+MIN_LOG_PROTEIN_COUNTS, MAX_LOG_PROTEIN_COUNTS = 7.6, 10.3
+MIN_PROTEINS = 150
+MAX_PCT_MITOCHONDRIAL = 12
+"""In percent of the counts of a cell."""
 
 
 def pbmc_seurat_v4_cite_seq(
@@ -49,8 +49,8 @@ def pbmc_seurat_v4_cite_seq(
     aggregate_proteins
         Whether to add up two antibodies against the same protein (`CD3-1` and `CD3-2` to `CD3`).
     mask_protein_batches
-        Number of batches, at random by `settings.seed`, whose proteins are set to 0, which stands
-        for what was not measured.
+        Number of batches, at random by `settings.seed`, whose proteins are set to 0, like
+        values that were not measured.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def pbmc_seurat_v4_cite_seq(
 
 
 def sum_antibodies(counts: pd.DataFrame) -> pd.DataFrame:
-    """Counts of proteins, where two numbered antibodies against one are added up."""
+    """Counts of proteins, with the sum of two numbered antibodies against the same protein."""
     summed = {}
     for name in counts.columns:
         protein, number = name.split("-")[0], name.split("-")[-1]
@@ -96,26 +96,26 @@ def sum_antibodies(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def passes_filters(adata: AnnData) -> np.ndarray:
-    """Which cells pass, [cells]; what is compared is written into `obs`, as scvi-tools does."""
+    """Mask of the cells that pass, [cells]; the quality measures are written to `obs`."""
     mitochondrial = adata.var_names.str.startswith("MT-")
     total = np.ravel(adata.X.sum(axis=1))
-    of_mitochondria = np.ravel(adata.X[:, np.flatnonzero(mitochondrial)].sum(axis=1))
+    mitochondrial_counts = np.ravel(adata.X[:, np.flatnonzero(mitochondrial)].sum(axis=1))
     proteins = adata.obsm[PROTEINS]
     adata.var["mt"] = mitochondrial
     obs = adata.obs
     with np.errstate(divide="ignore", invalid="ignore"):
         obs["total_counts"] = total
-        obs["total_counts_mt"] = of_mitochondria
-        obs["pct_counts_mt"] = of_mitochondria / total * 100
+        obs["total_counts_mt"] = mitochondrial_counts
+        obs["pct_counts_mt"] = mitochondrial_counts / total * 100
         obs["Protein log library size"] = np.log(proteins.sum(axis=1))
         obs["Number proteins detected"] = (proteins > 0).sum(axis=1)
         obs["RNA log library size"] = np.log(total)
     passes = (
-        (obs["Protein log library size"] > LEAST_LOG_PROTEINS)
-        & (obs["Protein log library size"] < MOST_LOG_PROTEINS)
-        & (obs["Number proteins detected"] > LEAST_PROTEINS)
+        (obs["Protein log library size"] > MIN_LOG_PROTEIN_COUNTS)
+        & (obs["Protein log library size"] < MAX_LOG_PROTEIN_COUNTS)
+        & (obs["Number proteins detected"] > MIN_PROTEINS)
         & (obs["celltype.l2"] != "Doublet")
-        & (obs["pct_counts_mt"] < MOST_MITOCHONDRIAL)
+        & (obs["pct_counts_mt"] < MAX_PCT_MITOCHONDRIAL)
     )
     return passes.to_numpy()
 
@@ -126,7 +126,7 @@ def mask_proteins(adata: AnnData, n_batches: int) -> None:
     Raises
     ------
     InvalidOptionError
-        If there are not so many batches.
+        If there are fewer batches.
     """
     batches = adata.obs[BATCH].astype("category").cat.categories.to_numpy(dtype=object)
     if n_batches > len(batches):

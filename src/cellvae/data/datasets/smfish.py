@@ -48,7 +48,7 @@ CELL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )
-"""Published clusters by cell type; clusters of no type are left out."""
+"""Published clusters by cell type; other clusters are left out."""
 
 
 def smfish(save_path: str | Path | None = None, use_high_level_cluster: bool = True) -> AnnData:
@@ -59,7 +59,7 @@ def smfish(save_path: str | Path | None = None, use_high_level_cluster: bool = T
     save_path
         Folder of the file; by default the cache of the user, see :doc:`/datasets`.
     use_high_level_cluster
-        Whether to join the clusters to six cell types, and to leave out cells of no type.
+        Whether to merge the clusters into six cell types, and to leave out other cells.
 
     Returns
     -------
@@ -85,11 +85,11 @@ def smfish(save_path: str | Path | None = None, use_high_level_cluster: bool = T
         types = {cluster: name for name, clusters in CELL_TYPES.items() for cluster in clusters}
         labels = adata.obs["str_labels"].astype(object)
         labels = labels.map(lambda cluster: types.get(cluster, cluster))
-        kept = labels.isin([*CELL_TYPES]).to_numpy()
-        obs = adata.obs[kept].copy()
-        obs["str_labels"] = pd.Categorical(labels[kept])
+        has_type = labels.isin([*CELL_TYPES]).to_numpy()
+        obs = adata.obs[has_type].copy()
+        obs["str_labels"] = pd.Categorical(labels[has_type])
         obs["labels"] = obs["str_labels"].cat.codes
-        adata = AnnData(adata.X[kept], obs=obs, var=adata.var.copy())
+        adata = AnnData(adata.X[has_type], obs=obs, var=adata.var.copy())
     labels = adata.obs["str_labels"].astype("category")
     adata.uns = {"cell_types": labels.cat.categories.to_numpy(dtype=object)}
     return adata

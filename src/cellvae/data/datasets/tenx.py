@@ -1,4 +1,4 @@
-"""Data sets of 10x Genomics by name, or any other file of their form."""
+"""Data sets of 10x Genomics by name, or other files of the same format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def dataset_10x(
     remove_extracted_data: bool = False,
     **scanpy_read_10x_kwargs: Any,
 ) -> AnnData:
-    """A data set of 10x Genomics, with cells and genes that have a count.
+    """A data set of 10x Genomics, without empty cells and genes.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def dataset_10x(
     url
         Address of another file.
     return_filtered
-        Whether to take the barcodes that are cells, or all.
+        Whether to read only barcodes that are cells, or all.
     remove_extracted_data
-        Whether to keep nothing of a `.tar.gz` file but itself.
+        Whether to remove the extracted files of a `.tar.gz` archive.
     scanpy_read_10x_kwargs
         Further arguments of `scanpy.read_10x_mtx` (of archives) or `scanpy.read_10x_h5`:
-        `gex_only=False` for all kinds of features, `var_names="gene_ids"`.
+        `gex_only=False` for all types of features, `var_names="gene_ids"`.
 
     Returns
     -------
@@ -78,13 +78,13 @@ def dataset_10x(
     DownloadError
         If the file cannot be downloaded, or is damaged.
     InvalidDataError
-        If an archive has not one matrix.
+        If an archive does not have exactly one matrix.
     """
     if dataset_name is not None:
-        for word, value in (("url", url), ("filename", filename)):
+        for name, value in (("url", url), ("filename", filename)):
             if value is not None:
                 warnings.warn(
-                    f"{word}={value!r} is not used, since dataset_name has a file of its own.",
+                    f"{name}={value!r} is not used, since dataset_name has a file of its own.",
                     DataWarning,
                     stacklevel=2,
                 )
@@ -109,7 +109,7 @@ def dataset_10x(
 def read_tenx(
     file: DatasetFile, folder: Path, remove_extracted_data: bool, scanpy_kwargs: Mapping[str, Any]
 ) -> AnnData:
-    """Cells of a file of 10x Genomics, downloaded first if it is not there."""
+    """Cells of a file of 10x Genomics, downloaded first if it does not exist."""
     import scanpy
 
     if not file.name.endswith(".tar.gz"):
@@ -117,8 +117,8 @@ def read_tenx(
         return read_nonempty(scanpy.read_10x_h5, fetch(file, folder), scanpy_kwargs)
     check_scanpy_kwargs(scanpy.read_10x_mtx, scanpy_kwargs)
     archive = folder / file.name
-    start = archive.name.partition("_")[0]
-    extracted = None if archive.exists() else find_extracted_matrix(archive.parent, start)
+    prefix = archive.name.partition("_")[0]
+    extracted = None if archive.exists() else find_extracted_matrix(archive.parent, prefix)
     if extracted is not None:
         return read_matrix(extracted, scanpy_kwargs)
     with extract_matrix(fetch(file, folder), keep=not remove_extracted_data) as matrix:
@@ -134,11 +134,11 @@ def read_matrix(folder: Path, scanpy_kwargs: Mapping[str, Any]) -> AnnData:
 
 
 def read_nonempty(read: Any, path: Path, scanpy_kwargs: Mapping[str, Any]) -> AnnData:
-    """Cells and genes that have a count, under names that are unique."""
+    """AnnData without empty cells and genes, with unique names of genes."""
     import scanpy
 
     with warnings.catch_warnings():
-        # They are made unique at once.
+        # They are made unique below.
         warnings.filterwarnings("ignore", "Variable names are not unique", UserWarning)
         adata = read(path, **scanpy_kwargs)
     adata.var_names_make_unique()
@@ -148,11 +148,11 @@ def read_nonempty(read: Any, path: Path, scanpy_kwargs: Mapping[str, Any]) -> An
 
 
 def check_scanpy_kwargs(read: Any, scanpy_kwargs: Mapping[str, Any]) -> None:
-    """Refuse, before anything is downloaded, arguments that scanpy's function does not have."""
+    """Raise, before any download, if scanpy's function does not have an argument."""
     known = [*inspect.signature(read).parameters][1:]
-    for word in scanpy_kwargs:
-        if word not in known:
+    for name in scanpy_kwargs:
+        if name not in known:
             raise UnknownOptionError(
-                f"scanpy.{read.__name__}() has no argument '{word}'.{did_you_mean(word, known)} It "
+                f"scanpy.{read.__name__}() has no argument '{name}'.{did_you_mean(name, known)} It "
                 f"has {quote_names(known, len(known))}."
             )

@@ -1,1 +1,1 @@
-"""Files of published data sets: where they come from, and where they are kept."""
+"""Files of published data sets: addresses, checksums, download and cache."""

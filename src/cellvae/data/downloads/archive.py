@@ -1,4 +1,4 @@
-"""Matrix of 10x Genomics in a tar archive: its three files, and nothing else of the archive."""
+"""Extraction of a 10x Genomics matrix from a tar archive: its three files, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def extract_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
     archive
         The `.tar.gz` file.
     keep
-        Whether the folder is kept beside the archive, where it is found the next time. Otherwise
-        it is a temporary one.
+        Whether the folder stays next to the archive for later reads. Otherwise it is temporary.
 
     Raises
     ------
     InvalidDataError
-        If the archive is damaged, or has not one matrix.
+        If the archive is corrupt, or does not have exactly one matrix.
     UnsafeFileError
         If a path in it leads out of the folder.
     """
@@ -43,8 +42,8 @@ def extract_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
         try:
             with tarfile.open(archive) as tar:
                 members = matrix_members(tar, archive)
-                kept = archive.parent / PurePosixPath(members[0].name).parent
-                if not keep or not has_matrix(kept):
+                target = archive.parent / PurePosixPath(members[0].name).parent
+                if not keep or not has_matrix(target):
                     for member in members:
                         copy_member(tar, member, folder)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -53,19 +52,19 @@ def extract_matrix(archive: Path, *, keep: bool) -> Iterator[Path]:
                 "and it is downloaded again."
             ) from error
         if keep:
-            move_matrix(folder, kept)
-        yield kept if keep else folder
+            move_matrix(folder, target)
+        yield target if keep else folder
 
 
-def move_matrix(extracted: Path, kept: Path) -> None:
-    """Move what was extracted to where it is kept, the matrix last: without it nothing counts."""
-    kept.mkdir(parents=True, exist_ok=True)
+def move_matrix(extracted: Path, target: Path) -> None:
+    """Move extracted files to their folder, the matrix last: a folder without it is incomplete."""
+    target.mkdir(parents=True, exist_ok=True)
     for file in sorted(extracted.iterdir(), key=lambda file: file.name in MATRIX):
-        file.replace(kept / file.name)
+        file.replace(target / file.name)
 
 
 def matrix_members(tar: tarfile.TarFile, archive: Path) -> list[tarfile.TarInfo]:
-    """Files of the one matrix in an archive."""
+    """Files of the only matrix in an archive."""
     files = [member for member in tar if member.isfile()]
     files = [file for file in files if PurePosixPath(file.name).name in FILE_NAMES]
     folders = {
@@ -94,19 +93,19 @@ def copy_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
 
 
 def has_matrix(folder: Path) -> bool:
-    """Whether a folder has a matrix."""
+    """Whether a folder has a matrix file."""
     return any((folder / name).is_file() for name in MATRIX)
 
 
-def find_extracted_matrix(folder: Path, start: str) -> Path | None:
-    """Folder with a matrix below one, if there is one alone whose path has a start.
+def find_extracted_matrix(folder: Path, prefix: str) -> Path | None:
+    """The only folder with a matrix below a folder whose path has a prefix; None if not unique.
 
     Parameters
     ----------
     folder
-        Where to look.
-    start
-        How the path within the folder starts: `filtered`, `raw`, or anything if empty.
+        Folder to search.
+    prefix
+        Prefix of the path within the folder: `filtered`, `raw`, or empty for any.
     """
     if not folder.is_dir():
         return None
@@ -114,6 +113,6 @@ def find_extracted_matrix(folder: Path, start: str) -> Path | None:
         path.parent
         for name in MATRIX
         for path in folder.rglob(name)
-        if str(path.relative_to(folder)).startswith(start)
+        if str(path.relative_to(folder)).startswith(prefix)
     }
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""A file of a data set: taken from its folder, or downloaded into it."""
+"""Files of data sets: cached in a folder, or downloaded into it and verified."""
 
 from __future__ import annotations
 
@@ -17,64 +17,64 @@ from cellvae.settings import settings
 from cellvae.version import __version__
 
 RETRY_DELAYS = (1.0, 4.0)
-"""Seconds before each further attempt at an address."""
+"""Delays before retries of an address, in seconds."""
 TIMEOUT = 60
-"""Seconds that a server may stay silent."""
+"""Timeout of a server, in seconds."""
 USER_AGENT = f"Mozilla/5.0 (compatible; cellvae/{__version__})"
-"""Name told to servers: some refuse those of libraries."""
+"""User agent for servers: some refuse those of libraries."""
 CHUNK = 2**16
 FILE_SIGNATURES = {
     ".h5ad": b"\x89HDF\r\n\x1a\n",
     ".h5": b"\x89HDF\r\n\x1a\n",
     ".gz": b"\x1f\x8b",
 }
-"""First bytes of a file, by how its name ends."""
+"""First bytes of a file, by its suffix."""
 TOO_MANY_REQUESTS = 429
 
 
 def fetch(file: DatasetFile, folder: Path) -> Path:
-    """Path of a file in a folder, downloaded first if it is not there.
+    """Path of a file in a folder, after a download if it does not exist.
 
     A download is complete and has the published checksum, or leaves nothing behind. Where no
-    checksum is published, the one of the download is kept beside the file, `<file>.sha256`, and
-    compared whenever the file is used again. A file that someone has put there is taken as it is,
-    unless a checksum is published.
+    checksum is published, the one of the download is stored next to the file, `<file>.sha256`, and
+    compared whenever the file is used again. A file that the user put there is not checked, unless
+    a checksum is published.
 
     Parameters
     ----------
     file
         The file.
     folder
-        Folder that it is in, or will be.
+        Folder of the file.
 
     Raises
     ------
     DownloadError
-        If it cannot be downloaded, or has not the checksum that it should have.
+        If it cannot be downloaded, or has another checksum than expected.
     """
     path = folder / file.name
     if path.exists():
         check_checksum(path, file.sha256)
-        logger.debug("Reading %s, which is there already", path)
+        logger.debug("Reading %s, which exists already", path)
     else:
         download(file, path)
     return path
 
 
 def download(file: DatasetFile, path: Path) -> None:
-    """Download a file from the first of its addresses that gives it.
+    """Download a file from the first of its addresses that works.
 
     Raises
     ------
     DownloadError
-        If none of them does.
+        If none works.
     """
     failures = []
     for url in file.urls:
         logger.info("Downloading %s to %s", url, path)
         failure = try_address(url, file.sha256, path)
         if failure is None:
-            # Made readable by nobody else, and a cache may be shared.
+            # pooch creates files that only their owner can read, but a cache may be shared.
             path.chmod(path.parent.stat().st_mode & 0o666)
             if file.sha256 is None:
                 record_checksum(path)
@@ -89,7 +89,7 @@ def download(file: DatasetFile, path: Path) -> None:
 
 
 def try_address(url: str, sha256: str | None, path: Path) -> str | None:
-    """Download from one address, again if that may help; why it failed, or None."""
+    """Download from one address, with retries; returns the reason of a failure, or None."""
     import pooch
     import requests
 
@@ -117,10 +117,10 @@ def try_address(url: str, sha256: str | None, path: Path) -> str | None:
 
 
 def downloader(suffix: str) -> Callable[[str, Any, Any], None]:
-    """Function that writes what an address gives to a file, with a progress bar.
+    """Function for pooch that downloads an address to a file, with a progress bar.
 
-    It raises a ValueError for content that no file of this suffix starts with, such as the login
-    page of a network.
+    It raises a ValueError for content that does not start like a file of this suffix, such as the
+    login page of a network.
     """
     import pooch
 
@@ -133,10 +133,10 @@ def downloader(suffix: str) -> Callable[[str, Any, Any], None]:
 
     def write(url: str, output_file: Any, instance: Any) -> None:
         http(url, output_file, instance)
-        start = FILE_SIGNATURES.get(suffix, b"")
+        signature = FILE_SIGNATURES.get(suffix, b"")
         with Path(output_file).open("rb") as content:
-            found = content.read(max(len(start), 1))
-        if not found or not found.startswith(start):
+            found = content.read(max(len(signature), 1))
+        if not found or not found.startswith(signature):
             raise ValueError(f"the address gives no {suffix} file but {found!r}...")
 
     return write
@@ -144,25 +144,25 @@ def downloader(suffix: str) -> Callable[[str, Any, Any], None]:
 
 @contextmanager
 def silence_pooch() -> Iterator[None]:
-    """Leave out pooch's own messages, among them one that asks for a checksum in the code."""
+    """Suppress pooch's log messages, among them one that requests a checksum in the code."""
     import pooch
 
-    messages = pooch.get_logger()
-    level = messages.level
-    messages.setLevel(logging.ERROR)
+    pooch_logger = pooch.get_logger()
+    level = pooch_logger.level
+    pooch_logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        messages.setLevel(level)
+        pooch_logger.setLevel(level)
 
 
 def checksum_path(path: Path) -> Path:
-    """File beside another one that keeps its checksum."""
+    """Path of the checksum file next to a file."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def record_checksum(path: Path) -> None:
-    """Keep the checksum of a file beside it, in the form of the command sha256sum."""
+    """Write the checksum of a file next to it, in the format of the command sha256sum."""
     import pooch
 
     checksum_path(path).write_text(f"{pooch.file_hash(str(path))}  {path.name}\n")

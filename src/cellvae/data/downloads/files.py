@@ -21,8 +21,7 @@ class DatasetFile(NamedTuple):
     urls
         Addresses of the file, tried in this order.
     sha256
-        SHA-256 of its content, if it has been published; otherwise the one of the first download
-        counts.
+        SHA-256 of its content, if published; otherwise that of the first download is used.
     """
 
     name: str
@@ -31,7 +30,7 @@ class DatasetFile(NamedTuple):
 
 
 def from_scverse(name: str, sha256: str | None = None, *others: str) -> DatasetFile:
-    """File that scverse serves under its own name, and perhaps others too."""
+    """File that scverse serves under its name; further addresses are optional."""
     return DatasetFile(name, (f"{SCVERSE}/{name}", *others), sha256)
 
 
@@ -101,4 +100,4 @@ FILES: Final[dict[str, DatasetFile]] = {
         DatasetFile("pbmc_metadata.pickle", (f"{YOSEF_LAB}/pbmc_metadata.pickle",)),
     )
 }
-"""Files of the data sets by name; those of 10x Genomics are in the module beside this one."""
+"""Files of the data sets by name; those of 10x Genomics are in `tenx_files.py`."""

@@ -1,4 +1,4 @@
-"""Folder that the files of a data set are kept in."""
+"""Folder that the files of a data set are stored in."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 VARIABLE = "CELLVAE_DATA_DIR"
 """Environment variable with the folder of the data sets."""
 SCVI_FOLDER = "data"
-"""Folder that scvi-tools downloads into, below the one that Python runs in."""
+"""Folder of the downloads of scvi-tools, in the working directory."""
 
 
 def data_folder(save_path: str | Path | None, name: str, below: str = "") -> Path:
-    """Folder of a file: what is given, the environment variable, or the cache of the user.
+    """Folder of a file: the given one, that of the environment variable, or the user's cache.
 
     Parameters
     ----------
     save_path
-        Folder to use, whatever else holds.
+        Folder that takes precedence.
     name
-        File or folder that is looked for.
+        File or folder to look for.
     below
         Folder of this data set within the folder of all data sets.
 
     Returns
     -------
     Path
-        `save_path` if given. Otherwise the folder that `CELLVAE_DATA_DIR` names; `data/`, where
-        scvi-tools puts its downloads, if the file is there already; or else the user's cache.
+        `save_path` if given. Otherwise the folder that `CELLVAE_DATA_DIR` names; `data/`, the
+        download folder of scvi-tools, if it has the file already; or else the user's cache.
     """
     if save_path is not None:
         return Path(save_path).expanduser()
-    chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser() / below
+    configured = os.environ.get(VARIABLE)
+    if configured:
+        return Path(configured).expanduser() / below
     if (Path(SCVI_FOLDER, below) / name).exists():
         return Path(SCVI_FOLDER, below)
     import pooch

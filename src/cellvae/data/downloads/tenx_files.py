@@ -11,7 +11,7 @@ from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 
 class Release(NamedTuple):
-    """Data sets that one version of Cell Ranger wrote, and how their files end."""
+    """Data sets of one version of Cell Ranger, and the ending of their file names."""
 
     ending: str
     names: tuple[str, ...]
@@ -91,5 +91,5 @@ def tenx_file(dataset_name: str, return_filtered: bool) -> DatasetFile:
     version = VERSIONS[dataset_name]
     name = f"{'filtered' if return_filtered else 'raw'}_{RELEASES[version].ending}"
     address = f"{TENX}/{version}/{dataset_name}/{dataset_name}_{name}"
-    # Their server long answered without encryption only.
+    # For a long time their server answered to http only.
     return DatasetFile(f"{dataset_name}/{name}", (address, address.replace("https:", "http:", 1)))

@@ -1,1 +1,1 @@
-"""Files of cells."""
+"""Reading and writing of AnnData files."""

@@ -1,4 +1,4 @@
-"""Cells read from a file, and written to one."""
+"""Reading and writing of h5ad files as a whole."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def read_h5ad(path: Path) -> AnnData:
-    """AnnData in a file.
+    """AnnData in an h5ad file.
 
     Raises
     ------
     InvalidDataError
-        If the file is no AnnData.
+        If the file is not an AnnData file.
     """
     import anndata
 
@@ -35,39 +35,39 @@ def read_h5ad(path: Path) -> AnnData:
         ) from error
 
 
-def write_h5ad(adata: AnnData, path: Path, words: Mapping[str, Any]) -> None:
-    """Write cells to a file and leave the AnnData as it is.
+def write_h5ad(adata: AnnData, path: Path, kwargs: Mapping[str, Any]) -> None:
+    """Write an AnnData to a file without changing it.
 
     Parameters
     ----------
     adata
-        The cells, in memory or on disk.
+        AnnData in memory or in backed mode.
     path
-        The file.
-    words
-        Further arguments of `AnnData.write_h5ad`, for cells in memory.
+        Path of the file.
+    kwargs
+        Keyword arguments of `AnnData.write_h5ad`, for an AnnData in memory.
     """
     if adata.isbacked:
-        # write_h5ad would make it read from the new file from then on.
+        # write_h5ad would switch the AnnData to the new file.
         adata.copy(path).file.close()
     else:
         copy = shallow_copy(adata)
         copy.obs, copy.var = use_object_strings(copy.obs), use_object_strings(copy.var)
-        copy.write_h5ad(path, **words)
+        copy.write_h5ad(path, **kwargs)
 
 
 def use_object_strings(table: pd.DataFrame) -> pd.DataFrame:
-    """Table with ordinary texts in place of pandas' own type, which older readers do not know."""
+    """Table with strings as objects: older readers do not support pandas' string dtype."""
     import pandas as pd
 
     if isinstance(table.index.dtype, pd.StringDtype):
         table.index = table.index.astype(object)
-    typed = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
-    return table.astype(dict.fromkeys(typed, object)) if typed else table
+    columns = [name for name, dtype in table.dtypes.items() if isinstance(dtype, pd.StringDtype)]
+    return table.astype(dict.fromkeys(columns, object)) if columns else table
 
 
 def shallow_copy(adata: AnnData) -> AnnData:
-    """AnnData with the same arrays and tables of its own: writing turns texts into categories."""
+    """AnnData with the same arrays but copies of `obs` and `var`, which writing would change."""
     from anndata import AnnData
 
     return AnnData(

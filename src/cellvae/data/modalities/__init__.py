@@ -1,4 +1,4 @@
-"""Cells of several modalities, put into the form that models read."""
+"""Conversion of multimodal data to the form that models read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proteins beside genes, from cells that 10x Genomics' software has counted."""
+"""CITE-seq data of Cell Ranger: proteins in `obsm` instead of among the features."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     Parameters
     ----------
     adata
-        Cells as `scanpy.read_10x_h5(path, gex_only=False)` gives them, with the kinds of features
+        Cells as `scanpy.read_10x_h5(path, gex_only=False)` gives them, with the types of features
         in `var["feature_types"]`.
     copy
-        Whether to leave `adata` as it is and return another AnnData.
+        Whether to return a copy instead of changing `adata`.
 
     Returns
     -------
@@ -44,20 +44,20 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
     check_is_anndata(adata)
     if "feature_types" not in adata.var:
         raise UnknownKeyError(
-            "Expected the kind of each feature in adata.var['feature_types']; the columns are "
+            "Expected the type of each feature in adata.var['feature_types']; the columns are "
             f"{quote_names([*adata.var.columns]) or 'none'}."
         )
     if adata.isbacked:
         raise InvalidDataError(
             "Expected cells in memory; got an AnnData in backed mode. Load it: adata.to_memory()."
         )
-    kinds = adata.var["feature_types"]
-    proteins = (kinds == ANTIBODY).to_numpy()
+    feature_types = adata.var["feature_types"]
+    proteins = (feature_types == ANTIBODY).to_numpy()
     if not proteins.any():
         raise InvalidDataError(
-            f"Expected features of the kind '{ANTIBODY}'; got {quote_names([*kinds.unique()])}. "
-            "Read all "
-            "kinds: scanpy.read_10x_h5(path, gex_only=False)."
+            f"Expected features of the type '{ANTIBODY}'; got "
+            f"{quote_names([*feature_types.unique()])}. "
+            "Read all types: scanpy.read_10x_h5(path, gex_only=False)."
         )
     if copy:
         adata = adata.copy()

@@ -1,4 +1,4 @@
-"""Cells with both genes and regions, put together with cells that have one of them."""
+"""Concatenation of multiome cells with cells that have only genes or only regions."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def organize_multiome_anndatas(
     """
     import anndata
 
-    given = {"paired": multi_anndata, "expression": rna_anndata, "accessibility": atac_anndata}
+    anndatas = {"paired": multi_anndata, "expression": rna_anndata, "accessibility": atac_anndata}
     parts = {}
     check_is_anndata(multi_anndata)
     features = multi_anndata.var_names
-    for modality, part in given.items():
+    for modality, part in anndatas.items():
         if part is None:
             continue
         check_is_anndata(part)
         if not part.var_names.is_unique:
-            twice = part.var_names[part.var_names.duplicated()].unique()
+            repeated = part.var_names[part.var_names.duplicated()].unique()
             raise InvalidDataError(
                 f"Expected features of different names in the {modality} cells; "
-                f"{quote_names(list(twice))} occur twice. Make them differ: "
+                f"{quote_names(list(repeated))} occur twice. Make them unique: "
                 "adata.var_names_make_unique()."
             )
         shared = np.flatnonzero(part.var_names.isin(features))
@@ -69,10 +69,10 @@ def organize_multiome_anndatas(
                 f"{quote_names(list(features), 3)}."
             )
         parts[modality] = part[:, shared]
-    together = anndata.concat(
+    combined = anndata.concat(
         parts, join="outer", label=modality_key, index_unique="_", fill_value=0
     )
-    together = together[:, features].copy()
-    together.obs[modality_key] = together.obs[modality_key].astype(str).astype(object)
-    together.var = multi_anndata.var.copy()
-    return together
+    combined = combined[:, features].copy()
+    combined.obs[modality_key] = combined.obs[modality_key].astype(str).astype(object)
+    combined.var = multi_anndata.var.copy()
+    return combined

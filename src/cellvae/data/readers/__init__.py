@@ -1,4 +1,4 @@
-"""Readers of files of cells in formats that AnnData does not read itself."""
+"""Readers of file formats that AnnData does not read itself."""
 
 from __future__ import annotations
 

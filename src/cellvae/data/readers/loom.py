@@ -1,4 +1,4 @@
-"""Cells of a loom file: HDF5 with one row for each gene and one column for each cell."""
+"""Reader of loom files: HDF5 with one row for each gene and one column for each cell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EMPTY: Mapping[str, Iterable[str]] = MappingProxyType({})
 VALUES_AT_ONCE = 2**24
-"""Values that are read at a time, 128 MB in double precision."""
+"""Values read at a time, 128 MB in double precision."""
 
 
 def read_loom(
@@ -43,47 +43,47 @@ def read_loom(
     varm_mapping: Mapping[str, Iterable[str]] = EMPTY,
     validate: bool = True,
 ) -> AnnData:
-    """Cells of a loom file, as `anndata.io.read_loom` gives them, without the package loompy.
+    """AnnData from a loom file, as from `anndata.io.read_loom`, without the package loompy.
 
     Parameters
     ----------
     filename
-        The file.
+        Path of the file.
     sparse
-        Whether matrices are sparse. They are read in parts, so that none is dense as a whole.
+        Whether matrices are sparse. They are read in parts, so that none is ever dense as a whole.
     cleanup
-        Whether columns with one value alone go to `uns["loom-obs"]` and `uns["loom-var"]`.
+        Whether columns with a single value are moved to `uns["loom-obs"]` and `uns["loom-var"]`.
     X_name
         Layer that `X` is read from; the main matrix if there is no such layer, or for `""`. With a
         layer in `X`, the main matrix is `layers["matrix"]`.
     obs_names, var_names
-        Attributes with the names of cells and genes; they are numbered if there is none.
+        Attributes with the names of cells and genes; they are numbered if there are none.
     dtype
         Type of the values of `X`.
     obsm_mapping, varm_mapping
-        Arrays of `obsm` and `varm`, and the attributes that each is put together from:
+        Arrays of `obsm` and `varm`, with the attributes that each consists of:
         `{"X_umap": ["umap_1", "umap_2"]}`.
     obsm_names, varm_names
         Old names of `obsm_mapping` and `varm_mapping`.
     validate
-        Changes nothing: what is read is checked, and nothing else.
+        Has no effect: only what is read is checked.
 
     Returns
     -------
     AnnData
-        The cells; attributes of one number or text are columns of `obs` and `var`, others arrays
-        of `obsm` and `varm`.
+        The cells; attributes with one value per cell or gene are columns of `obs` and `var`, others
+        arrays of `obsm` and `varm`.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     InvalidDataError
-        If it is no loom file.
+        If it is not a loom file.
     InvalidOptionError
-        If a mapping is given by both names.
+        If a mapping is passed under both names.
     UnknownKeyError
-        If an attribute of `obsm_mapping` or `varm_mapping` is not there.
+        If an attribute of `obsm_mapping` or `varm_mapping` does not exist.
 
     References
     ----------
@@ -92,8 +92,8 @@ def read_loom(
     import h5py
     from anndata import AnnData
 
-    of_cells = resolve_mapping("obsm", obsm_mapping, obsm_names)
-    of_genes = resolve_mapping("varm", varm_mapping, varm_names)
+    obsm_attributes = resolve_mapping("obsm", obsm_mapping, obsm_names)
+    varm_attributes = resolve_mapping("varm", varm_mapping, varm_names)
     path = Path(filename)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a loom file at '{path}'; there is none.")
@@ -109,8 +109,8 @@ def read_loom(
         others = {name: read_matrix(layer, sparse) for name, layer in layers.items()}
         if X_name in layers:
             others["matrix"] = read_matrix(file["matrix"], sparse)
-        obs, obsm = read_attributes(file["col_attrs"], obs_names, of_cells)
-        var, varm = read_attributes(file["row_attrs"], var_names, of_genes)
+        obs, obsm = read_attributes(file["col_attrs"], obs_names, obsm_attributes)
+        var, varm = read_attributes(file["row_attrs"], var_names, varm_attributes)
     uns: dict[str, Any] = {}
     if cleanup:
         for key, table in (("loom-obs", obs), ("loom-var", var)):
@@ -122,16 +122,16 @@ def read_loom(
 def resolve_mapping(
     name: str, mapping: Mapping[str, Iterable[str]], old: Mapping[str, Iterable[str]] | None
 ) -> Mapping[str, Iterable[str]]:
-    """Mapping that is given by its name or by its old name."""
+    """Mapping that is passed under its name or its old name."""
     if mapping and old:
         raise InvalidOptionError(
-            f"Expected {name}_mapping or its old name, {name}_names; got both. Give {name}_mapping."
+            f"Expected {name}_mapping or its old name, {name}_names; got both. Pass {name}_mapping."
         )
     return mapping or old or {}
 
 
 def read_matrix(values: Any, sparse: bool) -> Any:
-    """Matrix of a file, turned to [cells, genes]."""
+    """Matrix of the file, transposed to [cells, genes]."""
     if not sparse:
         return values[...].T
     n_genes, n_cells = values.shape
@@ -148,7 +148,7 @@ def read_matrix(values: Any, sparse: bool) -> Any:
 def read_attributes(
     group: Any, index: str, mapping: Mapping[str, Iterable[str]]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Table of the attributes with one value each, and arrays of the others."""
+    """Table of the attributes with one value per row, and arrays of the others."""
     attributes = {name: decode_values(attribute[...]) for name, attribute in group.items()}
     arrays = {}
     for key, names in mapping.items():
@@ -177,18 +177,18 @@ def read_attributes(
 
 
 def decode_values(values: np.ndarray) -> np.ndarray:
-    """Numbers as they are, and texts without the escapes that the format has for ASCII."""
+    """Strings without the XML escapes of the format; other values are returned unchanged."""
     if values.dtype.kind not in "SO":
         return values
-    texts = [
-        html.unescape(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text))
-        for text in values.ravel()
+    strings = [
+        html.unescape(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
+        for value in values.ravel()
     ]
-    plain = np.empty(len(texts), dtype=object)
-    plain[:] = texts
-    return plain.reshape(values.shape)
+    decoded = np.empty(len(strings), dtype=object)
+    decoded[:] = strings
+    return decoded.reshape(values.shape)
 
 
 def constant_columns(table: pd.DataFrame) -> list[str]:
-    """Columns that have one value alone."""
+    """Names of the columns with a single value."""
     return [name for name in table.columns if table[name].nunique(dropna=False) == 1]

@@ -1,4 +1,4 @@
-"""Tables of a pickle that pandas wrote, read without running anything in it."""
+"""Safe reader of pickled pandas tables: no code of the pickle is executed."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cellvae.pickles.allowed_calls import ALLOWED_NAMES
 from cellvae.pickles.stubs import AllowedCall, ArrayStub, DtypeStub, ImmutableType, Stub
 
 MAX_BYTES = 2**28
-"""Bytes of a pickle that are read at most."""
+"""Maximum size of a pickle in bytes."""
 MAX_DEPTH = 50
-"""How deeply values may be nested."""
+"""Maximum depth of nested values."""
 
 
 class PandasObject(metaclass=ImmutableType):
-    """Object of pandas as a pickle describes it: what it was made with, and its state."""
+    """Stub of a pandas object: the arguments and the state that the pickle has for it."""
 
     def __new__(cls, *arguments: Any) -> PandasObject:
-        """Object with what it is made with."""
-        made = super().__new__(cls)
-        made.arguments = arguments
-        made.state = None
-        return made
+        """Create a stub with the arguments of the object."""
+        stub = super().__new__(cls)
+        stub.arguments = arguments
+        stub.state = None
+        return stub
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments: tuple[Any, ...]
@@ -41,36 +41,36 @@ class PandasObject(metaclass=ImmutableType):
 
 
 class FrameStub(PandasObject):
-    """Table."""
+    """Stub of a DataFrame."""
 
 
 class SeriesStub(PandasObject):
-    """Column."""
+    """Stub of a Series."""
 
 
 class BlocksStub(PandasObject):
-    """Arrays that the columns of a table are stored in."""
+    """Stub of the block manager, with the arrays of a table."""
 
 
 class IndexStub(PandasObject):
-    """Names of rows or columns."""
+    """Stub of an Index."""
 
 
 class RangeStub(PandasObject):
-    """Numbers of rows or columns, at equal distances."""
+    """Stub of a RangeIndex."""
 
 
-def new_index(kind: Any, state: Any) -> PandasObject:
-    """Index with the state that the pickle gives along with its class."""
-    if kind not in (IndexStub, RangeStub) or not isinstance(state, dict):
+def new_index(stub_class: Any, state: Any) -> PandasObject:
+    """Stub of an index from its class and its state."""
+    if stub_class not in (IndexStub, RangeStub) or not isinstance(state, dict):
         raise FileFormatError("Expected a class and a state for the names of a table.")
-    made: PandasObject = kind()
-    made.__setstate__(state)
-    return made
+    stub: PandasObject = stub_class()
+    stub.__setstate__(state)
+    return stub
 
 
 def new_block(values: Any, positions: Any, n_dimensions: Any = 2, *further: Any) -> dict[str, Any]:
-    """Array of some columns, in the form that older versions of pandas write."""
+    """Block of columns, in the form of older versions of pandas."""
     return {"values": values, "mgr_locs": positions}
 
 
@@ -91,49 +91,49 @@ TABLE_NAMES: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
         **{("pandas.core.indexes.numeric", name): IndexStub for name in INDICES},
     }
 )
-"""Everything that the pickle can make, and what makes it here."""
+"""Names that a pickle may use, and the stubs or functions that replace them."""
 
 
 @final
 class TableUnpickler(pickle.Unpickler):
-    """Unpickler that makes plain values and descriptions of tables, and refuses all else."""
+    """Unpickler that creates Python values and stubs of tables, and refuses everything else."""
 
     def __init__(self, content: bytes, path: Path) -> None:
         super().__init__(io.BytesIO(content))
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name of the pickle.
+        """Stub or function that replaces a name of the pickle.
 
         Raises
         ------
         UnsafeFileError
-            If it is not on the list: nothing of it is imported or called.
+            If it is not in `TABLE_NAMES`: nothing of it is imported or called.
         """
         if (module, name) not in TABLE_NAMES:
             raise UnsafeFileError(
-                f"'{self.path}' asks for '{module}.{name}', which no table of numbers and texts "
+                f"'{self.path}' asks for '{module}.{name}', which no table of numbers and strings "
                 "needs. Nothing was run. Delete the file, unless you know who wrote it."
             )
         return TABLE_NAMES[module, name]
 
 
 def read_pickled_tables(path: Path) -> dict[str, Any]:
-    """Tables, arrays and lists of a pickled dictionary, by name.
+    """Tables, arrays and lists in a pickled dictionary, by name.
 
     Raises
     ------
     UnsafeFileError
-        If the pickle asks for anything else.
+        If the pickle uses any other class or function.
     InvalidDataError
-        If it is damaged, or holds no dictionary.
+        If it is corrupt, or not a dictionary.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileFormatError(f"it is larger than {MAX_BYTES:,} bytes")
-        described = TableUnpickler(path.read_bytes(), path).load()
-        found = TableBuilder().build(described)
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        stubs = TableUnpickler(path.read_bytes(), path).load()
+        tables = TableBuilder().build(stubs)
+        if not isinstance(tables, dict) or not all(isinstance(name, str) for name in tables):
             raise FileFormatError("it holds no dictionary of tables")
     except (UnsafeFileError, FileNotFoundError, PermissionError):
         raise
@@ -141,34 +141,34 @@ def read_pickled_tables(path: Path) -> dict[str, Any]:
         raise InvalidDataError(
             f"Expected a pickle of tables in '{path}'; it cannot be read: {error}"
         ) from error
-    return found
+    return tables
 
 
 @final
 class TableBuilder:
-    """Maker of tables and arrays from their descriptions, each once however often it is named."""
+    """Builder of tables and arrays from their stubs; each stub is built once."""
 
     def __init__(self) -> None:
-        self.known: dict[int, Any] = {}
+        self.built: dict[int, Any] = {}
 
     def build(self, value: Any, depth: int = 0) -> Any:
-        """Value with tables and arrays in place of their descriptions.
+        """Value with stubs replaced by tables and arrays.
 
         Raises
         ------
         FileFormatError
-            If values are nested too deeply, or a description is not complete.
+            If values are nested too deeply, or a stub is incomplete.
         """
         if depth > MAX_DEPTH:
             raise FileFormatError("values are nested too deeply")
         if not isinstance(value, list | tuple | dict | ArrayStub | PandasObject | Stub | DtypeStub):
             return value
-        if id(value) not in self.known:
-            self.known[id(value)] = self.build_new(value, depth + 1)
-        return self.known[id(value)]
+        if id(value) not in self.built:
+            self.built[id(value)] = self.build_new(value, depth + 1)
+        return self.built[id(value)]
 
     def build_new(self, value: Any, depth: int) -> Any:
-        """Value that has not been made yet."""
+        """Value that has not been built yet."""
         if isinstance(value, ArrayStub):
             return self.array(value, depth)
         if isinstance(value, FrameStub):
@@ -184,7 +184,7 @@ class TableBuilder:
         raise FileFormatError("it holds a part of a table outside of one")
 
     def array(self, stub: ArrayStub, depth: int) -> np.ndarray:
-        """Array of numpy."""
+        """Numpy array."""
         array = stub.values()
         if array.dtype != object:
             return array
@@ -194,7 +194,7 @@ class TableBuilder:
         return filled.reshape(array.shape)
 
     def index(self, stub: PandasObject, depth: int) -> pd.Index:
-        """Index of pandas."""
+        """Pandas Index."""
         state = stub.state
         if not isinstance(state, dict):
             raise FileFormatError("names of a table are missing")
@@ -207,14 +207,14 @@ class TableBuilder:
         return pd.Index(self.build(state.get("data"), depth), name=name)
 
     def series(self, stub: SeriesStub, depth: int) -> pd.Series:
-        """Column of pandas."""
+        """Pandas Series."""
         state, (rows,), (block,) = unpack_state(stub)
         name = self.build(state.get("_name"), depth)
         values = np.ravel(self.build(block["values"], depth))
         return pd.Series(values, index=self.index(rows, depth), name=name)
 
     def frame(self, stub: FrameStub, depth: int) -> pd.DataFrame:
-        """Table of pandas, from the arrays that hold its columns side by side."""
+        """Pandas DataFrame, from the blocks of its columns."""
         _, (names, rows), blocks = unpack_state(stub)
         columns = self.index(names, depth)
         found: dict[int, np.ndarray] = {}
@@ -234,7 +234,7 @@ class TableBuilder:
 
 
 def unpack_state(stub: PandasObject) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """State of a table or column, its names and its arrays, in the form of any age of pandas."""
+    """State of a table or column, its indices and its blocks, from any version of pandas."""
     state = stub.state if isinstance(stub.state, dict) else {}
     blocks = state.get("_mgr", state.get("_data"))
     arguments, old = (), None

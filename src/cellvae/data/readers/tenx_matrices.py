@@ -1,4 +1,4 @@
-"""Folders that Cell Ranger ATAC and Cell Ranger ARC write."""
+"""Readers of the output folders of Cell Ranger ATAC and Cell Ranger ARC."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
 
 def read_10x_atac(base_path: str | Path) -> AnnData:
-    """Chromatin accessibility of cells from a folder of Cell Ranger ATAC.
+    """Chromatin accessibility from an output folder of Cell Ranger ATAC.
 
     Parameters
     ----------
     base_path
-        Folder with `matrix.mtx`, `peaks.bed` and `barcodes.tsv`, each perhaps compressed (`.gz`).
+        Folder with `matrix.mtx`, `peaks.bed` and `barcodes.tsv`, each optionally compressed
+        (`.gz`).
 
     Returns
     -------
     AnnData
         Counts, CSR in single precision, [cells, peaks]; peaks named `chr1:565107-565550` with
-        `chr`, `start` and `end` in `var`, and `batch_id` in `obs`, the number behind a barcode.
+        `chr`, `start` and `end` in `var`, and `batch_id` in `obs`, the suffix of the barcode.
 
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file does not exist.
     InvalidDataError
-        If the files do not fit each other.
+        If the files have different numbers of cells or features.
     """
     folder = Path(base_path)
     peaks = pd.read_csv(find_file(folder, "peaks.bed"), sep="\t", header=None, comment="#")
@@ -46,30 +47,30 @@ def read_10x_atac(base_path: str | Path) -> AnnData:
 
 
 def read_10x_multiome(base_path: str | Path) -> AnnData:
-    """Gene expression and chromatin accessibility of cells from a folder of Cell Ranger ARC.
+    """Gene expression and chromatin accessibility from an output folder of Cell Ranger ARC.
 
     Parameters
     ----------
     base_path
-        Folder with `matrix.mtx`, `features.tsv` and `barcodes.tsv`, each perhaps compressed
+        Folder with `matrix.mtx`, `features.tsv` and `barcodes.tsv`, each optionally compressed
         (`.gz`).
 
     Returns
     -------
     AnnData
         Counts, CSR in single precision, [cells, genes and peaks]; `var` has `ID`, `modality`
-        (`Gene Expression` or `Peaks`), `chr`, `start` and `end`; `obs` has `batch_id`, the number
-        behind a barcode. Names of genes may occur twice: `adata.var_names_make_unique()`.
+        (`Gene Expression` or `Peaks`), `chr`, `start` and `end`; `obs` has `batch_id`, the
+        numeric suffix of the barcode. Names of genes may repeat: `adata.var_names_make_unique()`.
 
     Raises
     ------
     FileNotFoundError
-        If a file is not there.
+        If a file does not exist.
     InvalidDataError
-        If the files do not fit each other.
+        If the files have different numbers of cells or features.
     """
     folder = Path(base_path)
-    # A gene may be called NA; only places may be missing.
+    # A gene may be called NA; only positions may be missing.
     features = pd.read_csv(
         find_file(folder, "features.tsv"),
         sep="\t",
@@ -84,14 +85,14 @@ def read_10x_multiome(base_path: str | Path) -> AnnData:
 
 
 def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
-    """Counts of a folder, with its barcodes and the features that it was read with."""
+    """Counts of a folder, with its barcodes and the given features."""
     from anndata import AnnData
     from scipy.io import mmread
 
     path = find_file(folder, "matrix.mtx")
     try:
         with warnings.catch_warnings():
-            # scipy 1.20 gives another class of matrices; ours is made of either.
+            # scipy 1.20 returns another class; csr_matrix() accepts both.
             warnings.filterwarnings("ignore", ".*`spmatrix`", DeprecationWarning)
             counts = sparse.csr_matrix(mmread(path).T, dtype=np.float32)
     except ValueError as error:
@@ -109,18 +110,18 @@ def read_folder(folder: Path, features: pd.DataFrame) -> AnnData:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """File of a folder, perhaps compressed.
+    """File of a folder, or its compressed version.
 
     Raises
     ------
     FileNotFoundError
-        If neither is there.
+        If neither exists.
     """
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     raise FileNotFoundError(
         f"Expected '{name}' or '{name}.gz' in '{folder}'; it has "
-        f"{quote_names(there) or 'no files'}."
+        f"{quote_names(present) or 'no files'}."
     )
