@@ -14,6 +14,9 @@ from pathlib import Path
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
+# Adapters of scipy's sparse routines and numba's cache.
+ADAPTERS = ("sparsetools.py", "kernel_cache.py")
+
 # Past participles without the ending -ed that are not also the base form of their verb.
 IRREGULAR = """
     beaten begun bound built chosen dealt done drawn driven fed found given grown held
@@ -126,7 +129,7 @@ def private_uses(modules: list[tuple[Path, ast.Module]]) -> list[str]:
                 own.add(node.attr)
     found = []
     for path, tree in modules:
-        if path.stem.endswith("_adapter"):
+        if path.stem.endswith("_adapter") or path.name in ADAPTERS:
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):

@@ -94,7 +94,7 @@ class JsonObject:
 
     def json_object(self, name: str) -> JsonObject:
         """Value of an entry, an object."""
-        return JsonObject(self.value(name), self.dotted(name), self.file)
+        return JsonObject(self.value(name), self.path_of(name), self.file)
 
     def dictionary(self, name: str) -> dict[str, Any]:
         """Value of an entry, an object whose entries are not checked."""
@@ -115,10 +115,10 @@ class JsonObject:
             f"Expected {expected} in {self.location(name)}; got {shown}. {ADVICE}"
         )
 
-    def dotted(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """Path of an entry in the document; that of the object if the name is empty."""
         return f"{self.path}.{name}" if self.path and name else self.path or name
 
     def location(self, name: str = "") -> str:
         """File and path of an entry, or of the object, for messages."""
-        return ": ".join(part for part in (self.file, self.dotted(name)) if part)
+        return ": ".join(part for part in (self.file, self.path_of(name)) if part)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cellvae.data.anndata_adapter import subset_genes_inplace
 from cellvae.data.setup.checks import check_counts
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.setup.obs_columns import to_categorical
@@ -130,7 +131,7 @@ def poisson_gene_selection(
     for column in COLUMNS:
         adata.var[column] = table[column]
     if subset:
-        adata._inplace_subset_var(selected)
+        subset_genes_inplace(adata, selected)
     return None
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from cellvae.core.frozen_weights import WeightSlice
 from cellvae.core.log import logger
+from cellvae.data.anndata_adapter import subset_genes_inplace
 from cellvae.data.setup.align_genes import align_genes
 from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
@@ -123,7 +124,7 @@ class ReferenceMappingMixin(SavingMixin):
         reference.check_trained()
         if inplace_subset_query_vars:
             reference.registration.gene_order(adata)
-            adata._inplace_subset_var([*reference.registration.genes])
+            subset_genes_inplace(adata, [*reference.registration.genes])
         registration = query_registration(reference, adata, transfer_batch=transfer_batch)
         options = FreezeOptions(
             unfrozen=unfrozen,

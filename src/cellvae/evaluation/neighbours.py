@@ -185,12 +185,12 @@ def expected_entropy(sizes: NDArray[np.int64], k: int) -> float:
     n_others = int(sizes.sum()) - 1
     drawn = np.arange(1, k + 1)[:, None]
 
-    def expected(size: NDArray[np.int64]) -> NDArray[np.float64]:
+    def expected_sum(size: NDArray[np.int64]) -> NDArray[np.float64]:
         ways = log_binomial(size, drawn) + log_binomial(n_others - size, k - drawn)
         probability = np.exp(ways - log_binomial(np.array(n_others), np.array(k)))
         return (probability * drawn * np.log(drawn)).sum(axis=0)
 
-    full, reduced = expected(sizes), expected(sizes - 1)
+    full, reduced = expected_sum(sizes), expected_sum(sizes - 1)
     mean = full.sum() + np.sum(sizes / sizes.sum() * (reduced - full))
     return float(np.log(k) - mean / k)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.torch_adapter import norms
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE, AllFiniteJob
 from cellvae.kernels.dispatch import can_compile
 from cellvae.kernels.openmp import run_parallel
@@ -27,7 +28,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         and can_compile("all_finite")
     ):
         return scan_tensors(tensors)
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(list(tensors)))).all())
+    return bool(torch.isfinite(norms(tensors)).all())
 
 
 def is_contiguous_float32(tensor: Tensor) -> bool:

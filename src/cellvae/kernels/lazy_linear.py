@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cellvae.core.torch_adapter import has_hooks
+
 
 class LazyLinear(NamedTuple):
     """Output of a linear layer, not computed yet: its input, weight and bias.
@@ -33,8 +35,7 @@ def lazy_linear(
 
     Hooks, parametrizations and adapters (LoRA) expect the layer to be called.
     """
-    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    if type(layer) is not nn.Linear or hooks or layer._backward_pre_hooks:
+    if type(layer) is not nn.Linear or has_hooks(layer):
         output: Tensor = layer(features)
         return output
     return LazyLinear(features, layer.weight, layer.bias)

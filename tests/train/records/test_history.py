@@ -117,7 +117,7 @@ def test_values_of_any_kind_are_kept(history: History) -> None:
 
 
 def test_names_have_a_prefix_within_a_context(history: History) -> None:
-    with history.prefixed("ema_"):
+    with history.with_prefix("ema_"):
         history.update("elbo_train", 0.9)
         history.update("confusion", [1])
         history.update("matrix", {"array": [1, 2]})

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cellvae.data.anndata_adapter import subset_genes_inplace
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
@@ -67,6 +68,6 @@ def organize_cite_seq_10x(adata: AnnData, copy: bool = False) -> AnnData | None:
         index=adata.obs_names,
         columns=adata.var_names[proteins],
     )
-    adata._inplace_subset_var(~proteins)
+    subset_genes_inplace(adata, ~proteins)
     adata.obsm["protein_expression"] = table
     return adata if copy else None

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from cellvae.core.log import warn
+from cellvae.data.anndata_adapter import replace_contents
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import (
     DataMismatchError,
@@ -85,8 +86,7 @@ def align_genes(
     )
     if not inplace:
         return new
-    # This is how AnnData itself subsets genes in place.
-    adata._init_as_actual(new)
+    replace_contents(adata, new)
     return None
 
 

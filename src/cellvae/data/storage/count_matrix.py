@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from cellvae.data.anndata_adapter import parent_of_view
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
     cells = genes = None
     if layer is None and adata.isbacked and adata.is_view:
         # A view in backed mode would load its whole matrix; its parent reads only requested cells.
-        parent = adata._adata_ref
-        cells = np.arange(parent.n_obs)[adata._oidx]
-        genes = np.arange(parent.n_vars)[adata._vidx]
+        parent, cells, genes = parent_of_view(adata)
         values = parent.X
     else:
         values = adata.X if layer is None else adata.layers[layer]

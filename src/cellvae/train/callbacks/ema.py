@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.core.torch_adapter import norms
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.early_stopping.best_weights import tracked_module
 from cellvae.train.callbacks.protocols import Group
@@ -239,5 +240,5 @@ class EMA(pl.Callback):
 
 def are_finite(weights: dict[str, Tensor]) -> bool:
     """Whether all weights are finite; one read from the device."""
-    norms = torch._foreach_norm([value for value in weights.values() if value.numel()])
-    return bool(torch.isfinite(torch.stack(norms)).all())
+    values = [value for value in weights.values() if value.numel()]
+    return bool(torch.isfinite(norms(values)).all())

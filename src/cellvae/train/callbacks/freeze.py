@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import lightning.pytorch as pl
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.modules.dropout import _DropoutNd as Dropout
 
 from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import check_arguments
+from cellvae.core.torch_adapter import NORM_AND_DROPOUT
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -214,7 +213,7 @@ def norm_and_dropout_in(
         is_selected = [id(p) in selected for p in module.parameters()]
         if name in names or (is_selected and all(is_selected)):
             for layer_name, layer in module.named_modules(prefix=name):
-                if isinstance(layer, BatchNorm | Dropout) and id(layer) not in seen:
+                if isinstance(layer, NORM_AND_DROPOUT) and id(layer) not in seen:
                     seen.add(id(layer))
                     yield layer_name
 

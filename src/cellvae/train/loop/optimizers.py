@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from cellvae.core.torch_adapter import add_all_
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options.metric_names import metric_mode
 from cellvae.train.options.optimizer_options import (
@@ -61,7 +62,7 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         for group, of_group in zip(self.param_groups, lists, strict=True):
             if of_group is not None and of_group[0]:
                 beta1, beta2 = group["betas"]
-                torch._foreach_add_(of_group[-1], 1)
+                add_all_(of_group[-1], 1)
                 self.kernel(
                     *of_group[:4],
                     [],

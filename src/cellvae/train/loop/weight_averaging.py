@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from cellvae.core.torch_adapter import copy_all_, lerp_all_
 from cellvae.errors import InvalidOptionError, quote_names
 
 
 @torch.no_grad()
 def lerp_(average: Sequence[Tensor], values: Sequence[Tensor], fraction: float) -> None:
     """Move an average towards new values by a fraction of the distance, in place."""
-    torch._foreach_lerp_(list(average), list(values), fraction)
+    lerp_all_(average, values, fraction)
 
 
 @torch.no_grad()
 def copy_weights_(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     """Copy values into existing tensors."""
-    torch._foreach_copy_(list(targets), list(values))
+    copy_all_(targets, values)
 
 
 def interpolate_with(

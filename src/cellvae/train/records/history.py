@@ -150,7 +150,7 @@ class History(Mapping[str, pd.DataFrame]):
         self.objects = {name: values for name, values in self.objects.items() if values}
 
     @contextmanager
-    def prefixed(self, prefix: str) -> Iterator[History]:
+    def with_prefix(self, prefix: str) -> Iterator[History]:
         """Context in which the names of recorded metrics get a prefix."""
         before, self.prefix = self.prefix, self.prefix + prefix
         try:

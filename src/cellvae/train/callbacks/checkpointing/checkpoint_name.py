@@ -62,7 +62,7 @@ class CheckpointName:
             template = "{epoch}" if score is None else "{epoch}-{monitor}"
         known: dict[str, float] = {**metrics, "epoch": epoch, "step": step}
 
-        def filled(match: re.Match[str]) -> str:
+        def fill_in(match: re.Match[str]) -> str:
             name, form = match.group(1), match.group(2)
             if name == "monitor":
                 name, value = self.monitor or name, math.nan if score is None else score
@@ -76,7 +76,7 @@ class CheckpointName:
             text = f"{value:{form or ('d' if name in ('epoch', 'step') else '.4f')}}"
             return f"{name}={text}" if self.insert_names else text
 
-        return safe_name(re.sub(r"\{([^{}:]+)(?::([^{}]*))?\}", filled, template))
+        return safe_name(re.sub(r"\{([^{}:]+)(?::([^{}]*))?\}", fill_in, template))
 
 
 def safe_name(text: str) -> str:

@@ -15,6 +15,7 @@ from cellvae.core.options import check_arguments
 from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.protocols import Group
+from cellvae.train.lightning_adapter import all_batches_are_done
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.resume.training_state import capture_state
 
@@ -109,7 +110,7 @@ class TrainingCheckpoint(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note whether the epoch was whole."""
-        self.is_complete = trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        self.is_complete = all_batches_are_done(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state after the last epoch, if it was whole."""

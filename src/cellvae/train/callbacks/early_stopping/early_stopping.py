@@ -32,6 +32,7 @@ from cellvae.train.callbacks.early_stopping.warmup_epochs import (
     epochs_done,
 )
 from cellvae.train.callbacks.protocols import Group
+from cellvae.train.lightning_adapter import make_state_key
 
 
 class EarlyStopping(LightningEarlyStopping):
@@ -154,7 +155,7 @@ class EarlyStopping(LightningEarlyStopping):
     def state_key(self) -> str:
         """Name of its state in a checkpoint, which depends on its metrics only."""
         names = self.monitor if isinstance(self.monitor, str) else self.followed_metrics()
-        return self._generate_state_key(monitor=names, mode=self.mode)
+        return make_state_key(self, monitor=names, mode=self.mode)
 
     def followed_metrics(self) -> list[str]:
         """Names of the monitored metrics."""

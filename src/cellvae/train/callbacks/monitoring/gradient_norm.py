@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.core.torch_adapter import norms
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.freeze import network_of
 from cellvae.train.callbacks.protocols import Group
@@ -92,12 +93,12 @@ class GradNormMonitor(pl.Callback):
         with_gradient = {name: p.grad for name, p in named.items() if p.grad is not None}
         if not with_gradient:
             return
-        norms = torch.stack(torch._foreach_norm(list(with_gradient.values()))).detach().float()
-        self.add_step(norms)
+        lengths = norms(list(with_gradient.values())).detach().float()
+        self.add_step(lengths)
         if self.per_layer:
             for name in named:
-                self.by_name.setdefault(name, norms.new_zeros(()))
-            for name, norm in zip(with_gradient, norms, strict=True):
+                self.by_name.setdefault(name, lengths.new_zeros(()))
+            for name, norm in zip(with_gradient, lengths, strict=True):
                 self.by_name[name] = self.by_name[name] + torch.where(norm.isfinite(), norm, 0.0)
 
     def add_step(self, norms: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.torch_adapter import norms
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
 from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_step
@@ -164,8 +165,7 @@ class NaNGuard(pl.Callback):
         at_once = self.checks_every_step(gradients[0].device)
         if at_once and not bool(self.bad_loss) and all_finite(gradients):
             return
-        norms = torch.stack(torch._foreach_norm(gradients))
-        bad_gradients = ~torch.isfinite(norms)
+        bad_gradients = ~torch.isfinite(norms(gradients))
         bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
         self.bad = bad_loss | bad_gradients.any()
         if at_once:

@@ -1,0 +1,17 @@
+"""Adapter of names of Lightning that are not public: the only place where they are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+
+def all_batches_are_done(trainer: pl.Trainer) -> bool:
+    """Whether all batches of the current epoch have been trained on."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def make_state_key(callback: pl.Callback, **arguments: Any) -> str:
+    """Key of a callback's state in a checkpoint, by its class and some arguments."""
+    return callback._generate_state_key(**arguments)
