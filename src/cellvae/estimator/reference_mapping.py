@@ -18,9 +18,9 @@ from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.data.setup.records import CategoriesRecord, CategoryRecord
 from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
-from cellvae.estimator.freeze_options import FreezeOptions
 from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.saving import SavingMixin, pick_device
+from cellvae.nn.freeze_options import FreezeOptions
 from cellvae.nn.surgery import grow_categories
 
 if TYPE_CHECKING:
