@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cellvae.core.fork import register_fork_handlers
 from cellvae.core.log import show_messages
+from cellvae.core.platform.fork import register_fork_handlers
 from cellvae.errors import missing_name_error
 
 # Not loaded at first use: the module of this name would then stand here in place of the object.

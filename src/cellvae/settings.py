@@ -6,9 +6,9 @@ import logging
 import random
 from typing import Literal
 
-from cellvae.core.fork import fork
 from cellvae.core.log import logger, show_messages
 from cellvae.core.options import check_value
+from cellvae.core.platform.fork import fork
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 IGNORED_SETTINGS = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from cellvae.core.fork import fork
+from cellvae.core.platform.fork import fork
 from cellvae.kernels import log_fold_change_summary, openmp
 from cellvae.kernels.openmp import choose_n_threads, find_gomp_parallel, run_parallel
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.core.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import norms
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE, AllFiniteJob
 from cellvae.kernels.dispatch import can_compile
 from cellvae.kernels.openmp import run_parallel

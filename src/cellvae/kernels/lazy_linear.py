@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellvae.core.torch_adapter import has_hooks
+from cellvae.core.platform.torch_adapter import has_hooks
 
 
 class LazyLinear(NamedTuple):

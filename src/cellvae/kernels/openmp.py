@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellvae.core.fork import fork, openmp_libraries
+from cellvae.core.platform.fork import fork, openmp_libraries
 
 GompParallel = Callable[[int, int, int, int], None]
 """`GOMP_parallel(function, data, n_threads, flags)`."""

@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
-from cellvae.core.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import norms
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.early_stopping.best_weights import tracked_module
 from cellvae.train.callbacks.protocols import Group

@@ -9,7 +9,7 @@ from torch import nn
 
 from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import check_arguments
-from cellvae.core.torch_adapter import NORM_AND_DROPOUT
+from cellvae.core.platform.torch_adapter import NORM_AND_DROPOUT
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cellvae.core.torch_adapter import add_all_
+from cellvae.core.platform.torch_adapter import add_all_
 from cellvae.errors import InvalidOptionError
 from cellvae.train.options.metric_names import metric_mode
 from cellvae.train.options.optimizer_options import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cellvae.core.torch_adapter import copy_all_, lerp_all_
+from cellvae.core.platform.torch_adapter import copy_all_, lerp_all_
 from cellvae.errors import InvalidOptionError, quote_names
 
 

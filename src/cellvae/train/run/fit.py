@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
-from cellvae.core.malloc import retain_freed_memory
+from cellvae.core.platform.malloc import retain_freed_memory
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
-from cellvae.core.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import norms
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.freeze import network_of
 from cellvae.train.callbacks.protocols import Group

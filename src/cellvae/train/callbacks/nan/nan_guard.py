@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.core.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import norms
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
 from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_step

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from cellvae import settings
-from cellvae.core import fork as fork_module
-from cellvae.core.fork import fork, openmp_libraries, pause_library, pause_openmp
+from cellvae.core.platform import fork as fork_module
+from cellvae.core.platform.fork import fork, openmp_libraries, pause_library, pause_openmp
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI

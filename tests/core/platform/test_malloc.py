@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cellvae.core import malloc as allocation
-from cellvae.core.malloc import (
+from cellvae.core.platform import malloc as allocation
+from cellvae.core.platform.malloc import (
     GLIBC_DEFAULTS,
     RETAIN_FREED_MEMORY,
     is_out_of_memory,

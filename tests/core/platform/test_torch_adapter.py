@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cellvae.core.torch_adapter import (
+from cellvae.core.platform.torch_adapter import (
     NORM_AND_DROPOUT,
     add_all_,
     copy_all_,
