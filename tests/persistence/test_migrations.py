@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cellvae.errors import FileFormatError
-from cellvae.persistence.migrations import FORMAT, MIGRATIONS, Fields, migrate
+from cellvae.persistence.migrations import MIGRATIONS, RECORD_FORMAT, Fields, migrate
 
 
 def rename(fields: Fields) -> Fields:
@@ -21,7 +21,7 @@ MADE_UP = {1: rename, 2: double}
 
 
 def test_every_older_format_has_its_migration() -> None:
-    assert sorted(MIGRATIONS) == list(range(1, FORMAT))
+    assert sorted(MIGRATIONS) == list(range(1, RECORD_FORMAT))
 
 
 def test_migrations_run_in_order_from_the_format_of_the_file() -> None:

@@ -14,7 +14,7 @@ import pytest
 import cellvae
 from cellvae.errors import FileFormatError
 from cellvae.model import MODELS
-from cellvae.persistence.migrations import FORMAT
+from cellvae.persistence.migrations import RECORD_FORMAT
 
 RELEASED = Path(__file__).with_name("released")
 SAVED = sorted(path.parent for path in RELEASED.glob("*/*/model.json"))
@@ -26,8 +26,8 @@ def test_every_format_has_a_released_model_of_each_kind() -> None:
         record = json.loads((folder / "model.json").read_text())
         assert record["library_version"] == folder.parent.name
         found.setdefault(record["format"], set()).add(record["model"])
-    assert set(found) == set(range(1, FORMAT + 1))
-    assert set(found[FORMAT]) == set(MODELS)
+    assert set(found) == set(range(1, RECORD_FORMAT + 1))
+    assert set(found[RECORD_FORMAT]) == set(MODELS)
 
 
 @pytest.mark.parametrize("folder", SAVED, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -51,7 +51,7 @@ def test_a_model_of_a_later_format_says_what_to_install(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     shutil.copytree(SAVED[0], folder)
     record = json.loads((folder / "model.json").read_text())
-    record |= {"format": FORMAT + 1, "library_version": "7.1.0"}
+    record |= {"format": RECORD_FORMAT + 1, "library_version": "7.1.0"}
     (folder / "model.json").write_text(json.dumps(record))
     with pytest.raises(FileFormatError, match=r'pip install --upgrade "cellvae>=7\.1\.0"'):
         cellvae.load(folder)

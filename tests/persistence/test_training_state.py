@@ -80,7 +80,7 @@ def test_states_without_checksum_and_of_other_formats_are_refused(
 ) -> None:
     torch.save({"format": 1, **VALUES}, state)
     assert "no checksum, as those of cellvae before" in refused(state, state.read_bytes())
-    monkeypatch.setattr(training_state, "FORMAT", 3)
+    monkeypatch.setattr(training_state, "STATE_FORMAT", 3)
     write_state(state, VALUES)
     monkeypatch.undo()
     with pytest.raises(FileFormatError, match="format 2 in .*epoch=000003.state; got 3.*version"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 JOB_FILE = "job.json"
-FORMAT = 1
+JOB_FORMAT = 1
 CELLS_PER_CHUNK = 4096
 OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
@@ -73,7 +73,7 @@ class JobRecord:
     def save(self) -> None:
         """Write the record atomically."""
         values = {
-            "format": FORMAT,
+            "format": JOB_FORMAT,
             "cellvae": __version__,
             "options": self.options,
             "data": self.data,
@@ -141,8 +141,8 @@ def read_record(out: Path) -> JobRecord | None:
     path = out / JOB_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise ValueError(f"its format is {values['format']!r}, not {FORMAT}")
+        if values["format"] != JOB_FORMAT:
+            raise ValueError(f"its format is {values['format']!r}, not {JOB_FORMAT}")
         return JobRecord(out, *(dict(values[name]) for name in ("options", "data", "written")))
     except FileNotFoundError:
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from cellvae.data.setup.minified import SCVI_UNS_KEY, UNS_KEY, MinifiedRecord, minified_record
+from cellvae.data.setup.minified import MINIFIED_KEY, SCVI_UNS_KEY, MinifiedRecord, minified_record
 from cellvae.data.storage.column import lacks_counts
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError
@@ -57,7 +57,7 @@ def refuse_minified(adata: AnnData | None, purpose: str) -> None:
         raise DataMismatchError(
             f"Expected an AnnData with counts that is not minified to {purpose}; got a minified "
             "one, which holds what a trained model has made of the counts. Give the AnnData that "
-            f"it was made from; where the counts were kept, del adata.uns['{UNS_KEY}'], "
+            f"it was made from; where the counts were kept, del adata.uns['{MINIFIED_KEY}'], "
             f"adata.uns['{SCVI_UNS_KEY}'] does too."
         )
 

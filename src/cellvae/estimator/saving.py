@@ -22,7 +22,7 @@ from cellvae.scvi.setup_tables import print_setup_tables
 if TYPE_CHECKING:
     from anndata import AnnData
 
-S = TypeVar("S", bound="SavingMixin")
+SavedModelType = TypeVar("SavedModelType", bound="SavingMixin")
 
 ANNDATA_WRITE_KWARGS = (
     "as_dense",
@@ -240,8 +240,12 @@ class SavingMixin(BaseModel, ScviFormatMixin):
 
 
 def load_imported(
-    cls: type[S], folder: str | Path, adata: AnnData | None, prefix: str, device: torch.device
-) -> S:
+    cls: type[SavedModelType],
+    folder: str | Path,
+    adata: AnnData | None,
+    prefix: str,
+    device: torch.device,
+) -> SavedModelType:
     """Model from a folder of scvi-tools; without `adata`, with the cells saved there."""
     imported = import_scvi_model(cls, folder, prefix)
     model = cls.from_imported(imported)

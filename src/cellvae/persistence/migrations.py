@@ -9,7 +9,7 @@ from typing import Any
 
 from cellvae.errors import FileFormatError
 
-FORMAT = 1
+RECORD_FORMAT = 1
 """Format that this version writes."""
 
 Fields = dict[str, Any]
@@ -24,7 +24,7 @@ def migrate(
     where: str,
     *,
     migrations: Mapping[int, Migration] = MIGRATIONS,
-    newest: int = FORMAT,
+    newest: int = RECORD_FORMAT,
 ) -> Fields:
     """Fields of a record in the newest format; the given fields are not changed.
 

@@ -13,7 +13,7 @@ from cellvae.core.json_object import JsonObject
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 from cellvae.persistence.json_codec import dumps, loads
-from cellvae.persistence.migrations import FORMAT, migrate
+from cellvae.persistence.migrations import RECORD_FORMAT, migrate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ class FileRecord:
 class Record:
     """Everything about a saved model that is not a tensor."""
 
-    format: int = FORMAT
+    format: int = RECORD_FORMAT
     """Version of this list of fields."""
     model: str
     """Name of the model, such as 'SCVI'."""

@@ -22,7 +22,7 @@ from cellvae.errors import (
 )
 from cellvae.persistence.atomic_commit import commit, complete_pending, staging_folder
 from cellvae.persistence.fsync import regular_file_size, sha256_of_file, write_and_fsync
-from cellvae.persistence.migrations import FORMAT
+from cellvae.persistence.migrations import RECORD_FORMAT
 from cellvae.persistence.paths import (
     ADATA,
     CELLS,
@@ -199,7 +199,7 @@ def write_record(place: ModelPaths, record: Record) -> None:
 
 def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
     """JSON text of a record in the newest format, with these files."""
-    return dataclasses.replace(record, format=FORMAT, files=files).to_json()
+    return dataclasses.replace(record, format=RECORD_FORMAT, files=files).to_json()
 
 
 def check_not_existing(place: ModelPaths, names: list[str], overwrite: bool) -> None:

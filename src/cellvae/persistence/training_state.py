@@ -17,7 +17,7 @@ from cellvae.core.output_files import replace_atomically
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 
-FORMAT = 2
+STATE_FORMAT = 2
 SUFFIX = ".state"
 COMMENT = b"cellvae training state, sha256 of the bytes before this comment: "
 """Beginning of the comment of the zip file that `torch.save` writes; 64 digits follow."""
@@ -46,7 +46,7 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **values}, buffer)
+    torch.save({"format": STATE_FORMAT, **values}, buffer)
     buffer.seek(-2, os.SEEK_END)  # the length of the comment, which is empty so far
     buffer.write(COMMENT_LENGTH.to_bytes(2, "little"))
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
@@ -123,9 +123,9 @@ def parse_state(content: bytes, path: Path) -> dict[str, Any]:
         problem = f"it could not be read: {type(error).__name__}: {error}"
         raise damaged_state_error(path, problem) from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+    if found != STATE_FORMAT:
         raise FileFormatError(
-            f"Expected a training state of format {FORMAT} in {path}; got {found!r}. "
+            f"Expected a training state of format {STATE_FORMAT} in {path}; got {found!r}. "
             "Resume with the version of cellvae that wrote it, or train anew."
         )
     return values

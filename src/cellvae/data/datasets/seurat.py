@@ -16,7 +16,7 @@ from cellvae.settings import settings
 if TYPE_CHECKING:
     from anndata import AnnData
 
-PROTEINS = "protein_counts"
+PROTEIN_KEY = "protein_counts"
 BATCH = "orig.ident"
 N_BATCHES = 24
 NOT_AGGREGATED = ("Notch", "TCR")
@@ -73,7 +73,7 @@ def pbmc_seurat_v4_cite_seq(
     check_value("mask_protein_batches", mask_protein_batches, int, bounds)
     adata = load_h5ad("pbmc_seurat_v4.h5ad", save_path)
     if aggregate_proteins:
-        adata.obsm[PROTEINS] = sum_antibodies(adata.obsm[PROTEINS])
+        adata.obsm[PROTEIN_KEY] = sum_antibodies(adata.obsm[PROTEIN_KEY])
     if apply_filters:
         adata = adata[passes_filters(adata)].copy()
     if mask_protein_batches:
@@ -100,7 +100,7 @@ def passes_filters(adata: AnnData) -> np.ndarray:
     mitochondrial = adata.var_names.str.startswith("MT-")
     total = np.ravel(adata.X.sum(axis=1))
     mitochondrial_counts = np.ravel(adata.X[:, np.flatnonzero(mitochondrial)].sum(axis=1))
-    proteins = adata.obsm[PROTEINS]
+    proteins = adata.obsm[PROTEIN_KEY]
     adata.var["mt"] = mitochondrial
     obs = adata.obs
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -136,6 +136,6 @@ def mask_proteins(adata: AnnData, n_batches: int) -> None:
         )
     # The generator of scvi-tools, so that the same seed masks the same batches.
     masked = np.random.RandomState(settings.seed).permutation(batches)[:n_batches]
-    proteins = adata.obsm[PROTEINS].copy()
+    proteins = adata.obsm[PROTEIN_KEY].copy()
     proteins.loc[adata.obs[BATCH].isin(masked).to_numpy()] = 0
-    adata.obsm[PROTEINS] = proteins
+    adata.obsm[PROTEIN_KEY] = proteins

@@ -35,7 +35,7 @@ class Keys:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, tuple):
-                value = check_names(value, field.name)
+                value = check_key_names(value, field.name)
             else:
                 required = field.default is dataclasses.MISSING
                 value = check_name(value, field.name, required=required)
@@ -119,7 +119,7 @@ def check_name(value: object, argument: str, *, required: bool = False) -> str |
     raise InvalidOptionError(f"Expected a name (a string) for {argument}; got {value!r}.")
 
 
-def check_names(value: object, argument: str) -> tuple[str, ...]:
+def check_key_names(value: object, argument: str) -> tuple[str, ...]:
     """Names of columns as a tuple, all different."""
     if value is None:
         return ()

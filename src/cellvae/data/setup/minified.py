@@ -31,7 +31,7 @@ MinifiedType: TypeAlias = Literal[
 ]
 """Whether a minified AnnData has the latent posterior only, or the counts too."""
 
-UNS_KEY = "cellvae_minified"
+MINIFIED_KEY = "cellvae_minified"
 """Entry of `adata.uns` with the record of a minified AnnData."""
 
 SCVI_UNS_KEY = "_scvi_adata_minify_type"
@@ -102,7 +102,7 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
         If the entry in `adata.uns` is not one that this version writes.
     """
     check_is_anndata(adata)
-    stored = adata.uns.get(UNS_KEY)
+    stored = adata.uns.get(MINIFIED_KEY)
     if stored is None:
         scvi_type = adata.uns.get(SCVI_UNS_KEY)
         if scvi_type is None:
@@ -115,13 +115,13 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
     names = [field.name for field in fields(MinifiedRecord)]
     if not isinstance(stored, Mapping) or set(stored) != set(names):
         raise InvalidDataError(
-            f"Expected {quote_names(names)} in adata.uns['{UNS_KEY}']; got {stored!r}. Remove "
+            f"Expected {quote_names(names)} in adata.uns['{MINIFIED_KEY}']; got {stored!r}. Remove "
             "it, and minify again from the AnnData with counts."
         )
     values = {name: str(stored[name]) for name in names}
     if values["data_type"] not in get_args(MinifiedType):
         raise InvalidDataError(
-            f"Expected adata.uns['{UNS_KEY}']['data_type'] to be one of "
+            f"Expected adata.uns['{MINIFIED_KEY}']['data_type'] to be one of "
             f"{quote_names(get_args(MinifiedType))}; got '{values['data_type']}'."
         )
     data_type = cast("MinifiedType", values.pop("data_type"))
@@ -156,7 +156,7 @@ def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPoste
     if posterior.log_library_mean is not None:
         minified.obs[LOG_LIBRARY_MEAN_KEY] = posterior.log_library_mean
         minified.obs[LOG_LIBRARY_VARIANCE_KEY] = posterior.log_library_variance
-    minified.uns[UNS_KEY] = asdict(record)
+    minified.uns[MINIFIED_KEY] = asdict(record)
     minified.uns[SCVI_UNS_KEY] = record.data_type
     return minified
 

@@ -94,7 +94,7 @@ def parse_train_kwargs(
         **select_kwargs(given, TOP_LEVEL_PLAN_KWARGS),
     }
     split = to_kwargs(given.get("datasplitter_kwargs"), "datasplitter_kwargs")
-    check_names(given, plan, split, loss_weights=loss_weights, learns_labels=learns_labels)
+    check_kwarg_names(given, plan, split, loss_weights=loss_weights, learns_labels=learns_labels)
     callbacks, disabled = callbacks_from_mapping(given.get("callbacks"))
     options = make_train_options(
         given,
@@ -110,7 +110,7 @@ def parse_train_kwargs(
     return ParsedTrainKwargs(options=options, callbacks=callbacks)
 
 
-def check_names(
+def check_kwarg_names(
     given: Mapping[str, Any],
     plan: Mapping[str, Any],
     split: Mapping[str, Any],
