@@ -24,6 +24,8 @@ from cellvae.errors import FileFormatError, InvalidOptionError, TrainingError
 from cellvae.model import PEAKVI, SCANVI, SCVI
 from cellvae.settings import settings
 
+pytestmark = pytest.mark.trains
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

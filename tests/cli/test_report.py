@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 
+
+@pytest.mark.trains
 def test_a_page_about_a_run_of_the_program(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from cellvae.settings import settings
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.trains
 def test_a_run_writes_model_latent_curves_and_report(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_run_writes_model_latent_curves_and_report(
         assert text in ended.out
 
 
+@pytest.mark.trains
 def test_a_run_gives_what_the_same_calls_give(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -56,6 +58,7 @@ def test_a_run_gives_what_the_same_calls_give(
     assert np.array_equal(model.get_latent_representation(), latent)
 
 
+@pytest.mark.trains
 def test_early_stopping_keeps_checkpoints_and_the_best_model(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_file_of_another_kind_is_one_line(
     assert str(path) in line
 
 
+@pytest.mark.trains
 def test_a_model_that_is_there_is_replaced_only_on_demand(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_training_that_fails_is_one_line_and_exit_code_1(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.trains
 def test_labels_are_told(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -188,6 +193,7 @@ def test_labels_are_told(
     assert (cells.obs["C_scANVI"] == cellvae.load(tmp_path / "model", cells).predict()).all()
 
 
+@pytest.mark.trains
 def test_a_run_that_was_cut_off_goes_on(
     program: Callable[..., Any],
     counts: Path,

@@ -37,6 +37,8 @@ from cellvae.train import (
     TrainingCheckpoint,
 )
 
+pytestmark = pytest.mark.trains
+
 OURS: dict[str, Callable[[Path], pl.Callback]] = {
     "EMA": lambda path: EMA(decay=0.9),
     "EarlyStopping": lambda path: EarlyStopping(patience=2),

@@ -22,6 +22,8 @@ from cellvae.data.batches.batching import iter_batches
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
 from cellvae.model import MODELS
 
+pytestmark = pytest.mark.trains
+
 # Latents of saved models by a Python that has never seen them.
 READ_IN_A_NEW_PROCESS = """
 import sys

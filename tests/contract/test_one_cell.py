@@ -13,6 +13,8 @@ from anndata import AnnData
 
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
+pytestmark = pytest.mark.trains
+
 
 def split(*parts: Any) -> dict[str, Any]:
     return {"external_indexing": [np.asarray(part) for part in parts]}

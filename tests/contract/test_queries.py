@@ -14,6 +14,8 @@ from anndata import AnnData
 import cellvae
 from cellvae.core.frozen_weights import WeightSlice
 
+pytestmark = pytest.mark.trains
+
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "decay": {"optimizer": "AdamW", "weight_decay": 0.2, "lr": 0.05},
     "penalty": {"weight_decay": 0.2, "lr": 0.05},

@@ -58,6 +58,7 @@ def test_zeros_and_ones_are_known_as_such() -> None:
     assert record_from_json(old, "counts") == CountsRecord(integers=True)
 
 
+@pytest.mark.trains
 def test_counts_are_refused_where_zeros_and_ones_were_learned() -> None:
     adata = cells(1)
     PEAKVI.setup_anndata(adata)

@@ -17,6 +17,8 @@ from cellvae.errors import FileFormatError, InvalidOptionError, UnknownOptionErr
 from cellvae.model import MODELS, SCVI, Model, register
 from cellvae.train import SaveCheckpoint
 
+pytestmark = pytest.mark.trains
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 FILES = {"PoissonVAE": "own_torch_model.py", "Programmes": "own_pyro_model.py"}
 

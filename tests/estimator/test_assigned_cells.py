@@ -14,6 +14,8 @@ from cellvae.data import synthetic_iid
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, AmortizedLDA, LinearSCVI
 
+pytestmark = pytest.mark.trains
+
 
 def test_assigned_cells_are_those_of_the_model(
     cells: Callable[..., AnnData], make: Callable[..., SCVI], train: Callable[..., SCVI]

@@ -15,6 +15,8 @@ import cellvae
 from cellvae.errors import DataMismatchError, InvalidOptionError, UnknownOptionError
 from cellvae.model import SCANVI
 
+pytestmark = pytest.mark.trains
+
 pytest.importorskip("captum")
 
 

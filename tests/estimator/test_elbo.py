@@ -13,6 +13,8 @@ from scipy import stats
 from cellvae.data.batches.batching import iter_batches
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def kl_of(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """Divergence of normal posteriors from the standard normal, nats per cell."""

@@ -19,6 +19,8 @@ from cellvae.errors import InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import EarlyStopping, NaNGuard, SaveCheckpoint, StopTraining
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {
     "batch_size": 16,
     "seed": 3,

@@ -18,6 +18,8 @@ from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.model import SCVI
 from cellvae.settings import settings
 
+pytestmark = pytest.mark.trains
+
 WANTED = [40, 3, 69, 3, 0]
 
 FORMS: dict[str, Any] = {

@@ -15,6 +15,8 @@ from cellvae.data.storage.memory import DenseColumn
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def backed(adata: AnnData, folder: Path) -> AnnData:
     adata.write_h5ad(folder / "cells.h5ad")

@@ -12,6 +12,8 @@ from anndata import AnnData
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def hidden_of(model: SCVI, counts: np.ndarray) -> np.ndarray:
     """Hidden layer of the encoder of a model without covariates in it, by numpy."""

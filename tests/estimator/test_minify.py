@@ -23,6 +23,8 @@ from cellvae.errors import (
 from cellvae.inference import PosteriorPredictiveCheck
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 WITH_COUNTS = "latent_posterior_parameters_with_counts"
 
 ANSWERS: dict[str, dict[str, Any]] = {

@@ -28,6 +28,8 @@ from cellvae.model import SCVI
 from cellvae.model import load_model as loading
 from cellvae.train import SaveCheckpoint
 
+pytestmark = pytest.mark.trains
+
 
 def edited(folder: Path, *path: str, value: Any) -> None:
     """Change one value of model.json, and have the weights agree with it."""

@@ -58,6 +58,7 @@ def test_the_registry_has_fields_that_scvi_tools_does_not_know(model: Any) -> No
     assert model.get_state_registry("site")["original_key"] == "_scvi_site"
 
 
+@pytest.mark.trains
 def test_training_does_not_need_a_batch_that_counts_labelled_cells(model: Any) -> None:
     assert model.training_labels() is not None
     model.train(max_epochs=1, enable_progress_bar=False)

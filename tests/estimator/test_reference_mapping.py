@@ -24,6 +24,8 @@ from cellvae.errors import (
 )
 from cellvae.model import SCANVI, SCVI
 
+pytestmark = pytest.mark.trains
+
 
 class Stop(pl.Callback):
     """Ends a run after its second epoch."""

@@ -17,6 +17,8 @@ from anndata import AnnData
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

@@ -23,6 +23,8 @@ from cellvae.model import SCVI
 from cellvae.persistence.training_state import write_state
 from cellvae.train import EarlyStopping, SaveCheckpoint
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {
     "max_epochs": 7,
     "batch_size": 16,

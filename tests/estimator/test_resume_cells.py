@@ -18,6 +18,8 @@ from scipy import sparse
 from cellvae.errors import ResumeError
 from cellvae.model import SCANVI, SCVI
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {
     "max_epochs": 3,
     "batch_size": 32,

@@ -18,6 +18,8 @@ from cellvae.errors import FileFormatError, InvalidOptionError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import SaveCheckpoint, TrainingCheckpoint
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {
     "max_epochs": 6,
     "batch_size": 16,

@@ -257,6 +257,7 @@ def test_whole_numbers_of_any_type_are_counts(adata: AnnData) -> None:
     assert warnings_of(adata) == []
 
 
+@pytest.mark.trains
 def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
     adata = synthetic_iid(batch_size=20, n_genes=6)
     SCANVI.setup_anndata(adata, "labels", "unknown")
@@ -283,6 +284,7 @@ def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
         model.get_elbo(batch_size=2.5)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -17,6 +17,8 @@ import torch
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.errors import InvalidDataError
 
+pytestmark = pytest.mark.trains
+
 SCRIPT = textwrap.dedent("""
     import json, os, sys
     import anndata, torch, cellvae

@@ -10,6 +10,8 @@ from anndata import AnnData
 from cellvae.errors import DataMismatchError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def test_the_summary_names_options_set_up_and_training(
     adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]

@@ -16,6 +16,7 @@ from cellvae.model import SCVI
 from cellvae.settings import settings
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("n_cells", "words"),
     [
@@ -53,6 +54,7 @@ def test_a_single_cell_cannot_be_trained_on(
         train(make(cells(1), {}), train_size=1.0)
 
 
+@pytest.mark.trains
 def test_shares_and_positions_are_those_asked_for(
     adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]
 ) -> None:
@@ -70,6 +72,7 @@ def test_shares_and_positions_are_those_asked_for(
     assert np.array_equal(model.train_indices, np.arange(35, 70))
 
 
+@pytest.mark.trains
 def test_a_split_of_the_users_is_used(
     adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]
 ) -> None:
@@ -94,6 +97,7 @@ def test_a_split_of_the_users_is_used(
     assert np.array_equal(model.test_indices, [61, 65])
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("settings_put_back")
 def test_the_seed_of_the_settings_is_that_of_weights_split_and_noise(
     cells: Callable[..., AnnData], train: Callable[..., SCVI]
@@ -110,6 +114,7 @@ def test_the_seed_of_the_settings_is_that_of_weights_split_and_noise(
     assert not np.array_equal(latents[0], latents[2])
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("settings_put_back")
 def test_without_a_seed_torchs_global_one_governs(
     cells: Callable[..., AnnData], make: Callable[..., SCVI], train: Callable[..., SCVI]
@@ -126,6 +131,7 @@ def test_without_a_seed_torchs_global_one_governs(
     assert np.array_equal(repeated.get_latent_representation(), model.get_latent_representation())
 
 
+@pytest.mark.trains
 def test_a_word_of_the_call_goes_before_the_same_word_in_a_config(
     adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]
 ) -> None:

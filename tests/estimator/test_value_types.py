@@ -23,6 +23,8 @@ from cellvae.errors import (
 )
 from cellvae.model import PEAKVI, SCANVI, SCVI
 
+pytestmark = pytest.mark.trains
+
 VALUES: dict[str, list[Any]] = {
     "int": [10, 2, 33],
     "float": [0.5, 1.5, -2.5],

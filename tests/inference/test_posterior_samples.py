@@ -18,6 +18,8 @@ from cellvae.inference.posterior_samples import (
 )
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def batch_of(model: SCVI) -> tuple:
     """All cells of a model as one batch."""

@@ -72,6 +72,7 @@ def test_bars_can_be_turned_off(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("watched")
 def test_passes_of_a_model_show_a_bar(
     trained: Callable[..., SCVI], capsys: pytest.CaptureFixture[str]
@@ -85,6 +86,7 @@ def test_passes_of_a_model_show_a_bar(
         assert "cells" in capsys.readouterr().err
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("watched")
 def test_an_interrupt_ends_a_pass_at_once(
     trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,8 @@ import torch
 
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 MARKERS = {"B cells": "CD79A", "CD14+ Monocytes": "CD14", "NK cells": "GNLY", "CD4 T cells": "CD3D"}
 
 

@@ -18,6 +18,8 @@ from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
 )
 
+pytestmark = pytest.mark.trains
+
 
 def cells(seed: int = 0) -> AnnData:
     random = np.random.default_rng(seed)

@@ -188,6 +188,7 @@ def test_options_of_models_are_here_or_on_the_page(names: Any, name: str) -> Non
     assert unexplained(name, missing) == []
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", MODELS)
 def test_methods_are_here_or_say_what_to_use(names: Any, name: str, models: dict[str, Any]) -> None:
     model = models[name]
@@ -206,6 +207,7 @@ def test_methods_are_here_or_say_what_to_use(names: Any, name: str, models: dict
         assert unexplained(method, missing) == [], method
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", MODELS)
 def test_attributes_are_here_or_say_what_to_use(
     names: Any, name: str, models: dict[str, Any]
@@ -217,6 +219,7 @@ def test_attributes_are_here_or_say_what_to_use(
             assert says_what_to_use(error, word), error
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", MODELS)
 def test_words_of_training_are_here_or_on_the_page(
     names: Any, name: str, models: dict[str, Any]
@@ -229,11 +232,13 @@ def test_words_of_training_are_here_or_on_the_page(
     assert unexplained("train", missing) == []
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", MODELS)
 def test_metrics_have_the_same_names(names: Any, name: str, models: dict[str, Any]) -> None:
     assert {*names["models"][name]["history"]} <= {*models[name].history}
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("method", ["differential_expression", "differential_accessibility"])
 def test_arguments_of_differential_tests_are_here_or_on_the_page(
     names: Any, method: str, models: dict[str, Any]
@@ -244,6 +249,7 @@ def test_arguments_of_differential_tests_are_here_or_on_the_page(
             assert unexplained(method, missing) == []
 
 
+@pytest.mark.trains
 def test_rows_of_the_table_are_of_arguments_that_are_missing(models: dict[str, Any]) -> None:
     """An argument that is here now has to leave the table."""
     for owner, argument in EXPLAINED:
@@ -274,6 +280,7 @@ def test_registry_keys_are_the_same(names: Any) -> None:
         assert getattr(scvi.REGISTRY_KEYS, key) == value
 
 
+@pytest.mark.trains
 def test_attributes_with_an_underscore_are_those_without(models: dict[str, Any]) -> None:
     model = models["SCVI"]
     assert model.history_ is model.history
@@ -295,6 +302,7 @@ def test_attributes_with_an_underscore_are_those_without(models: dict[str, Any])
     assert model.is_trained
 
 
+@pytest.mark.trains
 def test_scanvi_tells_of_its_labels(models: dict[str, Any]) -> None:
     model = models["SCANVI"]
     labels = model.adata.obs["labels"].to_numpy()
@@ -304,6 +312,7 @@ def test_scanvi_tells_of_its_labels(models: dict[str, Any]) -> None:
     np.testing.assert_array_equal(model._unlabeled_indices, np.flatnonzero(labels == "label_0"))
 
 
+@pytest.mark.trains
 def test_misspelt_attributes_are_corrected(models: dict[str, Any]) -> None:
     with pytest.raises(AttributeError, match="Did you mean 'get_latent_representation'"):
         models["SCVI"].get_latent_represenation()
@@ -352,6 +361,7 @@ def test_settings_of_scvi_tools_can_be_set(caplog: pytest.LogCaptureFixture) -> 
     assert "settings.dl_num_workers has no effect here" in caplog.text
 
 
+@pytest.mark.trains
 def test_configs_are_words_of_training() -> None:
     adata = scvi.data.synthetic_iid(batch_size=30, n_genes=10)
     scvi.model.SCVI.setup_anndata(adata)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.trains
+
 NOTEBOOKS = Path(__file__).with_name("notebooks")
 B_GENES, MONOCYTE_GENES = ["CD74", "CD37", "CD83"], ["TYROBP", "FCER1G", "TIMP1"]
 WORDS = {

@@ -120,6 +120,7 @@ def test_topics_are_those_of_scvi_tools(cells: AnnData, answers: Any) -> None:
     )
 
 
+@pytest.mark.trains
 def test_models_can_be_trained_further_and_saved_as_ours(cells: AnnData, tmp_path: Path) -> None:
     model = SCVI.load(DATA / "scvi", cells)
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False, seed=0)
@@ -220,6 +221,7 @@ def test_cells_that_older_versions_minified_are_understood(answers: Any) -> None
         SCVI.load(DATA / "minified", cells)
 
 
+@pytest.mark.trains
 def test_a_reference_of_scvi_tools_is_mapped_onto(cells: AnnData, tmp_path: Path) -> None:
     query = cells[:30].copy()
     query.obs["batch"] = "new"

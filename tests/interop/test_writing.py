@@ -18,6 +18,8 @@ import cellvae
 from cellvae.errors import InvalidOptionError, NotTrainedError
 from cellvae.model import MODELS, SCANVI, SCVI, AmortizedLDA, LinearSCVI
 
+pytestmark = pytest.mark.trains
+
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"n_hidden": 6, "n_latent": 3}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -20,6 +20,8 @@ import cellvae
 from cellvae.errors import DataMismatchError, DataWarning, InvalidOptionError, UnknownOptionError
 from cellvae.model import AmortizedLDA
 
+pytestmark = pytest.mark.trains
+
 QUICK = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
 
 

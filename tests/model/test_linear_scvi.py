@@ -6,9 +6,12 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pytest
 import torch
 
 from cellvae.model import LinearSCVI
+
+pytestmark = pytest.mark.trains
 
 KINDS = {
     "antigens": ["CD74", "HLA-DRA"],

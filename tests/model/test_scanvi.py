@@ -25,6 +25,8 @@ from cellvae.errors import (
 )
 from cellvae.model import SCANVI, SCVI
 
+pytestmark = pytest.mark.trains
+
 QUICK = {"max_epochs": 2, "accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
 
 

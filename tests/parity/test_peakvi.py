@@ -75,6 +75,7 @@ def test_detection_is_the_closed_form_and_finite_at_the_ends() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.trains
 def test_blood_cells_lie_beside_their_kind(shared_data: Path) -> None:
     from sklearn.neighbors import KNeighborsClassifier
 

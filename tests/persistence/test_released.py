@@ -30,6 +30,7 @@ def test_every_format_has_a_released_model_of_each_kind() -> None:
     assert set(found[RECORD_FORMAT]) == set(MODELS)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("folder", SAVED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_released_model_answers_as_it_did(folder: Path) -> None:
     cells = anndata.read_h5ad(folder.parent / "cells.h5ad")

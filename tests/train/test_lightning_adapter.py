@@ -41,6 +41,7 @@ class Line(pl.LightningModule):
 
 
 @pytest.mark.trains
+@pytest.mark.trains
 @pytest.mark.filterwarnings("ignore")
 def test_an_epoch_is_done_after_its_last_batch() -> None:
     watcher = Watcher()
@@ -54,5 +55,5 @@ def test_an_epoch_is_done_after_its_last_batch() -> None:
 
 
 def test_keys_of_states_differ_by_class_and_arguments() -> None:
-    keys = {make_state_key(Watcher(), monitor=name) for name in ("a", "b", "a")}
-    assert keys == {"Watcher{'monitor': 'a'}", "Watcher{'monitor': 'b'}"}
+    keys = {make_state_key(Watcher(), name, "min") for name in ("a", "b", "a")}
+    assert keys == {f"Watcher{{'monitor': '{name}', 'mode': 'min'}}" for name in "ab"}

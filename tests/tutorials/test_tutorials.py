@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.trains
+
 TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 
 

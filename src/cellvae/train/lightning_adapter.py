@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 
 
@@ -12,6 +10,6 @@ def all_batches_are_done(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
-def make_state_key(callback: pl.Callback, **arguments: Any) -> str:
-    """Key of a callback's state in a checkpoint, by its class and some arguments."""
-    return callback._generate_state_key(**arguments)
+def make_state_key(callback: pl.Callback, monitor: object, mode: str) -> str:
+    """Key of a callback's state in a checkpoint, by its class, what it monitors and how."""
+    return callback._generate_state_key(monitor=monitor, mode=mode)

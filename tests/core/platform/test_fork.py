@@ -22,8 +22,8 @@ from cellvae.model import SCVI
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone"),
-    # Python 3.12 warns of forks of processes with threads, which is what is tested.
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+    pytest.mark.trains,
 ]
 
 

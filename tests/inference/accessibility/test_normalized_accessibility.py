@@ -16,6 +16,8 @@ from scipy import sparse
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownKeyError
 from cellvae.model import PEAKVI, POISSONVI
 
+pytestmark = pytest.mark.trains
+
 N_CELLS, N_REGIONS = 90, 20
 QUICK = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False, "early_stopping": False}
 

@@ -17,6 +17,8 @@ from cellvae.errors import DataMismatchError, InvalidOptionError, NotTrainedErro
 from cellvae.inference import PosteriorPredictiveCheck, create_criticism_report
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def dense_draws(model: SCVI, n: int) -> np.ndarray:
     """Draws of all counts by another way, [draws, cells, genes]."""

@@ -19,6 +19,8 @@ from cellvae.inference.differential.table import COLUMNS
 from cellvae.model import SCVI
 from cellvae.settings import settings
 
+pytestmark = pytest.mark.trains
+
 DOCS = Path(__file__).parents[3] / "docs" / "differential-expression.md"
 MARKERS = {
     "kang_ctrl_8donors.h5ad": {

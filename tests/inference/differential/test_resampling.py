@@ -18,6 +18,8 @@ from cellvae.inference.differential.posterior_pool import sample_pool, slice_poo
 from cellvae.inference.likelihood.importance_options import ImportanceOptions
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 FEW = {"max_cells": 7, "n_mc_samples": 3, "n_mc_samples_per_pass": 2}
 
 

@@ -57,6 +57,7 @@ def test_a_gene_that_does_not_vary_has_no_coefficient() -> None:
     assert np.isnan([coefficients[0, 1], coefficients[1, 0], coefficients[1, 1]]).all()
 
 
+@pytest.mark.trains
 def test_ranks_among_some_draws_give_nearly_the_same(
     trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +82,7 @@ def test_expression_is_drawn_from_the_gamma_of_the_counts() -> None:
         assert stats.kstest(draws[:, gene].numpy(), law.cdf).pvalue > 1e-4
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "normal"])
 @pytest.mark.parametrize("kind", ["pearson", "spearman"])
 def test_matrices_are_those_of_draws_of_expression(
@@ -102,6 +104,7 @@ def test_matrices_are_those_of_draws_of_expression(
     np.testing.assert_allclose(matrix, matrix.T)
 
 
+@pytest.mark.trains
 def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SCVI]) -> None:
     model = trained(gene_likelihood="poisson")
 
@@ -114,6 +117,7 @@ def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SC
     np.testing.assert_allclose(matrix(["b0", "b2"]), sum(each) / 2, atol=0.02)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     ("words", "message"),
     [

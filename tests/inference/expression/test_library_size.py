@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.model import SCVI
+
+pytestmark = pytest.mark.trains
 
 
 def test_observed_sizes_are_sums_of_counts(trained: Callable[..., SCVI]) -> None:

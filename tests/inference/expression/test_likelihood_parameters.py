@@ -15,6 +15,8 @@ from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 NAMES = {
     "zinb": {"mean", "dropout", "dispersions"},
     "nb": {"mean", "dispersions"},

@@ -18,6 +18,8 @@ from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import decode_samples, sample_latent
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def seeded(model: SCVI, **words: Any) -> Any:
     """Expression from the same draws every time."""

@@ -16,6 +16,8 @@ from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.inference.latent.aggregated_posterior import mixture_log_prob, normal_mixture_log_prob
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def brute_force(
     points: np.ndarray, means: np.ndarray, variances: np.ndarray, dof: float | None

@@ -10,6 +10,8 @@ import pytest
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 def test_each_cell_has_the_vector_of_its_batch(trained: Callable[..., SCVI]) -> None:
     model = trained(batch_representation="embedding")

@@ -89,6 +89,7 @@ def test_posteriors_of_other_cells_are_refused(linear: Callable[..., Any]) -> No
         asked(model, qz, torch.zeros(3, 2), max_cells=0)
 
 
+@pytest.mark.trains
 def test_codes_of_cells_are_weighted(trained: Callable[..., SCVI]) -> None:
     model = trained()
     mean, variance = model.get_latent_representation(return_dist=True)

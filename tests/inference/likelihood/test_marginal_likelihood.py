@@ -71,6 +71,7 @@ def test_cells_are_answered_in_the_order_asked(linear: Callable[..., Any]) -> No
     assert mean == pytest.approx(whole.mean(), abs=2e-5)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("config", [{}, {"use_observed_lib_size": False}])
 def test_one_draw_is_the_bound_and_more_lie_above_it(
     trained: Callable[..., SCVI], config: dict[str, Any]
@@ -84,6 +85,7 @@ def test_one_draw_is_the_bound_and_more_lie_above_it(
     assert bound < many < bound + 40
 
 
+@pytest.mark.trains
 def test_a_grid_over_the_latent_gives_the_same(trained: Callable[..., SCVI]) -> None:
     model = trained(n_latent=1)
     grid = torch.linspace(-8, 8, 3001)
@@ -104,6 +106,7 @@ def test_a_grid_over_the_latent_gives_the_same(trained: Callable[..., SCVI]) -> 
     assert abs(error.mean()) < 0.03
 
 
+@pytest.mark.trains
 def test_a_logistic_normal_latent_is_weighted_before_it_is_transformed(
     trained: Callable[..., SCVI],
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_logistic_normal_latent_is_weighted_before_it_is_transformed(
     assert one == pytest.approx(bound, abs=0.3)
 
 
+@pytest.mark.trains
 def test_numbers_below_one_are_refused(trained: Callable[..., SCVI]) -> None:
     model = trained()
     with pytest.raises(InvalidOptionError, match="n_mc_samples to be at least 1; got 0"):
@@ -122,6 +126,7 @@ def test_numbers_below_one_are_refused(trained: Callable[..., SCVI]) -> None:
         model.get_marginal_ll(n_mc_samples_per_pass=-1)
 
 
+@pytest.mark.trains
 def test_real_cells_lie_above_their_bound(shared_data: Path) -> None:
     adata = read_h5ad(shared_data / "pbmc3k.h5ad")[:300, ::20].copy()
     SCVI.setup_anndata(adata)

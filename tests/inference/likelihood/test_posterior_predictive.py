@@ -13,6 +13,8 @@ from scipy import sparse
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "normal"])
 def test_draws_have_the_mean_and_variance_of_the_likelihood(

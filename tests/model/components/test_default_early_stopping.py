@@ -11,6 +11,8 @@ from anndata import AnnData
 from cellvae.errors import TrainingWarning
 from cellvae.model import PEAKVI
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture
 def model() -> PEAKVI:

@@ -85,6 +85,7 @@ def test_without_size_factors_expected_counts_add_up_to_those_of_the_cell(
         torch.testing.assert_close(decoded.mu.sum(dim=1), batch.counts.sum(dim=1))
 
 
+@pytest.mark.trains
 @pytest.mark.filterwarnings("ignore::cellvae.errors.DataWarning")
 def test_a_cell_without_counts_has_a_finite_loss(
     adata: AnnData, make: Callable[..., SCVI], train: Callable[..., SCVI]

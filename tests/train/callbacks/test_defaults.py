@@ -116,6 +116,7 @@ def test_every_word_of_early_stopping_reaches_the_callback() -> None:
         assert kept[name] == value or [*kept[name]] == [value] * 2, name
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(
     "callback",
     [
@@ -140,6 +141,7 @@ def test_validation_is_switched_on_by_whatever_needs_it(
         train(module, rows, no_validation, callbacks=callback, **words)
 
 
+@pytest.mark.trains
 def test_a_plateau_may_be_asked_for_by_another_spelling(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
@@ -163,6 +165,7 @@ def test_two_callbacks_with_one_metric_are_refused(
         train(module, rows, split, callbacks=[Producer("mine"), Producer("yours", "mine")])
 
 
+@pytest.mark.trains
 def test_a_metric_that_is_promised_can_be_followed_and_a_misspelt_one_cannot(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_metric_that_is_promised_can_be_followed_and_a_misspelt_one_cannot(
         )
 
 
+@pytest.mark.trains
 def test_accumulation_and_schedules_have_words_of_their_own(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:

@@ -25,6 +25,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 class Script(pl.Callback):
     """Logs metrics from lists; None is an epoch in which a metric is not logged."""

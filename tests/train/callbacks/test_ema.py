@@ -22,6 +22,8 @@ from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.train_options import LoaderOptions
 from cellvae.train.run.split_blocks import VALIDATION_BATCH_SIZE, make_split_blocks
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {"seed": 0, "batch_size": 24, "enable_progress_bar": False}
 Weights = dict[str, torch.Tensor]
 

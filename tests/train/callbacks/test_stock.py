@@ -32,6 +32,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture
 def model() -> SCVI:

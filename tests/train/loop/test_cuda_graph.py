@@ -102,6 +102,7 @@ def same(first: Any, second: Any) -> bool:
     )
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", [SCVI, SCANVI])
 @pytest.mark.parametrize(
     "kwargs",
@@ -132,6 +133,7 @@ def test_a_run_of_replayed_steps_is_the_same_run(
     assert model.training_report.capture_reason == "41 steps replayed from a CUDA graph"
 
 
+@pytest.mark.trains
 def test_steps_are_counted_and_a_run_can_continue(
     made: Callable[..., Any], recorded: list[Tape], tmp_path: Path
 ) -> None:
@@ -149,6 +151,7 @@ def test_steps_are_counted_and_a_run_can_continue(
     assert same(whole, again)
 
 
+@pytest.mark.trains
 def test_another_learning_rate_is_captured_again(
     made: Callable[..., Any], recorded: list[Tape]
 ) -> None:
@@ -163,6 +166,7 @@ def test_another_learning_rate_is_captured_again(
     assert (tape.n_warmed_up, tape.n_recorded) == (6, 2)
 
 
+@pytest.mark.trains
 def test_a_step_that_cannot_be_captured_runs_without_a_graph(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +182,7 @@ def test_a_step_that_cannot_be_captured_runs_without_a_graph(
     assert same(model, plain)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("on_nan", ["skip_batch", "stop_restore"])
 def test_what_is_not_finite_is_found_in_replayed_steps(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch, on_nan: Any

@@ -17,6 +17,8 @@ from cellvae.errors import InvalidOptionError
 from cellvae.model import SCANVI, SCVI
 from cellvae.train import EMA, SaveCheckpoint
 
+pytestmark = pytest.mark.trains
+
 QUICK: dict[str, Any] = {
     "max_epochs": 3,
     "batch_size": 16,

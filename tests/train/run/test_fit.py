@@ -22,6 +22,8 @@ from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 from cellvae.train.run.run_start import RunStart
 
+pytestmark = pytest.mark.trains
+
 
 def train(module: Any, rows: Any, split: Split, **kwargs: Any) -> RunResult:
     history, seed = kwargs.pop("history", None), kwargs.pop("seed", 1)

@@ -14,6 +14,8 @@ import torch
 from cellvae.data import synthetic_iid
 from cellvae.model import SCVI
 
+pytestmark = pytest.mark.trains
+
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 KWARGS: dict[str, Any] = {
     "batch_size": 32,

@@ -87,6 +87,7 @@ def test_loss_and_gradients_are_those_of_dense_counts(made: Any, kind: Any) -> N
         torch.testing.assert_close(own[name], gradient, rtol=1e-3, atol=1e-5 * scale)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_run_and_its_answers_are_those_of_dense_counts(made: Any, kind: Any) -> None:
     models = [made(kind, dense=dense) for dense in (False, True)]
@@ -130,6 +131,7 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in model.module.state_dict().items()}
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
 def test_steps_of_a_block_do_not_change_a_bit(made: Any, optimizer: str) -> None:
     found = []
@@ -149,6 +151,7 @@ class Interrupts(pl.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW"])
 def test_a_resumed_run_ends_with_the_same_bits(made: Any, tmp_path: Path, optimizer: str) -> None:
     kwargs = {**QUICK, "max_epochs": 5, "resume": "auto", "plan_kwargs": {"optimizer": optimizer}}
@@ -160,6 +163,7 @@ def test_a_resumed_run_ends_with_the_same_bits(made: Any, tmp_path: Path, optimi
     assert all(torch.equal(v, weights_of(again)[k]) for k, v in weights_of(whole).items())
 
 
+@pytest.mark.trains
 def test_weights_of_the_first_layer_are_column_major_and_saved_in_full(
     made: Any, tmp_path: Path
 ) -> None:
@@ -207,6 +211,7 @@ def test_a_class_of_the_users_own_gets_dense_counts_unless_it_says_so(made: Any)
         assert (sparse_rows_for(module, model.rows) is not None) == expected
 
 
+@pytest.mark.trains
 def test_the_counts_of_a_batch_are_sparse(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made()
     seen = []

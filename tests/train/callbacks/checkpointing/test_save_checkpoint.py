@@ -22,6 +22,8 @@ from cellvae.train.callbacks.checkpointing.checkpoint_name import safe_name
 from cellvae.train.callbacks.checkpointing.checkpoint_trigger import CheckpointTrigger
 from cellvae.train.loop.training_plan import TrainingPlan
 
+pytestmark = pytest.mark.trains
+
 
 class Script(pl.Callback):
     """Logs a metric from a list, raises what is in it, and notes the weights after each epoch."""

@@ -16,6 +16,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 class Script(pl.Callback):
     """Logs a metric from a list, and notes the weights after each epoch."""

@@ -27,6 +27,8 @@ from cellvae.train.callbacks.evaluation.integration_evaluation import Integratio
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.kl_warmup import KLWarmup
 
+pytestmark = pytest.mark.trains
+
 N_CELLS = 150
 
 

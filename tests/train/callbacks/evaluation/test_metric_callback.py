@@ -23,6 +23,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
     given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16} | words

@@ -21,6 +21,8 @@ from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.evaluation.integration_evaluation import IntegrationEvaluation
 from cellvae.train.callbacks.evaluation.retrieval_evaluation import RetrievalEvaluation
 
+pytestmark = pytest.mark.trains
+
 N_CELLS = 120
 
 

@@ -17,6 +17,8 @@ from cellvae.evaluation.integration import scib as scib_panel
 from cellvae.model import SCVI
 from cellvae.train import ScibCallback
 
+pytestmark = pytest.mark.trains
+
 BIO = ["Isolated labels", "KMeans NMI", "KMeans ARI", "Silhouette label", "cLISI"]
 BATCH = ["BRAS", "iLISI", "Graph connectivity", "PCR"]
 AGGREGATES = ["Bio conservation", "Batch correction", "Total"]

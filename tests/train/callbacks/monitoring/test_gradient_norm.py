@@ -20,6 +20,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 class Gradients(pl.Callback):
     """Keeps every gradient after the backward pass; may spoil that of one batch."""

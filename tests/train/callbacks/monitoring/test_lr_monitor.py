@@ -19,6 +19,8 @@ from cellvae.train.callbacks.scheduling.stages import Stage, Stages
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 def history(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Any:
     given = {"max_epochs": 3, "enable_progress_bar": False, "accelerator": "cpu"}

@@ -14,6 +14,7 @@ from cellvae.model import SCVI
 from cellvae.train.callbacks.monitoring.model_summary import Summary
 
 
+@pytest.mark.trains
 def test_the_table_says_what_is_trained_on_what(shared_data: Path) -> None:
     adata = read_h5ad(shared_data / "kang_ctrl_8donors.h5ad")[:300].copy()
     SCVI.setup_anndata(adata, batch_key="batch")

@@ -16,6 +16,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **words: Any) -> RunResult:
     parsed = parse_train_kwargs(

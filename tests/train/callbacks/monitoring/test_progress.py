@@ -23,6 +23,8 @@ from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 def run(module: Any, rows: Any, split: Split, **words: Any) -> None:
     parsed = parse_train_kwargs({"max_epochs": 3, "check_val_every_n_epoch": 1, **words})

@@ -30,6 +30,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 
 def outcome_of(
     module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any

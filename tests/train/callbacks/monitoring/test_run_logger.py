@@ -20,6 +20,8 @@ from cellvae.train import EarlyStopping
 from cellvae.train.callbacks.monitoring.run_logger import RunLogger, format_duration
 from cellvae.train.callbacks.serialisation import rebuild_callback
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 16}
 
 

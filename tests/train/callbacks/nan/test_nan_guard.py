@@ -14,6 +14,8 @@ from cellvae.errors import InvalidOptionError, TrainingError, TrainingWarning
 from cellvae.model import SCVI
 from cellvae.train import NaNGuard
 
+pytestmark = pytest.mark.trains
+
 WORDS: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "batch_size": 16}
 
 

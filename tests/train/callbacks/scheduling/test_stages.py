@@ -21,6 +21,8 @@ from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.end_of_run import RunResult
 from cellvae.train.run.fit import fit
 
+pytestmark = pytest.mark.trains
+
 LR = 0.01
 
 
