@@ -56,7 +56,7 @@ class Record:
     """Files beside the record, by name without prefix."""
 
     def to_json(self) -> str:
-        """JSON text of the record; equal records have equal texts.
+        """JSON text of the record; equal records give the same string.
 
         Raises
         ------

@@ -140,7 +140,7 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def read_pickle(archive: PickleSource) -> Any:
-    """Values of a file: numbers, texts, lists, dictionaries, arrays and tensors.
+    """Values of a file: numbers, strings, lists, dictionaries, arrays and tensors.
 
     Raises
     ------
