@@ -8,7 +8,6 @@ from torch import nn
 
 from cellvae.core.platform.torch_adapter import (
     NORM_AND_DROPOUT,
-    add_all_,
     copy_all_,
     has_hooks,
     lerp_all_,
@@ -24,10 +23,8 @@ def test_norms_are_those_of_each_tensor_and_show_what_is_not_finite() -> None:
 
 def test_all_tensors_are_changed_in_place() -> None:
     first, second = torch.tensor([1.0, 2.0]), torch.tensor([[10.0]])
-    add_all_([first, second], 1)
-    assert first.tolist() == [2.0, 3.0] and second.item() == 11.0
-    lerp_all_([first, second], [torch.tensor([4.0, 3.0]), torch.tensor([[1.0]])], 0.5)
-    assert first.tolist() == [3.0, 3.0] and second.item() == 6.0
+    lerp_all_([first, second], [torch.tensor([3.0, 2.0]), torch.tensor([[0.0]])], 0.5)
+    assert first.tolist() == [2.0, 2.0] and second.item() == 5.0
     copy_all_([first], [torch.tensor([7.0, 8.0])])
     assert first.tolist() == [7.0, 8.0]
 

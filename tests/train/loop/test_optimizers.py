@@ -151,15 +151,3 @@ def test_steps_made_at_once_are_those_of_torch_bit_by_bit(kind: Any, usual: Any,
     assert called == [kind] * 6 + [usual] * 6
     for name, kept in their_state["state"].items():
         assert all(torch.equal(my_state["state"][name][k], v) for k, v in kept.items())
-
-
-@pytest.mark.parametrize("kind", [Adam, AdamW])
-def test_gradients_are_set_to_none_or_zero(kind: Any) -> None:
-    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
-    optimizer = kind([{"params": weights[:1]}, {"params": weights[1:]}])
-    for weight in weights:
-        weight.grad = torch.ones(3)
-    optimizer.zero_grad(set_to_none=False)
-    assert [w.grad.sum() for w in weights] == [0, 0]
-    optimizer.zero_grad()
-    assert [w.grad for w in weights] == [None, None]

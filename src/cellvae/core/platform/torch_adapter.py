@@ -18,11 +18,6 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors)))
 
 
-def add_all_(tensors: Sequence[Tensor], value: float) -> None:
-    """Add a number to all tensors, in place."""
-    torch._foreach_add_(list(tensors), value)
-
-
 def lerp_all_(tensors: Sequence[Tensor], targets: Sequence[Tensor], fraction: float) -> None:
     """Move all tensors towards their targets by a fraction of the distance, in place."""
     torch._foreach_lerp_(list(tensors), list(targets), fraction)

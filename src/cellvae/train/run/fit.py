@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
-from cellvae.core.platform.malloc import retain_freed_memory
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining
@@ -119,7 +118,6 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         restore_sigint_handler(),
         catch_stop_training(plan, run.callbacks),
         sigint,
-        retain_freed_memory(),
         isolated_rng(plan.seed, "training"),
     ):
         try:

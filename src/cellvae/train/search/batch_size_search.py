@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
 from cellvae.core.options import check_value
-from cellvae.core.platform.malloc import is_out_of_memory
+from cellvae.core.platform.out_of_memory import is_out_of_memory
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
