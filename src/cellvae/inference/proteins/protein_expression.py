@@ -60,5 +60,5 @@ class ProteinOptions(NamedTuple):
 
 def protein_names(model: DecoderModel) -> tuple[str, ...]:
     """Names of the proteins of a model."""
-    names: tuple[str, ...] = model.registration.axes["proteins"].names
+    names: tuple[str, ...] = model.registration.axes["proteins"].features
     return names
