@@ -68,6 +68,8 @@ class Loss(NamedTuple):
     """KL divergence of the variables shared by all cells; nats."""
     extra_metrics: tuple[Tensor, ...] = ()
     """Further sums over cells, of any shape, for :meth:`Module.metrics_from_sums`."""
+    latent: Float[Tensor, "cells latent"] | None = None
+    """Sample of the latent variables, which an adversarial classifier reads; None for no latent."""
 
 
 class Module(nn.Module, ABC, Generic[B]):
@@ -89,6 +91,16 @@ class Module(nn.Module, ABC, Generic[B]):
     """Sub-networks whose categories are labels, of which a query has no new ones."""
     frozen_weights: FrozenWeights = FrozenWeights()
     """Weights that training does not change."""
+    adversarial: bool = False
+    """Whether training has an adversarial classifier, unless the user says otherwise."""
+    n_adversarial_classes: int = 0
+    """Number of classes that an adversarial classifier tells apart; 0 if cells have none."""
+    n_latent: int = 0
+    """Width of `Loss.latent`; 0 if there is none."""
+
+    def adversarial_targets(self, batch: B) -> Int[Tensor, " cells"]:
+        """Class of each cell of `Loss.latent`, which an adversarial classifier predicts from it."""
+        raise NotImplementedError(f"{type(self).__name__} has no classes of cells.")
 
     @abstractmethod
     def encode(self, batch: B) -> Latent:

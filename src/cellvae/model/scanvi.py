@@ -197,6 +197,7 @@ class SCANVIModule(SCVIModule):
             kl_local=kl,
             kl_global=reconstruction.new_zeros(()),
             extra_metrics=extra,
+            latent=latent.sample,
         )
 
     def latent_kl_terms(
