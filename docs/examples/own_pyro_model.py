@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Counts
@@ -35,7 +35,7 @@ class ProgrammesConfig(Options):
     n_programmes: int = option(5, at_least=1)
 
 
-class ProgrammesModule(Module[Batch]):
+class ProgrammesModule(GenerativeModule[Batch]):
     """A model and a guide; parameters are ordinary ones of torch, so that they are saved."""
 
     def __init__(self, n_genes: int, config: ProgrammesConfig) -> None:
@@ -67,13 +67,14 @@ class ProgrammesModule(Module[Batch]):
             told = self.encoder(counts.log1p())
             pyro.sample("weights", dist.Normal(told.loc, told.scale).to_event(1))
 
-    def encode(self, batch: Batch) -> Latent:
+    def encode(self, batch: Batch) -> CountLatent:
         posterior: Normal = self.encoder(batch.counts.log1p())
-        return Latent(posterior, posterior.rsample(), batch.counts.sum(-1, keepdim=True).log())
+        size = batch.counts.sum(-1, keepdim=True)
+        return CountLatent(posterior, posterior.rsample(), size.log())
 
-    def decode(self, latent: Latent, batch: Batch) -> Poisson:
+    def decode(self, latent: CountLatent, batch: Batch) -> dict[str, Poisson]:
         scale = self.shares(latent.sample, self.mean)
-        return Poisson(latent.log_library.exp() * scale, scale=scale)
+        return {"rna": Poisson(latent.log_library.exp() * scale, scale=scale)}
 
     def loss(self, batch: Batch, kl_weight: Tensor) -> Loss:
         return pyro_elbo_loss(self.model, self.guide, batch.counts, kl_weight, n_cells=self.n_cells)

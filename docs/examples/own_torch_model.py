@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Category, Counts
@@ -34,7 +34,7 @@ class PoissonVAEConfig(Options):
     beta: float = option(1.0, above=0)
 
 
-class PoissonVAEModule(Module[Batch]):
+class PoissonVAEModule(GenerativeModule[Batch]):
     """The mathematics: tensors in, distributions and a loss out."""
 
     def __init__(self, n_genes: int, n_batch: int, config: PoissonVAEConfig) -> None:
@@ -44,25 +44,25 @@ class PoissonVAEModule(Module[Batch]):
         self.decoder = FCLayers(config.n_latent, config.n_hidden, (n_batch,))
         self.shares = nn.Linear(config.n_hidden, n_genes)
 
-    def encode(self, batch: Batch) -> Latent:
+    def encode(self, batch: Batch) -> CountLatent:
         posterior = self.encoder(batch.counts.log1p())
         size = batch.counts.sum(dim=-1, keepdim=True)
-        return Latent(posterior, posterior.rsample(), size.log())
+        return CountLatent(posterior, posterior.rsample(), size.log())
 
-    def decode(self, latent: Latent, batch: Batch) -> Poisson:
+    def decode(self, latent: CountLatent, batch: Batch) -> dict[str, Poisson]:
         hidden = self.decoder(latent.sample, [batch.batch])
         scale = self.shares(hidden).softmax(dim=-1)
-        return Poisson(latent.log_library.exp() * scale, scale=scale)
+        return {"rna": Poisson(latent.log_library.exp() * scale, scale=scale)}
 
     def loss(self, batch: Batch, kl_weight: Tensor) -> Loss:
         latent = self.encode(batch)
-        reconstruction = -self.decode(latent, batch).log_prob(batch.counts).sum(dim=-1)
+        reconstruction = -self.decode(latent, batch)["rna"].log_prob(batch.counts).sum(dim=-1)
         standard = Normal(torch.zeros_like(latent.posterior.loc), 1.0)
         kl = kl_divergence(latent.posterior, standard).sum(dim=-1)
         return Loss(
             loss=(reconstruction + self.beta * kl_weight * kl).mean(),
-            reconstruction=reconstruction,
-            kl_local=kl,
+            reconstruction={"reconstruction_loss": reconstruction},
+            kl_local={"kl_local": kl},
             kl_global=torch.zeros_like(kl).sum(),
         )
 

@@ -119,14 +119,16 @@ def test_a_loss_has_one_value_a_cell_and_their_weighted_mean(case: Any) -> None:
     _, batch = next(iter_batches(model.rows, torch.arange(20), 20))
     torch.manual_seed(1)
     full = model.module.loss(batch, torch.tensor(1.0))
-    assert full.reconstruction.shape == full.kl_local.shape == (20,)
-    assert (full.kl_local >= 0).all()
+    assert full.total_reconstruction.shape == full.total_kl.shape == (20,)
+    assert (full.total_kl >= 0).all()
     shared = full.kl_global / model.module.n_cells
-    torch.testing.assert_close(full.loss, (full.reconstruction + full.kl_local).mean() + shared)
+    torch.testing.assert_close(
+        full.loss, (full.total_reconstruction + full.total_kl).mean() + shared
+    )
     torch.manual_seed(1)
     without = model.module.loss(batch, torch.tensor(0.0))
     assert without.loss < full.loss
-    torch.testing.assert_close(without.reconstruction, full.reconstruction)
+    torch.testing.assert_close(without.total_reconstruction, full.total_reconstruction)
 
 
 def test_runs_of_one_seed_have_equal_weights(case: Any, train: Callable[..., None]) -> None:

@@ -14,7 +14,7 @@ from anndata import AnnData
 from scipy import stats
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.model import SCVI
 
 N_CELLS, N_GENES = 60, 10
@@ -70,7 +70,7 @@ class Measured(NamedTuple):
     counts: torch.Tensor
 
 
-class LinearGaussian(Module[Measured]):
+class LinearGaussian(GenerativeModule[Measured]):
     """x = W z + b + noise, whose marginal and posterior are known; the latter can be put wrong."""
 
     weight = torch.tensor([[1.0, 1.0], [2.0, -1.0], [-1.0, -1.0]])
@@ -83,13 +83,13 @@ class LinearGaussian(Module[Measured]):
         # Columns of the weight are orthogonal, so the posterior has no correlations.
         self.variance = 1 / (1 + (self.weight**2).sum(dim=0) / self.noise**2)
 
-    def encode(self, batch: Measured) -> Latent:
+    def encode(self, batch: Measured) -> CountLatent:
         mean = self.variance * ((batch.counts - self.bias) @ self.weight) / self.noise**2
         q = Normal(mean + self.shift, self.variance.sqrt().expand_as(mean) * self.widen)
-        return Latent(q, q.rsample(), torch.zeros(len(mean), 1))
+        return CountLatent(q, q.rsample(), torch.zeros(len(mean), 1))
 
-    def decode(self, latent: Latent, batch: Measured) -> Normal:
-        return Normal(latent.sample @ self.weight.T + self.bias, self.noise)
+    def decode(self, latent: CountLatent, batch: Measured) -> dict[str, Any]:
+        return {"rna": Normal(latent.sample @ self.weight.T + self.bias, self.noise)}
 
     def loss(self, batch: Measured, kl_weight: torch.Tensor) -> Loss:
         raise NotImplementedError

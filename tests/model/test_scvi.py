@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent
+from cellvae.contracts import CountLatent
 from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes, Where
 
 SIZES = SCVISizes(n_genes=6, n_batch=3, n_labels=2, n_cats_per_cov=(2, 1), n_continuous=1)
@@ -145,7 +145,7 @@ def test_networks_that_are_not_used_are_not_made() -> None:
 def test_the_dispersion_of_a_cell_is_that_of_its_group(dispersion: str, column: str | None) -> None:
     module, cells = network(dispersion=dispersion, gene_likelihood="nb"), batch()
     with torch.no_grad():
-        theta = module.decode(module.encode(cells), cells).theta.expand(N_CELLS, 6)
+        theta = module.decode(module.encode(cells), cells)["rna"].theta.expand(N_CELLS, 6)
         for cell in range(N_CELLS):
             expected = module.px_r
             if column is not None:
@@ -162,10 +162,10 @@ def test_samples_are_decoded_as_one_by_one(dispersion: str, representation: str)
     posterior = Normal(z[0], 1.0)
     library = cells.counts.sum(dim=1, keepdim=True).log()
     with torch.no_grad():
-        many = module.decode(Latent(posterior, z, library.expand(4, -1, -1)), cells)
+        many = module.decode(CountLatent(posterior, z, library.expand(4, -1, -1)), cells)["rna"]
         assert many.mean.shape == (4, N_CELLS, 6)
         for sample, decoded in zip(z, many.log_prob(cells.counts), strict=True):
-            one = module.decode(Latent(posterior, sample, library), cells)
+            one = module.decode(CountLatent(posterior, sample, library), cells)["rna"]
             torch.testing.assert_close(decoded, one.log_prob(cells.counts))
 
 
@@ -178,7 +178,9 @@ def test_batches_reach_the_counts_through_the_decoder_alone() -> None:
         torch.manual_seed(0)
         second = module.encode(other)
         torch.testing.assert_close(first.sample, second.sample, rtol=0, atol=0)
-        assert not torch.equal(module.decode(first, cells).mean, module.decode(first, other).mean)
+        assert not torch.equal(
+            module.decode(first, cells)["rna"].mean, module.decode(first, other)["rna"].mean
+        )
 
 
 def test_an_embedded_batch_is_its_row_of_the_table() -> None:
@@ -210,7 +212,7 @@ def test_the_weight_of_the_divergence_leaves_that_of_sizes_alone() -> None:
     sizes = module.kl_library(latent, cells)
     assert (sizes > 0).all()
     for weight, loss in zip((0.0, 0.25, 1.0), losses, strict=True):
-        expected = loss.reconstruction + weight * (loss.kl_local - sizes) + sizes
+        expected = loss.total_reconstruction + weight * (loss.total_kl - sizes) + sizes
         np.testing.assert_allclose(loss.loss.item(), expected.mean().item(), rtol=1e-6)
 
 

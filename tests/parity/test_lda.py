@@ -43,7 +43,7 @@ def test_topics_and_losses_are_those_of_scvi_tools() -> None:
     reconstruction = -model.nodes["counts"]["unscaled_log_prob"]
     torch.testing.assert_close(reconstruction, theirs["reconstruction"], rtol=1e-5, atol=1e-4)
     loss = module.loss(batch, torch.ones(()))
-    torch.testing.assert_close(loss.kl_local, theirs["kl"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.total_kl, theirs["kl"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.kl_global, theirs["kl_global"], rtol=1e-5, atol=1e-4)
     mean, deviation = module.topic_feature_posterior_mu, module.topic_feature_posterior_sigma
     shares = mean_proportions(mean.detach(), deviation.detach(), 200_000)
@@ -57,11 +57,11 @@ def test_the_objective_is_the_bound_written_out() -> None:
     batch = LDABatch(torch.poisson(5 * torch.rand(10, 12)))
     torch.manual_seed(1)
     loss = module.loss(batch, torch.tensor(0.3))
-    expected = (loss.reconstruction + 0.3 * loss.kl_local).mean() + 0.3 * loss.kl_global / 40
+    expected = (loss.total_reconstruction + 0.3 * loss.total_kl).mean() + 0.3 * loss.kl_global / 40
     torch.testing.assert_close(loss.loss, expected)
     prior = module.prior(batch)
     kl = torch.distributions.kl_divergence(module.encode_topics(batch), prior).sum(dim=-1)
-    torch.testing.assert_close(loss.kl_local, kl)
+    torch.testing.assert_close(loss.total_kl, kl)
     of_topics = Normal(module.topic_feature_posterior_mu, module.topic_feature_posterior_sigma)
     prior = Normal(module.topic_feature_prior_mu, module.topic_feature_prior_sigma)
     shared = torch.distributions.kl_divergence(of_topics, prior).sum()
@@ -70,4 +70,4 @@ def test_the_objective_is_the_bound_written_out() -> None:
     topics = of_topics.rsample().softmax(dim=-1)
     cells = module.encode_topics(batch).rsample().softmax(dim=-1)
     cost = -(batch.counts * (cells @ topics).log()).sum(dim=-1)
-    torch.testing.assert_close(loss.reconstruction, cost)
+    torch.testing.assert_close(loss.total_reconstruction, cost)

@@ -48,8 +48,8 @@ def test_latent_factors_probabilities_and_losses_are_those_of_scvi_tools(name: s
     )
     with torch.no_grad():
         latent = module.encode(batch)
-        found = module.decode(latent._replace(sample=latent.posterior.loc), batch)
-        kl = module.loss(batch, torch.tensor(1.0)).kl_local
+        found = module.decode(latent._replace(sample=latent.posterior.loc), batch)["accessibility"]
+        kl = module.loss(batch, torch.tensor(1.0)).total_kl
     for ours, key in (
         (latent.posterior.loc, "mean"),
         (latent.posterior.scale, "scale"),

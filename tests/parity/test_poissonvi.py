@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from cellvae.contracts import Latent
+from cellvae.contracts import CountLatent
 from cellvae.inference.accessibility.normalized_accessibility import ignore_region_bias
 from cellvae.model import POISSONVI
 
@@ -31,9 +31,11 @@ def test_latent_shares_and_factors_are_those_of_scvi_tools() -> None:
     with torch.no_grad():
         latent = module.encode(batch)
         latent = latent._replace(sample=latent.posterior.loc)
-        decoded = module.decode(latent, batch)
+        decoded = module.decode(latent, batch)["accessibility"]
         with ignore_region_bias(module):
-            plain = module.decode(Latent(*latent), batch).get_normalized("scale")
+            plain = module.decode(CountLatent(*latent), batch)["accessibility"].get_normalized(
+                "scale"
+            )
         found = {
             "mean": latent.posterior.loc,
             "scale": latent.posterior.scale,

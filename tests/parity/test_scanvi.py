@@ -80,8 +80,8 @@ def test_latent_losses_labels_and_gradients_are_those_of_scvi_tools(
     scores = module.classify(cells)
     for ours, key in (
         (module.encode(cells).posterior.loc, "mean"),
-        (loss.reconstruction, "reconstruction"),
-        (loss.kl_local, "kl"),
+        (loss.total_reconstruction, "reconstruction"),
+        (loss.total_kl, "kl"),
         (loss.loss, "loss"),
         (sums["classification_loss"], "cross_entropy"),
         (scores.softmax(dim=-1) if module.gives_logits else scores, "probabilities"),

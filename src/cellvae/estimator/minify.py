@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.estimator.base_model import BaseModel
 from cellvae.estimator.minified_cells import weights_digest
 from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.posterior_samples import first_observed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,8 +61,9 @@ class MinifyMixin(BaseModel):
         InvalidOptionError
             If the type does not exist, or both keys are the same.
         """
+        model: Any = self
         minified = minify(
-            self, minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent=silent
+            model, minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent=silent
         )
         self.attach(minified, new=False)
 
@@ -108,8 +110,8 @@ def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
             latent = model.module.encode(batch)
             means.append(latent.posterior.loc.cpu())
             variances.append(latent.posterior.variance.cpu())
-            library_sizes.append(batch.counts.sum(dim=-1).cpu())
-            library = latent.log_library_posterior
+            library_sizes.append(first_observed(model.module, batch).sum(dim=-1).cpu())
+            library = getattr(latent, "log_library_posterior", None)
             if library is not None:
                 library_means.append(library.loc.squeeze(-1).cpu())
                 library_variances.append(library.variance.squeeze(-1).cpu())

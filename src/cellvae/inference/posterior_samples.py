@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.contracts import Latent, Module
+from cellvae.contracts import GenerativeModule, Latent, map_samples
 from cellvae.distributions.protocol import CountDistribution
+
+L = TypeVar("L", bound=Latent)
 
 MAX_DECODED_ELEMENTS = 2**21
 """Values that are decoded at a time, so that memory does not grow with the number of samples."""
@@ -36,7 +37,10 @@ class PosteriorSamples(NamedTuple):
 
 
 def sample_posterior(
-    module: Module[Any], batch: Any, n_samples: int = 1, transform_batch: int | None = None
+    module: GenerativeModule[Any],
+    batch: Any,
+    n_samples: int = 1,
+    transform_batch: int | None = None,
 ) -> PosteriorSamples:
     """Sample the latent posterior of cells, and decode as if the cells came from a batch.
 
@@ -64,43 +68,54 @@ def sample_posterior(
     return PosteriorSamples(latent, decode_samples(module, latent, batch, transform_batch))
 
 
-def sample_latent(module: Module[Any], batch: Any, n_samples: int = 1) -> Latent:
-    """Posterior of cells with samples of latent and library size, [samples, cells, ...]."""
+def sample_latent(module: GenerativeModule[Any], batch: Any, n_samples: int = 1) -> Latent:
+    """Posterior of cells with samples of all latent variables, [samples, cells, ...]."""
     latent = module.encode(batch)
     if n_samples == 1:
-        return latent._replace(
-            sample=latent.sample.unsqueeze(0), log_library=latent.log_library.unsqueeze(0)
-        )
-    samples = torch.Size([n_samples])
-    library = latent.log_library_posterior
-    return latent._replace(
-        sample=module.transform(latent.posterior.sample(samples)),
-        log_library=latent.log_library.expand(*samples, *latent.log_library.shape)
-        if library is None
-        else library.sample(samples),
-    )
+        return map_samples(lambda values: values.unsqueeze(0), latent)
+    sampled: Latent = module.sample_latent(latent, n_samples)
+    return sampled
 
 
 def decode_samples(
-    module: Module[Any], latent: Latent, batch: Any, transform_batch: int | None = None
+    module: GenerativeModule[Any],
+    latent: Latent,
+    batch: Any,
+    transform_batch: int | None = None,
+    output: str | None = None,
 ) -> CountDistribution:
-    """Distribution of the counts for posterior samples, as if the cells came from a batch.
+    """Distribution of an output for posterior samples, as if the cells came from a batch.
 
-    None is the batch of each cell.
+    Parameters
+    ----------
+    module, latent, batch
+        As in :func:`sample_posterior`.
+    transform_batch
+        Code of the batch; None for that of each cell.
+    output
+        Name of the output; None for the first.
     """
     if transform_batch is not None:
-        batch = batch._replace(batch=torch.full_like(batch.batch, transform_batch))
-    counts: Any = module.decode(latent, batch)
+        batch = module.replace_batch(batch, transform_batch)
+    counts: Any = module.decode(latent, batch)[output or module.outputs[0]]
     return counts
 
 
-def iter_chunks(latent: Latent, n_genes: int) -> Iterator[tuple[slice, Latent]]:
+def iter_chunks(latent: L, n_genes: int) -> Iterator[tuple[slice, L]]:
     """Posterior samples in chunks that can be decoded with little memory."""
     n_samples, n_cells = latent.sample.shape[:2]
     step = max(1, MAX_DECODED_ELEMENTS // (n_cells * n_genes))
     for first in range(0, n_samples, step):
         part = slice(first, min(first + step, n_samples))
-        yield (
-            part,
-            latent._replace(sample=latent.sample[part], log_library=latent.log_library[part]),
-        )
+        yield part, slice_samples(latent, part)
+
+
+def slice_samples(latent: L, samples: slice) -> L:
+    """Some of the posterior samples, [samples, cells, ...]."""
+    return map_samples(lambda values: values[samples], latent)
+
+
+def first_observed(module: GenerativeModule[Any], batch: Any) -> Tensor:
+    """Measured values of the first output of a module, [cells, features]."""
+    values: Tensor = module.observed(batch)[module.outputs[0]]
+    return values

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.contracts import Module, Rows
+from cellvae.contracts import GenerativeModule, Rows
 from cellvae.data.setup.registration import Registration
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class EncoderModel(Protocol):
     """A trained model whose module encodes cells into a posterior of the latent."""
 
-    module: Module[Any]
+    module: GenerativeModule[Any]
 
     @property
     def device(self) -> torch.device:

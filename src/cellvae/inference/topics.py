@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.contracts import sum_parts
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
 from cellvae.inference.likelihood.elbo import per_cell_losses
+from cellvae.inference.posterior_samples import first_observed
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -187,11 +189,13 @@ def get_perplexity(
         If no cells are requested, or they have no counts.
     """
     cell_pass = plan_pass(model, adata, indices, batch_size, counts=True)
-    total = sum(float(batch.counts.double().sum()) for _, batch in cell_pass.iter_batches())
+    module = model.module
+    batches = (batch for _, batch in cell_pass.iter_batches())
+    total = sum(float(first_observed(module, batch).double().sum()) for batch in batches)
     if total <= 0:
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
-    reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
-    cost = float(reconstruction.sum() + kl.sum() + kl_global) / total
+    parts, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
+    cost = float(sum_parts(parts).sum() + kl.sum() + kl_global) / total
     return np.float64(math.exp(cost) if cost < MAX_NATS_PER_COUNT else math.inf)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 from torch.nn import functional
 
-from cellvae.contracts import MIN_LIBRARY_SIZE, Latent, Loss, Module
+from cellvae.contracts import MIN_LIBRARY_SIZE, CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, Field
@@ -106,7 +106,7 @@ def logistic_normal(
     return logs - logs.sum() / n, variance.sqrt()
 
 
-class AmortizedLDAModule(Module[LDABatch]):
+class AmortizedLDAModule(GenerativeModule[LDABatch]):
     """Network of latent Dirichlet allocation, written in Pyro.
 
     All parameters are torch parameters of the module: Pyro's parameter store is not used, so that
@@ -155,16 +155,16 @@ class AmortizedLDAModule(Module[LDABatch]):
         encoded = self.encoder(batch.counts)
         return Normal(encoded.loc, encoded.variance, validate_args=False)
 
-    def encode(self, batch: LDABatch) -> Latent:
+    def encode(self, batch: LDABatch) -> CountLatent:
         """Posterior of the topics of each cell, and a sample of their proportions."""
         posterior = self.encode_topics(batch)
         library_size = batch.counts.sum(dim=-1, keepdim=True).clamp(min=MIN_LIBRARY_SIZE)
-        return Latent(posterior, self.transform(posterior.rsample()), library_size.log())
+        return CountLatent(posterior, self.transform(posterior.rsample()), library_size.log())
 
-    def decode(self, latent: Latent, batch: LDABatch) -> BagOfWords:
+    def decode(self, latent: CountLatent, batch: LDABatch) -> dict[str, Distribution]:
         """Distribution of the counts, with the features of each topic at their posterior mode."""
         topics = functional.softmax(self.topic_feature_posterior_mu, dim=-1)
-        return BagOfWords(latent.sample @ topics, latent.log_library.exp())
+        return {"rna": BagOfWords(latent.sample @ topics, latent.log_library.exp())}
 
     def model(self, batch: LDABatch, kl_weight: Tensor) -> None:
         """Joint distribution of topics and counts: Pyro's model."""

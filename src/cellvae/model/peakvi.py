@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn import functional
 
-from cellvae.contracts import Latent, Loss, Module
+from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
@@ -121,13 +122,14 @@ class PEAKVIConfig(Options):
     encode_covariates: bool = False
 
 
-class PEAKVIModule(Module[CountBatch]):
+class PEAKVIModule(GenerativeModule[CountBatch]):
     """Network of PeakVI; parameter names are those of scvi-tools' PEAKVAE.
 
     The encoder reads the counts, the loss only whether they are above zero.
     """
 
     gives_probabilities: ClassVar[bool] = True
+    outputs = ("accessibility",)
 
     def __init__(
         self, n_regions: int, n_cat_list: Sequence[int], n_continuous: int, config: PEAKVIConfig
@@ -188,7 +190,7 @@ class PEAKVIModule(Module[CountBatch]):
         """Transform samples of the normal posterior to the input space of the decoder."""
         return self.z_encoder.transform(z)
 
-    def encode(self, batch: CountBatch) -> Latent:
+    def encode(self, batch: CountBatch) -> CountLatent:
         """Posterior of the latent and a sample; `log_library` is the log depth factor."""
         features, codes = batch.counts, []
         if self.config.encode_covariates:
@@ -198,9 +200,13 @@ class PEAKVIModule(Module[CountBatch]):
         depth = posterior.loc.new_zeros((len(posterior.loc), 1))
         if self.d_encoder is not None:
             depth = functional.logsigmoid(self.d_encoder(features, codes))
-        return Latent(posterior, self.transform(posterior.rsample()), depth)
+        return CountLatent(posterior, self.transform(posterior.rsample()), depth)
 
-    def decode(self, latent: Latent, batch: CountBatch) -> Detection:
+    def decode(self, latent: CountLatent, batch: CountBatch) -> dict[str, Distribution]:
+        """Distribution of the detection of regions, [*samples, cells, regions], by its name."""
+        return {"accessibility": self.decode_detection(latent, batch)}
+
+    def decode_detection(self, latent: CountLatent, batch: CountBatch) -> Detection:
         """Distribution of the detection of regions, [*samples, cells, regions]."""
         logits = self.z_decoder(
             concat_covariates(latent.sample, batch.continuous), covariate_codes(batch)
@@ -210,12 +216,12 @@ class PEAKVIModule(Module[CountBatch]):
             factor = factor + functional.logsigmoid(self.region_factors)
         return Detection(logits, factor)
 
-    def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
+    def log_likelihood(self, latent: CountLatent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """Log-likelihood of the detected regions of each cell, in nats."""
         counts = batch.counts
         if latent.sample.ndim != 2 or not use_compiled(counts, "bernoulli_log_prob"):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode(latent, batch).log_prob(dense).sum(dim=-1)
+            return self.decode_detection(latent, batch).log_prob(dense).sum(dim=-1)
         features = concat_covariates(latent.sample, batch.continuous)
         logits = self.z_decoder.logits(features, covariate_codes(batch))
         if self.region_factors is None:
@@ -231,8 +237,8 @@ class PEAKVIModule(Module[CountBatch]):
         kl = kl_to_standard_normal(latent.posterior).sum(dim=-1)
         return Loss(
             loss=(reconstruction + kl_weight * kl).mean(),
-            reconstruction=reconstruction,
-            kl_local=kl,
+            reconstruction={"reconstruction_loss": reconstruction},
+            kl_local={"kl_local": kl},
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
         )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cellvae.contracts import Latent
+from cellvae.contracts import CountLatent
 from cellvae.core.log import warn
 from cellvae.core.options import option
 from cellvae.data import Registration
@@ -63,6 +63,7 @@ class POISSONVIModule(SCVIModule):
     accepts_sparse = SCVIModule.accepts_sparse
     activation: ClassVar[Activation] = "leaky_relu"
     gives_probabilities: ClassVar[bool] = False
+    outputs = ("accessibility",)
     decoder: DecoderSCVI
 
     @property
@@ -73,7 +74,7 @@ class POISSONVIModule(SCVIModule):
         return linear.bias
 
     def decode_scale(
-        self, latent: Latent, batch: CountBatch
+        self, latent: CountLatent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells regions"]:
         """Accessibility as a fraction of the cell, without the factors of the regions."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))

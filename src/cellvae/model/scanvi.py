@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.contracts import Latent, Loss
+from cellvae.contracts import CountLatent, Loss
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import check_kwargs, check_value, from_kwargs
 from cellvae.data import Registration
@@ -193,15 +193,16 @@ class SCANVIModule(SCVIModule):
             extra = tuple(classification_sums(scores, labels, logits=self.gives_logits))
         return Loss(
             loss=loss,
-            reconstruction=reconstruction,
-            kl_local=kl,
+            reconstruction={"reconstruction_loss": reconstruction},
+            kl_local={"kl_local": kl},
             kl_global=reconstruction.new_zeros(()),
+            latent=latent.sample,
             extra_metrics=extra,
             latent=latent.sample,
         )
 
     def latent_kl_terms(
-        self, latent: Latent
+        self, latent: CountLatent
     ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
         """Terms of z1 and z2 in the ELBO, with the label of each cell marginalised out.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn import functional
 
-from cellvae.contracts import MIN_LIBRARY_SIZE, Latent, Loss, Module
+from cellvae.contracts import MIN_LIBRARY_SIZE, CountLatent, GenerativeModule, Loss
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, check_kwargs, check_value, option
 from cellvae.data import Registration
@@ -151,7 +151,7 @@ def sizes_of(registration: Registration, config: SCVIConfig) -> SCVISizes:
     )
 
 
-class SCVIModule(Module[CountBatch]):
+class SCVIModule(GenerativeModule[CountBatch]):
     """Network of scVI.
 
     Names of parameters are those of scvi-tools' VAE, so that weights can be exchanged. Sub-networks
@@ -257,7 +257,7 @@ class SCVIModule(Module[CountBatch]):
         """Transform samples of the normal posterior to the input space of the decoder."""
         return self.z_encoder.transform(z)
 
-    def encode(self, batch: CountBatch) -> Latent:
+    def encode(self, batch: CountBatch) -> CountLatent:
         """Posterior of latent and log library size, and a sample from each."""
         stored = stored_posterior(batch, self.transform)
         if stored is not None:
@@ -272,11 +272,15 @@ class SCVIModule(Module[CountBatch]):
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
             library_size = total_counts(batch.counts).clamp(min=MIN_LIBRARY_SIZE)
-            return Latent(posterior, sample, library_size.log())
+            return CountLatent(posterior, sample, library_size.log())
         library_posterior = self.l_encoder(features, codes)
-        return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
+        return CountLatent(posterior, sample, library_posterior.rsample(), library_posterior)
 
-    def decode(self, latent: Latent, batch: CountBatch) -> Distribution:
+    def decode(self, latent: CountLatent, batch: CountBatch) -> dict[str, Distribution]:
+        """Distribution of the counts, [*samples, cells, genes], by the name of the output."""
+        return {self.outputs[0]: self.decode_counts(latent, batch)}
+
+    def decode_counts(self, latent: CountLatent, batch: CountBatch) -> Distribution:
         """Distribution of the counts, [*samples, cells, genes]."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
         log_library = latent.log_library
@@ -296,19 +300,21 @@ class SCVIModule(Module[CountBatch]):
         return NormalOfCounts(decoded.rate, theta, normal_mu=decoded.scale)
 
     def decode_scale(
-        self, latent: Latent, batch: CountBatch
+        self, latent: CountLatent, batch: CountBatch
     ) -> Float[Tensor, "*samples cells genes"]:
         """Normalized expression, without the other parameters of the likelihood."""
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
         return self.decoder.scale(features, self.covariate_codes(batch))
 
-    def log_likelihood(self, latent: Latent, batch: CountBatch) -> Float[Tensor, "*samples cells"]:
+    def log_likelihood(
+        self, latent: CountLatent, batch: CountBatch
+    ) -> Float[Tensor, "*samples cells"]:
         """Log-likelihood of the counts of each cell, in nats."""
         counts, decoder = batch.counts, self.decoder
         fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
         if not (fused and decoder.is_softmax and use_compiled(counts)):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode(latent, batch).log_prob(dense).sum(dim=-1)
+            return self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
         features = concat_covariates(latent.sample, self.dense_covariates(batch))
         raw = decoder.logits(features, self.covariate_codes(batch))
         theta = None
@@ -324,8 +330,8 @@ class SCVIModule(Module[CountBatch]):
         kl_library = self.kl_library(latent, batch)
         return Loss(
             loss=(reconstruction + kl_weight * kl_latent + kl_library).mean(),
-            reconstruction=reconstruction,
-            kl_local=kl_latent + kl_library,
+            reconstruction={"reconstruction_loss": reconstruction},
+            kl_local={"kl_local": kl_latent + kl_library},
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
         )
@@ -334,7 +340,7 @@ class SCVIModule(Module[CountBatch]):
         """Batch of each cell, without the labelled cells at the end."""
         return batch.batch[: len(batch.batch) - batch.n_labelled].squeeze(-1)
 
-    def kl_library(self, latent: Latent, batch: CountBatch) -> Float[Tensor, " cells"]:
+    def kl_library(self, latent: CountLatent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """KL divergence of the log library size from its prior; zero if it is observed; nats."""
         prior = self.library_prior(batch)
         if latent.log_library_posterior is None or prior is None:

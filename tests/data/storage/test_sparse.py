@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn, SparseColumn
-from cellvae.data.storage.sparse import MAX_DENSITY, with_csr_counts
+from cellvae.data.storage.sparse import MAX_DENSITY, with_csr_column
 
 
 class Batch(NamedTuple):
@@ -41,7 +41,7 @@ def test_entries_are_those_of_the_dense_rows(
     matrix = matrix.astype(kind)
     matrix.indices, matrix.indptr = matrix.indices.astype(width), matrix.indptr.astype(width)
     rows = rows_of(matrix)
-    sparse_rows = with_csr_counts(rows)
+    sparse_rows = with_csr_column(rows)
     assert sparse_rows is not None
     cells = torch.tensor([7, 0, 29, 7])
     batch, plain = sparse_rows.take(cells), rows.take(cells)
@@ -54,7 +54,7 @@ def test_entries_are_those_of_the_dense_rows(
 def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
     genes = np.array([5, 3, 20, 11])
     rows = rows_of(matrix, genes)
-    entries = with_csr_counts(rows)
+    entries = with_csr_column(rows)
     if entries is None:
         # Genes in another order than in the matrix, put in order by scipy or not.
         assert not rows.columns["counts"].is_canonical  # type: ignore[attr-defined]
@@ -64,25 +64,25 @@ def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
 
 
 def test_there_are_none_of_dense_counts(matrix: sparse.csr_matrix) -> None:
-    assert with_csr_counts(rows_of(matrix.toarray())) is None
+    assert with_csr_column(rows_of(matrix.toarray())) is None
 
 
 @pytest.mark.parametrize("more", [-0.05, 0.05])
 def test_there_are_none_of_counts_that_are_mostly_not_zero(more: float) -> None:
     matrix = sparse.random(50, 40, MAX_DENSITY + more, format="csr", random_state=0)
-    assert (with_csr_counts(rows_of(matrix)) is None) == (more > 0)
+    assert (with_csr_column(rows_of(matrix)) is None) == (more > 0)
 
 
 def test_there_are_none_of_genes_that_come_twice_or_in_no_order() -> None:
     twice = sparse.csr_matrix((np.ones(2), np.array([1, 1]), np.array([0, 2])), shape=(1, 20))
     unsorted = sparse.csr_matrix((np.ones(2), np.array([3, 1]), np.array([0, 2])), shape=(1, 20))
-    assert with_csr_counts(rows_of(twice)) is None
-    assert with_csr_counts(rows_of(unsorted)) is None
+    assert with_csr_column(rows_of(twice)) is None
+    assert with_csr_column(rows_of(unsorted)) is None
     assert rows_of(twice).take(torch.tensor([0])).counts[0, 1] == 2
 
 
 def test_cells_that_are_not_there_are_refused(matrix: sparse.csr_matrix) -> None:
-    rows = with_csr_counts(rows_of(matrix))
+    rows = with_csr_column(rows_of(matrix))
     assert rows is not None
     with pytest.raises(IndexError, match="from 0 to 29"):
         rows.take(torch.tensor([30]))

@@ -63,7 +63,9 @@ def by_hand(model: Any, factors: bool) -> np.ndarray:
     batch = model.rows_of_model().take(torch.arange(N_CELLS))
     with torch.no_grad():
         latent = model.module.encode(batch)
-        decoded = model.module.decode(latent._replace(sample=latent.posterior.loc), batch)
+        decoded = model.module.decode(latent._replace(sample=latent.posterior.loc), batch)[
+            "accessibility"
+        ]
         return np.asarray(decoded.get_normalized("mu" if factors else "scale"))
 
 

@@ -26,7 +26,7 @@ def dense_draws(model: SCVI, n: int) -> np.ndarray:
     with torch.inference_mode():
         return np.stack(
             [
-                model.module.decode(model.module.encode(batch), batch).sample().numpy()
+                model.module.decode(model.module.encode(batch), batch)["rna"].sample().numpy()
                 for _ in range(n)
             ]
         )

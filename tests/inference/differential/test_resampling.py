@@ -143,12 +143,12 @@ def test_weights_are_of_counts_at_the_size_of_each_cell(trained: Callable[..., S
         batch = model.rows.take(torch.arange(30, 38))
         with inference_mode(model):
             codes = model.module.encode(batch)
-            px = model.module.decode(codes, batch)
+            px = model.module.decode(codes, batch)["rna"]
             sizes = cells.counts.sum(dim=1, keepdim=True)
             found = log_likelihoods(px, cells.counts, torch.Size([8]), sizes)
             for cell in range(5):
                 library = sizes[cell].log().expand(8, 1)
-                at_size = model.module.decode(codes._replace(log_library=library), batch)
+                at_size = model.module.decode(codes._replace(log_library=library), batch)["rna"]
                 expected = at_size.log_prob(cells.counts[cell]).sum(dim=-1, dtype=torch.float64)
                 torch.testing.assert_close(found[cell], expected, rtol=1e-5, atol=1e-5)
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent
+from cellvae.contracts import CountLatent
 from cellvae.errors import InvalidOptionError
 from cellvae.inference import get_importance_weights
 from cellvae.inference.likelihood.importance_weights import truncate_log_weights
@@ -20,7 +20,7 @@ from cellvae.model import SCVI
 
 def asked(model: Any, qz: Normal, zs: torch.Tensor, **words: Any) -> np.ndarray:
     """Weights of codes with the counts that they stand for."""
-    px = model.module.decode(Latent(qz, zs, zs), None)
+    px = model.module.decode(CountLatent(qz, zs, zs), None)["rna"]
     return get_importance_weights(
         model, None, None, qz, px, zs, n_mc_samples=3, n_mc_samples_per_pass=2, **words
     )
@@ -98,7 +98,7 @@ def test_codes_of_cells_are_weighted(trained: Callable[..., SCVI]) -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
         latent = model.module.encode(batch)
-        px = model.module.decode(latent, batch)
+        px = model.module.decode(latent, batch)["rna"]
     weights = model.get_importance_weights(None, None, qz, px, latent.sample, n_mc_samples=20)
     assert weights.shape == (60,)
     assert weights.sum() == pytest.approx(1)

@@ -66,8 +66,10 @@ def test_expected_counts_grow_with_the_size_factor(
     np.testing.assert_allclose(batch.size_factor[:, 0], model.adata.obs["size"], rtol=1e-6)
     with torch.no_grad():
         latent = model.module.encode(batch)
-        first = model.module.decode(latent, batch)
-        third = model.module.decode(latent, batch._replace(size_factor=batch.size_factor * 3))
+        first = model.module.decode(latent, batch)["rna"]
+        third = model.module.decode(latent, batch._replace(size_factor=batch.size_factor * 3))[
+            "rna"
+        ]
         hidden = model.module.decoder.px_decoder(latent.sample, [batch.batch])
         rate = torch.nn.functional.softplus(model.module.decoder.px_scale_decoder[0](hidden))
     torch.testing.assert_close(first.mean, rate * batch.size_factor)
@@ -81,7 +83,7 @@ def test_without_size_factors_expected_counts_add_up_to_those_of_the_cell(
     for model in (make(cells(), gene_likelihood="nb"), ignoring):
         _, batch = next(iter_batches(model.rows, torch.arange(70), 70))
         with torch.no_grad():
-            decoded = model.module.decode(model.module.encode(batch), batch)
+            decoded = model.module.decode(model.module.encode(batch), batch)["rna"]
         torch.testing.assert_close(decoded.mu.sum(dim=1), batch.counts.sum(dim=1))
 
 

@@ -9,24 +9,35 @@ from cellvae.contracts import Loss
 from cellvae.train.loop.loss_sums import LossSums
 
 
+def single_part_loss(loss: float, reconstruction: torch.Tensor, kl: torch.Tensor) -> Loss:
+    """Loss with one part of each kind."""
+    return Loss(torch.tensor(loss), {"rna": reconstruction}, {"kl_z": kl}, torch.tensor(0.0))
+
+
 def test_means_are_those_over_all_cells_whatever_the_batches() -> None:
     generator = torch.Generator().manual_seed(0)
     reconstruction = torch.rand(10, generator=generator) * 100
     kl = torch.rand(10, generator=generator)
-    tally = LossSums("validation", lambda sums: {"accuracy": sums[0] / sums[1].sum()})
+    tally = LossSums(
+        "validation",
+        lambda sums: {"accuracy": sums[0] / sums[1].sum()},
+        loss_parts=("protein", "kl_z"),
+    )
     for cells in (slice(0, 4), slice(4, 8), slice(8, 10)):
         objective = (reconstruction[cells] + 0.3 * kl[cells]).mean()
         tally.add(
             Loss(
                 objective,
-                reconstruction[cells],
-                kl[cells],
+                {"rna": reconstruction[cells] / 4, "protein": reconstruction[cells] * 3 / 4},
+                {"kl_z": kl[cells]},
                 torch.tensor(6.0),
                 (reconstruction[cells].sum(), torch.ones_like(kl[cells]).sum().expand(2) / 2),
             )
         )
     means = {name: float(value) for name, value in tally.means().items()}
     assert means["reconstruction_loss_validation"] == pytest.approx(float(reconstruction.mean()))
+    assert means["protein_validation"] == pytest.approx(float(reconstruction.mean()) * 3 / 4)
+    assert means["kl_z_validation"] == means["kl_local_validation"]
     assert means["kl_local_validation"] == pytest.approx(float(kl.mean()))
     assert means["kl_global_validation"] == pytest.approx(6.0)
     assert means["elbo_validation"] == pytest.approx(float((reconstruction + kl).mean()) + 6.0 / 10)
@@ -38,8 +49,8 @@ def test_many_batches_lose_no_precision() -> None:
     tally = LossSums("train")
     one = Loss(
         torch.tensor(1000.1),
-        torch.full((128,), 1000.1),
-        torch.full((128,), 0.01),
+        {"rna": torch.full((128,), 1000.1)},
+        {"kl_z": torch.full((128,), 0.01)},
         torch.tensor(0.0),
     )
     for _ in range(20_000):
@@ -49,7 +60,7 @@ def test_many_batches_lose_no_precision() -> None:
 
 def test_cleared_sums_are_zero() -> None:
     tally = LossSums("train")
-    tally.add(Loss(torch.tensor(1.0), torch.ones(2), torch.ones(2), torch.tensor(0.0)))
+    tally.add(single_part_loss(1.0, torch.ones(2), torch.ones(2)))
     tally.clear()
-    tally.add(Loss(torch.tensor(3.0), torch.full((1,), 3.0), torch.zeros(1), torch.tensor(0.0)))
+    tally.add(single_part_loss(3.0, torch.full((1,), 3.0), torch.zeros(1)))
     assert float(tally.means()["elbo_train"]) == 3.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.data.storage.sparse import with_csr_counts
+from cellvae.data.storage.sparse import with_csr_columns
 
 if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers
@@ -31,7 +31,7 @@ class ToDevice(Generic[B]):
     """
 
     def __init__(self, rows: Rows[B], device: torch.device) -> None:
-        self.rows = with_csr_counts(rows) or rows
+        self.rows = with_csr_columns(rows)
         self.device = device
 
     def __len__(self) -> int:

@@ -45,7 +45,7 @@ class CSRColumn:
         )
 
 
-def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
+def with_csr_column(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     """Rows whose batches have one column in CSR form; None if it is not sparse enough.
 
     Parameters
@@ -69,6 +69,13 @@ def with_csr_counts(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     return ColumnRows(columns, rows.batch_type)
 
 
+def with_csr_columns(rows: Rows[B]) -> Rows[B]:
+    """Rows whose batches have all columns in CSR form that are sparse enough."""
+    for name in rows.columns if isinstance(rows, ColumnRows) else ():
+        rows = with_csr_column(rows, name) or rows
+    return rows
+
+
 def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     """Rows with counts in CSR form, if a module accepts them; otherwise None.
 
@@ -80,8 +87,12 @@ def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     weight = next(module.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
-    csr_rows = with_csr_counts(rows)
-    if csr_rows is None:
-        return None
-    counts = csr_rows.take(torch.zeros(1, dtype=torch.int64)).counts  # type: ignore[attr-defined]
-    return csr_rows if use_compiled(counts) and use_compiled(counts, "sparse_linear") else None
+    csr_rows: Rows[B] | None = None
+    for name in module.sparse_fields:
+        with_column = with_csr_column(rows if csr_rows is None else csr_rows, name)
+        if with_column is None:
+            continue
+        values = getattr(with_column.take(torch.zeros(1, dtype=torch.int64)), name)
+        if use_compiled(values) and use_compiled(values, "sparse_linear"):
+            csr_rows = with_column
+    return csr_rows

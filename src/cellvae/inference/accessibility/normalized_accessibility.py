@@ -160,7 +160,7 @@ def iter_accessibility(
         for code in codes:
             decoder_batch = batch
             if code is not None:
-                decoder_batch = batch._replace(batch=torch.full_like(batch.batch, code))
+                decoder_batch = module.replace_batch(batch, code)
             part = module.decode_scale(latent, decoder_batch)
             total = part if total is None else total.add_(part)
         assert total is not None

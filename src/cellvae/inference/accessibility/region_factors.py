@@ -73,7 +73,8 @@ def get_depth_factors(
     factors = torch.empty(len(cell_pass.cells))
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
-            factors[positions] = model.module.encode(batch).log_library.exp().squeeze(-1).cpu()
+            latent: Any = model.module.encode(batch)
+            factors[positions] = latent.log_library.exp().squeeze(-1).cpu()
     return factors.numpy()
 
 

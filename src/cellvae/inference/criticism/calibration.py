@@ -91,7 +91,7 @@ def interval_errors(
         cell_pass = passes[name]
         with inference_mode(model):
             for positions, batch in cell_pass.iter_batches():
-                measured = observed_counts(batch, cell_pass.cells[positions], raw)
+                measured = observed_counts(model.module, batch, cell_pass.cells[positions], raw)
                 draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
                 coverage.add(measured, draws)
         errors[name] = coverage.error()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import Module
+from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.fields import make_count_column
 from cellvae.data.setup.registration import Registration
@@ -24,7 +24,12 @@ from cellvae.evaluation.ppc_metrics import (
 )
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import CellPass, inference_mode
-from cellvae.inference.posterior_samples import decode_samples, sample_latent
+from cellvae.inference.posterior_samples import (
+    decode_samples,
+    first_observed,
+    sample_latent,
+    slice_samples,
+)
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -92,18 +97,22 @@ def raw_counts_column(
     return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
 
 
-def observed_counts(batch: Any, cells: Tensor, raw: Column | None) -> Tensor:
+def observed_counts(
+    module: GenerativeModule[Any], batch: Any, cells: Tensor, raw: Column | None
+) -> Tensor:
     """Measured counts of a batch, [cells, genes]: those of a layer, or of the model for None."""
-    counts: Tensor = batch.counts
+    counts = first_observed(module, batch)
     return counts if raw is None else raw.take(cells).to(counts.device)
 
 
 @check_arguments(only=INTEGERS)
-def iter_predictive_draws(module: Module[Any], batch: Any, n_samples: int) -> Iterator[Tensor]:
+def iter_predictive_draws(
+    module: GenerativeModule[Any], batch: Any, n_samples: int
+) -> Iterator[Tensor]:
     """Iterate over draws of the counts of a batch of cells, [cells, genes] each."""
     latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
-        one = latent._replace(sample=latent.sample[[i]], log_library=latent.log_library[[i]])
+        one = slice_samples(latent, slice(i, i + 1))
         counts = decode_samples(module, one, batch)
         rates = counts.get_normalized("mu")
         sparse_counts = sample_sparse(counts)
@@ -138,7 +147,7 @@ def ppc_statistics(
     ranks = Ranks()
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured = observed_counts(batch, cells.cells[positions], raw)
+            measured = observed_counts(model.module, batch, cells.cells[positions], raw)
             raw_genes.add(measured)
             raw_cells[positions] = variation_of_cells(measured).cpu()
             below = torch.zeros_like(measured, dtype=torch.int32)
@@ -171,7 +180,7 @@ def draw_counts(
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured = observed_counts(batch, cells.cells[positions], raw)
+            measured = observed_counts(model.module, batch, cells.cells[positions], raw)
             draws = iter_predictive_draws(model.module, batch, n_samples)
             for part, counts in zip(parts, (measured, *draws), strict=True):
                 part.append(sparse.csr_matrix(counts.cpu().numpy()))

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import Normal
 
-from cellvae.contracts import Latent, Module
+from cellvae.contracts import GenerativeModule, Latent, map_latent, map_samples
 from cellvae.inference.cell_pass import CellPass
 from cellvae.inference.likelihood.importance_sampling import resample_latent
 from cellvae.inference.posterior_samples import MAX_DECODED_ELEMENTS
@@ -32,7 +31,7 @@ class PosteriorPool(NamedTuple):
 
 
 def sample_pool(
-    module: Module[Any],
+    module: GenerativeModule[Any],
     cell_pass: CellPass,
     populations: list[NDArray[np.int64]],
     n_samples: int,
@@ -57,20 +56,15 @@ def sample_pool(
         n_repeats = repeats[positions].to(cell_pass.device)
         latent = module.encode(batch)
         if importance:
-            chosen = resample_latent(module, batch, latent)
-            latent = latent._replace(sample=chosen.sample[0], log_library=chosen.log_library[0])
+            latent = map_samples(lambda values: values[0], resample_latent(module, batch, latent))
         else:
             latent = sample_repeatedly(module, latent, n_repeats)
-        parts.append((latent, repeat_rows(batch._replace(counts=batch.counts[:, :0]), n_repeats)))
+        parts.append((latent, repeat_rows(drop_observed(module, batch), n_repeats)))
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order))
     inverse = inverse.to(cell_pass.device)
     latents, batches = zip(*parts, strict=True)
-    latent = Latent(
-        concat_normals([latent.posterior for latent in latents], inverse),
-        torch.cat([latent.sample for latent in latents])[inverse],
-        torch.cat([latent.log_library for latent in latents])[inverse],
-    )
+    latent = map_latent(lambda *values: torch.cat(values)[inverse], *latents)
     columns = (
         None if values[0] is None else torch.cat(values)[inverse]
         for values in zip(*batches, strict=True)
@@ -78,15 +72,16 @@ def sample_pool(
     return PosteriorPool(latent, type(batches[0])(*columns), n_samples, sampled)
 
 
-def sample_repeatedly(module: Module[Any], latent: Latent, repeats: Tensor) -> Latent:
+def sample_repeatedly(module: GenerativeModule[Any], latent: Latent, repeats: Tensor) -> Latent:
     """Posterior samples, as many of each cell as it was chosen, [samples, latent]."""
-    posterior = Normal(
-        latent.posterior.loc.repeat_interleave(repeats, dim=0),
-        latent.posterior.scale.repeat_interleave(repeats, dim=0),
-        validate_args=False,
-    )
-    library = latent.log_library.repeat_interleave(repeats, dim=0)
-    return Latent(posterior, module.transform(posterior.sample()), library)
+    repeated: Any = map_latent(lambda values: values.repeat_interleave(repeats, dim=0), latent)
+    return repeated._replace(sample=module.transform(repeated.posterior.sample()))
+
+
+def drop_observed(module: GenerativeModule[Any], batch: Any) -> Any:
+    """Batch without the features of what was measured, which the decoder does not read."""
+    fields = {name: getattr(batch, name) for name in module.observed_fields}
+    return batch._replace(**{k: None if v is None else v[:, :0] for k, v in fields.items()})
 
 
 def repeat_rows(batch: Any, repeats: Tensor) -> Any:
@@ -97,14 +92,12 @@ def repeat_rows(batch: Any, repeats: Tensor) -> Any:
     return type(batch)(*columns)
 
 
-def concat_normals(normals: list[Normal], order: Tensor) -> Normal:
-    """Concatenated normal distributions, reordered."""
-    loc = torch.cat([normal.loc for normal in normals])[order]
-    return Normal(loc, torch.cat([normal.scale for normal in normals])[order], validate_args=False)
-
-
 def decode_population(
-    module: Module[Any], pool: PosteriorPool, population: int, n_genes: int, codes: Tensor | None
+    module: GenerativeModule[Any],
+    pool: PosteriorPool,
+    population: int,
+    n_genes: int,
+    codes: Tensor | None,
 ) -> Float[Tensor, "samples genes"]:
     """Normalized expression of the samples of a population, decoded in chunks.
 
@@ -124,7 +117,7 @@ def decode_population(
     values: Tensor | None = None
     for samples, latent, batch in iter_pool_chunks(pool, population, n_genes):
         if codes is not None:
-            batch = batch._replace(batch=codes[samples])
+            batch = module.replace_batch(batch, codes[samples])
         scales = module.decode_scale(latent, batch)
         if values is None:
             values = scales.new_empty((pool.n_samples, n_genes))
@@ -134,12 +127,12 @@ def decode_population(
 
 
 def expected_counts(
-    module: Module[Any], pool: PosteriorPool, population: int, n_genes: int
+    module: GenerativeModule[Any], pool: PosteriorPool, population: int, n_genes: int
 ) -> Float[Tensor, " genes"]:
     """Expected counts under the model, averaged over the samples of a population; float64."""
     total: Tensor | None = None
     for _, latent, batch in iter_pool_chunks(pool, population, n_genes):
-        counts: Any = module.decode(latent, batch)
+        counts: Any = module.decode(latent, batch)[module.outputs[0]]
         part = counts.mean.sum(dim=0, dtype=torch.float64)
         total = part if total is None else total.add_(part)
     assert total is not None
@@ -159,11 +152,6 @@ def iter_pool_chunks(
 
 def slice_pool(pool: PosteriorPool, rows: slice) -> tuple[Latent, Any]:
     """Some of the samples, and the other inputs of the decoder."""
-    normal = pool.latent.posterior
-    latent = Latent(
-        Normal(normal.loc[rows], normal.scale[rows], validate_args=False),
-        pool.latent.sample[rows],
-        pool.latent.log_library[rows],
-    )
+    latent = map_latent(lambda values: values[rows], pool.latent)
     batch = type(pool.batch)(*(None if x is None else x[rows] for x in pool.batch))
     return latent, batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cellvae.contracts import GenerativeModule
 from cellvae.inference.cell_pass import CellPass
+from cellvae.inference.posterior_samples import first_observed
 
 TARGET_SUM = 1e4
 """Sum of the normalized counts of a cell."""
@@ -31,7 +33,9 @@ class RawMeans(NamedTuple):
         return RawMeans(*(values[populations] for values in self))
 
 
-def raw_count_means(cell_pass: CellPass, populations: list[NDArray[np.int64]]) -> RawMeans:
+def raw_count_means(
+    module: GenerativeModule[Any], cell_pass: CellPass, populations: list[NDArray[np.int64]]
+) -> RawMeans:
     """Means of the current counts of each population; the AnnData is not changed."""
     cells = np.unique(np.concatenate(populations))
     membership = torch.zeros(len(populations), len(cells))
@@ -39,7 +43,7 @@ def raw_count_means(cell_pass: CellPass, populations: list[NDArray[np.int64]]) -
         membership[i, torch.from_numpy(np.searchsorted(cells, indices))] = 1.0
     totals: list[Tensor] = []
     for positions, batch in cell_pass._replace(cells=torch.from_numpy(cells)).iter_batches():
-        counts = batch.counts
+        counts = first_observed(module, batch)
         weights = membership[:, positions].to(counts.device)
         library = counts.sum(dim=-1, keepdim=True)
         # A cell without counts has normalized counts of zero.

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent
+from cellvae.contracts import map_latent
 from cellvae.inference.differential.posterior_pool import PosteriorPool, slice_pool
 from cellvae.inference.latent.aggregated_posterior import cell_posteriors
 from cellvae.inference.likelihood.importance_weights import get_importance_weights
+from cellvae.inference.posterior_samples import decode_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,14 +59,12 @@ def resample_pool(
         rows.append(chosen)
         codes.append(z)
     order = torch.cat(rows)
-    latent = pool.latent
-    normal = latent.posterior
-    posterior = Normal(normal.loc[order], normal.scale[order], validate_args=False)
+    latent: Any = map_latent(lambda values: values[order], pool.latent)
     sample = model.module.transform(torch.cat(codes))
     batch: Any = pool.batch
     columns = (None if values is None else values[order] for values in batch)
     return pool._replace(
-        latent=Latent(posterior, sample, latent.log_library[order]),
+        latent=latent._replace(sample=sample),
         batch=type(batch)(*columns),
         cells=pool.cells[order.cpu()],
     )
@@ -82,9 +81,10 @@ def resample_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows of the pool that are chosen for a population, and the latent code of each."""
     first = population * pool.n_samples
-    latent, batch = slice_pool(pool, slice(first, first + pool.n_samples))
+    sliced, batch = slice_pool(pool, slice(first, first + pool.n_samples))
+    latent: Any = sliced
     z = latent.posterior.sample()
-    decoded: Any = model.module.decode(latent._replace(sample=model.module.transform(z)), batch)
+    decoded = decode_samples(model.module, latent._replace(sample=model.module.transform(z)), batch)
     means, stds = cell_posteriors(model, adata, cells, batch_size, silent=True)
     weights = get_importance_weights(
         model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ def get_latent_library_size(
     sizes = torch.empty(len(cell_pass.cells), 1)
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
-            latent = model.module.encode(batch)
+            latent: Any = model.module.encode(batch)
             log_library, posterior = latent.log_library, latent.log_library_posterior
             if give_mean and posterior is not None:
                 log_library = posterior.loc + posterior.variance / 2

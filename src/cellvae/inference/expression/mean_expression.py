@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from cellvae.contracts import Latent, Module
+from cellvae.contracts import GenerativeModule, Latent
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.inference.likelihood.importance_sampling import resample_latent, weighted_samples
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
@@ -27,7 +27,9 @@ class ExpressionRequest(NamedTuple):
     importance: bool = False
 
 
-def mean_expression(module: Module[Any], batch: Any, request: ExpressionRequest) -> Tensor:
+def mean_expression(
+    module: GenerativeModule[Any], batch: Any, request: ExpressionRequest
+) -> Tensor:
     """Expression of a batch of cells, averaged over posterior samples, [cells, genes]."""
     weights = None
     if not request.importance:
@@ -49,7 +51,7 @@ def mean_expression(module: Module[Any], batch: Any, request: ExpressionRequest)
 
 
 def iter_decoded(
-    module: Module[Any], latent: Latent, batch: Any, request: ExpressionRequest
+    module: GenerativeModule[Any], latent: Latent, batch: Any, request: ExpressionRequest
 ) -> Iterator[tuple[slice, Tensor]]:
     """Expression in chunks of samples, [samples, cells, genes], averaged over batches."""
     for samples, few in iter_chunks(latent, request.n_decoded):

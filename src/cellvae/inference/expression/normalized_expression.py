@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from cellvae.contracts import map_samples
 from cellvae.core.options import check_arguments, check_kwargs
 from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.errors import InvalidOptionError
@@ -257,9 +258,7 @@ def expression_of_pool(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Expression of the samples of a pool in chunks, [samples, genes]."""
     for samples, latent, batch in iter_pool_chunks(pool, 0, request.n_decoded):
-        single = latent._replace(
-            sample=latent.sample.unsqueeze(0), log_library=latent.log_library.unsqueeze(0)
-        )
+        single = map_samples(lambda values: values.unsqueeze(0), latent)
         for _, values in iter_decoded(module, single, batch, request):
             yield samples, values[0]
 

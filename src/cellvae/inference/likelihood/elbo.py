@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.contracts import sum_parts
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
@@ -77,8 +78,8 @@ def get_elbo(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
-    elbo = -(reconstruction + kl + kl_global / len(kl))
+    parts, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
+    elbo = -(sum_parts(parts) + kl + kl_global / len(kl))
     return np.float64(elbo.mean().item()) if return_mean else elbo.numpy()
 
 
@@ -90,7 +91,7 @@ def get_reconstruction_error(
     batch_size: int | None = None,
     return_mean: bool = True,
 ) -> dict[str, np.float64] | dict[str, np.ndarray]:
-    """Negative log-likelihood of the counts given one posterior sample; lower is better.
+    """Negative log-likelihood of each output given one posterior sample; lower is better.
 
     Parameters
     ----------
@@ -107,8 +108,8 @@ def get_reconstruction_error(
 
     Returns
     -------
-    `{"reconstruction_loss": nats per cell}`: one number (a NumPy scalar), or an array [cells] in
-    the requested order.
+    Nats per cell by the name of the metric, `"reconstruction_loss"` for a model of one output: one
+    number each (a NumPy scalar), or an array [cells] in the requested order.
 
     Raises
     ------
@@ -117,23 +118,26 @@ def get_reconstruction_error(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     """
-    reconstruction, _, _ = per_cell_losses(model, adata, indices, batch_size)
+    parts, _, _ = per_cell_losses(model, adata, indices, batch_size)
     if return_mean:
-        return {"reconstruction_loss": np.float64(reconstruction.mean().item())}
-    return {"reconstruction_loss": reconstruction.numpy()}
+        return {name: np.float64(values.mean().item()) for name, values in parts.items()}
+    return {name: values.numpy() for name, values in parts.items()}
 
 
 def per_cell_losses(
     model: EncoderModel, adata: AnnData | None, indices: CellChoice, batch_size: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Reconstruction loss and KL of each cell, [cells] each, and global KL, in double precision."""
-    reconstruction, kl, kl_global = [], [], []
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Parts of the reconstruction loss and KL, [cells] each, and global KL, in double precision."""
+    reconstruction: dict[str, list[Tensor]] = {}
+    kl, kl_global = [], []
     batches = iter_cell_batches(model, adata, indices, batch_size, counts=True, encoded=True)
     with inference_mode(model):
         kl_weight = torch.ones((), device=model.device)
         for batch in batches:
             loss = model.module.loss(batch, kl_weight)
-            reconstruction.append(loss.reconstruction.double().cpu())
-            kl.append(loss.kl_local.double().cpu())
+            for name, values in loss.reconstruction.items():
+                reconstruction.setdefault(name, []).append(values.double().cpu())
+            kl.append(loss.total_kl.double().cpu())
             kl_global.append(loss.kl_global.double().cpu())
-    return torch.cat(reconstruction), torch.cat(kl), torch.stack(kl_global).mean()
+    parts = {name: torch.cat(values) for name, values in reconstruction.items()}
+    return parts, torch.cat(kl), torch.stack(kl_global).mean()

@@ -19,6 +19,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.likelihood.marginal_likelihood import log_marginal
+from cellvae.inference.posterior_samples import first_observed
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -139,8 +140,9 @@ def log_importance(
     denominator = numerator.clone()
     for positions, batch in anchors.iter_batches():
         log_px = log_marginal(model.module, batch, n_samples, n_per_pass)
+        counts = first_observed(model.module, batch)
         sizes = library_sizes(model.module, batch)
-        log_ratio = log_likelihoods(px, batch.counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
+        log_ratio = log_likelihoods(px, counts, zs.shape[:-1], sizes) - log_px.unsqueeze(-1)
         shape = (len(log_ratio), codes.shape[-1])
         prior = log_densities(model.module.prior(batch).expand(shape), codes)
         numerator = torch.logaddexp(numerator, (log_ratio + prior).logsumexp(dim=0))
@@ -152,7 +154,10 @@ def log_importance(
 def library_sizes(module: Any, batch: Any) -> Float[Tensor, "cells 1"]:
     """Library size or size factor of each cell, which normalized expression is multiplied by."""
     has_factors = getattr(getattr(module, "sizes", None), "size_factor", False)
-    return batch.size_factor if has_factors else batch.counts.sum(dim=-1, keepdim=True)
+    if has_factors:
+        factors: Tensor = batch.size_factor
+        return factors
+    return first_observed(module, batch).sum(dim=-1, keepdim=True)
 
 
 def rescale(px: CountDistribution, sizes: Float[Tensor, "cells *codes 1"]) -> CountDistribution:

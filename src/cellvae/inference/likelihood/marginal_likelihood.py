@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.contracts import Module
+from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, plan_pass
@@ -112,11 +112,12 @@ def get_marginal_ll(
 
 
 def log_marginal(
-    module: Module[Any], batch: Any, n_samples: int, n_per_pass: int
+    module: GenerativeModule[Any], batch: Any, n_samples: int, n_per_pass: int
 ) -> Float[Tensor, " cells"]:
     """Logarithm of the mean importance weight of `n_samples` samples for each cell; nats."""
     latent = module.encode(batch)
-    total = batch.counts.new_full(batch.counts.shape[:1], -math.inf, dtype=torch.float64)
+    means = latent.posterior.loc
+    total = means.new_full(means.shape[:1], -math.inf, dtype=torch.float64)
     for first in range(0, n_samples, n_per_pass):
         weights = log_weights(module, batch, latent, min(n_per_pass, n_samples - first))
         total = torch.logaddexp(total, weights.logsumexp(dim=0))

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 from torch.distributions import Normal
 
-from cellvae.contracts import Latent
+from cellvae.contracts import CountLatent
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class HasStoredPosterior(Protocol):
 
 def stored_posterior(
     batch: HasStoredPosterior, transform: Callable[[Tensor], Tensor]
-) -> Latent | None:
+) -> CountLatent | None:
     """Stored posterior of a batch, and a sample from it; None if none is stored.
 
     Parameters
@@ -54,6 +54,6 @@ def stored_posterior(
     posterior = Normal(mean, variance.sqrt(), validate_args=False)
     sample = transform(posterior.rsample())
     if batch.library_variance is None:
-        return Latent(posterior, sample, log_library)
+        return CountLatent(posterior, sample, log_library)
     library_posterior = Normal(log_library, batch.library_variance.sqrt(), validate_args=False)
-    return Latent(posterior, sample, library_posterior.rsample(), library_posterior)
+    return CountLatent(posterior, sample, library_posterior.rsample(), library_posterior)

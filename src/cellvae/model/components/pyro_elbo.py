@@ -60,8 +60,8 @@ def pyro_elbo_loss(
     zero = torch.zeros_like(reconstruction)
     return Loss(
         loss=objective,
-        reconstruction=reconstruction,
-        kl_local=zero if kl is None else kl,
+        reconstruction={"reconstruction_loss": reconstruction},
+        kl_local={"kl_local": zero if kl is None else kl},
         kl_global=zero.sum() if kl_global is None else kl_global,
     )
 

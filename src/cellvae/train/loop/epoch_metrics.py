@@ -66,8 +66,12 @@ class EpochMetricsModule(pl.LightningModule):
         self.epoch_logged: dict[str, int] = {}
         self.validated = self.train_logged = self.has_extra_epoch = False
         self.stops_at_nan = False
-        self.train_loss_sums = LossSums("train", module.metrics_from_sums, n_train)
-        self.validation_loss_sums = LossSums("validation", module.metrics_from_sums, n_train)
+        self.train_loss_sums = LossSums(
+            "train", module.metrics_from_sums, n_train, module.loss_parts
+        )
+        self.validation_loss_sums = LossSums(
+            "validation", module.metrics_from_sums, n_train, module.loss_parts
+        )
         weight = torch.tensor(warmup.weight_at(self.first_epoch, first_step))
         self.register_buffer("kl_weight", weight, persistent=False)
         self.kl_weight: Float[Tensor, ""]
@@ -92,8 +96,13 @@ class EpochMetricsModule(pl.LightningModule):
     @property
     def known_metrics(self) -> list[str]:
         """Names of all metrics that the plan measures."""
-        extra = self.module.extra_metric_names
-        return [*metric_names("train", extra), *metric_names("validation", extra), "kl_weight"]
+        module = self.module
+        extra, parts = module.extra_metric_names, module.loss_parts
+        return [
+            *metric_names("train", extra, parts),
+            *metric_names("validation", extra, parts),
+            "kl_weight",
+        ]
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Log a metric as Lightning does, and note the epoch of its value."""
@@ -174,7 +183,7 @@ class EpochMetricsModule(pl.LightningModule):
 
     def log_step(self, loss: Loss) -> None:
         """Log the loss and KL weight of one step."""
-        n = loss.reconstruction.shape[0]
+        n = loss.n_cells
         step: dict[str, Any] = {"on_step": True, "on_epoch": False, "batch_size": n}
         self.log("train_loss_step", loss.loss.detach(), **step)
         self.log("kl_weight_step", self.kl_weight, **step)

@@ -25,6 +25,8 @@ class LossSums:
         Method of the module, for the extra metrics of its losses.
     n_train
         Training cells, by which the global KL is divided; None for the summed cells.
+    loss_parts
+        Names of the parts of reconstruction and KL that are summed beside their totals.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class LossSums:
         split: Split,
         metrics_from_sums: MetricsFromSums | None = None,
         n_train: int | None = None,
+        loss_parts: tuple[str, ...] = (),
     ) -> None:
         self.split = split
         self.n_train = n_train
+        self.loss_parts = loss_parts
         self.metrics_from_sums = metrics_from_sums
         self.n_cells = 0
         self.n_batches = 0
@@ -46,7 +50,7 @@ class LossSums:
     def add(self, loss: Loss) -> None:
         """Add a batch; nothing is read from the device."""
         self.accumulate(loss)
-        self.count(loss.reconstruction.shape[0])
+        self.count(loss.n_cells)
 
     def count(self, n_cells: int) -> None:
         """Count a batch and its cells."""
@@ -55,15 +59,16 @@ class LossSums:
 
     def accumulate(self, loss: Loss) -> None:
         """Add the sums of a batch on its device, in place from the second batch on."""
-        n = loss.reconstruction.shape[0]
+        n = loss.n_cells
         parts = torch.stack(
             [
                 loss.loss.detach() * n,
-                loss.reconstruction.detach().sum(),
-                loss.kl_local.detach().sum(),
+                loss.total_reconstruction.detach().sum(),
+                loss.total_kl.detach().sum(),
                 loss.kl_global.detach(),
                 torch.full_like(loss.loss, n, requires_grad=False),
                 torch.ones_like(loss.loss, requires_grad=False),
+                *(part.detach().sum() for part in self.named_parts(loss)),
             ]
         ).double()
         extra = [part.detach().double() for part in loss.extra_metrics]
@@ -76,13 +81,18 @@ class LossSums:
             before = self.extra_sums or tuple(torch.zeros_like(part) for part in extra)
             self.extra_sums = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
 
+    def named_parts(self, loss: Loss) -> list[Tensor]:
+        """Parts of a loss that are summed beside the totals, [cells] each."""
+        parts = {**loss.reconstruction, **loss.kl_local}
+        return [parts[name] for name in self.loss_parts]
+
     def means(self) -> dict[str, Tensor]:
         """Metrics of the epoch, on the device, in nats per cell; the KL in the ELBO has weight 1.
 
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
         assert self.sums is not None
-        n_cells, n_batches = self.sums[4:]
+        n_cells, n_batches = self.sums[4:6]
         loss, reconstruction, kl = self.sums[:3] / n_cells
         kl_global = self.sums[3] / n_batches
         n_train = n_cells if self.n_train is None else self.n_train
@@ -93,6 +103,8 @@ class LossSums:
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
+        for name, total in zip(self.loss_parts, self.sums[6:], strict=True):
+            means[f"{name}_{self.split}"] = total / n_cells
         if not self.extra_sums or self.metrics_from_sums is None:
             return means
         further = self.metrics_from_sums(self.extra_sums)

@@ -42,10 +42,22 @@ SPLIT_NAMES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def metric_names(split: Split, extra: Collection[str] = ()) -> list[str]:
-    """Names of everything that a plan measures on one split."""
+def metric_names(
+    split: Split, extra: Collection[str] = (), loss_parts: Collection[str] = ()
+) -> list[str]:
+    """Names of everything that a plan measures on one split.
+
+    Parameters
+    ----------
+    split
+        Which cells are measured.
+    extra
+        `extra_metric_names` of the module.
+    loss_parts
+        `loss_parts` of the module.
+    """
     return [
-        *(f"{part}_{split}" for part in LOSS_PARTS),
+        *(f"{part}_{split}" for part in (*LOSS_PARTS, *loss_parts)),
         f"{split}_loss",
         *(f"{split}_{name}" for name in extra),
     ]

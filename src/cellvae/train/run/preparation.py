@@ -252,8 +252,8 @@ def canonical_plateau(options: PlateauOptions | None, module: Module[Any]) -> Pl
     if options is None:
         return None
     known = [
-        *metric_names("train", module.extra_metric_names),
-        *metric_names("validation", module.extra_metric_names),
+        *metric_names("train", module.extra_metric_names, module.loss_parts),
+        *metric_names("validation", module.extra_metric_names, module.loss_parts),
     ]
     return dataclasses.replace(options, metric=canonical_name(options.metric, known))
 

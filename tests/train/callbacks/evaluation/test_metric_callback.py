@@ -43,7 +43,7 @@ def depth(module: Any, batch: Any) -> tuple[torch.Tensor]:
 def rebuilt(module: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Counts that the network expects, and those there are, on a logarithmic scale."""
     latent = module.encode(batch)
-    mean = module.decode(latent, batch).mean
+    mean = module.decode(latent, batch)["rna"].mean
     return mean.log1p().flatten(), batch.counts.log1p().flatten()
 
 

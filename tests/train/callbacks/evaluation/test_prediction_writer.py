@@ -63,7 +63,7 @@ def test_all_quantities_are_those_of_the_final_weights(
     np.testing.assert_allclose(table.obs["kl"], kl, rtol=1e-3, atol=1e-5)
     # Another draw of the latent gives nearly the same mean over cells.
     with torch.no_grad():
-        again = module.loss(batch, torch.ones(())).reconstruction.numpy()
+        again = module.loss(batch, torch.ones(())).total_reconstruction.numpy()
     assert table.obs["reconstruction_loss"].mean() == pytest.approx(again.mean(), rel=0.05)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert writer.written == [str(path)]

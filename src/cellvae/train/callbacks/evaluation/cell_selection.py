@@ -186,7 +186,8 @@ def encode_latents(
 ) -> NDArray[np.float64]:
     """Posterior mean of the latent of each cell, [cells, latent]; the run is left undisturbed."""
     means = []
+    module: Any = plan.module
     with isolated_eval_mode(plan.module, plan.seed):
         for _, batch in iter_batches(cells.rows, cells.indices, batch_size):
-            means.append(plan.module.encode(cast_batch(plan, batch)).posterior.mean.double())
+            means.append(module.encode(cast_batch(plan, batch)).posterior.mean.double())
         return torch.cat(means).cpu().numpy()

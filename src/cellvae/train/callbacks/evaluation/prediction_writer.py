@@ -151,9 +151,13 @@ class PredictionWriter(pl.Callback):
         found: dict[str, Tensor] = {}
         if {*self.quantities} & {*LOSSES}:
             loss = module.loss(batch, weight.new_ones(()))
-            found |= {"reconstruction_loss": loss.reconstruction, "kl": loss.kl_local}
+            found |= {
+                "reconstruction_loss": loss.total_reconstruction,
+                "kl": loss.total_kl,
+            }
         if {*self.quantities} & {*LATENT}:
-            posterior = module.encode(batch).posterior
+            encoder: Any = module
+            posterior = encoder.encode(batch).posterior
             found |= {"latent": posterior.mean, "latent_variance": posterior.variance}
         return {name: found[name] for name in self.quantities}
 

@@ -116,7 +116,7 @@ def offending_cells(
     finally:
         for hook in hooks:
             hook.remove()
-    bad = ~torch.isfinite(loss.reconstruction + loss.kl_local).cpu()
+    bad = ~torch.isfinite(loss.total_reconstruction + loss.total_kl).cpu()
     wrong = indices[bad.nonzero().reshape(-1)][: 4 * MAX_NAMED].numpy()
     names = plan.files.names(wrong) if plan.files is not None else [str(n) for n in wrong]
     return tuple(names), found[0] if found else None
