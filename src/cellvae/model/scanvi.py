@@ -198,7 +198,6 @@ class SCANVIModule(SCVIModule):
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
             extra_metrics=extra,
-            latent=latent.sample,
         )
 
     def latent_kl_terms(

@@ -20,8 +20,8 @@ from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
 from cellvae.errors import TrainingError
 from cellvae.train.loop.epoch_metrics import EpochMetricsModule
-from cellvae.train.loop.model_files import ModelFiles
 from cellvae.train.loop.loss_sums import LossSums
+from cellvae.train.loop.model_files import ModelFiles
 from cellvae.train.loop.optimizers import align_optimizer_state, make_plateau
 from cellvae.train.loop.step_loop import StepLoop
 from cellvae.train.loop.steps.gradient_step import LossFunction, Step
@@ -40,7 +40,6 @@ from cellvae.train.options.optimizer_options import (
 from cellvae.train.options.train_options import CompileOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
-
 
 STEP_KEY = "cellvae_step"
 """Entry of a checkpoint of Lightning with the state of what the step trains."""
@@ -322,7 +321,10 @@ class TrainingPlan(EpochMetricsModule):
             any_process = self.trainer.strategy.reduce_boolean_decision
             self.trainer.should_stop = any_process(self.trainer.should_stop, all=False)
         self.call_callbacks("on_epoch_complete")
-        if not self.automatic_optimization and self.step_loop.step_of_epoch == self.n_steps_of_epoch:
+        if (
+            not self.automatic_optimization
+            and self.step_loop.step_of_epoch == self.n_steps_of_epoch
+        ):
             # Lightning moves schedules where it makes the steps.
             for config in self.trainer.lr_scheduler_configs:
                 self.lr_scheduler_step(config.scheduler, None)

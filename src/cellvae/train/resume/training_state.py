@@ -249,6 +249,8 @@ def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
                 "none. Give adversarial_classifier as the run had it."
             )
         plan.step.load_state_dict(state.step)
+        # Once more, since they may have been rounded before Lightning changed their precision.
+        plan.module.load_state_dict(state.module)
     trainer.precision_plugin.load_state_dict(state.scaler)
     restore_rng_states(state.randomness)
 
