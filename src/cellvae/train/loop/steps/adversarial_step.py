@@ -225,7 +225,7 @@ class AdversarialStep(GradientStep):
         """Both losses without their weight, in nats per cell; none in an epoch without them."""
         if not self.was_on:
             return {}
-        sums = self.sums if add_up is None else add_up(self.sums)
+        sums = self.sums if add_up is None else add_up(self.sums.clone())
         return {FOOLING_LOSS: sums[0] / sums[2], CLASSIFIER_LOSS: sums[1] / sums[2]}
 
     def state_dict(self) -> dict[str, Any]:
