@@ -8,7 +8,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from cellvae.data import Registration, reads_to_fragments
-from cellvae.data.setup.records import CountsRecord, record_from_json
+from cellvae.data.setup.fields import CountsRecord, record_from_json
 from cellvae.errors import DataMismatchError, DataWarning, InvalidDataError, UnknownKeyError
 from cellvae.model import PEAKVI, POISSONVI
 

@@ -45,7 +45,7 @@ def test_a_record_survives_the_round_trip(full: Record) -> None:
 def test_the_text_is_stable_readable_and_ends_in_a_newline(full: Record) -> None:
     text = full.to_json()
     assert text == full.to_json() == Record.from_json(text).to_json()
-    assert text.startswith('{\n  "format": 1,\n  "model": "SCVI",\n')
+    assert text.startswith('{\n  "format": 2,\n  "model": "SCVI",\n')
     assert text.endswith("}\n")
     assert "Müller ☃" in text
 
@@ -93,7 +93,7 @@ def test_versions_are_text(edited: Callable[..., str]) -> None:
 
 
 def test_a_newer_format_wins_over_unknown_keys(edited: Callable[..., str]) -> None:
-    text = edited(format=2, library_version="3.0", surprise=1)
+    text = edited(format=3, library_version="3.0", surprise=1)
     with pytest.raises(FileFormatError, match="written by cellvae 3.0"):
         Record.from_json(text, "m.json")
 

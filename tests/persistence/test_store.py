@@ -511,6 +511,6 @@ def test_pipes_devices_and_folders_are_refused_and_never_waited_for(
 
 
 def test_a_model_of_a_later_format_says_what_to_install(folder: Path) -> None:
-    change_record(folder, format=2, library_version="1.4.0", novelty={})
-    with pytest.raises(FileFormatError, match='format 2, .*"cellvae>=1.4.0"'):
+    change_record(folder, format=3, library_version="1.4.0", novelty={})
+    with pytest.raises(FileFormatError, match='format 3, .*"cellvae>=1.4.0"'):
         open_saved(folder)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
@@ -38,6 +38,10 @@ class GenerativeModule(Module[B]):
         fields = zip(self.outputs, self.observed_fields, strict=True)
         return {output: getattr(batch, field) for output, field in fields}
 
+    def measured(self, batch: B) -> dict[str, Bool[Tensor, "#cells #features"]]:
+        """Which values of an output were measured; without an entry, all of them."""
+        return {}
+
     def decode_scale(self, latent: Any, batch: B) -> Float[Tensor, "*samples cells genes"]:
         """Normalized values of the first output, a parameter of its distribution."""
         counts: Any = self.decode(latent, batch)[self.outputs[0]]
@@ -45,12 +49,15 @@ class GenerativeModule(Module[B]):
         return scale
 
     def log_likelihoods(self, latent: Any, batch: B) -> dict[str, Float[Tensor, "*samples cells"]]:
-        """Log-likelihood of each output of each cell, summed in double precision; nats."""
-        observed = self.observed(batch)
-        return {
-            name: decoded.log_prob(observed[name]).sum(dim=-1, dtype=torch.float64)
-            for name, decoded in self.decode(latent, batch).items()
-        }
+        """Log-likelihood of the measured values of each cell, in double precision; nats."""
+        observed, measured = self.observed(batch), self.measured(batch)
+        sums = {}
+        for name, decoded in self.decode(latent, batch).items():
+            log_prob = decoded.log_prob(observed[name])
+            if name in measured:
+                log_prob = torch.where(measured[name], log_prob, 0.0)
+            sums[name] = log_prob.sum(dim=-1, dtype=torch.float64)
+        return sums
 
     def transform(
         self, z: Float[Tensor, "*samples cells latent"]

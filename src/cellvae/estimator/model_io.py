@@ -18,7 +18,7 @@ from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
 from cellvae.data.files.h5ad import read_h5ad, write_h5ad
-from cellvae.data.setup.fields import Field, field_of
+from cellvae.data.setup.fields import Field
 from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, quote_names
 from cellvae.persistence import (
     Record,
@@ -200,7 +200,7 @@ class SavedModel:
         """
         registration = Registration.from_json(self.files.record.registration, keys)
         expected = {field.name: field for field in fields_of(registration.keys)}
-        found = {name: field_of(name, record) for name, record in registration.fields.items()}
+        found = {name: record.field(name) for name, record in registration.fields.items()}
         if found != expected:
             wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
             raise FileFormatError(

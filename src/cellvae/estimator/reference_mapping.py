@@ -16,7 +16,6 @@ from cellvae.data.anndata_adapter import subset_genes_inplace
 from cellvae.data.setup.align_genes import align_genes
 from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
-from cellvae.data.setup.records import CategoriesRecord, CategoryRecord
 from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
 from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.saving import SavingMixin, pick_device
@@ -253,14 +252,9 @@ def new_categories(
     """Categories that a reference does not know, by name of field or column."""
     new: dict[str, tuple[Scalar, ...]] = {}
     for name, record in wanted.fields.items():
-        before = known.fields[name]
-        if isinstance(record, CategoryRecord) and isinstance(before, CategoryRecord):
-            new[name] = record.categories[len(before.categories) :]
-        elif isinstance(record, CategoriesRecord) and isinstance(before, CategoriesRecord):
-            for key, values, others in zip(
-                record.keys, record.categories, before.categories, strict=True
-            ):
-                new[key] = values[len(others) :]
+        before = known.fields[name].category_lists(name)
+        for key, values in record.category_lists(name).items():
+            new[key] = values[len(before[key]) :]
     return {name: values for name, values in new.items() if values}
 
 

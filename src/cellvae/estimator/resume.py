@@ -174,13 +174,16 @@ def is_saved_model(folder: Path) -> bool:
 def run_identity(model: BaseModel, split: Split) -> dict[str, Any]:
     """Model, data and split of a run as JSON values, which a resumed run must have in common."""
     registration: dict[str, Any] = model.registration.to_json()
+    _, *further_axes = registration.pop("axes")
+    if further_axes:
+        registration["axes"] = further_axes
     config = {f.name: plain_containers(getattr(model.config, f.name)) for f in fields(model.config)}
     names = "\n".join(map(str, model.cell_names))
     cells = np.concatenate([split.train, split.validation, split.test])
     return {
         "model": type(model).__name__,
         "config": config,
-        "genes": registration.pop("genes"),
+        "genes": list(model.registration.genes),
         "data": plain_containers({k: v for k, v in registration.items() if k != "n_cells"}),
         "cells": {
             "number": len(model.cell_names),

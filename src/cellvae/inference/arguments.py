@@ -93,35 +93,44 @@ def batch_codes(registration: Registration[Any], transform_batch: BatchChoice) -
 
 
 def gene_positions(genes: tuple[str, ...], gene_list: Iterable[str] | None) -> Tensor | None:
-    """Positions of the requested genes among those of a model, in the requested order.
+    """Positions of the requested genes among those of a model, as :func:`feature_positions`."""
+    return feature_positions(genes, gene_list, "gene")
+
+
+def feature_positions(
+    features: tuple[str, ...], requested: Iterable[str] | None, noun: str
+) -> Tensor | None:
+    """Positions of the requested features among those of a model, in the requested order.
 
     Parameters
     ----------
-    genes
-        Names of the genes of the model.
-    gene_list
-        Names of the requested genes, which may repeat; a string is one gene. None for all genes,
+    features
+        Names of the features of the model.
+    requested
+        Names of the requested features, which may repeat; a string is one feature. None for all,
         for which the result is None.
+    noun
+        What a feature is; `requested` is the argument `{noun}_list`.
 
     Raises
     ------
     UnknownKeyError
-        If a name is not that of a gene of the model.
+        If a name is not that of a feature of the model.
     InvalidOptionError
         If the list is empty.
     """
-    if gene_list is None:
+    if requested is None:
         return None
-    names = [gene_list] if isinstance(gene_list, str) else [*gene_list]
+    names = [requested] if isinstance(requested, str) else [*requested]
     if not names:
-        raise InvalidOptionError("Expected at least one gene in gene_list; got none.")
-    positions = {name: position for position, name in enumerate(genes)}
+        raise InvalidOptionError(f"Expected at least one {noun} in {noun}_list; got none.")
+    positions = {name: position for position, name in enumerate(features)}
     unknown = [name for name in names if name not in positions]
     if unknown:
         raise UnknownKeyError(
-            f"Expected names of genes of the model; "
+            f"Expected names of {noun}s of the model; "
             f"got {count_noun(len(unknown), 'other')}: {quote_names(unknown)}."
-            f"{did_you_mean(str(unknown[0]), genes)}"
+            f"{did_you_mean(str(unknown[0]), features)}"
         )
     return torch.from_numpy(np.array([positions[name] for name in names], dtype=np.int64))
 

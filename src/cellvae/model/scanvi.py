@@ -418,7 +418,7 @@ class SCANVI(ReferenceMappingMixin, CountModel):
         keys = label_keys(scvi_model.registration.keys, labels_key, unlabeled_category, adata)
         known = scvi_model.registration
         registration: Registration[LabelKeys] = Registration(
-            genes=known.genes,
+            axes=known.axes,
             n_cells=int(adata.n_obs),
             fields={**known.fields, "labels": labels_field(keys).describe(adata)},
             keys=keys,

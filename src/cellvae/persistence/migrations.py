@@ -9,13 +9,22 @@ from typing import Any
 
 from cellvae.errors import FileFormatError
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 """Format that this version writes."""
 
 Fields = dict[str, Any]
 Migration = Callable[[Fields], Fields]
 
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
+
+def name_feature_axes(fields: Fields) -> Fields:
+    """Format 2: features by axis, in place of the names of the genes alone."""
+    registration = dict(fields["registration"])
+    genes = registration.pop("genes")
+    registration["axes"] = [{"name": "genes", "features": genes}]
+    return {**fields, "registration": registration}
+
+
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType({1: name_feature_axes})
 """For each older format n, the function from the fields of n to the fields of n + 1."""
 
 

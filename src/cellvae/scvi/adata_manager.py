@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from cellvae.data.setup.records import CategoryRecord, CountsRecord
 from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.errors import DataMismatchError, UnknownKeyError
 from cellvae.scvi.registry import AttrDict, lookup, make_registry, scvi_field_name
@@ -103,7 +102,7 @@ def read_field(model: RegisteredModel, adata: AnnData, registry_key: str) -> Any
     registration = model.registration
     name = next(name for name in registration.fields if scvi_field_name(name) == registry_key)
     record: Any = registration.fields[name]
-    if isinstance(record, CountsRecord):
+    if record.holds_counts and hasattr(record, "layer"):
         return count_matrix(adata, record.layer).values
     field = next(f for f in model.fields(registration.keys) if f.name == name)
     column: Any = field.read(adata, record, None)
@@ -112,6 +111,9 @@ def read_field(model: RegisteredModel, adata: AnnData, registry_key: str) -> Any
             f"Expected a field that was set up; {type(model).__name__} has no '{registry_key}'."
         )
     values = column.take(torch.arange(len(column))).numpy()
-    if isinstance(record, CategoryRecord) or name == "size_factor":
+    if (
+        len(values)
+        and record.scvi_registry(registry_key, None, 0).data_registry["attr_name"] == "obs"
+    ):
         return values
     return pd.DataFrame(values, index=adata.obs_names, columns=[*record.keys])

@@ -17,16 +17,13 @@ from cellvae.contracts import Module
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
 from cellvae.data.files.h5ad import read_h5ad
+from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar, to_python_scalar
-from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.setup.records import (
-    CategoriesRecord,
-    CategoryRecord,
-    CountsRecord,
+from cellvae.data.setup.fields import (
+    Field,
     FieldRecord,
-    NumbersRecord,
 )
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
 from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
 from cellvae.scvi.registry import SETUP_KWARGS, scvi_field_name
@@ -111,35 +108,14 @@ def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[An
     counts = found.fields["X"].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
     records = {field.name: import_record(found, field) for field in cls.fields(keys)}
-    return Registration(genes=found.genes, n_cells=n_cells, fields=records, keys=keys)
+    axes = {"genes": FeatureAxis("genes", found.genes)}
+    return Registration(axes=axes, n_cells=n_cells, fields=records, keys=keys)
 
 
 def import_record(found: ScviModelFile, field: Field) -> FieldRecord:
     """What scvi-tools found for one field."""
     state = found.fields.get(scvi_field_name(field.name), {}).get("state_registry", {})
-    match field:
-        case Counts():
-            return CountsRecord(layer=field.layer, integers=True)
-        case Category(key=None):
-            return CategoryRecord()
-        case Category() | Labels():
-            categories = to_category_tuple(state["categorical_mapping"])
-            unlabeled = state.get("unlabeled_category")
-            if unlabeled is None:
-                return CategoryRecord(key=field.key, categories=categories)
-            if str(categories[-1]) != str(unlabeled):
-                raise FileFormatError(f"Expected '{unlabeled}' to be the last of the labels.")
-            return CategoryRecord(key=field.key, categories=categories, unlabeled=categories[-1])
-        case Categories():
-            mappings = state.get("mappings", {})
-            return CategoriesRecord(
-                keys=field.keys,
-                categories=tuple(to_category_tuple(mappings[key]) for key in field.keys),
-            )
-        case Numbers():
-            return NumbersRecord(keys=field.keys, positive=field.positive)
-        case _:
-            raise TypeError(f"Expected a field that scvi-tools has; got '{field.name}'.")
+    return field.import_scvi(state, to_category_tuple)
 
 
 def to_category_tuple(values: Any) -> tuple[Scalar, ...]:

@@ -7,13 +7,10 @@ from dataclasses import fields as fields_of
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from cellvae.data.setup.categories import scvi_categories_array
-from cellvae.data.setup.records import CategoriesRecord, CategoryRecord, CountsRecord
 from cellvae.errors import UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
+    from cellvae.data.setup.fields import FieldRecord
     from cellvae.scvi.protocols import RegisteredModel
 
 VERSION = "1.4.2"
@@ -115,54 +112,10 @@ def make_registry(model: RegisteredModel) -> dict[str, Any]:
     }
 
 
-def field_registry(name: str, record: Any, model: RegisteredModel) -> dict[str, Any]:
+def field_registry(name: str, record: FieldRecord, model: RegisteredModel) -> dict[str, Any]:
     """Registry of one field, as scvi-tools stores it."""
-    scvi_name = scvi_field_name(name)
-    empty: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
-    if isinstance(record, CountsRecord):
-        location = {"attr_name": "layers" if record.layer else "X", "attr_key": record.layer}
-        genes = np.array(model.registration.genes, dtype=object)
-        state = {
-            "n_obs": model.registration.n_cells,
-            "n_vars": model.registration.n_genes,
-            "column_names": genes,
-        }
-        return {"data_registry": location, "state_registry": state, "summary_stats": {}}
-    if isinstance(record, CategoryRecord):
-        return category_registry(scvi_name, record)
-    if not record.keys:
-        return empty
-    if name == "size_factor":
-        return empty | {"data_registry": {"attr_name": "obs", "attr_key": record.keys[0]}}
-    if isinstance(record, CategoriesRecord):
-        mappings = zip(record.keys, record.categories, strict=True)
-        state = {
-            "mappings": {key: scvi_categories_array(values) for key, values in mappings},
-            "field_keys": list(record.keys),
-            "n_cats_per_key": [len(values) for values in record.categories],
-        }
-    else:
-        state = {"columns": np.array(record.keys, dtype=object)}
-    return {
-        "data_registry": {"attr_name": "obsm", "attr_key": f"_scvi_{scvi_name}"},
-        "state_registry": state,
-        "summary_stats": {f"n_{scvi_name}": len(record.keys)},
-    }
-
-
-def category_registry(scvi_name: str, record: CategoryRecord) -> dict[str, Any]:
-    """Registry of a field of one category per cell, as scvi-tools stores it."""
-    categories: Any = (
-        np.array([0]) if record.key is None else scvi_categories_array(record.categories)
-    )
-    state = {
-        "categorical_mapping": categories,
-        "original_key": record.key or f"_scvi_{scvi_name}",
-    }
-    if record.unlabeled is not None:
-        state["unlabeled_category"] = record.unlabeled
-    return {
-        "data_registry": {"attr_name": "obs", "attr_key": f"_scvi_{scvi_name}"},
-        "state_registry": state,
-        "summary_stats": {f"n_{scvi_name}": len(categories)},
-    }
+    registration = model.registration
+    field = next(field for field in model.fields(registration.keys) if field.name == name)
+    axis = None if field.axis is None else registration.axes[field.axis]
+    found = record.scvi_registry(scvi_field_name(name), axis, registration.n_cells)
+    return found._asdict()

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellvae.data.setup.records import (
-    CategoriesRecord,
-    CategoryRecord,
-    CountsRecord,
-    FieldRecord,
-    NumbersRecord,
-)
+from cellvae.data.setup.fields import FieldRecord
 
 if TYPE_CHECKING:
     from cellvae.data import Registration
@@ -34,50 +28,22 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
         "column", "read from", "what was found", title="What is read", title_justify="left"
     )
     for column, record in registration.fields.items():
-        columns.add_row(column, *describe_record(record))
+        columns.add_row(column, *record.describe())
     console.print(columns)
     if not categories:
         return
     for column, record in registration.fields.items():
-        for where, values in category_table(column, record):
+        for where, values in category_tables(column, record):
             table = Table("code", "category", title=where, title_justify="left")
             for code, value in enumerate(values):
                 table.add_row(str(code), str(value))
             console.print(table)
 
 
-def describe_record(record: FieldRecord) -> tuple[str, str]:
-    """Where a field is read from, and what was found there."""
-    match record:
-        case CountsRecord():
-            numbers = "whole numbers" if record.integers else "numbers that are not all whole"
-            return f"layers['{record.layer}']" if record.layer else "X", numbers
-        case CategoryRecord():
-            return obs_expression(
-                record.key
-            ), f"{len(record.categories):,} categories" if record.key else "one category"
-        case CategoriesRecord():
-            counts = ", ".join(f"{len(values):,} categories" for values in record.categories)
-            return ", ".join(map(obs_expression, record.keys)) or "nothing", counts
-        case NumbersRecord():
-            return ", ".join(
-                map(obs_expression, record.keys)
-            ) or "nothing", "numbers" if record.keys else ""
-    return "", ""
-
-
-def obs_expression(key: str | None) -> str:
-    """Expression for a column of `adata.obs`."""
-    return f"obs['{key}']" if key else "nothing"
-
-
-def category_table(column: str, record: FieldRecord) -> list[tuple[str, tuple[object, ...]]]:
+def category_tables(column: str, record: FieldRecord) -> list[tuple[str, tuple[object, ...]]]:
     """Title and categories of each column of a field; empty if the field was not set up."""
-    if isinstance(record, CategoryRecord) and record.key:
-        return [(f"{column}: {obs_expression(record.key)}", record.categories)]
-    if isinstance(record, CategoriesRecord):
-        return [
-            (obs_expression(key), values)
-            for key, values in zip(record.keys, record.categories, strict=True)
-        ]
-    return []
+    columns = [f"obs['{column.key}']" for column in record.obs_columns()]
+    lists = record.category_lists(column)
+    if list(lists) == [column]:
+        columns = [f"{column}: {where}" for where in columns]
+    return list(zip(columns, lists.values(), strict=False))

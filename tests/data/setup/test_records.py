@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellvae.data.setup.records import (
+from cellvae.data.setup.fields import (
     CategoriesRecord,
     CategoryRecord,
     CountsRecord,

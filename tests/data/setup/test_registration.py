@@ -245,10 +245,12 @@ def changed(values: dict[str, Any], change: str, to: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "to", "message"),
     [
-        ("genes", ..., "Expected an entry 'genes' in registration"),
-        ("genes", [], "Expected at least one gene"),
-        ("genes", ["a", "a"], "different strings in registration.genes"),
-        ("genes", ["a", 1], "a list of strings in registration.genes"),
+        ("axes", ..., "Expected an entry 'axes' in registration"),
+        ("axes", [], "Expected at least one axis"),
+        ("axes", [{"name": "genes", "features": []}], r"one feature in registration.axes\[0\]"),
+        ("axes", [{"name": "genes", "features": ["a", "a"]}], "different strings"),
+        ("axes", [{"name": "genes", "features": ["a", 1]}], "a list of strings"),
+        ("axes", [{"name": 1, "features": ["a"]}], "a string in registration.axes"),
         ("n_cells", True, "an integer of at least 1 in registration.n_cells; got True"),
         ("n_cells", 0, "an integer of at least 1"),
         ("n_cells", 2.5, "an integer of at least 1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,13 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellvae.data.setup.records import (
-    CategoriesRecord,
-    CategoryRecord,
-    CountsRecord,
-    FieldRecord,
-    NumbersRecord,
-)
 from cellvae.data.storage.checksums import cell_checksums
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, ContinuousColumn
 from cellvae.errors import FileFormatError
@@ -102,10 +95,8 @@ def read_cell_values(
     cell_values = {}
     for field, column in rows.columns.items():
         record = registration.fields.get(field)
-        keys = list(obs_columns_of(record))
-        if isinstance(column, CategoricalColumn | ContinuousColumn) and isinstance(
-            record, OBS_FIELDS
-        ):
+        keys = [] if record is None else record.obs_columns()
+        if keys and isinstance(column, CategoricalColumn | ContinuousColumn):
             values = column.codes if isinstance(column, CategoricalColumn) else column.values
             for j, (key, categories) in enumerate(keys):
                 cell_values[f"{field}.{key}"] = CellValues(
@@ -114,27 +105,9 @@ def read_cell_values(
                     categories=None if categories is None else tuple(categories),
                 )
         else:
-            layer = record.layer if isinstance(record, CountsRecord) else None
-            where = f"layers['{layer}']" if layer else "X"
-            where = where if isinstance(record, CountsRecord) else f"the field '{field}'"
+            where = f"the field '{field}'" if record is None else record.location
             cell_values[field] = CellValues(where=where, values=cell_checksums(column))
     return cell_values
-
-
-OBS_FIELDS = (CategoryRecord, CategoriesRecord, NumbersRecord)
-"""Records of fields that are read from columns of `obs`."""
-
-
-def obs_columns_of(record: FieldRecord | None) -> Iterator[tuple[str, list[Any] | None]]:
-    """Each column of `obs` that a field is read from, with the JSON values of its categories."""
-    values: Any = {} if record is None else record.to_json()
-    match record:
-        case CategoryRecord(key=str() as key):
-            yield key, values["categories"]
-        case CategoriesRecord(keys=keys):
-            yield from zip(keys, values["categories"], strict=True)
-        case NumbersRecord(keys=keys):
-            yield from ((key, None) for key in keys)
 
 
 def to_smallest_integers(values: torch.Tensor) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from cellvae.contracts import MIN_LIBRARY_SIZE
 from cellvae.data.files.h5ad import shallow_copy
-from cellvae.data.setup.fields import Counts, Field
+from cellvae.data.setup.fields import Field
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.setup.registration import Registration
 from cellvae.data.storage.column import DroppedCounts
@@ -169,7 +169,7 @@ def empty_csr(shape: tuple[int, int]) -> sparse.csr_matrix:
 def drop_count_fields(fields: Sequence[Field], record: MinifiedRecord | None) -> tuple[Field, ...]:
     """Fields that a minified AnnData has: all but those of counts, if these were dropped."""
     dropped = record is not None and not record.has_counts
-    return tuple(field for field in fields if not (dropped and isinstance(field, Counts)))
+    return tuple(field for field in fields if not (dropped and field.axis is not None))
 
 
 def read_minified(

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellvae.data.setup.categories import CategoryCodes, Scalar, to_python_scalar, unknown_values
+from cellvae.data.setup.categories import (
+    CategoryCodes,
+    Scalar,
+    quote_with_type,
+    to_python_scalar,
+    unknown_values,
+)
 from cellvae.data.setup.keys import check_is_anndata
 from cellvae.errors import (
     DataMismatchError,
@@ -215,3 +221,22 @@ def raise_if_missing(adata: AnnData, key: str, missing: NDArray[np.bool_]) -> No
             f"missing, in cells {quote_names([*adata.obs_names[missing]])}. Fill them, or leave "
             f"these cells out: adata[adata.obs['{key}'].notna()].copy()."
         )
+
+
+def append_categories(adata: AnnData, key: str, known: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Known categories, followed by the new ones that occur in cells, in the order of pandas."""
+    column = to_categorical(adata, key).cat
+    n_cells = np.bincount(column.codes, minlength=len(column.categories))
+    present = [
+        to_python_scalar(value) for value, n in zip(column.categories, n_cells, strict=True) if n
+    ]
+    codes = CategoryCodes(known)
+    new = [value for value in present if codes.find(value) is None]
+    same_string = [value for value in new if str(value) in {str(other) for other in known}]
+    if same_string:
+        raise DataMismatchError(
+            f"Expected categories in adata.obs['{key}'] of the type that the reference has "
+            f"({quote_with_type(known, same_string)}); got {quote_with_type(same_string, known)}. "
+            "Convert the column, or rename the categories if they are different ones."
+        )
+    return (*known, *new)

@@ -7,29 +7,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import numpy as np
-import pandas as pd
 
 from cellvae.core.json_object import JsonObject
-from cellvae.core.log import logger
+from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.checks import check_names
-from cellvae.data.setup.fields import Counts, Field
-from cellvae.data.setup.keys import K, keys_from_kwargs
-from cellvae.data.setup.records import (
+from cellvae.data.setup.fields import (
     CategoriesRecord,
     CategoryRecord,
     CountsRecord,
+    Field,
     FieldRecord,
     NumbersRecord,
     record_from_json,
 )
+from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import (
-    DataMismatchError,
     FileFormatError,
-    InvalidDataError,
     InvalidOptionError,
-    did_you_mean,
     quote_names,
 )
 
@@ -46,12 +42,13 @@ R = TypeVar("R", bound=FieldRecord)
 @final
 @dataclass(frozen=True, kw_only=True)
 class Registration(Generic[K]):
-    """Genes, categories and columns of the AnnData that a model was created with.
+    """Features, categories and columns of the AnnData that a model was created with.
 
     Parameters
     ----------
-    genes
-        Names of the genes, in the order of the model.
+    axes
+        Features of each table that the model reads, by the name of the axis; genes, or what stands
+        for them, are the first.
     n_cells
         Number of cells of the AnnData.
     fields
@@ -60,7 +57,7 @@ class Registration(Generic[K]):
         Keys that the user passed to `setup_anndata`.
     """
 
-    genes: tuple[str, ...]
+    axes: Mapping[str, FeatureAxis]
     n_cells: int
     fields: Mapping[str, FieldRecord]
     keys: K
@@ -78,16 +75,30 @@ class Registration(Generic[K]):
         """
         check_names(adata)
         return cls(
-            genes=tuple(map(str, adata.var_names)),
+            axes=feature_axes(adata, fields),
             n_cells=int(adata.n_obs),
             fields={field.name: field.describe(adata) for field in fields},
             keys=keys,
         )
 
     @property
+    def genes(self) -> tuple[str, ...]:
+        """Names of the features of the first axis, in the order of the model."""
+        return self.first_axis.features
+
+    @property
     def n_genes(self) -> int:
-        """Number of genes."""
-        return len(self.genes)
+        """Number of features of the first axis."""
+        return len(self.first_axis)
+
+    @property
+    def first_axis(self) -> FeatureAxis:
+        """Axis of the genes, or of the regions of a model without genes."""
+        return next(iter(self.axes.values()))
+
+    def n_features(self, axis: str) -> int:
+        """Number of features of an axis; 0 without it."""
+        return len(self.axes[axis]) if axis in self.axes else 0
 
     @property
     def integers(self) -> bool:
@@ -135,35 +146,12 @@ class Registration(Generic[K]):
         InvalidDataError
             If a gene of the model occurs twice.
         """
-        names = adata.var_names
-        if len(names) == self.n_genes and list(names) == list(self.genes):
-            return None
-        genes = pd.Index(self.genes)
-        repeated = names[names.duplicated()].intersection(genes)
-        if len(repeated):
-            raise InvalidDataError(
-                f"Expected each gene once; got {quote_names([*repeated])} more than once. Make the "
-                "names unique with adata.var_names_make_unique()."
-            )
-        is_first = ~names.duplicated()
-        found = names[is_first].get_indexer(genes)
-        if (found < 0).any():
-            raise DataMismatchError(self.missing_genes(adata, [*genes[found < 0]]))
-        logger.info(
-            "Matched the %s genes of the model by name: the AnnData has %s.",
-            f"{self.n_genes:,}",
-            "them in another order" if len(names) == self.n_genes else f"{len(names):,}",
-        )
-        return np.flatnonzero(is_first)[found].astype(np.int64)
+        return self.first_axis.order_in(adata.var_names)
 
-    def missing_genes(self, adata: AnnData, missing: list[str]) -> str:
-        """Error message for an AnnData that lacks genes of the model."""
-        close = did_you_mean(missing[0], map(str, adata.var_names))
-        return (
-            f"Expected the {self.n_genes:,} genes the model was trained on; got "
-            f"{self.n_genes - len(missing):,}: missing {quote_names(missing)}.{close} Rename "
-            "the genes if they have other names there, or train a model on the genes in common."
-        )
+    def check_first_axis(self, adata: AnnData, fields: Sequence[Field]) -> None:
+        """Refuse an AnnData without the model's genes, where its counts were dropped too."""
+        if all(field.axis != self.first_axis.name for field in fields):
+            self.gene_order(adata)
 
     def read(
         self,
@@ -195,13 +183,16 @@ class Registration(Generic[K]):
         InvalidDataError
             If there are values that no model can use.
         """
-        genes = self.gene_order(adata)
+        self.check_first_axis(adata, fields)
         columns = {}
         for field in fields:
             record: Any = self.fields[field.name]
-            if check_counts and isinstance(field, Counts):
+            if check_counts:
                 field.check(adata, record)
-            column = field.read(adata, record, genes)
+            order = None
+            if field.axis is not None:
+                order = self.axes[field.axis].order_in(field.features(adata))
+            column = field.read(adata, record, order)
             if column is not None:
                 columns[field.name] = column
         return ColumnRows(columns, batch_type)
@@ -209,7 +200,7 @@ class Registration(Generic[K]):
     def to_json(self) -> dict[str, object]:
         """JSON object."""
         return {
-            "genes": list(self.genes),
+            "axes": [axis.to_json() for axis in self.axes.values()],
             "n_cells": self.n_cells,
             "fields": {name: record.to_json() for name, record in self.fields.items()},
             "keys": self.keys.to_json(),
@@ -225,7 +216,10 @@ class Registration(Generic[K]):
             If an entry is unknown, missing or of another type than it should be.
         """
         entries = JsonObject(values, "registration")
-        genes = entries.list_of_strings("genes")
+        axes = [
+            FeatureAxis.from_json(axis, f"registration.axes[{i}]")
+            for i, axis in enumerate(entries.list_of_values("axes"))
+        ]
         n_cells = entries.integer("n_cells", minimum=1)
         records = entries.json_object("fields").unread
         fields = {
@@ -234,10 +228,21 @@ class Registration(Generic[K]):
         }
         kwargs = entries.json_object("keys").unread
         entries.refuse_unread()
-        if not genes:
-            raise FileFormatError("Expected at least one gene in registration.genes; got none.")
+        if not axes:
+            raise FileFormatError("Expected at least one axis in registration.axes; got none.")
         try:
             keys = keys_from_kwargs(kwargs, keys_type)
         except InvalidOptionError as error:
             raise FileFormatError(f"Cannot read registration.keys: {error}") from error
-        return cls(genes=genes, n_cells=n_cells, fields=fields, keys=keys)
+        return cls(
+            axes={axis.name: axis for axis in axes}, n_cells=n_cells, fields=fields, keys=keys
+        )
+
+
+def feature_axes(adata: AnnData, fields: Sequence[Field]) -> dict[str, FeatureAxis]:
+    """Axes of the fields of a model in an AnnData, by name, in the order of the fields."""
+    axes: dict[str, FeatureAxis] = {}
+    for field in fields:
+        if field.axis is not None:
+            axes.setdefault(field.axis, FeatureAxis(field.axis, field.features(adata)))
+    return axes

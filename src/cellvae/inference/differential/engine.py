@@ -33,6 +33,7 @@ from cellvae.inference.differential.posterior_pool import (
     expected_counts,
     sample_pool,
 )
+from cellvae.inference.differential.quantity import Quantity, first_output
 from cellvae.inference.differential.raw_means import RawMeans, raw_count_means
 from cellvae.inference.differential.resampling import resample_pool
 from cellvae.inference.differential.table import add_group_columns
@@ -58,6 +59,7 @@ def differential(
     make_table: TableFunction,
     *,
     raw_counts: bool,
+    quantity: Quantity | None = None,
 ) -> pd.DataFrame:
     """Tables of all comparisons, one below the other.
 
@@ -81,6 +83,8 @@ def differential(
         Makes the table of one comparison. It is given means of the counts with `raw_counts` only.
     raw_counts
         Whether tables have statistics of raw counts, which take a pass over all compared cells.
+    quantity
+        Values that are compared; None for the normalized values of the first output.
 
     Raises
     ------
@@ -89,6 +93,7 @@ def differential(
     """
     import pandas as pd
 
+    quantity = quantity or first_output(model)
     estimates = test.estimates_pseudocount
     counts = raw_counts or (estimates and not lacks_counts(model.rows_for(adata)))
     cell_pass = plan_pass(
@@ -107,20 +112,19 @@ def differential(
     populations = resolve_populations(model, adata, groups, sampler.batch_size)
     tables = []
     with inference_mode(model):
-        means = raw_count_means(model.module, cell_pass, populations.cells) if counts else None
+        means = raw_count_means(quantity.measured, cell_pass, populations.cells) if counts else None
         pool = sample_populations(model, adata, cell_pass, populations.cells, sampler)
         for comparison, first, second in iter_comparisons(
-            model, pool, populations, codes, sampler.silent
+            model, quantity, pool, populations, codes, sampler.silent
         ):
             pair = [comparison.first, comparison.second]
             mean_counts = None
             if means is not None:
                 mean_counts = (means.mean[pair[0]], means.mean[pair[1]])
             elif estimates:
-                n_genes = model.registration.n_genes
                 mean_counts = (
-                    expected_counts(model.module, pool, pair[0], n_genes),
-                    expected_counts(model.module, pool, pair[1], n_genes),
+                    expected_counts(quantity, pool, pair[0]),
+                    expected_counts(quantity, pool, pair[1]),
                 )
             columns = {
                 name: value.cpu().numpy() if isinstance(value, Tensor) else value
@@ -201,6 +205,7 @@ def known_batch_codes(model: DecoderModel, batches: Sequence[Scalar] | None) -> 
 
 def iter_comparisons(
     model: DecoderModel,
+    quantity: Quantity,
     pool: PosteriorPool,
     populations: Populations,
     codes: tuple[Tensor | None, Tensor | None],
@@ -210,7 +215,6 @@ def iter_comparisons(
 
     A second population that follows itself is decoded once.
     """
-    n_genes = model.registration.n_genes
     decoded: int | None = None
     second = torch.empty(0)
     steps = ((slice(i, i + 1), pair) for i, pair in enumerate(populations.comparisons))
@@ -218,7 +222,7 @@ def iter_comparisons(
         if decoded != comparison.second:
             # The old samples are freed before the new ones are allocated.
             second = torch.empty(0)
-            second = decode_population(model.module, pool, comparison.second, n_genes, codes[1])
+            second = decode_population(model.module, quantity, pool, comparison.second, codes[1])
             decoded = comparison.second
-        first = decode_population(model.module, pool, comparison.first, n_genes, codes[0])
+        first = decode_population(model.module, quantity, pool, comparison.first, codes[0])
         yield comparison, first, second

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cellvae.contracts import GenerativeModule, Latent, map_latent, map_samples
 from cellvae.inference.cell_pass import CellPass
+from cellvae.inference.differential.quantity import Quantity
 from cellvae.inference.likelihood.importance_sampling import resample_latent
 from cellvae.inference.posterior_samples import MAX_DECODED_ELEMENTS
 
@@ -94,46 +95,45 @@ def repeat_rows(batch: Any, repeats: Tensor) -> Any:
 
 def decode_population(
     module: GenerativeModule[Any],
+    quantity: Quantity,
     pool: PosteriorPool,
     population: int,
-    n_genes: int,
     codes: Tensor | None,
-) -> Float[Tensor, "samples genes"]:
-    """Normalized expression of the samples of a population, decoded in chunks.
+) -> Float[Tensor, "samples features"]:
+    """Values of the samples of a population that are compared, decoded in chunks.
 
     Parameters
     ----------
     module
         Network of a trained model, in eval mode.
+    quantity
+        Values that are compared.
     pool
         Samples of all populations.
     population
         Position of the population in the pool.
-    n_genes
-        Number of genes of the model.
     codes
         Code of the batch that each sample is decoded for, [samples, 1]; None for that of its cell.
     """
     values: Tensor | None = None
-    for samples, latent, batch in iter_pool_chunks(pool, population, n_genes):
+    for samples, latent, batch in iter_pool_chunks(pool, population, quantity.n_features):
         if codes is not None:
             batch = module.replace_batch(batch, codes[samples])
-        scales = module.decode_scale(latent, batch)
+        part = quantity.decode(latent, batch)
         if values is None:
-            values = scales.new_empty((pool.n_samples, n_genes))
-        values[samples] = scales
+            values = part.new_empty((pool.n_samples, quantity.n_features))
+        values[samples] = part
     assert values is not None
     return values
 
 
 def expected_counts(
-    module: GenerativeModule[Any], pool: PosteriorPool, population: int, n_genes: int
-) -> Float[Tensor, " genes"]:
+    quantity: Quantity, pool: PosteriorPool, population: int
+) -> Float[Tensor, " features"]:
     """Expected counts under the model, averaged over the samples of a population; float64."""
     total: Tensor | None = None
-    for _, latent, batch in iter_pool_chunks(pool, population, n_genes):
-        counts: Any = module.decode(latent, batch)[module.outputs[0]]
-        part = counts.mean.sum(dim=0, dtype=torch.float64)
+    for _, latent, batch in iter_pool_chunks(pool, population, quantity.n_features):
+        part = quantity.expected_counts(latent, batch).sum(dim=0, dtype=torch.float64)
         total = part if total is None else total.add_(part)
     assert total is not None
     return total / pool.n_samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.contracts import GenerativeModule
 from cellvae.inference.cell_pass import CellPass
-from cellvae.inference.posterior_samples import first_observed
+from cellvae.inference.differential.quantity import Measured
 
 TARGET_SUM = 1e4
 """Sum of the normalized counts of a cell."""
@@ -34,18 +34,32 @@ class RawMeans(NamedTuple):
 
 
 def raw_count_means(
-    module: GenerativeModule[Any], cell_pass: CellPass, populations: list[NDArray[np.int64]]
+    measured: Callable[[Any], Measured],
+    cell_pass: CellPass,
+    populations: list[NDArray[np.int64]],
 ) -> RawMeans:
-    """Means of the current counts of each population; the AnnData is not changed."""
+    """Means of the current counts of each population, over the cells in which they were measured.
+
+    The AnnData is not changed. Where a feature was measured in no cell of a population, its means
+    are NaN.
+
+    Parameters
+    ----------
+    measured
+        Measured counts of a batch of cells.
+    cell_pass
+        Cells.
+    populations
+        Indices of the cells of each population.
+    """
     cells = np.unique(np.concatenate(populations))
     membership = torch.zeros(len(populations), len(cells))
     for i, indices in enumerate(populations):
         membership[i, torch.from_numpy(np.searchsorted(cells, indices))] = 1.0
     totals: list[Tensor] = []
     for positions, batch in cell_pass._replace(cells=torch.from_numpy(cells)).iter_batches():
-        counts = first_observed(module, batch)
+        counts, library, mask = measured(batch)
         weights = membership[:, positions].to(counts.device)
-        library = counts.sum(dim=-1, keepdim=True)
         # A cell without counts has normalized counts of zero.
         scale = TARGET_SUM / library.clamp(min=torch.finfo(library.dtype).tiny)
         scale = torch.where(library > 0, scale, torch.zeros_like(scale)).T
@@ -53,8 +67,11 @@ def raw_count_means(
             weights @ counts,
             weights @ (counts != 0).to(counts.dtype),
             (weights * scale) @ counts,
+            weights.sum(dim=-1, keepdim=True)
+            if mask is None
+            else weights @ mask.expand(counts.shape).to(counts.dtype),
         )
         parts = [values.double() for values in sums]
         totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
-    n_cells = membership.sum(dim=-1, dtype=torch.float64).unsqueeze(-1).to(totals[0].device)
-    return RawMeans(*(total / n_cells for total in totals))
+    *sums_of_values, n_cells = totals
+    return RawMeans(*(total / n_cells for total in sums_of_values))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from cellvae.inference.arguments import (
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.correlation_moments import CorrelationMoments, RankTable
-from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
+from cellvae.inference.posterior_samples import iter_chunks, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -95,6 +95,55 @@ def get_feature_correlation_matrix(
     InvalidOptionError
         If an argument has an invalid value.
     """
+    output = model.module.outputs[0]
+
+    def sample_expression(decoded: Mapping[str, Any]) -> Tensor:
+        return denoised_expression(decoded[output], float(rna_size_factor))
+
+    return correlate_features(
+        model,
+        adata,
+        indices,
+        sample_expression,
+        list(model.registration.genes),
+        n_samples=n_samples,
+        batch_size=batch_size,
+        rna_size_factor=rna_size_factor,
+        transform_batch=transform_batch,
+        correlation_type=correlation_type,
+        silent=silent,
+    )
+
+
+def correlate_features(
+    model: DecoderModel,
+    adata: AnnData | None,
+    indices: CellChoice,
+    sample_expression: Callable[[Mapping[str, Any]], Tensor],
+    names: list[str],
+    *,
+    n_samples: int,
+    batch_size: int | None,
+    rna_size_factor: float,
+    transform_batch: BatchChoice,
+    correlation_type: str,
+    silent: bool,
+) -> pd.DataFrame:
+    """Correlation between features over cells and samples, [features, features].
+
+    Parameters
+    ----------
+    sample_expression
+        Sample of the features, [samples, cells, features], from decoded distributions by name.
+    names
+        Names of the features.
+    model, adata, indices, n_samples, batch_size, rna_size_factor, transform_batch
+        As in :func:`get_feature_correlation_matrix`.
+    correlation_type, silent
+        As in :func:`get_feature_correlation_matrix`.
+    """
+    import pandas as pd
+
     check_at_least_one("n_samples", n_samples)
     if not 0 < rna_size_factor < float("inf"):
         raise InvalidOptionError(
@@ -108,43 +157,44 @@ def get_feature_correlation_matrix(
             "Expected at least two samples to correlate; got one cell with n_samples=1."
         )
     correlate = spearman if correlation_type == "spearman" else pearson
-    library_size = float(rna_size_factor)
     with inference_mode(model):
         matrices = [
-            correlate(model, cell_pass, CorrelationRequest(n_samples, library_size, code))
+            correlate(
+                model,
+                cell_pass,
+                CorrelationRequest(n_samples, code, sample_expression, len(names)),
+            )
             for code in codes
         ]
-    import pandas as pd
-
-    genes = list(model.registration.genes)
-    return pd.DataFrame(np.mean(matrices, axis=0), index=genes, columns=genes)
+    return pd.DataFrame(np.mean(matrices, axis=0), index=names, columns=names)
 
 
 class CorrelationRequest(NamedTuple):
     """What is sampled for each cell."""
 
     n_samples: int
-    library_size: float
-    """Library size that all cells are scaled to."""
     code: int | None
     """Batch that cells are decoded for."""
+    sample_expression: Callable[[Mapping[str, Any]], Tensor]
+    """Sample of the features from decoded distributions by name."""
+    n_features: int
 
 
 def pearson(model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest) -> np.ndarray:
-    """Pearson's correlation coefficients, [genes, genes]."""
-    moments = CorrelationMoments(model.registration.n_genes)
+    """Pearson's correlation coefficients, [features, features]."""
+    moments = CorrelationMoments(request.n_features)
     for part in iter_expression_samples(model, cell_pass, request):
         moments.add(part)
     return moments.coefficients()
 
 
 def spearman(model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest) -> np.ndarray:
-    """Spearman's correlation coefficients: those of Pearson for ranks, [genes, genes]."""
-    n_samples, n_genes = len(cell_pass.cells) * request.n_samples, model.registration.n_genes
-    moments = CorrelationMoments(n_genes)
+    """Spearman's correlation coefficients: those of Pearson for ranks, [features, features]."""
+    n_samples, n_features = len(cell_pass.cells) * request.n_samples, request.n_features
+    moments = CorrelationMoments(n_features)
     if n_samples <= MAX_RANKED:
         parts = [*iter_expression_samples(model, cell_pass, request)]
-        ranked = RankTable(n_genes, n_samples)
+        ranked = RankTable(n_features, n_samples)
         for part in parts:
             ranked.add(part)
         for part in parts:
@@ -152,7 +202,7 @@ def spearman(model: DecoderModel, cell_pass: CellPass, request: CorrelationReque
         return moments.coefficients()
     positions = torch.randint(len(cell_pass.cells), (MAX_RANKED,))
     subset = cell_pass._replace(cells=cell_pass.cells[positions])
-    ranked = RankTable(n_genes, MAX_RANKED)
+    ranked = RankTable(n_features, MAX_RANKED)
     for part in iter_expression_samples(model, subset, request._replace(n_samples=1)):
         ranked.add(part)
     for part in iter_expression_samples(model, cell_pass, request):
@@ -163,12 +213,14 @@ def spearman(model: DecoderModel, cell_pass: CellPass, request: CorrelationReque
 def iter_expression_samples(
     model: DecoderModel, cell_pass: CellPass, request: CorrelationRequest
 ) -> Iterator[Tensor]:
-    """Samples of expression in chunks, [samples, genes]."""
+    """Samples of expression in chunks, [samples, features]."""
+    module = model.module
     for _, batch in cell_pass.iter_batches():
-        latent = sample_latent(model.module, batch, request.n_samples)
-        for _, few in iter_chunks(latent, model.registration.n_genes):
-            counts = decode_samples(model.module, few, batch, request.code)
-            yield denoised_expression(counts, request.library_size).flatten(0, -2).cpu()
+        latent = sample_latent(module, batch, request.n_samples)
+        if request.code is not None:
+            batch = module.replace_batch(batch, request.code)
+        for _, few in iter_chunks(latent, request.n_features):
+            yield request.sample_expression(module.decode(few, batch)).flatten(0, -2).cpu()
 
 
 def denoised_expression(counts: CountDistribution, library_size: float) -> Tensor:

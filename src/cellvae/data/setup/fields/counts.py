@@ -1,0 +1,125 @@
+"""Counts of every feature of every cell."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+from cellvae.core.json_object import JsonObject
+from cellvae.data.setup.axes import FeatureAxis
+from cellvae.data.setup.checks import check_counts
+from cellvae.data.setup.fields.field import Field, FieldRecord, ScviField
+from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
+from cellvae.data.storage.disk import BackedColumn
+from cellvae.data.storage.memory import DenseColumn, SparseColumn
+from cellvae.errors import DataMismatchError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.data.storage.column import Column
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CountsRecord(FieldRecord):
+    """Layer of the counts, and whether all were integers, and zeros and ones only."""
+
+    kind: ClassVar[str] = "counts"
+    holds_counts: ClassVar[bool] = True
+    layer: str | None = None
+    integers: bool
+    binary: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """JSON object, with the type of the record in `kind`."""
+        values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
+        optional = {"binary": True} if self.binary else {}
+        return {"kind": self.kind, **values, **optional}
+
+    @classmethod
+    def from_json(cls, entries: JsonObject) -> CountsRecord:
+        """Record from the entries of a JSON object."""
+        return cls(
+            layer=entries.optional_string("layer"),
+            integers=entries.boolean("integers"),
+            binary="binary" in entries.unread and entries.boolean("binary"),
+        )
+
+    def field(self, name: str) -> Field:
+        """Field that the record describes."""
+        return Counts(name, self.layer)
+
+    def describe(self) -> tuple[str, str]:
+        """Where the field is read from, and what was found there, for a table."""
+        found = "whole numbers" if self.integers else "numbers that are not all whole"
+        return f"layers['{self.layer}']" if self.layer else "X", found
+
+    def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
+        """Registry of the field, as scvi-tools stores it."""
+        features = () if axis is None else axis.features
+        state = {
+            "n_obs": n_cells,
+            "n_vars": len(features),
+            "column_names": np.array(features, dtype=object),
+        }
+        location = {"attr_name": "layers" if self.layer else "X", "attr_key": self.layer}
+        return ScviField(location, state, {})
+
+
+@final
+@dataclass(frozen=True)
+class Counts(Field):
+    """Counts of every gene, from `adata.X` or a layer: [cells, genes].
+
+    With `refuse_if_was_binary`, `check` refuses counts above 1 if those of the model's own data
+    were zeros and ones.
+    """
+
+    axis: ClassVar[str | None] = "genes"
+    name: str = "counts"
+    layer: str | None = None
+    refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
+
+    def describe(self, adata: AnnData) -> CountsRecord:
+        """Record of the field in an AnnData, after a check of all values."""
+        summary = check_counts(count_matrix(adata, self.layer), adata)
+        return CountsRecord(layer=self.layer, integers=summary.integers, binary=summary.binary)
+
+    def check(self, adata: AnnData, record: CountsRecord) -> None:
+        """Refuse NaN, infinite and negative counts, and counts above 1 for binary models."""
+        summary = check_counts(count_matrix(adata, self.layer), adata)
+        if self.refuse_if_was_binary and record.binary and not summary.binary:
+            raise DataMismatchError(
+                "Expected zeros and ones, which the model was trained on; got counts up to "
+                f"{summary.largest:g}. Make them binary: adata.X = (adata.X > 0).astype('float32')."
+            )
+
+    def read(self, adata: AnnData, record: CountsRecord, order: NDArray[np.int64] | None) -> Column:
+        """Column of all cells, which shares memory with the matrix of the AnnData if possible."""
+        return make_count_column(count_matrix(adata, self.layer), order)
+
+    def features(self, adata: AnnData) -> tuple[str, ...]:
+        """Names of the genes in an AnnData."""
+        return tuple(map(str, adata.var_names))
+
+    def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> CountsRecord:
+        """Record from the state registry of scvi-tools."""
+        return CountsRecord(layer=self.layer, integers=True)
+
+
+def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:
+    """Column of counts, of the class that fits the matrix: on disk, dense or sparse."""
+    if matrix.on_disk:
+        selected = matrix.genes if genes is None else genes
+        if genes is not None and matrix.genes is not None:
+            selected = matrix.genes[genes]
+        return BackedColumn(dataclasses.replace(matrix, genes=selected))
+    if isinstance(matrix.values, np.ndarray):
+        return DenseColumn(matrix.values, genes)
+    return SparseColumn(matrix.values, genes)

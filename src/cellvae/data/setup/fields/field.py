@@ -1,0 +1,155 @@
+"""Base classes of fields, and of the records of what an AnnData had for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from cellvae.core.json_object import JsonObject
+from cellvae.data.setup.categories import Scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.data.setup.axes import FeatureAxis
+    from cellvae.data.storage.column import Column
+
+
+class ObsColumn(NamedTuple):
+    """Column of `obs` that a field is read from."""
+
+    key: str
+    categories: list[Any] | None
+    """JSON values of its categories in the order of their codes; None for continuous values."""
+
+
+class ScviField(NamedTuple):
+    """Registry of a field in the form of scvi-tools."""
+
+    data_registry: dict[str, Any]
+    """Attribute of the AnnData, and key in it."""
+    state_registry: dict[str, Any]
+    """What was found there."""
+    summary_stats: dict[str, int]
+    """Sizes, by name."""
+
+
+class FieldRecord(ABC):
+    """What an AnnData had for one field; there is a subclass for each type of field."""
+
+    kind: ClassVar[str]
+    holds_counts: ClassVar[bool] = False
+    """Whether the field is a matrix of counts, which a minified AnnData does not have."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, object]:
+        """JSON object, with the type of the record in `kind`."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, entries: JsonObject) -> FieldRecord:
+        """Record from the entries of a JSON object, after its `kind` was read."""
+
+    @abstractmethod
+    def field(self, name: str) -> Field:
+        """Field that the record describes."""
+
+    @abstractmethod
+    def describe(self) -> tuple[str, str]:
+        """Where the field is read from, and what was found there, for a table."""
+
+    @property
+    def location(self) -> str:
+        """Where the field is read from, for messages."""
+        return self.describe()[0]
+
+    def category_lists(self, name: str) -> Mapping[str, tuple[Scalar, ...]]:
+        """Categories of the field by its name, or by the columns if there are several."""
+        return {}
+
+    def obs_columns(self) -> list[ObsColumn]:
+        """Columns of `obs` that the field is read from."""
+        return []
+
+    @abstractmethod
+    def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
+        """Registry of the field, as scvi-tools stores it.
+
+        Parameters
+        ----------
+        scvi_name
+            Name of the field in scvi-tools.
+        axis
+            Features of the field; None for values of whole cells.
+        n_cells
+            Number of cells.
+        """
+
+
+class Field(ABC):
+    """Part of an AnnData that a model reads; `name` is its name in a batch."""
+
+    name: str
+    axis: ClassVar[str | None] = None
+    """Name of the feature axis; None for values of whole cells."""
+
+    @abstractmethod
+    def describe(self, adata: AnnData) -> FieldRecord:
+        """Record of the field in an AnnData, after a check of all values."""
+
+    def features(self, adata: AnnData) -> tuple[str, ...]:
+        """Names of the features in an AnnData; empty for values of whole cells."""
+        return ()
+
+    def check(self, adata: AnnData, record: Any) -> None:  # noqa: B027
+        """Check the values of an AnnData that a trained model is applied to.
+
+        Raises
+        ------
+        InvalidDataError
+            If there are values that no model can use.
+        DataMismatchError
+            If there are values that this model cannot use.
+        """
+
+    @abstractmethod
+    def read(self, adata: AnnData, record: Any, order: NDArray[np.int64] | None) -> Column | None:
+        """Column of all cells; None if the user has set no key for this field.
+
+        `order` has the indices of the model's features in the AnnData; None if they are the same.
+        """
+
+    def extend(self, adata: AnnData, record: Any) -> FieldRecord:
+        """Record for query data, in which new categories follow those of the reference.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column does not exist.
+        InvalidDataError
+            If a cell has no category.
+        DataMismatchError
+            If a new category equals a known one except for its type.
+        """
+        known: FieldRecord = record
+        return known
+
+    @abstractmethod
+    def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> FieldRecord:
+        """Record from the state registry of scvi-tools.
+
+        Parameters
+        ----------
+        state
+            State registry of the field; empty if it was not set up.
+        to_categories
+            Function from an array of categories to a tuple.
+
+        Raises
+        ------
+        FileFormatError
+            If the registry is not one that this field can have.
+        """

@@ -1,0 +1,52 @@
+"""What a differential test compares: decoded values of each feature, and measured counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cellvae.inference.posterior_samples import first_observed
+
+if TYPE_CHECKING:
+    from cellvae.inference.protocols import DecoderModel
+
+
+class Measured(NamedTuple):
+    """Measured counts of a batch of cells."""
+
+    counts: Float[Tensor, "cells features"]
+    library_size: Float[Tensor, "cells 1"]
+    """Counts of each cell, by which normalized counts are divided."""
+    mask: Bool[Tensor, "#cells features"] | None = None
+    """Which counts were measured; None for all."""
+
+
+class Quantity(NamedTuple):
+    """Values that are compared between populations, of which a model has one for each feature."""
+
+    n_features: int
+    decode: Callable[[Any, Any], Float[Tensor, "samples features"]]
+    """Decoded values for samples of the latent and a batch of cells."""
+    expected_counts: Callable[[Any, Any], Float[Tensor, "samples features"]]
+    """Expected counts under the model, for the same arguments."""
+    measured: Callable[[Any], Measured]
+    """Measured counts of a batch of cells."""
+
+
+def first_output(model: DecoderModel) -> Quantity:
+    """Normalized values of the first output of a model."""
+    module = model.module
+
+    def expected_counts(latent: Any, batch: Any) -> Tensor:
+        counts: Any = module.decode(latent, batch)[module.outputs[0]]
+        mean: Tensor = counts.mean
+        return mean
+
+    def measured(batch: Any) -> Measured:
+        counts = first_observed(module, batch)
+        return Measured(counts, counts.sum(dim=-1, keepdim=True))
+
+    return Quantity(model.registration.n_genes, module.decode_scale, expected_counts, measured)

@@ -1,0 +1,1 @@
+"""Questions about models of genes and surface proteins."""

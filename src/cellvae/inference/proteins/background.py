@@ -1,0 +1,167 @@
+"""Foreground and background of protein counts in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellvae.core.options import check_arguments
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    feature_positions,
+    gene_names,
+)
+from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.expression.expression_arguments import check_samples
+from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
+from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
+from cellvae.inference.protocols import DecoderModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@check_arguments(only=INTEGERS)
+def get_protein_foreground_probability(
+    model: DecoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    transform_batch: BatchChoice = None,
+    protein_list: Iterable[str] | None = None,
+    n_samples: int = 1,
+    batch_size: int | None = None,
+    return_mean: bool = True,
+    return_numpy: bool | None = None,
+    silent: bool = False,
+) -> pd.DataFrame | np.ndarray:
+    """Probability that the counts of a protein in a cell are more than background.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those of the model. Features are matched by name.
+    indices
+        Cells to use, by index, mask or name; None for all.
+    transform_batch
+        Name of the batch that cells are decoded as if they came from; several are averaged. None
+        for the batch of each cell.
+    protein_list
+        Proteins to return, in the requested order; None for all.
+    n_samples
+        Number of posterior samples for each cell.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the samples of a cell are averaged; otherwise all are returned.
+    return_numpy
+        Whether the result is an array; None for a DataFrame wherever it has two dimensions.
+    silent
+        Whether the progress bar is hidden.
+
+    Returns
+    -------
+    DataFrame [cells, proteins] in the requested order, or an array; with `return_mean=False` and
+    several samples an array [samples, cells, proteins].
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If features or categories of `adata` are not those of the model.
+    UnknownKeyError
+        If a protein or batch is not one of the model.
+    InvalidOptionError
+        If an argument has an invalid value.
+    """
+    check_samples(n_samples, None, return_mean, return_numpy, None)
+    names = protein_names(model)
+    options = ProteinOptions(proteins=feature_positions(names, protein_list, "protein"))
+    codes = batch_codes(model.registration, transform_batch)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    columns = gene_names(names, options.proteins)
+    averaged = return_mean or n_samples == 1
+    n_cells = len(cell_pass.cells)
+    result = torch.zeros((*(() if averaged else (n_samples,)), n_cells, len(columns)))
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            latent = sample_latent(model.module, batch, n_samples)
+            for part, few in iter_chunks(latent, model.registration.n_genes + len(names)):
+                for code in codes:
+                    counts: Any = decode_samples(model.module, few, batch, code, "protein")
+                    values = options.foreground_probability(counts) / len(codes)
+                    if averaged:
+                        result[positions] += values.sum(dim=0).cpu() / n_samples
+                    else:
+                        result[part, positions] += values.cpu()
+    values_of_cells = result.numpy()
+    if return_numpy or not averaged:
+        return values_of_cells
+    import pandas as pd
+
+    source: Any = model.adata if adata is None else adata
+    cells = source.obs_names[cell_pass.cells.numpy()]
+    return pd.DataFrame(values_of_cells, index=cells, columns=columns, copy=False)
+
+
+@check_arguments(only=INTEGERS)
+def get_protein_background_mean(
+    model: DecoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    batch_size: int | None = None,
+    n_samples: int = 1,
+    silent: bool = False,
+) -> np.ndarray:
+    """Mean of the background counts of each protein in each cell, with the capture efficiency.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those of the model. Features are matched by name.
+    indices
+        Cells to use, by index, mask or name; None for all.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    n_samples
+        Number of posterior samples for each cell, which are averaged.
+    silent
+        Whether the progress bar is hidden.
+
+    Returns
+    -------
+    Array [cells, proteins] in the requested order.
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If features or categories of `adata` are not those of the model.
+    InvalidOptionError
+        If no cells are requested, or `n_samples` or `batch_size` is below 1.
+    """
+    check_at_least_one("n_samples", n_samples)
+    n_proteins = len(protein_names(model))
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    result = torch.zeros((len(cell_pass.cells), n_proteins))
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            latent = sample_latent(model.module, batch, n_samples)
+            for _, few in iter_chunks(latent, model.registration.n_genes + n_proteins):
+                counts: Any = decode_samples(model.module, few, batch, output="protein")
+                result[positions] += counts.mu1.sum(dim=0).cpu() / n_samples
+    return result.numpy()
