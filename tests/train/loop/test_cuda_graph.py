@@ -218,9 +218,7 @@ def test_what_is_not_finite_is_found_in_replayed_steps(
     model = made()
     told = on_nan == "stop_restore"
     with pytest.warns(TrainingWarning, match="epoch 1") if told else nullcontext():
-        model.train(
-            **QUICK, accelerator="cpu", on_nan=on_nan, adversarial_classifier=adversarial
-        )
+        model.train(**QUICK, accelerator="cpu", on_nan=on_nan, adversarial_classifier=adversarial)
     report = model.training_report
     # The fifth step of the second epoch, which has twelve.
     assert report.nan is not None
