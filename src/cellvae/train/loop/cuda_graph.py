@@ -145,8 +145,8 @@ class CUDAGraphStep:
 
     The indices of the cells are copied to the tensor that the graph reads. The first steps, and
     the smaller last batch of an epoch, run without a graph. The step is captured again when
-    learning rate, weight decay, `requires_grad` of a parameter, the mode of a layer or what the step
-    trains beside the module has changed.
+    learning rate, weight decay, `requires_grad` of a parameter, the mode of a layer or what the
+    step trains beside the module has changed.
 
     Parameters
     ----------
