@@ -83,7 +83,7 @@ def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> Import
         config = import_config(found, cls)
         with torch.device("meta"):
             module = cls.build(registration, config)
-        module.load_state_dict(import_weights(found, module), assign=True)
+        module.load_state_dict(import_weights(found, module, cls), assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileFormatError(
             f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
@@ -169,7 +169,9 @@ def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
         raise FileFormatError(str(error)) from error
 
 
-def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
+def import_weights(
+    found: ScviModelFile, module: torch.nn.Module, cls: type[Any]
+) -> dict[str, Tensor]:
     """Weights by their names here, without those of networks that are not used.
 
     Raises
@@ -178,6 +180,7 @@ def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, T
         If one is missing or of another shape.
     """
     theirs = {cellvae_weight_name(name): tensor for name, tensor in found.weights.items()}
+    theirs = cls.import_scvi_weights(theirs, module)
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in theirs]
     if missing:

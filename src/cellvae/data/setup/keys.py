@@ -204,7 +204,8 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
     missing = [
         field.name
         for field in dataclasses.fields(keys_type)
-        if field.default is dataclasses.MISSING and field.name not in kwargs
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in kwargs
     ]
     if missing:
         raise InvalidOptionError(

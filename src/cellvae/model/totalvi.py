@@ -1,0 +1,345 @@
+"""totalVI: a variational autoencoder of genes and surface proteins (Gayoso, Steier et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from cellvae.core.log import warn
+from cellvae.data import Registration
+from cellvae.data.setup.fields import Field
+from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.setup.protein_keys import (
+    ProteinKeys,
+    check_required_modalities,
+    protein_fields,
+)
+from cellvae.data.storage.memory import ColumnRows
+from cellvae.errors import DataWarning, InvalidOptionError, count_noun
+from cellvae.estimator.model import Model
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin
+from cellvae.inference import (
+    differential_abundance,
+    get_aggregated_posterior,
+    get_elbo,
+    get_latent_library_size,
+    get_latent_representation,
+    get_likelihood_parameters,
+    get_marginal_ll,
+    get_reconstruction_error,
+)
+from cellvae.inference.proteins.background import (
+    get_protein_background_mean,
+    get_protein_foreground_probability,
+)
+from cellvae.inference.proteins.joint_differential import differential_joint_expression
+from cellvae.inference.proteins.joint_expression import get_joint_expression
+from cellvae.inference.proteins.joint_samples import (
+    get_joint_correlation_matrix,
+    joint_posterior_predictive_sample,
+)
+from cellvae.model.components.default_early_stopping import default_early_stopping
+from cellvae.model.components.scvi_placeholders import gene_protein_placeholders
+from cellvae.model.components.totalvi_module import (
+    TOTALVIBatch,
+    TOTALVIConfig,
+    TOTALVIModule,
+    TOTALVISizes,
+    init_from_data,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+EARLY_STOPPING_PATIENCE = 45
+"""Checks without improvement after which a run ends by default."""
+
+
+@final
+class TOTALVI(ReferenceMappingMixin, Model):
+    """Variational autoencoder of genes and surface proteins of the same cells (totalVI).
+
+    The counts of a protein are a mixture of background and foreground. Proteins that are zero in
+    all cells of a panel (by default, of a batch) are taken as not measured there, and imputed.
+
+    Parameters
+    ----------
+    adata
+        AnnData that was set up by :meth:`setup_anndata`, or MuData by :meth:`setup_mudata`.
+    **config
+        Options of the network: see :class:`TOTALVIConfig`.
+
+    Raises
+    ------
+    NotSetUpError
+        If `adata` has not been set up.
+    UnknownOptionError, InvalidOptionError
+        If an option is misspelt or has an invalid value.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> cellvae.model.TOTALVI.setup_anndata(
+    ...     adata, protein_expression_obsm_key="protein_expression", batch_key="batch"
+    ... )
+    >>> model = cellvae.model.TOTALVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> genes, proteins = model.get_normalized_expression()
+    >>> proteins.shape
+    (400, 100)
+
+    References
+    ----------
+    Gayoso, Steier, Lopez, Regier, Nazor, Streets, Yosef (2021): Joint probabilistic modeling of
+    single-cell multi-omic data with totalVI. Nature Methods 18, 272.
+    """
+
+    Config: ClassVar[type[TOTALVIConfig]] = TOTALVIConfig
+    Keys: ClassVar[type[ProteinKeys]] = ProteinKeys
+    Batch: ClassVar[type[TOTALVIBatch]] = TOTALVIBatch
+    config: TOTALVIConfig
+    module: TOTALVIModule
+    latent_key: ClassVar[str] = "X_totalVI"
+    scvi_exportable: ClassVar[bool] = True
+
+    get_latent_representation = get_latent_representation
+    get_elbo = get_elbo
+    get_reconstruction_error = get_reconstruction_error
+    get_marginal_ll = get_marginal_ll
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    get_latent_library_size = get_latent_library_size
+    get_likelihood_parameters = get_likelihood_parameters
+    get_normalized_expression = get_joint_expression
+    get_protein_foreground_probability = get_protein_foreground_probability
+    get_protein_background_mean = get_protein_background_mean
+    differential_expression = differential_joint_expression
+    posterior_predictive_sample = joint_posterior_predictive_sample
+    get_feature_correlation_matrix = get_joint_correlation_matrix
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        protein_expression_obsm_key: str,
+        protein_names_uns_key: str | None = None,
+        batch_key: str | None = None,
+        panel_key: str | None = None,
+        layer: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+    ) -> None:
+        """Check the counts of genes and proteins, and record where batch and covariates are.
+
+        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        adata
+            Cells, with raw counts of genes in `X` or in a layer, and of proteins in `obsm`.
+        protein_expression_obsm_key
+            Entry of `adata.obsm` with the raw counts of the proteins: a DataFrame, an array or a
+            sparse matrix, [cells, proteins].
+        protein_names_uns_key
+            Entry of `adata.uns` with the names of the proteins; by default the columns of the
+            DataFrame, or numbers.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        panel_key
+            Column of `adata.obs` with the panel of proteins of each cell; the batch by default. A
+            protein that is zero in all cells of a panel is taken as not measured there.
+        layer
+            Layer that holds the raw counts of genes; None for `X`.
+        size_factor_key
+            Column of `adata.obs` with the library size of each cell, used in place of the sum of
+            its gene counts.
+        categorical_covariate_keys
+            Columns of `adata.obs` with further categories to correct for.
+        continuous_covariate_keys
+            Columns of `adata.obs` with numbers to correct for.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a column, a layer or an entry does not exist.
+        InvalidDataError
+            If counts are missing, infinite or negative, a key column has missing values, or names
+            of genes or proteins repeat.
+        """
+        kwargs = {
+            "layer": layer,
+            "protein_expression_obsm_key": protein_expression_obsm_key,
+            "protein_names_uns_key": protein_names_uns_key,
+            "batch_key": batch_key,
+            "panel_key": panel_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        if protein_expression_obsm_key is None:
+            raise InvalidOptionError(
+                "Expected protein_expression_obsm_key, the entry of adata.obsm with the proteins; "
+                "got None."
+            )
+        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: Any,
+        rna_layer: str | None = None,
+        protein_layer: str | None = None,
+        batch_key: str | None = None,
+        panel_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        modalities: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Check the counts in the modalities of a MuData, and record where the rest is.
+
+        Only these arguments are stored, in `mdata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        mdata
+            Cells that have both modalities, in any order.
+        rna_layer, protein_layer
+            Layers with raw counts in the modalities of genes and proteins; None for `X`.
+        batch_key, panel_key, size_factor_key
+            Columns of `obs` with batch, panel and library size of each cell, as in
+            :meth:`setup_anndata`.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns of `obs` with categories and numbers to correct for.
+        modalities
+            Modality of each of these arguments, by its name; `rna_layer` and `protein_layer` are
+            required. Columns without one are those of `mdata.obs`.
+
+        Raises
+        ------
+        UnknownKeyError
+            If a modality, a column or a layer does not exist.
+        InvalidOptionError
+            If `modalities` lacks an entry, or has one that is no argument.
+        DataMismatchError
+            If a modality lacks cells.
+        InvalidDataError
+            As for :meth:`setup_anndata`.
+        """
+        kwargs = {
+            "layer": rna_layer,
+            "protein_layer": protein_layer,
+            "batch_key": batch_key,
+            "panel_key": panel_key,
+            "size_factor_key": size_factor_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+            "modalities": check_required_modalities(
+                modalities, ("rna_layer", "protein_layer"), MUDATA_ARGUMENTS
+            ),
+        }
+        cls.register(mdata, keys_from_kwargs(kwargs, cls.Keys))
+
+    @staticmethod
+    def fields(keys: ProteinKeys) -> tuple[Field, ...]:
+        """Fields that the model reads from an AnnData or a MuData."""
+        return protein_fields(keys)
+
+    @staticmethod
+    def build(registration: Registration, config: TOTALVIConfig) -> TOTALVIModule:
+        """Network for these data and options."""
+        return TOTALVIModule(sizes_of(registration, config), config)
+
+    @staticmethod
+    def init_from_data(module: TOTALVIModule, rows: ColumnRows[TOTALVIBatch]) -> None:
+        """Set the prior of the background of proteins, and of a latent library size."""
+        init_from_data(module, rows)
+
+    def __init__(self, adata: AnnData, **config: Any) -> None:
+        super().__init__(adata, **config)
+        n_missing = int((~self.module.measured_by_panel).any(dim=1).sum())
+        if n_missing:
+            warn(
+                f"Expected counts of every protein in every panel; got proteins that are zero in "
+                f"all cells of {count_noun(n_missing, 'panel')}. They are taken as not measured "
+                "there. If they were, give override_missing_proteins=True.",
+                DataWarning,
+            )
+
+    def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Early stopping, a plateau schedule, batches of 256 cells and a learning rate of 4e-3."""
+        defaults = default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE)
+        plan: dict[str, Any] = {"lr": 4e-3}
+        if defaults or kwargs.get("early_stopping"):
+            plan["reduce_lr_on_plateau"] = True
+        return {"batch_size": 256, "plan_kwargs": plan, **defaults}
+
+    def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that scvi-tools expects in a file although it computes nothing with them."""
+        return gene_protein_placeholders(weights)
+
+    @classmethod
+    def import_scvi_weights(
+        cls, weights: Mapping[str, Tensor], module: nn.Module
+    ) -> dict[str, Tensor]:
+        """Weights of a file of scvi-tools; before 1.3.1 all capture efficiencies were one."""
+        name = "log_per_batch_efficiency"
+        return {name: torch.zeros_like(module.state_dict()[name], device="cpu"), **weights}
+
+    @classmethod
+    def import_scvi_options(cls, options: Mapping[str, Any], version: str) -> dict[str, Any]:
+        """Options of a model of scvi-tools; before 1.2 the background was activated by `exp`."""
+        options = dict(options)
+        if [*map(int, version.split(".")[:2])] < [1, 2] and not options.get("extra_decoder_kwargs"):
+            options["extra_decoder_kwargs"] = {"activation_function_bg": "exp"}
+        return options
+
+
+MUDATA_ARGUMENTS = (
+    "rna_layer",
+    "protein_layer",
+    "batch_key",
+    "panel_key",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+)
+"""Arguments of `setup_mudata` that have a modality."""
+
+
+def sizes_of(registration: Registration, config: TOTALVIConfig) -> TOTALVISizes:
+    """Sizes of the network for these data.
+
+    Raises
+    ------
+    InvalidOptionError
+        If size factors are requested and none were set up.
+    """
+    keys = registration.keys
+    given = keys.size_factor_key is not None
+    if config.use_size_factor_key and not given:
+        raise InvalidOptionError(
+            "use_size_factor_key=True needs size factors: call "
+            "setup_anndata(adata, size_factor_key=...) first."
+        )
+    n_proteins = registration.n_features("proteins")
+    proteins: Any = registration.fields["proteins"]
+    measured = None
+    if not config.override_missing_proteins:
+        measured = tuple(map(tuple, proteins.measured(n_proteins).tolist()))
+    return TOTALVISizes(
+        n_genes=registration.n_genes,
+        n_proteins=n_proteins,
+        n_batch=registration.n_categories("batch"),
+        n_labels=registration.n_categories("labels"),
+        n_cats_per_cov=registration.n_categories_by_key("categorical"),
+        n_continuous=len(keys.continuous_covariate_keys),
+        size_factor=given if config.use_size_factor_key is None else config.use_size_factor_key,
+        n_panels=registration.n_categories("panel"),
+        measured=measured,
+    )
