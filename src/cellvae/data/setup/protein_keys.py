@@ -57,6 +57,18 @@ class ProteinKeys(MuDataKeys):
     continuous_covariate_keys: tuple[str, ...] = ()
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys that the set-up that was called does not have."""
+        if self.modalities:
+            return ("protein_expression_obsm_key", "protein_names_uns_key")
+        return ("protein_layer", "modalities")
+
+    @property
+    def repeated_fields(self) -> tuple[str, ...]:
+        """Fields that read the same column as another one, of which scvi-tools has one."""
+        return () if self.panel_key else ("panel",)
+
+    @property
     def panel(self) -> tuple[str | None, str | None]:
         """Column with the panel of each cell, and its modality."""
         if self.panel_key is None:
