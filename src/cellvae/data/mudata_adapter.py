@@ -1,4 +1,4 @@
-"""Adapter of mudata, which is imported only where there is a MuData: making one, and its options."""
+"""Adapter of mudata, which is imported only where there is a MuData."""
 
 from __future__ import annotations
 

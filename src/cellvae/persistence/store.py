@@ -25,8 +25,8 @@ from cellvae.persistence.fsync import regular_file_size, sha256_of_file, write_a
 from cellvae.persistence.migrations import RECORD_FORMAT
 from cellvae.persistence.paths import (
     ADATA,
-    DATA_NAMES,
     CELLS,
+    DATA_NAMES,
     MODEL,
     WEIGHTS,
     ModelPaths,
