@@ -71,6 +71,9 @@ def new_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, 4.0, dtype=np.float32)
     if name in ("log_per_batch_efficiency", "background_pro_log_beta"):
         return rng.normal(0, 0.4, shape).astype(np.float32)
+    if name.startswith("decoder.py_back_mean_log_beta"):
+        # No rate is so small that the constant matters that scvi-tools adds to it.
+        return rng.normal(-1.5 if len(shape) == 1 else 0, 0.1, shape).astype(np.float32)
     if name.endswith((".bias", "running_mean")):
         return rng.normal(0, 0.3, shape).astype(np.float32)
     if len(shape) == 2 and name.endswith(".weight"):

@@ -68,7 +68,7 @@ def new_tensors(name: str) -> dict[str, torch.Tensor]:
 
 
 def run(module: TOTALVAE, tensors: dict[str, torch.Tensor]) -> tuple[Any, Any, Any]:
-    """Latent, parameters and loss; the labels, which dispersions need, are given once more."""
+    """Latent, parameters and loss; with labels, which its own calls forget."""
     return module(
         tensors, inference_kwargs={"label": tensors["labels"]}, loss_kwargs={"kl_weight": 0.6}
     )

@@ -245,6 +245,8 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
         self.init_parameters()
         self.latent_is_gaussian = config.latent_distribution == "normal"
         self.n_latent, self.n_adversarial_classes = config.n_latent, sizes.n_batch
+        # Cells of panels that lack proteins mix better against a classifier of batches.
+        self.adversarial = not self.all_measured
         if latent_library:
             self.register_buffer("library_log_means", torch.zeros(1, sizes.n_batch))
             self.register_buffer("library_log_vars", torch.ones(1, sizes.n_batch))
@@ -268,14 +270,6 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
             measured = given.reshape(measured.shape)
         self.all_measured = bool(measured.all())
         self.register_buffer("measured_by_panel", measured, persistent=False)
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether a classifier of batches is trained against by default: if a panel lacks proteins.
-
-        It helps cells of different panels to mix.
-        """
-        return not self.all_measured
 
     def adversarial_targets(self, batch: TOTALVIBatch) -> Int[Tensor, " cells"]:
         """Batches of the cells, which the adversarial classifier predicts."""
