@@ -25,9 +25,9 @@ from cellvae.distributions import (
 )
 from cellvae.kernels import count_log_prob, materialize, mixture_log_prob, use_compiled
 from cellvae.model.components.background_prior import protein_background_by_panel
+from cellvae.model.components.count_features import Where, log1p, total_counts
 from cellvae.model.components.library_prior import library_stats_by_batch
 from cellvae.model.components.minified_posterior import stored_posterior
-from cellvae.model.scvi import Where, log1p, total_counts
 from cellvae.nn import DecoderTOTALVI, EncoderTOTALVI
 from cellvae.nn.covariates import concat_covariates, one_hot
 from cellvae.nn.decoders.gene_protein_decoder import GeneProteinLogits
