@@ -115,7 +115,12 @@ def tensors_of(inputs: dict[str, torch.Tensor], case: dict[str, Any], cells: Any
 
 def measured_cells(case: dict[str, Any]) -> torch.Tensor:
     """Cells in which a modality of the case was measured."""
-    cells = {cell for name, of_name in MEASURED.items() if case.get(f"n_input_{name}") for cell in of_name}
+    cells = {
+        cell
+        for name, of_name in MEASURED.items()
+        if case.get(f"n_input_{name}")
+        for cell in of_name
+    }
     return torch.tensor(sorted(cells))
 
 
