@@ -193,6 +193,7 @@ class Proteins(Field):
     """
 
     axis: ClassVar[str | None] = "proteins"
+    may_lack_features: ClassVar[bool] = True
     name: str = "proteins"
     key: str | None = None
     names_key: str | None = None
@@ -303,6 +304,18 @@ class Proteins(Field):
         """Check the counts of an AnnData that a trained model is applied to."""
         if not self.is_absent(adata):
             self.check_counts(adata)
+
+    def empty_table(self, cells: Any, axis: FeatureAxis) -> AnnData:
+        """Table of zeros, which are taken as not measured, for cells with these names."""
+        from anndata import AnnData
+
+        zeros = sparse.csr_matrix((len(cells), len(axis)), dtype=np.float32)
+        return AnnData(
+            zeros,
+            obs=pd.DataFrame(index=cells),
+            var=pd.DataFrame(index=[*axis.features]),
+            layers={} if self.key is None else {self.key: zeros.copy()},
+        )
 
     def is_absent(self, adata: AnnData) -> bool:
         """Whether an AnnData has no proteins at all."""
