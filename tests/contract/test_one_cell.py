@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def without_batch_norm(case: Any) -> Any:
     """Model whose network does not normalise over batches; skip where there is none."""
     if "use_batch_norm" not in inspect.signature(case.kind.Config).parameters:
         pytest.skip(f"{case.name} always has batch normalisation")
-    return case.kind(case.prepared(), **{**case.config, "use_batch_norm": "none"})
+    return replace(case, config={**case.config, "use_batch_norm": "none"}).made()
 
 
 def normalises(model: Any) -> bool:
