@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from cellvae.data.files.cell_files import CellFiles
 from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
@@ -179,7 +180,7 @@ def check_is_anndata(adata: object) -> None:
     """
     from anndata import AnnData
 
-    if not isinstance(adata, AnnData):
+    if not isinstance(adata, AnnData | CellFiles):
         raise InvalidDataError(f"Expected an AnnData; got {type(adata).__name__}.")
 
 

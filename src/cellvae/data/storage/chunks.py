@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from cellvae.data.storage.disk import Reader, make_reader
+from cellvae.data.storage.disk.backed_column import make_reader
+from cellvae.data.storage.disk.matrix_reader import Reader
 from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
