@@ -145,6 +145,7 @@ class EpochBlocks(Generic[B]):
         self.cells = as_index_tensor(cells)
         self.run_order = run_order
         self.place: Callable[[Rows[B]], Rows[B]] = keep_rows
+        self.loaded: list[StepBlock] | None = None
         if run_order is not None:
             self.cells = self.cells.sort().values
         self.batch_size = batch_size
@@ -175,6 +176,7 @@ class EpochBlocks(Generic[B]):
                 f"{len(self.cells)}. Use fewer devices."
             )
         self.rank, self.world_size = rank, world_size
+        self.loaded = None
         sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
@@ -218,9 +220,21 @@ class EpochBlocks(Generic[B]):
             else self.append_labelled_cells(steps, self.labelled_cells)
         )
         if self.run_order is not None:
-            yield from read_buffers(blocks, self.run_order.buffer_size, self.place)
+            yield from self.read_blocks(blocks, self.run_order.buffer_size)
         else:
             yield from prefetch(blocks, self.prefetch) if self.prefetch else blocks
+
+    def read_blocks(self, blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[StepBlock]:
+        """Blocks read from files; a few cells that are not shuffled are read once and kept."""
+        if self.loaded is not None:
+            yield from self.loaded
+            return
+        loaded = []
+        keeps = not self.shuffle and len(self.cells) <= buffer_size
+        for block in read_buffers(blocks, buffer_size, self.place):
+            loaded += [block] if keeps else []
+            yield block
+        self.loaded = loaded if keeps else None
 
     def steps_of_epoch(self) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this process in the selected epoch, without labelled cells."""

@@ -96,7 +96,12 @@ def batch_entropy(codes: NDArray[np.int64], batch_size: int) -> float:
 
 
 def plan_order(
-    rows: Rows[Any], cells: NDArray[np.int64], batch_size: int, *, shuffle: bool = True
+    rows: Rows[Any],
+    cells: NDArray[np.int64],
+    batch_size: int,
+    *,
+    shuffle: bool = True,
+    n_sets: int = 1,
 ) -> RunOrder | None:
     """Order of an epoch of cells in files; None for cells that are read one by one.
 
@@ -110,12 +115,14 @@ def plan_order(
         Cells per batch.
     shuffle
         Whether the cells are shuffled; otherwise only the size of a buffer matters.
+    n_sets
+        Sets of cells that share the memory of a buffer: 2 if labelled cells are added.
     """
     reader = stored_reader(rows)
     if reader is None:
         return None
     matrix = reader.matrix
-    bytes_per_cell = max(1.0, matrix.values_per_cell * BYTES_PER_VALUE)
+    bytes_per_cell = max(1.0, n_sets * matrix.values_per_cell * BYTES_PER_VALUE)
     planner = OrderPlanner(
         mixing_groups(rows, np.sort(cells)),
         matrix.cells_per_chunk,

@@ -89,7 +89,13 @@ def make_split_blocks(
     """Make the blocks of the cells of one split, shuffled in every epoch."""
     labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
     sampler = None
-    run_order = plan_order(rows, cells, loader.batch_size, shuffle=loader.shuffle)
+    run_order = plan_order(
+        rows,
+        cells,
+        loader.batch_size,
+        shuffle=loader.shuffle,
+        n_sets=2 if len(labelled) else 1,
+    )
     if labels is not None and len(labelled):
         sampler = LabelledSampler(
             labelled,

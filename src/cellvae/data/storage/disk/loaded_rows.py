@@ -85,7 +85,9 @@ def load_column(reader: StoredReader, cells: CellNumbers, stopped: Event | None)
     for part in cells.split(CELLS_PER_READ):
         if stopped is not None and stopped.is_set():
             raise TrainingError("The reader of cells was stopped.")
-        parts.append(reader.read_csr(part.numpy()))
+        part_read = reader.read_csr(part.numpy())
+        values = part_read.data.astype(np.float32, copy=False)  # what a model reads
+        parts.append(part_read._replace(data=values))
     read = concatenate_rows(parts)
     shape = (read.n_cells, reader.n_genes)
     return SparseColumn(sparse.csr_matrix((read.data, read.indices, read.indptr), shape=shape))
