@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from cellvae.settings import settings
-
 BAR_DELAY_SECONDS = 2.0
 """Shorter passes show no bar."""
 
@@ -16,8 +14,8 @@ def is_interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def cell_bar(n_cells: int, description: str | None = None) -> Any:
-    """Bar on standard error that counts cells and disappears at the end; hidden if unwanted."""
+def cell_bar(n_cells: int, description: str, *, silent: bool) -> Any:
+    """Bar on standard error that counts cells and disappears at the end of the pass."""
     from tqdm import tqdm
 
     return tqdm(
@@ -28,5 +26,5 @@ def cell_bar(n_cells: int, description: str | None = None) -> Any:
         delay=BAR_DELAY_SECONDS,
         leave=False,
         dynamic_ncols=True,
-        disable=not settings.progress_bar or not is_interactive(),
+        disable=silent or not is_interactive(),
     )

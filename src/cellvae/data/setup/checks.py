@@ -15,6 +15,7 @@ from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.storage.chunks import Chunk, iter_chunks
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import DataWarning, InvalidDataError, quote_names
+from cellvae.settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -149,7 +150,7 @@ def summarize_counts(matrix: CountMatrix, n_cells: int) -> CountSummary:
     if known is not None and known.get("n_cells") == n_cells:
         return CountSummary.from_json(known)
     summary = CountSummary(n_cells)
-    with cell_bar(n_cells, "Checking counts") as bar:
+    with cell_bar(n_cells, "Checking counts", silent=not settings.progress_bar) as bar:
         for chunk in iter_chunks(matrix):
             summary.update(chunk)
             bar.update(chunk.n_major)
