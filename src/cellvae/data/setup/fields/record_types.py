@@ -9,6 +9,7 @@ from cellvae.data.setup.fields.category import CategoryRecord
 from cellvae.data.setup.fields.counts import CountsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
 from cellvae.data.setup.fields.field import FieldRecord
+from cellvae.data.setup.fields.proteins import ProteinsRecord
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 RECORD_TYPES: tuple[type[FieldRecord], ...] = (
@@ -16,6 +17,7 @@ RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CategoryRecord,
     CategoriesRecord,
     NumbersRecord,
+    ProteinsRecord,
 )
 """All types of records that a file can hold."""
 
