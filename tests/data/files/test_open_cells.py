@@ -94,7 +94,7 @@ def test_subsets_are_those_of_anndata(
     tmp_path: Path, parts: dict[str, anndata.AnnData], name: str
 ) -> None:
     cells = open_cells([tmp_path / "a.h5ad", tmp_path / "b.zarr", tmp_path / "c.h5ad"])
-    cells.obsm["X_own"] = np.arange(60)
+    cells.obsm["X_own"] = np.arange(120).reshape(60, 2)
     cells.uns["note"] = 1
     whole = cells.to_memory()
     selected = SELECTIONS[name]
