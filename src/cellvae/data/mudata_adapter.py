@@ -65,3 +65,11 @@ def make_mudata(tables: Mapping[str, AnnData], like: Any) -> Any:
             made.obsp[key] = like.obsp[key]
         made.uns.update(like.uns)
     return made
+
+
+def replace_modalities(mdata: Any, tables: Mapping[str, AnnData]) -> None:
+    """Give a MuData other tables of the same cells, in place."""
+    with keep_columns(import_mudata()):
+        for name, table in tables.items():
+            mdata.mod[name] = table
+        mdata.update()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.fields.category import CategoryRecord
-from cellvae.data.setup.fields.counts import CountsRecord
+from cellvae.data.setup.fields.counts import CountsRecord, RegionsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
 from cellvae.data.setup.fields.field import FieldRecord
 from cellvae.data.setup.fields.proteins import ProteinsRecord
@@ -14,6 +14,7 @@ from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CountsRecord,
+    RegionsRecord,
     CategoryRecord,
     CategoriesRecord,
     NumbersRecord,
