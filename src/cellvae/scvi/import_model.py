@@ -107,8 +107,10 @@ def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[An
     keys: Any = keys_from_kwargs(kwargs, cls.Keys)
     counts = found.fields["X"].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
-    records = {field.name: import_record(found, field) for field in cls.fields(keys)}
-    axes = {"genes": FeatureAxis("genes", found.genes)}
+    fields = cls.fields(keys)
+    records = {field.name: import_record(found, field) for field in fields}
+    axis = next(field.axis for field in fields if field.axis is not None)
+    axes = {axis: FeatureAxis(axis, found.genes)}
     return Registration(axes=axes, n_cells=n_cells, fields=records, keys=keys)
 
 

@@ -31,6 +31,7 @@ SETUP_KWARGS = (
 SCVI_FIELD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "counts": "X",
+        "features": "X",
         "categorical": "extra_categorical_covs",
         "continuous": "extra_continuous_covs",
     }

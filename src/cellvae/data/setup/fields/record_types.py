@@ -8,6 +8,7 @@ from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.fields.category import CategoryRecord
 from cellvae.data.setup.fields.counts import CountsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
+from cellvae.data.setup.fields.features import FeaturesRecord
 from cellvae.data.setup.fields.field import FieldRecord
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
@@ -16,6 +17,7 @@ RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CategoryRecord,
     CategoriesRecord,
     NumbersRecord,
+    FeaturesRecord,
 )
 """All types of records that a file can hold."""
 
