@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ class Case:
     config: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Arguments of abilities that cannot be called without."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `train`."""
+
+    @property
+    def label(self) -> str:
+        """Name of the case."""
+        return "-".join([self.name, *self.training])
 
     @property
     def kind(self) -> Any:
@@ -42,7 +50,10 @@ class Case:
     def made(self, adata: AnnData | None = None) -> Any:
         """Model with the same weights every time."""
         torch.manual_seed(0)
-        return self.kind(self.prepared() if adata is None else adata, **self.config)
+        model = self.kind(self.prepared() if adata is None else adata, **self.config)
+        if self.training:
+            model.train = functools.partial(model.train, **self.training)
+        return model
 
 
 OF_COUNTS: Mapping[str, Mapping[str, Any]] = {
@@ -147,6 +158,8 @@ CASES = (
         config={"n_hidden": 8, "n_topics": 3},
     ),
 )
+# Everything that holds for a gradient step holds for an adversarial one too.
+CASES += (replace(CASES[0], training={"adversarial_classifier": True}),)
 
 
 def synthetic() -> AnnData:
@@ -170,7 +183,7 @@ def synthetic() -> AnnData:
     return adata
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.label)
 def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 

@@ -235,7 +235,7 @@ def test_saved_models_answer_alike_here_and_in_a_new_process(
     for case in cases:
         model = case.made()
         train(model, max_epochs=1)
-        folder = tmp_path / case.name
+        folder = tmp_path / case.label
         model.save(folder, save_anndata=True)
         expected[folder] = model.get_latent_representation()
         again = case.kind.load(folder, model.adata)

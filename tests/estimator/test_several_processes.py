@@ -54,6 +54,49 @@ SCRIPT = textwrap.dedent("""
         json.dump(seen, file)
 """)
 
+ADVERSARIAL = textwrap.dedent("""
+    import json, os, sys
+    import torch, cellvae
+    torch.set_num_threads(1)
+    out = sys.argv[1]
+    adata = cellvae.data.synthetic_iid(batch_size=100, n_genes=12, n_proteins=0, n_regions=0)
+    cellvae.model.SCVI.setup_anndata(adata, batch_key="batch")
+    torch.manual_seed(0)
+    model = cellvae.model.SCVI(adata, n_hidden=8, n_latent=3)
+    model.train(
+        3, batch_size=16, accelerator="cpu", devices=2, enable_progress_bar=False,
+        adversarial_classifier=True, plan_kwargs={"kl_weight": 0.5},
+    )
+    step = model.carryover.step
+    seen = {
+        "weights": [p.tolist() for p in model.module.parameters()],
+        "classifier": [
+            v.tolist() for k, v in step["classifier"].items()
+            if "running" not in k and "num_batches" not in k
+        ],
+        "n_steps": [int(state["step"]) for state in step["optimizer"]["state"].values()],
+        "losses": model.history.table.filter(like="adversarial").to_numpy().tolist(),
+    }
+    with open(f"{out}/rank{os.environ.get('LOCAL_RANK', '0')}.json", "w") as file:
+        json.dump(seen, file)
+""")
+
+
+def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ADVERSARIAL)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=240, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
+    assert first == second
+    # 180 training cells in two shares of six steps, three times.
+    assert set(first["n_steps"]) == {18}
+    assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 3
+
 
 def test_early_stopping_checkpoints_and_history_of_two_processes(
     shared_data: Path, tmp_path: Path

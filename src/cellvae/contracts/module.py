@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Generic, Self
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cellvae.contracts.loss import Loss
@@ -36,10 +36,20 @@ class Module(nn.Module, ABC, Generic[B]):
     """Weights that training does not change."""
     sparse_fields: tuple[str, ...] = ("counts",)
     """Fields of a batch that may be sparse where the class has `accepts_sparse`."""
+    n_latent: int = 0
+    """Width of `Loss.latent`, which an adversarial classifier reads; 0 if there can be none."""
+    n_adversarial_classes: int = 0
+    """Number of classes of cells that an adversarial classifier tells apart."""
+    adversarial: bool = False
+    """Whether an adversarial classifier is trained along where the user does not say."""
 
     @abstractmethod
     def loss(self, batch: B, kl_weight: Float[Tensor, ""]) -> Loss:
         """Loss of a batch with the KL terms weighted."""
+
+    def adversarial_targets(self, batch: B) -> Int[Tensor, " cells"]:
+        """Class of each cell of `Loss.latent`, from 0 to `n_adversarial_classes` - 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no classes of cells.")
 
     def metrics_from_sums(self, sums: tuple[Tensor, ...]) -> dict[str, Float[Tensor, ""]]:
         """Metrics of an epoch, by name, from the `extra_metrics` of its losses, summed."""

@@ -18,8 +18,9 @@ from cellvae.core.log import warn
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.batches.shuffling import as_index_tensor
+from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import check_is_anndata, store_keys, stored_keys
+from cellvae.data.setup.keys import store_keys, stored_keys
 from cellvae.data.setup.minified import (
     MinifiedType,
     drop_count_fields,
@@ -212,7 +213,7 @@ class BaseModel(ABC):
 
     @adata.setter
     def adata(self, adata: AnnData) -> None:
-        check_is_anndata(adata)
+        check_is_cells(adata)
         self.attach(adata, new=True)
 
     def attach(self, adata: AnnData, *, new: bool) -> None:

@@ -85,9 +85,10 @@ class TrainingMixin(BaseModel):
             `fused_optimizer`, `n_epochs_kl_warmup` (half of the run, at most 400),
             `n_steps_kl_warmup`, `min_kl_weight`, `max_kl_weight`, `reduce_lr_on_plateau`,
             `lr_factor`, `lr_patience`, `lr_threshold`, `lr_scheduler_metric`, `lr_min`, `compile`,
-            `compile_kwargs`, `on_step`.
-            `lr`, `weight_decay`, `eps`, the lengths of the warm-up and `reduce_lr_on_plateau` can
-            also be given as arguments of this call.
+            `compile_kwargs`, `on_step`, `adversarial_classifier` (True trains a classifier of the
+            batches, which the latent variables learn to fool), `scale_adversarial_loss`.
+            `lr`, `weight_decay`, `eps`, the lengths of the warm-up, `reduce_lr_on_plateau` and
+            `adversarial_classifier` can also be given as arguments of this call.
         datamodule
             Not supported yet.
         callbacks
@@ -244,6 +245,7 @@ class TrainingMixin(BaseModel):
             seed=run_seed,
             batch_size=batch_size,
             optimizer=options.optimizer,
+            adversarial=options.adversarial,
             min_lr=min_lr,
             max_lr=max_lr,
             num_steps=num_steps,
@@ -298,6 +300,7 @@ class TrainingMixin(BaseModel):
             max_val=max_val,
             margin=margin,
             optimizer=options.optimizer,
+            adversarial=options.adversarial,
             device=self.device,
         )
 

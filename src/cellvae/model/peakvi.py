@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn import functional
@@ -137,6 +137,7 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
         super().__init__()
         self.config = config
         self.n_regions = self.n_input_regions = n_regions
+        self.n_adversarial_classes = n_cat_list[0] if n_cat_list else 1
         self.n_hidden = n_hidden = config.n_hidden or max(1, math.isqrt(n_regions))
         self.n_latent = n_latent = config.n_latent or max(1, math.isqrt(n_hidden))
         encode_covariates = config.encode_covariates
@@ -241,6 +242,10 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
         )
+
+    def adversarial_targets(self, batch: CountBatch) -> Int[Tensor, " cells"]:
+        """Batch of each cell."""
+        return batch.batch.squeeze(-1)
 
 
 def covariate_codes(batch: CountBatch) -> list[Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 from torch.nn import functional
@@ -168,6 +168,7 @@ class SCVIModule(GenerativeModule[CountBatch]):
         super().__init__()
         self.sizes = sizes
         self.config = config
+        self.n_latent, self.n_adversarial_classes = config.n_latent, sizes.n_batch
         embedded = config.batch_representation == "embedding"
         self.batch_embedding = (
             nn.Embedding(sizes.n_batch, config.embedding_dim) if embedded else None
@@ -334,6 +335,10 @@ class SCVIModule(GenerativeModule[CountBatch]):
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
         )
+
+    def adversarial_targets(self, batch: CountBatch) -> Int[Tensor, " cells"]:
+        """Batch of each cell, without the labelled cells at the end."""
+        return batch.batch[: len(batch.batch) - batch.n_labelled].squeeze(-1)
 
     def kl_library(self, latent: CountLatent, batch: CountBatch) -> Float[Tensor, " cells"]:
         """KL divergence of the log library size from its prior; zero if it is observed; nats."""

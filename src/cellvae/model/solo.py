@@ -16,6 +16,7 @@ from torch.nn import functional
 from cellvae.contracts import Loss, Module
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
+from cellvae.data.batches.indexing import cell_indices
 from cellvae.data.doublets import (
     DOUBLET,
     DOUBLET_NAMES,
@@ -25,7 +26,6 @@ from cellvae.data.doublets import (
     join_features,
     make_doublets,
 )
-from cellvae.data.batches.indexing import cell_indices
 from cellvae.data.setup.fields import Category, Features, Field
 from cellvae.data.setup.keys import CountKeys, Keys, keys_from_kwargs, stored_keys
 from cellvae.errors import (
@@ -257,8 +257,7 @@ class SOLO(Model):
         """
         if not isinstance(scvi_model, CountModel):
             raise InvalidOptionError(
-                "Expected a trained SCVI, SCANVI or LinearSCVI; got a "
-                f"{type(scvi_model).__name__}."
+                f"Expected a trained SCVI, SCANVI or LinearSCVI; got a {type(scvi_model).__name__}."
             )
         rows = scvi_model.rows_with_counts(adata)
         cells_of = scvi_model.adata if adata is None else adata

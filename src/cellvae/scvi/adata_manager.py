@@ -105,7 +105,7 @@ def read_field(model: RegisteredModel, adata: AnnData, registry_key: str) -> Any
     if record.holds_counts and hasattr(record, "layer"):
         return count_matrix(adata, record.layer).values
     field = next(f for f in model.fields(registration.keys) if f.name == name)
-    column: Any = field.read(adata, record, None)
+    column: Any = field.read(field.table(adata), record, None)
     if column is None:
         raise UnknownKeyError(
             f"Expected a field that was set up; {type(model).__name__} has no '{registry_key}'."

@@ -117,6 +117,10 @@ def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[An
 def import_record(found: ScviModelFile, field: Field) -> FieldRecord:
     """What scvi-tools found for one field."""
     state = found.fields.get(scvi_field_name(field.name), {}).get("state_registry", {})
+    panel = found.fields.get("panel", found.fields.get("batch", {})).get("state_registry", {})
+    if "categorical_mapping" in panel:
+        # Which proteins were measured is stored by the code of the panel.
+        state = {**state, "panels": panel["categorical_mapping"]}
     return field.import_scvi(state, to_category_tuple)
 
 

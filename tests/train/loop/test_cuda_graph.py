@@ -111,6 +111,7 @@ def same(first: Any, second: Any) -> bool:
         {"on_nan": "ignore"},
         {"early_stopping": True, "early_stopping_patience": 1},
         {"plan_kwargs": {"optimizer": "AdamW", "weight_decay": 0.1}},
+        {"plan_kwargs": {"adversarial_classifier": True, "kl_weight": 0.3}},
         {"plan_kwargs": {"n_steps_kl_warmup": 20, "n_epochs_kl_warmup": None}},
         {"steps_per_block": 5},
     ],
@@ -167,6 +168,16 @@ def test_another_learning_rate_is_captured_again(
 
 
 @pytest.mark.trains
+def test_steps_are_captured_again_when_the_classifier_has_nothing_to_do(
+    made: Callable[..., Any], recorded: list[Tape]
+) -> None:
+    # The KL weight is 1 from the third epoch of four on.
+    made().train(**QUICK, accelerator="cpu", adversarial_classifier=True)
+    (tape,) = recorded
+    assert (tape.n_warmed_up, tape.n_recorded) == (6, 2)
+
+
+@pytest.mark.trains
 def test_a_step_that_cannot_be_captured_runs_without_a_graph(
     made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,9 +194,14 @@ def test_a_step_that_cannot_be_captured_runs_without_a_graph(
 
 
 @pytest.mark.trains
+@pytest.mark.parametrize("adversarial", [False, True])
 @pytest.mark.parametrize("on_nan", ["skip_batch", "stop_restore"])
 def test_what_is_not_finite_is_found_in_replayed_steps(
-    made: Callable[..., Any], recorded: list[Tape], monkeypatch: pytest.MonkeyPatch, on_nan: Any
+    made: Callable[..., Any],
+    recorded: list[Tape],
+    monkeypatch: pytest.MonkeyPatch,
+    on_nan: Any,
+    adversarial: bool,
 ) -> None:
     loss, seen = SCVIModule.loss, []
 
@@ -202,7 +218,7 @@ def test_what_is_not_finite_is_found_in_replayed_steps(
     model = made()
     told = on_nan == "stop_restore"
     with pytest.warns(TrainingWarning, match="epoch 1") if told else nullcontext():
-        model.train(**QUICK, accelerator="cpu", on_nan=on_nan)
+        model.train(**QUICK, accelerator="cpu", on_nan=on_nan, adversarial_classifier=adversarial)
     report = model.training_report
     # The fifth step of the second epoch, which has twelve.
     assert report.nan is not None

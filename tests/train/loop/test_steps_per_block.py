@@ -15,7 +15,7 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCANVI, SCVI
-from cellvae.train import EMA, SaveCheckpoint
+from cellvae.train import EMA, LRSchedulerCallback, SaveCheckpoint
 
 pytestmark = pytest.mark.trains
 
@@ -27,6 +27,14 @@ QUICK: dict[str, Any] = {
     "enable_progress_bar": False,
     "check_val_every_n_epoch": 1,
 }
+PLATEAU = {
+    "reduce_lr_on_plateau": True,
+    "lr": 0.01,
+    "lr_patience": 0,
+    "lr_threshold": 1e6,
+    "lr_factor": 0.5,
+}
+ADVERSARIAL = {"adversarial_classifier": True}
 
 
 @pytest.fixture
@@ -67,6 +75,14 @@ def same(first: Any, second: Any) -> bool:
         {"on_nan": "ignore"},
         {"early_stopping": True, "early_stopping_patience": 1},
         {"datasplitter_kwargs": {"drop_last": True}},
+        {"plan_kwargs": PLATEAU},
+        {"plan_kwargs": {**PLATEAU, "lr_scheduler_metric": "elbo_train"}},
+        {"plan_kwargs": PLATEAU, "check_val_every_n_epoch": 2},
+        {"lr_schedule": "cosine"},
+        {"plan_kwargs": {"adversarial_classifier": True}},
+        {"adversarial_classifier": True, "plan_kwargs": PLATEAU},
+        {"plan_kwargs": {**ADVERSARIAL, "n_steps_kl_warmup": 20, "n_epochs_kl_warmup": None}},
+        {"plan_kwargs": {**ADVERSARIAL, "scale_adversarial_loss": 2.0}, "on_nan": "ignore"},
         {"precision": "32-true", "deterministic": True},
     ],
     ids=str,
@@ -77,7 +93,7 @@ def test_weights_do_not_depend_on_the_steps_of_a_block(
     models = []
     for k in (1, 8, 1000, "auto"):
         model = made()
-        model.train(**QUICK, **kwargs, steps_per_block=k)
+        model.train(**QUICK | kwargs, steps_per_block=k)
         models.append(model)
     n_steps = 12 - ("datasplitter_kwargs" in kwargs)
     assert [m.training_report.steps_per_block for m in models] == [1, 8, n_steps, n_steps]
@@ -152,8 +168,10 @@ def test_a_callback_with_step_hooks_gets_single_steps(made: Callable[..., Any]) 
         ({"max_steps": 5}, "max_steps is given"),
         ({"limit_train_batches": 3}, "limit_train_batches is given"),
         ({"accumulate": {0: 2}}, "gradients of several batches are accumulated"),
-        ({"plan_kwargs": {"reduce_lr_on_plateau": True}}, "the learning rate has a schedule"),
-        ({"lr_schedule": "cosine"}, "LRSchedulerCallback has on_train_batch_end"),
+        (
+            {"callbacks": [LRSchedulerCallback("onecycle")]},
+            "LRSchedulerCallback has on_train_batch_end",
+        ),
         ({"precision": "bf16-mixed"}, "precision='bf16-mixed'"),
         ({"datasplitter_kwargs": {"num_workers": 1}}, "batches are prefetched"),
         ({"detect_anomaly": True}, "detect_anomaly is given"),
@@ -188,11 +206,22 @@ class Interrupts(pl.Callback):
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, "auto"), (5, 1), ("auto", 7)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"plan_kwargs": PLATEAU},
+        {"lr_schedule": "cosine"},
+        {"adversarial_classifier": True, "plan_kwargs": PLATEAU},
+    ],
+    ids=str,
+)
 def test_a_run_is_resumed_with_other_blocks_bit_by_bit(
-    made: Callable[..., Any], tmp_path: Path, first: Any, second: Any
+    made: Callable[..., Any], tmp_path: Path, first: Any, second: Any, words: dict[str, Any]
 ) -> None:
-    kwargs = {**QUICK, "max_epochs": 4, "resume": "auto"}
-    kwargs["plan_kwargs"] = {"n_steps_kl_warmup": 40, "n_epochs_kl_warmup": None}
+    kwargs = {**QUICK, **words, "max_epochs": 4, "resume": "auto"}
+    warmup = {"n_steps_kl_warmup": 40, "n_epochs_kl_warmup": None}
+    kwargs["plan_kwargs"] = warmup | words.get("plan_kwargs", {})
     whole, cut, again = made(), made(), made()
     whole.train(**kwargs, run_dir=tmp_path / "whole")
     cut.train(**kwargs, run_dir=tmp_path / "cut", steps_per_block=first, callbacks=[Interrupts()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from cellvae.core.log import warn
-from cellvae.data.setup.keys import check_is_anndata
+from cellvae.data.setup.cells import check_is_anndata
 from cellvae.data.storage.chunks import Chunk, iter_chunks
 from cellvae.errors import DataWarning, InvalidDataError, quote_names
 
@@ -44,10 +44,12 @@ class BadValues:
             self.positions = sorted([*self.positions, *new])[:MAX_NAMED]
         self.n += n
 
-    def describe(self, cells: Sequence[object], genes: Sequence[object]) -> str:
-        """Number of the values, and the names of the first cells and genes."""
+    def describe(self, cells: Sequence[object], features: Sequence[object], noun: str) -> str:
+        """Number of the values, and the names of the first cells and features."""
         plural = "" if self.n == 1 else "s"
-        positions = "; ".join(f"cell '{cells[i]}', gene '{genes[j]}'" for i, j in self.positions)
+        positions = "; ".join(
+            f"cell '{cells[i]}', {noun} '{features[j]}'" for i, j in self.positions
+        )
         return f"{self.n:,} {self.name} value{plural}, first in {positions}"
 
 
@@ -147,16 +149,7 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountSummary:
     DataWarning
         If cells have no counts; the message names the first.
     """
-    summary = CountSummary(adata.n_obs)
-    for chunk in iter_chunks(matrix):
-        summary.update(chunk)
-    bad_values = [values for values in summary.bad_values if values.n]
-    if bad_values:
-        cells, genes = adata.obs_names, adata.var_names
-        found = "; and ".join(values.describe(cells, genes) for values in bad_values)
-        raise InvalidDataError(
-            f"Expected finite counts of 0 or more in {matrix.where}; got {found}. {matrix.advice}"
-        )
+    summary = check_values(matrix, adata.obs_names, adata.var_names, "gene")
     n_empty = int(np.count_nonzero(~summary.nonempty))
     if n_empty:
         warn(
@@ -165,5 +158,36 @@ def check_counts(matrix: CountMatrix, adata: AnnData) -> CountSummary:
             "have no information for the model; leave them out, e.g. with "
             "scanpy.pp.filter_cells(adata, min_counts=1).",
             DataWarning,
+        )
+    return summary
+
+
+def check_values(
+    matrix: CountMatrix, cells: Sequence[object], features: Sequence[object], noun: str
+) -> CountSummary:
+    """Check all counts of a matrix.
+
+    Parameters
+    ----------
+    matrix
+        Counts.
+    cells, features
+        Names of the rows and of the columns.
+    noun
+        What a feature is, for messages.
+
+    Raises
+    ------
+    InvalidDataError
+        If a count is NaN, infinite, negative or above 1e15; the message names the first ones.
+    """
+    summary = CountSummary(len(cells))
+    for chunk in iter_chunks(matrix):
+        summary.update(chunk)
+    bad_values = [values for values in summary.bad_values if values.n]
+    if bad_values:
+        found = "; and ".join(values.describe(cells, features, noun) for values in bad_values)
+        raise InvalidDataError(
+            f"Expected finite counts of 0 or more in {matrix.where}; got {found}. {matrix.advice}"
         )
     return summary

@@ -6,8 +6,9 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cellvae.data.setup.cells import check_is_cells
 from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
@@ -34,24 +35,48 @@ class Keys:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, tuple):
+            if field.name == "modalities":
+                value = check_modalities(value)
+            elif isinstance(field.default, tuple):
                 value = check_key_names(value, field.name)
             else:
                 required = field.default is dataclasses.MISSING
                 value = check_name(value, field.name, required=required)
             object.__setattr__(self, field.name, value)
 
-    def to_json(self) -> dict[str, str | list[str]]:
+    def modality(self, key: str) -> str | None:
+        """Modality in which a key is found; None for an AnnData, or the `obs` of a MuData."""
+        modalities: Mapping[str, str] = getattr(self, "modalities", {})
+        return modalities.get(key)
+
+    def to_json(self) -> dict[str, str | list[str] | dict[str, str]]:
         """Keys that the user has set, as values that JSON and h5ad files hold."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value is not None and value != ()
+            if value is not None and value != () and value != {}
         }
 
 
 K = TypeVar("K", bound=Keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuDataKeys(Keys):
+    """Keys of a model that reads an AnnData or a MuData.
+
+    Parameters
+    ----------
+    modalities
+        Modality in which each key is found, by the name of the key; the `obs` of the whole without
+        an entry. Empty for an AnnData.
+    """
+
+    modalities: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(map(str, self.to_json().items()))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +135,25 @@ class LabelKeys(CountKeys):
     unlabeled_category: str
 
 
+def check_modalities(value: object) -> dict[str, str]:
+    """Modality of each key, by its name; keys without one are left out.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it is not a mapping of strings.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidOptionError(
+            "Expected modalities to map arguments to names of modalities, such as "
+            f"{{'rna_layer': 'rna'}}; got {value!r}."
+        )
+    given = {str(key): name for key, name in value.items() if name is not None}
+    return {key: str(check_name(name, f"modalities['{key}']")) for key, name in given.items()}
+
+
 def check_name(value: object, argument: str, *, required: bool = False) -> str | None:
     """Name of a column or layer, or None if it is not required."""
     if isinstance(value, str):
@@ -166,21 +210,8 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
         raise InvalidOptionError(
             f"Expected the keys {quote_names(missing)}; got {quote_names([*kwargs])}."
         )
-    return keys_type(**dict(kwargs))
-
-
-def check_is_anndata(adata: object) -> None:
-    """Raise if a value is not an AnnData.
-
-    Raises
-    ------
-    InvalidDataError
-        If so; the message names its type.
-    """
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise InvalidDataError(f"Expected an AnnData; got {type(adata).__name__}.")
+    given: dict[str, Any] = dict(kwargs)
+    return keys_type(**given)
 
 
 def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
@@ -196,7 +227,7 @@ def store_keys(adata: AnnData, model: str, keys: Keys) -> None:
     """
     from anndata import ImplicitModificationWarning
 
-    check_is_anndata(adata)
+    check_is_cells(adata)
     if adata.is_view and adata.isbacked:
         raise InvalidDataError(
             "Expected an AnnData that can be written to; got a view of one opened in backed "
@@ -223,7 +254,7 @@ def stored_keys(adata: AnnData, model: str, keys_type: type[K]) -> K | None:
     NotSetUpError
         If the stored entry is not valid for this version of the model.
     """
-    check_is_anndata(adata)
+    check_is_cells(adata)
     stored = adata.uns.get(UNS_KEY)
     kwargs = stored.get(model) if isinstance(stored, Mapping) else None
     if kwargs is None:

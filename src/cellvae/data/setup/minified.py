@@ -12,8 +12,8 @@ from scipy import sparse
 
 from cellvae.contracts import MIN_LIBRARY_SIZE
 from cellvae.data.files.h5ad import shallow_copy
+from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import check_is_anndata
 from cellvae.data.setup.registration import Registration
 from cellvae.data.storage.column import DroppedCounts
 from cellvae.data.storage.count_matrix import layer_names
@@ -101,7 +101,7 @@ def minified_record(adata: AnnData) -> MinifiedRecord | None:
     InvalidDataError
         If the entry in `adata.uns` is not one that this version writes.
     """
-    check_is_anndata(adata)
+    check_is_cells(adata)
     stored = adata.uns.get(MINIFIED_KEY)
     if stored is None:
         scvi_type = adata.uns.get(SCVI_UNS_KEY)

@@ -15,7 +15,7 @@ from cellvae.data.setup.categories import (
     to_python_scalar,
     unknown_values,
 )
-from cellvae.data.setup.keys import check_is_anndata
+from cellvae.data.setup.cells import check_is_cells
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
@@ -109,7 +109,7 @@ def label_text(adata: AnnData, key: str, label: object) -> object:
     A label matches an equal value of the column: -1 gives "-1.0" if the column has floats.
     """
     value = to_python_scalar(label)
-    check_is_anndata(adata)
+    check_is_cells(adata)
     if isinstance(value, str):
         return label
     if key in adata.obs:

@@ -31,7 +31,10 @@ def extend_registration(
     DataMismatchError
         If a new category equals a known one except for its type.
     """
-    records = {field.name: field.extend(adata, registration.fields[field.name]) for field in fields}
+    records = {
+        field.name: field.extend(field.table(adata), registration.fields[field.name])
+        for field in fields
+    }
     return replace(
         registration, n_cells=int(adata.n_obs), fields={**registration.fields, **records}
     )

@@ -11,6 +11,7 @@ import numpy as np
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
+from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.checks import check_names
 from cellvae.data.setup.fields import (
     CategoriesRecord,
@@ -73,11 +74,14 @@ class Registration(Generic[K]):
         InvalidDataError
             If there are values that no model can be trained on; the message names cells and genes.
         """
-        check_names(adata)
+        check_is_cells(adata)
+        tables = [field.table(adata) for field in fields if field.axis is not None]
+        for table in tables or [adata]:
+            check_names(table)
         return cls(
             axes=feature_axes(adata, fields),
             n_cells=int(adata.n_obs),
-            fields={field.name: field.describe(adata) for field in fields},
+            fields={field.name: field.describe(field.table(adata)) for field in fields},
             keys=keys,
         )
 
@@ -187,12 +191,13 @@ class Registration(Generic[K]):
         columns = {}
         for field in fields:
             record: Any = self.fields[field.name]
+            table = field.table(adata)
             if check_counts:
-                field.check(adata, record)
+                field.check(table, record)
             order = None
             if field.axis is not None:
-                order = self.axes[field.axis].order_in(field.features(adata))
-            column = field.read(adata, record, order)
+                order = self.axes[field.axis].order_in(field.features(table))
+            column = field.read(table, record, order)
             if column is not None:
                 columns[field.name] = column
         return ColumnRows(columns, batch_type)
@@ -244,5 +249,6 @@ def feature_axes(adata: AnnData, fields: Sequence[Field]) -> dict[str, FeatureAx
     axes: dict[str, FeatureAxis] = {}
     for field in fields:
         if field.axis is not None:
-            axes.setdefault(field.axis, FeatureAxis(field.axis, field.features(adata)))
+            features = field.features(field.table(adata))
+            axes.setdefault(field.axis, FeatureAxis(field.axis, features))
     return axes

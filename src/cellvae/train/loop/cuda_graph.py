@@ -11,10 +11,12 @@ from torch import Tensor
 
 from cellvae.contracts import Module, Rows
 from cellvae.core.log import logger
+from cellvae.train.loop.steps.gradient_step import Step
 from cellvae.train.loop.steps_per_block import STEP_HOOKS, CaptureDecision, StepsPerBlock
 from cellvae.train.options.train_options import TrainOptions
 
-Step: TypeAlias = Callable[[], None]
+Replay: TypeAlias = Callable[[], None]
+"""Function that makes a step, or replays a captured one."""
 StepFunction: TypeAlias = Callable[[Rows[Any], Tensor, Any, Sequence[Any]], None]
 """Function of rows, indices of cells, optimizer and callbacks that makes one optimizer step."""
 N_WARMUP_STEPS = 3
@@ -24,11 +26,11 @@ N_WARMUP_STEPS = 3
 class StepCapturer(Protocol):
     """Captures a step, so that it can be replayed."""
 
-    def warm_up(self, step: Step) -> None:
+    def warm_up(self, step: Replay) -> None:
         """Make a step without a graph, on the stream that a capture needs."""
         ...
 
-    def capture(self, step: Step) -> Step:
+    def capture(self, step: Replay) -> Replay:
         """Replay function of a step, which is captured and not made."""
         ...
 
@@ -46,7 +48,7 @@ class CUDAGraphCapturer:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def warm_up(self, step: Step) -> None:
+    def warm_up(self, step: Replay) -> None:
         """Make a step on a side stream, as torch requires before a capture."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -54,12 +56,12 @@ class CUDAGraphCapturer:
             step()
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
-    def capture(self, step: Step) -> Step:
+    def capture(self, step: Replay) -> Replay:
         """Replay function of a graph of all kernels that a step launches."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             step()
-        replay: Step = graph.replay
+        replay: Replay = graph.replay
         return replay
 
 
@@ -143,7 +145,8 @@ class CUDAGraphStep:
 
     The indices of the cells are copied to the tensor that the graph reads. The first steps, and
     the smaller last batch of an epoch, run without a graph. The step is captured again when
-    learning rate, weight decay, `requires_grad` of a parameter or the mode of a layer has changed.
+    learning rate, weight decay, `requires_grad` of a parameter, the mode of a layer or what the
+    step trains beside the module has changed.
 
     Parameters
     ----------
@@ -153,14 +156,19 @@ class CUDAGraphStep:
         The network.
     capturer
         Captures a step in a graph.
+    trained
+        The step, whose own optimizers are captured too.
     """
 
-    def __init__(self, run_step: StepFunction, module: Module[Any], capturer: StepCapturer) -> None:
+    def __init__(
+        self, run_step: StepFunction, module: Module[Any], capturer: StepCapturer, trained: Step
+    ) -> None:
         self.run_step_eagerly = run_step
         self.module = module
         self.capturer = capturer
+        self.trained = trained
         self.static_cells = torch.zeros(0, dtype=torch.int64)
-        self.graph: Step | None = None
+        self.graph: Replay | None = None
         self.captured_signature: Any = None
         self.n_warmed_up = 0
         self.n_replayed = 0
@@ -188,10 +196,11 @@ class CUDAGraphStep:
             self.capturer.warm_up(step)
             return
         if self.graph is None:
-            for group in optimizer.param_groups:
-                group["capturable"] = True
-            # Torch warns of steps without a graph, of which every epoch has one.
-            optimizer._warned_capturable_if_run_uncaptured = True
+            for each in (optimizer, *self.trained.own_optimizers):
+                for group in each.param_groups:
+                    group["capturable"] = True
+                # Torch warns of steps without a graph, of which every epoch has one.
+                each._warned_capturable_if_run_uncaptured = True
             try:
                 self.graph = self.capturer.capture(step)
             except RuntimeError as failure:
@@ -206,13 +215,14 @@ class CUDAGraphStep:
         """Values that are fixed in a captured graph."""
         groups = [
             tuple((k, float(v)) for k, v in group.items() if isinstance(v, int | float))
-            for group in optimizer.param_groups
+            for each in (optimizer, *self.trained.own_optimizers)
+            for group in each.param_groups
             for group in [{k: v for k, v in group.items() if k != "capturable"}]
         ]
         trained = tuple(p.requires_grad for p in self.module.parameters())
         modes = tuple(part.training for part in self.module.modules())
         cells = id(getattr(rows, "rows", rows)), getattr(rows, "n_labelled", 0)
-        return cells, tuple(groups), trained, modes
+        return cells, tuple(groups), trained, modes, self.trained.is_on
 
     @property
     def reason(self) -> str:

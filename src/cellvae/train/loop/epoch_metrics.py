@@ -129,7 +129,12 @@ class EpochMetricsModule(pl.LightningModule):
 
     def set_kl_weight(self) -> None:
         """Set the KL weight of this epoch and step, counted over all runs."""
-        self.kl_weight.fill_(self.warmup.weight_at(self.epoch, self.first_step + self.global_step))
+        weight = self.warmup.weight_at(self.epoch, self.first_step + self.global_step)
+        self.kl_weight.fill_(weight)
+        self.on_kl_weight(weight)
+
+    def on_kl_weight(self, weight: float) -> None:
+        """Note a new KL weight."""
 
     def update_kl_weight(self) -> None:
         """Set the KL weight of a step, if it changes from step to step."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, final
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, TypeVar, final
 
 import lightning.pytorch as pl
 import torch
@@ -15,9 +15,10 @@ from cellvae.contracts import Loss, Module, Rows, StepBlock, to_device
 from cellvae.errors import TrainingError
 from cellvae.train.loop.cuda_graph import CUDAGraphStep, StepCapturer
 from cellvae.train.loop.loss_sums import LossSums
+from cellvae.train.loop.steps.gradient_step import LossFunction, Step
 from cellvae.train.loop.steps_per_block import CaptureDecision, StepsPerBlock
 
-LossFunction = Callable[[Any, Tensor], Loss]
+B = TypeVar("B", bound=tuple)
 # Precisions of Lightning in which weights and cells have another dtype than float32.
 NON_DEFAULT_DTYPES = ("64-true", "16-true", "bf16-true")
 
@@ -68,7 +69,9 @@ class StepLoop:
     plan
         Training plan that the loop belongs to.
     loss
-        `module.loss`, compiled or not.
+        `module.loss`, compiled or not, for validation.
+    step
+        What a training batch changes.
 
     Attributes
     ----------
@@ -86,9 +89,10 @@ class StepLoop:
         Wall time spent on reading batches.
     """
 
-    def __init__(self, plan: LoopedPlan, loss: LossFunction) -> None:
+    def __init__(self, plan: LoopedPlan, loss: LossFunction, step: Step) -> None:
         self.plan = plan
         self.loss = loss
+        self.step = step
         self.steps_per_block = StepsPerBlock(number=1, reason="")
         self.placement: Literal["device", "memory"] = "memory"
         self.placement_reason = ""
@@ -109,7 +113,9 @@ class StepLoop:
         """Capture steps in a CUDA graph, if a capturer is given."""
         self.capture = decision
         if capturer is not None:
-            self.cuda_graph_step = CUDAGraphStep(self.run_step, self.plan.module, capturer)
+            self.cuda_graph_step = CUDAGraphStep(
+                self.run_step, self.plan.module, capturer, self.step
+            )
 
     @property
     def capture_reason(self) -> str:
@@ -121,18 +127,25 @@ class StepLoop:
         """Count the steps from zero."""
         self.step_of_epoch = 0
 
-    def compute_loss(self, rows: Rows[Any], cells: Tensor) -> Loss:
-        """Loss of a batch of cells, given by their indices."""
+    def read_batch(self, rows: Rows[B], cells: Tensor) -> B:
+        """Batch of cells, given by their indices, where the weights are."""
         begin = time.perf_counter()
         batch = to_device(rows.take(cells), self.plan.device)
         self.data_loading_seconds += time.perf_counter() - begin
         trainer = self.plan.trainer
         if str(trainer.precision) in NON_DEFAULT_DTYPES:
             batch = trainer.precision_plugin.convert_input(batch)
-        return self.loss(batch, self.plan.kl_weight)
+        return batch
 
-    def single_step_loss(self, block: StepBlock) -> Loss:
+    def single_step_loss(self, block: StepBlock, *, training: bool) -> Loss:
         """Loss of a block of one step.
+
+        Parameters
+        ----------
+        block
+            The block.
+        training
+            Whether it is the loss of the step, which is minimised; otherwise that of the module.
 
         Raises
         ------
@@ -143,7 +156,8 @@ class StepLoop:
             raise TrainingError(
                 f"Expected a block of one optimizer step; got {block.steps.shape[0]} steps."
             )
-        return self.compute_loss(block.rows, block.steps[0])
+        batch = self.read_batch(block.rows, block.steps[0])
+        return (self.step.loss if training else self.loss)(batch, self.plan.kl_weight)
 
     def run_block(self, block: StepBlock) -> None:
         """Make the optimizer steps of a block and count them as Lightning counts its own.
@@ -176,15 +190,8 @@ class StepLoop:
         plan = self.plan
         for callback in callbacks:
             callback.on_step_start(self.step_of_epoch)
-        loss = self.compute_loss(rows, cells)
-        plan.train_loss_sums.accumulate(loss)
-        optimizer.zero_grad()
-        for callback in callbacks:
-            callback.on_before_backward(plan.trainer, plan, loss.loss)
-        loss.loss.backward()
-        for callback in callbacks:
-            callback.on_before_optimizer_step(plan.trainer, plan, optimizer)
-        optimizer.step()
+        batch = self.read_batch(rows, cells)
+        self.step.update(batch, plan.kl_weight, optimizer, CallbackHooks(plan, callbacks))
         for callback in callbacks:
             callback.on_step_end()
 
@@ -192,3 +199,31 @@ class StepLoop:
         """Callbacks that have the step hooks of blocks."""
         callbacks: list[pl.Callback] = self.plan.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in callbacks if hasattr(callback, "on_step_start")]
+
+
+@final
+class CallbackHooks:
+    """Hooks of callbacks within the update of a step.
+
+    Parameters
+    ----------
+    plan
+        Training plan of the run.
+    callbacks
+        Those that have the step hooks of blocks.
+    """
+
+    def __init__(self, plan: LoopedPlan, callbacks: Sequence[Any]) -> None:
+        self.plan = plan
+        self.callbacks = callbacks
+
+    def before_backward(self, loss: Loss) -> None:
+        """Add the loss to the sums of the epoch; callbacks see it."""
+        self.plan.train_loss_sums.accumulate(loss)
+        for callback in self.callbacks:
+            callback.on_before_backward(self.plan.trainer, self.plan, loss.loss)
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Callbacks see the gradients."""
+        for callback in self.callbacks:
+            callback.on_before_optimizer_step(self.plan.trainer, self.plan, optimizer)

@@ -127,8 +127,6 @@ def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) ->
         return "every step is logged"
     if options.accumulate:
         return "gradients of several batches are accumulated"
-    if options.plateau is not None:
-        return "the learning rate has a schedule"
     if options.devices not in ("auto", 1, "1", (0,), [0]):
         return f"devices={options.devices!r}"
     if options.loader.num_workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,21 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cellvae.contracts import Loss, Module, Rows, StepBlock
+from cellvae.contracts import Module, Rows, StepBlock
 from cellvae.core.seeds import derive_seed, isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
 from cellvae.errors import TrainingError
 from cellvae.train.loop.epoch_metrics import EpochMetricsModule
+from cellvae.train.loop.loss_sums import LossSums
 from cellvae.train.loop.model_files import ModelFiles
-from cellvae.train.loop.optimizers import align_optimizer_state, make_optimizer, make_plateau
+from cellvae.train.loop.optimizers import align_optimizer_state, make_plateau
 from cellvae.train.loop.step_loop import StepLoop
+from cellvae.train.loop.steps.gradient_step import LossFunction, Step
+from cellvae.train.loop.steps.step_choice import make_step
 from cellvae.train.loop.steps_per_block import StepsPerBlock
 from cellvae.train.loop.trainer import stop_after_batch
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.options.metric_names import (
     warn_never_measured,
@@ -35,6 +40,9 @@ from cellvae.train.options.optimizer_options import (
 from cellvae.train.options.train_options import CompileOptions
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import RunState
+
+STEP_KEY = "cellvae_step"
+"""Entry of a checkpoint of Lightning with the state of what the step trains."""
 
 
 class TrainingPlan(EpochMetricsModule):
@@ -53,8 +61,9 @@ class TrainingPlan(EpochMetricsModule):
         Seed of the run.
     warmup
         KL weight by epoch or step.
-    optimizer, plateau, compiling
-        Options of the optimizer, its learning rate schedule and torch.compile.
+    optimizer, plateau, adversarial, compiling
+        Options of the optimizer, its learning rate schedule, an adversarial classifier and
+        torch.compile.
     history
         Metrics of earlier runs, to which those of this run are added.
     log_steps
@@ -88,6 +97,7 @@ class TrainingPlan(EpochMetricsModule):
         warmup: KLWarmup,
         optimizer: OptimizerOptions | None = None,
         plateau: PlateauOptions | None = None,
+        adversarial: AdversarialOptions | None = None,
         compiling: CompileOptions | None = None,
         history: History | None = None,
         log_steps: bool = False,
@@ -121,10 +131,11 @@ class TrainingPlan(EpochMetricsModule):
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.resume_hook = resume_hook
         self.validation_noise = ExitStack()
-        loss: Callable[[Any, Tensor], Loss] = module.loss
+        loss: LossFunction = module.loss
         if compiling is not None and compiling.enabled:
             loss = torch.compile(module.loss, **compiling.arguments)
-        self.step_loop = StepLoop(self, loss)
+        step = make_step(module, adversarial or AdversarialOptions(), seed=seed, loss=loss)
+        self.step_loop = StepLoop(self, loss, step)
 
     @property
     def lr(self) -> float:
@@ -136,16 +147,29 @@ class TrainingPlan(EpochMetricsModule):
         self.optimizer_options = replace(self.optimizer_options, lr=float(rate))
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer, and the learning rate schedule if one was requested."""
-        optimizer = make_optimizer(self.module, self.optimizer_options)
+        """Make the optimizers, and the learning rate schedule if one was requested.
+
+        Lightning knows that of the module; the step makes use of its own.
+        """
+        optimizer = self.step.make_optimizers(self.module, self.optimizer_options)[0]
+        if self.automatic_optimization:
+            optimizer.register_step_post_hook(self.finish_step)
         if self.plateau_options is None:
             return optimizer
         schedule = make_plateau(optimizer, self.plateau_options)
+        if not self.automatic_optimization:
+            return [optimizer], [schedule]
         # Lightning requires a metric of every epoch; lr_scheduler_step reads the requested one.
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "monitor": "train_loss"},
         }
+
+    def finish_step(self, *_: Any) -> None:
+        """Update what the step trains, after Lightning has made the step of the optimizer."""
+        several = self.trainer.world_size > 1
+        average = partial(self.trainer.strategy.reduce, reduce_op="mean") if several else None
+        self.step.finish(average)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the learning rate schedule in epochs in which its metric was measured."""
@@ -170,6 +194,29 @@ class TrainingPlan(EpochMetricsModule):
     ) -> StepBlock:
         """Return the block as it is; the loop moves its batches one by one."""
         return batch
+
+    @property
+    def step(self) -> Step:
+        """What a training batch changes."""
+        return self.step_loop.step
+
+    @property
+    def known_metrics(self) -> list[str]:
+        """Names of all metrics that plan and step measure."""
+        return [*super().known_metrics, *self.step.metric_names]
+
+    def on_kl_weight(self, weight: float) -> None:
+        """Tell the step of a new KL weight."""
+        self.step.set_kl_weight(weight)
+
+    def log_loss_sums(self, loss_sums: LossSums) -> None:
+        """Log the means of an epoch; in training those of the step too."""
+        super().log_loss_sums(loss_sums)
+        if loss_sums is self.train_loss_sums:
+            several = self.trainer.world_size > 1
+            add_up = partial(self.trainer.strategy.reduce, reduce_op="sum") if several else None
+            metrics = {k: v.float() for k, v in self.step.metrics(add_up).items()}
+            self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
 
     @property
     def n_steps_of_epoch(self) -> int:
@@ -219,6 +266,7 @@ class TrainingPlan(EpochMetricsModule):
         """Start the epoch's own stream of random numbers and set its KL weight."""
         torch.manual_seed(derive_seed(self.seed, "epoch", self.epoch, *self.rng_stream))
         self.step_loop.begin_epoch()
+        self.step.begin_epoch(only_finite=self.stops_at_nan)
         self.set_kl_weight()
         loader = self.trainer.train_dataloader
         if isinstance(loader, EpochBlocks):
@@ -237,7 +285,7 @@ class TrainingPlan(EpochMetricsModule):
         loss = None
         if self.automatic_optimization:
             self.update_kl_weight()
-            parts = self.step_loop.single_step_loss(batch)
+            parts = self.step_loop.single_step_loss(batch, training=not self.has_extra_epoch)
             self.train_loss_sums.add(parts)
             if self.log_steps:
                 self.log_step(parts)
@@ -255,7 +303,7 @@ class TrainingPlan(EpochMetricsModule):
 
     def validation_step(self, batch: StepBlock, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
-        self.validation_loss_sums.add(self.step_loop.single_step_loss(batch))
+        self.validation_loss_sums.add(self.step_loop.single_step_loss(batch, training=False))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -273,6 +321,23 @@ class TrainingPlan(EpochMetricsModule):
             any_process = self.trainer.strategy.reduce_boolean_decision
             self.trainer.should_stop = any_process(self.trainer.should_stop, all=False)
         self.call_callbacks("on_epoch_complete")
+        if (
+            not self.automatic_optimization
+            and self.step_loop.step_of_epoch == self.n_steps_of_epoch
+        ):
+            # Lightning moves schedules where it makes the steps.
+            for config in self.trainer.lr_scheduler_configs:
+                self.lr_scheduler_step(config.scheduler, None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the step trains to a checkpoint of Lightning."""
+        if state := self.step.state_dict():
+            checkpoint[STEP_KEY] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what the step trains from a checkpoint of Lightning."""
+        if STEP_KEY in checkpoint:
+            self.step.load_state_dict(checkpoint[STEP_KEY])
 
     def save_model(self, folder: Path, training: dict[str, Any] | None = None) -> None:
         """Save the model as it is now to a folder, from which it can be loaded.

@@ -29,6 +29,10 @@ WARMUP_KWARGS = {
     "min_kl_weight": "minimum",
     "max_kl_weight": "maximum",
 }
+ADVERSARIAL_KWARGS = {
+    "adversarial_classifier": "classifier",
+    "scale_adversarial_loss": "scale",
+}
 OTHER_PLAN_KWARGS = (
     "reduce_lr_on_plateau",
     "compile",
@@ -47,6 +51,7 @@ TOP_LEVEL_PLAN_KWARGS = (
     "n_epochs_kl_warmup",
     "n_steps_kl_warmup",
     "reduce_lr_on_plateau",
+    "adversarial_classifier",
 )
 LABEL_KWARGS = ("n_samples_per_label",)
 # Keyword arguments of scvi-tools' data loaders without effect: there are no worker processes.

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.kwarg_names import (
+    ADVERSARIAL_KWARGS,
     EARLY_STOPPING_KWARGS,
     LABEL_KWARGS,
     OPTIMIZER_KWARGS,
@@ -94,6 +96,7 @@ def train_option_table(
         *field_options("plan_kwargs", "optimizer", WarmupOptions, WARMUP_KWARGS),
         *switch_options(),
         *field_options("plan_kwargs", "optimizer", PlateauOptions, PLATEAU_KWARGS),
+        *field_options("plan_kwargs", "optimizer", AdversarialOptions, ADVERSARIAL_KWARGS),
         *field_options("plan_kwargs", "progress", TrainOptions, {"on_step": "log_steps"}),
         *field_options(
             "train", "training", TrainOptions, {"checkpointing_monitor": "checkpoint_monitor"}

@@ -9,8 +9,10 @@ from typing import Any
 
 from cellvae.core.options import check_kwargs, check_value, from_kwargs
 from cellvae.errors import InvalidOptionError, UnknownOptionError
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.callback_kwargs import as_callbacks, callbacks_from_mapping
 from cellvae.train.options.kwarg_names import (
+    ADVERSARIAL_KWARGS,
     EARLY_STOPPING_KWARGS,
     IGNORED_LOADER_KWARGS,
     LABEL_KWARGS,
@@ -138,7 +140,14 @@ def check_kwarg_names(
     check_kwargs(given, train_names | lightning_trainer_kwargs(), "train()")
     check_kwargs(
         plan,
-        {*OPTIMIZER_KWARGS, *PLATEAU_KWARGS, *WARMUP_KWARGS, *OTHER_PLAN_KWARGS, *loss_weights},
+        {
+            *OPTIMIZER_KWARGS,
+            *PLATEAU_KWARGS,
+            *WARMUP_KWARGS,
+            *ADVERSARIAL_KWARGS,
+            *OTHER_PLAN_KWARGS,
+            *loss_weights,
+        },
         "plan_kwargs",
     )
     check_kwargs(
@@ -186,6 +195,7 @@ def make_train_options(
         },
         warmup=parse_warmup(plan),
         plateau=plateau if parse_bool(plan, "reduce_lr_on_plateau") else None,
+        adversarial=rename_kwargs(AdversarialOptions, plan, ADVERSARIAL_KWARGS),
         early_stopping=parse_early_stopping(given),
         progress=rename_kwargs(
             ProgressOptions, {"enable_progress_bar": progress_default, **given}, PROGRESS_KWARGS

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cellvae.core.options import Options, option
 from cellvae.errors import InvalidOptionError
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
     PlateauOptions,
@@ -202,7 +203,7 @@ class TrainOptions(Options):
         Names of default callbacks to leave out.
     checkpoint_monitor
         Metric by which the best model is kept in a checkpoint.
-    split, loader, optimizer, warmup, plateau, early_stopping, progress, compile
+    split, loader, optimizer, warmup, plateau, adversarial, early_stopping, progress, compile
         Further options; None for what is off.
     loss_weights
         Weights of parts of the loss, by the names that the model gives them.
@@ -235,6 +236,7 @@ class TrainOptions(Options):
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     warmup: WarmupOptions = field(default_factory=WarmupOptions)
     plateau: PlateauOptions | None = None
+    adversarial: AdversarialOptions = field(default_factory=AdversarialOptions)
     early_stopping: EarlyStoppingOptions | None = None
     progress: ProgressOptions = field(default_factory=ProgressOptions)
     compile: CompileOptions = field(default_factory=CompileOptions)

@@ -11,12 +11,20 @@ from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.records.jsonable import describe_object, jsonable
 
 
-def resume_identity(options: TrainOptions) -> dict[str, Any]:
-    """Options that must not change when a run is resumed, as plain values."""
+def resume_identity(options: TrainOptions, *, adversarial: bool = False) -> dict[str, Any]:
+    """Options that must not change when a run is resumed, as plain values.
+
+    Parameters
+    ----------
+    options
+        Options of the run.
+    adversarial
+        Whether the run has an adversarial classifier.
+    """
     loader = dataclasses.asdict(options.loader)
     # Prefetched blocks are the same blocks.
     loader.pop("num_workers")
-    return {
+    identity = {
         "optimizer": plain_options(dataclasses.asdict(options.optimizer)),
         "loss_weights": dict(options.loss_weights),
         "loader": plain_options(loader),
@@ -24,6 +32,9 @@ def resume_identity(options: TrainOptions) -> dict[str, Any]:
         "plateau": plain_options(dataclasses.asdict(options.plateau)) if options.plateau else None,
         "precision": str(options.trainer.get("precision", "32-true")),
     }
+    if adversarial:
+        identity["adversarial_classifier"] = {"scale": options.adversarial.scale}
+    return identity
 
 
 def plain_options(options: Any) -> Any:

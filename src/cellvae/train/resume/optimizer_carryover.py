@@ -29,6 +29,8 @@ class OptimizerCarryover:
         Options of the optimizers and the schedule.
     optimizers, schedules
         Their states.
+    step
+        State of what the steps trained beside the module.
     """
 
     seed: int
@@ -37,6 +39,7 @@ class OptimizerCarryover:
     plateau: PlateauOptions | None
     optimizers: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
+    step: dict[str, Any]
 
     def restore(self, trainer: pl.Trainer) -> None:
         """Continue the optimizers of the last run in a new one.
@@ -46,6 +49,8 @@ class OptimizerCarryover:
         """
         plan = trainer.lightning_module
         assert isinstance(plan, TrainingPlan)
+        if self.step and plan.step.can_load(self.step):
+            plan.step.load_state_dict(self.step)
         options = plan.optimizer_options
         same_class = (
             options.optimizer,
@@ -79,5 +84,6 @@ def make_carryover(trainer: pl.Trainer, plan: TrainingPlan) -> OptimizerCarryove
         optimizer=plan.optimizer_options,
         plateau=plan.plateau_options,
         optimizers=[copy.deepcopy(o.state_dict()) for o in trainer.optimizers],
+        step=plan.step.state_dict(),
         schedules=[copy.deepcopy(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class TrainingState:
         Their states.
     randomness
         States of the random generators of torch, NumPy and Python.
+    step
+        State of what the steps train beside the module; empty if that is nothing.
     """
 
     run_id: str
@@ -77,6 +79,7 @@ class TrainingState:
     scaler: dict[str, Any]
     callbacks: dict[str, Any]
     randomness: dict[str, Any]
+    step: dict[str, Any] = field(default_factory=dict)
 
     def to_values(self) -> dict[str, Any]:
         """Tensors and plain values for a file."""
@@ -106,6 +109,8 @@ class TrainingState:
             If they are not those of a state.
         """
         try:
+            # States of version 0.1.0 have no `step`.
+            values = {"step": {}, **values}
             fields = {name: values[name] for name in cls.__dataclass_fields__}
             fields["split"] = Split(**{k: v.numpy() for k, v in values["split"].items()})
             fields["warmup"] = KLWarmup(**values["warmup"])
@@ -150,6 +155,7 @@ def capture_state(trainer: pl.Trainer, plan: TrainingPlan) -> TrainingState:
             if (state := c.state_dict())
         },
         randomness=rng_states(),
+        step=plain_state(plan.step.state_dict(), "step"),
     )
 
 
@@ -220,7 +226,7 @@ def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
     Raises
     ------
     ResumeError
-        If the number of optimizers or schedules differs.
+        If the number of optimizers or schedules differs, or the adversarial classifier does.
     """
     configs = trainer.lr_scheduler_configs
     for what, mine, saved in (
@@ -235,6 +241,16 @@ def restore_optimizers(trainer: pl.Trainer, state: TrainingState) -> None:
         optimizer.load_state_dict(values)
     for config, values in zip(configs, state.schedules, strict=True):
         config.scheduler.load_state_dict(values)
+    plan = trainer.lightning_module
+    if isinstance(plan, TrainingPlan):
+        if not plan.step.can_load(state.step):
+            raise ResumeError(
+                "Expected the adversarial classifier of the run to be resumed; got another one, or "
+                "none. Give adversarial_classifier as the run had it."
+            )
+        plan.step.load_state_dict(state.step)
+        # Once more, since they may have been rounded before Lightning changed their precision.
+        plan.module.load_state_dict(state.module)
     trainer.precision_plugin.load_state_dict(state.scaler)
     restore_rng_states(state.randomness)
 

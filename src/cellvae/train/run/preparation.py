@@ -24,6 +24,7 @@ from cellvae.errors import TrainingWarning
 from cellvae.train.callbacks.defaults import build_callbacks, check_monitors, monitored_metrics
 from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.loop.model_files import ModelFiles
+from cellvae.train.loop.steps.step_choice import has_adversary
 from cellvae.train.loop.steps_per_block import choose_steps
 from cellvae.train.loop.trainer import make_trainer
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -149,12 +150,15 @@ def make_plan(
     ------
     ResumeError
         If the run to resume had another model, other data or hyperparameters.
+    InvalidOptionError
+        If an adversarial classifier is requested where there can be none.
     """
     options, state = factory.options, start.state
+    adversarial = has_adversary(module, options.adversarial)
     floor = history.last_numeric("kl_weight") if options.warmup.n_epochs == "auto" else None
     make_warmup = partial(plan_warmup, options.warmup, max_epochs, floor=floor or 0.0)
     warmup = make_warmup(factory.training(options.loader.batch_size).n_steps)
-    identity = {**start.identity, "training": resume_identity(options)}
+    identity = {**start.identity, "training": resume_identity(options, adversarial=adversarial)}
     if state is not None:
         check_identity(state.identity, identity, start.differing)
         warmup = state.warmup
@@ -171,6 +175,7 @@ def make_plan(
         warmup=warmup,
         optimizer=options.optimizer,
         plateau=canonical_plateau(options.plateau, module),
+        adversarial=options.adversarial,
         compiling=options.compile,
         history=history,
         log_steps=options.log_steps,

@@ -18,6 +18,7 @@ from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
 from cellvae.train.loop.training_plan import TrainingPlan
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.kl_warmup import KLWarmup
 from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
@@ -42,6 +43,7 @@ def find_batch_size(
     max_val: int = 8192,
     margin: float = 0.05,
     optimizer: OptimizerOptions | None = None,
+    adversarial: AdversarialOptions | None = None,
     device: torch.device | str | None = None,
 ) -> int:
     """Find the largest batch that fits in memory, by training copies of a module for a few steps.
@@ -71,6 +73,8 @@ def find_batch_size(
         Fraction that `"binsearch"` subtracts where memory was the limit.
     optimizer
         Options of the optimizer, which needs memory too.
+    adversarial
+        Options of an adversarial classifier.
     device
         Device; None for that of the module.
 
@@ -93,7 +97,15 @@ def find_batch_size(
     def fits(size: int) -> bool:
         with isolated_rng(seed, "batch size search"), torch.enable_grad():
             fit = fits_in_memory(
-                module, rows, cells, size, steps_per_trial, options, seed=seed, device=device
+                module,
+                rows,
+                cells,
+                size,
+                steps_per_trial,
+                options,
+                adversarial=adversarial,
+                seed=seed,
+                device=device,
             )
         if not fit:
             release_memory()
@@ -149,12 +161,13 @@ def fits_in_memory(
     n_steps: int,
     optimizer: OptimizerOptions,
     *,
+    adversarial: AdversarialOptions | None,
     seed: int,
     device: torch.device | str | None,
 ) -> bool:
     """Whether a few steps with batches of one size fit in memory."""
     try:
-        trial = DryRun(module, optimizer, device=device)
+        trial = DryRun(module, optimizer, adversarial=adversarial, seed=seed, device=device)
         blocks = cycle_blocks(rows, cells, batch_size=size, seed=seed, drop_last=True)
         for block in islice(blocks, n_steps):
             trial.step(block)

@@ -17,6 +17,7 @@ from cellvae.contracts import Module, Rows
 from cellvae.core.options import check_value
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
 )
@@ -72,6 +73,7 @@ def find_learning_rate(
     seed: int,
     batch_size: int = 128,
     optimizer: OptimizerOptions | None = None,
+    adversarial: AdversarialOptions | None = None,
     min_lr: float = 1e-6,
     max_lr: float = 1.0,
     num_steps: int = 100,
@@ -97,6 +99,8 @@ def find_learning_rate(
         Cells of a batch.
     optimizer
         Options of the optimizer; its own rate is not used.
+    adversarial
+        Options of an adversarial classifier, whose losses have full weight by default.
     min_lr, max_lr
         First and last rate.
     num_steps
@@ -126,7 +130,14 @@ def find_learning_rate(
     losses: list[float] = []
     stopped = False
     with isolated_rng(seed, "learning rate search"), torch.enable_grad():
-        trial = DryRun(module, optimizer or OptimizerOptions(), kl_weight=kl_weight, device=device)
+        trial = DryRun(
+            module,
+            optimizer or OptimizerOptions(),
+            adversarial=adversarial,
+            seed=seed,
+            kl_weight=kl_weight,
+            device=device,
+        )
         blocks = cycle_blocks(rows, cells, batch_size=batch_size, seed=seed)
         for rate, block in zip(rates, islice(blocks, num_steps), strict=True):
             loss = float(trial.step(block, rate))

@@ -11,6 +11,7 @@ from cellvae.data.setup.fields.covariates import (
 from cellvae.data.setup.fields.features import Features, FeaturesRecord
 from cellvae.data.setup.fields.field import Field, FieldRecord
 from cellvae.data.setup.fields.model_fields import count_fields, label_fields, labels_field
+from cellvae.data.setup.fields.proteins import Proteins, ProteinsRecord
 from cellvae.data.setup.fields.record_types import RECORD_TYPES, record_from_json
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Labels",
     "Numbers",
     "NumbersRecord",
+    "Proteins",
+    "ProteinsRecord",
     "RECORD_TYPES",
     "count_fields",
     "label_fields",

@@ -12,7 +12,15 @@ from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar, scvi_categories_array
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
-from cellvae.data.setup.fields.field import Field, FieldRecord, ObsColumn, ScviField
+from cellvae.data.setup.fields.field import (
+    Field,
+    FieldRecord,
+    ObsColumn,
+    ScviField,
+    describe_location,
+    modality_entry,
+    read_modality,
+)
 from cellvae.data.setup.obs_columns import (
     append_categories,
     category_codes,
@@ -41,6 +49,7 @@ class CategoryRecord(FieldRecord):
     key: str | None = None
     categories: tuple[Scalar, ...] = (0,)
     unlabeled: Scalar | None = None
+    modality: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
@@ -48,6 +57,7 @@ class CategoryRecord(FieldRecord):
             "kind": self.kind,
             "key": self.key,
             "categories": [category_to_json(value) for value in self.categories],
+            **modality_entry(self),
         }
         if self.unlabeled is None:
             return values
@@ -56,28 +66,29 @@ class CategoryRecord(FieldRecord):
     @classmethod
     def from_json(cls, entries: JsonObject) -> CategoryRecord:
         """Record from the entries of a JSON object."""
-        key = entries.optional_string("key")
+        key, modality = entries.optional_string("key"), read_modality(entries)
         categories = categories_from_json(
             entries.list_of_values("categories"), entries.location("categories")
         )
         if "unlabeled" not in entries.unread:
-            return cls(key=key, categories=categories)
+            return cls(key=key, categories=categories, modality=modality)
         unlabeled = entries.value("unlabeled")
         if unlabeled != category_to_json(categories[-1]):
             raise entries.type_error("the last category", unlabeled, "unlabeled")
-        return cls(key=key, categories=categories, unlabeled=categories[-1])
+        return cls(key=key, categories=categories, unlabeled=categories[-1], modality=modality)
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
         if self.unlabeled is not None and self.key is not None:
-            return Labels(name, self.key, str(self.unlabeled))
-        return Category(name, self.key)
+            return Labels(name, self.key, str(self.unlabeled), self.modality)
+        return Category(name, self.key, self.modality)
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
         if not self.key:
             return "nothing", "one category"
-        return f"obs['{self.key}']", f"{len(self.categories):,} categories"
+        where = describe_location(f"obs['{self.key}']", self.modality)
+        return where, f"{len(self.categories):,} categories"
 
     def category_lists(self, name: str) -> Mapping[str, tuple[Scalar, ...]]:
         """Categories by the name of the field."""
@@ -111,12 +122,14 @@ class Category(Field):
 
     name: str
     key: str | None = None
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> CategoryRecord:
         """Categories, in the order of pandas."""
         if self.key is None:
-            return CategoryRecord()
-        return CategoryRecord(key=self.key, categories=column_categories(adata, self.key))
+            return CategoryRecord(modality=self.modality)
+        categories = column_categories(adata, self.key)
+        return CategoryRecord(key=self.key, categories=categories, modality=self.modality)
 
     def read(
         self, adata: AnnData, record: CategoryRecord, order: NDArray[np.int64] | None
@@ -138,7 +151,8 @@ class Category(Field):
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> CategoryRecord:
         """Record from the state registry of scvi-tools."""
-        return import_category(self.key, state, to_categories)
+        record = import_category(self.key, state, to_categories)
+        return replace(record, modality=self.modality)
 
 
 @final
@@ -153,6 +167,7 @@ class Labels(Field):
     name: str
     key: str
     unlabeled: str
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> CategoryRecord:
         """Labels, in the order of pandas, except for the unlabelled category, which is last."""
@@ -163,7 +178,9 @@ class Labels(Field):
                 f"'{self.unlabeled}', the unlabeled_category. Give a column in which some cells "
                 "have a label."
             )
-        return CategoryRecord(key=self.key, categories=labels, unlabeled=labels[-1])
+        return CategoryRecord(
+            key=self.key, categories=labels, unlabeled=labels[-1], modality=self.modality
+        )
 
     def read(
         self, adata: AnnData, record: CategoryRecord, order: NDArray[np.int64] | None
@@ -180,7 +197,8 @@ class Labels(Field):
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> CategoryRecord:
         """Record from the state registry of scvi-tools."""
-        return import_category(self.key, state, to_categories)
+        record = import_category(self.key, state, to_categories)
+        return replace(record, modality=self.modality)
 
 
 def import_category(

@@ -12,7 +12,14 @@ import numpy as np
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.checks import check_counts
-from cellvae.data.setup.fields.field import Field, FieldRecord, ScviField
+from cellvae.data.setup.fields.field import (
+    Field,
+    FieldRecord,
+    ScviField,
+    describe_location,
+    modality_entry,
+    read_modality,
+)
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
 from cellvae.data.storage.disk import BackedColumn
 from cellvae.data.storage.memory import DenseColumn, SparseColumn
@@ -35,12 +42,13 @@ class CountsRecord(FieldRecord):
     layer: str | None = None
     integers: bool
     binary: bool = False
+    modality: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
         values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
         optional = {"binary": True} if self.binary else {}
-        return {"kind": self.kind, **values, **optional}
+        return {"kind": self.kind, **values, **optional, **modality_entry(self)}
 
     @classmethod
     def from_json(cls, entries: JsonObject) -> CountsRecord:
@@ -49,16 +57,18 @@ class CountsRecord(FieldRecord):
             layer=entries.optional_string("layer"),
             integers=entries.boolean("integers"),
             binary="binary" in entries.unread and entries.boolean("binary"),
+            modality=read_modality(entries),
         )
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Counts(name, self.layer)
+        return Counts(name, self.layer, modality=self.modality)
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
         found = "whole numbers" if self.integers else "numbers that are not all whole"
-        return f"layers['{self.layer}']" if self.layer else "X", found
+        where = f"layers['{self.layer}']" if self.layer else "X"
+        return describe_location(where, self.modality), found
 
     def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
         """Registry of the field, as scvi-tools stores it."""
@@ -85,11 +95,17 @@ class Counts(Field):
     name: str = "counts"
     layer: str | None = None
     refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> CountsRecord:
         """Record of the field in an AnnData, after a check of all values."""
         summary = check_counts(count_matrix(adata, self.layer), adata)
-        return CountsRecord(layer=self.layer, integers=summary.integers, binary=summary.binary)
+        return CountsRecord(
+            layer=self.layer,
+            integers=summary.integers,
+            binary=summary.binary,
+            modality=self.modality,
+        )
 
     def check(self, adata: AnnData, record: CountsRecord) -> None:
         """Refuse NaN, infinite and negative counts, and counts above 1 for binary models."""
@@ -110,7 +126,7 @@ class Counts(Field):
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> CountsRecord:
         """Record from the state registry of scvi-tools."""
-        return CountsRecord(layer=self.layer, integers=True)
+        return CountsRecord(layer=self.layer, integers=True, modality=self.modality)
 
 
 def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:

@@ -12,7 +12,15 @@ from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar, scvi_categories_array
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
-from cellvae.data.setup.fields.field import Field, FieldRecord, ObsColumn, ScviField
+from cellvae.data.setup.fields.field import (
+    Field,
+    FieldRecord,
+    ObsColumn,
+    ScviField,
+    describe_location,
+    modality_entry,
+    read_modality,
+)
 from cellvae.data.setup.obs_columns import (
     append_categories,
     category_codes,
@@ -36,6 +44,7 @@ class CategoriesRecord(FieldRecord):
     kind: ClassVar[str] = "categories"
     keys: tuple[str, ...] = ()
     categories: tuple[tuple[Scalar, ...], ...] = ()
+    modality: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
@@ -45,6 +54,7 @@ class CategoriesRecord(FieldRecord):
             "categories": [
                 [category_to_json(value) for value in values] for values in self.categories
             ],
+            **modality_entry(self),
         }
 
     @classmethod
@@ -62,16 +72,16 @@ class CategoriesRecord(FieldRecord):
             for values in lists
             if isinstance(values, (list, tuple))
         )
-        return cls(keys=keys, categories=tuple(categories))
+        return cls(keys=keys, categories=tuple(categories), modality=read_modality(entries))
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Categories(name, self.keys)
+        return Categories(name, self.keys, self.modality)
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
         counts = ", ".join(f"{len(values):,} categories" for values in self.categories)
-        return describe_keys(self.keys), counts
+        return describe_keys(self.keys, self.modality), counts
 
     def category_lists(self, name: str) -> Mapping[str, tuple[Scalar, ...]]:
         """Categories of each column."""
@@ -102,11 +112,12 @@ class Categories(Field):
 
     name: str
     keys: tuple[str, ...] = ()
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> CategoriesRecord:
         """Categories of each column, in the order of pandas."""
         categories = tuple(column_categories(adata, key) for key in self.keys)
-        return CategoriesRecord(keys=self.keys, categories=categories)
+        return CategoriesRecord(keys=self.keys, categories=categories, modality=self.modality)
 
     def read(
         self, adata: AnnData, record: CategoriesRecord, order: NDArray[np.int64] | None
@@ -135,7 +146,9 @@ class Categories(Field):
         """Record from the state registry of scvi-tools."""
         mappings = state.get("mappings", {})
         return CategoriesRecord(
-            keys=self.keys, categories=tuple(to_categories(mappings[key]) for key in self.keys)
+            keys=self.keys,
+            categories=tuple(to_categories(mappings[key]) for key in self.keys),
+            modality=self.modality,
         )
 
 
@@ -147,23 +160,29 @@ class NumbersRecord(FieldRecord):
     kind: ClassVar[str] = "numbers"
     keys: tuple[str, ...] = ()
     positive: bool = False
+    modality: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
-        return {"kind": self.kind, "keys": list(self.keys), "positive": self.positive}
+        values = {"kind": self.kind, "keys": list(self.keys), "positive": self.positive}
+        return values | modality_entry(self)
 
     @classmethod
     def from_json(cls, entries: JsonObject) -> NumbersRecord:
         """Record from the entries of a JSON object."""
-        return cls(keys=entries.list_of_strings("keys"), positive=entries.boolean("positive"))
+        return cls(
+            keys=entries.list_of_strings("keys"),
+            positive=entries.boolean("positive"),
+            modality=read_modality(entries),
+        )
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Numbers(name, self.keys, self.positive)
+        return Numbers(name, self.keys, self.positive, self.modality)
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
-        return describe_keys(self.keys), "numbers" if self.keys else ""
+        return describe_keys(self.keys, self.modality), "numbers" if self.keys else ""
 
     def obs_columns(self) -> list[ObsColumn]:
         """Columns of `obs` that the field is read from."""
@@ -188,11 +207,12 @@ class Numbers(Field):
     name: str
     keys: tuple[str, ...] = ()
     positive: bool = False
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> NumbersRecord:
         """Record of the columns, after a check of all values."""
         self.values(adata)
-        return NumbersRecord(keys=self.keys, positive=self.positive)
+        return NumbersRecord(keys=self.keys, positive=self.positive, modality=self.modality)
 
     def read(
         self, adata: AnnData, record: NumbersRecord, order: NDArray[np.int64] | None
@@ -206,12 +226,12 @@ class Numbers(Field):
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> NumbersRecord:
         """Record from the state registry of scvi-tools."""
-        return NumbersRecord(keys=self.keys, positive=self.positive)
+        return NumbersRecord(keys=self.keys, positive=self.positive, modality=self.modality)
 
 
-def describe_keys(keys: Sequence[str]) -> str:
+def describe_keys(keys: Sequence[str], modality: str | None) -> str:
     """Columns of `obs` with these names, for a table."""
-    return ", ".join(f"obs['{key}']" for key in keys) or "nothing"
+    return ", ".join(describe_location(f"obs['{key}']", modality) for key in keys) or "nothing"
 
 
 def covariate_registry(scvi_name: str, keys: Sequence[str], state: dict[str, Any]) -> ScviField:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.categories import Scalar
+from cellvae.data.setup.cells import table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,8 @@ class FieldRecord(ABC):
     """What an AnnData had for one field; there is a subclass for each type of field."""
 
     kind: ClassVar[str]
+    modality: str | None
+    """Modality of a MuData; None for an AnnData, or the `obs` of a MuData."""
     holds_counts: ClassVar[bool] = False
     """Whether the field is a matrix of counts, which a minified AnnData does not have."""
 
@@ -90,11 +93,19 @@ class FieldRecord(ABC):
 
 
 class Field(ABC):
-    """Part of an AnnData that a model reads; `name` is its name in a batch."""
+    """Part of an AnnData that a model reads; `name` is its name in a batch.
+
+    Where the cells are a MuData, methods are given the AnnData of the `modality`.
+    """
 
     name: str
+    modality: str | None
     axis: ClassVar[str | None] = None
     """Name of the feature axis; None for values of whole cells."""
+
+    def table(self, cells: Any) -> AnnData:
+        """AnnData that the field is read from: the cells, or a modality of them."""
+        return table_of(cells, self.modality, has_features=self.axis is not None)
 
     @abstractmethod
     def describe(self, adata: AnnData) -> FieldRecord:
@@ -153,3 +164,18 @@ class Field(ABC):
         FileFormatError
             If the registry is not one that this field can have.
         """
+
+
+def modality_entry(record: FieldRecord) -> dict[str, object]:
+    """Entry of the JSON object of a record for its modality, if it has one."""
+    return {} if record.modality is None else {"modality": record.modality}
+
+
+def read_modality(entries: JsonObject) -> str | None:
+    """Modality of a record from its JSON object."""
+    return entries.optional_string("modality") if "modality" in entries.unread else None
+
+
+def describe_location(where: str, modality: str | None) -> str:
+    """Where a field is read from, with the modality."""
+    return where if modality is None or where == "nothing" else f"mod['{modality}'].{where}"

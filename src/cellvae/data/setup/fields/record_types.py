@@ -10,6 +10,7 @@ from cellvae.data.setup.fields.counts import CountsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
 from cellvae.data.setup.fields.features import FeaturesRecord
 from cellvae.data.setup.fields.field import FieldRecord
+from cellvae.data.setup.fields.proteins import ProteinsRecord
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 RECORD_TYPES: tuple[type[FieldRecord], ...] = (
@@ -18,6 +19,7 @@ RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CategoriesRecord,
     NumbersRecord,
     FeaturesRecord,
+    ProteinsRecord,
 )
 """All types of records that a file can hold."""
 

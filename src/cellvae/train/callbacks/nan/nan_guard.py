@@ -170,6 +170,7 @@ class NaNGuard(pl.Callback):
         self.bad = bad_loss | bad_gradients.any()
         if at_once:
             if bool(self.bad):
+                leave_out_step(pl_module, self.bad)
                 self.handle_skipped_step(
                     trainer, pl_module, [n for n, _ in with_grad], bad_gradients
                 )
@@ -182,6 +183,7 @@ class NaNGuard(pl.Callback):
             # The weights stay as they are for the rest of the epoch, after which the run ends.
             self.bad = self.counter.n_bad > 0
         zero_out_step(optimizer, with_grad, self.bad)
+        leave_out_step(pl_module, self.bad)
         self.restore_buffers(self.bad)
 
     def handle_skipped_step(
@@ -298,3 +300,9 @@ class NaNGuard(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting from a saved state."""
         self.n_skipped = int(state_dict["n_skipped"])
+
+
+def leave_out_step(pl_module: pl.LightningModule, bad: Tensor) -> None:
+    """Leave what a step trains beside the network as it is, if `bad` is true."""
+    if isinstance(pl_module, TrainingPlan):
+        pl_module.step.leave_out(bad)

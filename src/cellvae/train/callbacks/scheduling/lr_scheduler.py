@@ -96,6 +96,11 @@ class LRSchedulerCallback(pl.Callback):
         self.n_steps = 0
         self.validated = False
 
+    @property
+    def supports_blocks(self) -> bool:
+        """Whether the schedule does not move within an epoch."""
+        return self.step_on != "step"
+
     def followed_metrics(self) -> Sequence[str]:
         """Metric that drives the schedule, if one does."""
         return [self.monitor] if self.monitor is not None and self.step_on == "metric" else []

@@ -1,0 +1,103 @@
+"""Keys and fields of the models of genes and surface proteins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers, Proteins
+from cellvae.data.setup.keys import MuDataKeys
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProteinKeys(MuDataKeys):
+    """Names of the counts of genes and proteins, the batch, the panel and the covariates.
+
+    Parameters
+    ----------
+    layer
+        Layer with the counts of the genes; `X` by default. `rna_layer` of `setup_mudata`.
+    protein_expression_obsm_key
+        Entry of `adata.obsm` with the counts of the proteins; None for a MuData.
+    protein_names_uns_key
+        Entry of `adata.uns` with the names of the proteins; by default the columns of the entry of
+        `obsm`, or numbers.
+    protein_layer
+        Layer of the modality of a MuData with the counts of the proteins; `X` by default.
+    batch_key
+        Column of `obs` with the batch of each cell.
+    panel_key
+        Column of `obs` with the panel of proteins that was measured in each cell; the batch by
+        default.
+    size_factor_key
+        Column of `obs` with the size factor of each cell, above 0.
+    categorical_covariate_keys
+        Columns of `obs` with categorical covariates to correct for.
+    continuous_covariate_keys
+        Columns of `obs` with continuous covariates to correct for.
+    modalities
+        Modality of a MuData in which each key is found, by `rna_layer`, `protein_layer`,
+        `batch_key` and so on.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a name is not a string, or a list of names is a string or has a repeated name.
+    """
+
+    layer: str | None = None
+    protein_expression_obsm_key: str | None = None
+    protein_names_uns_key: str | None = None
+    protein_layer: str | None = None
+    batch_key: str | None = None
+    panel_key: str | None = None
+    size_factor_key: str | None = None
+    categorical_covariate_keys: tuple[str, ...] = ()
+    continuous_covariate_keys: tuple[str, ...] = ()
+
+    @property
+    def panel(self) -> tuple[str | None, str | None]:
+        """Column with the panel of each cell, and its modality."""
+        if self.panel_key is None:
+            return self.batch_key, self.modality("batch_key")
+        # scvi-tools has no modality of its own for the panel.
+        named = self.modality("panel_key")
+        return self.panel_key, named if named is not None else self.modality("batch_key")
+
+
+def protein_fields(keys: ProteinKeys) -> tuple[Field, ...]:
+    """Fields of a model of genes and proteins, in a fixed order."""
+    of_proteins = keys.modality("protein_layer")
+    panel_key, of_panel = keys.panel
+    return (
+        Counts("counts", keys.layer, modality=keys.modality("rna_layer")),
+        *covariate_fields(keys),
+        Category("panel", panel_key, of_panel),
+        Proteins(
+            "proteins",
+            keys.protein_expression_obsm_key if of_proteins is None else keys.protein_layer,
+            names_key=keys.protein_names_uns_key,
+            panel_key=panel_key,
+            panel_modality=of_panel,
+            modality=of_proteins,
+        ),
+    )
+
+
+def covariate_fields(keys: ProteinKeys) -> tuple[Field, ...]:
+    """Fields of batch, label, size factor and covariates, in a fixed order."""
+    size_factors = (keys.size_factor_key,) if keys.size_factor_key else ()
+    return (
+        Category("batch", keys.batch_key, keys.modality("batch_key")),
+        Category("labels", None),
+        Numbers("size_factor", size_factors, True, keys.modality("size_factor_key")),
+        Categories(
+            "categorical",
+            keys.categorical_covariate_keys,
+            keys.modality("categorical_covariate_keys"),
+        ),
+        Numbers(
+            "continuous",
+            keys.continuous_covariate_keys,
+            modality=keys.modality("continuous_covariate_keys"),
+        ),
+    )

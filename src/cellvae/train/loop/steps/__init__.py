@@ -1,0 +1,1 @@
+"""Steps: what one batch changes, in the network and beside it."""
