@@ -52,6 +52,7 @@ from cellvae.nn.classification_metrics import (
     classification_sums,
 )
 from cellvae.scvi.adata_manager import AnnDataManager
+from cellvae.settings import DEFAULT_BATCH_SIZE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from cellvae.inference.protocols import CellChoice
 
 MAX_EPOCHS, EARLY_STOPPING_PATIENCE = 400, 30
+WARMUP_STEPS = 500
+"""Steps until the running statistics of batch normalization (momentum 0.01) fit the weights."""
 
 
 class SOLOBatch(NamedTuple):
@@ -266,9 +269,10 @@ class SOLO(Model):
         cells = cells_of_batch(batch, restrict_to_batch)
         parents = draw_parents(batch.to_numpy(dtype=object), cells, doublet_ratio, seed)
         doublets = DoubletRows(rows, parents)
+        encoder: Any = scvi_model
         features = join_features(
-            encode_features(scvi_model, rows, cells),
-            encode_features(scvi_model, doublets, np.arange(len(doublets))),
+            encode_features(encoder, rows, cells),
+            encode_features(encoder, doublets, np.arange(len(doublets))),
             cells_of.obs_names[cells],
             batch.iloc[cells],
             np.searchsorted(cells, parents),
@@ -368,18 +372,22 @@ class SOLO(Model):
         return SOLOModule(registration.n_genes, config)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """400 epochs; early stopping with patience 30 on `validation_loss`.
+        """400 epochs; early stopping with patience 30 on `validation_loss`, after 500 steps.
 
-        Without validation cells `train_loss` is monitored.
+        Before that, losses in eval mode say nothing of the weights. Without validation cells
+        `train_loss` is monitored.
         """
         if kwargs.get("early_stopping") not in (None, True):
             return {"max_epochs": MAX_EPOCHS}
         monitor = "validation_loss" if has_validation_cells(kwargs) else "train_loss"
+        n_rows = WARMUP_STEPS if self.rows is None else len(self.rows)
+        n_steps = max(1, round(n_rows / (kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)))
         return {
             "max_epochs": MAX_EPOCHS,
             "early_stopping": True,
             "early_stopping_monitor": monitor,
             "early_stopping_patience": EARLY_STOPPING_PATIENCE,
+            "early_stopping_warmup_epochs": -(-WARMUP_STEPS // n_steps),
         }
 
     def minify_adata(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cellvae.data.setup.registration import Registration
 
 CLASSES = (DOUBLET, SINGLET)
+CHECKED = ("soft", "include_simulated_doublets", "return_logits", "seed")
 
 
 class DoubletModel(EncoderModel, Protocol):
@@ -35,7 +36,7 @@ class DoubletModel(EncoderModel, Protocol):
     """Features of cells and of simulated doublets."""
 
 
-@check_arguments()
+@check_arguments(only=CHECKED)
 def predict_doublets(
     model: DoubletModel,
     soft: bool = True,
@@ -81,7 +82,7 @@ def predict_doublets(
     return table if soft else table.idxmax(axis=1)
 
 
-@check_arguments("expected_rate")
+@check_arguments(only=CHECKED)
 def call_doublets(
     model: DoubletModel,
     expected_rate: float | Mapping[Any, float] | None = None,
@@ -149,7 +150,7 @@ def call_doublets(
     return table
 
 
-@check_arguments()
+@check_arguments(only=CHECKED)
 def get_doublet_rate(model: DoubletModel, seed: int = 0) -> pd.Series[float]:
     """Fraction of doublets in each batch, estimated from cells and simulated doublets.
 

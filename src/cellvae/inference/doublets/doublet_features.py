@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ MC_SAMPLES = 5_000
 
 
 def encode_features(
-    model: EncoderModel, rows: Rows[tuple[object, ...]], cells: NDArray[np.int64]
+    model: EncoderModel, rows: Rows[Any], cells: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Posterior mean of the latent, and log of the mean library size, [cells, latent + 1].
 
@@ -32,10 +34,10 @@ def encode_features(
         Indices of the rows.
     """
 
-    def encode(batch: tuple[object, ...]) -> Tensor:
-        latent = model.module.encode(to_device(batch, model.device))
+    def encode(batch: Any) -> Tensor:
+        latent: Any = model.module.encode(to_device(batch, model.device))
         mean = posterior_mean(model, latent.posterior, MC_SAMPLES)
-        log_library, library = latent.log_library, latent.log_library_posterior  # type: ignore[attr-defined]
+        log_library, library = latent.log_library, latent.log_library_posterior
         if library is not None:
             log_library = library.loc + library.variance / 2
         return torch.cat([mean, log_library], dim=-1).float().cpu()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.errors import InvalidDataError
 
 N_FOLDS = 5
-FIRST_CALLED = 0.4
 N_ROUNDS = 4
-"""Rounds of classification; each leaves out doublets of cells that were called before it."""
-MIN_TAIL = 0.3
-"""Smallest fraction of the simulated doublets above a threshold that is compared."""
+"""Fits of the classifiers; each leaves out doublets of cells that were called before it."""
+FIRST_CALLED = 0.4
+"""Rate that the first round starts from: above any, since from below the estimate stays low."""
+N_FIRST_UPDATES, TOLERANCE = 30, 5e-4
+FIRST_TAIL, TAIL = 0.6, 0.5
+"""Smallest fraction of simulated doublets above a threshold in the first and the later rounds."""
 MIN_CELLS = 50
 MIN_CELLS_OF_GROUP = 500
 """Cells from which a group has a rate of its own; smaller groups share one."""
@@ -36,7 +40,8 @@ def estimate_rates(
     - A classifier scores the cells it was trained on lower than others. Scores are out of fold,
       of gradient-boosted trees fitted to the other four fifths.
     - Simulated doublets are sums of cells, some of which are doublets themselves. In each round,
-      those of a cell that was called in the round before are left out of fit and ratio.
+      those of a cell that was called in the round before are left out of fit and ratio; the first
+      round calls more cells than there may be doublets.
 
     Parameters
     ----------
@@ -61,30 +66,85 @@ def estimate_rates(
             f"Expected at least {MIN_CELLS} cells and simulated doublets to estimate a rate from; "
             f"got {len(features):,} and {len(doublets):,}. Give expected_rate."
         )
-    own = pooled_groups(groups)
-    known = parents.min(axis=1) >= 0
-    group_of_doublet = np.where(known, own[np.maximum(parents[:, 0], 0)], 0)
+    cells = Mixture(features, doublets, parents, pooled_groups(groups))
     used = np.ones(len(doublets), dtype=bool)
-    rates = np.zeros(own.max() + 1)
+    rates = np.zeros(cells.groups.max() + 1)
     for n_round in range(N_ROUNDS):
-        scores, scores_of_doublets = out_of_fold_scores(features, doublets, used, seed)
-        called = np.zeros(len(features), dtype=bool)
-        for group in range(len(rates)):
-            cells = np.flatnonzero(own == group)
-            of_group = used & ((group_of_doublet == group) | ~known)
-            if not of_group.any():
-                of_group = used
-            rates[group] = tail_ratio(scores[cells], scores_of_doublets[of_group])
-            if n_round == 0 and known.any():
-                rates[group] = FIRST_CALLED
-            n_called = round(rates[group] * len(cells))
-            called[cells[np.argsort(-scores[cells], kind="stable")[:n_called]]] = True
-        used = ~(known & called[parents].any(axis=1))
-        if used.sum() < MIN_CELLS or not known.any():
+        scores = out_of_fold_scores(features, doublets, used, seed)
+        if n_round == 0:
+            rates = first_rates(cells, scores)
+        else:
+            rates = tail_rates(cells, scores, used, TAIL)
+        clean = cells.without_called(scores[0], rates)
+        if clean.sum() < MIN_CELLS or not cells.known.any():
             break
+        used = clean
     by_group: NDArray[np.float64] = np.zeros(groups.max() + 1)
-    by_group[groups] = rates[own]
+    by_group[groups] = rates[cells.groups]
     return by_group
+
+
+class Mixture(NamedTuple):
+    """Cells of several groups, and doublets that were simulated of them."""
+
+    features: NDArray[np.float32]
+    doublets: NDArray[np.float32]
+    parents: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether the cells of each doublet are known, [doublets]."""
+        return self.parents.min(axis=1) >= 0
+
+    def doublets_of(self, group: int, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the used doublets are compared with the cells of a group, [doublets]."""
+        own = self.groups[np.maximum(self.parents[:, 0], 0)] == group
+        found: NDArray[np.bool_] = used & (own | ~self.known)
+        return found if found.any() else used
+
+    def without_called(
+        self, scores: NDArray[np.float64], rates: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which doublets are not of a cell among the highest scores of its group, [doublets]."""
+        called = np.zeros(len(scores), dtype=bool)
+        for group, rate in enumerate(rates):
+            cells = np.flatnonzero(self.groups == group)
+            order = np.argsort(-scores[cells], kind="stable")
+            called[cells[order[: round(rate * len(cells))]]] = True
+        clean: NDArray[np.bool_] = ~(self.known & called[self.parents].any(axis=1))
+        return clean
+
+
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def first_rates(cells: Mixture, scores: Scores) -> NDArray[np.float64]:
+    """Rates by group that agree with the doublets that they leave out; scores are not updated."""
+    rates = np.full(cells.groups.max() + 1, FIRST_CALLED)
+    for _ in range(N_FIRST_UPDATES):
+        clean = cells.without_called(scores[0], rates)
+        if clean.sum() < MIN_CELLS:
+            clean = np.ones(len(clean), dtype=bool)
+        change = tail_rates(cells, scores, clean, FIRST_TAIL) - rates
+        rates = rates + change / 2
+        if np.abs(change).max() < TOLERANCE:
+            break
+    return rates
+
+
+def tail_rates(
+    cells: Mixture, scores: Scores, used: NDArray[np.bool_], tail: float
+) -> NDArray[np.float64]:
+    """Rate of each group, from the doublets that are used, [groups]."""
+    return np.array(
+        [
+            tail_ratio(
+                scores[0][cells.groups == group], scores[1][cells.doublets_of(group, used)], tail
+            )
+            for group in range(cells.groups.max() + 1)
+        ]
+    )
 
 
 def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -94,15 +154,22 @@ def pooled_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(merged, return_inverse=True)[1].reshape(-1)
 
 
-def tail_ratio(scores: NDArray[np.float64], scores_of_doublets: NDArray[np.float64]) -> float:
+def tail_ratio(
+    scores: NDArray[np.float64], scores_of_doublets: NDArray[np.float64], tail: float
+) -> float:
     """Lowest ratio of the fractions of cells and of doublets above a threshold; at most 1.
 
-    Thresholds have at least `MIN_TAIL` of the doublets above them, so that the ratio does not
-    depend on the few that score highest.
+    Parameters
+    ----------
+    scores, scores_of_doublets
+        Scores of the cells and of the simulated doublets.
+    tail
+        Fraction of the doublets that is above every threshold at least, so that the ratio does not
+        depend on the few that score highest.
     """
     n = len(scores_of_doublets)
     ordered = np.sort(scores_of_doublets)
-    thresholds = ordered[: max(1, int((1 - MIN_TAIL) * n))]
+    thresholds = ordered[: max(1, int((1 - tail) * n))]
     above = n - np.searchsorted(ordered, thresholds, side="left")
     cells_above = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
     return float(min(1.0, (cells_above / len(scores) / (above / n)).min()))
@@ -113,7 +180,7 @@ def out_of_fold_scores(
     doublets: NDArray[np.float32],
     used: NDArray[np.bool_],
     seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> Scores:
     """Log odds to be a simulated doublet by a classifier that was not fitted to the cell.
 
     Parameters

@@ -68,6 +68,7 @@ class Features(Field):
     axis: ClassVar[str | None] = "features"
     name: str = "features"
     layer: str | None = None
+    modality: str | None = None
 
     def describe(self, adata: AnnData) -> FeaturesRecord:
         """Record of the field in an AnnData, after a check of all values."""
