@@ -17,8 +17,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from cellvae import load
+from cellvae.cli.cells import describe_data
 from cellvae.cli.job import Job, check_output_folder, run_job
-from cellvae.cli.record import JobRecord, describe_data
+from cellvae.cli.record import JobRecord
 from cellvae.data import synthetic_iid
 from cellvae.errors import FileFormatError, InvalidOptionError, TrainingError
 from cellvae.model import PEAKVI, SCANVI, SCVI

@@ -32,7 +32,7 @@ def model_class(name: str) -> Any:
     return MODELS[name]
 
 
-def check_setup(cls: Any, names: Collection[str]) -> None:
+def check_setup(cls: Any, names: Collection[str], method: str = "setup_anndata") -> None:
     """Check that a model can be set up with keyword arguments of these names.
 
     Raises
@@ -42,8 +42,8 @@ def check_setup(cls: Any, names: Collection[str]) -> None:
     """
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(cls.setup_anndata).parameters.items()
-        if name != "adata"
+        for name, parameter in inspect.signature(getattr(cls, method)).parameters.items()
+        if name not in ("adata", "mdata")
     }
     unknown = [name for name in names if name not in parameters]
     missing = [
@@ -53,7 +53,7 @@ def check_setup(cls: Any, names: Collection[str]) -> None:
     ]
     if unknown:
         raise InvalidOptionError(
-            f"{cls.__name__} has no {flag_of_option(unknown[0])}. Leave it out."
+            f"{cls.__name__}.{method} has no {flag_of_option(unknown[0])}. Leave it out."
         )
     if missing:
         raise InvalidOptionError(
@@ -62,7 +62,11 @@ def check_setup(cls: Any, names: Collection[str]) -> None:
 
 
 def check_options(
-    model: str, setup: Mapping[str, Any], config: Mapping[str, Any], train: Mapping[str, Any]
+    model: str,
+    setup: Mapping[str, Any],
+    config: Mapping[str, Any],
+    train: Mapping[str, Any],
+    method: str = "setup_anndata",
 ) -> None:
     """Check what can be checked before the cells are read.
 
@@ -71,7 +75,9 @@ def check_options(
     model
         Name of the model.
     setup, config, train
-        Keyword arguments of `setup_anndata`, of the model and of `train`.
+        Keyword arguments of the set-up, of the model and of `train`.
+    method
+        Name of the method that sets the model up.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def check_options(
     from cellvae.train.options.train_kwargs import parse_train_kwargs
 
     cls = model_class(model)
-    check_setup(cls, setup)
+    check_setup(cls, setup, method)
     from_kwargs(cls.Config, config, f"{model}()")
     parse_train_kwargs(train, loss_weights=[*loss_weights(cls)], learns_labels=uses_labels(cls))
 

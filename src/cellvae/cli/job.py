@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellvae.cli.cells import describe_data, set_up, setup_name
 from cellvae.cli.checks import check_colors, check_setup, model_class
-from cellvae.cli.record import JOB_FILE, JobRecord, describe_data, read_record, through_json
+from cellvae.cli.record import JOB_FILE, JobRecord, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
 from cellvae.errors import InvalidOptionError, TrainingError
@@ -144,13 +145,14 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     TrainingError
         If training failed.
     """
+    from cellvae.data.files.h5mu import cell_file_name
     from cellvae.settings import settings
 
     earlier = check_output_folder(out, job, overwrite=overwrite)
     cls = model_class(job.model)
     settings.seed = job.seed
-    check_setup(cls, job.setup)
-    cls.setup_anndata(adata, **job.setup)
+    check_setup(cls, job.setup, setup_name(cls, Path(cell_file_name(adata)).suffix))
+    set_up(cls, adata, job.setup)
     check_colors(job.colors, adata)
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:

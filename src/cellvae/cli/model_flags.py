@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from cellvae.cli.docstrings import parameter_help
+from cellvae.cli.docstrings import parameter_help, parameter_section
 from cellvae.cli.flags import DATA, NETWORK, OPTIMIZER, OUTPUT, STOPPING, TRAINING, Flag, is_typed
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
@@ -34,25 +34,36 @@ def flags_of(cls: Any) -> tuple[Flag, ...]:
 
 
 def setup_flags(cls: Any) -> list[Flag]:
-    """Flags for the keyword arguments of `setup_anndata`."""
-    descriptions = parameter_help(cls.Keys)
-    fields = {field.name: field for field in dataclasses.fields(cls.Keys)}
+    """Flags for the keyword arguments of `setup_anndata`, and those of `setup_mudata`, if any."""
+    mudata = getattr(cls, "setup_mudata", None)
+    methods = [cls.setup_anndata, *([] if mudata is None else [mudata])]
+    names = {name: method for method in methods for name in inspect.signature(method).parameters}
+    descriptions = {
+        **(parameter_section(mudata.__doc__ or "") if mudata is not None else {}),
+        **parameter_help(cls.Keys),
+    }
     flags = []
-    for name in inspect.signature(cls.setup_anndata).parameters:
-        if name == "adata":
+    for name in names:
+        if name in ("adata", "mdata"):
             continue
-        many = isinstance(fields[name].default, tuple)
         flags.append(
             Flag(
                 name=name,
                 place="setup",
                 panel=DATA,
-                hint=tuple[str, ...] if many else str,
+                hint=setup_hint(name),
                 default=None,
                 help=descriptions.get(name, ""),
             )
         )
     return flags
+
+
+def setup_hint(name: str) -> Any:
+    """Type of a keyword argument of a set-up, by its name."""
+    if name == "modalities":
+        return Mapping[str, str]
+    return tuple[str, ...] if name.endswith("_keys") else str
 
 
 def config_flags(cls: Any) -> list[Flag]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from cellvae.cli.flags import flag_of_option
 from cellvae.core.output_files import replace_atomically
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 JOB_FILE = "job.json"
 JOB_FORMAT = 1
-CELLS_PER_CHUNK = 4096
 OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
     "devices",
@@ -151,52 +144,6 @@ def read_record(out: Path) -> JobRecord | None:
             f"Expected '{path}' to be the record of a job; it cannot be read: {error}. Give "
             "--overwrite to start again, or another --out."
         ) from error
-
-
-def describe_data(adata: AnnData, setup: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the parts of the data that a model reads, independent of their storage.
-
-    Parameters
-    ----------
-    adata
-        The cells.
-    setup
-        Keyword arguments of `setup_anndata`.
-    """
-    layer = setup.get("layer")
-    digests = {
-        "genes": text_digest(adata.var_names),
-        "cells": text_digest(adata.obs_names),
-        "counts": counts_digest(adata.X if layer is None else adata.layers[layer]),
-    }
-    for name, columns in setup.items():
-        if name.endswith(("_key", "_keys")):
-            for column in [columns] if isinstance(columns, str) else columns:
-                digests[f"values of obs['{column}']"] = text_digest(adata.obs[column])
-    return digests
-
-
-def counts_digest(counts: Any) -> str:
-    """Digest of sums over cells, sums over genes, and weighted sums over genes.
-
-    Sums of integers are exact in double precision, so that neither dtype nor memory order matters.
-    """
-    weights = np.arange(1, counts.shape[1] + 1, dtype=np.float64)
-    sums = [counts.sum(axis=0, dtype=np.float64), counts.sum(axis=1, dtype=np.float64)]
-    # The product of a dense matrix copies it in double precision, so it is computed in chunks.
-    n_rows = CELLS_PER_CHUNK if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
-    sums += [counts[i : i + n_rows] @ weights for i in range(0, counts.shape[0], n_rows)]
-    return digest(b"".join(np.asarray(values, dtype=np.float64).tobytes() for values in sums))
-
-
-def text_digest(values: Any) -> str:
-    """Digest of values as strings."""
-    return digest("\n".join(map(str, values)).encode())
-
-
-def digest(content: bytes) -> str:
-    """Digest of bytes."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def through_json(value: Any) -> Any:

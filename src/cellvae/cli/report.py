@@ -22,7 +22,8 @@ def report(
     adata: Annotated[
         Path | None,
         typer.Option(
-            "--adata", help="Cells (.h5ad) for the figures; by default those saved with the model."
+            "--adata",
+            help="Cells (.h5ad, .h5mu) for the figures; by default those saved with the model.",
         ),
     ] = None,
     batch_key: Annotated[str | None, typer.Option("--batch-key", help="Column of batches.")] = None,
@@ -37,12 +38,11 @@ def report(
 
     One self-contained HTML file. Without cells it shows what is saved with the model.
     """
-    import anndata
-
+    from cellvae.data.files.h5mu import read_cells
     from cellvae.model.load_model import load
 
     folder = model_folder(run)
-    cells = None if adata is None else anndata.read_h5ad(adata)
+    cells = None if adata is None else read_cells(adata)
     model = load(folder, cells)
     target = run / "report.html" if out is None else out
     written = model.report(target, batch_key=batch_key, labels_key=labels_key, n_cells=n_cells)

@@ -11,6 +11,7 @@ from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord
 from cellvae.core.log import logger
 from cellvae.core.output_files import replace_atomically
+from cellvae.data.mudata_adapter import is_mudata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_FOLDER = "model"
 LATENT_FILE = "latent.h5ad"
+LATENT_MUDATA_FILE = "latent.h5mu"
 REPORT_FILE = "report.json"
 CURVES_FILE = "training-curves.png"
 UMAP_FILE = "umap.png"
@@ -29,6 +31,7 @@ PREDICTED_LABELS_KEY = "C_scANVI"
 RESULT_FILES = (
     MODEL_FOLDER,
     LATENT_FILE,
+    LATENT_MUDATA_FILE,
     REPORT_FILE,
     CURVES_FILE,
     UMAP_FILE,
@@ -75,7 +78,7 @@ def write_results(
         colors = [PREDICTED_LABELS_KEY, *colors]
     needs_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
-    if needs_umap or not record.has(LATENT_FILE):
+    if needs_umap or not record.has(latent_file(adata)):
         latent = write_latent(model, adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
@@ -97,17 +100,23 @@ def write_results(
 
 def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     """Compute the latent representation, and write the cells with it unless written before."""
-    from cellvae.data.files.h5ad import write_h5ad
+    from cellvae.data.files.h5mu import write_cells
 
     latent: NDArray[Any] = model.get_latent_representation()
     adata.obsm[model.latent_key] = latent
     if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
-    if not record.has(LATENT_FILE):
-        with replace_atomically(record.out / LATENT_FILE) as temporary:
-            write_h5ad(adata, temporary, {})
-        record.add(LATENT_FILE)
+    name = latent_file(adata)
+    if not record.has(name):
+        with replace_atomically(record.out / name) as temporary:
+            write_cells(adata, temporary, {})
+        record.add(name)
     return latent
+
+
+def latent_file(cells: Any) -> str:
+    """Name of the file of the cells with their latent representation."""
+    return LATENT_MUDATA_FILE if is_mudata(cells) else LATENT_FILE
 
 
 def draw_or_warn(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from cellvae.cli.cells import check_counts_file, setup_name
 from cellvae.cli.checks import check_options, model_class
 from cellvae.cli.flags import (
     DATA,
@@ -144,7 +145,9 @@ def train_command(model: str) -> Callable[..., None]:
     parameters = [
         keyword_parameter(
             "counts",
-            Annotated[Path, typer.Argument(help="File of counts (.h5ad).", show_default=False)],
+            Annotated[
+                Path, typer.Argument(help="File of counts (.h5ad, .h5mu).", show_default=False)
+            ],
         )
     ]
     for name, (panel, hint, default, text) in program_flags().items():
@@ -219,25 +222,10 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
         seed=values["seed"],
     )
     check_counts_file(counts)
-    check_options(job.model, job.setup, job.config, job.train)
+    method = setup_name(model_class(job.model), counts.suffix)
+    check_options(job.model, job.setup, job.config, job.train, method)
     check_output_folder(out, job, overwrite=values["overwrite"])
-    from cellvae.data.files.h5ad import read_h5ad
+    from cellvae.data.files.h5mu import read_cells
 
-    trained = run_job(read_h5ad(counts), job, out, overwrite=values["overwrite"])
+    trained = run_job(read_cells(counts), job, out, overwrite=values["overwrite"])
     print_summary(trained, out)
-
-
-def check_counts_file(counts: Path) -> None:
-    """Check that a file of counts exists.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    InvalidOptionError
-        If it is not an `.h5ad` file.
-    """
-    if not counts.exists():
-        raise FileNotFoundError(f"No such file: '{counts}'.")
-    if counts.is_dir() or counts.suffix != ".h5ad":
-        raise InvalidOptionError(f"Expected a file of counts that ends in .h5ad; got '{counts}'.")

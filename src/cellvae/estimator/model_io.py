@@ -17,7 +17,7 @@ from cellvae.contracts import Module, Rows
 from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
-from cellvae.data.files.h5ad import read_h5ad, write_h5ad
+from cellvae.data.files.h5mu import cell_file_name, read_cells, write_cells
 from cellvae.data.setup.fields import Field
 from cellvae.errors import CellvaeError, FileFormatError, UnknownKeyError, did_you_mean, quote_names
 from cellvae.persistence import (
@@ -146,7 +146,8 @@ class ModelFolder:
             overwrite=overwrite,
             write_adata=None
             if adata is None
-            else lambda path: write_h5ad(adata, path, anndata_write_kwargs),
+            else lambda path: write_cells(adata, path, anndata_write_kwargs),
+            data_name=cell_file_name(adata),
         )
 
 
@@ -265,7 +266,8 @@ class SavedModel:
         path = self.files.adata_path()
         if path is None:
             return None
-        return read_h5ad(path)
+        cells: AnnData = read_cells(path)
+        return cells
 
     def load_weights_into(self, module: Module[Any]) -> Module[Any]:
         """Load the saved weights into a network on the meta device, once their names are checked.

@@ -215,7 +215,8 @@ class TrainingMixin(BaseModel):
         """Search for a learning rate: record the loss while the rate grows from low to high.
 
         A copy of the network is trained; the model, its history and the states of all random
-        number generators do not change. Use the result as
+        number generators do not change. The KL term, and an adversarial classifier if `plan_kwargs`
+        has one, count fully. Use the result as
         `model.train(plan_kwargs={"lr": found.suggestion})` after `found = model.lr_find()`.
 
         Parameters

@@ -16,15 +16,25 @@ from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
 def sparse_linear(
     features: CSRBatch,
-    weight: Float[Tensor, "out genes"],
+    weight: Float[Tensor, "out genes_and_columns"],
     bias: Float[Tensor, " out"] | None = None,
+    columns: Float[Tensor, "cells columns"] | None = None,
 ) -> Float[Tensor, "cells out"]:
     """Output of `torch.nn.functional.linear`, computed from the nonzero features alone.
 
     For float32 on the CPU. The features get no gradient. A weight in column-major order
     (:func:`to_gene_major`) is read where it is; any other is copied in each call.
+
+    Parameters
+    ----------
+    features
+        Sparse features, which the first columns of the weight belong to.
+    weight, bias
+        Parameters of the layer.
+    columns
+        Dense features that follow the sparse ones.
     """
-    output: Tensor = SparseLinear.apply(*features, weight, bias)
+    output: Tensor = SparseLinear.apply(*features, weight, bias, columns)
     return output
 
 
@@ -45,6 +55,7 @@ class SparseLinear(torch.autograd.Function):
         n_genes: int,
         weight: Tensor,
         bias: Tensor | None,
+        columns: Tensor | None,
     ) -> Tensor:
         """Output of the layer, [cells, out]."""
         from cellvae.kernels.compiled.sparse_linear_numba import sparse_linear_kernel
@@ -53,26 +64,28 @@ class SparseLinear(torch.autograd.Function):
         bias = weight.new_zeros(n_out) if bias is None else bias.contiguous()
         output = weight.new_empty(n_cells, n_out)
         batch = CSRBatch(values, indices, indptr, n_genes)
-        ctx.save_for_backward(values, indices, indptr)
+        ctx.save_for_backward(values, indices, indptr, columns, weight)
         ctx.n_genes = n_genes
         run_sparse_linear(
             sparse_linear_kernel, batch, factor=weight.t().contiguous(), bias=bias, result=output
         )
+        if columns is not None:
+            output.addmm_(columns, weight[:, n_genes:].t())
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the weight and the bias."""
+        """Gradients of the weight, the bias and the dense columns."""
         from cellvae.kernels.compiled.sparse_linear_numba import sparse_linear_grad_weight_kernel
 
-        values, indices, indptr = ctx.saved_tensors
+        values, indices, indptr, columns, weight = ctx.saved_tensors
         batch = CSRBatch(values, indices, indptr, ctx.n_genes)
         grad_weight = None
         if ctx.needs_input_grad[4]:
             # Not a view of another tensor: autograd would copy it.
             n_out = grad_output.shape[1]
-            grad_weight = grad_output.new_empty_strided((n_out, batch.n_genes), (1, n_out))
+            grad_weight = grad_output.new_empty_strided(weight.shape, (1, n_out))
             run_sparse_linear(
                 sparse_linear_grad_weight_kernel,
                 batch,
@@ -80,8 +93,13 @@ class SparseLinear(torch.autograd.Function):
                 bias=None,
                 result=grad_weight.t(),
             )
+            if columns is not None:
+                grad_weight[:, batch.n_genes :] = grad_output.t() @ columns
         grad_bias = grad_output.sum(dim=0) if ctx.needs_input_grad[5] else None
-        return None, None, None, None, grad_weight, grad_bias
+        grad_columns = None
+        if columns is not None and ctx.needs_input_grad[6]:
+            grad_columns = grad_output @ weight[:, batch.n_genes :]
+        return None, None, None, None, grad_weight, grad_bias, grad_columns
 
 
 def run_sparse_linear(

@@ -3,16 +3,20 @@
 from cellvae.errors import missing_name_error
 from cellvae.nn.classifier import Classifier
 from cellvae.nn.decoders.count_decoder import CountParameters, DecoderSCVI
+from cellvae.nn.decoders.gene_protein_decoder import DecoderTOTALVI
 from cellvae.nn.decoders.linear_decoder import LinearDecoder
 from cellvae.nn.decoders.normal_decoder import NormalDecoder
 from cellvae.nn.encoder import Encoder
 from cellvae.nn.fc_layers import FCLayers
+from cellvae.nn.gene_protein_encoder import EncoderTOTALVI
 
 __all__ = [
     "Classifier",
     "CountParameters",
     "DecoderSCVI",
+    "DecoderTOTALVI",
     "Encoder",
+    "EncoderTOTALVI",
     "FCLayers",
     "LinearDecoder",
     "LinearDecoderSCVI",
@@ -23,8 +27,6 @@ LinearDecoderSCVI = LinearDecoder
 """Name of the linear decoder in scvi-tools."""
 INSTEAD = {
     "Decoder": "NormalDecoder gives a distribution",
-    "DecoderTOTALVI": "there is no TOTALVI yet",
-    "EncoderTOTALVI": "there is no TOTALVI yet",
     "Embedding": "use torch.nn.Embedding",
     "MultiDecoder": "use FCLayers",
     "MultiEncoder": "use Encoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -53,6 +54,8 @@ class FCLayers(nn.Module):
         Activation function.
     bias
         Whether the linear maps have a bias.
+    sparse_input
+        Whether the first layer reads sparse features too; otherwise it is a plain `nn.Linear`.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class FCLayers(nn.Module):
         inject_covariates: bool = True,
         activation: Activation = "relu",
         bias: bool = True,
+        sparse_input: bool = True,
     ) -> None:
         super().__init__()
         self.n_cat_list = tuple(n_cat_list)
@@ -79,8 +83,9 @@ class FCLayers(nn.Module):
         for i in range(n_layers):
             in_features = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
             out_features = widths[i + 1]
+            linear = SparseInputLinear if i == 0 and sparse_input else nn.Linear
             layer = nn.Sequential(
-                (SparseInputLinear if i == 0 else nn.Linear)(in_features, out_features, bias=bias),
+                linear(in_features, out_features, bias=bias),
                 BatchNorm(out_features, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
                 else nn.Identity(),
@@ -105,10 +110,47 @@ class FCLayers(nn.Module):
             assert not codes
             output: Tensor = self.fc_layers(features)
             return output
-        columns = one_hot_covariates(codes, self.n_cat_list)
-        samples, hidden = features.shape[:-2], features
-        for i, layer in enumerate(self.fc_layers):
-            if i == 0 or self.inject_covariates:
+        return self.forward_columns(features, one_hot_covariates(codes, self.n_cat_list))
+
+    def forward_columns(
+        self,
+        features: Float[Tensor, "*samples cells features"] | CSRBatch,
+        columns: Float[Tensor, "cells columns"] | None,
+        beside: Float[Tensor, "cells features"] | None = None,
+    ) -> Float[Tensor, "*samples cells out"]:
+        """Output of the last layer, from covariates that are one-hot encoded already.
+
+        Parameters
+        ----------
+        features
+            Features, dense or sparse.
+        columns
+            :func:`~cellvae.nn.covariates.one_hot_covariates` of all covariates.
+        beside
+            Further features that the first layer reads after sparse ones.
+        """
+        layers = list(self.fc_layers)
+        if isinstance(features, CSRBatch):
+            dense = columns if beside is None else concat_covariates(beside, columns)
+            first = layers.pop(0)
+            assert isinstance(first, nn.Sequential)
+            hidden = first[0](features, dense)
+            for part in list(first)[1:]:
+                hidden = part(hidden)
+        else:
+            hidden = features if beside is None else torch.cat([features, beside], dim=-1)
+            hidden = apply_layer(layers.pop(0), concat_covariates(hidden, columns))
+        for layer in layers:
+            if self.inject_covariates:
                 hidden = concat_covariates(hidden, columns)
-            hidden = layer(hidden.flatten(0, -2)).unflatten(0, (*samples, -1))
+            hidden = apply_layer(layer, hidden)
         return hidden
+
+
+def apply_layer(
+    layer: nn.Module, features: Float[Tensor, "*samples cells features"]
+) -> Float[Tensor, "*samples cells out"]:
+    """Output of a layer; normalization over the batch sees samples of a cell as further cells."""
+    samples = features.shape[:-2]
+    output: Tensor = layer(features.flatten(0, -2)).unflatten(0, (*samples, -1))
+    return output

@@ -32,11 +32,13 @@ class SparseInputLinear(nn.Linear):
     """`torch.nn.Linear` whose input may be a :class:`~cellvae.core.csr_batch.CSRBatch`."""
 
     def forward(
-        self, features: Float[Tensor, "*cells features"] | CSRBatch
+        self,
+        features: Float[Tensor, "*cells features"] | CSRBatch,
+        columns: Float[Tensor, "cells columns"] | None = None,
     ) -> Float[Tensor, "*cells out"]:
-        """Output of the layer."""
+        """Output of the layer; `columns` are dense features that follow sparse ones."""
         if isinstance(features, CSRBatch):
-            return sparse_linear(features, self.weight, self.bias)
+            return sparse_linear(features, self.weight, self.bias, columns)
         return super().forward(features)
 
     def to_column_major(self) -> None:

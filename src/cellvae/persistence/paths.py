@@ -13,7 +13,10 @@ MODEL = "model.json"
 WEIGHTS = "weights.safetensors"
 CELLS = "cells.safetensors"
 ADATA = "adata.h5ad"
-FILE_NAMES = (WEIGHTS, CELLS, ADATA, MODEL)
+MUDATA = "mdata.h5mu"
+DATA_NAMES = (ADATA, MUDATA)
+"""Names of the file of the data that a model was saved with, of which there is at most one."""
+FILE_NAMES = (WEIGHTS, CELLS, *DATA_NAMES, MODEL)
 """Every file that a saved model can have; the record is moved last."""
 
 

@@ -26,6 +26,7 @@ from cellvae.persistence.migrations import RECORD_FORMAT
 from cellvae.persistence.paths import (
     ADATA,
     CELLS,
+    DATA_NAMES,
     MODEL,
     WEIGHTS,
     ModelPaths,
@@ -95,9 +96,10 @@ class SavedFiles:
         FileFormatError
             If they were, and the file is gone or damaged.
         """
-        if ADATA not in self.record.files:
+        names = [name for name in DATA_NAMES if name in self.record.files]
+        if not names:
             return None
-        path, sha256 = self.place.current_path(ADATA), self.record.files[ADATA].sha256
+        path, sha256 = self.place.current_path(names[0]), self.record.files[names[0]].sha256
         regular_file_size(path)
         # Not when the model is opened: the data can be large, and others may be given.
         if sha256 is not None and sha256_of_file(path) != sha256:
@@ -126,6 +128,7 @@ def save_model_files(
     prefix: str = "",
     overwrite: bool = False,
     write_adata: Callable[[Path], None] | None = None,
+    data_name: str = ADATA,
 ) -> Path:
     """Save a model atomically: an interruption leaves the old model or the new one, complete.
 
@@ -145,6 +148,8 @@ def save_model_files(
         Whether files of these names may be replaced.
     write_adata
         Writes the data to the path it is given; nothing is kept of them otherwise.
+    data_name
+        Name of the file of the data.
 
     Returns
     -------
@@ -161,7 +166,7 @@ def save_model_files(
     cells = cells or {}
     for name, spec in tensor_specs(cells).items():
         check_positions(name, spec, "`cells`", InvalidOptionError)
-    names = [MODEL, WEIGHTS, *([CELLS] if cells else []), *([ADATA] if write_adata else [])]
+    names = [MODEL, WEIGHTS, *([CELLS] if cells else []), *([data_name] if write_adata else [])]
     check_not_existing(place, names, overwrite)
     with staging_folder(place) as stage:
         stage_layout = ModelPaths(stage, prefix)
@@ -170,8 +175,8 @@ def save_model_files(
         if cells:
             write_tensors(stage_layout.final_path(CELLS), cells)
         if write_adata is not None:
-            write_adata(stage_layout.final_path(ADATA))
-            fsync_path(stage_layout.final_path(ADATA))
+            write_adata(stage_layout.final_path(data_name))
+            fsync_path(stage_layout.final_path(data_name))
         write_record(stage_layout, record)
         check_not_existing(place, names, overwrite)
         commit(place, stage)
@@ -181,7 +186,7 @@ def save_model_files(
 def write_record(place: ModelPaths, record: Record) -> None:
     """Write the record of the files that are in a folder."""
     files = {}
-    for name in (WEIGHTS, CELLS, ADATA):
+    for name in (WEIGHTS, CELLS, *DATA_NAMES):
         path = place.final_path(name)
         if path.exists():
             files[name] = FileRecord(n_bytes=regular_file_size(path), sha256=sha256_of_file(path))
@@ -258,16 +263,16 @@ def open_verified(place: ModelPaths) -> SavedFiles:
     where = place.current_path(MODEL)
     text = read_text(where)
     record = Record.from_json(text, str(where))
-    unknown = [name for name in record.files if name not in (WEIGHTS, CELLS, ADATA)]
+    unknown = [name for name in record.files if name not in (WEIGHTS, CELLS, *DATA_NAMES)]
     if unknown or WEIGHTS not in record.files:
         problem = f"got {quote_names(unknown)}" if unknown else "got none"
         raise FileFormatError(
-            f"Expected '{WEIGHTS}', and none but '{CELLS}' and '{ADATA}' beside it, under 'files' "
-            f"in {where}; {problem}. Use the file that was saved."
+            f"Expected '{WEIGHTS}', and none but '{CELLS}' and one of {quote_names(DATA_NAMES)} "
+            f"beside it, under 'files' in {where}; {problem}. Use the file that was saved."
         )
     for name, file in record.files.items():
         path = place.current_path(name)
-        if name == ADATA and not path.exists():
+        if name in DATA_NAMES and not path.exists():
             continue
         size = regular_file_size(path)
         if size != file.n_bytes:
@@ -275,7 +280,7 @@ def open_verified(place: ModelPaths) -> SavedFiles:
                 f"Expected {file.n_bytes:,} bytes in {path}, as {where.name} says; got {size:,}. "
                 "The file was cut or changed: copy the folder anew."
             )
-        if name != ADATA and sha256_of_file(path) != file.sha256:
+        if name not in DATA_NAMES and sha256_of_file(path) != file.sha256:
             raise checksum_error(path)
     written = read_metadata(place.current_path(WEIGHTS)).get(MODEL)
     if written is not None and written != content_digest(text, str(where)):

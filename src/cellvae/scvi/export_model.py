@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cellvae.data.files.h5ad import write_h5ad
+from cellvae.data.files.h5mu import cell_file_name, write_cells
 from cellvae.errors import InvalidOptionError, NotTrainedError, quote_names
 from cellvae.scvi.files import write_scvi_model
 from cellvae.scvi.import_model import RENAMED_WEIGHTS
@@ -60,7 +60,7 @@ def export_scvi_model(
         },
     )
     if adata is not None:
-        write_h5ad(adata, folder / f"{prefix}adata.h5ad", {})
+        write_cells(adata, folder / f"{prefix}{cell_file_name(adata)}", {})
 
 
 def non_default_options(model: ExportableModel) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from cellvae.contracts import Module
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split
-from cellvae.data.files.h5ad import read_h5ad
+from cellvae.data.files.h5mu import read_cells
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar, to_python_scalar
 from cellvae.data.setup.fields import (
@@ -61,7 +61,7 @@ class ImportedModel:
 
     def adata(self) -> AnnData | None:
         """Cells that were saved with the model."""
-        return None if self.cells_path is None else read_h5ad(self.cells_path)
+        return None if self.cells_path is None else read_cells(self.cells_path)
 
 
 def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> ImportedModel:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
+from cellvae.data.mudata_adapter import is_mudata
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
@@ -15,12 +15,6 @@ from cellvae.errors import (
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-def is_mudata(cells: object) -> bool:
-    """Whether a value is a MuData; the package is not imported for that."""
-    mudata = sys.modules.get("mudata")
-    return mudata is not None and isinstance(cells, mudata.MuData)
 
 
 def check_is_anndata(adata: object) -> None:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from cellvae.contracts import MIN_LIBRARY_SIZE
 from cellvae.data.files.h5ad import shallow_copy
+from cellvae.data.mudata_adapter import is_mudata, make_mudata
 from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.registration import Registration
@@ -132,24 +133,16 @@ def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPoste
     """Minified copy of an AnnData, with the posterior of each cell; `adata` is not changed.
 
     `obs`, `var`, `obsm`, `varm`, `obsp`, `varp` and `uns` are copied. Without counts, `X` and the
-    layers are sparse matrices without entries, as in scvi-tools, and there is no `raw`.
+    layers are sparse matrices without entries, as in scvi-tools, and there is no `raw`; that holds
+    for every modality of a MuData.
     """
-    from anndata import AnnData
-
-    if record.has_counts:
-        minified = shallow_copy(adata.to_memory() if adata.isbacked else adata)
+    copy = copy_with_counts if record.has_counts else copy_without_counts
+    if is_mudata(adata):
+        modalities: Any = adata
+        tables = {name: copy(table) for name, table in modalities.mod.items()}
+        minified: AnnData = make_mudata(tables, modalities)
     else:
-        minified = AnnData(
-            X=empty_csr(adata.shape),
-            layers={name: empty_csr(adata.shape) for name in layer_names(adata)},
-            obs=adata.obs.copy(),
-            var=adata.var.copy(),
-            uns=dict(adata.uns),
-            obsm=dict(adata.obsm),
-            varm=dict(adata.varm),
-            obsp=dict(adata.obsp),
-            varp=dict(adata.varp),
-        )
+        minified = copy(adata)
     minified.obsm[record.qzm_key] = posterior.mean
     minified.obsm[record.qzv_key] = posterior.variance
     minified.obs[LIBRARY_SIZE_KEY] = posterior.library_size
@@ -159,6 +152,28 @@ def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPoste
     minified.uns[MINIFIED_KEY] = asdict(record)
     minified.uns[SCVI_UNS_KEY] = record.data_type
     return minified
+
+
+def copy_with_counts(adata: AnnData) -> AnnData:
+    """Copy of an AnnData in memory, with the same arrays."""
+    return shallow_copy(adata.to_memory() if adata.isbacked else adata)
+
+
+def copy_without_counts(adata: AnnData) -> AnnData:
+    """Copy of an AnnData whose `X` and layers are sparse matrices without entries."""
+    from anndata import AnnData
+
+    return AnnData(
+        X=empty_csr(adata.shape),
+        layers={name: empty_csr(adata.shape) for name in layer_names(adata)},
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+    )
 
 
 def empty_csr(shape: tuple[int, int]) -> sparse.csr_matrix:

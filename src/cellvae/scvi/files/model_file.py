@@ -19,7 +19,7 @@ from cellvae.scvi.files.legacy import OLD_FILES, read_legacy
 from cellvae.scvi.files.unpickler import read_pickle
 
 MODEL_FILE = "model.pt"
-CELLS_FILE = "adata.h5ad"
+CELLS_FILES = ("adata.h5ad", "mdata.h5mu")
 
 
 @final
@@ -63,8 +63,8 @@ class ScviModelFile:
     def cells_path(self) -> Path | None:
         """File of the cells that were saved with the model."""
         prefix = self.path.name.removesuffix(MODEL_FILE)
-        path = self.path.with_name(prefix + CELLS_FILE)
-        return path if path.is_file() else None
+        paths = [self.path.with_name(prefix + name) for name in CELLS_FILES]
+        return next((path for path in paths if path.is_file()), None)
 
 
 def is_scvi_model(folder: str | Path, prefix: str = "") -> bool:

@@ -65,6 +65,6 @@ def choose_sparse_rows(
     if sparse is not None:
         n_genes = sparse.take(torch.zeros(1, dtype=torch.int64)).counts.n_genes
         for part in module.modules():
-            if isinstance(part, SparseInputLinear) and part.in_features == n_genes:
+            if isinstance(part, SparseInputLinear) and part.in_features >= n_genes:
                 part.to_column_major()
     return sparse

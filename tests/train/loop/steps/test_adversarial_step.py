@@ -15,12 +15,15 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import InvalidOptionError, ResumeError
 from cellvae.model import MODELS, PEAKVI, SCANVI, SCVI
+from cellvae.persistence.training_state import read_state
 from cellvae.train import EMA
+from cellvae.train.callbacks.checkpointing.training_checkpoint import states_to_try
 from cellvae.train.loop.steps.adversarial_step import AdversarialStep
 from cellvae.train.loop.steps.gradient_step import GradientStep
 from cellvae.train.loop.steps.step_choice import make_step
 from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.optimizer_options import OptimizerOptions
+from cellvae.train.resume.training_state import TrainingState
 
 QUICK: dict[str, Any] = {
     "max_epochs": 4,
@@ -451,3 +454,15 @@ def test_lightnings_search_of_a_rate_puts_the_classifier_back(
 
     made().train(**QUICK, callbacks=[Looks(num_training_steps=15, early_stop_threshold=None)])
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+
+
+@pytest.mark.trains
+def test_a_state_from_before_there_were_steps_is_read(
+    made: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = QUICK | {"adversarial_classifier": "auto"}
+    made().train(**words, callbacks=[Cut()], resume="auto", run_dir=tmp_path)
+    (path, *_) = states_to_try(tmp_path)
+    values = read_state(path)
+    assert values.pop("step") == {}
+    assert TrainingState.from_values(values, path).step == {}

@@ -9,7 +9,6 @@ from typing import Any, Literal, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from cellvae.contracts import Loss, Module
 from cellvae.core.platform.torch_adapter import norms
@@ -162,11 +161,11 @@ class AdversarialStep(GradientStep):
             parameter.requires_grad_(not fool)
         with torch.autocast(z.device.type, enabled=False):
             log_probs = self.classifier.log_probabilities(z.to(self.parameters[0].dtype))
-        n_classes = self.module.n_adversarial_classes
-        probabilities = functional.one_hot(targets, n_classes).to(log_probs.dtype)
-        if fool:
-            probabilities = (1.0 - probabilities) / (n_classes - 1)
-        return -(log_probs * probabilities).sum(dim=-1).mean()
+        of_true = log_probs.gather(1, targets.unsqueeze(-1)).squeeze(-1)
+        if not fool:
+            return -of_true.mean()
+        n_others = self.module.n_adversarial_classes - 1
+        return (of_true - log_probs.sum(dim=-1)).mean() / n_others
 
     def leave_out(self, bad: Tensor) -> None:
         """Change nothing in :meth:`finish` if `bad` is true."""
@@ -176,7 +175,7 @@ class AdversarialStep(GradientStep):
         """Make the step of the classifier, unless a loss or gradient was not finite."""
         if not self.pending:
             return
-        loss = torch.stack(self.pending).mean()
+        loss = self.pending[0] if len(self.pending) == 1 else torch.stack(self.pending).mean()
         self.pending = []
         gradients = torch.autograd.grad(loss, self.parameters)
         bad = ~torch.isfinite(norms(gradients)).all()

@@ -1,0 +1,67 @@
+"""Adapter of mudata, which is imported only where there is a MuData."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def is_mudata(cells: object) -> bool:
+    """Whether a value is a MuData; the package is not imported for that."""
+    mudata = sys.modules.get("mudata")
+    return mudata is not None and isinstance(cells, mudata.MuData)
+
+
+def import_mudata() -> Any:
+    """Package mudata.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        import mudata
+    except ImportError as error:
+        raise ImportError(
+            "Expected the package mudata, which cells of several modalities need; it is not "
+            "installed. Install it with: pip install 'cellvae[mudata]'"
+        ) from error
+    return mudata
+
+
+def keep_columns(mudata: Any) -> Any:
+    """Context in which mudata copies no column of a modality to the whole.
+
+    That is what version 0.4 does; version 0.3 copies them, and warns that it will not.
+    """
+    return mudata.set_options(pull_on_update=False)
+
+
+def make_mudata(tables: Mapping[str, AnnData], like: Any) -> Any:
+    """MuData of other tables of the same cells; cells and all else are those of `like`.
+
+    Parameters
+    ----------
+    tables
+        AnnData of each modality.
+    like
+        MuData, whose `obs`, `obsm`, `obsp` and `uns` are copied shallowly. It is not changed.
+    """
+    mudata = import_mudata()
+    with keep_columns(mudata):
+        # The index alone keeps the order of the cells; MuData would convert types of columns.
+        made = mudata.MuData(dict(tables), obs=like.obs[[]].copy(), axis=like.axis)
+        for column in like.obs.columns:
+            made.obs[column] = like.obs[column]
+        for key in like.obsm:
+            if key not in tables:
+                made.obsm[key] = like.obsm[key]
+        for key in like.obsp:
+            made.obsp[key] = like.obsp[key]
+        made.uns.update(like.uns)
+    return made
