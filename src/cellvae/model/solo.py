@@ -122,6 +122,7 @@ class SOLOModule(Module[SOLOBatch]):
 
     def __init__(self, n_features: int, config: SOLOConfig) -> None:
         super().__init__()
+        self.config = config
         network = Classifier(
             n_features,
             2,

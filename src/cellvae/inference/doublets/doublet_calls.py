@@ -181,7 +181,7 @@ def get_doublet_rate(model: DoubletModel, seed: int = 0) -> pd.Series[float]:
     DataMismatchError
         If the model was loaded without its features.
     InvalidDataError
-        If there are fewer than 50 cells or simulated doublets.
+        If there are fewer than 30 cells or simulated doublets.
     """
     model.check_trained()
     simulated = is_simulated(model)

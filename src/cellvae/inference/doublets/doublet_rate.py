@@ -17,7 +17,7 @@ FIRST_CALLED = 0.4
 N_FIRST_UPDATES, TOLERANCE = 30, 5e-4
 FIRST_TAIL, TAIL = 0.6, 0.5
 """Smallest fraction of simulated doublets above a threshold in the first and the later rounds."""
-MIN_CELLS = 50
+MIN_CELLS = 30
 MIN_CELLS_OF_GROUP = 500
 """Cells from which a group has a rate of its own; smaller groups share one."""
 
@@ -59,7 +59,7 @@ def estimate_rates(
     Raises
     ------
     InvalidDataError
-        If there are fewer than 50 cells, or fewer than 50 doublets that can be used.
+        If there are fewer than 30 cells, or fewer than 30 doublets that can be used.
     """
     if min(len(features), len(doublets)) < MIN_CELLS:
         raise InvalidDataError(
@@ -71,7 +71,7 @@ def estimate_rates(
     rates = np.zeros(cells.groups.max() + 1)
     for n_round in range(N_ROUNDS):
         scores = out_of_fold_scores(features, doublets, used, seed)
-        if n_round == 0:
+        if n_round == 0 and cells.known.any():
             rates = first_rates(cells, scores)
         else:
             rates = tail_rates(cells, scores, used, TAIL)
@@ -169,7 +169,7 @@ def tail_ratio(
     """
     n = len(scores_of_doublets)
     ordered = np.sort(scores_of_doublets)
-    thresholds = ordered[: max(1, int((1 - tail) * n))]
+    thresholds = ordered[: int((1 - tail) * n) + 1]
     above = n - np.searchsorted(ordered, thresholds, side="left")
     cells_above = len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
     return float(min(1.0, (cells_above / len(scores) / (above / n)).min()))
