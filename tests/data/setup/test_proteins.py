@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,8 @@ from mudata import MuData
 from scipy import sparse
 
 from cellvae.data import Registration
+from cellvae.data.files.h5mu import write_cells
+from cellvae.data.mudata_adapter import keep_columns
 from cellvae.data.setup.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.errors import DataMismatchError, DataWarning, InvalidDataError, UnknownKeyError
@@ -186,8 +190,19 @@ def test_proteins_are_matched_by_name() -> None:
         torch.from_numpy(protein_counts().to_numpy(np.float32)),
     )
     less = make_adata(protein_counts()[["CD19", "CD3"]])
-    with pytest.raises(DataMismatchError, match="the 3 proteins the model was trained on; got 2"):
+    with pytest.raises(DataMismatchError, match=r"panel 'a'\); got 2 of the 3 .* missing 'CD4'"):
         registration.read(less, protein_fields(KEYS), Batch)
+    of_b = less[4:].copy()
+    batch = registration.read(of_b, protein_fields(KEYS), Batch).take(torch.arange(4))
+    torch.testing.assert_close(
+        batch.proteins, torch.from_numpy(protein_counts().to_numpy(np.float32)[4:])
+    )
+    with pytest.raises(DataMismatchError, match="the 3 proteins the model was trained on; got 0"):
+        registration.read(make_adata(protein_counts().add_prefix("x")), protein_fields(KEYS), Batch)
+    with pytest.raises(DataMismatchError, match=r"panel 'a'.*got 0 of the 3"):
+        without = make_adata()
+        del without.obsm["proteins"]
+        registration.read(without, protein_fields(KEYS), Batch)
 
 
 def test_query_data_add_panels_and_what_they_measured() -> None:
@@ -200,3 +215,55 @@ def test_query_data_add_panels_and_what_they_measured() -> None:
     extended = extend_registration(registration, query, protein_fields(KEYS))
     assert measured(extended) == [[True] * 3, [True, False, True], [False, True, True]]
     assert extended.categories("panel") == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("batch", ["cccccccc", "aaaabbbb", "aaaacccc"])
+@pytest.mark.parametrize(
+    "columns", [["CD19", "CD3", "CD4"], ["CD19", "CD4"], ["CD4"], []], ids=",".join
+)
+def test_proteins_that_a_query_lacks_are_not_measured_there(columns: list[str], batch: str) -> None:
+    registration, _ = read(make_adata(), KEYS)
+    query = make_adata(protein_counts()[columns])
+    if not columns:
+        del query.obsm["proteins"]
+    query.obs["batch"] = list(batch)
+    extended = extend_registration(registration, query, protein_fields(KEYS))
+    masks = dict(zip(extended.categories("panel"), measured(extended), strict=True))
+    reference = {"a": [True] * 3, "b": [True, False, True]}
+    table = protein_counts()[columns].reindex(columns=["CD3", "CD4", "CD19"])
+    for panel in extended.categories("panel"):
+        cells = np.array(list(batch)) == panel
+        counts = (table[cells] > 0).any().to_numpy()
+        known = reference.get(str(panel), [False] * 3)
+        there = np.array([name in columns for name in table.columns])
+        expected = (np.array(known) & there) | counts if cells.any() else np.array(known)
+        assert masks[panel] == expected.tolist(), panel
+    taken = extended.read(query, protein_fields(KEYS), Batch).take(torch.arange(8))
+    expected_counts = table.fillna(0).to_numpy(np.float32)
+    torch.testing.assert_close(taken.proteins, torch.from_numpy(expected_counts))
+
+
+def test_proteins_without_names_cannot_be_matched_if_some_are_missing() -> None:
+    registration, _ = read(make_adata(protein_counts().to_numpy()), KEYS)
+    query = make_adata(protein_counts().to_numpy()[:, :2])
+    with pytest.raises(DataMismatchError, match="got 2 without names"):
+        extend_registration(registration, query, protein_fields(KEYS))
+
+
+def test_backed_modalities_and_views_of_a_mudata_are_read(tmp_path: Path) -> None:
+    mdata = make_mudata()
+    mdata.mod["protein"].X = sparse.csr_matrix(mdata.mod["protein"].X)
+    write_cells(mdata, tmp_path / "cells.h5mu", {})
+    _, expected = read(mdata, IN_MUDATA)
+    with keep_columns(mudata):
+        backed = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+        view = mdata[[5, 1, 3, 0, 2, 4, 6, 7]]
+    registration, batch = read(backed, IN_MUDATA)
+    assert measured(registration) == [[True] * 3, [True, False, True]]
+    for name, values in batch._asdict().items():
+        torch.testing.assert_close(values, getattr(expected, name), msg=name)
+    _, batch = read(view, IN_MUDATA)
+    for name, values in batch._asdict().items():
+        torch.testing.assert_close(
+            values, getattr(expected, name)[[5, 1, 3, 0, 2, 4, 6, 7]], msg=name
+        )

@@ -61,17 +61,10 @@ class FeatureAxis:
         available = names if isinstance(names, pd.Index) else pd.Index([*names])
         if len(available) == len(self) and list(available) == list(self.features):
             return None
-        wanted = pd.Index(self.features)
-        repeated = available[available.duplicated()].intersection(wanted)
-        if len(repeated):
-            raise InvalidDataError(
-                f"Expected each {self.noun} once; got {quote_names([*repeated])} more than once. "
-                "Make the names unique with adata.var_names_make_unique()."
-            )
-        is_first = ~available.duplicated()
-        found = available[is_first].get_indexer(wanted)
+        found = self.find_in(available)
         if (found < 0).any():
-            raise DataMismatchError(self.missing_message(available, [*wanted[found < 0]]))
+            missing = [*pd.Index(self.features)[found < 0]]
+            raise DataMismatchError(self.missing_message(available, missing))
         logger.info(
             "Matched the %s %s of the model by name: the %s has %s.",
             f"{len(self):,}",
@@ -79,7 +72,29 @@ class FeatureAxis:
             where,
             "them in another order" if len(available) == len(self) else f"{len(available):,}",
         )
-        return np.flatnonzero(is_first)[found].astype(np.int64)
+        return found
+
+    def find_in(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Indices of the features among the names of a table; -1 for those that it lacks.
+
+        Raises
+        ------
+        InvalidDataError
+            If a feature of the model occurs twice.
+        """
+        available = names if isinstance(names, pd.Index) else pd.Index([*names])
+        wanted = pd.Index(self.features)
+        repeated = available[available.duplicated()].intersection(wanted)
+        if len(repeated):
+            raise InvalidDataError(
+                f"Expected each {self.noun} once; got {quote_names([*repeated])} more than once. "
+                "Make the names unique with adata.var_names_make_unique()."
+            )
+        first = np.flatnonzero(~available.duplicated())
+        found = available[first].get_indexer(wanted)
+        if not len(first):
+            return np.full(len(wanted), -1, dtype=np.int64)
+        return np.where(found < 0, -1, first[found]).astype(np.int64)
 
     def missing_message(self, available: Iterable[str], missing: list[str]) -> str:
         """Error message for a table that lacks features of the model."""

@@ -31,10 +31,12 @@ def extend_registration(
     DataMismatchError
         If a new category equals a known one except for its type.
     """
-    records = {
-        field.name: field.extend(field.table(adata), registration.fields[field.name])
-        for field in fields
-    }
+    records = {}
+    for field in fields:
+        axis = None if field.axis is None else registration.axes[field.axis]
+        records[field.name] = field.extend(
+            field.table(adata), registration.fields[field.name], axis
+        )
     return replace(
         registration, n_cells=int(adata.n_obs), fields={**registration.fields, **records}
     )

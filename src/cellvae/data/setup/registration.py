@@ -196,7 +196,7 @@ class Registration(Generic[K]):
                 field.check(table, record)
             order = None
             if field.axis is not None:
-                order = self.axes[field.axis].order_in(field.features(table))
+                order = field.order(table, record, self.axes[field.axis])
             column = field.read(table, record, order)
             if column is not None:
                 columns[field.name] = column

@@ -143,7 +143,9 @@ class Category(Field):
             return np.zeros(adata.n_obs, dtype=np.int64)
         return category_codes(adata, self.key, record.categories)
 
-    def extend(self, adata: AnnData, record: CategoryRecord) -> CategoryRecord:
+    def extend(
+        self, adata: AnnData, record: CategoryRecord, axis: FeatureAxis | None = None
+    ) -> CategoryRecord:
         """Record for query data, in which new categories follow those of the reference."""
         if self.key is None:
             return record

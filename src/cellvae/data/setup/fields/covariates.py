@@ -134,7 +134,9 @@ class Categories(Field):
         pairs = zip(self.keys, record.categories, strict=True)
         return [category_codes(adata, key, known) for key, known in pairs]
 
-    def extend(self, adata: AnnData, record: CategoriesRecord) -> CategoriesRecord:
+    def extend(
+        self, adata: AnnData, record: CategoriesRecord, axis: FeatureAxis | None = None
+    ) -> CategoriesRecord:
         """Record for query data, in which new categories follow those of the reference."""
         pairs = zip(self.keys, record.categories, strict=True)
         return replace(

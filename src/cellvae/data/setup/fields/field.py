@@ -126,6 +126,18 @@ class Field(ABC):
             If there are values that this model cannot use.
         """
 
+    def order(self, adata: AnnData, record: Any, axis: FeatureAxis) -> NDArray[np.int64] | None:
+        """Indices of the model's features in an AnnData; None if they are the same.
+
+        Raises
+        ------
+        DataMismatchError
+            If features are missing that the model needs.
+        InvalidDataError
+            If a feature of the model occurs twice.
+        """
+        return axis.order_in(self.features(adata))
+
     @abstractmethod
     def read(self, adata: AnnData, record: Any, order: NDArray[np.int64] | None) -> Column | None:
         """Column of all cells; None if the user has set no key for this field.
@@ -133,8 +145,10 @@ class Field(ABC):
         `order` has the indices of the model's features in the AnnData; None if they are the same.
         """
 
-    def extend(self, adata: AnnData, record: Any) -> FieldRecord:
+    def extend(self, adata: AnnData, record: Any, axis: FeatureAxis | None = None) -> FieldRecord:
         """Record for query data, in which new categories follow those of the reference.
+
+        `axis` has the model's features of the field; None for values of whole cells.
 
         Raises
         ------

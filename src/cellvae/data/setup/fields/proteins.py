@@ -26,20 +26,25 @@ from cellvae.data.setup.fields.field import (
     modality_entry,
     read_modality,
 )
+from cellvae.data.setup.fields.protein_matrix import (
+    check_protein_names,
+    names_in_uns,
+    obsm_matrix,
+)
 from cellvae.data.setup.obs_columns import (
     append_categories,
     category_codes,
     column_categories,
     obs_column,
 )
+from cellvae.data.storage.chunks import iter_chunks
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
+from cellvae.data.storage.disk import make_reader
 from cellvae.data.storage.memory import DenseColumn
 from cellvae.errors import (
+    DataMismatchError,
     DataWarning,
-    InvalidDataError,
-    UnknownKeyError,
     count_noun,
-    did_you_mean,
     quote_names,
 )
 
@@ -212,29 +217,7 @@ class Proteins(Field):
         """
         if self.modality is not None:
             return count_matrix(adata, self.key)
-        if self.key not in adata.obsm:
-            close = did_you_mean(str(self.key), adata.obsm.keys())
-            raise UnknownKeyError(
-                f"Expected an entry of adata.obsm with the counts of the proteins; got "
-                f"'{self.key}'.{close} It has {quote_names([*adata.obsm.keys()]) or 'none'}."
-            )
-        values = adata.obsm[self.key]
-        where = f"adata.obsm['{self.key}']"
-        if isinstance(values, pd.DataFrame):
-            try:
-                values = values.to_numpy(dtype=np.float32, na_value=np.nan)
-            except (TypeError, ValueError) as error:
-                raise InvalidDataError(f"Expected numbers in {where}; {error}.") from error
-        elif sparse.issparse(values):
-            values = values.toarray()
-        values = np.asarray(values)
-        if values.ndim != 2 or values.dtype.kind not in "buif":
-            raise InvalidDataError(
-                f"Expected a matrix of numbers, [cells, proteins], in {where}; got "
-                f"{values.dtype} of the shape {[*values.shape]}."
-            )
-        advice = "The models need raw counts of proteins."
-        return CountMatrix(values=values, where=where, advice=advice)
+        return obsm_matrix(adata, self.key)
 
     def features(self, adata: AnnData) -> tuple[str, ...]:
         """Names of the proteins in an AnnData.
@@ -249,28 +232,12 @@ class Proteins(Field):
         if self.modality is not None:
             names = tuple(map(str, adata.var_names))
         elif self.names_key is not None:
-            if self.names_key not in adata.uns:
-                raise UnknownKeyError(
-                    f"Expected an entry of adata.uns with the names of the proteins; got "
-                    f"'{self.names_key}'.{did_you_mean(self.names_key, adata.uns)}"
-                )
-            names = tuple(map(str, adata.uns[self.names_key]))
+            names = names_in_uns(adata, self.names_key)
         elif isinstance(adata.obsm.get(self.key), pd.DataFrame):
             names = tuple(map(str, adata.obsm[self.key].columns))
         else:
             names = tuple(map(str, range(self.matrix(adata).values.shape[1])))
-        n_proteins = self.matrix(adata).values.shape[1]
-        if len(names) != n_proteins or not n_proteins:
-            raise InvalidDataError(
-                f"Expected a name for each of {n_proteins:,} proteins, of at least one; got "
-                f"{len(names):,}."
-            )
-        if len(set(names)) < len(names):
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            raise InvalidDataError(
-                f"Expected different names for all proteins; got {quote_names(repeated)} more "
-                "than once. Rename the columns."
-            )
+        check_protein_names(names, self.matrix(adata).values.shape[1])
         return names
 
     def describe(self, adata: AnnData) -> ProteinsRecord:
@@ -322,46 +289,136 @@ class Proteins(Field):
 
     def check(self, adata: AnnData, record: ProteinsRecord) -> None:
         """Check the counts of an AnnData that a trained model is applied to."""
-        self.check_counts(adata)
+        if not self.is_absent(adata):
+            self.check_counts(adata)
+
+    def is_absent(self, adata: AnnData) -> bool:
+        """Whether an AnnData has no proteins at all."""
+        return self.modality is None and self.key not in adata.obsm
+
+    def panel_codes(self, adata: AnnData, panels: tuple[Scalar, ...]) -> NDArray[np.int64]:
+        """Code of the panel of each cell, [cells]."""
+        if self.panel_key is None:
+            return np.zeros(adata.n_obs, dtype=np.int64)
+        return category_codes(adata, self.panel_key, panels)
+
+    def detected(self, adata: AnnData, panels: tuple[Scalar, ...]) -> NDArray[np.bool_]:
+        """Whether any cell of a panel has counts of a protein, [panels, proteins]."""
+        codes, names = self.panel_codes(adata, panels), self.features(adata)
+        found = np.zeros((len(panels), len(names)), dtype=bool)
+        for chunk in iter_chunks(self.matrix(adata)):
+            cells, proteins = chunk.coordinates(chunk.values > 0)
+            found[codes[cells], proteins] = True
+        return found
 
     def proteins_without_counts(
-        self, adata: AnnData, panels: tuple[Any, ...]
+        self, adata: AnnData, panels: tuple[Scalar, ...]
     ) -> tuple[tuple[int, ...], ...]:
         """Positions of the proteins that are zero in all cells of a panel, for each panel.
 
         A panel without cells has none.
         """
-        values = self.matrix(adata).values
-        if self.panel_key is None:
-            codes = np.zeros(adata.n_obs, dtype=np.int64)
-        else:
-            codes = category_codes(adata, self.panel_key, panels)
-        without = []
-        for panel in range(len(panels)):
-            cells = np.flatnonzero(codes == panel)
-            counts = values[cells]
-            totals = np.asarray((counts != 0).sum(axis=0)).ravel()
-            empty = np.flatnonzero(totals == 0) if len(cells) else np.empty(0, dtype=np.int64)
-            without.append(tuple(empty.tolist()))
-        return tuple(without)
+        without = ~self.detected(adata, panels)
+        without[np.bincount(self.panel_codes(adata, panels), minlength=len(panels)) == 0] = False
+        return as_positions(without)
+
+    def find_proteins(self, adata: AnnData, axis: FeatureAxis) -> NDArray[np.int64]:
+        """Index of each protein of the model in an AnnData, [proteins]; -1 if it is not there.
+
+        Raises
+        ------
+        DataMismatchError
+            If there are proteins, and none is one of the model, or their number differs and they
+            have no names.
+        """
+        if self.is_absent(adata):
+            return np.full(len(axis), -1, dtype=np.int64)
+        names = self.features(adata)
+        positions = axis.find_in(names)
+        if (positions < 0).all():
+            raise DataMismatchError(axis.missing_message(names, [*axis.features]))
+        if (positions < 0).any() and names == tuple(map(str, range(len(names)))):
+            raise DataMismatchError(
+                f"Expected the {len(axis):,} proteins the model was trained on; got {len(names):,} "
+                "without names, so that they cannot be matched. Give a DataFrame whose columns are "
+                "the names of the proteins."
+            )
+        return positions
+
+    def order(
+        self, adata: AnnData, record: ProteinsRecord, axis: FeatureAxis
+    ) -> NDArray[np.int64] | None:
+        """Indices of the model's proteins in an AnnData, -1 for those that were not measured.
+
+        Raises
+        ------
+        DataMismatchError
+            If a protein is missing that was measured in the panel of some cells.
+        """
+        positions = self.find_proteins(adata, axis)
+        missing = positions < 0
+        if missing.any():
+            n_cells = np.bincount(
+                self.panel_codes(adata, record.panels), minlength=len(record.panels)
+            )
+            needed = record.measured(len(axis)) & (n_cells > 0)[:, None] & missing
+            if needed.any():
+                panel = record.panels[int(np.flatnonzero(needed.any(axis=1))[0])]
+                names = [axis.features[i] for i in np.flatnonzero(needed.any(axis=0))]
+                of_panel = "" if self.panel_key is None else f" (panel '{panel}')"
+                raise DataMismatchError(
+                    f"Expected the proteins that the model takes as measured{of_panel}; got "
+                    f"{int((~missing).sum()):,} of the {len(axis):,} proteins of the model: "
+                    f"missing {quote_names(names)}. Rename the proteins if they have other names "
+                    "there, or give cells of another panel to load_query_data."
+                )
+        same = len(self.features(adata)) == len(axis) if not missing.all() else False
+        in_order = same and bool((positions == np.arange(len(axis))).all())
+        return None if in_order else positions
 
     def read(
         self, adata: AnnData, record: ProteinsRecord, order: NDArray[np.int64] | None
     ) -> Column:
-        """Column of all cells."""
-        values = self.matrix(adata).values
-        if sparse.issparse(values):
-            values = values.toarray()
-        return DenseColumn(np.asarray(values[:]), order)
+        """Column of all cells; zeros for proteins that were not measured."""
+        if self.is_absent(adata):
+            assert order is not None
+            return DenseColumn(np.zeros((adata.n_obs, len(order)), dtype=np.float32))
+        matrix = self.matrix(adata)
+        if matrix.on_disk:
+            values = make_reader(matrix).read(np.arange(adata.n_obs))
+        else:
+            values = matrix.values
+        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+        if order is None or (order >= 0).all():
+            return DenseColumn(values, order)
+        padded = np.zeros((len(values), len(order)), dtype=np.float32)
+        padded[:, order >= 0] = values[:, order[order >= 0]]
+        return DenseColumn(padded)
 
-    def extend(self, adata: AnnData, record: ProteinsRecord) -> ProteinsRecord:
-        """Record for query data, with the panels that the reference does not have."""
-        if self.panel_key is None:
-            return record
-        panels = append_categories(adata, self.panel_key, record.panels)
-        found = self.proteins_without_counts(adata, panels)
-        without = (*record.without_counts, *found[len(record.panels) :])
-        return dataclasses.replace(record, panels=panels, without_counts=without)
+    def extend(
+        self, adata: AnnData, record: ProteinsRecord, axis: FeatureAxis | None = None
+    ) -> ProteinsRecord:
+        """Record for query data, with the panels that the reference does not have.
+
+        A protein that the query lacks was not measured there, neither was one without counts in a
+        new panel. In a panel of the reference, a protein counts as measured if it was there.
+        """
+        assert axis is not None
+        panels = record.panels
+        if self.panel_key is not None:
+            panels = append_categories(adata, self.panel_key, record.panels)
+        n_cells = np.bincount(self.panel_codes(adata, panels), minlength=len(panels))
+        measured = np.zeros((len(panels), len(axis)), dtype=bool)
+        measured[: len(record.panels)] = record.measured(len(axis))
+        positions = self.find_proteins(adata, axis)
+        present = positions >= 0
+        in_query = np.zeros_like(measured)
+        if present.any():
+            in_query[:, present] = self.detected(adata, panels)[:, positions[present]]
+        here = n_cells > 0
+        measured[here] = (measured[here] & present) | in_query[here]
+        log_not_measured(measured[here], axis)
+        return dataclasses.replace(record, panels=panels, without_counts=as_positions(~measured))
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> ProteinsRecord:
         """Record from the state registry of scvi-tools, and the categories of its panels."""
@@ -384,4 +441,20 @@ class Proteins(Field):
             panels=panels,
             without_counts=tuple(without),
             modality=self.modality,
+        )
+
+
+def as_positions(mask: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
+    """Positions of the true values of each row of a mask."""
+    return tuple(tuple(np.flatnonzero(row).tolist()) for row in mask)
+
+
+def log_not_measured(measured: NDArray[np.bool_], axis: FeatureAxis) -> None:
+    """Log how many proteins of the model were not measured in the panels of a query."""
+    n = int((~measured).any(axis=0).sum())
+    if n:
+        logger.info(
+            "%s of the %s proteins of the model are taken as not measured in panels of the query.",
+            f"{n:,}",
+            f"{len(axis):,}",
         )
