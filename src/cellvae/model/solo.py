@@ -207,6 +207,7 @@ class SOLO(Model):
     Config: ClassVar[type[SOLOConfig]] = SOLOConfig
     Keys: ClassVar[type[SOLOKeys]] = SOLOKeys
     Batch: ClassVar[type[SOLOBatch]] = SOLOBatch
+    encoder_class: ClassVar[type[CountModel] | None] = SCVI
     config: SOLOConfig
     module: SOLOModule
     scvi_exportable: ClassVar[bool] = True
