@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,12 +36,16 @@ def import_mudata() -> Any:
     return mudata
 
 
-def keep_columns(mudata: Any) -> Any:
+@contextlib.contextmanager
+def keep_columns(mudata: Any) -> Iterator[None]:
     """Context in which mudata copies no column of a modality to the whole.
 
-    That is what version 0.4 does; version 0.3 copies them, and warns that it will not.
+    That is what version 0.4 does; version 0.3 copies them, and warns that it will not. Its warning
+    about names that a gene and a protein share was given when the MuData was made.
     """
-    return mudata.set_options(pull_on_update=False)
+    with warnings.catch_warnings(), mudata.set_options(pull_on_update=False):
+        warnings.filterwarnings("ignore", message="var_names are not unique")
+        yield
 
 
 def make_mudata(tables: Mapping[str, AnnData], like: Any) -> Any:
@@ -65,3 +71,11 @@ def make_mudata(tables: Mapping[str, AnnData], like: Any) -> Any:
             made.obsp[key] = like.obsp[key]
         made.uns.update(like.uns)
     return made
+
+
+def replace_modalities(mdata: Any, tables: Mapping[str, AnnData]) -> None:
+    """Give a MuData other tables of the same cells, in place."""
+    with keep_columns(import_mudata()):
+        for name, table in tables.items():
+            mdata.mod[name] = table
+        mdata.update()

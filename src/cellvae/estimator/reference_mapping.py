@@ -13,7 +13,7 @@ from torch import nn
 from cellvae.core.frozen_weights import WeightSlice
 from cellvae.core.log import logger
 from cellvae.data.anndata_adapter import subset_genes_inplace
-from cellvae.data.setup.align_genes import align_genes
+from cellvae.data.setup.align_genes import align_genes, align_modalities
 from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
@@ -181,6 +181,47 @@ class ReferenceMappingMixin(SavingMixin):
         if return_reference_var_names:
             return pd.Index(genes)
         return align_genes(adata, genes, inplace=inplace, min_fraction=min_fraction)
+
+
+def prepare_query_mudata(
+    cls: type[S],
+    mdata: Any,
+    reference_model: str | Path | SavingMixin,
+    inplace: bool = True,
+    *,
+    min_fraction: float = 0.8,
+) -> Any:
+    """Select the features of a reference in each modality; missing ones are filled with zeros.
+
+    A model class with `setup_mudata` binds it as a class method.
+
+    Parameters
+    ----------
+    mdata
+        Cells of the query, a MuData.
+    reference_model
+        Trained model of the same class, or the folder of one.
+    inplace
+        Whether `mdata` itself is changed; otherwise a new MuData is returned.
+    min_fraction
+        Minimum fraction of the features of each modality that the query must have; proteins may
+        all be missing, and are then taken as not measured.
+
+    Returns
+    -------
+    The new MuData; None if `inplace`.
+
+    Raises
+    ------
+    DataMismatchError
+        If too many features are missing.
+    InvalidDataError
+        If a feature is there twice, or the MuData is in backed mode.
+    """
+    reference = load_reference_model(cls, reference_model)
+    registration = reference.registration
+    fields = reference.fields(registration.keys)
+    return align_modalities(mdata, registration, fields, inplace=inplace, min_fraction=min_fraction)
 
 
 def load_reference_model(cls: type[S], reference_model: str | Path | SavingMixin) -> S:

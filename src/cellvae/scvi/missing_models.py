@@ -34,7 +34,6 @@ SCVI_MODEL_NAMES = frozenset(
         "SpatialStereoscope",
         "SysVI",
         "TOTALANVI",
-        "TOTALVI",
         "Tangram",
         "TorchMRVI",
         "VELOVI",

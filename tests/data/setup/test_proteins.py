@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import mudata
 import numpy as np
@@ -18,6 +18,15 @@ from scipy import sparse
 from cellvae.data import Registration
 from cellvae.data.files.h5mu import write_cells
 from cellvae.data.mudata_adapter import keep_columns
+from cellvae.data.setup.align_genes import align_modalities
+from cellvae.data.setup.minified import (
+    MinifiedRecord,
+    MinifiedType,
+    StoredPosterior,
+    make_minified,
+    minified_record,
+    read_minified,
+)
 from cellvae.data.setup.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.errors import DataMismatchError, DataWarning, InvalidDataError, UnknownKeyError
@@ -267,3 +276,66 @@ def test_backed_modalities_and_views_of_a_mudata_are_read(tmp_path: Path) -> Non
         torch.testing.assert_close(
             values, getattr(expected, name)[[5, 1, 3, 0, 2, 4, 6, 7]], msg=name
         )
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_modalities_of_a_query_get_the_features_of_the_reference(inplace: bool) -> None:
+    registration, expected = read(make_mudata(), IN_MUDATA)
+    query = make_mudata()
+    rna = query.mod["rna"]
+    rna = rna[:, [1, 0]].copy()
+    table = query.mod["protein"][:, ["CD19", "CD3"]].copy()
+    with keep_columns(mudata):
+        query = MuData({"rna": rna, "protein": table})
+        query.obs["batch"] = list("cccccccc")
+        fields = protein_fields(IN_MUDATA)
+        with pytest.warns(DataWarning, match="2 of the 3 proteins"):
+            aligned = align_modalities(query, registration, fields, inplace=inplace)
+    cells = query if inplace else aligned
+    assert (aligned is None) == inplace
+    assert [*cells.mod["protein"].var_names] == ["CD3", "CD4", "CD19"]
+    assert [*query.mod["rna"].var_names] == (["0", "1"] if inplace else ["1", "0"])
+    extended = extend_registration(registration, cells, fields)
+    assert measured(extended)[2] == [True, False, True]
+    taken = extended.read(cells, fields, Batch).take(torch.arange(8))
+    torch.testing.assert_close(taken.counts, expected.counts)
+    torch.testing.assert_close(taken.proteins[:, [0, 2]], expected.proteins[:, [0, 2]])
+    with keep_columns(mudata):
+        alone = MuData({"rna": rna})
+        alone.obs["batch"] = list("cccccccc")
+        align_modalities(alone, registration, fields)
+        no_genes = MuData({"protein": table})
+    assert measured(extend_registration(registration, alone, fields))[2] == [False] * 3
+    with pytest.raises(DataMismatchError, match="modality 'rna' with the genes"):
+        align_modalities(no_genes, registration, fields)
+    with pytest.raises(InvalidDataError, match="Expected a MuData; got AnnData"):
+        align_modalities(make_adata(), registration, fields)
+
+
+@pytest.mark.parametrize("data_type", get_args(MinifiedType))
+def test_a_minified_mudata_is_read_also_if_a_gene_and_a_protein_have_one_name(
+    data_type: MinifiedType,
+) -> None:
+    mdata = make_mudata()
+    with keep_columns(mudata):
+        rna = mdata.mod["rna"].copy()
+        rna.var_names = ["CD4", "MS4A1"]
+        obs = mdata.obs
+        mdata = MuData({"rna": rna, "protein": mdata.mod["protein"]})
+        mdata.obs["batch"] = obs["batch"]
+    registration, expected = read(mdata, IN_MUDATA)
+    record = MinifiedRecord(data_type=data_type, qzm_key="m", qzv_key="v", weights="")
+    means = np.arange(16, dtype=np.float32).reshape(8, 2)
+    posterior = StoredPosterior(means, means + 1, np.full(8, 5, np.float32))
+    minified = make_minified(mdata, record, posterior)
+    assert minified_record(minified) == record and minified_record(mdata) is None
+    kept = record.has_counts
+    for name, table in minified.mod.items():
+        assert bool((table.X != 0).sum()) == kept
+        assert [*table.var_names] == [*mdata.mod[name].var_names]
+    rows = read_minified(registration, minified, record, protein_fields(IN_MUDATA), dict)
+    taken: Any = rows.take(torch.arange(8))
+    assert taken["latent_mean"].tolist() == means.tolist()
+    torch.testing.assert_close(taken["panel"], expected.panel)
+    if kept:
+        torch.testing.assert_close(taken["proteins"], expected.proteins)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from cellvae.core.log import warn
 from cellvae.data.anndata_adapter import replace_contents
+from cellvae.data.mudata_adapter import is_mudata, make_mudata, replace_modalities
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import (
     DataMismatchError,
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from cellvae.data.setup.fields import Field
+    from cellvae.data.setup.registration import Registration
+
 PADDING_KEY = "padded"
 """Column of `adata.var` that is true for genes that the query did not have."""
 
 
 def align_genes(
-    adata: AnnData, genes: Sequence[str], *, inplace: bool = True, min_fraction: float = 0.8
+    adata: AnnData,
+    genes: Sequence[str],
+    *,
+    inplace: bool = True,
+    min_fraction: float = 0.8,
+    name: str = "genes",
 ) -> AnnData | None:
     """Give an AnnData the genes of a reference, in their order; missing genes are zeros.
 
@@ -44,6 +53,8 @@ def align_genes(
         Whether to change `adata` itself; otherwise a new AnnData is returned.
     min_fraction
         Minimum fraction of the reference's genes that the query must have.
+    name
+        What the features are, for messages.
 
     Returns
     -------
@@ -70,7 +81,7 @@ def align_genes(
         return None if inplace else adata.copy()
     indices = gene_indices(adata, reference_genes)
     missing = indices < 0
-    warn_missing_genes(adata, reference_genes, missing, min_fraction)
+    warn_missing_genes(adata, reference_genes, missing, min_fraction, name)
     var = adata.var.reindex(reference_genes)
     if missing.any():
         var[PADDING_KEY] = missing
@@ -90,6 +101,64 @@ def align_genes(
     return None
 
 
+def align_modalities(
+    mdata: Any,
+    registration: Registration[Any],
+    fields: Sequence[Field],
+    *,
+    inplace: bool = True,
+    min_fraction: float = 0.8,
+) -> Any:
+    """Give the modalities of a MuData the features of a reference, in their order.
+
+    Parameters
+    ----------
+    mdata
+        Cells of the query, in memory.
+    registration, fields
+        Those of the reference.
+    inplace
+        Whether `mdata` itself is changed; otherwise a new MuData is returned.
+    min_fraction
+        Minimum fraction of the features that each modality must have; those that were not measured
+        in some cells, as proteins, may all be missing.
+
+    Returns
+    -------
+    The new MuData; None if `inplace`.
+
+    Raises
+    ------
+    DataMismatchError
+        If the query has too few of the features.
+    InvalidDataError
+        If `mdata` is no MuData, a feature occurs twice, or it is in backed mode.
+    """
+    if not is_mudata(mdata):
+        raise InvalidDataError(f"Expected a MuData; got {type(mdata).__name__}.")
+    tables = dict(mdata.mod)
+    for field in fields:
+        if field.axis is None or field.modality is None:
+            continue
+        axis = registration.axes[field.axis]
+        if field.modality not in tables:
+            tables[field.modality] = field.empty_table(mdata.obs_names, axis)
+            continue
+        aligned = align_genes(
+            tables[field.modality],
+            axis.features,
+            inplace=False,
+            min_fraction=0 if field.may_lack_features else min_fraction,
+            name=axis.name,
+        )
+        assert aligned is not None
+        tables[field.modality] = aligned
+    if not inplace:
+        return make_mudata(tables, mdata)
+    replace_modalities(mdata, tables)
+    return None
+
+
 def gene_indices(adata: AnnData, reference_genes: pd.Index) -> NDArray[np.int64]:
     """Index of each reference gene in the AnnData; -1 if it is missing."""
     names = adata.var_names
@@ -105,7 +174,11 @@ def gene_indices(adata: AnnData, reference_genes: pd.Index) -> NDArray[np.int64]
 
 
 def warn_missing_genes(
-    adata: AnnData, reference_genes: pd.Index, missing: NDArray[np.bool_], min_fraction: float
+    adata: AnnData,
+    reference_genes: pd.Index,
+    missing: NDArray[np.bool_],
+    min_fraction: float,
+    name: str,
 ) -> None:
     """Warn if genes are missing; raise if too many are."""
     n_found, n = int((~missing).sum()), len(reference_genes)
@@ -117,12 +190,12 @@ def warn_missing_genes(
         reached = np.floor(1000 * n_found / n) / 1000
         advice = f" Pass min_fraction={reached:g} to accept this." if n_found else ""
         raise DataMismatchError(
-            f"Expected at least {min_fraction:.0%} of the {n:,} genes of the reference; got "
+            f"Expected at least {min_fraction:.0%} of the {n:,} {name} of the reference; got "
             f"{n_found:,} ({n_found / n:.1%}): missing {quote_names(missing_names)}.{close} Are "
             f"the names of another type (symbols, Ensembl identifiers)?{advice}"
         )
     warn(
-        f"The query has {n_found:,} of the {n:,} genes of the reference ({n_found / n:.1%}); "
+        f"The query has {n_found:,} of the {n:,} {name} of the reference ({n_found / n:.1%}); "
         f"counts of the other {len(missing_names):,} ({quote_names(missing_names)}) are zeros.",
         DataWarning,
     )

@@ -154,8 +154,12 @@ class Registration(Generic[K]):
 
     def check_first_axis(self, adata: AnnData, fields: Sequence[Field]) -> None:
         """Refuse an AnnData without the model's genes, where its counts were dropped too."""
-        if all(field.axis != self.first_axis.name for field in fields):
-            self.gene_order(adata)
+        if any(field.axis == self.first_axis.name for field in fields):
+            return
+        for name, record in self.fields.items():
+            field = record.field(name)
+            if field.axis == self.first_axis.name:
+                self.first_axis.order_in(field.features(field.table(adata)))
 
     def read(
         self,

@@ -1,7 +1,13 @@
 """Fields of a model: counts, categories, labels and continuous values, read from an AnnData."""
 
 from cellvae.data.setup.fields.category import Category, CategoryRecord, Labels
-from cellvae.data.setup.fields.counts import Counts, CountsRecord, make_count_column
+from cellvae.data.setup.fields.counts import (
+    Counts,
+    CountsRecord,
+    Regions,
+    RegionsRecord,
+    make_count_column,
+)
 from cellvae.data.setup.fields.covariates import (
     Categories,
     CategoriesRecord,
@@ -31,6 +37,8 @@ __all__ = [
     "Proteins",
     "ProteinsRecord",
     "RECORD_TYPES",
+    "Regions",
+    "RegionsRecord",
     "count_fields",
     "label_fields",
     "labels_field",

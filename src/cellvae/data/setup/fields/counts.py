@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 
 from cellvae.core.json_object import JsonObject
+from cellvae.data.setup.absent_cells import table_of_all_cells
 from cellvae.data.setup.axes import FeatureAxis
-from cellvae.data.setup.checks import check_counts
+from cellvae.data.setup.checks import CountSummary, check_counts, check_values
 from cellvae.data.setup.fields.field import (
     Field,
     FieldRecord,
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from cellvae.data.storage.column import Column
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class CountsRecord(FieldRecord):
-    """Layer of the counts, and whether all were integers, and zeros and ones only."""
+    """Layer of the counts, and whether all were integers, and zeros and ones only.
+
+    With `fill_absent`, a modality may lack cells of the whole: their counts are read as zeros.
+    """
 
     kind: ClassVar[str] = "counts"
     holds_counts: ClassVar[bool] = True
@@ -43,11 +46,14 @@ class CountsRecord(FieldRecord):
     integers: bool
     binary: bool = False
     modality: str | None = None
+    fill_absent: bool = False
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
         values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
         optional = {"binary": True} if self.binary else {}
+        if self.fill_absent:
+            optional["fill_absent"] = True
         return {"kind": self.kind, **values, **optional, **modality_entry(self)}
 
     @classmethod
@@ -58,11 +64,12 @@ class CountsRecord(FieldRecord):
             integers=entries.boolean("integers"),
             binary="binary" in entries.unread and entries.boolean("binary"),
             modality=read_modality(entries),
+            fill_absent="fill_absent" in entries.unread and entries.boolean("fill_absent"),
         )
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Counts(name, self.layer, modality=self.modality)
+        return Counts(name, self.layer, modality=self.modality, fill_absent=self.fill_absent)
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
@@ -83,12 +90,30 @@ class CountsRecord(FieldRecord):
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class RegionsRecord(CountsRecord):
+    """Layer of the counts of regions of chromatin."""
+
+    kind: ClassVar[str] = "regions"
+
+    def field(self, name: str) -> Field:
+        """Field that the record describes."""
+        return Regions(name, self.layer, modality=self.modality, fill_absent=self.fill_absent)
+
+    def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
+        """Registry of the field, as scvi-tools stores it."""
+        registry = super().scvi_registry(scvi_name, axis, n_cells)
+        n_regions = 0 if axis is None else len(axis)
+        return registry._replace(summary_stats={f"n_{scvi_name}": n_regions})
+
+
 @dataclass(frozen=True)
 class Counts(Field):
     """Counts of every gene, from `adata.X` or a layer: [cells, genes].
 
     With `refuse_if_was_binary`, `check` refuses counts above 1 if those of the model's own data
-    were zeros and ones.
+    were zeros and ones. With `fill_absent`, the modality may lack cells of the MuData: their counts
+    are zeros.
     """
 
     axis: ClassVar[str | None] = "genes"
@@ -96,20 +121,37 @@ class Counts(Field):
     layer: str | None = None
     refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
     modality: str | None = None
+    fill_absent: bool = False
+    record_type: ClassVar[type[CountsRecord]] = CountsRecord
+
+    def table(self, cells: Any) -> AnnData:
+        """AnnData that the counts are read from: the cells, or a modality of them."""
+        if self.fill_absent:
+            return table_of_all_cells(cells, self.modality, self.layer)
+        return super().table(cells)
 
     def describe(self, adata: AnnData) -> CountsRecord:
         """Record of the field in an AnnData, after a check of all values."""
-        summary = check_counts(count_matrix(adata, self.layer), adata)
-        return CountsRecord(
+        summary = self.check_counts(adata)
+        return self.record_type(
             layer=self.layer,
             integers=summary.integers,
             binary=summary.binary,
             modality=self.modality,
+            fill_absent=self.fill_absent,
         )
+
+    def check_counts(self, adata: AnnData) -> CountSummary:
+        """Check all counts; with `fill_absent`, cells may have none."""
+        matrix = count_matrix(adata, self.layer)
+        if self.fill_absent:
+            noun = str(self.axis).removesuffix("s")
+            return check_values(matrix, adata.obs_names, adata.var_names, noun)
+        return check_counts(matrix, adata)
 
     def check(self, adata: AnnData, record: CountsRecord) -> None:
         """Refuse NaN, infinite and negative counts, and counts above 1 for binary models."""
-        summary = check_counts(count_matrix(adata, self.layer), adata)
+        summary = self.check_counts(adata)
         if self.refuse_if_was_binary and record.binary and not summary.binary:
             raise DataMismatchError(
                 "Expected zeros and ones, which the model was trained on; got counts up to "
@@ -126,7 +168,22 @@ class Counts(Field):
 
     def import_scvi(self, state: Mapping[str, Any], to_categories: Any) -> CountsRecord:
         """Record from the state registry of scvi-tools."""
-        return CountsRecord(layer=self.layer, integers=True, modality=self.modality)
+        return self.record_type(
+            layer=self.layer,
+            integers=True,
+            modality=self.modality,
+            fill_absent=self.fill_absent,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Regions(Counts):
+    """Counts of every region of chromatin, from `X` or a layer: [cells, regions]."""
+
+    axis: ClassVar[str | None] = "regions"
+    name: str = "regions"
+    record_type: ClassVar[type[CountsRecord]] = RegionsRecord
 
 
 def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.cells import table_of
+from cellvae.errors import DataMismatchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +103,8 @@ class Field(ABC):
     modality: str | None
     axis: ClassVar[str | None] = None
     """Name of the feature axis; None for values of whole cells."""
+    may_lack_features: ClassVar[bool] = False
+    """Whether cells are read in which features of the model were not measured."""
 
     def table(self, cells: Any) -> AnnData:
         """AnnData that the field is read from: the cells, or a modality of them."""
@@ -125,6 +128,19 @@ class Field(ABC):
         DataMismatchError
             If there are values that this model cannot use.
         """
+
+    def empty_table(self, cells: Any, axis: FeatureAxis) -> AnnData:
+        """Table of a modality that query data lack, for cells with these names.
+
+        Raises
+        ------
+        DataMismatchError
+            If the model needs the modality.
+        """
+        raise DataMismatchError(
+            f"Expected the modality '{self.modality}' with the {axis.name} of the reference; the "
+            "MuData does not have it."
+        )
 
     def order(self, adata: AnnData, record: Any, axis: FeatureAxis) -> NDArray[np.int64] | None:
         """Indices of the model's features in an AnnData; None if they are the same.

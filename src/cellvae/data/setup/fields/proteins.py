@@ -13,6 +13,7 @@ from scipy import sparse
 
 from cellvae.core.json_object import JsonObject
 from cellvae.core.log import logger, warn
+from cellvae.data.setup.absent_cells import table_of_all_cells
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
@@ -78,6 +79,7 @@ class ProteinsRecord(FieldRecord):
     panels: tuple[Scalar, ...] = (0,)
     without_counts: tuple[tuple[int, ...], ...] = ((),)
     modality: str | None = None
+    fill_absent: bool = False
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
@@ -91,6 +93,7 @@ class ProteinsRecord(FieldRecord):
             "panels": [category_to_json(panel) for panel in self.panels],
             "without_counts": [list(positions) for positions in self.without_counts],
             **modality_entry(self),
+            **({"fill_absent": True} if self.fill_absent else {}),
         }
 
     @classmethod
@@ -113,6 +116,7 @@ class ProteinsRecord(FieldRecord):
             panels=panels,
             without_counts=tuple(tuple(positions) for positions in lists),  # type: ignore[arg-type]
             modality=read_modality(entries),
+            fill_absent="fill_absent" in entries.unread and entries.boolean("fill_absent"),
         )
 
     def field(self, name: str) -> Field:
@@ -124,6 +128,7 @@ class ProteinsRecord(FieldRecord):
             panel_key=self.panel_key,
             panel_modality=self.panel_modality,
             modality=self.modality,
+            fill_absent=self.fill_absent,
         )
 
     def measured(self, n_proteins: int) -> NDArray[np.bool_]:
@@ -150,6 +155,8 @@ class ProteinsRecord(FieldRecord):
         """Registry of the field, as scvi-tools stores it."""
         features = () if axis is None else axis.features
         state: dict[str, Any] = {"column_names": np.array(features, dtype=object)}
+        if self.modality is not None:
+            state |= {"n_obs": n_cells, "n_vars": len(features)}
         if any(self.without_counts):
             masks = self.measured(len(features))
             state[MASK_KEY] = {str(panel): mask for panel, mask in enumerate(masks)}
@@ -158,7 +165,6 @@ class ProteinsRecord(FieldRecord):
             location = {
                 "attr_name": "X" if self.key is None else "layers",
                 "attr_key": self.key,
-                "mod_key": self.modality,
             }
         return ScviField(location, state, {f"n_{scvi_name}": len(features)})
 
@@ -183,19 +189,26 @@ class Proteins(Field):
         Modality that has this column; None for the `obs` of the whole.
     modality
         Modality of the proteins; None for `obsm`.
+    fill_absent
+        Whether the modality may lack cells of the MuData, whose counts are zeros.
     """
 
     axis: ClassVar[str | None] = "proteins"
+    may_lack_features: ClassVar[bool] = True
     name: str = "proteins"
     key: str | None = None
     names_key: str | None = None
     panel_key: str | None = None
     panel_modality: str | None = None
     modality: str | None = None
+    fill_absent: bool = False
 
     def table(self, cells: Any) -> AnnData:
         """AnnData that the proteins are read from, with the column of the panel in its `obs`."""
-        table = super().table(cells)
+        if self.fill_absent and self.modality is not None:
+            table = table_of_all_cells(cells, self.modality, self.key)
+        else:
+            table = super().table(cells)
         if self.panel_key is None or self.panel_modality == self.modality:
             return table
         from anndata import AnnData
@@ -273,6 +286,7 @@ class Proteins(Field):
             panels=panels,
             without_counts=without,
             modality=self.modality,
+            fill_absent=self.fill_absent,
         )
 
     def check_counts(self, adata: AnnData) -> bool:
@@ -291,6 +305,18 @@ class Proteins(Field):
         """Check the counts of an AnnData that a trained model is applied to."""
         if not self.is_absent(adata):
             self.check_counts(adata)
+
+    def empty_table(self, cells: Any, axis: FeatureAxis) -> AnnData:
+        """Table of zeros, which are taken as not measured, for cells with these names."""
+        from anndata import AnnData
+
+        zeros = sparse.csr_matrix((len(cells), len(axis)), dtype=np.float32)
+        return AnnData(
+            zeros,
+            obs=pd.DataFrame(index=cells),
+            var=pd.DataFrame(index=[*axis.features]),
+            layers={} if self.key is None else {self.key: zeros.copy()},
+        )
 
     def is_absent(self, adata: AnnData) -> bool:
         """Whether an AnnData has no proteins at all."""
@@ -441,6 +467,7 @@ class Proteins(Field):
             panels=panels,
             without_counts=tuple(without),
             modality=self.modality,
+            fill_absent=self.fill_absent,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.fields.category import CategoryRecord
-from cellvae.data.setup.fields.counts import CountsRecord
+from cellvae.data.setup.fields.counts import CountsRecord, RegionsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
 from cellvae.data.setup.fields.features import FeaturesRecord
 from cellvae.data.setup.fields.field import FieldRecord
@@ -15,6 +15,7 @@ from cellvae.errors import FileFormatError, did_you_mean, quote_names
 
 RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CountsRecord,
+    RegionsRecord,
     CategoryRecord,
     CategoriesRecord,
     NumbersRecord,

@@ -1,4 +1,4 @@
-"""MultiVI: a variational autoencoder of genes, chromatin and proteins (Ashuach et al. 2023)."""
+"""Network of MultiVI: genes, chromatin and proteins of cells (Ashuach et al. 2023)."""
 
 from __future__ import annotations
 
