@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from cellvae.data.setup.minified import MinifiedType
     from cellvae.inference.protocols import CellChoice
 
+OF_COUNTS = "ask the model of counts whose latent it reads"
 MAX_EPOCHS, EARLY_STOPPING_PATIENCE = 400, 30
 WARMUP_STEPS = 500
 """Steps until the running statistics of batch normalization (momentum 0.01) fit the weights."""
@@ -211,7 +212,9 @@ class SOLO(Model):
     config: SOLOConfig
     module: SOLOModule
     scvi_exportable: ClassVar[bool] = True
-    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        dict.fromkeys(("differential_abundance", "get_normalized_expression"), OF_COUNTS)
+    )
 
     predict = predict_doublets
     call_doublets = call_doublets

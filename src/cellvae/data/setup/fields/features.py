@@ -30,6 +30,7 @@ class FeaturesRecord(FieldRecord):
 
     kind: ClassVar[str] = "features"
     layer: str | None = None
+    modality: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
