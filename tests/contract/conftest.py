@@ -181,7 +181,14 @@ CASES = (
     ),
 )
 # Everything that holds for a gradient step holds for an adversarial one too.
-CASES += (replace(CASES[0], training={"adversarial_classifier": True}),)
+CASES += (
+    replace(CASES[0], training={"adversarial_classifier": True}),
+    Case(
+        name="SOLO",
+        setup={"labels_key": "class", "layer": "words"},
+        config={"n_hidden": 8, "n_layers": 2},
+    ),
+)
 
 
 def synthetic() -> AnnData:
@@ -196,6 +203,7 @@ def synthetic() -> AnnData:
             "donor": random.choice(["d0", "d1"], N_CELLS),
             "age": random.normal(size=N_CELLS),
             "size": np.full(N_CELLS, 1.0),
+            "class": pd.Categorical(np.array(["doublet", "singlet"])[kind]),
         },
         index=[f"cell{i}" for i in range(N_CELLS)],
     )
