@@ -25,13 +25,9 @@ def without_batch_norm(case: Any) -> Any:
     """Model whose network does not normalise over batches; skip where there is none."""
     if "use_batch_norm" not in inspect.signature(case.kind.Config).parameters:
         pytest.skip(f"{case.name} always has batch normalisation")
-<<<<<<< HEAD
-    return replace(case, config={**case.config, "use_batch_norm": "none"}).made()
-=======
     default = inspect.signature(case.kind.Config).parameters["use_batch_norm"].default
     off = False if isinstance(default, bool) else "none"
-    return case.kind(case.prepared(), **{**case.config, "use_batch_norm": off})
->>>>>>> main
+    return replace(case, config={**case.config, "use_batch_norm": off}).made()
 
 
 def normalises(model: Any) -> bool:
