@@ -153,5 +153,8 @@ def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> 
 
 def batch_norm_advice(module: Module[Any]) -> str:
     """Sentence on how to make the network without batch normalisation; empty if it cannot be."""
-    has_option = hasattr(getattr(module, "config", None), "use_batch_norm")
-    return " Or make the model with use_batch_norm='none'." if has_option else ""
+    present = getattr(getattr(module, "config", None), "use_batch_norm", None)
+    if present is None:
+        return ""
+    off = False if isinstance(present, bool) else "none"
+    return f" Or make the model with use_batch_norm={off!r}."
