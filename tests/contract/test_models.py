@@ -78,6 +78,8 @@ def abilities(kind: type) -> list[str]:
 
 def numbers_in(result: Any) -> np.ndarray:
     """All numbers of what an ability returned."""
+    if isinstance(result, dict) and any(sparse.issparse(part) for part in result.values()):
+        return np.concatenate([numbers_in(part).ravel() for part in result.values()])
     if sparse.issparse(result):
         result = result.toarray()
     if isinstance(result, Distribution):

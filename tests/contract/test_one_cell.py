@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def without_batch_norm(case: Any) -> Any:
         pytest.skip(f"{case.name} always has batch normalisation")
     default = inspect.signature(case.kind.Config).parameters["use_batch_norm"].default
     off = False if isinstance(default, bool) else "none"
-    return case.kind(case.prepared(), **{**case.config, "use_batch_norm": off})
+    return replace(case, config={**case.config, "use_batch_norm": off}).made()
 
 
 def normalises(model: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cellvae.core.frozen_weights import WeightSlice
 from cellvae.core.log import logger
@@ -279,8 +279,9 @@ def extend_reference(
     model = cls.__new__(cls)
     model.assemble(registration, reference.config, module)
     model.attach(adata, new=True)
+    of_reference = {name: value.clone() for name, value in module.state_dict().items()}
     model.init_from_data(module, model.rows_of_model())
-    restore_buffers(module, reference.module, grown)
+    restore_reference_values(module, of_reference, grown)
     module.freeze(options.frozen_weights(module, grown))
     # With nothing to train, the model gives the same results as the reference.
     model.is_trained = not any(p.requires_grad for p in module.parameters())
@@ -299,15 +300,29 @@ def new_categories(
     return {name: values for name, values in new.items() if values}
 
 
-def restore_buffers(
-    network: nn.Module, reference: nn.Module, grown: Mapping[str, WeightSlice]
+@torch.no_grad()
+def restore_reference_values(
+    network: nn.Module, of_reference: Mapping[str, Tensor], grown: Mapping[str, WeightSlice]
 ) -> None:
-    """Replace buffers computed from the query by those of the reference, where it has them."""
-    buffers = dict(network.named_buffers())
-    for name, known in reference.named_buffers():
+    """Replace values computed from the query by those of the reference, where it has them.
+
+    Parameters
+    ----------
+    network
+        Network of the query.
+    of_reference
+        Its values before any was computed from the query.
+    grown
+        For each value with further categories, the part that is that of the reference.
+    """
+    values = network.state_dict()
+    for name, known in of_reference.items():
         part = grown.get(name)
-        for view in [buffers[name]] if part is None else part.select(buffers[name]):
-            view.copy_(known)
+        if part is None:
+            values[name].copy_(known)
+            continue
+        for view, known_part in zip(part.select(values[name]), part.select(known), strict=True):
+            view.copy_(known_part)
 
 
 def log_new_categories(new: Mapping[str, Sequence[Scalar]]) -> None:
