@@ -23,6 +23,7 @@ from cellvae.distributions import (
     ZeroInflatedNegativeBinomial,
     kl_to_standard_normal,
 )
+from cellvae.errors import InvalidOptionError
 from cellvae.kernels import count_log_prob, materialize, mixture_log_prob, use_compiled
 from cellvae.model.components.background_prior import protein_background_by_panel
 from cellvae.model.components.count_features import Where, log1p, total_counts
@@ -69,6 +70,9 @@ class TOTALVIConfig(Options):
         if there are more than ten proteins. It is learned either way.
     override_missing_proteins
         Whether a protein without counts in all cells of a panel is taken as measured there.
+    missing_proteins
+        Proteins that were not measured, by panel: `{"batch_2": ["CD4", "CD8"]}`. In panels that are
+        not named, and without this option, those without counts in all cells.
     n_hidden
         Width of the hidden layers.
     n_layers_encoder, n_layers_decoder
@@ -100,6 +104,7 @@ class TOTALVIConfig(Options):
     latent_distribution: Literal["normal", "ln"] = "normal"
     empirical_protein_background_prior: bool | None = None
     override_missing_proteins: bool = False
+    missing_proteins: Mapping[str, Any] | None = None
     n_hidden: int = option(256, at_least=1, at_most=65_536)
     n_layers_encoder: int = option(2, at_least=1, at_most=128)
     n_layers_decoder: int = option(1, at_least=1, at_most=128)
@@ -116,6 +121,12 @@ class TOTALVIConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for panel, names in (self.missing_proteins or {}).items():
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise InvalidOptionError(
+                    f"Expected missing_proteins to have a list of names for panel '{panel}'; got "
+                    f"{names!r}."
+                )
         check_kwargs(dict(self.extra_encoder_kwargs or {}), (), "extra_encoder_kwargs")
         given = dict(self.extra_decoder_kwargs or {})
         check_kwargs(given, ("activation_function_bg",), "extra_decoder_kwargs")
