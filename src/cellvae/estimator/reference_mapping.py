@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cellvae.core.frozen_weights import WeightSlice
 from cellvae.core.log import logger
@@ -279,8 +279,9 @@ def extend_reference(
     model = cls.__new__(cls)
     model.assemble(registration, reference.config, module)
     model.attach(adata, new=True)
+    known = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     model.init_from_data(module, model.rows_of_model())
-    restore_buffers(module, reference.module, grown)
+    restore_weights(module, known, grown)
     module.freeze(options.frozen_weights(module, grown))
     # With nothing to train, the model gives the same results as the reference.
     model.is_trained = not any(p.requires_grad for p in module.parameters())
@@ -299,15 +300,27 @@ def new_categories(
     return {name: values for name, values in new.items() if values}
 
 
-def restore_buffers(
-    network: nn.Module, reference: nn.Module, grown: Mapping[str, WeightSlice]
+@torch.no_grad()
+def restore_weights(
+    network: nn.Module, known: Mapping[str, Tensor], grown: Mapping[str, WeightSlice]
 ) -> None:
-    """Replace buffers computed from the query by those of the reference, where it has them."""
-    buffers = dict(network.named_buffers())
-    for name, known in reference.named_buffers():
-        part = grown.get(name)
-        for view in [buffers[name]] if part is None else part.select(buffers[name]):
-            view.copy_(known)
+    """Replace what was computed from the query by values of the reference, where it has them.
+
+    Parameters
+    ----------
+    network
+        Network of the query.
+    known
+        Its weights before; those of further categories are no values of the reference.
+    grown
+        For each weight with further categories, the slice that is that of the reference.
+    """
+    for name, tensor in network.state_dict().items():
+        part = grown.get(name, WeightSlice(0, ()))
+        if name not in grown:
+            tensor.copy_(known[name])
+        for view, value in zip(part.select(tensor), part.select(known[name]), strict=True):
+            view.copy_(value)
 
 
 def log_new_categories(new: Mapping[str, Sequence[Scalar]]) -> None:

@@ -273,7 +273,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
 
     def adversarial_targets(self, batch: TOTALVIBatch) -> Int[Tensor, " cells"]:
         """Batches of the cells, which the adversarial classifier predicts."""
-        return batch.batch.squeeze(-1)
+        return batch.batch[: len(batch.batch) - batch.n_labelled].squeeze(-1)
 
     @property
     def accepts_sparse(self) -> bool:
