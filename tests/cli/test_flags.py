@@ -13,6 +13,7 @@ import pytest
 from cellvae.cli import train as command
 from cellvae.cli.checks import check_options
 from cellvae.cli.docstrings import parameter_help
+from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import Flag, value_from_text
 from cellvae.cli.job import Job
 from cellvae.cli.model_flags import flags_of, group_by_call
@@ -91,9 +92,8 @@ def test_every_flag_reaches_the_keyword_of_its_name(
         elif flag.metavar in ("INTEGER", "NUMBER") and not flag.is_repeatable:
             expected = flag.choices[0] if flag.choices else float(given[flag.name])
             assert told[flag.name] == expected, flag.name
-    assert set(job.setup) == set(inspect.signature(MODELS[model].setup_anndata).parameters) - {
-        "adata"
-    }
+    setup = inspect.signature(class_of_cells(MODELS[model]).setup_anndata).parameters
+    assert set(job.setup) == set(setup) - {"adata"}
     check_options(job.model, job.setup, job.config, job.train)
 
 

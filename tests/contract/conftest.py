@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ from torch.distributions import Normal
 from cellvae.distributions import Poisson
 from cellvae.model import MODELS, Model
 
-N_CELLS, N_GENES = 96, 16
+N_CELLS, N_GENES, N_PROTEINS = 96, 16, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,10 @@ class Case:
     def made(self, adata: AnnData | None = None) -> Any:
         """Model with the same weights every time."""
         torch.manual_seed(0)
-        model = self.kind(self.prepared() if adata is None else adata, **self.config)
+        with warnings.catch_warnings():
+            # One protein was not measured in one batch.
+            warnings.filterwarnings("ignore", message="Expected counts of every protein")
+            model = self.kind(self.prepared() if adata is None else adata, **self.config)
         if self.training:
             model.train = functools.partial(model.train, **self.training)
         return model
@@ -153,13 +157,38 @@ CASES = (
         },
     ),
     Case(
+        name="TOTALVI",
+        setup={
+            "protein_expression_obsm_key": "proteins",
+            "batch_key": "batch",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        config={"n_hidden": 8, "n_latent": 3, "use_observed_lib_size": False},
+        arguments={
+            **OF_COUNTS,
+            # Normalized means of raw counts are of genes only.
+            "differential_expression": {
+                **OF_COUNTS["differential_expression"],
+                "all_stats": False,
+            },
+        },
+    ),
+    Case(
         name="AmortizedLDA",
         setup={"layer": "words"},
         config={"n_hidden": 8, "n_topics": 3},
     ),
 )
 # Everything that holds for a gradient step holds for an adversarial one too.
-CASES += (replace(CASES[0], training={"adversarial_classifier": True}),)
+CASES += (
+    replace(CASES[0], training={"adversarial_classifier": True}),
+    Case(
+        name="SOLO",
+        setup={"labels_key": "class", "layer": "words"},
+        config={"n_hidden": 8, "n_layers": 2},
+    ),
+)
 
 
 def synthetic() -> AnnData:
@@ -174,12 +203,18 @@ def synthetic() -> AnnData:
             "donor": random.choice(["d0", "d1"], N_CELLS),
             "age": random.normal(size=N_CELLS),
             "size": np.full(N_CELLS, 1.0),
+            "class": pd.Categorical(np.array(["doublet", "singlet"])[kind]),
         },
         index=[f"cell{i}" for i in range(N_CELLS)],
     )
     var = pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)])
     adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
     adata.layers["words"] = adata.X.copy()
+    proteins = random.poisson(random.gamma(2.0, 8.0, (2, N_PROTEINS))[kind])
+    # One protein was not measured in one batch, so that TOTALVI has an adversary.
+    proteins[(obs["batch"] == "b2").to_numpy(), 0] = 0
+    names = [f"protein{i}" for i in range(N_PROTEINS)]
+    adata.obsm["proteins"] = pd.DataFrame(proteins, index=obs.index, columns=names)
     return adata
 
 

@@ -32,8 +32,15 @@ import cellvae
 
 for folder in sys.argv[1:]:
     model = cellvae.load(folder)
-    np.save(folder + "/again.npy", model.get_latent_representation())
+    name = "get_latent_representation" if "SOLO" not in folder else "predict"
+    np.save(folder + "/again.npy", getattr(model, name)())
 """
+
+
+def answer(model: Any) -> np.ndarray:
+    """What a model says of each cell: its latent, or its class."""
+    ask = model.predict if not hasattr(model, "get_latent_representation") else None
+    return np.asarray((ask or model.get_latent_representation)())
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -71,6 +78,8 @@ def abilities(kind: type) -> list[str]:
 
 def numbers_in(result: Any) -> np.ndarray:
     """All numbers of what an ability returned."""
+    if isinstance(result, dict) and any(sparse.issparse(part) for part in result.values()):
+        return np.concatenate([numbers_in(part).ravel() for part in result.values()])
     if sparse.issparse(result):
         result = result.toarray()
     if isinstance(result, Distribution):
@@ -96,9 +105,11 @@ def test_the_name_in_the_table_is_that_of_the_class(case: Any) -> None:
 def test_training_lowers_the_loss(trained: Any) -> None:
     elbo = trained.history["elbo_train"]["elbo_train"]
     assert elbo.notna().all()
-    assert elbo.iloc[-1] < elbo.iloc[0] - 1
+    # A cross-entropy is a fraction of a nat.
+    least = 1 if hasattr(trained, "get_latent_representation") else 0.2
+    assert elbo.iloc[-1] < elbo.iloc[0] - least
     held_out = trained.history["elbo_validation"]["elbo_validation"]
-    assert held_out.iloc[-1] < held_out.iloc[0] - 1
+    assert held_out.iloc[-1] < held_out.iloc[0] - least
 
 
 def test_gradients_reach_every_parameter(case: Any) -> None:
@@ -127,7 +138,7 @@ def test_a_loss_has_one_value_a_cell_and_their_weighted_mean(case: Any) -> None:
     )
     torch.manual_seed(1)
     without = model.module.loss(batch, torch.tensor(0.0))
-    assert without.loss < full.loss
+    assert without.loss < full.loss or not full.total_kl.any()
     torch.testing.assert_close(without.total_reconstruction, full.total_reconstruction)
 
 
@@ -237,10 +248,10 @@ def test_saved_models_answer_alike_here_and_in_a_new_process(
         train(model, max_epochs=1)
         folder = tmp_path / case.label
         model.save(folder, save_anndata=True)
-        expected[folder] = model.get_latent_representation()
+        expected[folder] = answer(model)
         again = case.kind.load(folder, model.adata)
         assert same(weights(model), weights(again))
-        assert np.array_equal(again.get_latent_representation(), expected[folder])
+        assert np.array_equal(answer(again), expected[folder])
     done = subprocess.run(
         [sys.executable, "-c", READ_IN_A_NEW_PROCESS, *map(str, expected)],
         capture_output=True,
@@ -272,12 +283,12 @@ def test_saving_changes_nothing(case: Any, train: Callable[..., None], tmp_path:
     model = case.made()
     train(model)
     obs = model.adata.obs.copy()
-    latent, before, state = model.get_latent_representation(), weights(model), global_state()
+    latent, before, state = answer(model), weights(model), global_state()
     model.save(tmp_path / "first", save_anndata=True)
     model.save(tmp_path / "second")
     assert global_state() == state
     assert same(before, weights(model))
-    assert np.array_equal(latent, model.get_latent_representation())
+    assert np.array_equal(latent, answer(model))
     assert model.adata.obs.equals(obs)
     assert (model.adata.obs.dtypes == obs.dtypes).all()
     first, second = (
@@ -328,7 +339,7 @@ def test_public_functions_have_docstrings(case: Any) -> None:
 
 def test_repr_says_what_the_model_is(case: Any, trained: Any) -> None:
     lines = repr(trained).splitlines()
-    assert lines[0] == f"{case.name} model of 96 cells x 16 genes"
+    assert lines[0] == f"{case.name} model of 96 cells x 16 {trained.registration.first_axis.name}"
     assert "n_hidden=8" in lines[1]
     key, value = next(iter(case.setup.items()))
     assert f"{key}={value!r}" in lines[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ def without_batch_norm(case: Any) -> Any:
     """Model whose network does not normalise over batches; skip where there is none."""
     if "use_batch_norm" not in inspect.signature(case.kind.Config).parameters:
         pytest.skip(f"{case.name} always has batch normalisation")
-    return case.kind(case.prepared(), **{**case.config, "use_batch_norm": "none"})
+    default = inspect.signature(case.kind.Config).parameters["use_batch_norm"].default
+    off = False if isinstance(default, bool) else "none"
+    return replace(case, config={**case.config, "use_batch_norm": off}).made()
 
 
 def normalises(model: Any) -> bool:
@@ -69,7 +72,8 @@ def test_networks_that_normalise_over_batches_refuse_batches_of_one(
         pytest.skip(f"{case.name} has no batch normalisation by default")
     with pytest.raises(InvalidOptionError, match="at least 2, since the network normalises") as e:
         train(model, batch_size=1)
-    assert ("use_batch_norm='none'" in str(e.value)) == hasattr(model.config, "use_batch_norm")
+    has_option = hasattr(model.config, "use_batch_norm")
+    assert ("make the model with use_batch_norm=" in str(e.value)) == has_option
     with pytest.raises(InvalidDataError, match="at least 2 cells to train on, since the network"):
         train(model, datasplitter_kwargs=split([0], range(1, 4)))
 
@@ -84,6 +88,8 @@ def test_a_rest_of_one_cell_and_one_validation_cell(case: Any, train: Callable[.
 
 
 def test_every_ability_takes_one_cell(case: Any, trained: Any) -> None:
+    if not hasattr(trained, "get_latent_representation"):
+        pytest.skip(f"{case.name} is asked about its own cells only")
     adata, asked = one_cell(case), 0
     case.kind.setup_anndata(adata, **case.setup)
     for name, ability in inspect.getmembers(case.kind, inspect.isfunction):

@@ -27,6 +27,7 @@ MODELS = {
     "PEAKVI": scvi.model.PEAKVI,
     "POISSONVI": scvi.external.POISSONVI,
     "AmortizedLDA": scvi.model.AmortizedLDA,
+    "SOLO": scvi.external.SOLO,
 }
 COMPARED_CLOSELY = ("scvi.criticism", "scvi.data", "scvi.distributions", "scvi.nn", "scvi.train")
 """Packages whose functions and classes are compared with their arguments and attributes."""
@@ -53,6 +54,9 @@ SET_BY_THE_MODEL = {
     "n_classes",
     "n_input_regions",
     "pyro_module",
+    "classifier",
+    "data_key",
+    "labels_key",
 }
 """Arguments of networks and training plans that a model computes and users cannot give."""
 
@@ -129,8 +133,11 @@ def packages() -> Iterator[tuple[str, ModuleType]]:
 def trained(name: str) -> Any:
     """A small model after one epoch."""
     adata = scvi.data.synthetic_iid(batch_size=60, n_genes=12)
-    MODELS[name].setup_anndata(adata, **SETUP[name])
-    model = MODELS[name](adata)
+    if name == "SOLO":
+        model = scvi.external.SOLO.from_scvi_model(trained("SCVI"))
+    else:
+        MODELS[name].setup_anndata(adata, **SETUP[name])
+        model = MODELS[name](adata)
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     return model
 
@@ -138,7 +145,11 @@ def trained(name: str) -> Any:
 def described_model(name: str) -> dict[str, Any]:
     """What users give to a model and ask of it."""
     model, kind = trained(name), MODELS[name]
-    network = [] if name == "AmortizedLDA" else arguments(model._module_cls)
+    own_network = name in ("AmortizedLDA", "SOLO")
+    network = [] if own_network else arguments(model._module_cls)
+    # The classifier has a plan of its own, which the class does not name.
+    plan = scvi.train.ClassifierTrainingPlan if name == "SOLO" else kind._training_plan_cls
+    splitter = getattr(kind, "_data_splitter_cls", scvi.dataloaders.DataSplitter)
     own = {word for word in dir(kind) if not word.startswith("_")}
     return {
         "arguments": sorted({*arguments(kind), *network} - SET_BY_THE_MODEL),
@@ -147,10 +158,8 @@ def described_model(name: str) -> dict[str, Any]:
             word: found for word in sorted(own) if (found := defaults(getattr(kind, word)))
         },
         "attributes": sorted(vars(model).keys() - own),
-        "plan_kwargs": sorted({*arguments(kind._training_plan_cls)} - SET_BY_THE_MODEL),
-        "datasplitter_kwargs": sorted(
-            {*arguments(kind._data_splitter_cls)} - {"adata_manager", "datamodule"}
-        ),
+        "plan_kwargs": sorted({*arguments(plan)} - SET_BY_THE_MODEL),
+        "datasplitter_kwargs": sorted({*arguments(splitter)} - {"adata_manager", "datamodule"}),
         "history": sorted(model.history),
     }
 

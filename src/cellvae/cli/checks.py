@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import flag_of_option
 from cellvae.cli.model_flags import loss_weights, uses_labels
 from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, quote_names
@@ -88,7 +89,7 @@ def check_options(
     from cellvae.train.options.train_kwargs import parse_train_kwargs
 
     cls = model_class(model)
-    check_setup(cls, setup, method)
+    check_setup(class_of_cells(cls), setup, method)
     from_kwargs(cls.Config, config, f"{model}()")
     parse_train_kwargs(train, loss_weights=[*loss_weights(cls)], learns_labels=uses_labels(cls))
 

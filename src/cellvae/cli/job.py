@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.cells import describe_data, set_up, setup_name
 from cellvae.cli.checks import check_colors, check_setup, model_class
+from cellvae.cli.doublets import ENCODER_FOLDER, class_of_cells, make_detector
 from cellvae.cli.record import JOB_FILE, JobRecord, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
@@ -151,8 +152,9 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     earlier = check_output_folder(out, job, overwrite=overwrite)
     cls = model_class(job.model)
     settings.seed = job.seed
-    check_setup(cls, job.setup, setup_name(cls, Path(cell_file_name(adata)).suffix))
-    set_up(cls, adata, job.setup)
+    cells_of = class_of_cells(cls)
+    check_setup(cells_of, job.setup, setup_name(cells_of, Path(cell_file_name(adata)).suffix))
+    set_up(cells_of, adata, job.setup)
     check_colors(job.colors, adata)
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:
@@ -160,9 +162,10 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         record.written = earlier.written
     if record.has(MODEL_FOLDER):
         logger.info("'%s' contains the trained model: only missing results are written.", out)
-        model: Any = cls.load(out / MODEL_FOLDER, adata)
+        # A model of the latent of another has features of its own, saved with it.
+        model: Any = cls.load(out / MODEL_FOLDER, None if cls.encoder_class else adata)
     else:
-        record.written = {}
+        record.written = {k: v for k, v in record.written.items() if k == ENCODER_FOLDER}
         model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
     write_results(
         model,
@@ -197,7 +200,10 @@ def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume
         Whether an interrupted run is resumed.
     """
     out = record.out
-    model = cls(adata, **job.config)
+    if cls.encoder_class is None:
+        model = cls(adata, **job.config)
+    else:
+        model = make_detector(cls, adata, job.config, job.train, record)
     kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
     model.parse_train_kwargs(kwargs)
     out.mkdir(parents=True, exist_ok=True)
@@ -210,7 +216,7 @@ def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume
     model.train(**kwargs)
     if not model.is_trained:
         raise TrainingError(model.training_report.reason)
-    model.save(out / MODEL_FOLDER, overwrite=True)
+    model.save(out / MODEL_FOLDER, overwrite=True, save_anndata=cls.encoder_class is not None)
     record.add(MODEL_FOLDER)
     if model.training_report.status in FINISHED_STATUSES:
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellvae.cli.docstrings import parameter_help, parameter_section
+from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import DATA, NETWORK, OPTIMIZER, OUTPUT, STOPPING, TRAINING, Flag, is_typed
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
@@ -35,6 +36,7 @@ def flags_of(cls: Any) -> tuple[Flag, ...]:
 
 def setup_flags(cls: Any) -> list[Flag]:
     """Flags for the keyword arguments of `setup_anndata`, and those of `setup_mudata`, if any."""
+    cls = class_of_cells(cls)
     mudata = getattr(cls, "setup_mudata", None)
     methods = [cls.setup_anndata, *([] if mudata is None else [mudata])]
     names = {name: method for method in methods for name in inspect.signature(method).parameters}

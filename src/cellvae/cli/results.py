@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellvae.cli.doublets import CALL_COLUMN, ENCODER_FOLDER, SCORE_COLUMN, add_doublets
 from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord
 from cellvae.core.log import logger
@@ -30,6 +31,7 @@ PREDICTED_LABELS_KEY = "C_scANVI"
 """Column of `obs` for labels that SCANVI predicts, as scvi-tools' tutorials have it."""
 RESULT_FILES = (
     MODEL_FOLDER,
+    ENCODER_FOLDER,
     LATENT_FILE,
     LATENT_MUDATA_FILE,
     REPORT_FILE,
@@ -76,6 +78,8 @@ def write_results(
     colors = list(colors)
     if uses_labels(type(model)):
         colors = [PREDICTED_LABELS_KEY, *colors]
+    if type(model).encoder_class is not None:
+        colors = [CALL_COLUMN, SCORE_COLUMN, *colors]
     needs_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
     latent = None
     if needs_umap or not record.has(latent_file(adata)):
@@ -102,8 +106,11 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     """Compute the latent representation, and write the cells with it unless written before."""
     from cellvae.data.files.h5mu import write_cells
 
-    latent: NDArray[Any] = model.get_latent_representation()
-    adata.obsm[model.latent_key] = latent
+    if type(model).encoder_class is not None:
+        latent = add_doublets(model, adata, record)
+    else:
+        latent = model.get_latent_representation()
+        adata.obsm[model.latent_key] = latent
     if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     name = latent_file(adata)

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from cellvae.cli.cells import check_counts_file, setup_name
 from cellvae.cli.checks import check_options, model_class
+from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import (
     DATA,
     NETWORK,
@@ -35,6 +36,9 @@ COMMAND_HELP = """Train a model on a file of counts.
 Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells with X_scVI),
 report.json, training-curves.png, and umap.png with its coordinates in umap.csv (10,000 cells at
 most). The same command again writes missing results, and resumes an interrupted run.
+
+With --model SOLO an SCVI is trained first (scvi/), and latent.h5ad has doublet_score,
+doublet_probability and doublet_call in obs.
 
 The flags are the keyword arguments of the same names. They differ between models: `cellvae train
 --model PEAKVI --help` shows those of PEAKVI.
@@ -222,7 +226,7 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
         seed=values["seed"],
     )
     check_counts_file(counts)
-    method = setup_name(model_class(job.model), counts.suffix)
+    method = setup_name(class_of_cells(model_class(job.model)), counts.suffix)
     check_options(job.model, job.setup, job.config, job.train, method)
     check_output_folder(out, job, overwrite=values["overwrite"])
     from cellvae.data.files.h5mu import read_cells

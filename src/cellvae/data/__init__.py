@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cellvae.data.batches.indexing import cell_indices
+from cellvae.data.batches.mixing import mixing_entropy
 from cellvae.data.batches.split import Split, split_cells
 from cellvae.data.datasets import (
     annotation_simulation,
@@ -26,6 +27,8 @@ from cellvae.data.datasets import (
     smfish,
     spleen_lymph_cite_seq,
 )
+from cellvae.data.files.cell_files import CellFiles
+from cellvae.data.files.open_cells import open_cells
 from cellvae.data.fragments import reads_to_fragments
 from cellvae.data.gene_selection import poisson_gene_selection
 from cellvae.data.modalities import organize_cite_seq_10x, organize_multiome_anndatas
@@ -36,6 +39,7 @@ from cellvae.data.synthetic import synthetic_iid
 from cellvae.errors import missing_name_error
 
 __all__ = [
+    "CellFiles",
     "CountKeys",
     "Keys",
     "LabelKeys",
@@ -50,7 +54,9 @@ __all__ = [
     "dataset_10x",
     "frontalcortex_dropseq",
     "heart_cell_atlas_subsampled",
+    "mixing_entropy",
     "mouse_ob_dataset",
+    "open_cells",
     "organize_cite_seq_10x",
     "organize_multiome_anndatas",
     "pbmc68k_reduced",

@@ -61,6 +61,9 @@ class BaseModel(ABC):
     """Entry of `adata.obsm` for the latent in scvi-tools' tutorials; `X_` and the name by default.
     """
 
+    encoder_class: ClassVar[type[Any] | None] = None
+    """Model whose latent this one reads; None for a model that reads the cells themselves."""
+
     config: Any
     registration: Registration
     module: Module[Any]

@@ -279,9 +279,9 @@ def extend_reference(
     model = cls.__new__(cls)
     model.assemble(registration, reference.config, module)
     model.attach(adata, new=True)
-    known = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    of_reference = {name: value.clone() for name, value in module.state_dict().items()}
     model.init_from_data(module, model.rows_of_model())
-    restore_weights(module, known, grown)
+    restore_reference_values(module, of_reference, grown)
     module.freeze(options.frozen_weights(module, grown))
     # With nothing to train, the model gives the same results as the reference.
     model.is_trained = not any(p.requires_grad for p in module.parameters())
@@ -301,26 +301,28 @@ def new_categories(
 
 
 @torch.no_grad()
-def restore_weights(
-    network: nn.Module, known: Mapping[str, Tensor], grown: Mapping[str, WeightSlice]
+def restore_reference_values(
+    network: nn.Module, of_reference: Mapping[str, Tensor], grown: Mapping[str, WeightSlice]
 ) -> None:
-    """Replace what was computed from the query by values of the reference, where it has them.
+    """Replace values computed from the query by those of the reference, where it has them.
 
     Parameters
     ----------
     network
         Network of the query.
-    known
-        Its weights before; those of further categories are no values of the reference.
+    of_reference
+        Its values before any was computed from the query.
     grown
-        For each weight with further categories, the slice that is that of the reference.
+        For each value with further categories, the part that is that of the reference.
     """
-    for name, tensor in network.state_dict().items():
-        part = grown.get(name, WeightSlice(0, ()))
-        if name not in grown:
-            tensor.copy_(known[name])
-        for view, value in zip(part.select(tensor), part.select(known[name]), strict=True):
-            view.copy_(value)
+    values = network.state_dict()
+    for name, known in of_reference.items():
+        part = grown.get(name)
+        if part is None:
+            values[name].copy_(known)
+            continue
+        for view, known_part in zip(part.select(values[name]), part.select(known), strict=True):
+            view.copy_(known_part)
 
 
 def log_new_categories(new: Mapping[str, Sequence[Scalar]]) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from cellvae.core.options import check_kwargs
 from cellvae.core.output_files import check_output_folder
+from cellvae.data.files.cell_files import CellFiles
 from cellvae.errors import CellvaeError, FileFormatError, InvalidOptionError
 from cellvae.estimator.base_model import BaseModel
 from cellvae.estimator.model_io import ModelFolder, SavedModel, read_model
@@ -76,6 +77,11 @@ class SavingMixin(BaseModel, ScviFormatMixin):
         folder = check_output_folder(dir_path, "dir_path")
         if save_anndata and self.adata is None:
             raise InvalidOptionError("save_anndata=True needs cells; the model was loaded without.")
+        if save_anndata and isinstance(self.adata, CellFiles):
+            raise InvalidOptionError(
+                "Expected cells in memory for save_anndata=True; these are in files already. Leave "
+                "it out, and load the model with adata=cellvae.data.open_cells(...)."
+            )
         adata = self.adata if save_anndata else None
         if format not in ("cellvae", "scvi-tools"):
             raise InvalidOptionError(

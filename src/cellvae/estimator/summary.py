@@ -21,7 +21,9 @@ def summary(model: BaseModel) -> str:
         for f in fields(model.config)
         if f.name in MAIN_OPTIONS or getattr(model.config, f.name) != f.default
     }
-    shape = f"{registration.n_cells:,} cells x {registration.n_genes:,} genes"
+    shape = (
+        f"{registration.n_cells:,} cells x {registration.n_genes:,} {registration.first_axis.name}"
+    )
     lines = [
         f"{type(model).__name__} model of {shape}",
         f"  options: {join_pairs(options)}",

@@ -9,6 +9,11 @@ from cellvae.inference.accessibility.region_factors import get_depth_factors, ge
 from cellvae.inference.criticism.criticism_report import create_criticism_report
 from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
 from cellvae.inference.differential import differential_accessibility, differential_expression
+from cellvae.inference.doublets.doublet_calls import (
+    call_doublets,
+    get_doublet_rate,
+    predict_doublets,
+)
 from cellvae.inference.expression.correlation import get_feature_correlation_matrix
 from cellvae.inference.expression.library_size import get_latent_library_size
 from cellvae.inference.expression.likelihood_parameters import get_likelihood_parameters
@@ -27,6 +32,7 @@ from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_t
 
 __all__ = [
     "PosteriorPredictiveCheck",
+    "call_doublets",
     "create_criticism_report",
     "differential_abundance",
     "differential_accessibility",
@@ -34,6 +40,7 @@ __all__ = [
     "get_aggregated_posterior",
     "get_batch_representation",
     "get_depth_factors",
+    "get_doublet_rate",
     "get_elbo",
     "get_feature_by_topic",
     "get_feature_correlation_matrix",
@@ -53,6 +60,7 @@ __all__ = [
     "get_topic_proportions",
     "posterior_predictive_sample",
     "predict",
+    "predict_doublets",
 ]
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import TypeVar
 
+from cellvae.core.progress import BAR_DELAY_SECONDS, is_interactive
 from cellvae.settings import settings
 
 T = TypeVar("T")
-
-BAR_DELAY_SECONDS = 2.0
-"""Shorter passes show no bar."""
 
 
 def with_progress(
@@ -47,8 +44,3 @@ def with_progress(
         for positions, batch in batches:
             yield positions, batch
             bar.update(positions.stop - positions.start)
-
-
-def is_interactive() -> bool:
-    """Whether the output is a terminal or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules

@@ -20,7 +20,7 @@ from cellvae.data.setup.protein_keys import (
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun
 from cellvae.estimator.model import Model
-from cellvae.estimator.reference_mapping import ReferenceMappingMixin
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
     differential_abundance,
     get_aggregated_posterior,
@@ -120,6 +120,7 @@ class TOTALVI(ReferenceMappingMixin, Model):
     differential_expression = differential_joint_expression
     posterior_predictive_sample = joint_posterior_predictive_sample
     get_feature_correlation_matrix = get_joint_correlation_matrix
+    prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
 
     @classmethod
     def setup_anndata(

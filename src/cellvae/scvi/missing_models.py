@@ -31,7 +31,6 @@ SCVI_MODEL_NAMES = frozenset(
         "SCAR",
         "SCBASSET",
         "SCVIVA",
-        "SOLO",
         "SpatialStereoscope",
         "SysVI",
         "TOTALANVI",

@@ -34,6 +34,7 @@ SCVI_KEY_NAMES: Mapping[str, str] = MappingProxyType({"rna_layer": "layer"})
 SCVI_FIELD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "counts": "X",
+        "features": "X",
         "categorical": "extra_categorical_covs",
         "continuous": "extra_continuous_covs",
     }

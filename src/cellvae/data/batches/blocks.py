@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, final
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
+from cellvae.data.batches.read_ahead import read_buffers
+from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 from cellvae.data.storage.row_wrappers import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError
@@ -112,6 +114,14 @@ class EpochBlocks(Generic[B]):
     labelled_cells
         Sampler of labelled cells that are appended to each step; None for none. Without
         shuffling, each labelled cell occurs once in an epoch.
+    run_order
+        Order of cells in files, which are read into memory a buffer at a time, the next one by a
+        thread while the caller computes; None for cells that are read one by one.
+
+    Attributes
+    ----------
+    place
+        Function of the rows of a buffer in memory: the rows that steps read.
     """
 
     def __init__(
@@ -127,11 +137,17 @@ class EpochBlocks(Generic[B]):
         min_batch_size: int = MIN_BATCH_SIZE,
         prefetch: int = 0,
         labelled_cells: LabelledSampler | None = None,
+        run_order: RunOrder | None = None,
     ) -> None:
         if prefetch < 0:
             raise InvalidOptionError(f"Expected prefetch of at least 0; got {prefetch}.")
         self.rows = rows
         self.cells = as_index_tensor(cells)
+        self.run_order = run_order
+        self.place: Callable[[Rows[B]], Rows[B]] = keep_rows
+        self.loaded: list[StepBlock] | None = None
+        if run_order is not None:
+            self.cells = self.cells.sort().values
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -160,6 +176,7 @@ class EpochBlocks(Generic[B]):
                 f"{len(self.cells)}. Use fewer devices."
             )
         self.rank, self.world_size = rank, world_size
+        self.loaded = None
         sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
@@ -196,14 +213,44 @@ class EpochBlocks(Generic[B]):
 
     def __iter__(self) -> Iterator[StepBlock]:
         """Blocks of the epoch that is selected when iteration starts."""
-        order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
-        steps = self.shard_blocks(order)
+        steps = self.steps_of_epoch()
         blocks = (
             (StepBlock(self.rows, cells) for cells in steps)
             if self.labelled_cells is None
             else self.append_labelled_cells(steps, self.labelled_cells)
         )
-        yield from prefetch(blocks, self.prefetch) if self.prefetch else blocks
+        if self.run_order is not None:
+            yield from self.read_blocks(blocks, self.run_order.buffer_size)
+        else:
+            yield from prefetch(blocks, self.prefetch) if self.prefetch else blocks
+
+    def read_blocks(self, blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[StepBlock]:
+        """Blocks read from files; a few cells that are not shuffled are read once and kept."""
+        if self.loaded is not None:
+            yield from self.loaded
+            return
+        loaded = []
+        keeps = not self.shuffle and len(self.cells) <= buffer_size
+        for block in read_buffers(blocks, buffer_size, self.place):
+            loaded += [block] if keeps else []
+            yield block
+        self.loaded = loaded if keeps else None
+
+    def steps_of_epoch(self) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block of this process in the selected epoch, without labelled cells."""
+        if self.run_order is None or not self.shuffle:
+            order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
+            return self.shard_blocks(order)
+        return self.make_blocks(
+            run_epoch_order(
+                self.cells,
+                self.run_order,
+                self.seed,
+                self.epoch,
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+        )
 
     def append_labelled_cells(
         self, blocks: list[Int[Tensor, "steps cells"]], labelled_cells: LabelledSampler
@@ -221,6 +268,11 @@ class EpochBlocks(Generic[B]):
             appended = [next(remaining) for _ in steps]
             rows = WithLabelledCells(self.rows, len(appended[0]))
             yield StepBlock(rows, torch.cat([steps, torch.stack(appended)], dim=1))
+
+
+def keep_rows(rows: Rows[B]) -> Rows[B]:
+    """Return the rows themselves."""
+    return rows
 
 
 def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows
 from cellvae.core.seeds import make_generator
+from cellvae.data.batches.run_order import RunOrder
 from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.errors import InvalidDataError
 
@@ -37,6 +38,8 @@ class LabelledSampler:
         Cells of each label in an epoch, sampled again for every epoch; None for all.
     shuffle
         Whether each pass over the labelled cells has a new random order.
+    run_order
+        Order of a pass for cells in files; None for cells that are read one by one.
 
     Raises
     ------
@@ -53,8 +56,10 @@ class LabelledSampler:
         seed: int,
         n_per_label: int | None = None,
         shuffle: bool = True,
+        run_order: RunOrder | None = None,
     ) -> None:
         self.cells = as_index_tensor(cells)
+        self.run_order = run_order
         self.labels = as_index_tensor(labels)
         if not len(self.cells):
             raise InvalidDataError("Expected at least one labelled cell; got none.")
@@ -84,11 +89,18 @@ class LabelledSampler:
         stream = make_generator(self.seed, "companions", "order", epoch)
         unshuffled = torch.arange(len(cells))
         orders = [
-            torch.randperm(len(cells), generator=stream) if self.shuffle else unshuffled
+            self.permute(len(cells), stream) if self.shuffle else unshuffled
             for _ in range(n_passes)
         ]
         positions = torch.cat(orders)[: n_steps * n_labelled]
         return cells[positions].view(n_steps, n_labelled)
+
+    def permute(self, n_cells: int, stream: torch.Generator) -> CellNumbers:
+        """Positions of the labelled cells in a random order, by runs if they are in files."""
+        if self.run_order is None:
+            return torch.randperm(n_cells, generator=stream)
+        runs = self.run_order.permute_runs(n_cells, stream)
+        return self.run_order.shuffle_buffers(runs, stream)
 
     def split_evenly(self, n_steps: int) -> list[CellNumbers]:
         """Labelled cells of each step, each of them once in the epoch."""

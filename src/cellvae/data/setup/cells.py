@@ -1,9 +1,10 @@
-"""Cells that a model reads: an AnnData, or a MuData with an AnnData for each modality."""
+"""Cells that a model reads: an AnnData, cells in files, or a MuData with several AnnData."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.mudata_adapter import is_mudata
 from cellvae.errors import (
     DataMismatchError,
@@ -35,12 +36,29 @@ def check_is_anndata(adata: object) -> None:
             f"as mdata['{next(iter(modalities.mod), 'rna')}'], or call setup_mudata of a model "
             "that reads several."
         )
+    if isinstance(adata, CellFiles):
+        raise InvalidDataError(
+            "Expected an AnnData in memory; got cells in files. Load them or some of them first: "
+            "cells[mask].to_memory()."
+        )
     if not isinstance(adata, AnnData):
         raise InvalidDataError(f"Expected an AnnData; got {type(adata).__name__}.")
 
 
+def check_is_table(cells: object) -> None:
+    """Raise if a value is neither an AnnData nor cells in files.
+
+    Raises
+    ------
+    InvalidDataError
+        If so; the message names its type.
+    """
+    if not isinstance(cells, CellFiles):
+        check_is_anndata(cells)
+
+
 def check_is_cells(cells: object) -> None:
-    """Raise if a value is neither an AnnData nor a MuData.
+    """Raise if a value is neither an AnnData nor cells in files nor a MuData.
 
     Raises
     ------
@@ -48,7 +66,7 @@ def check_is_cells(cells: object) -> None:
         If so; the message names its type.
     """
     if not is_mudata(cells):
-        check_is_anndata(cells)
+        check_is_table(cells)
 
 
 def table_of(cells: Any, modality: str | None, *, has_features: bool) -> AnnData:
@@ -74,7 +92,7 @@ def table_of(cells: Any, modality: str | None, *, has_features: bool) -> AnnData
     """
     if modality is None:
         if has_features:
-            check_is_anndata(cells)
+            check_is_table(cells)
         whole: AnnData = cells
         return whole
     if not is_mudata(cells):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from cellvae.core.log import warn
-from cellvae.data.setup.cells import check_is_anndata
+from cellvae.core.progress import cell_bar
+from cellvae.data.files.remembered_results import read_result, remember_result
+from cellvae.data.setup.cells import check_is_table
 from cellvae.data.storage.chunks import Chunk, iter_chunks
+from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import DataWarning, InvalidDataError, quote_names
+from cellvae.settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,6 +115,51 @@ class CountSummary:
         for bad_values, mask in zip(self.bad_values, masks, strict=True):
             bad_values.add(chunk, mask)
 
+    def to_json(self) -> dict[str, Any]:
+        """JSON object, without the bad values."""
+        return {
+            "n_cells": len(self.nonempty),
+            "integers": self.integers,
+            "largest": self.largest,
+            "n_values": self.n_values,
+            "empty": np.flatnonzero(~self.nonempty).tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CountSummary:
+        """Summary from its JSON object, of counts without bad values."""
+        summary = cls(int(values["n_cells"]))
+        summary.integers = bool(values["integers"])
+        summary.largest = float(values["largest"])
+        summary.n_values = int(values["n_values"])
+        summary.nonempty[:] = True
+        summary.nonempty[np.array(values["empty"], dtype=np.int64)] = False
+        return summary
+
+
+def summarize_counts(matrix: CountMatrix, n_cells: int) -> CountSummary:
+    """Check all counts of a matrix; the result for counts in files is remembered.
+
+    Files are checked in one pass with a progress bar, and again only if they were changed.
+    """
+    if not isinstance(matrix.values, JoinedMatrix):
+        summary = CountSummary(n_cells)
+        for chunk in iter_chunks(matrix):
+            summary.update(chunk)
+        return summary
+    key = matrix.values.signature()
+    known = read_result(key)
+    if known is not None and known.get("n_cells") == n_cells:
+        return CountSummary.from_json(known)
+    summary = CountSummary(n_cells)
+    with cell_bar(n_cells, "Checking counts", silent=not settings.progress_bar) as bar:
+        for chunk in iter_chunks(matrix):
+            summary.update(chunk)
+            bar.update(chunk.n_major)
+    if not any(values.n for values in summary.bad_values):
+        remember_result(key, summary.to_json())
+    return summary
+
 
 def check_names(adata: AnnData) -> None:
     """Raise if an AnnData has no cells or no genes, or two genes of one name.
@@ -120,7 +169,7 @@ def check_names(adata: AnnData) -> None:
     InvalidDataError
         If so; the message names the genes.
     """
-    check_is_anndata(adata)
+    check_is_table(adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InvalidDataError(
             f"Expected at least one cell and one gene; got {adata.n_obs:,} cells and "
@@ -181,9 +230,7 @@ def check_values(
     InvalidDataError
         If a count is NaN, infinite, negative or above 1e15; the message names the first ones.
     """
-    summary = CountSummary(len(cells))
-    for chunk in iter_chunks(matrix):
-        summary.update(chunk)
+    summary = summarize_counts(matrix, len(cells))
     bad_values = [values for values in summary.bad_values if values.n]
     if bad_values:
         found = "; and ".join(values.describe(cells, features, noun) for values in bad_values)

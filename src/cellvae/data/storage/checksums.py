@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from cellvae.data.storage.disk import BackedColumn
+from cellvae.data.storage.disk.backed_column import BackedColumn
 from cellvae.data.storage.memory import DenseColumn, SparseColumn
 from cellvae.data.storage.sparsetools import csr_take, has_canonical_format, sort_indices
 

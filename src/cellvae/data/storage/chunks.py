@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from cellvae.data.storage.disk import Reader, make_reader
+from cellvae.data.storage.disk.backed_column import make_reader
+from cellvae.data.storage.disk.matrix_reader import Reader
 from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 CHUNK_SIZE = 2**18
 """Values per chunk: 1 MB of single precision, which fits into the cache."""
-MAX_LOADED = 2**24
+MAX_LOADED = 2**22
 """Values read from disk at a time."""
 
 
@@ -27,6 +28,8 @@ class Chunk(ABC):
     """Some values of a matrix, with the cells and genes that they belong to."""
 
     values: NDArray[Any]
+    n_major: int
+    """Number of cells, or of genes where the matrix is stored by gene."""
 
     @abstractmethod
     def coordinates(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -43,6 +46,7 @@ class DenseChunk(Chunk):
 
     def __init__(self, values: NDArray[Any], first: int) -> None:
         self.values = values
+        self.n_major = len(values)
         self.first = first
 
     def coordinates(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -72,6 +76,7 @@ class SparseChunk(Chunk):
         by_cell: bool,
     ) -> None:
         self.values = values
+        self.n_major = len(indptr) - 1
         self.minor = minor
         self.indptr = indptr
         self.first = first

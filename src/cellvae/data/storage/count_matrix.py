@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellvae.data.anndata_adapter import parent_of_view
+from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def refuse_unreadable(matrix: CountMatrix) -> None:
             "adata.X = adata.X.tocsr()."
         )
     compressed = sparse.issparse(values) and values.format in ("csr", "csc")
-    if not compressed and not isinstance(values, (np.ndarray, h5py.Dataset, CSRDataset)):
+    readable = (np.ndarray, h5py.Dataset, CSRDataset, JoinedMatrix)
+    if not compressed and not isinstance(values, readable):
         type_name = f"{type(values).__module__}.{type(values).__name__}"
         raise InvalidDataError(
             f"Expected a numpy array or a CSR or CSC matrix in {where}; got {type_name}. "

@@ -204,7 +204,11 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
     observed_fields = ("counts", "proteins")
     loss_parts = PARTS
     loss_weights: Mapping[str, float] = MappingProxyType({"pro_recons_weight": 1.0})
-    retrained_on_query = ("encoder.l_gene_encoder",)
+    retrained_on_query = (
+        "encoder.l_gene_encoder",
+        "encoder.l_gene_mean_encoder",
+        "encoder.l_gene_var_encoder",
+    )
     library_log_means: Tensor
     library_log_vars: Tensor
     measured_by_panel: Tensor

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
 from cellvae.contracts import Module, Rows
+from cellvae.data.batches.blocks import keep_rows
+from cellvae.data.storage.disk.loaded_rows import load_rows, stored_reader
 from cellvae.data.storage.placement import choose_placement
-from cellvae.data.storage.sparse import sparse_rows_for
+from cellvae.data.storage.row_wrappers import ToDevice
+from cellvae.data.storage.sparse import sparse_rows_for, with_csr_columns
 from cellvae.nn.layers import SparseInputLinear
 from cellvae.train.loop.cuda_graph import CUDAGraphCapturer, choose_capture
 from cellvae.train.loop.steps_per_block import SINGLE_PRECISION
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.options.train_options import TrainOptions
+
+N_SAMPLED = 512
+"""Cells by which the form of the counts is chosen."""
 
 
 def place_cells(
@@ -34,7 +41,12 @@ def place_cells(
     """
     loop, device = plan.step_loop, trainer.strategy.root_device
     placed: Rows[Any] = rows
-    if trainer.world_size > 1:
+    if stored_reader(rows) is not None:
+        loop.set_placement("memory", "the cells are read from files, a buffer at a time")
+        place = place_buffers(plan.module, rows, options, device)
+        for blocks in plan.blocks:
+            blocks.place = place
+    elif trainer.world_size > 1:
         loop.set_placement("memory", "the cells are divided among several processes")
     elif options.loader.num_workers:
         loop.set_placement("memory", "batches are prefetched")
@@ -50,6 +62,26 @@ def place_cells(
     steps = loop.steps_per_block
     decision = choose_capture(options, callbacks, plan.module, steps, device, loop.placement)
     loop.set_capture(decision, CUDAGraphCapturer(device) if decision.wanted else None)
+
+
+def place_buffers(
+    module: Module[Any], rows: Rows[Any], options: TrainOptions, device: torch.device
+) -> Callable[[Rows[Any]], Rows[Any]]:
+    """Function of the rows of a buffer in memory: the rows that steps read.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the cells are requested on a device.
+    """
+    if device.type != "cpu":
+        # Refuses placement='device'.
+        choose_placement(rows, device, options.placement)
+        return partial(ToDevice, device=device)
+    sample = load_rows(rows, torch.arange(min(len(rows), N_SAMPLED)))
+    if choose_sparse_rows(module, sample, options) is None:
+        return keep_rows
+    return with_csr_columns
 
 
 def choose_sparse_rows(

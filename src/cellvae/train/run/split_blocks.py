@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cellvae.contracts import Module, Rows
 from cellvae.data.batches.blocks import MIN_BATCH_SIZE, EpochBlocks
 from cellvae.data.batches.labelled_cells import LabelledSampler
+from cellvae.data.batches.mixing import plan_order
 from cellvae.data.batches.split import Split
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.train.options.train_options import LoaderOptions, TrainOptions
@@ -88,6 +89,13 @@ def make_split_blocks(
     """Make the blocks of the cells of one split, shuffled in every epoch."""
     labelled = cells[:0] if labels is None else cells[labels[cells] >= 0]
     sampler = None
+    run_order = plan_order(
+        rows,
+        cells,
+        loader.batch_size,
+        shuffle=loader.shuffle,
+        n_sets=2 if len(labelled) else 1,
+    )
     if labels is not None and len(labelled):
         sampler = LabelledSampler(
             labelled,
@@ -96,6 +104,7 @@ def make_split_blocks(
             seed=seed,
             n_per_label=loader.n_samples_per_label,
             shuffle=loader.shuffle,
+            run_order=run_order,
         )
     return EpochBlocks(
         rows,
@@ -108,6 +117,7 @@ def make_split_blocks(
         min_batch_size=smallest,
         prefetch=loader.num_workers,
         labelled_cells=sampler,
+        run_order=run_order,
     )
 
 
@@ -143,5 +153,8 @@ def smallest_batch(module: Module[Any], split: Split, loader: LoaderOptions) -> 
 
 def batch_norm_advice(module: Module[Any]) -> str:
     """Sentence on how to make the network without batch normalisation; empty if it cannot be."""
-    has_option = hasattr(getattr(module, "config", None), "use_batch_norm")
-    return " Or make the model with use_batch_norm='none'." if has_option else ""
+    present = getattr(getattr(module, "config", None), "use_batch_norm", None)
+    if present is None:
+        return ""
+    off = False if isinstance(present, bool) else "none"
+    return f" Or make the model with use_batch_norm={off!r}."

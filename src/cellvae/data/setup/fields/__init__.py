@@ -14,6 +14,7 @@ from cellvae.data.setup.fields.covariates import (
     Numbers,
     NumbersRecord,
 )
+from cellvae.data.setup.fields.features import Features, FeaturesRecord
 from cellvae.data.setup.fields.field import Field, FieldRecord
 from cellvae.data.setup.fields.model_fields import count_fields, label_fields, labels_field
 from cellvae.data.setup.fields.proteins import Proteins, ProteinsRecord
@@ -26,6 +27,8 @@ __all__ = [
     "CategoryRecord",
     "Counts",
     "CountsRecord",
+    "Features",
+    "FeaturesRecord",
     "Field",
     "FieldRecord",
     "Labels",

@@ -22,7 +22,7 @@ from cellvae.data.setup.fields.field import (
     read_modality,
 )
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
-from cellvae.data.storage.disk import BackedColumn
+from cellvae.data.storage.disk.backed_column import BackedColumn
 from cellvae.data.storage.memory import DenseColumn, SparseColumn
 from cellvae.errors import DataMismatchError
 

@@ -40,7 +40,7 @@ from cellvae.data.setup.obs_columns import (
 )
 from cellvae.data.storage.chunks import iter_chunks
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
-from cellvae.data.storage.disk import make_reader
+from cellvae.data.storage.disk.backed_column import make_reader
 from cellvae.data.storage.memory import DenseColumn
 from cellvae.errors import (
     DataMismatchError,

@@ -8,6 +8,7 @@ from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.fields.category import CategoryRecord
 from cellvae.data.setup.fields.counts import CountsRecord, RegionsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord
+from cellvae.data.setup.fields.features import FeaturesRecord
 from cellvae.data.setup.fields.field import FieldRecord
 from cellvae.data.setup.fields.proteins import ProteinsRecord
 from cellvae.errors import FileFormatError, did_you_mean, quote_names
@@ -18,6 +19,7 @@ RECORD_TYPES: tuple[type[FieldRecord], ...] = (
     CategoryRecord,
     CategoriesRecord,
     NumbersRecord,
+    FeaturesRecord,
     ProteinsRecord,
 )
 """All types of records that a file can hold."""

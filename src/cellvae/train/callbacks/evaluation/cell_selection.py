@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cellvae.contracts import Rows, to_device
+from cellvae.contracts import GenerativeModule, Module, Rows, to_device
 from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.core.selection import flatten_selection
 from cellvae.data.batches.batching import iter_batches
 from cellvae.data.batches.indexing import cell_indices
-from cellvae.errors import TrainingError
+from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.loop.model_files import ModelFiles
 from cellvae.train.loop.step_loop import NON_DEFAULT_DTYPES
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -186,8 +186,24 @@ def encode_latents(
 ) -> NDArray[np.float64]:
     """Posterior mean of the latent of each cell, [cells, latent]; the run is left undisturbed."""
     means = []
-    module: Any = plan.module
+    module = check_has_latent(plan.module)
     with isolated_eval_mode(plan.module, plan.seed):
         for _, batch in iter_batches(cells.rows, cells.indices, batch_size):
             means.append(module.encode(cast_batch(plan, batch)).posterior.mean.double())
         return torch.cat(means).cpu().numpy()
+
+
+def check_has_latent(module: Module[Any]) -> GenerativeModule[Any]:
+    """Network of a model that has a latent representation.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it is another, such as that of a classifier.
+    """
+    if not isinstance(module, GenerativeModule):
+        raise InvalidOptionError(
+            "Expected a model with a latent representation for this callback; the network is a "
+            f"{type(module).__name__}. Leave the callback out."
+        )
+    return module

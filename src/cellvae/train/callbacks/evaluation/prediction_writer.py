@@ -20,6 +20,7 @@ from cellvae.data.files.streaming_writer import EmbeddingWriter, check_new_file
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.evaluation.cell_selection import (
     CellSelection,
+    check_has_latent,
     isolated_eval_mode,
     require_training_plan,
     select_cells,
@@ -107,7 +108,10 @@ class PredictionWriter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Select the cells; an error in them is raised before training."""
-        self.cells_of(require_training_plan(pl_module, self))
+        plan = require_training_plan(pl_module, self)
+        if {*self.quantities} & {*LATENT}:
+            check_has_latent(plan.module)
+        self.cells_of(plan)
 
     def on_epoch_complete(self, trainer: pl.Trainer, plan: TrainingPlan) -> None:
         """Write the file of an epoch that is due."""
@@ -156,8 +160,7 @@ class PredictionWriter(pl.Callback):
                 "kl": loss.total_kl,
             }
         if {*self.quantities} & {*LATENT}:
-            encoder: Any = module
-            posterior = encoder.encode(batch).posterior
+            posterior = check_has_latent(module).encode(batch).posterior
             found |= {"latent": posterior.mean, "latent_variance": posterior.variance}
         return {name: found[name] for name in self.quantities}
 

@@ -14,7 +14,6 @@ from cellvae.contracts import to_device
 from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.blocks import EpochBlocks
-from cellvae.data.batches.shuffling import epoch_order
 from cellvae.errors import quote_names
 from cellvae.kernels import all_finite
 from cellvae.train.loop.training_plan import TrainingPlan
@@ -95,8 +94,7 @@ def offending_cells(
     """
     if not isinstance(loader, EpochBlocks):
         return (), None
-    order = epoch_order(loader.cells, loader.seed, loader.epoch, loader.shuffle)
-    steps = [cells for block in loader.shard_blocks(order) for cells in block]
+    steps = [cells for block in loader.steps_of_epoch() for cells in block]
     if batch >= len(steps):
         return (), None
     indices = steps[batch]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from anndata import AnnData
 
-from cellvae.data.storage import disk as backed
 from cellvae.data.storage.count_matrix import count_matrix
-from cellvae.data.storage.disk import BackedColumn, DenseReader, SparseReader, make_reader
+from cellvae.data.storage.disk import matrix_reader as backed
+from cellvae.data.storage.disk.backed_column import BackedColumn, make_reader
+from cellvae.data.storage.disk.h5ad_readers import DenseReader, SparseReader
 
 Make = Callable[[np.ndarray, str], AnnData]
 FORMS = ["backed dense", "backed csr", "backed view dense", "backed view csr"]

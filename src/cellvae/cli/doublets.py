@@ -1,0 +1,87 @@
+"""Jobs of models that read the latent of another model, as SOLO does: that model is trained too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cellvae.core.log import logger
+from cellvae.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellvae.cli.record import JobRecord
+
+ENCODER_FOLDER = "scvi"
+"""Folder of the model whose latent is read."""
+SHARED = ("accelerator", "devices", "enable_progress_bar", "simple_progress_bar")
+"""Keyword arguments of `train` that both models get."""
+CALL_COLUMN, SCORE_COLUMN = "doublet_call", "doublet_score"
+"""Columns of `obs`, which the UMAP is coloured by."""
+
+
+def class_of_cells(cls: Any) -> Any:
+    """Class that cells are set up for: the model itself, or the one whose latent it reads."""
+    return getattr(cls, "encoder_class", None) or cls
+
+
+def make_detector(
+    cls: Any,
+    adata: AnnData,
+    config: Mapping[str, Any],
+    train: Mapping[str, Any],
+    record: JobRecord,
+) -> Any:
+    """Untrained model for the latent of a model that is trained first, unless it was before.
+
+    Parameters
+    ----------
+    cls
+        Class of the model.
+    adata
+        Cells, after setup.
+    config
+        Options of the model.
+    train
+        Keyword arguments of its `train`; device and progress bar are those of both models.
+    record
+        Record of the job.
+
+    Raises
+    ------
+    TrainingError
+        If the model whose latent is read could not be trained.
+    """
+    encoder_class = class_of_cells(cls)
+    folder = record.out / ENCODER_FOLDER
+    if record.has(ENCODER_FOLDER):
+        encoder = encoder_class.load(folder, adata)
+    else:
+        logger.info("Training the %s whose latent is read ...", encoder_class.__name__)
+        encoder = encoder_class(adata)
+        encoder.train(**{name: value for name, value in train.items() if name in SHARED})
+        report = encoder.training_report
+        if not encoder.is_trained or report.status == "interrupted":
+            raise TrainingError(f"The {encoder_class.__name__} was not trained: {report.reason}")
+        encoder.save(folder, overwrite=True)
+        record.add(ENCODER_FOLDER)
+    return cls.from_scvi_model(encoder, **config)
+
+
+def add_doublets(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
+    """Store scores and calls of doublets in `obs`, and the latent that they come from in `obsm`.
+
+    Returns
+    -------
+    The latent, [cells, latent].
+    """
+    encoder = class_of_cells(type(model)).load(record.out / ENCODER_FOLDER, adata)
+    latent: NDArray[Any] = encoder.get_latent_representation()
+    adata.obsm[encoder.latent_key] = latent
+    calls = model.call_doublets()
+    for name in calls:
+        adata.obs[name] = calls[name].array
+    return latent

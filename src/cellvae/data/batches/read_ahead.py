@@ -1,0 +1,88 @@
+"""Buffers of cells in files, read by a thread while the caller computes with the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cellvae.contracts import B, Rows, StepBlock
+from cellvae.data.batches.labelled_cells import WithLabelledCells
+from cellvae.data.storage.disk.loaded_rows import load_rows
+
+
+def read_buffers(
+    blocks: Iterable[StepBlock], buffer_size: int, place: Callable[[Rows[B]], Rows[B]]
+) -> Iterator[StepBlock]:
+    """Blocks of the same steps, whose cells have been read into memory.
+
+    Consecutive blocks of up to `buffer_size` cells are one buffer. At most two buffers are in
+    memory: that of the caller, and the next one. An error of the thread is raised in the caller;
+    if the caller stops early, as after Ctrl-C, the thread stops at its next read.
+
+    Parameters
+    ----------
+    blocks
+        Blocks whose rows are read from files.
+    buffer_size
+        Cells of a buffer; a block of more cells is a buffer of its own.
+    place
+        Function of the rows of a buffer in memory: the rows that the blocks have.
+    """
+    stopped = Event()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-reader")
+
+    def read(group: list[StepBlock]) -> list[StepBlock]:
+        return load_blocks(group, place, stopped)
+
+    pending: Future[list[StepBlock]] | None = None
+    try:
+        for group in group_blocks(blocks, buffer_size):
+            following = pool.submit(read, group)
+            if pending is not None:
+                yield from pending.result()
+            pending = following
+        if pending is not None:
+            yield from pending.result()
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def group_blocks(blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[list[StepBlock]]:
+    """Consecutive blocks of up to `buffer_size` training cells together."""
+    group: list[StepBlock] = []
+    n_cells = 0
+    for block in blocks:
+        n_steps, width = block.steps.shape
+        size = n_steps * (width - getattr(block.rows, "n_labelled", 0))
+        if group and n_cells + size > buffer_size:
+            yield group
+            group, n_cells = [], 0
+        group.append(block)
+        n_cells += size
+    if group:
+        yield group
+
+
+def load_blocks(
+    group: list[StepBlock], place: Callable[[Rows[B]], Rows[B]], stopped: Event
+) -> list[StepBlock]:
+    """Blocks with rows in memory, which are read once for all of them."""
+    cells = torch.cat([block.steps.reshape(-1) for block in group]).unique()
+    first = group[0].rows
+    source = first.rows if isinstance(first, WithLabelledCells) else first
+    rows = place(load_rows(source, cells, stopped))
+    loaded = []
+    for block in group:
+        steps: Int[Tensor, "steps cells"] = torch.searchsorted(cells, block.steps)
+        own = block.rows
+        if isinstance(own, WithLabelledCells):
+            loaded.append(StepBlock(WithLabelledCells(rows, own.n_labelled), steps))
+        else:
+            loaded.append(StepBlock(rows, steps))
+    return loaded

@@ -1,0 +1,151 @@
+"""Count matrices of several files as one, with the genes of all by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellvae.data.storage.matrix_files.csr_rows import CSRRows, concatenate_rows
+from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
+
+
+@final
+class JoinedMatrix:
+    """Cells of several stored matrices, one matrix after the other, [cells, genes].
+
+    Parameters
+    ----------
+    parts
+        Matrices in files.
+    genes
+        For each matrix the index of its genes in the joined one, -1 for those that are left out;
+        None where they are the same.
+    n_genes
+        Number of genes of the joined matrix.
+    cells
+        Indices of some of the cells, in any order; None for all.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[StoredMatrix],
+        genes: Sequence[NDArray[np.int32] | None],
+        n_genes: int,
+        cells: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.parts = tuple(parts)
+        self.genes = tuple(genes)
+        self.first_cells = np.cumsum([0, *(part.n_cells for part in self.parts)])
+        self.first_values = np.cumsum([0, *(part.n_values for part in self.parts)])
+        self.cells = cells
+        n_cells = int(self.first_cells[-1]) if cells is None else len(cells)
+        self.shape = (n_cells, n_genes)
+
+    def __len__(self) -> int:
+        """Count the cells."""
+        return self.shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type that holds the values of all files."""
+        return np.result_type(*(part.dtype for part in self.parts))
+
+    @property
+    def cells_per_chunk(self) -> int:
+        """Cells that most files store, and compress, as one piece; 1 without compression."""
+        sizes = [
+            part.chunk_values * part.n_cells / max(1, part.n_values)
+            for part in self.parts
+            if part.n_cells
+        ]
+        return max(1, round(float(np.median(sizes)))) if sizes else 1
+
+    @property
+    def values_per_cell(self) -> float:
+        """Mean number of values of a cell that are stored, zeros of dense files too."""
+        return float(self.first_values[-1]) / max(1, int(self.first_cells[-1]))
+
+    def values_before(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of stored values before each of these cells; the end counts as a cell."""
+        if self.cells is None:
+            return self.stored_before(cells)
+        return self.selected_before[cells]
+
+    @cached_property
+    def selected_before(self) -> NDArray[np.int64]:
+        """Number of stored values before each selected cell, and of all."""
+        cells = np.zeros(0, np.int64) if self.cells is None else self.cells
+        sizes = self.stored_before(cells + 1) - self.stored_before(cells)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+    def stored_before(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of stored values before each of these cells of all files."""
+        which = np.searchsorted(self.first_cells[1:-1], cells, side="right")
+        before = np.empty(len(cells), dtype=np.int64)
+        for number in np.unique(which).tolist():
+            own = which == number
+            inside = self.parts[number].values_before(cells[own] - self.first_cells[number])
+            before[own] = inside + self.first_values[number]
+        return before
+
+    def read(self, cells: NDArray[np.int64]) -> CSRRows:
+        """Cells with these indices, in this order; indices may repeat. Gene indices are sorted.
+
+        Raises
+        ------
+        InvalidDataError
+            If a file was replaced since it was opened, or cannot be read.
+        """
+        stored = cells if self.cells is None else self.cells[cells]
+        if (np.diff(stored) > 0).all():
+            return self.read_stored(stored)
+        unique, inverse = np.unique(stored, return_inverse=True)
+        return self.read_stored(unique).take(inverse.reshape(-1))
+
+    def read_stored(self, cells: NDArray[np.int64]) -> CSRRows:
+        """Cells of all files with these indices, which increase strictly."""
+        bounds = np.searchsorted(cells, self.first_cells)
+        rows = []
+        for number, part in enumerate(self.parts):
+            own = cells[bounds[number] : bounds[number + 1]] - self.first_cells[number]
+            if len(own):
+                rows.append(self.with_joined_genes(part.read(own), number))
+        if not rows:
+            return CSRRows(np.zeros(0, self.dtype), np.zeros(0, np.int32), np.zeros(1, np.int64))
+        return concatenate_rows(rows)
+
+    def with_joined_genes(self, rows: CSRRows, number: int) -> CSRRows:
+        """Cells of one file with the genes of all."""
+        genes = self.genes[number]
+        return rows.with_sorted_genes() if genes is None else rows.rename_genes(genes)
+
+    def select_genes(self, genes: NDArray[np.int64] | None) -> JoinedMatrix:
+        """The same cells with some genes in this order; None for all. Nothing is read."""
+        if genes is None:
+            return self
+        new_index = np.full(self.shape[1], -1, dtype=np.int32)
+        new_index[genes] = np.arange(len(genes), dtype=np.int32)
+        renamed = [
+            new_index if own is None else np.where(own < 0, -1, new_index[own]).astype(np.int32)
+            for own in self.genes
+        ]
+        return JoinedMatrix(self.parts, renamed, len(genes), self.cells)
+
+    def select_cells(self, cells: NDArray[np.int64]) -> JoinedMatrix:
+        """Some of the cells in this order. Nothing is read."""
+        stored = cells if self.cells is None else self.cells[cells]
+        return JoinedMatrix(self.parts, self.genes, self.shape[1], stored)
+
+    def signature(self) -> str:
+        """Hex digest of the files as they were opened, and of which cells and genes are read."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self.parts:
+            digest.update(repr((part.path.absolute(), part.where, part.signature)).encode())
+        for selected in (*self.genes, self.cells):
+            digest.update(b"all" if selected is None else selected.tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""Opens the count matrix of an h5ad file or a zarr store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from cellvae.data.storage.matrix_files.array_matrices import CSRMatrix, DenseMatrix
+from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
+from cellvae.errors import (
+    CellvaeError,
+    InvalidDataError,
+    UnknownKeyError,
+    did_you_mean,
+    quote_names,
+)
+
+READ_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+"""What h5py and zarr raise for files that they cannot read."""
+
+
+@final
+@dataclass(frozen=True)
+class FileElement:
+    """Element of an h5ad file or a zarr store, by its path within it; calling it opens it."""
+
+    path: Path
+    name: str
+
+    def __call__(self) -> Any:
+        """Group or array of the element."""
+        return open_root(self.path)[self.name]
+
+
+def open_root(path: Path) -> Any:
+    """Root group of an h5ad file or a zarr store, for reading.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    InvalidDataError
+        If it is neither an HDF5 file nor a zarr store.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a file of cells in '{path}'; there is nothing.")
+    try:
+        if path.is_dir():
+            import zarr
+
+            return zarr.open_group(str(path), mode="r")
+        import h5py
+
+        return h5py.File(path, "r")
+    except ImportError as error:
+        raise InvalidDataError(
+            f"Expected the package zarr to read '{path}'; it is not installed: pip install zarr."
+        ) from error
+    except READ_ERRORS as error:
+        raise InvalidDataError(
+            f"Expected an AnnData file (.h5ad or .zarr) in '{path}'; it cannot be read: {error}. "
+            "Was it copied or written to its end?"
+        ) from error
+
+
+def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
+    """Count matrix of a file, X or a layer.
+
+    Raises
+    ------
+    InvalidDataError
+        If there is none, or its cells cannot be read in runs.
+    UnknownKeyError
+        If there is no such layer.
+    """
+    root = open_root(path)
+    try:
+        return find_matrix(root, path, layer)
+    except READ_ERRORS as error:
+        if isinstance(error, CellvaeError):
+            raise
+        raise InvalidDataError(
+            f"Expected counts as AnnData writes them in '{path}'; they cannot be read: {error}."
+        ) from error
+    finally:
+        close_root(root)
+
+
+def close_root(root: Any) -> None:
+    """Close a file; a zarr store has nothing to close."""
+    import h5py
+
+    if isinstance(root, h5py.File):
+        root.close()
+
+
+def find_matrix(root: Any, path: Path, layer: str | None) -> StoredMatrix:
+    """Matrix of an opened file, X or a layer."""
+    name = "X" if layer is None else f"layers/{layer}"
+    where = f"{'X' if layer is None else f'layer {layer!r}'} of '{path}'"
+    if layer is not None:
+        layers = [*root["layers"]] if "layers" in root else []
+        if layer not in layers:
+            raise UnknownKeyError(
+                f"Expected a layer of '{path}'; got '{layer}'.{did_you_mean(layer, layers)} The "
+                f"layers are {quote_names(layers, most=10) or 'none'}."
+            )
+    if name not in root:
+        raise InvalidDataError(
+            f"Expected counts in {where}; got nothing there. Is it an AnnData file? Name the layer "
+            "that holds the counts with layer=..."
+        )
+    matrix = matrix_of_element(path, where, name, root[name])
+    if matrix.dtype.kind not in "buif":
+        raise InvalidDataError(
+            f"Expected real numbers in {where}; got values of type {matrix.dtype}."
+        )
+    return matrix
+
+
+def matrix_of_element(path: Path, where: str, name: str, element: Any) -> StoredMatrix:
+    """Matrix of an opened group or array."""
+    encoding = str(element.attrs.get("encoding-type", ""))
+    # Files of AnnData before 0.7 have another name for the format of a sparse matrix.
+    legacy = element.attrs.get("h5sparse_format", "")
+    legacy = legacy.decode() if isinstance(legacy, bytes) else str(legacy)
+    kind = encoding or (f"{legacy}_matrix" if legacy else "array")
+    if kind == "csc_matrix":
+        raise InvalidDataError(
+            f"Expected cells that can be read one by one (CSR or dense) in {where}; got CSC. "
+            f"Convert the file once: adata = anndata.io.read_{file_kind(path)}('{path}'); "
+            f"adata.X = adata.X.tocsr(); adata.write_{file_kind(path)}('{path}')."
+        )
+    opened = FileElement(path, name)
+    if kind == "csr_matrix":
+        shape = element.attrs.get("shape", element.attrs.get("h5sparse_shape"))
+        n_cells, n_genes = (int(n) for n in np.asarray(shape))
+        return CSRMatrix(path, where, (n_cells, n_genes), opened)
+    n_dimensions = len(getattr(element, "shape", ()))
+    if kind != "array" or n_dimensions != 2:
+        raise InvalidDataError(
+            f"Expected a CSR matrix or a dense array [cells, genes] in {where}; got "
+            f"{kind.replace('_', ' ')} with {n_dimensions} dimensions."
+        )
+    return DenseMatrix(path, where, (int(element.shape[0]), int(element.shape[1])), opened)
+
+
+def file_kind(path: Path) -> str:
+    """`zarr` for a folder, `h5ad` for a file."""
+    return "zarr" if path.is_dir() else "h5ad"

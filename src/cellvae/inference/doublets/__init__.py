@@ -1,0 +1,1 @@
+"""Doublets: features that a classifier reads, scores, rates and calls."""

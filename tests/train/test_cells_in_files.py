@@ -1,0 +1,282 @@
+"""Models train on cells in files as on the same cells in memory."""
+
+import contextlib
+import threading
+from pathlib import Path
+
+import anndata
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import cellvae
+from cellvae.data import synthetic_iid
+from cellvae.data.batches import blocks as blocks_module
+from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.data.batches.run_order import RunOrder, run_epoch_order
+from cellvae.data.files.cell_files import CellFiles
+from cellvae.data.files.open_cells import open_cells
+from cellvae.data.storage.sparse import with_csr_columns
+from cellvae.errors import InvalidDataError
+from cellvae.model import PEAKVI, SCANVI, SCVI
+from cellvae.train.run import split_blocks
+
+ORDER = RunOrder(run_length=5, buffer_size=96)
+
+
+@pytest.fixture(scope="module")
+def adata() -> anndata.AnnData:
+    made = synthetic_iid(batch_size=150, n_genes=40, n_proteins=0, n_regions=0, dropout_ratio=0.1)
+    made.X[:, 0] = 1
+    made.X = sparse.csr_matrix(made.X)
+    assert made.X.nnz < 0.2 * 300 * 40  # batches are sparse
+    return made
+
+
+@pytest.fixture
+def files(adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    for number, first in enumerate(range(0, 300, 100)):
+        adata[first : first + 100].copy().write_h5ad(tmp_path / f"part{number}.h5ad")
+    return tmp_path
+
+
+@pytest.fixture
+def cells(files: Path) -> CellFiles:
+    return open_cells(files / "*.h5ad")
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of 5 cells in buffers of 96, so that an epoch has several."""
+
+    def plan_small(rows: object, cells: object, batch_size: int, **kwargs: object) -> RunOrder:
+        return ORDER
+
+    monkeypatch.setattr(split_blocks, "plan_order", plan_small)
+
+
+def in_memory_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give cells in memory the order of cells in files."""
+
+    def order(cells: torch.Tensor, seed: int, epoch: int, shuffle: bool = True) -> torch.Tensor:
+        ordered = cells.sort().values
+        return run_epoch_order(ordered, ORDER, seed, epoch) if shuffle else ordered
+
+    monkeypatch.setattr(blocks_module, "epoch_order", order)
+
+
+def weights_of(model: SCVI) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("steps_per_block", [1, 3, 50])
+def test_blocks_have_every_training_cell_once(
+    adata: anndata.AnnData, cells: CellFiles, steps_per_block: int
+) -> None:
+    SCVI.setup_anndata(cells, batch_key="batch")
+    rows = SCVI(cells).rows
+    chosen = np.random.default_rng(0).permutation(300)[:250]
+    blocks: EpochBlocks = EpochBlocks(
+        rows, chosen, 32, seed=3, run_order=ORDER, steps_per_block=steps_per_block
+    )
+    blocks.place = with_csr_columns
+    dense = adata.X.toarray()
+    for epoch in range(2):
+        blocks.set_epoch(epoch)
+        expected = [cells for block in blocks.steps_of_epoch() for cells in block]
+        read = [
+            (block.rows.take(step), cells)
+            for block, indices in zip(blocks, blocks.steps_of_epoch(), strict=True)
+            for step, cells in zip(block.steps, indices, strict=True)
+        ]
+        assert torch.equal(torch.cat(expected).sort().values, torch.from_numpy(chosen).sort()[0])
+        for batch, indices in read:
+            np.testing.assert_array_equal(batch.counts.to_dense().numpy(), dense[indices])
+            codes = adata.obs["batch"].cat.codes.to_numpy()[indices]
+            np.testing.assert_array_equal(batch.batch[:, 0].numpy(), codes)
+
+
+@pytest.mark.trains
+def test_weights_are_those_of_memory_for_the_same_order(
+    adata: anndata.AnnData,
+    cells: CellFiles,
+    small_buffers: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = []
+    in_memory_order(monkeypatch)
+    for data in (cells, adata):
+        cellvae.settings.seed = 0
+        SCVI.setup_anndata(data, batch_key="batch")
+        model = SCVI(data, n_hidden=16)
+        # Runs of cells in memory are those of the patched order.
+        if data is adata:
+            monkeypatch.setattr(split_blocks, "plan_order", lambda *_, **__: None)
+        model.train(max_epochs=3, seed=0, batch_size=32, check_val_every_n_epoch=1)
+        trained.append(model)
+    assert_same_weights(weights_of(trained[0]), weights_of(trained[1]))
+    for name in ("elbo_train", "elbo_validation"):
+        first, second = (model.history[name].to_numpy() for model in trained)
+        np.testing.assert_allclose(first, second, rtol=1e-6)
+    assert trained[0].training_report.placement == "memory"
+
+
+@pytest.mark.trains
+def test_steps_per_block_do_not_change_the_weights(cells: CellFiles, small_buffers: None) -> None:
+    found = []
+    for steps in (1, 2, 50):
+        cellvae.settings.seed = 0
+        SCVI.setup_anndata(cells, batch_key="batch")
+        model = SCVI(cells, n_hidden=16)
+        model.train(max_epochs=2, seed=0, batch_size=32, steps_per_block=steps)
+        found.append(weights_of(model))
+    assert_same_weights(found[0], found[1])
+    assert_same_weights(found[0], found[2])
+
+
+class StopAfter(pl.Callback):
+    """Interrupts a run at the end of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.trains
+def test_a_resumed_run_ends_with_the_same_weights(
+    cells: CellFiles, small_buffers: None, tmp_path: Path
+) -> None:
+    kwargs = {"max_epochs": 4, "seed": 0, "batch_size": 32, "steps_per_block": 2}
+    SCVI.setup_anndata(cells, batch_key="batch")
+    cellvae.settings.seed = 0
+    whole = SCVI(cells, n_hidden=16)
+    whole.train(**kwargs)
+    cellvae.settings.seed = 0
+    interrupted = SCVI(cells, n_hidden=16)
+    folder = tmp_path / "run"
+    with contextlib.suppress(KeyboardInterrupt):
+        interrupted.train(**kwargs, run_dir=folder, resume="auto", callbacks=[StopAfter(1)])
+    cellvae.settings.seed = 0
+    resumed = SCVI(cells, n_hidden=16)
+    resumed.train(**kwargs, run_dir=folder, resume="auto")
+    assert len(resumed.history["elbo_train"]) == 4
+    assert_same_weights(weights_of(whole), weights_of(resumed))
+
+
+@pytest.mark.trains
+def test_a_file_that_changes_under_way_ends_the_run_with_its_name(
+    cells: CellFiles, files: Path, small_buffers: None
+) -> None:
+    class Replace(pl.Callback):
+        supports_blocks = True
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            (files / "part0.h5ad").replace(files / "part1.h5ad")
+
+    SCVI.setup_anndata(cells)
+    model = SCVI(cells, n_hidden=16)
+    with pytest.raises(InvalidDataError, match="part1.h5ad.*as it was when it was opened|part0"):
+        model.train(max_epochs=3, batch_size=32, callbacks=[Replace()])
+    assert len(model.history["elbo_train"]) == 1
+
+
+def test_the_reader_ends_when_the_caller_stops_early(cells: CellFiles) -> None:
+    SCVI.setup_anndata(cells)
+    rows = SCVI(cells).rows
+    blocks: EpochBlocks = EpochBlocks(rows, np.arange(300), 32, seed=3, run_order=ORDER)
+    iterator = iter(blocks)
+    next(iterator)
+    iterator.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread.name.startswith("cellvae-reader"):
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.trains
+def test_labelled_cells_of_a_step_are_read_too(
+    adata: anndata.AnnData, cells: CellFiles, small_buffers: None
+) -> None:
+    values = adata.obs["labels"].astype(str).to_numpy()
+    cells.obs["labels"] = np.where(np.arange(300) % 3 == 0, values, "unknown")
+    SCANVI.setup_anndata(cells, "labels", "unknown", batch_key="batch")
+    model = SCANVI(cells, n_hidden=16)
+    model.train(max_epochs=2, batch_size=32, seed=0)
+    assert np.isfinite(model.history["elbo_train"].to_numpy()).all()
+    predicted = model.predict()
+    assert set(np.asarray(predicted)) <= {"label_0", "label_1", "label_2"}
+
+
+@pytest.mark.trains
+def test_answers_are_those_of_memory(
+    adata: anndata.AnnData, cells: CellFiles, tmp_path: Path
+) -> None:
+    SCVI.setup_anndata(cells, batch_key="batch")
+    model = SCVI(cells, n_hidden=16)
+    model.train(max_epochs=1, seed=0)
+    latent = model.get_latent_representation()
+    np.testing.assert_allclose(latent, model.get_latent_representation(adata), rtol=1e-5)
+    subset = cells[[5, 250, 3]]
+    np.testing.assert_allclose(
+        model.get_latent_representation(subset), latent[[5, 250, 3]], rtol=1e-4, atol=1e-6
+    )
+    expressions = []
+    for data in (cells, adata):
+        torch.manual_seed(0)
+        expressions.append(model.get_normalized_expression(data, gene_list=["gene_3"]))
+    np.testing.assert_allclose(*expressions, rtol=1e-4)
+    assert [*expressions[0].index] == [*cells.obs_names]
+    table = model.differential_expression(groupby="labels", group1="label_0")
+    assert len(table) == 40
+    model.save(tmp_path / "model")
+    loaded = SCVI.load(tmp_path / "model", adata=cells)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), latent)
+    np.testing.assert_allclose(
+        SCVI.load(tmp_path / "model", adata=adata).get_latent_representation(), latent, rtol=1e-5
+    )
+
+
+@pytest.mark.trains
+def test_a_model_without_sparse_input_gets_dense_batches(cells: CellFiles) -> None:
+    PEAKVI.setup_anndata(cells)
+    model = PEAKVI(cells, n_hidden=8, n_latent=4)
+    model.train(max_epochs=1, batch_size=32)
+    assert np.isfinite(model.history["elbo_train"].to_numpy()).all()
+
+
+def test_counts_are_checked_once_and_again_if_a_file_changed(
+    cells: CellFiles, files: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cellvae.data.setup import checks
+
+    passes = []
+    iter_chunks = checks.iter_chunks
+
+    def counted(matrix: object) -> object:
+        passes.append(matrix)
+        return iter_chunks(matrix)
+
+    monkeypatch.setattr(checks, "iter_chunks", counted)
+    SCVI.setup_anndata(cells)
+    SCVI(cells)
+    SCVI.setup_anndata(open_cells(files / "*.h5ad"))
+    assert len(passes) == 1
+    wrong = adata[:100].copy()
+    wrong.X.data[wrong.X.indptr[2]] = np.nan
+    wrong.write_h5ad(files / "new")
+    (files / "new").replace(files / "part0.h5ad")
+    changed = open_cells(files / "*.h5ad")
+    with pytest.raises(InvalidDataError, match="1 NaN value, first in cell '2', gene 'gene_0'"):
+        SCVI.setup_anndata(changed)
+    assert len(passes) == 2
