@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,6 @@ EARLY_STOPPING_PATIENCE = 45
 """Checks without improvement after which a run ends by default."""
 
 
-@final
 class TOTALVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of genes and surface proteins of the same cells (totalVI).
 
