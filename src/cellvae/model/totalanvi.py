@@ -201,10 +201,28 @@ class TOTALANVI(LabelledModel, TOTALVI):
 
         Parameters
         ----------
-        adata, protein_expression_obsm_key, protein_names_uns_key, batch_key, panel_key, layer
-            As in :meth:`TOTALVI.setup_anndata`.
-        size_factor_key, categorical_covariate_keys, continuous_covariate_keys
-            As in :meth:`TOTALVI.setup_anndata`.
+        adata
+            Cells, with raw counts of genes in `X` or in a layer, and of proteins in `obsm`.
+        protein_expression_obsm_key
+            Entry of `adata.obsm` with the raw counts of the proteins: a DataFrame, an array or a
+            sparse matrix, [cells, proteins].
+        protein_names_uns_key
+            Entry of `adata.uns` with the names of the proteins; by default the columns of the
+            DataFrame, or numbers.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        panel_key
+            Column of `adata.obs` with the panel of proteins of each cell; the batch by default. A
+            protein that is zero in all cells of a panel is taken as not measured there.
+        layer
+            Layer that holds the raw counts of genes; None for `X`.
+        size_factor_key
+            Column of `adata.obs` with the library size of each cell, used in place of the sum of
+            its gene counts.
+        categorical_covariate_keys
+            Columns of `adata.obs` with further categories to correct for.
+        continuous_covariate_keys
+            Columns of `adata.obs` with numbers to correct for.
         labels_key
             Column of `adata.obs` with the label of each cell, where it is known; required.
         unlabeled_category
@@ -240,7 +258,7 @@ class TOTALANVI(LabelledModel, TOTALVI):
         cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
 
     @classmethod
-    def setup_mudata(
+    def setup_mudata(  # type: ignore[override]
         cls,
         mdata: Any,
         rna_layer: str | None = None,
@@ -260,12 +278,18 @@ class TOTALANVI(LabelledModel, TOTALVI):
 
         Parameters
         ----------
-        mdata, rna_layer, protein_layer, batch_key, panel_key, size_factor_key
-            As in :meth:`TOTALVI.setup_mudata`.
+        mdata
+            Cells that have both modalities, in any order.
+        rna_layer, protein_layer
+            Layers with raw counts in the modalities of genes and proteins; None for `X`.
+        batch_key, panel_key, size_factor_key
+            Columns of `obs` with batch, panel and library size of each cell, as in
+            :meth:`setup_anndata`.
         categorical_covariate_keys, continuous_covariate_keys
-            As in :meth:`TOTALVI.setup_mudata`.
+            Columns of `obs` with categories and numbers to correct for.
         labels_key, unlabeled_category
-            As in :meth:`setup_anndata`.
+            Column of `obs` with the label of each cell, and its value where the label is not known;
+            required.
         modalities
             Modality of each of these arguments, by its name; `rna_layer` and `protein_layer` are
             required. Columns without one are those of `mdata.obs`.

@@ -114,7 +114,7 @@ class LabelledModel(Model):
     def labels_field(self) -> Labels:
         """Field that reads the labels."""
         field: Any = self.registration.fields["labels"].field("labels")
-        return field  # type: ignore[no-any-return]
+        return field
 
 
 def known_labels(registration: Registration[Any]) -> tuple[Scalar, ...]:
