@@ -14,6 +14,7 @@ from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 from cellvae.model.solo import SOLO
+from cellvae.model.totalanvi import TOTALANVI
 from cellvae.model.totalvi import TOTALVI
 
 M = TypeVar("M", bound=type[Model])
@@ -27,6 +28,7 @@ MODELS: dict[str, type[Model]] = {
     "AmortizedLDA": AmortizedLDA,
     "SOLO": SOLO,
     "TOTALVI": TOTALVI,
+    "TOTALANVI": TOTALANVI,
 }
 """Every model class by its name, which saved files contain."""
 

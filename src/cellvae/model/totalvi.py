@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,6 @@ EARLY_STOPPING_PATIENCE = 45
 """Checks without improvement after which a run ends by default."""
 
 
-@final
 class TOTALVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of genes and surface proteins of the same cells (totalVI).
 

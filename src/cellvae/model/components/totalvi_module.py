@@ -288,7 +288,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
 
     def adversarial_targets(self, batch: TOTALVIBatch) -> Int[Tensor, " cells"]:
         """Batches of the cells, which the adversarial classifier predicts."""
-        return batch.batch.squeeze(-1)
+        return batch.batch[: len(batch.batch) - batch.n_labelled].squeeze(-1)
 
     @property
     def accepts_sparse(self) -> bool:
@@ -464,24 +464,37 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
         As in scvi-tools, `kl_weight` multiplies the KL divergences of latent and background and
         also the loss of the proteins; the KL divergence of the library size is not weighted.
         """
-        latent = self.encode(batch)
+        return self.negative_elbo(self.encode(batch), batch, kl_weight)
+
+    def negative_elbo(
+        self, latent: TOTALVILatent, batch: TOTALVIBatch, kl_weight: Float[Tensor, ""]
+    ) -> Loss:
+        """Loss of a batch for samples of the latent variables."""
         decoded = self.decode_logits(latent, batch)
         of_genes = -self.gene_log_likelihood(decoded, latent, batch)
         of_proteins = -self.protein_log_likelihood(decoded, latent, batch)
-        kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
+        unweighted, kl_latent = self.latent_kl_terms(latent.posterior, latent.sample)
         kl_library, prior = torch.zeros_like(kl_latent), self.library_prior(batch)
         if latent.log_library_posterior is not None and prior is not None:
             kl_library = kl_divergence(latent.log_library_posterior, prior).sum(dim=-1)
         kl_background = self.kl_background(decoded, batch)
         protein_weight = self.loss_weights["pro_recons_weight"]
         weighted = protein_weight * of_proteins + kl_latent + kl_background
+        kl = (unweighted + kl_latent, kl_library, kl_background)
         return Loss(
-            loss=(of_genes + kl_weight * weighted + kl_library).mean(),
+            loss=(of_genes + unweighted + kl_weight * weighted + kl_library).mean(),
             reconstruction=dict(zip(PARTS[:2], (of_genes, of_proteins), strict=True)),
-            kl_local=dict(zip(PARTS[2:], (kl_latent, kl_library, kl_background), strict=True)),
+            kl_local=dict(zip(PARTS[2:], kl, strict=True)),
             kl_global=kl_latent.new_zeros(()),
             latent=latent.sample,
         )
+
+    def latent_kl_terms(
+        self, posterior: Normal, z: Float[Tensor, "cells latent"]
+    ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
+        """KL divergence of the latent, in nats: the part that `kl_weight` leaves, and the other."""
+        kl = kl_to_standard_normal(posterior).sum(dim=-1)
+        return torch.zeros_like(kl), kl
 
     def gene_log_likelihood(
         self, decoded: GeneProteinLogits, latent: TOTALVILatent, batch: TOTALVIBatch
