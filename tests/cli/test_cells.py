@@ -120,7 +120,7 @@ def test_the_file_chooses_the_method_of_set_up(tmp_path: Path) -> None:
     (tmp_path / "cells.h5mu").touch()
     check_counts_file(tmp_path / "cells.h5mu")
     (tmp_path / "cells.csv").touch()
-    with pytest.raises(InvalidOptionError, match=r"ends in \.h5ad or \.h5mu"):
+    with pytest.raises(InvalidOptionError, match=r"ends in \.h5ad, \.h5mu or \.zarr"):
         check_counts_file(tmp_path / "cells.csv")
 
 

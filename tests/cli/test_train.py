@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import cellvae
+from cellvae.cli.cells import describe_data
+from cellvae.data import open_cells
 from cellvae.errors import TrainingError
 from cellvae.model import SCVI
 from cellvae.settings import settings
@@ -230,3 +232,37 @@ def test_a_run_that_was_cut_off_goes_on(
         for name in ("whole", "cut")
     ]
     assert np.array_equal(*latents)
+
+
+@pytest.mark.trains
+def test_cells_of_a_pattern_stay_in_their_files(
+    program: Callable[..., Any], counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    adata = anndata.read_h5ad(counts)
+    for name, part in (("a", adata[:50]), ("b", adata[50:])):
+        part.copy().write_h5ad(tmp_path / f"{name}.h5ad")
+    pattern = tmp_path / "*.h5ad"
+    flags = ("--max-epochs", 2, "--no-umap", "--batch-key", "batch", "--color", "file")
+    ended = program("train", pattern, "--out", tmp_path / "run", *flags)
+    assert ended.code == 0, ended.err
+    written = anndata.read_h5ad(tmp_path / "run" / "latent.h5ad")
+    assert [*written.obs_names] == [*adata.obs_names]
+    assert written.obsm["X_scVI"].shape == (80, 10)
+    assert written.X is None
+    cells = open_cells(pattern)
+    model = cellvae.load(tmp_path / "run" / "model", cells)
+    np.testing.assert_allclose(
+        model.get_latent_representation(), written.obsm["X_scVI"], rtol=1e-4, atol=1e-5
+    )
+    again = program("train", pattern, "--out", tmp_path / "run", *flags)
+    assert again.code == 0, again.err
+    missing = program("train", tmp_path / "*.loom", "--out", tmp_path / "run2", *flags)
+    assert missing.code == 2
+    assert "No such file" in missing.err
+
+
+def test_digests_of_counts_in_files_are_those_of_memory(counts: Path) -> None:
+    in_files, in_memory = open_cells(counts), anndata.read_h5ad(counts)
+    setup = {"layer": "raw", "batch_key": "batch"}
+    assert describe_data(in_files, setup) == describe_data(in_memory, setup)

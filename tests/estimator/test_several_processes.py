@@ -82,6 +82,67 @@ ADVERSARIAL = textwrap.dedent("""
 """)
 
 
+CELLS_IN_FILES = textwrap.dedent("""
+    import json, os, sys
+    import lightning.pytorch as pl
+    import torch, cellvae
+    torch.set_num_threads(1)
+    out = sys.argv[1]
+    cells = cellvae.data.open_cells(out + "/*.h5ad")
+    cellvae.model.SCVI.setup_anndata(cells, batch_key="batch")
+    torch.manual_seed(0)
+    model = cellvae.model.SCVI(cells, n_hidden=8, n_latent=3)
+    read = []
+
+    class Note(pl.Callback):
+        supports_blocks = True
+
+        def on_train_epoch_end(self, trainer, plan):
+            steps = plan.blocks[0].steps_of_epoch()
+            read.append([cell for block in steps for cell in block.view(-1).tolist()])
+
+    model.train(
+        2, batch_size=16, accelerator="cpu", devices=2, enable_progress_bar=False,
+        callbacks=[Note()], train_size=0.8,
+    )
+    seen = {
+        "weights": [p.tolist() for p in model.module.parameters()],
+        "elbo": model.history["elbo_train"].to_numpy().tolist(),
+        "train": model.train_indices.tolist(), "read": read,
+    }
+    with open(f"{out}/rank{os.environ.get('LOCAL_RANK', '0')}.json", "w") as file:
+        json.dump(seen, file)
+""")
+
+
+def test_two_processes_read_different_cells_of_files(tmp_path: Path) -> None:
+    from scipy import sparse
+
+    from cellvae.data import synthetic_iid
+
+    adata = synthetic_iid(batch_size=100, n_genes=12, n_proteins=0, n_regions=0)
+    adata.X = sparse.csr_matrix(adata.X)
+    for number in range(2):
+        part = adata[number * 100 : number * 100 + 100].copy()
+        part.write_h5ad(tmp_path / f"part{number}.h5ad")
+    script = tmp_path / "script.py"
+    script.write_text(CELLS_IN_FILES)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    environment["CELLVAE_DATA_DIR"] = str(tmp_path / "checked")
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=240, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["elbo"] == second["elbo"]
+    for own, other in zip(first["read"], second["read"], strict=True):
+        assert len(own) == len(other) == 80
+        assert sorted(own + other) == sorted(first["train"])
+    assert first["read"][0] != first["read"][1]
+
+
 def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ADVERSARIAL)

@@ -19,8 +19,8 @@ from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
 from cellvae.data.storage.sparse import with_csr_columns
-from cellvae.errors import InvalidDataError
-from cellvae.model import PEAKVI, SCANVI, SCVI
+from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.model import PEAKVI, SCANVI, SCVI, TOTALVI
 from cellvae.train.run import split_blocks
 
 ORDER = RunOrder(run_length=5, buffer_size=96)
@@ -253,6 +253,55 @@ def test_a_model_without_sparse_input_gets_dense_batches(cells: CellFiles) -> No
     model = PEAKVI(cells, n_hidden=8, n_latent=4)
     model.train(max_epochs=1, batch_size=32)
     assert np.isfinite(model.history["elbo_train"].to_numpy()).all()
+
+
+@pytest.mark.trains
+def test_proteins_of_files_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    adata = synthetic_iid(batch_size=60, n_genes=20, n_proteins=5, n_regions=0)
+    for number in range(2):
+        adata[number * 60 : number * 60 + 60].copy().write_h5ad(tmp_path / f"part{number}.h5ad")
+    cells = open_cells(tmp_path / "*.h5ad")
+    TOTALVI.setup_anndata(
+        cells, protein_expression_obsm_key="protein_expression", batch_key="batch"
+    )
+    model = TOTALVI(cells, n_latent=4)
+    model.train(max_epochs=1, batch_size=32)
+    assert model.get_latent_representation().shape == (120, 4)
+
+
+@pytest.mark.trains
+def test_minified_cells_of_files_are_small_and_in_memory(cells: CellFiles) -> None:
+    SCVI.setup_anndata(cells, batch_key="batch")
+    model = SCVI(cells, n_hidden=16)
+    model.train(max_epochs=1, seed=0)
+    latent = model.get_latent_representation()
+    model.minify_adata()
+    assert isinstance(model.adata, anndata.AnnData)
+    assert model.adata.X.nnz == 0
+    assert [*model.adata.obs_names] == [*cells.obs_names]
+    np.testing.assert_allclose(model.get_latent_representation(), latent, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.trains
+def test_cells_of_files_are_not_saved_with_the_model(cells: CellFiles, tmp_path: Path) -> None:
+    SCVI.setup_anndata(cells)
+    model = SCVI(cells, n_hidden=16)
+    model.train(max_epochs=1)
+    with pytest.raises(InvalidOptionError, match="these are in files already"):
+        model.save(tmp_path / "model", save_anndata=True)
+
+
+@pytest.mark.trains
+def test_a_query_is_mapped_from_files(cells: CellFiles, adata: anndata.AnnData) -> None:
+    SCVI.setup_anndata(adata, batch_key="batch")
+    reference = SCVI(adata, n_hidden=16)
+    reference.train(max_epochs=1)
+    query = cells[:100]
+    query.obs["batch"] = "new"
+    model = SCVI.load_query_data(query, reference)
+    model.train(max_epochs=1)
+    assert model.get_latent_representation(query).shape == (100, 10)
 
 
 def test_counts_are_checked_once_and_again_if_a_file_changed(

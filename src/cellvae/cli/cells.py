@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellvae.data.mudata_adapter import is_mudata
+from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean
 
 SUFFIXES = (".h5ad", ".h5mu")
@@ -18,21 +20,51 @@ CELLS_PER_CHUNK = 4096
 
 
 def check_counts_file(counts: Path) -> None:
-    """Check that a file of counts exists.
+    """Check that a file of counts exists, or files that fit a pattern.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is none.
     InvalidOptionError
-        If its name does not end in `.h5ad` or `.h5mu`.
+        If its name does not end in `.h5ad`, `.h5mu` or `.zarr`.
     """
-    if not counts.exists():
+    paths = matching_files(counts)
+    if not paths:
         raise FileNotFoundError(f"No such file: '{counts}'.")
-    if counts.is_dir() or counts.suffix not in SUFFIXES:
-        raise InvalidOptionError(
-            f"Expected a file of counts that ends in .h5ad or .h5mu; got '{counts}'."
-        )
+    several = len(paths) > 1 or not counts.exists()
+    for path in paths:
+        is_file = path.suffix in SUFFIXES and not path.is_dir() and path.exists()
+        is_mudata_file = path.suffix == ".h5mu"
+        if not (is_file or is_zarr(path)) or (several and is_mudata_file):
+            kinds = ".h5ad or .zarr" if several else ".h5ad, .h5mu or .zarr"
+            raise InvalidOptionError(
+                f"Expected a file of counts that ends in {kinds}; got '{path}'."
+            )
+
+
+def matching_files(counts: Path) -> list[Path]:
+    """The file itself if it exists, otherwise the files that fit the pattern, by name."""
+    if counts.exists():
+        return [counts]
+    # A pattern may be absolute, which Path.glob refuses.
+    found = glob.glob(str(counts.expanduser()), recursive=True)  # noqa: PTH207
+    return sorted(map(Path, found))
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a folder of zarr."""
+    return path.is_dir() and path.suffix == ".zarr"
+
+
+def read_counts(counts: Path) -> Any:
+    """Cells of a file in memory; those of a pattern, or of a zarr store, stay in their files."""
+    from cellvae.data import open_cells
+    from cellvae.data.files.h5mu import read_cells
+
+    if counts.exists() and not is_zarr(counts):
+        return read_cells(counts)
+    return open_cells(matching_files(counts))
 
 
 def setup_name(cls: Any, suffix: str) -> str:
@@ -149,11 +181,24 @@ def counts_digest(counts: Any) -> str:
     Sums of integers are exact in double precision, so that neither dtype nor memory order matters.
     """
     weights = np.arange(1, counts.shape[1] + 1, dtype=np.float64)
+    if isinstance(counts, JoinedMatrix):
+        parts = [sums_of_cells(part, weights) for part in counts.iter_csr(CELLS_PER_CHUNK)]
+        by_gene = np.sum([part[0] for part in parts], axis=0)
+        by_cell = [np.concatenate([part[i] for part in parts]) for i in (1, 2)]
+        return digest(b"".join(values.tobytes() for values in (by_gene, *by_cell)))
     sums = [counts.sum(axis=0, dtype=np.float64), counts.sum(axis=1, dtype=np.float64)]
     # The product of a dense matrix copies it in double precision, so it is computed in chunks.
     n_rows = CELLS_PER_CHUNK if isinstance(counts, np.ndarray) else max(1, counts.shape[0])
     sums += [counts[i : i + n_rows] @ weights for i in range(0, counts.shape[0], n_rows)]
     return digest(b"".join(np.asarray(values, dtype=np.float64).tobytes() for values in sums))
+
+
+def sums_of_cells(counts: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Sums of some cells over cells, over genes, and weighted over genes."""
+    by_gene, by_cell = (
+        np.asarray(counts.sum(axis=axis, dtype=np.float64)).ravel() for axis in (0, 1)
+    )
+    return by_gene, by_cell, counts @ weights
 
 
 def text_digest(values: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from cellvae.cli.cells import check_counts_file, setup_name
+from cellvae.cli.cells import check_counts_file, read_counts, setup_name
 from cellvae.cli.checks import check_options, model_class
 from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import (
@@ -45,6 +45,11 @@ The flags are the keyword arguments of the same names. They differ between model
 
 Example: cellvae train counts.h5ad --out run/ --batch-key batch --early-stopping
 """
+
+COUNTS_HELP = (
+    "File of counts (.h5ad, .h5mu), or cells that stay in their files: a folder (.zarr) or a "
+    "pattern in quotes, 'cells/*.h5ad'."
+)
 
 
 def program_flags() -> dict[str, tuple[str, Any, Any, str]]:
@@ -149,9 +154,7 @@ def train_command(model: str) -> Callable[..., None]:
     parameters = [
         keyword_parameter(
             "counts",
-            Annotated[
-                Path, typer.Argument(help="File of counts (.h5ad, .h5mu).", show_default=False)
-            ],
+            Annotated[Path, typer.Argument(help=COUNTS_HELP, show_default=False)],
         )
     ]
     for name, (panel, hint, default, text) in program_flags().items():
@@ -229,7 +232,5 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
     method = setup_name(class_of_cells(model_class(job.model)), counts.suffix)
     check_options(job.model, job.setup, job.config, job.train, method)
     check_output_folder(out, job, overwrite=values["overwrite"])
-    from cellvae.data.files.h5mu import read_cells
-
-    trained = run_job(read_cells(counts), job, out, overwrite=values["overwrite"])
+    trained = run_job(read_counts(counts), job, out, overwrite=values["overwrite"])
     print_summary(trained, out)

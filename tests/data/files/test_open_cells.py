@@ -39,6 +39,9 @@ def part(number: int, genes: list[str], n_cells: int = 30) -> anndata.AnnData:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> dict[str, anndata.AnnData]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that zarr imports
+        pytest.importorskip("zarr")
     made = {"a": part(1, ["g1", "g2", "g3"]), "b": part(2, ["g4", "g3", "g2"], 20)}
     made["c"] = part(3, ["g2", "g3"], 10)
     for name, adata in made.items():

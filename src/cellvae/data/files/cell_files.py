@@ -180,20 +180,18 @@ class CellFiles:
 
     def to_memory(self) -> AnnData:
         """AnnData with these cells, X, layers and all tables in memory."""
-        adata = self.without_counts()
-        matrices = {name: in_memory(matrix) for name, matrix in self.layers.items()}
+        adata = self.tables_in_memory()
         adata.X = in_memory(self.X)
-        for name, matrix in matrices.items():
-            adata.layers[name] = matrix
-        for name, table in self.obsm.items():
-            adata.obsm[name] = table
+        for name, matrix in self.layers.items():
+            adata.layers[name] = in_memory(matrix)
         return adata
 
-    def without_counts(self) -> AnnData:
-        """AnnData with `obs`, `var` and `uns` of these cells alone."""
+    def tables_in_memory(self) -> AnnData:
+        """AnnData with `obs`, `var`, `obsm` and `uns` of these cells, without X and layers."""
         from anndata import AnnData
 
-        return AnnData(obs=self.obs.copy(), var=self.var.copy(), uns=dict(self.uns))
+        tables = {name: self.obsm[name] for name in self.obsm}
+        return AnnData(obs=self.obs.copy(), var=self.var.copy(), uns=dict(self.uns), obsm=tables)
 
 
 @final

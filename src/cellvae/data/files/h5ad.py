@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import InvalidDataError
 
@@ -41,13 +42,15 @@ def write_h5ad(adata: AnnData, path: Path, kwargs: Mapping[str, Any]) -> None:
     Parameters
     ----------
     adata
-        AnnData in memory or in backed mode.
+        AnnData in memory or in backed mode; of cells in files, the tables without the counts.
     path
         Path of the file.
     kwargs
         Keyword arguments of `AnnData.write_h5ad`, for an AnnData in memory.
     """
-    if adata.isbacked:
+    if isinstance(adata, CellFiles):
+        adata.tables_in_memory().write_h5ad(path, **kwargs)
+    elif adata.isbacked:
         # write_h5ad would switch the AnnData to the new file.
         adata.copy(path).file.close()
     else:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cellvae.contracts import Loss, Module, Rows, StepBlock, to_device
 from cellvae.data.batches.blocks import EpochBlocks
+from cellvae.data.batches.mixing import plan_order
 from cellvae.train.loop.steps.step_choice import make_step
 from cellvae.train.options.adversarial_options import AdversarialOptions
 from cellvae.train.options.optimizer_options import (
@@ -98,7 +99,14 @@ def cycle_blocks(
     drop_last: bool = False,
 ) -> Iterator[StepBlock]:
     """Blocks of one step, epoch after epoch."""
-    blocks: EpochBlocks[Any] = EpochBlocks(rows, cells, batch_size, seed=seed, drop_last=drop_last)
+    blocks: EpochBlocks[Any] = EpochBlocks(
+        rows,
+        cells,
+        batch_size,
+        seed=seed,
+        drop_last=drop_last,
+        run_order=plan_order(rows, cells, batch_size),
+    )
     while True:
         yield from blocks
         blocks.set_epoch(blocks.epoch + 1)

@@ -70,10 +70,16 @@ def test_reads_the_cells_that_were_written(
 @pytest.mark.parametrize("layout", ["csr", "dense"])
 @pytest.mark.parametrize("version", [2, 3])
 def test_reads_both_formats_of_zarr(tmp_path: Path, layout: str, version: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that zarr imports
+        pytest.importorskip("zarr")
+        if not hasattr(anndata.settings, "zarr_write_format"):
+            pytest.skip("this AnnData writes one format of zarr")
     dense = counts()
-    with anndata.settings.override(zarr_write_format=version), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        path = write(tmp_path / "a.zarr", FORMS[layout](dense))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the format that will be the default
+        with anndata.settings.override(zarr_write_format=version):
+            path = write(tmp_path / "a.zarr", FORMS[layout](dense))
     chosen = np.array([1, 2, 3, 90, 91, 300])
     np.testing.assert_array_equal(dense_of(open_matrix(path).read(chosen)), dense[chosen])
     np.testing.assert_array_equal(dense_of(open_matrix(path, "counts").read(chosen)), dense[chosen])

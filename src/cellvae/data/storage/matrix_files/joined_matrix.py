@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from cellvae.data.storage.matrix_files.csr_rows import CSRRows, concatenate_rows
 from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
@@ -106,6 +107,13 @@ class JoinedMatrix:
             return self.read_stored(stored)
         unique, inverse = np.unique(stored, return_inverse=True)
         return self.read_stored(unique).take(inverse.reshape(-1))
+
+    def iter_csr(self, n_cells: int) -> Iterator[sparse.csr_matrix]:
+        """CSR matrices of so many cells each, in the order of the cells."""
+        for first in range(0, len(self), n_cells):
+            rows = self.read(np.arange(first, min(first + n_cells, len(self))))
+            shape = (rows.n_cells, self.shape[1])
+            yield sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=shape)
 
     def read_stored(self, cells: NDArray[np.int64]) -> CSRRows:
         """Cells of all files with these indices, which increase strictly."""
