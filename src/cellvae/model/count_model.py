@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Field, count_fields
-from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.estimator.model import Model
 from cellvae.inference import (
@@ -34,9 +33,6 @@ from cellvae.model.components.scvi_placeholders import (
     decoder_placeholders,
     library_encoder_placeholders,
 )
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 class CountBatch(NamedTuple):
@@ -80,57 +76,6 @@ class CountModel(Model):
     get_likelihood_parameters = get_likelihood_parameters
     get_latent_library_size = get_latent_library_size
     get_feature_correlation_matrix = get_feature_correlation_matrix
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts, and record which columns hold batch, labels and covariates.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        layer
-            Layer that holds the raw counts; None for `X`.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        labels_key
-            Column of `adata.obs` with the label of each cell.
-        size_factor_key
-            Column of `adata.obs` with the library size of each cell, used in place of the sum of
-            its counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or gene
-            names repeat.
-        """
-        kwargs = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
 
     @staticmethod
     def fields(keys: Any) -> tuple[Field, ...]:

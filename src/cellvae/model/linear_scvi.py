@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -20,10 +20,6 @@ from cellvae.model.components.scvi_placeholders import library_encoder_placehold
 from cellvae.model.count_model import CountModel
 from cellvae.model.scvi import SCVIConfig, SCVIModule, sizes_of
 from cellvae.nn import LinearDecoder
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 SCVI_OPTIONS = (
     "n_hidden",
@@ -125,35 +121,10 @@ class LinearSCVI(CountModel):
     Config: ClassVar[type[LinearSCVIConfig]] = LinearSCVIConfig
     config: LinearSCVIConfig
     module: LinearSCVIModule
+    first_setup_arguments: ClassVar[tuple[str, ...]] = ("batch_key", "labels_key", "layer")
 
     get_loadings = get_loadings
     differential_expression = differential_expression
-
-    @classmethod
-    def setup_anndata(  # type: ignore[override]
-        cls,
-        adata: AnnData,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        layer: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts, and record which columns hold batch, labels and covariates.
-
-        The arguments are those of :meth:`SCVI.setup_anndata`, in the order that scvi-tools has for
-        this model.
-        """
-        super().setup_anndata(
-            adata,
-            layer,
-            batch_key,
-            labels_key,
-            size_factor_key,
-            categorical_covariate_keys,
-            continuous_covariate_keys,
-        )
 
     @staticmethod
     def build(registration: Registration, config: LinearSCVIConfig) -> LinearSCVIModule:
