@@ -315,7 +315,7 @@ class SCANVI(ReferenceMappingMixin, CountModel):
     differential_expression = differential_expression
 
     @classmethod
-    def setup_anndata(  # type: ignore[override]
+    def setup_anndata(
         cls,
         adata: AnnData,
         labels_key: str,
