@@ -82,7 +82,7 @@ class BaseModel(ABC):
         super().__init_subclass__()
         if "latent_key" not in vars(cls):
             cls.latent_key = f"X_{cls.__name__}"
-        cls.add_setup_method()
+        cls._add_setup_method()
         if not hasattr(cls, "Config"):
             return
         # Editors and `help` show the options of the model, which its Config alone declares.
@@ -95,7 +95,7 @@ class BaseModel(ABC):
         cls.__signature__ = inspect.Signature([data, *options])  # type: ignore[attr-defined]
 
     @classmethod
-    def add_setup_method(cls) -> None:
+    def _add_setup_method(cls) -> None:
         """Make `setup_anndata` of the keys of the class, unless it is written out."""
         keys = getattr(cls, "Keys", None)
         if keys is None or issubclass(keys, MuDataKeys):

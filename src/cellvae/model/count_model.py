@@ -12,6 +12,7 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Field, count_fields
 from cellvae.data.storage.memory import ColumnRows
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.estimator.model import Model
 from cellvae.inference import (
     differential_abundance,
@@ -63,6 +64,13 @@ class CountModel(Model):
     scvi_exportable: ClassVar[bool] = True
     cellvae_only_options: ClassVar[tuple[str, ...]] = ("var_activation",)
 
+    scvi_values: ClassVar[Mapping[str, tuple[Any, ...]] | None] = None
+    """Options of the class in scvi-tools by name, and those values of each that it knows, if it
+    does not know all (an empty tuple); None if it knows whatever this one does.
+    """
+    scvi_keys: ClassVar[tuple[str, ...]] = ()
+    """Arguments of `setup_anndata` that it knows, where `scvi_values` are given."""
+
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
@@ -94,6 +102,22 @@ class CountModel(Model):
             means, variances = library_stats_by_batch(rows, module.sizes.n_batch)
             module.library_log_means.copy_(means)
             module.library_log_vars.copy_(variances)
+
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse options and keys that the class in scvi-tools does not have."""
+        known = self.scvi_values
+        if known is None:
+            return
+        unknown = [name for name in options if name not in known]
+        unknown += [name for name in self.registration.keys.to_json() if name not in self.scvi_keys]
+        unknown += [
+            n for n, values in known.items() if values and options.get(n, values[0]) not in values
+        ]
+        if unknown:
+            raise InvalidOptionError(
+                f"The {type(self).__name__} of scvi-tools does not take {quote_names(unknown)}. "
+                "Save without format."
+            )
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""

@@ -218,14 +218,22 @@ class SCVIModule(GenerativeModule[CountBatch]):
             n_cat_list,
             n_layers=config.n_layers,
             n_hidden=config.n_hidden,
-            use_batch_norm=config.use_batch_norm in ("decoder", "both"),
             use_layer_norm=config.use_layer_norm in ("decoder", "both"),
             inject_covariates=config.deeply_inject_covariates,
             activation=self.activation,
-            scale_activation="softplus" if sizes.size_factor else "softmax",
-            dispersion_per_cell=self.has_dispersion and config.dispersion == "gene-cell",
-            zero_inflation=config.gene_likelihood == "zinb",
+            **self.decoder_options,
         )
+
+    @property
+    def decoder_options(self) -> dict[str, Any]:
+        """Options that all decoders of counts have."""
+        config = self.config
+        return {
+            "use_batch_norm": config.use_batch_norm in ("decoder", "both"),
+            "scale_activation": "softplus" if self.sizes.size_factor else "softmax",
+            "dispersion_per_cell": self.has_dispersion and config.dispersion == "gene-cell",
+            "zero_inflation": config.gene_likelihood == "zinb",
+        }
 
     @property
     def accepts_sparse(self) -> bool:
