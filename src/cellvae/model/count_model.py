@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from cellvae.core.csr_batch import CSRBatch
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Field, count_fields
 from cellvae.data.storage.memory import ColumnRows
@@ -29,28 +27,14 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.library_prior import library_stats_by_batch
 from cellvae.model.components.scvi_placeholders import (
     decoder_placeholders,
     library_encoder_placeholders,
 )
 
-
-class CountBatch(NamedTuple):
-    """Counts and covariates of a batch of cells."""
-
-    counts: Float[Tensor, "cells genes"] | CSRBatch
-    batch: Int[Tensor, "cells 1"]
-    labels: Int[Tensor, "cells 1"]
-    size_factor: Float[Tensor, "cells 1"] | None = None
-    categorical: Int[Tensor, "cells categorical"] | None = None
-    continuous: Float[Tensor, "cells continuous"] | None = None
-    latent_mean: Float[Tensor, "cells latent"] | None = None
-    latent_variance: Float[Tensor, "cells latent"] | None = None
-    library_mean: Float[Tensor, "cells 1"] | None = None
-    library_variance: Float[Tensor, "cells 1"] | None = None
-    n_labelled: int = 0
-    """Number of cells at the end of the batch that only a classifier is trained on."""
+__all__ = ["CountBatch", "CountModel"]
 
 
 class CountModel(Model):

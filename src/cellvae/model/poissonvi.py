@@ -18,9 +18,9 @@ from cellvae.inference import (
     get_fragment_factors,
 )
 from cellvae.model.components.poissonvi_module import POISSONVIConfig, POISSONVIModule
+from cellvae.model.components.scvi_module import sizes_of
 from cellvae.model.count_model import CountModel
 from cellvae.model.peakvi import atac_train_defaults
-from cellvae.model.scvi import sizes_of
 
 
 @final

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from cellvae.contracts import CountLatent
 from cellvae.core.options import option
 from cellvae.kernels import materialize
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.count_features import Where
-from cellvae.model.count_model import CountBatch
-from cellvae.model.scvi import SCVIConfig, SCVIModule
+from cellvae.model.components.scvi_module import SCVIConfig, SCVIModule
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.fc_layers import Activation
