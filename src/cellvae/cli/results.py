@@ -111,6 +111,8 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     else:
         latent = model.get_latent_representation()
         adata.obsm[model.latent_key] = latent
+        for key, table in model.cell_tables().items():
+            adata.obsm[key] = table
     if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
     name = latent_file(adata)

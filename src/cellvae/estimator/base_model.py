@@ -36,6 +36,7 @@ from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -139,6 +140,24 @@ class BaseModel(ABC):
         ----------
         kwargs
             Keyword arguments that the user gave.
+        """
+        return {}
+
+    def cell_tables(self) -> Mapping[str, Any]:
+        """Tables of results for all cells, [cells, ...], that the command line stores in `obsm`."""
+        return {}
+
+    def feature_tables(
+        self, adata: AnnData | None, indices: CellChoice
+    ) -> Mapping[str, pd.DataFrame]:
+        """Tables of results by feature, by their titles, that the report shows.
+
+        Parameters
+        ----------
+        adata
+            Cells; None for those of the model.
+        indices
+            Cells to use.
         """
         return {}
 

@@ -105,6 +105,7 @@ def write_report(
             obs = cells.obs.iloc[indices]
             sections.append(latent_section(latent, obs, columns, seed, cells.n_obs))
             sections.append(scores_section(latent, obs, columns))
+            sections += feature_sections(model, adata, indices[:MAX_CHECKED_CELLS])
             sections.append(checks_section(model, adata, indices[:MAX_CHECKED_CELLS], silent))
     registration = model.registration
     summary = RunSummary(
@@ -350,6 +351,24 @@ def scores_by_label(
         header=header if batch is None else (*header, "batches mixed (1: at random)"),
         rows=tuple(rows),
     )
+
+
+def feature_sections(
+    model: BaseModel, adata: AnnData | None, indices: NDArray[np.int64]
+) -> list[Section]:
+    """Sections on features that a class of models reports, such as proteins."""
+    sections = []
+    for title, table in model.feature_tables(adata, indices).items():
+        rows = tuple(
+            (
+                str(name),
+                *(f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row),
+            )
+            for name, row in zip(table.index, table.itertuples(index=False), strict=True)
+        )
+        grid = Grid(header=(str(table.index.name or ""), *map(str, table.columns)), rows=rows)
+        sections.append(Section(title=title, parts=(grid,)))
+    return sections
 
 
 def checks_section(

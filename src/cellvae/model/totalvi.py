@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +53,10 @@ from cellvae.model.components.totalvi_module import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
 
 EARLY_STOPPING_PATIENCE = 45
 """Checks without improvement after which a run ends by default."""
@@ -279,6 +283,37 @@ class TOTALVI(ReferenceMappingMixin, Model):
         if defaults or kwargs.get("early_stopping"):
             plan["reduce_lr_on_plateau"] = True
         return {"batch_size": 256, "plan_kwargs": plan, **defaults}
+
+    def cell_tables(self) -> dict[str, Any]:
+        """Denoised proteins and their foreground probabilities, as the command line stores them."""
+        genes = self.registration.genes[:1]
+        model: Any = self
+        _, proteins = model.get_normalized_expression(gene_list=genes, silent=True)
+        foreground = model.get_protein_foreground_probability(silent=True)
+        return {"denoised_protein": proteins, "protein_foreground_probability": foreground}
+
+    def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
+        """Table of the proteins: in how many panels and cells they are, and at which level."""
+        import pandas as pd
+
+        genes, model = self.registration.genes[:1], cast("Any", self)
+        _, proteins = model.get_normalized_expression(
+            adata, indices, gene_list=genes, return_numpy=True, silent=True
+        )
+        foreground = model.get_protein_foreground_probability(
+            adata, indices, return_numpy=True, silent=True
+        )
+        background = model.get_protein_background_mean(adata, indices, silent=True)
+        table = pd.DataFrame(
+            {
+                "panels that measured it": self.module.measured_by_panel.sum(dim=0).tolist(),
+                "cells with foreground": (np.asarray(foreground) > 0.5).mean(axis=0),
+                "mean without background": np.asarray(proteins).mean(axis=0),
+                "mean background": background.mean(axis=0),
+            },
+            index=pd.Index(self.registration.axes["proteins"].features, name="protein"),
+        )
+        return {"Proteins": table.astype(float)}
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""

@@ -35,7 +35,8 @@ def is_set_elsewhere(kwargs: Mapping[str, Any]) -> bool:
 
 def has_validation_cells(kwargs: Mapping[str, Any]) -> bool:
     """Whether the requested split has validation cells."""
-    external = (kwargs.get("datasplitter_kwargs") or {}).get("external_indexing")
+    split = kwargs.get("datasplitter_kwargs") or {}
+    external = split.get("external_indexing", kwargs.get("external_indexing"))
     if external is not None:
         return len(external) > 1 and selects_cells(external[1])
     if kwargs.get("validation_size") is not None:

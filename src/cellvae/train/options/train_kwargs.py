@@ -128,7 +128,7 @@ def check_kwarg_names(
         For the first that is unknown.
     """
     train_names = {
-        *SPLIT_KWARGS[:3],
+        *SPLIT_KWARGS,
         *EARLY_STOPPING_KWARGS,
         *PROGRESS_KWARGS,
         *RUN_KWARGS,

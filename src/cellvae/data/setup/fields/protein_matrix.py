@@ -40,7 +40,7 @@ def obsm_matrix(adata: AnnData, key: str | None) -> CountMatrix:
             raise InvalidDataError(f"Expected numbers in {where}; {error}.") from error
     elif sparse.issparse(values):
         values = values.toarray()
-    values = np.asarray(values)
+    values = np.ascontiguousarray(values)
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise InvalidDataError(
             f"Expected a matrix of numbers, [cells, proteins], in {where}; got "

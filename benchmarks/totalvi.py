@@ -1,0 +1,198 @@
+"""TOTALVI beside scvi-tools: held-out ELBO, latents, imputed proteins, and seconds per epoch.
+
+    python benchmarks/totalvi.py --data ../shared/data/pbmc_cite_10k_5k.h5ad \
+        --peer-python peer/bin/python --limit-cells 3000 --epochs 40 --out totalvi.json
+
+The same lines run both packages, each run in a process of its own; the packages take turns. With
+`--hide-proteins-of BATCH` the proteins of a batch are set to zero (not measured), imputed, and
+compared with what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KEY = "protein_expression"
+
+
+def main() -> None:
+    """Run all seeds of both packages, and print a table of medians."""
+    options = parse_options()
+    if options.package:
+        json.dump(run(options), sys.stdout)
+        return
+    pythons = {"cellvae": sys.executable, "scvi": options.peer_python}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
+    for i, seed in enumerate(options.seeds):
+        order = list(pythons) if i % 2 == 0 else list(pythons)[::-1]
+        for package in order:
+            folder = Path(options.out).with_suffix(f".{package}.{seed}")
+            folder.mkdir(parents=True, exist_ok=True)
+            command = [pythons[package], __file__, *sys.argv[1:], "--package", package]
+            command += ["--seed", str(seed), "--folder", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr[-3000:])
+            found = json.loads(done.stdout.splitlines()[-1]) | {"load": os.getloadavg()[0]}
+            results[package].append(found | score_latent(options, folder))
+            print(package, seed, results[package][-1], file=sys.stderr)
+    report = {"processor": processor(), "options": vars(options), "results": results}
+    Path(options.out).write_text(json.dumps(report, indent=1, default=str))
+    print_table(results)
+
+
+def parse_options() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--peer-python", default=os.environ.get("CELLVAE_PEER_PYTHON"))
+    parser.add_argument("--out", default="totalvi.json")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--limit-cells", type=int, default=0)
+    parser.add_argument("--label-key", default="cell_type")
+    parser.add_argument("--hide-proteins-of", default=None)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--package", choices=["cellvae", "scvi"], default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", default=None)
+    return parser.parse_args()
+
+
+def processor() -> str:
+    """Name of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def read_cells(options: argparse.Namespace) -> Any:
+    """Cells of the file, the same ones for every seed and package."""
+    import anndata
+
+    adata = anndata.read_h5ad(options.data)
+    if 0 < options.limit_cells < adata.n_obs:
+        chosen = np.random.RandomState(0).permutation(adata.n_obs)[: options.limit_cells]
+        adata = adata[np.sort(chosen)].copy()
+    adata.X = adata.X.astype(np.float32)
+    return adata
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train one model; write its latent and its imputed proteins."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    package: Any = importlib.import_module(options.package)
+    package.settings.seed = options.seed
+    model_class = importlib.import_module(f"{options.package}.model").TOTALVI
+    adata = read_cells(options)
+    measured = adata.obsm[KEY].to_numpy().copy()
+    hidden = (adata.obs["batch"] == options.hide_proteins_of).to_numpy()
+    if hidden.any():
+        adata.obsm[KEY].loc[hidden] = 0
+    model_class.setup_anndata(adata, protein_expression_obsm_key=KEY, batch_key="batch")
+    model = model_class(adata)
+    order = np.random.RandomState(options.seed).permutation(adata.n_obs)
+    n_held_out = adata.n_obs // 10
+    clock = EpochClock()
+    model.train(
+        max_epochs=options.epochs,
+        accelerator="cpu",
+        early_stopping=False,
+        check_val_every_n_epoch=options.epochs,
+        external_indexing=[order[n_held_out:], order[:n_held_out]],
+        n_epochs_kl_warmup=options.epochs // 2,
+        reduce_lr_on_plateau=False,
+        callbacks=[clock.callback()],
+        enable_progress_bar=False,
+        **(
+            {}
+            if options.package == "cellvae"
+            else {"external_indexing": [order[n_held_out:], order[:n_held_out]]}
+        ),
+    )
+    elbo = model.history["elbo_validation"]["elbo_validation"].dropna().iloc[-1]
+    folder = Path(options.folder)
+    np.save(folder / "latent.npy", model.get_latent_representation())
+    found = {"elbo_validation": float(elbo), "seconds_per_epoch": clock.seconds_per_epoch}
+    if hidden.any():
+        other = next(b for b in adata.obs["batch"].unique() if b != options.hide_proteins_of)
+        cells = np.flatnonzero(hidden)
+        torch.manual_seed(0)
+        _, imputed = model.get_normalized_expression(
+            indices=cells,
+            transform_batch=other,
+            n_samples=10,
+            include_protein_background=True,
+        )
+        found["imputation_spearman"] = mean_spearman(imputed.to_numpy(), measured[cells])
+    return found
+
+
+class EpochClock:
+    """Wall time of the epochs."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def callback(self) -> Any:
+        """Lightning callback that notes when epochs start."""
+        from lightning.pytorch.callbacks import LambdaCallback
+
+        def note(*_: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        return LambdaCallback(on_train_epoch_start=note)
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        """Median over the epochs after the first."""
+        return float(np.median(np.diff(self.times[1:])))
+
+
+def mean_spearman(imputed: np.ndarray, measured: np.ndarray) -> float:
+    """Mean over proteins of the rank correlation over cells."""
+    from scipy.stats import spearmanr
+
+    varying = [j for j in range(measured.shape[1]) if np.ptp(measured[:, j]) > 0]
+    return float(np.mean([spearmanr(imputed[:, j], measured[:, j])[0] for j in varying]))
+
+
+def score_latent(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Accuracy of the cell types of neighbours, and mixing of the batches, of a latent."""
+    from cellvae.evaluation import batch_mixing, knn_accuracy
+
+    obs = read_cells(options).obs
+    latent = np.load(folder / "latent.npy")
+    labels = obs[options.label_key].astype(str).to_numpy()
+    known = ~np.isin(labels, ["nan", "unknown", ""])
+    return {
+        "knn_accuracy": float(knn_accuracy(latent[known], labels[known])),
+        "batch_mixing": float(batch_mixing(latent, obs["batch"].astype(str).to_numpy())),
+    }
+
+
+def print_table(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print medians, ranges and ratios."""
+    for name in results["cellvae"][0]:
+        ours, theirs = ([run[name] for run in results[p]] for p in ("cellvae", "scvi"))
+        a, b = np.median(ours), np.median(theirs)
+        print(f"{name:22s} cellvae {a:.4f} scvi-tools {b:.4f} ratio {a / b:.3f}")
+        print(f"{'':22s} {np.round(ours, 4).tolist()} {np.round(theirs, 4).tolist()}")
+
+
+if __name__ == "__main__":
+    main()
