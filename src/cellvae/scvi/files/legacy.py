@@ -24,6 +24,7 @@ RENAMED_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         "labels": "labels",
         "cat_covs": "extra_categorical_covs",
         "cont_covs": "extra_continuous_covs",
+        "protein_expression": "proteins",
     }
 )
 """What a column was called, and is called later."""
@@ -139,6 +140,9 @@ def legacy_registry(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict
             known = setup["extra_categoricals"]
             words["categorical_covariate_keys"] = split_names(known["keys"])
             state = {"mappings": known["mappings"], "field_keys": split_names(known["keys"])}
+        elif old == "protein_expression":
+            words["protein_expression_obsm_key"] = key
+            state = legacy_proteins(setup)
         else:
             words["continuous_covariate_keys"] = split_names(setup["extra_continuous_keys"])
             state = {"columns": words["continuous_covariate_keys"]}
@@ -149,6 +153,15 @@ def legacy_registry(setup: Mapping[str, Any], name: str, unlabeled: Any) -> dict
         "setup_args": words,
         "field_registries": fields,
     }
+
+
+def legacy_proteins(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of the proteins, and which were measured in which batch."""
+    state: dict[str, Any] = {"column_names": np.array(split_names(setup["protein_names"]))}
+    masks = setup.get("totalvi_batch_mask")
+    if masks is not None:
+        state["protein_batch_mask"] = {str(i): mask for i, mask in enumerate(masks)}
+    return state
 
 
 def split_names(names: Any) -> list[str]:

@@ -154,9 +154,10 @@ class ProteinsRecord(FieldRecord):
     def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
         """Registry of the field, as scvi-tools stores it."""
         features = () if axis is None else axis.features
-        state: dict[str, Any] = {"column_names": np.array(features, dtype=object)}
+        state: dict[str, Any] = {"column_names": list(features)}
         if self.modality is not None:
-            state |= {"n_obs": n_cells, "n_vars": len(features)}
+            names = np.array(features, dtype=object)
+            state = {"n_obs": n_cells, "n_vars": len(features), "column_names": names}
         if any(self.without_counts):
             masks = self.measured(len(features))
             state[MASK_KEY] = {str(panel): mask for panel, mask in enumerate(masks)}

@@ -1,0 +1,139 @@
+"""SOLO of both packages, and scanpy's scrublet, on cells with a known number of doublets.
+
+A doublet is the sum of two cells of one batch, which are taken out. SCVI of cellvae is trained on
+what is left, and both packages classify the same features of the same cells and simulated
+doublets. `python benchmarks/doublets.py --data DATA --peer-python PYTHON --out FILE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.metrics import average_precision_score
+
+import cellvae
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+WORKER = Path(__file__).with_name("doublet_worker.py")
+
+
+def mix(adata: anndata.AnnData, rate: float, seed: int) -> anndata.AnnData:
+    """Cells of which a fraction are sums of two cells of a batch, which are taken out."""
+    random = np.random.default_rng(seed)
+    batch = adata.obs["batch"].astype(str).to_numpy()
+    pairs, left = [], []
+    for name in np.unique(batch):
+        cells = random.permutation(np.flatnonzero(batch == name))
+        n = round(rate / (1 + rate) * len(cells))
+        pairs.append(cells[: 2 * n].reshape(-1, 2))
+        left.append(cells[2 * n :])
+    first, second = np.concatenate(pairs).T
+    single = np.sort(np.concatenate(left))
+    counts = sparse.vstack([adata.X[single], adata.X[first] + adata.X[second]]).tocsr()
+    truth = np.repeat([False, True], [len(single), len(first)])
+    obs = pd.DataFrame({"batch": batch[np.concatenate([single, first])], "doublet": truth})
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    return anndata.AnnData(counts, obs=obs, var=adata.var[[]])
+
+
+def read(path: Path, donors: int, genes: int) -> anndata.AnnData:
+    """Cells of the first donors, with the genes that vary most."""
+    adata = anndata.read_h5ad(path)
+    if "batch" not in adata.obs:
+        adata.obs["batch"] = "all"
+    names = np.unique(adata.obs["batch"].astype(str))[:donors]
+    adata = adata[np.isin(adata.obs["batch"].astype(str), names)]
+    logs = adata.X.astype(np.float64).tocsr()
+    logs.data = np.log1p(logs.data)
+    mean = np.asarray(logs.mean(axis=0)).ravel()
+    variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
+    return adata[:, np.sort(np.argsort(-variance)[:genes])].copy()
+
+
+def scrublet_scores(cells: anndata.AnnData, rate: float, seed: int) -> np.ndarray:
+    """Scores of scanpy's scrublet, batch by batch."""
+    import scanpy as sc
+
+    copy = anndata.AnnData(cells.X.copy(), obs=cells.obs[["batch"]].copy())
+    sc.pp.scrublet(
+        copy, batch_key="batch", expected_doublet_rate=rate, threshold=0.25, random_state=seed
+    )
+    return copy.obs["doublet_score"].to_numpy()
+
+
+def one_run(
+    adata: anndata.AnnData, rate: float, seed: int, epochs: int, peer: str
+) -> dict[str, Any]:
+    """Figures of one mixture."""
+    cells = mix(adata, rate, seed)
+    truth = cells.obs["doublet"].to_numpy()
+    cellvae.settings.seed = seed
+    cellvae.model.SCVI.setup_anndata(cells, batch_key="batch")
+    vae = cellvae.model.SCVI(cells)
+    vae.train(max_epochs=epochs, **QUIET)
+    solo = cellvae.model.SOLO.from_scvi_model(vae)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.h5ad"
+        features = solo.adata.copy()
+        features.uns.clear()
+        features.write_h5ad(path)
+        done = subprocess.run(
+            [peer, WORKER, path, str(seed)], capture_output=True, text=True, check=True
+        )
+        theirs = np.array(json.loads(done.stdout.splitlines()[-1]))
+    solo.train(**QUIET)
+    calls = solo.call_doublets()
+    score = calls["doublet_score"].to_numpy()
+    try:
+        scrublet = float(average_precision_score(truth, scrublet_scores(cells, rate, seed)))
+    except ImportError:
+        scrublet = float("nan")
+    return {
+        "cells": len(cells),
+        "true": float(truth.mean()),
+        "seed": seed,
+        "AP scvi-tools": float(average_precision_score(truth, theirs)),
+        "AP cellvae": float(average_precision_score(truth, score)),
+        "AP scrublet": scrublet,
+        "above 1/2, scvi-tools": float((theirs > 0.5).mean()),
+        "called": float((calls["doublet_call"] == "doublet").mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--peer-python", default=os.environ.get("CELLVAE_PEER_PYTHON"))
+    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.25])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=60, help="of SCVI")
+    parser.add_argument("--donors", type=int, default=3)
+    parser.add_argument("--genes", type=int, default=1_500)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    adata = read(arguments.data, arguments.donors, arguments.genes)
+    runs = []
+    for rate in arguments.rates:
+        for seed in arguments.seeds:
+            runs.append(one_run(adata, rate, seed, arguments.epochs, arguments.peer_python))
+            print(runs[-1], file=sys.stderr, flush=True)
+            arguments.out.write_text(json.dumps(runs, indent=1))
+    table = pd.DataFrame(runs)
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
