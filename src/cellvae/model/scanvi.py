@@ -172,7 +172,7 @@ class SCANVI(LabelledModel, ReferenceMappingMixin, CountModel):
     differential_expression = differential_expression
 
     @classmethod
-    def setup_anndata(  # type: ignore[override]
+    def setup_anndata(
         cls,
         adata: AnnData,
         labels_key: str,
