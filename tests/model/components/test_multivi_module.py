@@ -146,6 +146,10 @@ def test_proteins_that_a_panel_lacks_are_not_in_the_likelihood() -> None:
     kept = torch.tensor(panels)[panel[:, 0]] & (batch.proteins.sum(dim=1, keepdim=True) > 0)
     torch.testing.assert_close(found, (log_prob * kept).sum(dim=1))
     assert "in_panel" not in module.state_dict()
+    with torch.device("meta"):
+        on_meta = MULTIVIModule(module.sizes, module.config)
+    on_meta.load_state_dict(module.state_dict(), assign=True)
+    assert on_meta.in_panel.tolist() == [list(row) for row in panels]
 
 
 def test_log_likelihoods_of_inference_are_those_of_training(

@@ -247,7 +247,9 @@ class MultimodalNetwork(GenerativeModule[B]):
         )
         by = self.n_dispersions(config.protein_dispersion)
         self.py_r = nn.Parameter(2 * torch.rand(sizes.n_proteins, *by))
-        in_panel = torch.tensor(sizes.panels, dtype=torch.bool) if sizes.panels else None
+        # It is not in saved weights: without a device, a network on the meta device has no values.
+        panels = torch.tensor(sizes.panels, dtype=torch.bool, device="cpu")
+        in_panel = panels if sizes.panels else None
         self.register_buffer("in_panel", in_panel, persistent=False)
 
     def make_encoder(self, n_features: int, *, inject_covariates: bool = True) -> Encoder:
