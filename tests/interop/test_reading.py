@@ -145,8 +145,9 @@ def test_old_files_of_others_are_read(shared_data: Path) -> None:
     scanvi = SCANVI.load(folder / "pre_logits_fix_scanvi")
     assert scanvi.labels == ("label_2", "label_1") and scanvi.unlabeled_category == "label_0"
     np.testing.assert_allclose(scanvi.predict(soft=True).sum(axis=1), 1, rtol=1e-5)
-    with pytest.raises(FileFormatError, match="TOTALVI"):
-        cellvae.load(folder / "0150_totalvi")
+    totalvi = cellvae.load(folder / "0150_totalvi")
+    assert totalvi.registration.n_genes == 100 and totalvi.is_trained
+    assert totalvi.registration.n_features("proteins") == totalvi.module.sizes.n_proteins
 
 
 def test_another_class_is_refused_by_name(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch.distributions import Normal
 
 from cellvae.contracts import CountLatent
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes, Where
+from cellvae.model.components.count_features import Where
+from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
 
 SIZES = SCVISizes(n_genes=6, n_batch=3, n_labels=2, n_cats_per_cov=(2, 1), n_continuous=1)
 N_CELLS = 12

@@ -13,7 +13,7 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.model.totalvi import (
+from cellvae.model.components.totalvi_module import (
     TOTALVIBatch,
     TOTALVIConfig,
     TOTALVIModule,

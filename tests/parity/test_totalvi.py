@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.model.totalvi import TOTALVIBatch, TOTALVIConfig, TOTALVIModule, TOTALVISizes
+from cellvae.model.components.totalvi_module import (
+    TOTALVIBatch,
+    TOTALVIConfig,
+    TOTALVIModule,
+    TOTALVISizes,
+)
 from cellvae.settings import settings
 
 sys.path.insert(0, str(Path(__file__).parent))

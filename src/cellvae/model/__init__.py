@@ -8,6 +8,7 @@ from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
+from cellvae.model.totalvi import TOTALVI
 from cellvae.scvi.missing_models import missing_model_error
 from cellvae.train.options.default_epochs import get_max_epochs_heuristic
 
@@ -17,6 +18,7 @@ __all__ = [
     "POISSONVI",
     "SCANVI",
     "SCVI",
+    "TOTALVI",
     "AmortizedLDA",
     "LinearSCVI",
     "Model",

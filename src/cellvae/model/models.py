@@ -13,6 +13,7 @@ from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
+from cellvae.model.totalvi import TOTALVI
 
 M = TypeVar("M", bound=type[Model])
 
@@ -23,6 +24,7 @@ MODELS: dict[str, type[Model]] = {
     "PEAKVI": PEAKVI,
     "POISSONVI": POISSONVI,
     "AmortizedLDA": AmortizedLDA,
+    "TOTALVI": TOTALVI,
 }
 """Every model class by its name, which saved files contain."""
 

@@ -37,9 +37,9 @@ from cellvae.inference import (
     get_region_factors,
 )
 from cellvae.kernels import bernoulli_log_prob, use_compiled
+from cellvae.model.components.count_features import Where
 from cellvae.model.components.default_early_stopping import default_early_stopping
 from cellvae.model.count_model import CountBatch
-from cellvae.model.scvi import Where
 from cellvae.nn import Encoder
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder

@@ -23,9 +23,10 @@ from cellvae.inference import (
     get_fragment_factors,
 )
 from cellvae.kernels import materialize
+from cellvae.model.components.count_features import Where
 from cellvae.model.count_model import CountBatch, CountModel
 from cellvae.model.peakvi import atac_train_defaults
-from cellvae.model.scvi import SCVIConfig, SCVIModule, Where, sizes_of
+from cellvae.model.scvi import SCVIConfig, SCVIModule, sizes_of
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.fc_layers import Activation

@@ -29,14 +29,13 @@ from cellvae.inference import (
     differential_expression,
 )
 from cellvae.kernels import count_log_prob, use_compiled
+from cellvae.model.components.count_features import Where, log1p, total_counts
 from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.model.count_model import CountBatch, CountModel
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import concat_covariates, one_hot
 from cellvae.nn.encoder import VarActivation
 from cellvae.nn.fc_layers import Activation
-
-Where = Literal["encoder", "decoder", "none", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,20 +383,6 @@ class SCVIModule(GenerativeModule[CountBatch]):
         return codes + (
             [] if batch.categorical is None else list(batch.categorical.split(1, dim=-1))
         )
-
-
-def log1p(counts: Tensor | CSRBatch) -> Tensor | CSRBatch:
-    """Logarithm of 1 + counts."""
-    if isinstance(counts, CSRBatch):
-        return counts._replace(values=counts.values.log1p())
-    return counts.log1p()
-
-
-def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
-    """Sum of the counts of each cell."""
-    return (
-        counts.sum_by_cell() if isinstance(counts, CSRBatch) else counts.sum(dim=-1, keepdim=True)
-    )
 
 
 @final

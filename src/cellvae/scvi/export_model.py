@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from cellvae.data import Registration
     from cellvae.scvi.protocols import ExportableModel
 
 
@@ -50,7 +52,7 @@ def export_scvi_model(
     write_scvi_model(
         folder,
         prefix,
-        genes=model.registration.genes,
+        names=feature_names(model.registration),
         weights=export_weights(model),
         attributes={
             "registry_": make_registry(model),
@@ -99,3 +101,16 @@ def scvi_weight_name(name: str) -> str:
         if prefix and name.startswith(prefix):
             return scvi_prefix + name.removeprefix(prefix)
     return name
+
+
+def feature_names(registration: Registration[Any]) -> Sequence[str] | dict[str, Sequence[str]]:
+    """Names of the genes; for a MuData those of the features of each modality."""
+    modalities: Mapping[str, str] = getattr(registration.keys, "modalities", {})
+    if not modalities:
+        return registration.genes
+    fields = [registration.fields[name].field(name) for name in registration.fields]
+    return {
+        field.modality: registration.axes[field.axis].features
+        for field in fields
+        if field.axis is not None and field.modality is not None
+    }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ScviFormatMixin:
@@ -45,6 +45,21 @@ class ScviFormatMixin:
             Weights of the model, by their names in scvi-tools.
         """
         return {}
+
+    @classmethod
+    def import_scvi_weights(
+        cls, weights: Mapping[str, Tensor], module: nn.Module
+    ) -> dict[str, Tensor]:
+        """Weights of a file of scvi-tools, with those that older versions did not have.
+
+        Parameters
+        ----------
+        weights
+            Weights of the file, by their names here.
+        module
+            Network that they are for, without memory.
+        """
+        return dict(weights)
 
     @classmethod
     def import_scvi_options(cls, options: Mapping[str, Any], version: str) -> dict[str, Any]:

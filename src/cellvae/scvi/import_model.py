@@ -26,7 +26,7 @@ from cellvae.data.setup.fields import (
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
 from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
-from cellvae.scvi.registry import SETUP_KWARGS, scvi_field_name
+from cellvae.scvi.registry import SCVI_KEY_NAMES, scvi_field_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,7 +83,7 @@ def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> Import
         config = import_config(found, cls)
         with torch.device("meta"):
             module = cls.build(registration, config)
-        module.load_state_dict(import_weights(found, module), assign=True)
+        module.load_state_dict(import_weights(found, module, cls), assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise FileFormatError(
             f"The {found.name} of scvi-tools {found.version} in {found.path} cannot be made here: "
@@ -102,19 +102,33 @@ def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> Import
 def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[Any]:
     """What scvi-tools found in the cells."""
     known = [field.name for field in fields_of(cls.Keys)]
-    setup = {w: import_setup_kwargs(v) for w, v in found.setup.items() if w in SETUP_KWARGS}
-    kwargs = {name: value for name, value in setup.items() if name in known and value is not None}
+    named = {SCVI_KEY_NAMES.get(name, name): value for name, value in found.setup.items()}
+    kwargs = {
+        name: import_setup_kwargs(value)
+        for name, value in named.items()
+        if name in known and value is not None
+    }
     keys: Any = keys_from_kwargs(kwargs, cls.Keys)
     counts = found.fields["X"].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
     records = {field.name: import_record(found, field) for field in cls.fields(keys)}
-    axes = {"genes": FeatureAxis("genes", found.genes)}
+    axes: dict[str, FeatureAxis] = {}
+    for field in cls.fields(keys):
+        if field.axis is not None:
+            names = found.genes
+            if axes:
+                state = found.fields[scvi_field_name(field.name)]["state_registry"]
+                names = tuple(map(str, state["column_names"]))
+            axes[field.axis] = FeatureAxis(field.axis, names)
     return Registration(axes=axes, n_cells=n_cells, fields=records, keys=keys)
 
 
 def import_record(found: ScviModelFile, field: Field) -> FieldRecord:
     """What scvi-tools found for one field."""
-    state = found.fields.get(scvi_field_name(field.name), {}).get("state_registry", {})
+    name = scvi_field_name(field.name)
+    if name == "panel" and name not in found.fields:
+        name = "batch"
+    state = found.fields.get(name, {}).get("state_registry", {})
     panel = found.fields.get("panel", found.fields.get("batch", {})).get("state_registry", {})
     if "categorical_mapping" in panel:
         # Which proteins were measured is stored by the code of the panel.
@@ -143,6 +157,8 @@ def hashable(value: Any) -> Any:
 
 def import_setup_kwargs(value: Any) -> Any:
     """Argument of a set-up: an array of names as a list, a number as a string."""
+    if isinstance(value, dict):
+        return {str(key): str(name) for key, name in value.items() if name}
     if isinstance(value, np.ndarray):
         return [str(item) for item in value.tolist()]
     return str(value) if isinstance(value, int | float) else value
@@ -169,7 +185,9 @@ def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
         raise FileFormatError(str(error)) from error
 
 
-def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, Tensor]:
+def import_weights(
+    found: ScviModelFile, module: torch.nn.Module, cls: type[Any]
+) -> dict[str, Tensor]:
     """Weights by their names here, without those of networks that are not used.
 
     Raises
@@ -178,6 +196,7 @@ def import_weights(found: ScviModelFile, module: torch.nn.Module) -> dict[str, T
         If one is missing or of another shape.
     """
     theirs = {cellvae_weight_name(name): tensor for name, tensor in found.weights.items()}
+    theirs = cls.import_scvi_weights(theirs, module)
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in theirs]
     if missing:

@@ -35,7 +35,6 @@ SCVI_MODEL_NAMES = frozenset(
         "SpatialStereoscope",
         "SysVI",
         "TOTALANVI",
-        "TOTALVI",
         "Tangram",
         "TorchMRVI",
         "VELOVI",

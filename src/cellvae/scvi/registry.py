@@ -28,6 +28,9 @@ SETUP_KWARGS = (
 )
 """Keyword arguments of `setup_anndata` in scvi-tools, in its order."""
 
+SCVI_KEY_NAMES: Mapping[str, str] = MappingProxyType({"rna_layer": "layer"})
+"""Arguments of `setup_mudata` in scvi-tools that are other keys here."""
+
 SCVI_FIELD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "counts": "X",
@@ -96,18 +99,22 @@ def scvi_field_name(name: str) -> str:
 def make_registry(model: RegisteredModel) -> dict[str, Any]:
     """Registry of a model, as scvi-tools stores it."""
     registration = model.registration
-    given = registration.keys.to_json()
-    known = [field.name for field in fields_of(registration.keys)]
+    keys = registration.keys
+    given = keys.to_json()
+    known = [field.name for field in fields_of(keys) if field.name not in keys.unused]
+    modalities = bool(getattr(keys, "modalities", {}))
     shared = [name for name in SETUP_KWARGS if name in known]
     names = [*shared, *(name for name in known if name not in shared)]
+    to_scvi = {name: scvi_name for scvi_name, name in SCVI_KEY_NAMES.items() if modalities}
     return {
         "scvi_version": VERSION,
         "model_name": type(model).__name__,
-        "setup_method_name": "setup_anndata",
-        "setup_args": {name: given.get(name) for name in names},
+        "setup_method_name": "setup_mudata" if modalities else "setup_anndata",
+        "setup_args": {to_scvi.get(name, name): given.get(name) for name in names},
         "field_registries": {
             scvi_field_name(name): field_registry(name, record, model)
             for name, record in registration.fields.items()
+            if name not in keys.repeated_fields
         },
     }
 
@@ -118,4 +125,6 @@ def field_registry(name: str, record: FieldRecord, model: RegisteredModel) -> di
     field = next(field for field in model.fields(registration.keys) if field.name == name)
     axis = None if field.axis is None else registration.axes[field.axis]
     found = record.scvi_registry(scvi_field_name(name), axis, registration.n_cells)
+    if record.modality is not None and found.data_registry:
+        found.data_registry["mod_key"] = record.modality
     return found._asdict()

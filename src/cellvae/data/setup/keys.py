@@ -44,6 +44,16 @@ class Keys:
                 value = check_name(value, field.name, required=required)
             object.__setattr__(self, field.name, value)
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys that the set-up that was called does not have."""
+        return ()
+
+    @property
+    def repeated_fields(self) -> tuple[str, ...]:
+        """Fields that read the same column as another one, of which scvi-tools has one."""
+        return ()
+
     def modality(self, key: str) -> str | None:
         """Modality in which a key is found; None for an AnnData, or the `obs` of a MuData."""
         modalities: Mapping[str, str] = getattr(self, "modalities", {})
@@ -204,7 +214,8 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
     missing = [
         field.name
         for field in dataclasses.fields(keys_type)
-        if field.default is dataclasses.MISSING and field.name not in kwargs
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in kwargs
     ]
     if missing:
         raise InvalidOptionError(

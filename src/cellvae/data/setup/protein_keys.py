@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers, Proteins
-from cellvae.data.setup.keys import MuDataKeys
+from cellvae.data.setup.keys import MuDataKeys, check_modalities
+from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,18 @@ class ProteinKeys(MuDataKeys):
     continuous_covariate_keys: tuple[str, ...] = ()
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys that the set-up that was called does not have."""
+        if self.modalities:
+            return ("protein_expression_obsm_key", "protein_names_uns_key")
+        return ("protein_layer", "modalities")
+
+    @property
+    def repeated_fields(self) -> tuple[str, ...]:
+        """Fields that read the same column as another one, of which scvi-tools has one."""
+        return () if self.panel_key else ("panel",)
+
+    @property
     def panel(self) -> tuple[str | None, str | None]:
         """Column with the panel of each cell, and its modality."""
         if self.panel_key is None:
@@ -101,3 +115,42 @@ def covariate_fields(keys: ProteinKeys) -> tuple[Field, ...]:
             modality=keys.modality("continuous_covariate_keys"),
         ),
     )
+
+
+def check_required_modalities(
+    modalities: Mapping[str, str | None] | None,
+    required: Sequence[str],
+    arguments: Sequence[str],
+) -> dict[str, str]:
+    """Modality of each argument of `setup_mudata`.
+
+    Parameters
+    ----------
+    modalities
+        What the user gave.
+    required
+        Arguments that must have a modality.
+    arguments
+        All arguments that may have one.
+
+    Raises
+    ------
+    InvalidOptionError
+        If one is missing, or there is no such argument.
+    """
+    given = check_modalities(modalities)
+    unknown = [name for name in given if name not in arguments]
+    if unknown:
+        raise InvalidOptionError(
+            f"Expected modalities of {quote_names(arguments, most=20)}; got '{unknown[0]}'."
+            f"{did_you_mean(unknown[0], arguments)}"
+        )
+    missing = [name for name in required if name not in given]
+    if missing:
+        example = {"rna_layer": "rna", "protein_layer": "protein", "atac_layer": "atac"}
+        shown = {name: example.get(name, "...") for name in required}
+        raise InvalidOptionError(
+            f"Expected a modality for {quote_names(missing)} in modalities; got "
+            f"{quote_names([*given]) or 'none'}. Give for example modalities={shown!r}."
+        )
+    return given

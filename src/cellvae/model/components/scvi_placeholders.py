@@ -49,3 +49,22 @@ def decoder_placeholders(registration: Registration[Any], config: Any) -> dict[s
         columns = (registration.n_categories(name) for name in fields[config.dispersion])
         placeholders["px_r"] = torch.zeros(n_genes, *columns)
     return placeholders
+
+
+def gene_protein_placeholders(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of totalVI's encoder of the library size and decoder of zero inflation."""
+    first, scale = "encoder.encoder.fc_layers.Layer 0.", "decoder.px_scale_decoder."
+    placeholders = {}
+    for name, tensor in weights.items():
+        if name.startswith(first):
+            is_variance = name.endswith("running_var")
+            value = torch.ones_like(tensor) if is_variance else torch.zeros_like(tensor)
+            placeholders[name.replace("encoder.encoder", "encoder.l_gene_encoder", 1)] = value
+        if name.startswith(scale):
+            new = name.replace("px_scale_decoder", "px_dropout_decoder_gene", 1)
+            placeholders[new] = torch.zeros_like(tensor)
+    n_hidden = weights[f"{first}0.bias"].shape[0]
+    for part in ("mean", "var"):
+        placeholders[f"encoder.l_gene_{part}_encoder.weight"] = torch.zeros(1, n_hidden)
+        placeholders[f"encoder.l_gene_{part}_encoder.bias"] = torch.zeros(1)
+    return placeholders

@@ -122,6 +122,7 @@ def read_scvi_model(
         raise FileFormatError(
             f"Expected {path} to be a model of scvi-tools 0.15 or later; it lacks {error}."
         ) from error
+    genes = names_of_first_axis(genes, fields.get("X", {}))
     if not isinstance(genes, np.ndarray) or genes.ndim != 1:
         raise FileFormatError(f"Expected one list of names of genes in {path}.")
     return ScviModelFile(
@@ -135,6 +136,24 @@ def read_scvi_model(
         fields={str(name): as_dict(field) for name, field in fields.items()},
         attributes=attributes,
     )
+
+
+def names_of_first_axis(names: Any, field: Mapping[str, Any]) -> Any:
+    """Names of the genes, where the file has those of all modalities of a MuData.
+
+    Parameters
+    ----------
+    names
+        Names by modality, or of all features in one list.
+    field
+        Registry of the counts of the genes.
+    """
+    modality = field.get("data_registry", {}).get("mod_key")
+    if modality is None:
+        return names
+    if isinstance(names, dict):
+        return names.get(modality)
+    return field.get("state_registry", {}).get("column_names", names)
 
 
 def as_dict(value: Any) -> dict[Any, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.core.output_files import replace_atomically
@@ -18,7 +19,7 @@ def write_scvi_model(
     folder: Path,
     prefix: str,
     *,
-    genes: tuple[str, ...],
+    names: Sequence[str] | Mapping[str, Sequence[str]],
     weights: Mapping[str, Tensor],
     attributes: Mapping[str, Any],
 ) -> Path:
@@ -30,8 +31,8 @@ def write_scvi_model(
         Folder, made if it is not there.
     prefix
         Beginning of the name of the file.
-    genes
-        Names of the genes.
+    names
+        Names of the genes; for a MuData those of the features of each modality.
     weights
         Tensors of the network, by scvi-tools' names.
     attributes
@@ -41,9 +42,16 @@ def write_scvi_model(
     path = folder / f"{prefix}{MODEL_FILE}"
     values = {
         "model_state_dict": {name: t.detach().cpu().clone() for name, t in weights.items()},
-        "var_names": np.array(genes, dtype=object),
+        "var_names": {modality: as_object_array(part) for modality, part in names.items()}
+        if isinstance(names, Mapping)
+        else as_object_array(names),
         "attr_dict": dict(attributes),
     }
     with replace_atomically(path) as temporary:
         torch.save(values, temporary)
     return path
+
+
+def as_object_array(names: Sequence[str]) -> NDArray[np.object_]:
+    """Names in an array of objects."""
+    return np.array(names, dtype=object)

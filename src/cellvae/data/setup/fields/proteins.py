@@ -155,6 +155,8 @@ class ProteinsRecord(FieldRecord):
         """Registry of the field, as scvi-tools stores it."""
         features = () if axis is None else axis.features
         state: dict[str, Any] = {"column_names": np.array(features, dtype=object)}
+        if self.modality is not None:
+            state |= {"n_obs": n_cells, "n_vars": len(features)}
         if any(self.without_counts):
             masks = self.measured(len(features))
             state[MASK_KEY] = {str(panel): mask for panel, mask in enumerate(masks)}
@@ -163,7 +165,6 @@ class ProteinsRecord(FieldRecord):
             location = {
                 "attr_name": "X" if self.key is None else "layers",
                 "attr_key": self.key,
-                "mod_key": self.modality,
             }
         return ScviField(location, state, {f"n_{scvi_name}": len(features)})
 
