@@ -118,11 +118,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         reduce_lr_on_plateau=False,
         callbacks=[clock.callback()],
         enable_progress_bar=False,
-        **(
-            {}
-            if options.package == "cellvae"
-            else {"external_indexing": [order[n_held_out:], order[:n_held_out]]}
-        ),
     )
     elbo = model.history["elbo_validation"]["elbo_validation"].dropna().iloc[-1]
     folder = Path(options.folder)

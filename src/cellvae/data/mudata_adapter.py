@@ -43,7 +43,9 @@ def keep_columns(mudata: Any) -> Iterator[None]:
     That is what version 0.4 does; version 0.3 copies them, and warns that it will not. Its warning
     about names that a gene and a protein share was given when the MuData was made.
     """
-    with warnings.catch_warnings(), mudata.set_options(pull_on_update=False):
+    has_option = hasattr(mudata, "set_options")
+    option = mudata.set_options(pull_on_update=False) if has_option else contextlib.nullcontext()
+    with warnings.catch_warnings(), option:
         warnings.filterwarnings("ignore", message="var_names are not unique")
         yield
 

@@ -59,7 +59,9 @@ def assert_same(found: Any, expected: Any) -> None:
         assert list(found[name].var_names) == list(table.var_names)
         np.testing.assert_array_equal(dense(found[name].X), dense(table.X))
         for layer in table.layers:
-            np.testing.assert_array_equal(found[name].layers[layer], table.layers[layer])
+            np.testing.assert_array_equal(
+                dense(found[name].layers[layer]), dense(table.layers[layer])
+            )
 
 
 def dense(matrix: Any) -> Any:

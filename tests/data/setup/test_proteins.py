@@ -99,9 +99,7 @@ def measured(registration: Registration[Any]) -> list[list[bool]]:
 )
 def test_counts_and_masks_are_the_same_whatever_holds_them(as_type: Any) -> None:
     registration, batch = read(make_adata(as_type(protein_counts())), KEYS)
-    torch.testing.assert_close(
-        batch.proteins, torch.from_numpy(protein_counts().to_numpy(np.float32))
-    )
+    torch.testing.assert_close(batch.proteins, torch.tensor(protein_counts().to_numpy(np.float32)))
     assert measured(registration) == [[True] * 3, [True, False, True]]
     names = registration.axes["proteins"].features
     assert names in (("CD3", "CD4", "CD19"), ("0", "1", "2"))
@@ -196,7 +194,7 @@ def test_proteins_are_matched_by_name() -> None:
     rows = registration.read(other, protein_fields(KEYS), Batch)
     torch.testing.assert_close(
         rows.take(torch.arange(8)).proteins,
-        torch.from_numpy(protein_counts().to_numpy(np.float32)),
+        torch.tensor(protein_counts().to_numpy(np.float32)),
     )
     less = make_adata(protein_counts()[["CD19", "CD3"]])
     with pytest.raises(DataMismatchError, match=r"panel 'a'\); got 2 of the 3 .* missing 'CD4'"):
@@ -204,7 +202,7 @@ def test_proteins_are_matched_by_name() -> None:
     of_b = less[4:].copy()
     batch = registration.read(of_b, protein_fields(KEYS), Batch).take(torch.arange(4))
     torch.testing.assert_close(
-        batch.proteins, torch.from_numpy(protein_counts().to_numpy(np.float32)[4:])
+        batch.proteins, torch.tensor(protein_counts().to_numpy(np.float32)[4:])
     )
     with pytest.raises(DataMismatchError, match="the 3 proteins the model was trained on; got 0"):
         registration.read(make_adata(protein_counts().add_prefix("x")), protein_fields(KEYS), Batch)
@@ -249,7 +247,7 @@ def test_proteins_that_a_query_lacks_are_not_measured_there(columns: list[str], 
         assert masks[panel] == expected.tolist(), panel
     taken = extended.read(query, protein_fields(KEYS), Batch).take(torch.arange(8))
     expected_counts = table.fillna(0).to_numpy(np.float32)
-    torch.testing.assert_close(taken.proteins, torch.from_numpy(expected_counts))
+    torch.testing.assert_close(taken.proteins, torch.tensor(expected_counts))
 
 
 def test_proteins_without_names_cannot_be_matched_if_some_are_missing() -> None:
