@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from cellvae.data import Registration
+from cellvae.data.setup.feature_types import find_feature_types
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.keys import check_modalities, keys_from_kwargs
 from cellvae.data.setup.multimodal_keys import MultimodalKeys, multimodal_fields
@@ -13,17 +14,24 @@ from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
+    differential_accessibility,
     get_elbo,
-    get_latent_representation,
     get_marginal_ll,
+    get_normalized_accessibility,
     get_reconstruction_error,
+    get_region_factors,
 )
+from cellvae.inference.modalities.modality_differential import differential_modality_expression
+from cellvae.inference.modalities.modality_expression import get_modality_expression
+from cellvae.inference.modalities.modality_latent import get_modality_latent
+from cellvae.inference.modalities.size_factors import get_size_factors
 from cellvae.inference.proteins.background import get_protein_foreground_probability
 from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
 from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
 from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from mudata import MuData
 
 TABLES = ("rna_layer", "atac_layer", "protein_layer")
@@ -41,14 +49,34 @@ COLUMNS = (
 class MULTIVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of genes, regions of chromatin and surface proteins (MultiVI).
 
-    Cells may have any of the modalities: those that are absent are imputed.
+    Cells may have any of the modalities: those that are absent are imputed. A modality is taken as
+    absent in cells without a count in it.
 
     Parameters
     ----------
     adata
-        MuData that was set up by :meth:`setup_mudata`.
+        MuData that was set up by :meth:`setup_mudata`, or AnnData by :meth:`setup_anndata`.
     **config
         Options of the network: see :class:`MULTIVIConfig`.
+
+    Raises
+    ------
+    NotSetUpError
+        If `adata` has not been set up.
+    UnknownOptionError, InvalidOptionError
+        If an option is misspelt or has an invalid value. Weights of each cell
+        (`modality_weights="cell"`) are not available yet.
+
+    Examples
+    --------
+    >>> import cellvae
+    >>> adata = cellvae.data.synthetic_iid()
+    >>> adata.var["feature_types"] = ["Gene Expression"] * 60 + ["Peaks"] * 40
+    >>> cellvae.model.MULTIVI.setup_anndata(adata, batch_key="batch")
+    >>> model = cellvae.model.MULTIVI(adata, n_latent=5)
+    >>> model.train(max_epochs=1, enable_progress_bar=False)
+    >>> model.get_normalized_accessibility(silent=True).shape
+    (400, 40)
 
     References
     ----------
@@ -63,11 +91,72 @@ class MULTIVI(ReferenceMappingMixin, Model):
     module: MULTIVIModule
     latent_key: ClassVar[str] = "X_multiVI"
 
-    get_latent_representation = get_latent_representation
+    get_latent_representation = get_modality_latent
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
     get_marginal_ll = get_marginal_ll
+    get_normalized_expression = get_modality_expression
+    get_normalized_accessibility = get_normalized_accessibility
     get_protein_foreground_probability = get_protein_foreground_probability
+    differential_expression = differential_modality_expression
+    differential_accessibility = differential_accessibility
+    get_library_size_factors = get_size_factors
+    get_region_factors = get_region_factors
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        size_factor_key: str | Sequence[str] | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        protein_expression_obsm_key: str | None = None,
+        protein_names_uns_key: str | None = None,
+    ) -> None:
+        """Check the counts, and record which features are genes and regions and where the rest is.
+
+        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
+
+        Parameters
+        ----------
+        adata
+            Cells, with counts of genes and regions in one matrix, in any order. Their types,
+            `"Gene Expression"` and `"Peaks"`, are in `var["feature_types"]`; other features are
+            left out.
+        layer
+            Layer that holds the counts; None for `X`.
+        batch_key
+            Column of `adata.obs` with the batch of each cell.
+        size_factor_key
+            Columns of `adata.obs` as in :meth:`setup_mudata`.
+        categorical_covariate_keys, continuous_covariate_keys
+            Columns of `adata.obs` with categories and numbers to correct for.
+        protein_expression_obsm_key
+            Entry of `adata.obsm` with the counts of proteins; None for no proteins.
+        protein_names_uns_key
+            Entry of `adata.uns` with the names of the proteins; by default the columns of the
+            DataFrame, or numbers.
+
+        Raises
+        ------
+        UnknownKeyError
+            If there is no `var["feature_types"]`, or a column, a layer or an entry does not exist.
+        InvalidDataError
+            If no feature is a gene or a region, or as for :meth:`setup_mudata`.
+        """
+        kwargs = {
+            "layer": layer,
+            "feature_types": find_feature_types(adata),
+            "batch_key": batch_key,
+            "size_factor_key": as_names(size_factor_key),
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+            "protein_expression_obsm_key": protein_expression_obsm_key,
+            "protein_names_uns_key": protein_names_uns_key,
+        }
+        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
 
     @classmethod
     def setup_mudata(
@@ -127,14 +216,12 @@ class MULTIVI(ReferenceMappingMixin, Model):
                 f"Expected a modality for some of {quote_names(TABLES)} in modalities; got none. "
                 "Give for example modalities={'rna_layer': 'rna', 'atac_layer': 'atac'}."
             )
-        if isinstance(size_factor_key, str):
-            size_factor_key = (size_factor_key,)
         kwargs = {
             "layer": rna_layer,
             "atac_layer": atac_layer,
             "protein_layer": protein_layer,
             "batch_key": batch_key,
-            "size_factor_key": size_factor_key,
+            "size_factor_key": as_names(size_factor_key),
             "categorical_covariate_keys": categorical_covariate_keys,
             "continuous_covariate_keys": continuous_covariate_keys,
             "modalities": given,
@@ -143,12 +230,17 @@ class MULTIVI(ReferenceMappingMixin, Model):
 
     @staticmethod
     def fields(keys: MultimodalKeys) -> tuple[Field, ...]:
-        """Fields that the model reads from a MuData."""
+        """Fields that the model reads from an AnnData or a MuData."""
         return multimodal_fields(keys)
 
     @staticmethod
     def build(registration: Registration, config: MULTIVIConfig) -> MULTIVIModule:
         """Network for these data and options."""
+        if config.modality_weights == "cell":
+            raise InvalidOptionError(
+                "Expected modality_weights 'equal' or 'universal'; got 'cell', weights of each "
+                "cell, which are not available yet."
+            )
         keys = registration.keys
         n_proteins = registration.n_features("proteins")
         panels: tuple[tuple[bool, ...], ...] = ()
@@ -173,3 +265,8 @@ class MULTIVI(ReferenceMappingMixin, Model):
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
         return atac_train_defaults(kwargs)
+
+
+def as_names(value: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Names as a sequence, of one name too."""
+    return (value,) if isinstance(value, str) else value
