@@ -97,7 +97,10 @@ def test_early_stopping_keeps_checkpoints_and_the_best_model(
         (("--unlabeled-category", "u"), "SCVI has no --unlabeled-category; SCANVI has."),
         (("--n-latent", "many"), "n_latent to be a whole number; got 'many'"),
         (("--batch-kye", "batch"), "SCVI has no --batch-kye. Did you mean '--batch-key'?"),
-        (("--n-layers-encoder", "2"), "SCVI has no --n-layers-encoder; PEAKVI, TOTALVI, MULTIVI have."),
+        (
+            ("--n-layers-encoder", "2"),
+            "no --n-layers-encoder; PEAKVI, TOTALVI, MULTIVI have.",
+        ),
         (("--n-latent",), "--n-latent"),
         (("--seed", "x"), "--seed"),
         (("--reduce-lr-on-plateau", "--lr-patience", "-1"), "lr_patience to be at least 0"),

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
 from cellvae.errors import InvalidOptionError
-from cellvae.inference.output_features import region_names
 from cellvae.inference.arguments import INTEGERS, check_choice
 from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
 from cellvae.inference.differential.engine import differential
 from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
 from cellvae.inference.differential.quantity import output_quantity
 from cellvae.inference.differential.table import accessibility_table
+from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
