@@ -173,7 +173,7 @@ def score_latent(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     obs = read_cells(options).obs
     latent = np.load(folder / "latent.npy")
     labels = obs[options.label_key].astype(str).to_numpy()
-    known = ~np.isin(labels, ["nan", "unknown", ""])
+    known = ~np.isin(np.char.lower(labels.astype(str)), ["nan", "unknown", ""])
     return {
         "knn_accuracy": float(knn_accuracy(latent[known], labels[known])),
         "batch_mixing": float(batch_mixing(latent, obs["batch"].astype(str).to_numpy())),

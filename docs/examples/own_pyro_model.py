@@ -12,9 +12,8 @@ from torch.distributions import Normal
 
 from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
-from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Counts
-from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.setup.keys import Keys
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation
 from cellvae.model import Model, register
@@ -26,6 +25,13 @@ class Batch(NamedTuple):
     """What the network reads of a batch of cells."""
 
     counts: Tensor  # [cells, genes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgrammesKeys(Keys):
+    """Arguments of `setup_anndata`."""
+
+    layer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +90,10 @@ class ProgrammesModule(GenerativeModule[Batch]):
 class Programmes(Model):
     """Programmes of genes."""
 
-    Config, Keys, Batch = ProgrammesConfig, CountKeys, Batch
+    Config, Keys, Batch = ProgrammesConfig, ProgrammesKeys, Batch
 
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
-
-    @classmethod
-    def setup_anndata(cls, adata, layer=None):
-        cls.register(adata, keys_from_kwargs({"layer": layer}, CountKeys))
 
     @staticmethod
     def fields(keys):

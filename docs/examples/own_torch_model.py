@@ -9,9 +9,8 @@ from torch.distributions import Normal, kl_divergence
 
 from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
-from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Category, Counts
-from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.setup.keys import Keys
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
 from cellvae.model import Model, register
@@ -23,6 +22,22 @@ class Batch(NamedTuple):
 
     counts: Tensor  # [cells, genes]
     batch: Tensor  # [cells, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonVAEKeys(Keys):
+    """Arguments of `setup_anndata`, which is made of them.
+
+    Parameters
+    ----------
+    layer
+        Layer that holds the raw counts; None for `X`.
+    batch_key
+        Column of `adata.obs` with the batch of each cell.
+    """
+
+    layer: str | None = None
+    batch_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +86,11 @@ class PoissonVAEModule(GenerativeModule[Batch]):
 class PoissonVAE(Model):
     """What users hold in their hands; the abilities are a list of functions."""
 
-    Config, Keys, Batch = PoissonVAEConfig, CountKeys, Batch
+    Config, Keys, Batch = PoissonVAEConfig, PoissonVAEKeys, Batch
 
     get_latent_representation = get_latent_representation
     get_normalized_expression = get_normalized_expression
     get_elbo = get_elbo
-
-    @classmethod
-    def setup_anndata(cls, adata, layer=None, batch_key=None):
-        cls.register(adata, keys_from_kwargs({"layer": layer, "batch_key": batch_key}, CountKeys))
 
     @staticmethod
     def fields(keys):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cellvae.model import MODELS, POISSONVI, SOLO
+from cellvae.model import MODELS, POISSONVI, SOLO, TOTALANVI
 from cellvae.scvi.missing_models import missing_model_error
 
-__all__ = ["POISSONVI", "SOLO"]
+__all__ = ["POISSONVI", "SOLO", "TOTALANVI"]
 
 
 def __getattr__(name: str) -> object:

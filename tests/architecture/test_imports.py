@@ -84,8 +84,10 @@ def test_options_without_names_stay_in_the_files_that_translate_what_users_type(
     allowed.add("train/run/interruption.py")
     # Flags of the command line come from the options of the model that was chosen.
     allowed.add("cli/train.py")
-    # SCANVI and SOLO.from_scvi_model() take the options of the model, as making one does.
-    allowed |= {"model/scanvi.py", "model/solo.py"}
+    # from_scvi_model() and from_totalvi_model() take the options of the model, as making one does.
+    allowed |= {"model/scanvi.py", "model/solo.py", "model/totalanvi.py"}
+    # Arguments of `setup_anndata` are those of the keys of the model.
+    allowed.add("estimator/setup_method.py")
     # It warns of proteins that were not measured when a model is made.
     allowed.add("model/totalvi.py")
     # Options of importance weights come one by one, as in scvi-tools.

@@ -12,11 +12,11 @@ import pytest
 
 from cellvae.cli import train as command
 from cellvae.cli.checks import check_options
-from cellvae.cli.docstrings import parameter_help
 from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import Flag, value_from_text
 from cellvae.cli.job import Job
 from cellvae.cli.model_flags import flags_of, group_by_call
+from cellvae.core.docstrings import parameter_help
 from cellvae.model import MODELS
 from cellvae.model.scvi import SCVIConfig
 from cellvae.train.options.train_kwargs import parse_train_kwargs

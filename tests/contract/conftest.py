@@ -190,6 +190,32 @@ CASES = (
         },
     ),
     Case(
+        name="TOTALANVI",
+        setup={
+            "protein_expression_obsm_key": "all_proteins",
+            "batch_key": "batch",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+            "labels_key": "label",
+            "unlabeled_category": "unknown",
+        },
+        config={
+            "n_hidden": 8,
+            "n_latent": 3,
+            "use_observed_lib_size": False,
+            "gene_dispersion": "gene-label",
+            "protein_dispersion": "protein-batch",
+        },
+        arguments={
+            **OF_COUNTS,
+            "differential_expression": {
+                **OF_COUNTS["differential_expression"],
+                "all_stats": False,
+            },
+            "predict": {"soft": True},
+        },
+    ),
+    Case(
         name="AmortizedLDA",
         setup={"layer": "words"},
         config={"n_hidden": 8, "n_topics": 3},
@@ -228,10 +254,11 @@ def synthetic() -> AnnData:
     adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
     adata.layers["words"] = adata.X.copy()
     proteins = random.poisson(random.gamma(2.0, 8.0, (2, N_PROTEINS))[kind])
-    # One protein was not measured in one batch, so that TOTALVI has an adversary.
-    proteins[(obs["batch"] == "b2").to_numpy(), 0] = 0
     names = [f"protein{i}" for i in range(N_PROTEINS)]
-    adata.obsm["proteins"] = pd.DataFrame(proteins, index=obs.index, columns=names)
+    adata.obsm["all_proteins"] = pd.DataFrame(proteins, index=obs.index, columns=names)
+    # One protein was not measured in one batch, so that TOTALVI has an adversary.
+    adata.obsm["proteins"] = adata.obsm["all_proteins"].copy()
+    adata.obsm["proteins"].loc[(obs["batch"] == "b2").to_numpy(), names[0]] = 0
     return adata
 
 

@@ -12,8 +12,9 @@ import torch
 from torch.distributions import Normal
 
 from cellvae.contracts import CountLatent
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.count_features import Where
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
+from cellvae.model.scvi import SCVIConfig, SCVIModule, SCVISizes
 
 SIZES = SCVISizes(n_genes=6, n_batch=3, n_labels=2, n_cats_per_cov=(2, 1), n_continuous=1)
 N_CELLS = 12

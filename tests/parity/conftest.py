@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
+from cellvae.model.components.count_batch import CountBatch
+from cellvae.model.scvi import SCVIConfig, SCVIModule, SCVISizes
 
 FOLDER = Path(__file__).parent / "pinned"
 OUR_NAMES = {"_embeddings_dict.batch.weight": "batch_embedding.weight"}

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
+from cellvae.model.components.count_batch import CountBatch
+from cellvae.model.scvi import SCVIConfig, SCVIModule, SCVISizes
 from cellvae.train.loop.steps.adversarial_step import AdversarialStep
 from cellvae.train.options.optimizer_options import OptimizerOptions
 

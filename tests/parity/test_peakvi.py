@@ -12,8 +12,8 @@ import torch
 
 from cellvae.distributions.detection import Detection
 from cellvae.errors import InvalidOptionError
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.peakvi import PEAKVI, PEAKVIConfig, PEAKVIModule
-from cellvae.model.scvi import CountBatch
 
 CASES: dict[str, dict[str, Any]] = {
     "encoded": {"encode_covariates": True},

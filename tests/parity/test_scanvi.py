@@ -11,8 +11,9 @@ import torch
 from torch.distributions import Normal
 
 from cellvae.inference.labels.attributions import integrated_gradients
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.scanvi import SCANVIConfig, SCANVIModule
-from cellvae.model.scvi import CountBatch, SCVISizes
+from cellvae.model.scvi import SCVISizes
 from cellvae.settings import settings
 
 N_LABELLED = 8

@@ -79,3 +79,17 @@ def new_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 2 and name.endswith(".weight"):
         return rng.normal(0, shape[1] ** -0.5, shape).astype(np.float32)
     return rng.normal(1, 0.5, shape).astype(np.float32)
+
+
+N_LABELLED, N_KNOWN_LABELS = 8, 3
+LABEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "missing": {"linear_classifier": True},
+    "library": {"classifier_parameters": {"logits": False, "n_layers": 1}},
+}
+"""Options of the classifier of TOTALANVI by the name of the case."""
+
+
+def new_labels() -> np.ndarray:
+    """Known labels of the cells of TOTALANVI, [cells, 1]."""
+    return np.random.default_rng(1).integers(0, N_KNOWN_LABELS, (N_CELLS, 1))

@@ -10,7 +10,8 @@ import torch
 
 from cellvae.data import Split
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows, DenseColumn
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
+from cellvae.model.components.count_batch import CountBatch
+from cellvae.model.scvi import SCVIConfig, SCVIModule, SCVISizes
 
 N_CELLS, N_GENES = 60, 12
 

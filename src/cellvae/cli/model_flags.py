@@ -8,9 +8,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from cellvae.cli.docstrings import parameter_help, parameter_section
 from cellvae.cli.doublets import class_of_cells
 from cellvae.cli.flags import DATA, NETWORK, OPTIMIZER, OUTPUT, STOPPING, TRAINING, Flag, is_typed
+from cellvae.core.docstrings import parameter_help, parameter_section
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
 
 PANELS = {

@@ -20,7 +20,7 @@ from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import store_keys, stored_keys
+from cellvae.data.setup.keys import MuDataKeys, keys_from_kwargs, store_keys, stored_keys
 from cellvae.data.setup.minified import (
     MinifiedType,
     drop_count_fields,
@@ -31,6 +31,7 @@ from cellvae.data.storage.fingerprint import fingerprint
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError, DataWarning, NotSetUpError, NotTrainedError
 from cellvae.estimator.minified_cells import check_has_counts, check_minified_by, refuse_minified
+from cellvae.estimator.setup_method import make_setup_anndata
 from cellvae.scvi.network_attributes import add_network_attributes
 from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
@@ -58,6 +59,8 @@ class BaseModel(ABC):
     """Keyword arguments of `setup_anndata`: a frozen dataclass."""
     Batch: ClassVar[type]
     """What the network reads of a batch of cells: a named tuple."""
+    first_setup_arguments: ClassVar[tuple[str, ...]] = ()
+    """Arguments of `setup_anndata` that come first by position, if not those of `Keys`."""
     latent_key: ClassVar[str] = ""
     """Entry of `adata.obsm` for the latent in scvi-tools' tutorials; `X_` and the name by default.
     """
@@ -69,10 +72,17 @@ class BaseModel(ABC):
     registration: Registration
     module: Module[Any]
 
+    if TYPE_CHECKING:
+        # Each class has its own, with the arguments of its keys (`estimator/setup_method.py`).
+        @classmethod
+        def setup_anndata(cls, adata: AnnData, *args: Any, **kwargs: Any) -> None:
+            """Check the data, and record where they are."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "latent_key" not in vars(cls):
             cls.latent_key = f"X_{cls.__name__}"
+        cls._add_setup_method()
         if not hasattr(cls, "Config"):
             return
         # Editors and `help` show the options of the model, which its Config alone declares.
@@ -83,6 +93,17 @@ class BaseModel(ABC):
         ]
         data = inspect.Parameter("adata", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         cls.__signature__ = inspect.Signature([data, *options])  # type: ignore[attr-defined]
+
+    @classmethod
+    def _add_setup_method(cls) -> None:
+        """Make `setup_anndata` of the keys of the class, unless it is written out."""
+        keys = getattr(cls, "Keys", None)
+        if keys is None or issubclass(keys, MuDataKeys):
+            return
+        written = getattr(cls, "setup_anndata", None)
+        if written is None or getattr(written, "made_of_keys", False):
+            made = make_setup_anndata(cls.__name__, cls.__module__, keys, cls.first_setup_arguments)
+            cls.setup_anndata = made  # type: ignore[method-assign]
 
     def __init__(self, adata: AnnData, **config: Any) -> None:
         name = type(self).__name__
@@ -176,6 +197,11 @@ class BaseModel(ABC):
         return self.training_labels()
 
     # Set-up
+
+    @classmethod
+    def keys_of_setup(cls, adata: AnnData, kwargs: Mapping[str, Any]) -> Any:
+        """Keys from the arguments of `setup_anndata`, without those that were not given."""
+        return keys_from_kwargs(kwargs, cls.Keys)
 
     @classmethod
     def register(cls, adata: AnnData, keys: Any) -> None:

@@ -10,6 +10,7 @@ from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 from cellvae.model.solo import SOLO
+from cellvae.model.totalanvi import TOTALANVI
 from cellvae.model.totalvi import TOTALVI
 from cellvae.scvi.missing_models import missing_model_error
 from cellvae.train.options.default_epochs import get_max_epochs_heuristic
@@ -22,6 +23,7 @@ __all__ = [
     "SCANVI",
     "SCVI",
     "SOLO",
+    "TOTALANVI",
     "TOTALVI",
     "AmortizedLDA",
     "LinearSCVI",

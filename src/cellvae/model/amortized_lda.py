@@ -17,7 +17,7 @@ from cellvae.contracts import MIN_LIBRARY_SIZE, CountLatent, GenerativeModule, L
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, Field
-from cellvae.data.setup.keys import Keys, keys_from_kwargs
+from cellvae.data.setup.keys import Keys
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError
@@ -34,8 +34,6 @@ from cellvae.nn import Encoder
 from cellvae.train.options.default_epochs import default_epochs
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from cellvae.data.setup.minified import MinifiedType
 
 MAX_DEFAULT_EPOCHS = 1_000
@@ -54,7 +52,7 @@ class LDAKeys(Keys):
     Parameters
     ----------
     layer
-        Entry of `adata.layers` with the counts; `adata.X` if not given.
+        Layer that holds the raw counts; None for `X`.
     """
 
     layer: str | None = None
@@ -279,26 +277,6 @@ class AmortizedLDA(Model):
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
     get_perplexity = get_perplexity
-
-    @classmethod
-    def setup_anndata(cls, adata: AnnData, layer: str | None = None) -> None:
-        """Check the counts, and record where they are.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        layer
-            Layer that holds the raw counts; None for `X`.
-
-        Raises
-        ------
-        UnknownKeyError
-            If the layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, or names of features repeat.
-        """
-        cls.register(adata, keys_from_kwargs({"layer": layer}, LDAKeys))
 
     @staticmethod
     def fields(keys: LDAKeys) -> tuple[Field, ...]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from cellvae.core.csr_batch import CSRBatch
 from cellvae.data import CountKeys
 from cellvae.data.setup.fields import Field, count_fields
-from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
+from cellvae.errors import InvalidOptionError, quote_names
 from cellvae.estimator.model import Model
 from cellvae.inference import (
     differential_abundance,
@@ -29,31 +27,14 @@ from cellvae.inference import (
     get_reconstruction_error,
     posterior_predictive_sample,
 )
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.library_prior import library_stats_by_batch
 from cellvae.model.components.scvi_placeholders import (
     decoder_placeholders,
     library_encoder_placeholders,
 )
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-
-class CountBatch(NamedTuple):
-    """Counts and covariates of a batch of cells."""
-
-    counts: Float[Tensor, "cells genes"] | CSRBatch
-    batch: Int[Tensor, "cells 1"]
-    labels: Int[Tensor, "cells 1"]
-    size_factor: Float[Tensor, "cells 1"] | None = None
-    categorical: Int[Tensor, "cells categorical"] | None = None
-    continuous: Float[Tensor, "cells continuous"] | None = None
-    latent_mean: Float[Tensor, "cells latent"] | None = None
-    latent_variance: Float[Tensor, "cells latent"] | None = None
-    library_mean: Float[Tensor, "cells 1"] | None = None
-    library_variance: Float[Tensor, "cells 1"] | None = None
-    n_labelled: int = 0
-    """Number of cells at the end of the batch that only a classifier is trained on."""
+__all__ = ["CountBatch", "CountModel"]
 
 
 class CountModel(Model):
@@ -66,6 +47,13 @@ class CountModel(Model):
     Batch: ClassVar[type[CountBatch]] = CountBatch
     scvi_exportable: ClassVar[bool] = True
     cellvae_only_options: ClassVar[tuple[str, ...]] = ("var_activation",)
+
+    scvi_values: ClassVar[Mapping[str, tuple[Any, ...]] | None] = None
+    """Options of the class in scvi-tools by name, and those values of each that it knows, if it
+    does not know all (an empty tuple); None if it knows whatever this one does.
+    """
+    scvi_keys: ClassVar[tuple[str, ...]] = ()
+    """Arguments of `setup_anndata` that it knows, where `scvi_values` are given."""
 
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
@@ -80,57 +68,6 @@ class CountModel(Model):
     get_likelihood_parameters = get_likelihood_parameters
     get_latent_library_size = get_latent_library_size
     get_feature_correlation_matrix = get_feature_correlation_matrix
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts, and record which columns hold batch, labels and covariates.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        layer
-            Layer that holds the raw counts; None for `X`.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        labels_key
-            Column of `adata.obs` with the label of each cell.
-        size_factor_key
-            Column of `adata.obs` with the library size of each cell, used in place of the sum of
-            its counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or gene
-            names repeat.
-        """
-        kwargs = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
 
     @staticmethod
     def fields(keys: Any) -> tuple[Field, ...]:
@@ -149,6 +86,22 @@ class CountModel(Model):
             means, variances = library_stats_by_batch(rows, module.sizes.n_batch)
             module.library_log_means.copy_(means)
             module.library_log_vars.copy_(variances)
+
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse options and keys that the class in scvi-tools does not have."""
+        known = self.scvi_values
+        if known is None:
+            return
+        unknown = [name for name in options if name not in known]
+        unknown += [name for name in self.registration.keys.to_json() if name not in self.scvi_keys]
+        unknown += [
+            n for n, values in known.items() if values and options.get(n, values[0]) not in values
+        ]
+        if unknown:
+            raise InvalidOptionError(
+                f"The {type(self).__name__} of scvi-tools does not take {quote_names(unknown)}. "
+                "Save without format."
+            )
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""

@@ -15,6 +15,7 @@ from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
 from cellvae.model.scvi import SCVI
 from cellvae.model.solo import SOLO
+from cellvae.model.totalanvi import TOTALANVI
 from cellvae.model.totalvi import TOTALVI
 
 M = TypeVar("M", bound=type[Model])
@@ -28,6 +29,7 @@ MODELS: dict[str, type[Model]] = {
     "AmortizedLDA": AmortizedLDA,
     "SOLO": SOLO,
     "TOTALVI": TOTALVI,
+    "TOTALANVI": TOTALANVI,
     "MULTIVI": MULTIVI,
 }
 """Every model class by its name, which saved files contain."""

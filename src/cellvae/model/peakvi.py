@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers
-from cellvae.data.setup.keys import Keys, keys_from_kwargs
+from cellvae.data.setup.keys import Keys
 from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
@@ -37,16 +37,12 @@ from cellvae.inference import (
     get_region_factors,
 )
 from cellvae.kernels import bernoulli_log_prob, use_compiled
+from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.count_features import Where
 from cellvae.model.components.default_early_stopping import default_early_stopping
-from cellvae.model.count_model import CountBatch
 from cellvae.nn import Encoder
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
 NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
@@ -61,8 +57,6 @@ class AtacKeys(Keys):
 
     Parameters
     ----------
-    layer
-        Entry of `adata.layers` with the counts; `adata.X` if not given.
     batch_key
         Column of `adata.obs` with the batch of each cell.
     labels_key
@@ -70,14 +64,16 @@ class AtacKeys(Keys):
     categorical_covariate_keys
         Columns of `adata.obs` with further categories to correct for.
     continuous_covariate_keys
-        Columns of `adata.obs` with further numbers to correct for.
+        Columns of `adata.obs` with numbers to correct for.
+    layer
+        Layer that holds the counts, or zeros and ones, of regions; None for `X`.
     """
 
-    layer: str | None = None
     batch_key: str | None = None
     labels_key: str | None = None
     categorical_covariate_keys: tuple[str, ...] = ()
     continuous_covariate_keys: tuple[str, ...] = ()
+    layer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,38 +318,6 @@ class PEAKVI(ReferenceMappingMixin, Model):
     get_depth_factors = get_depth_factors
     get_library_size_factors = get_depth_factors
     get_region_factors = get_region_factors
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        layer: str | None = None,
-    ) -> None:
-        """Check the counts, and record which columns hold batch, labels and covariates.
-
-        Parameters
-        ----------
-        adata
-            Cells, with counts or zeros and ones of regions in `X` or in a layer.
-        batch_key, labels_key
-            Columns of `adata.obs` with batch and label of each cell.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `adata.obs` with categories and numbers to correct for.
-        layer
-            Layer that holds the values; None for `X`.
-        """
-        kwargs = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, AtacKeys))
 
     def minify_adata(
         self,

@@ -27,7 +27,7 @@ from cellvae.data.doublets import (
     make_doublets,
 )
 from cellvae.data.setup.fields import Category, Features, Field
-from cellvae.data.setup.keys import CountKeys, Keys, keys_from_kwargs, stored_keys
+from cellvae.data.setup.keys import CountKeys, Keys, stored_keys
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,
@@ -82,7 +82,7 @@ class SOLOKeys(Keys):
     labels_key
         Column of `adata.obs` with `"singlet"` for cells and `"doublet"` for simulated doublets.
     layer
-        Entry of `adata.layers` with the features; `adata.X` if not given.
+        Layer that holds the features; None for `X`.
     """
 
     labels_key: str | None = None
@@ -323,30 +323,6 @@ class SOLO(Model):
         cells = np.unique(cell_indices(indices, adata))
         batch = batch_column(adata, keys.batch_key).to_numpy(dtype=object)
         return make_doublets(adata, keys, draw_parents(batch, cells, doublet_ratio, seed))
-
-    @classmethod
-    def setup_anndata(
-        cls, adata: AnnData, labels_key: str | None = None, layer: str | None = None
-    ) -> None:
-        """Check the features, and record where they are; :meth:`from_scvi_model` does it itself.
-
-        Parameters
-        ----------
-        adata
-            Features of cells and of simulated doublets, in `X` or in a layer.
-        labels_key
-            Column of `adata.obs` with `"singlet"` for cells and `"doublet"` for simulated doublets.
-        layer
-            Layer that holds the features; None for `X`.
-
-        Raises
-        ------
-        UnknownKeyError
-            If the column or layer does not exist.
-        InvalidDataError
-            If features are missing or infinite, or the classes are others.
-        """
-        cls.register(adata, keys_from_kwargs({"labels_key": labels_key, "layer": layer}, SOLOKeys))
 
     @staticmethod
     def fields(keys: SOLOKeys) -> tuple[Field, ...]:

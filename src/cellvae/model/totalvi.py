@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from cellvae.data.setup.protein_keys import (
     protein_fields,
 )
 from cellvae.data.storage.memory import ColumnRows
-from cellvae.errors import DataWarning, InvalidOptionError, count_noun
+from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
@@ -55,6 +55,7 @@ from cellvae.model.components.totalvi_module import (
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from cellvae.inference.protocols import CellChoice
 
@@ -62,7 +63,6 @@ EARLY_STOPPING_PATIENCE = 45
 """Checks without improvement after which a run ends by default."""
 
 
-@final
 class TOTALVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of genes and surface proteins of the same cells (totalVI).
 
@@ -109,6 +109,7 @@ class TOTALVI(ReferenceMappingMixin, Model):
     module: TOTALVIModule
     latent_key: ClassVar[str] = "X_totalVI"
     scvi_exportable: ClassVar[bool] = True
+    cellvae_only_options: ClassVar[tuple[str, ...]] = ("missing_proteins",)
 
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
@@ -367,7 +368,9 @@ def sizes_of(registration: Registration, config: TOTALVIConfig) -> TOTALVISizes:
     proteins: Any = registration.fields["proteins"]
     measured = None
     if not config.override_missing_proteins:
-        measured = tuple(map(tuple, proteins.measured(n_proteins).tolist()))
+        mask = proteins.measured(n_proteins)
+        apply_missing_proteins(mask, registration, config.missing_proteins or {})
+        measured = tuple(map(tuple, mask.tolist()))
     return TOTALVISizes(
         n_genes=registration.n_genes,
         n_proteins=n_proteins,
@@ -379,3 +382,35 @@ def sizes_of(registration: Registration, config: TOTALVIConfig) -> TOTALVISizes:
         n_panels=registration.n_categories("panel"),
         measured=measured,
     )
+
+
+def apply_missing_proteins(
+    measured: NDArray[np.bool_], registration: Registration, missing: Mapping[str, Any]
+) -> None:
+    """Set which proteins were measured in the panels that the user named, in place.
+
+    Parameters
+    ----------
+    measured
+        Which proteins were measured, [panels, proteins].
+    registration
+        Names of panels and proteins.
+    missing
+        Names of the proteins that were not measured, by panel.
+
+    Raises
+    ------
+    InvalidOptionError
+        If there is no such panel or protein.
+    """
+    panels = [str(panel) for panel in registration.categories("panel")]
+    proteins = registration.axes["proteins"].features
+    for panel, names in missing.items():
+        for name, known in ((panel, panels), *((name, proteins) for name in names)):
+            if name not in known:
+                raise InvalidOptionError(
+                    "Expected panels and proteins of the data in missing_proteins; got "
+                    f"'{name}'.{did_you_mean(name, known)}"
+                )
+        row = measured[panels.index(panel)]
+        row[:] = [protein not in names for protein in proteins]

@@ -32,7 +32,6 @@ SCVI_MODEL_NAMES = frozenset(
         "SCVIVA",
         "SpatialStereoscope",
         "SysVI",
-        "TOTALANVI",
         "Tangram",
         "TorchMRVI",
         "VELOVI",

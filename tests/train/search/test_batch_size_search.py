@@ -15,7 +15,8 @@ from cellvae.contracts import Loss
 from cellvae.data import Split
 from cellvae.errors import InvalidDataError, InvalidOptionError, TrainingError
 from cellvae.model import SCVI
-from cellvae.model.scvi import CountBatch, SCVIConfig, SCVIModule, SCVISizes
+from cellvae.model.components.count_batch import CountBatch
+from cellvae.model.scvi import SCVIConfig, SCVIModule, SCVISizes
 from cellvae.train.search.batch_size_search import find_batch_size
 
 TRIED: list[int] = []

@@ -96,17 +96,18 @@ class CountKeys(Keys):
     Parameters
     ----------
     layer
-        Entry of `adata.layers` with the counts; `adata.X` by default.
+        Layer that holds the raw counts; None for `X`.
     batch_key
         Column of `adata.obs` with the batch of each cell.
     labels_key
         Column of `adata.obs` with the label of each cell.
     size_factor_key
-        Column of `adata.obs` with the size factor of each cell, above 0.
+        Column of `adata.obs` with the library size of each cell, above 0, used in place of the sum
+        of its counts.
     categorical_covariate_keys
-        Columns of `adata.obs` with categorical covariates to correct for.
+        Columns of `adata.obs` with further categories to correct for.
     continuous_covariate_keys
-        Columns of `adata.obs` with continuous covariates to correct for.
+        Columns of `adata.obs` with numbers to correct for.
 
     Raises
     ------
@@ -129,9 +130,10 @@ class LabelKeys(CountKeys):
     Parameters
     ----------
     labels_key
-        Column of `adata.obs` with the label of each labelled cell.
+        Column of `adata.obs` with the label of each cell, where it is known.
     unlabeled_category
-        Value of that column for unlabelled cells.
+        Value of that column for cells whose label is not known; missing values count as well. No
+        cell needs to have it.
     layer, batch_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
         As in :class:`CountKeys`.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers, Proteins
+from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers, Proteins
 from cellvae.data.setup.keys import MuDataKeys, check_modalities
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
@@ -76,6 +76,42 @@ class ProteinKeys(MuDataKeys):
         # scvi-tools has no modality of its own for the panel.
         named = self.modality("panel_key")
         return self.panel_key, named if named is not None else self.modality("batch_key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProteinLabelKeys(ProteinKeys):
+    """Names of the counts of genes and proteins, the labels, and the covariates.
+
+    Parameters
+    ----------
+    labels_key
+        Column of `obs` with the label of each labelled cell.
+    unlabeled_category
+        Value of that column for unlabelled cells.
+    layer, protein_expression_obsm_key, protein_names_uns_key, protein_layer, batch_key, panel_key
+        As in :class:`ProteinKeys`.
+    size_factor_key, categorical_covariate_keys, continuous_covariate_keys, modalities
+        As in :class:`ProteinKeys`.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a name is not a string, or a list of names is a string or has a repeated name.
+    """
+
+    labels_key: str = field()
+    unlabeled_category: str = field()
+
+
+def protein_label_fields(keys: ProteinLabelKeys) -> tuple[Field, ...]:
+    """Fields of a model of genes, proteins and labels, in a fixed order."""
+    labels = protein_labels_field(keys)
+    return tuple(labels if other.name == labels.name else other for other in protein_fields(keys))
+
+
+def protein_labels_field(keys: ProteinLabelKeys) -> Labels:
+    """Field of the labels, where some cells are unlabelled."""
+    return Labels("labels", keys.labels_key, keys.unlabeled_category, keys.modality("labels_key"))
 
 
 def protein_fields(keys: ProteinKeys) -> tuple[Field, ...]:

@@ -37,6 +37,15 @@ def library_encoder_placeholders(weights: Mapping[str, Tensor], n_hidden: int) -
     return placeholders
 
 
+def linear_dropout_placeholders(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the linear decoder of dropout, of the sizes of that of the expression."""
+    return {
+        name.replace("factor_regressor.", "px_dropout_decoder."): torch.zeros_like(tensor)
+        for name, tensor in weights.items()
+        if "factor_regressor." in name
+    }
+
+
 def decoder_placeholders(registration: Registration[Any], config: Any) -> dict[str, Tensor]:
     """Weights of the decoders of dispersion and dropout, and the dispersion of the genes."""
     n_genes = registration.n_genes

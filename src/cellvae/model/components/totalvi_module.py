@@ -23,6 +23,7 @@ from cellvae.distributions import (
     ZeroInflatedNegativeBinomial,
     kl_to_standard_normal,
 )
+from cellvae.errors import InvalidOptionError
 from cellvae.kernels import count_log_prob, materialize, mixture_log_prob, use_compiled
 from cellvae.model.components.background_prior import protein_background_by_panel
 from cellvae.model.components.count_features import Where, log1p, total_counts
@@ -69,6 +70,9 @@ class TOTALVIConfig(Options):
         if there are more than ten proteins. It is learned either way.
     override_missing_proteins
         Whether a protein without counts in all cells of a panel is taken as measured there.
+    missing_proteins
+        Proteins that were not measured, by panel: `{"batch_2": ["CD4", "CD8"]}`. In panels that are
+        not named, and without this option, those without counts in all cells.
     n_hidden
         Width of the hidden layers.
     n_layers_encoder, n_layers_decoder
@@ -100,6 +104,7 @@ class TOTALVIConfig(Options):
     latent_distribution: Literal["normal", "ln"] = "normal"
     empirical_protein_background_prior: bool | None = None
     override_missing_proteins: bool = False
+    missing_proteins: Mapping[str, Any] | None = None
     n_hidden: int = option(256, at_least=1, at_most=65_536)
     n_layers_encoder: int = option(2, at_least=1, at_most=128)
     n_layers_decoder: int = option(1, at_least=1, at_most=128)
@@ -116,6 +121,12 @@ class TOTALVIConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for panel, names in (self.missing_proteins or {}).items():
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise InvalidOptionError(
+                    f"Expected missing_proteins to have a list of names for panel '{panel}'; got "
+                    f"{names!r}."
+                )
         check_kwargs(dict(self.extra_encoder_kwargs or {}), (), "extra_encoder_kwargs")
         given = dict(self.extra_decoder_kwargs or {})
         check_kwargs(given, ("activation_function_bg",), "extra_decoder_kwargs")
@@ -277,7 +288,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
 
     def adversarial_targets(self, batch: TOTALVIBatch) -> Int[Tensor, " cells"]:
         """Batches of the cells, which the adversarial classifier predicts."""
-        return batch.batch.squeeze(-1)
+        return batch.batch[: len(batch.batch) - batch.n_labelled].squeeze(-1)
 
     @property
     def accepts_sparse(self) -> bool:
@@ -453,24 +464,37 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
         As in scvi-tools, `kl_weight` multiplies the KL divergences of latent and background and
         also the loss of the proteins; the KL divergence of the library size is not weighted.
         """
-        latent = self.encode(batch)
+        return self.negative_elbo(self.encode(batch), batch, kl_weight)
+
+    def negative_elbo(
+        self, latent: TOTALVILatent, batch: TOTALVIBatch, kl_weight: Float[Tensor, ""]
+    ) -> Loss:
+        """Loss of a batch for samples of the latent variables."""
         decoded = self.decode_logits(latent, batch)
         of_genes = -self.gene_log_likelihood(decoded, latent, batch)
         of_proteins = -self.protein_log_likelihood(decoded, latent, batch)
-        kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
+        unweighted, kl_latent = self.latent_kl_terms(latent.posterior, latent.sample)
         kl_library, prior = torch.zeros_like(kl_latent), self.library_prior(batch)
         if latent.log_library_posterior is not None and prior is not None:
             kl_library = kl_divergence(latent.log_library_posterior, prior).sum(dim=-1)
         kl_background = self.kl_background(decoded, batch)
         protein_weight = self.loss_weights["pro_recons_weight"]
         weighted = protein_weight * of_proteins + kl_latent + kl_background
+        kl = (unweighted + kl_latent, kl_library, kl_background)
         return Loss(
-            loss=(of_genes + kl_weight * weighted + kl_library).mean(),
+            loss=(of_genes + unweighted + kl_weight * weighted + kl_library).mean(),
             reconstruction=dict(zip(PARTS[:2], (of_genes, of_proteins), strict=True)),
-            kl_local=dict(zip(PARTS[2:], (kl_latent, kl_library, kl_background), strict=True)),
+            kl_local=dict(zip(PARTS[2:], kl, strict=True)),
             kl_global=kl_latent.new_zeros(()),
             latent=latent.sample,
         )
+
+    def latent_kl_terms(
+        self, posterior: Normal, z: Float[Tensor, "cells latent"]
+    ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
+        """KL divergence of the latent, in nats: the part that `kl_weight` leaves, and the other."""
+        kl = kl_to_standard_normal(posterior).sum(dim=-1)
+        return torch.zeros_like(kl), kl
 
     def gene_log_likelihood(
         self, decoded: GeneProteinLogits, latent: TOTALVILatent, batch: TOTALVIBatch

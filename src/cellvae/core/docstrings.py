@@ -21,14 +21,24 @@ def parameter_help(cls: type) -> dict[str, str]:
     -------
     Descriptions by name, in one line each, without reStructuredText markup.
     """
+    return {name: strip_markup(text) for name, text in parameter_texts(cls).items()}
+
+
+def parameter_texts(cls: type) -> dict[str, str]:
+    """Description of each parameter as in :func:`parameter_help`, with its markup."""
     descriptions: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        descriptions |= parameter_section(base.__dict__.get("__doc__") or "")
+        descriptions |= marked_section(base.__dict__.get("__doc__") or "")
     return descriptions
 
 
 def parameter_section(doc: str) -> dict[str, str]:
     """Description of each parameter in the section "Parameters" of a docstring."""
+    return {name: strip_markup(text) for name, text in marked_section(doc).items()}
+
+
+def marked_section(doc: str) -> dict[str, str]:
+    """Description of each parameter in the section "Parameters", with its markup."""
     text = inspect.cleandoc(doc)
     start = HEADING.search(text)
     if start is None:
@@ -44,9 +54,7 @@ def parameter_section(doc: str) -> dict[str, str]:
         else:
             for name in names:
                 found[name].append(line.strip())
-    descriptions = {
-        name: strip_markup(" ".join(filter(None, lines))) for name, lines in found.items()
-    }
+    descriptions = {name: " ".join(filter(None, lines)) for name, lines in found.items()}
     # "As in CountKeys." refers to the description in the base class.
     return {name: text for name, text in descriptions.items() if not text.startswith("As in ")}
 
