@@ -175,6 +175,21 @@ CASES = (
         },
     ),
     Case(
+        name="MULTIVI",
+        setup={
+            "batch_key": "batch",
+            "protein_expression_obsm_key": "proteins",
+            "categorical_covariate_keys": ["donor"],
+            "continuous_covariate_keys": ["age"],
+        },
+        config={"n_hidden": 8, "n_latent": 3, "modality_weights": "universal"},
+        arguments={
+            "get_marginal_ll": {"n_mc_samples": 5},
+            "differential_expression": {"idx1": "label == 'x'", "n_samples_overall": 20},
+            "differential_accessibility": {"idx1": "label == 'x'", "n_samples_overall": 20},
+        },
+    ),
+    Case(
         name="TOTALANVI",
         setup={
             "protein_expression_obsm_key": "all_proteins",
@@ -234,6 +249,8 @@ def synthetic() -> AnnData:
         index=[f"cell{i}" for i in range(N_CELLS)],
     )
     var = pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)])
+    # Genes and regions take turns, so that order matters.
+    var["feature_types"] = ["Gene Expression", "Peaks"] * (N_GENES // 2)
     adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
     adata.layers["words"] = adata.X.copy()
     proteins = random.poisson(random.gamma(2.0, 8.0, (2, N_PROTEINS))[kind])

@@ -4,6 +4,7 @@ from cellvae.estimator.model import Model
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
 from cellvae.model.models import MODELS, register
+from cellvae.model.multivi import MULTIVI
 from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
@@ -16,6 +17,7 @@ from cellvae.train.options.default_epochs import get_max_epochs_heuristic
 
 __all__ = [
     "MODELS",
+    "MULTIVI",
     "PEAKVI",
     "POISSONVI",
     "SCANVI",

@@ -9,6 +9,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.estimator.model import Model
 from cellvae.model.amortized_lda import AmortizedLDA
 from cellvae.model.linear_scvi import LinearSCVI
+from cellvae.model.multivi import MULTIVI
 from cellvae.model.peakvi import PEAKVI
 from cellvae.model.poissonvi import POISSONVI
 from cellvae.model.scanvi import SCANVI
@@ -29,6 +30,7 @@ MODELS: dict[str, type[Model]] = {
     "SOLO": SOLO,
     "TOTALVI": TOTALVI,
     "TOTALANVI": TOTALANVI,
+    "MULTIVI": MULTIVI,
 }
 """Every model class by its name, which saved files contain."""
 

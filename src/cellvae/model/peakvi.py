@@ -202,6 +202,16 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
         """Distribution of the detection of regions, [*samples, cells, regions], by its name."""
         return {"accessibility": self.decode_detection(latent, batch)}
 
+    def decode_accessibility(
+        self, latent: CountLatent, batch: CountBatch
+    ) -> Float[Tensor, "*samples cells regions"]:
+        """Probability that a region is accessible."""
+        return self.decode_scale(latent, batch)
+
+    def log_depth_factor(self, latent: CountLatent) -> Float[Tensor, "*samples cells 1"]:
+        """Logarithm of the depth factor of each cell."""
+        return latent.log_library
+
     def decode_detection(self, latent: CountLatent, batch: CountBatch) -> Detection:
         """Distribution of the detection of regions, [*samples, cells, regions]."""
         logits = self.z_decoder(

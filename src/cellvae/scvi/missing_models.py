@@ -25,7 +25,6 @@ SCVI_MODEL_NAMES = frozenset(
         "METHYLANVI",
         "METHYLVI",
         "MRVI",
-        "MULTIVI",
         "RESOLVI",
         "RNAStereoscope",
         "SCAR",

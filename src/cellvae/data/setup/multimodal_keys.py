@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cellvae.data.setup.feature_types import GENES, REGIONS
 from cellvae.data.setup.fields import (
     Categories,
     Category,
@@ -20,7 +21,8 @@ from cellvae.data.setup.keys import MuDataKeys
 class MultimodalKeys(MuDataKeys):
     """Names of the counts of genes, regions and proteins, the batch and the covariates.
 
-    The modalities of a MuData that are read are those with an entry in `modalities`.
+    The modalities of a MuData that are read are those with an entry in `modalities`. In an AnnData,
+    genes and regions are the features of the types in `feature_types`.
 
     Parameters
     ----------
@@ -30,6 +32,13 @@ class MultimodalKeys(MuDataKeys):
         Layer with the counts of the regions; `X` by default.
     protein_layer
         Layer with the counts of the proteins; `X` by default.
+    protein_expression_obsm_key
+        Entry of `adata.obsm` with the counts of the proteins; None for no proteins, or a MuData.
+    protein_names_uns_key
+        Entry of `adata.uns` with the names of the proteins; by default the columns of the entry of
+        `obsm`, or numbers.
+    feature_types
+        Types of the features of an AnnData that are read; empty for a MuData.
     batch_key
         Column of `obs` with the batch of each cell.
     size_factor_key
@@ -52,6 +61,9 @@ class MultimodalKeys(MuDataKeys):
     layer: str | None = None
     atac_layer: str | None = None
     protein_layer: str | None = None
+    protein_expression_obsm_key: str | None = None
+    protein_names_uns_key: str | None = None
+    feature_types: tuple[str, ...] = ()
     batch_key: str | None = None
     size_factor_key: tuple[str, ...] = ()
     categorical_covariate_keys: tuple[str, ...] = ()
@@ -63,27 +75,10 @@ def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
 
     A modality may lack cells of the MuData; their counts are read as zeros.
     """
-    of_genes, of_regions, of_proteins = map(
-        keys.modality, ("rna_layer", "atac_layer", "protein_layer")
-    )
     of_batch, of_sizes = keys.modality("batch_key"), keys.modality("size_factor_key")
-    counts: list[Field] = []
-    if of_genes is not None:
-        counts.append(Counts("counts", keys.layer, modality=of_genes, fill_absent=True))
-    if of_regions is not None:
-        counts.append(Regions("regions", keys.atac_layer, modality=of_regions, fill_absent=True))
-    if of_proteins is not None:
-        proteins = Proteins(
-            "proteins",
-            keys.protein_layer,
-            panel_key=keys.batch_key,
-            panel_modality=of_batch,
-            modality=of_proteins,
-            fill_absent=True,
-        )
-        counts += [proteins, Category("panel", keys.batch_key, of_batch)]
     return (
-        *counts,
+        *(count_fields(keys) if keys.modalities else typed_count_fields(keys)),
+        *protein_fields_of(keys),
         Category("batch", keys.batch_key, of_batch),
         Category("labels", None),
         Numbers("size_factor", keys.size_factor_key[:1], True, of_sizes),
@@ -99,3 +94,41 @@ def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
             modality=keys.modality("continuous_covariate_keys"),
         ),
     )
+
+
+def count_fields(keys: MultimodalKeys) -> list[Field]:
+    """Fields of the genes and regions of a MuData."""
+    of_genes, of_regions = map(keys.modality, ("rna_layer", "atac_layer"))
+    fields: list[Field] = []
+    if of_genes is not None:
+        fields.append(Counts("counts", keys.layer, modality=of_genes, fill_absent=True))
+    if of_regions is not None:
+        fields.append(Regions("regions", keys.atac_layer, modality=of_regions, fill_absent=True))
+    return fields
+
+
+def typed_count_fields(keys: MultimodalKeys) -> list[Field]:
+    """Fields of the genes and regions of an AnnData, by the types of its features."""
+    types = {GENES: (Counts, "counts"), REGIONS: (Regions, "regions")}
+    return [
+        field(name, keys.layer, fill_absent=True, feature_type=feature_type)
+        for feature_type, (field, name) in types.items()
+        if feature_type in keys.feature_types
+    ]
+
+
+def protein_fields_of(keys: MultimodalKeys) -> list[Field]:
+    """Fields of the proteins and of their panel, which is the batch; none without proteins."""
+    of_proteins, of_batch = keys.modality("protein_layer"), keys.modality("batch_key")
+    if of_proteins is None and keys.protein_expression_obsm_key is None:
+        return []
+    proteins = Proteins(
+        "proteins",
+        keys.protein_expression_obsm_key if of_proteins is None else keys.protein_layer,
+        names_key=keys.protein_names_uns_key,
+        panel_key=keys.batch_key,
+        panel_modality=of_batch,
+        modality=of_proteins,
+        fill_absent=True,
+    )
+    return [proteins, Category("panel", keys.batch_key, of_batch)]

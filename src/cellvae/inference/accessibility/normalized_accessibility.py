@@ -20,12 +20,13 @@ from cellvae.inference.arguments import (
     BatchChoice,
     batch_codes,
     check_at_least_one,
+    feature_positions,
     gene_names,
-    gene_positions,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.expression.normalized_expression import get_normalized_expression
+from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -107,12 +108,13 @@ def get_normalized_accessibility(
         raise InvalidOptionError(f"Expected threshold between 0 and 1; got {threshold!r}.")
     check_at_least_one("n_samples_overall", n_samples_overall)
     codes = batch_codes(model.registration, transform_batch)
-    region_positions = gene_positions(model.registration.genes, region_list)
+    names = region_names(model)
+    region_positions = feature_positions(names, region_list, "region")
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     if n_samples_overall is not None:
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
-    regions = gene_names(model.registration.genes, region_positions)
+    regions = gene_names(names, region_positions)
     source: Any = model.adata if adata is None else adata
     cells = source.obs_names[cell_pass.cells.numpy()]
     module: RegionFactorModule = model.module
@@ -161,12 +163,12 @@ def iter_accessibility(
             decoder_batch = batch
             if code is not None:
                 decoder_batch = module.replace_batch(batch, code)
-            part = module.decode_scale(latent, decoder_batch)
+            part = module.decode_accessibility(latent, decoder_batch)
             total = part if total is None else total.add_(part)
         assert total is not None
         total = total / len(codes)
         if normalize_cells:
-            total = total * latent.log_library.exp()
+            total = total * module.log_depth_factor(latent).exp()
         if region_factors is not None:
             total = total * region_factors.sigmoid()
         yield positions, select_genes(total, region_positions)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
 from cellvae.inference.cell_pass import inference_mode, plan_pass
-from cellvae.inference.protocols import DecoderModel, EncoderModel
+from cellvae.inference.output_features import region_names
+from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,9 +23,19 @@ if TYPE_CHECKING:
 
 
 class RegionFactorModule(Protocol):
-    """A network that may have a learned factor for each region."""
+    """A network that decodes accessibility, and may have a learned factor for each region."""
 
     region_factors: nn.Parameter | None
+
+    def log_depth_factor(self, latent: Any) -> Float[Tensor, "*samples cells 1"]:
+        """Log-probability that an accessible region of a cell is detected, without its factor."""
+        ...
+
+    def decode_accessibility(
+        self, latent: Any, batch: Any
+    ) -> Float[Tensor, "*samples cells regions"]:
+        """Probability that a region is accessible."""
+        ...
 
 
 class RegionFactorModel(DecoderModel, Protocol):
@@ -35,7 +47,7 @@ class RegionFactorModel(DecoderModel, Protocol):
 
 @check_arguments(only=INTEGERS)
 def get_depth_factors(
-    model: EncoderModel,
+    model: RegionFactorModel,
     adata: AnnData | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
@@ -71,10 +83,11 @@ def get_depth_factors(
     """
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
     factors = torch.empty(len(cell_pass.cells))
+    module: RegionFactorModule = model.module
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
             latent: Any = model.module.encode(batch)
-            factors[positions] = latent.log_library.exp().squeeze(-1).cpu()
+            factors[positions] = module.log_depth_factor(latent).exp().squeeze(-1).cpu()
     return factors.numpy()
 
 
@@ -95,9 +108,10 @@ def get_region_factors(model: RegionFactorModel) -> np.ndarray:
     NotTrainedError
         If the model has not been trained.
     InvalidOptionError
-        If the model was made with `region_factors=False`.
+        If the model has no regions, or was made with `region_factors=False`.
     """
     model.check_trained()
+    region_names(model)
     module: RegionFactorModule = model.module
     if module.region_factors is None:
         raise InvalidOptionError(

@@ -15,7 +15,9 @@ from cellvae.inference.arguments import INTEGERS, check_choice
 from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
 from cellvae.inference.differential.engine import differential
 from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
+from cellvae.inference.differential.quantity import output_quantity
 from cellvae.inference.differential.table import accessibility_table
+from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ def differential_accessibility(
         If an argument has an invalid value, or a population has no cells.
     """
     check_choice("mode", mode, ("change", "vanilla"))
+    names = region_names(model)
     module: AccessibilityModule = model.module
     if change_fn is None:
         change_fn = "difference" if module.gives_probabilities else "log-fold"
@@ -195,6 +198,9 @@ def differential_accessibility(
             0.0 if change_fn == "difference" else pseudocounts,
             change_fn if callable(change_fn) else difference if change_fn == "difference" else None,
         ),
-        partial(accessibility_table, regions=model.registration.genes, fdr=fdr_target),
+        partial(accessibility_table, regions=names, fdr=fdr_target),
         raw_counts=all_stats,
+        quantity=output_quantity(model, "accessibility", len(names))
+        if "regions" in model.registration.axes
+        else None,
     )

@@ -50,3 +50,39 @@ def first_output(model: DecoderModel) -> Quantity:
         return Measured(counts, counts.sum(dim=-1, keepdim=True))
 
     return Quantity(model.registration.n_genes, module.decode_scale, expected_counts, measured)
+
+
+def output_quantity(model: DecoderModel, output: str, n_features: int) -> Quantity:
+    """Normalized values of one of several outputs of a model, which not all cells may have.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    output
+        Name of the output.
+    n_features
+        Number of its features.
+    """
+    module = model.module
+
+    def decode(latent: Any, batch: Any) -> Tensor:
+        counts: Any = module.decode(latent, batch)[output]
+        values: Tensor = counts.get_normalized("scale")
+        return values
+
+    def expected_counts(latent: Any, batch: Any) -> Tensor:
+        counts: Any = module.decode(latent, batch)[output]
+        mean: Tensor = counts.mean
+        return mean
+
+    def measured(batch: Any) -> Measured:
+        counts = module.observed(batch)[output]
+        mask = module.measured(batch).get(output)
+        return Measured(
+            counts,
+            counts.sum(dim=-1, keepdim=True),
+            None if mask is None else mask.expand(counts.shape),
+        )
+
+    return Quantity(n_features, decode, expected_counts, measured)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cellvae.distributions import NegativeBinomialMixture
+from cellvae.errors import InvalidOptionError, quote_names
 
 if TYPE_CHECKING:
     from cellvae.inference.protocols import DecoderModel
@@ -59,6 +60,17 @@ class ProteinOptions(NamedTuple):
 
 
 def protein_names(model: DecoderModel) -> tuple[str, ...]:
-    """Names of the proteins of a model."""
+    """Names of the proteins of a model.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the model has no proteins.
+    """
+    if "proteins" not in model.registration.axes:
+        raise InvalidOptionError(
+            "Expected a model that was set up with proteins; this one has "
+            f"{quote_names([*model.registration.axes])}."
+        )
     names: tuple[str, ...] = model.registration.axes["proteins"].features
     return names

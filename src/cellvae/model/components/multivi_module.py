@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -89,6 +89,8 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
     Each modality has an encoder and a decoder. The posterior of a cell is a mixture of those of the
     modalities that were measured in it.
     """
+
+    gives_probabilities: ClassVar[bool] = True
 
     @property
     def accepts_sparse(self) -> bool:
@@ -223,7 +225,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
             features = concat_covariates(latent.sample, batch.continuous)
             return self.z_decoder_expression.scale(features, self.covariate_codes(batch))
         if self.outputs[0] == "accessibility":
-            return self.decode_detection(latent, batch).logits.sigmoid()
+            return self.decode_accessibility(latent, batch)
         return super().decode_scale(latent, batch)
 
     def decode_counts(self, latent: MULTIVILatent, batch: MULTIVIBatch) -> Distribution:
@@ -247,6 +249,17 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         features = concat_covariates(latent.sample, batch.continuous)
         logits = self.z_decoder_accessibility(features, self.covariate_codes(batch))
         return Detection(logits, latent.log_depth + self.log_region_factors())
+
+    def decode_accessibility(
+        self, latent: MULTIVILatent, batch: MULTIVIBatch
+    ) -> Float[Tensor, "*samples cells regions"]:
+        """Probability that a region is accessible."""
+        return self.decode_detection(latent, batch).logits.sigmoid()
+
+    def log_depth_factor(self, latent: MULTIVILatent) -> Float[Tensor, "*samples cells 1"]:
+        """Log-probability that an accessible region of a cell is detected, without its factor."""
+        assert latent.log_depth is not None
+        return latent.log_depth
 
     def decode_proteins(
         self, latent: MULTIVILatent, batch: MULTIVIBatch

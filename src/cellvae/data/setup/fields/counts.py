@@ -13,6 +13,7 @@ from cellvae.core.json_object import JsonObject
 from cellvae.data.setup.absent_cells import table_of_all_cells
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.checks import CountSummary, check_counts, check_values
+from cellvae.data.setup.feature_types import features_of_type
 from cellvae.data.setup.fields.field import (
     Field,
     FieldRecord,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 class CountsRecord(FieldRecord):
     """Layer of the counts, and whether all were integers, and zeros and ones only.
 
-    With `fill_absent`, a modality may lack cells of the whole: their counts are read as zeros.
+    With `fill_absent`, a modality may lack cells of the whole: their counts are read as zeros. With
+    `feature_type`, the counts are those of the features of an AnnData that have this type.
     """
 
     kind: ClassVar[str] = "counts"
@@ -47,11 +49,14 @@ class CountsRecord(FieldRecord):
     binary: bool = False
     modality: str | None = None
     fill_absent: bool = False
+    feature_type: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """JSON object, with the type of the record in `kind`."""
         values: dict[str, object] = {"layer": self.layer, "integers": self.integers}
-        optional = {"binary": True} if self.binary else {}
+        optional: dict[str, object] = {"binary": True} if self.binary else {}
+        if self.feature_type is not None:
+            optional["feature_type"] = self.feature_type
         if self.fill_absent:
             optional["fill_absent"] = True
         return {"kind": self.kind, **values, **optional, **modality_entry(self)}
@@ -65,16 +70,29 @@ class CountsRecord(FieldRecord):
             binary="binary" in entries.unread and entries.boolean("binary"),
             modality=read_modality(entries),
             fill_absent="fill_absent" in entries.unread and entries.boolean("fill_absent"),
+            feature_type=(
+                entries.optional_string("feature_type")
+                if "feature_type" in entries.unread
+                else None
+            ),
         )
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Counts(name, self.layer, modality=self.modality, fill_absent=self.fill_absent)
+        return Counts(
+            name,
+            self.layer,
+            modality=self.modality,
+            fill_absent=self.fill_absent,
+            feature_type=self.feature_type,
+        )
 
     def describe(self) -> tuple[str, str]:
         """Where the field is read from, and what was found there, for a table."""
         found = "whole numbers" if self.integers else "numbers that are not all whole"
         where = f"layers['{self.layer}']" if self.layer else "X"
+        if self.feature_type is not None:
+            where += f", {self.feature_type}"
         return describe_location(where, self.modality), found
 
     def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
@@ -98,7 +116,13 @@ class RegionsRecord(CountsRecord):
 
     def field(self, name: str) -> Field:
         """Field that the record describes."""
-        return Regions(name, self.layer, modality=self.modality, fill_absent=self.fill_absent)
+        return Regions(
+            name,
+            self.layer,
+            modality=self.modality,
+            fill_absent=self.fill_absent,
+            feature_type=self.feature_type,
+        )
 
     def scvi_registry(self, scvi_name: str, axis: FeatureAxis | None, n_cells: int) -> ScviField:
         """Registry of the field, as scvi-tools stores it."""
@@ -113,7 +137,8 @@ class Counts(Field):
 
     With `refuse_if_was_binary`, `check` refuses counts above 1 if those of the model's own data
     were zeros and ones. With `fill_absent`, the modality may lack cells of the MuData: their counts
-    are zeros.
+    are zeros. With `feature_type`, they are those of the features of an AnnData that have this type
+    in `var["feature_types"]`.
     """
 
     axis: ClassVar[str | None] = "genes"
@@ -122,13 +147,16 @@ class Counts(Field):
     refuse_if_was_binary: bool = dataclasses.field(default=False, compare=False)
     modality: str | None = None
     fill_absent: bool = False
+    feature_type: str | None = None
     record_type: ClassVar[type[CountsRecord]] = CountsRecord
 
     def table(self, cells: Any) -> AnnData:
         """AnnData that the counts are read from: the cells, or a modality of them."""
         if self.fill_absent:
-            return table_of_all_cells(cells, self.modality, self.layer)
-        return super().table(cells)
+            table = table_of_all_cells(cells, self.modality, self.layer)
+        else:
+            table = super().table(cells)
+        return table if self.feature_type is None else features_of_type(table, self.feature_type)
 
     def describe(self, adata: AnnData) -> CountsRecord:
         """Record of the field in an AnnData, after a check of all values."""
@@ -139,6 +167,7 @@ class Counts(Field):
             binary=summary.binary,
             modality=self.modality,
             fill_absent=self.fill_absent,
+            feature_type=self.feature_type,
         )
 
     def check_counts(self, adata: AnnData) -> CountSummary:
@@ -173,6 +202,7 @@ class Counts(Field):
             integers=True,
             modality=self.modality,
             fill_absent=self.fill_absent,
+            feature_type=self.feature_type,
         )
 
 

@@ -1,0 +1,1 @@
+"""Questions about models of genes, regions of chromatin and proteins."""

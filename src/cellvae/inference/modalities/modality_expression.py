@@ -1,0 +1,137 @@
+"""Normalized expression of genes, imputed in cells in which they were not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellvae.contracts import map_samples
+from cellvae.core.options import check_arguments
+from cellvae.inference.arguments import (
+    INTEGERS,
+    BatchChoice,
+    batch_codes,
+    check_at_least_one,
+    feature_positions,
+    gene_names,
+)
+from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
+from cellvae.inference.output_features import features_of
+from cellvae.inference.posterior_samples import sample_latent
+from cellvae.inference.protocols import DecoderModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from cellvae.inference.protocols import CellChoice
+
+
+@check_arguments(only=INTEGERS)
+def get_modality_expression(
+    model: DecoderModel,
+    adata: AnnData | None = None,
+    indices: CellChoice = None,
+    n_samples_overall: int | None = None,
+    transform_batch: BatchChoice = None,
+    gene_list: Iterable[str] | None = None,
+    use_z_mean: bool = True,
+    n_samples: int = 1,
+    batch_size: int | None = None,
+    return_mean: bool = False,
+    return_numpy: bool = False,
+    silent: bool = False,
+) -> pd.DataFrame | np.ndarray:
+    """Decoded expression of each gene in each cell, as a fraction of the cell.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata
+        Cells; None for those of the model. Features are matched by name.
+    indices
+        Cells to use, by index, mask or name; None for all.
+    n_samples_overall
+        Number of cells to draw from those requested, with replacement; None for each of them once.
+    transform_batch
+        Name of the batch that cells are decoded as if they came from; several are averaged. None
+        for the batch of each cell.
+    gene_list
+        Genes to return, in the requested order; None for all.
+    use_z_mean
+        Whether the mean of the latent posterior is decoded, so that all samples of a cell are the
+        same; otherwise draws from it.
+    n_samples
+        Number of posterior samples for each cell.
+    batch_size
+        Cells per batch; None for `settings.batch_size`.
+    return_mean
+        Whether the samples of a cell are averaged; otherwise all are returned.
+    return_numpy
+        Whether the result is an array in place of a DataFrame.
+    silent
+        Whether the progress bar is hidden.
+
+    Returns
+    -------
+    DataFrame [cells, genes] with their names, in the requested order, or an array; with several
+    samples that are not averaged an array [samples, cells, genes].
+
+    Raises
+    ------
+    NotTrainedError
+        If the model has not been trained.
+    DataMismatchError
+        If features or categories of `adata` are not those of the model.
+    UnknownKeyError
+        If a gene or batch is not one of the model.
+    InvalidOptionError
+        If the model has no genes, or an argument has an invalid value.
+    """
+    for argument, value in (("n_samples", n_samples), ("n_samples_overall", n_samples_overall)):
+        check_at_least_one(argument, value)
+    names = features_of(model, "rna")
+    request = ExpressionRequest(
+        batch_codes=batch_codes(model.registration, transform_batch),
+        genes=feature_positions(names, gene_list, "gene"),
+        library_size=1.0,
+        n_samples=n_samples,
+        n_decoded=sum(map(len, model.registration.axes.values())),
+    )
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    if n_samples_overall is not None:
+        drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
+        cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
+    columns = gene_names(names, request.genes)
+    averaged = return_mean or n_samples == 1
+    shape = (*(() if averaged else (n_samples,)), len(cell_pass.cells), len(columns))
+    result = torch.zeros(shape)
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            latent = latent_to_decode(model.module, batch, n_samples, use_z_mean)
+            for part, values in iter_decoded(model.module, latent, batch, request):
+                if averaged:
+                    result[positions] += values.sum(dim=0).cpu() / n_samples
+                else:
+                    result[part, positions] = values.cpu()
+    if return_numpy or not averaged:
+        return result.numpy()
+    import pandas as pd
+
+    source: Any = model.adata if adata is None else adata
+    cells = source.obs_names[cell_pass.cells.numpy()]
+    return pd.DataFrame(result.numpy(), index=cells, columns=columns, copy=False)
+
+
+def latent_to_decode(module: Any, batch: Any, n_samples: int, use_z_mean: bool) -> Any:
+    """Posterior of a batch of cells with samples, or the mean in place of each of them."""
+    if not use_z_mean:
+        return sample_latent(module, batch, n_samples)
+    latent = module.encode(batch)
+    latent = latent._replace(sample=module.transform(latent.posterior.loc))
+    return map_samples(lambda values: values.expand(n_samples, *values.shape), latent)

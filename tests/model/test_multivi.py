@@ -1,0 +1,248 @@
+"""MULTIVI: set-up of AnnData and MuData, cells without a modality, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from mudata import MuData
+from scipy.sparse import csr_matrix
+
+from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
+from cellvae.model import MULTIVI
+
+N_CELLS, N_GENES, N_REGIONS, N_PROTEINS = 60, 12, 18, 4
+CONFIG = {"n_hidden": 8, "n_latent": 3}
+
+
+def make_tables() -> dict[str, AnnData]:
+    """A table of each modality of the same cells."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(N_CELLS) % 2
+    obs = pd.DataFrame(
+        {"batch": np.array(["a", "b", "c"])[np.arange(N_CELLS) % 3], "kind": kind.astype(str)},
+        index=[f"cell{i}" for i in range(N_CELLS)],
+    )
+    counts = {
+        "rna": rng.poisson(rng.gamma(2.0, 3.0, (2, N_GENES))[kind]) + 1,
+        "atac": rng.random((N_CELLS, N_REGIONS)) < rng.uniform(0.2, 0.9, (2, N_REGIONS))[kind],
+        "protein": rng.poisson(rng.gamma(2.0, 8.0, (2, N_PROTEINS))[kind]) + 1,
+    }
+    return {
+        name: AnnData(
+            csr_matrix(values.astype(np.float32)),
+            obs=obs.copy(),
+            var=pd.DataFrame(index=[f"{name}{i}" for i in range(values.shape[1])]),
+        )
+        for name, values in counts.items()
+    }
+
+
+def make_mudata(modalities: Sequence[str] = ("rna", "atac", "protein"), **cells: Any) -> MuData:
+    """MuData of some modalities, set up; each with the cells of a slice, or all."""
+    tables = make_tables()
+    # The first modality, which has all cells, gives their order.
+    mdata = MuData(
+        {name: tables[name][cells.get(name, slice(None))].copy() for name in modalities[::-1]}
+    )
+    obs = tables["rna"].obs.loc[mdata.obs_names]
+    mdata.obs["batch"], mdata.obs["kind"] = obs["batch"], obs["kind"]
+    MULTIVI.setup_mudata(
+        mdata, batch_key="batch", modalities={f"{name}_layer": name for name in modalities}
+    )
+    return mdata
+
+
+def make_anndata() -> AnnData:
+    """The same cells as one matrix in which genes and regions are mixed, set up."""
+    tables = make_tables()
+    values = np.hstack([tables["rna"].X.toarray(), tables["atac"].X.toarray()])
+    var = pd.DataFrame(
+        {"feature_types": ["Gene Expression"] * N_GENES + ["Peaks"] * N_REGIONS},
+        index=[*tables["rna"].var_names, *tables["atac"].var_names],
+    )
+    order = np.r_[N_GENES : N_GENES + 5, :N_GENES, N_GENES + 5 : N_GENES + N_REGIONS]
+    adata = AnnData(values[:, order], obs=tables["rna"].obs, var=var.iloc[order])
+    adata.obsm["protein"] = tables["protein"].to_df()
+    MULTIVI.setup_anndata(adata, batch_key="batch", protein_expression_obsm_key="protein")
+    return adata
+
+
+def trained(cells: Any, **config: Any) -> MULTIVI:
+    """Model after a short run, the same every time."""
+    torch.manual_seed(0)
+    model = MULTIVI(cells, **CONFIG, **config)
+    model.train(2, seed=0, batch_size=20, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> MULTIVI:
+    """Model of 60 cells: the last 20 have no regions, the first 20 no genes."""
+    return trained(make_mudata(rna=slice(20, 60), atac=slice(0, 40)))
+
+
+@pytest.mark.trains
+def test_genes_and_regions_of_an_anndata_are_found_by_type_in_any_order() -> None:
+    by_type, by_modality = trained(make_anndata()), trained(make_mudata())
+    assert by_type.registration.axes == by_modality.registration.axes
+    latent = by_type.get_latent_representation()
+    np.testing.assert_array_equal(latent, by_modality.get_latent_representation())
+    assert "layers" not in by_type.registration.fields["counts"].describe()[0]
+    assert by_type.registration.fields["regions"].describe()[0] == "X, Peaks"
+
+
+def test_an_anndata_without_types_is_refused() -> None:
+    adata = make_tables()["rna"]
+    with pytest.raises(UnknownKeyError, match=r"adata.var\['feature_types'\]"):
+        MULTIVI.setup_anndata(adata)
+    adata.var["feature_types"] = "genes"
+    with pytest.raises(InvalidDataError, match="'Gene Expression' or 'Peaks'.*got 'genes'"):
+        MULTIVI.setup_anndata(adata)
+
+
+def test_modalities_without_a_table_are_refused() -> None:
+    mdata = MuData(make_tables())
+    with pytest.raises(InvalidOptionError, match="rna_layer"):
+        MULTIVI.setup_mudata(mdata, modalities={"batch_key": "rna"})
+    with pytest.raises(InvalidOptionError, match="Did you mean 'atac_layer'"):
+        MULTIVI.setup_mudata(mdata, modalities={"atac_layr": "atac"})
+
+
+def test_weights_of_each_cell_are_refused() -> None:
+    with pytest.raises(InvalidOptionError, match="not available yet"):
+        MULTIVI(make_mudata(), modality_weights="cell")
+
+
+@pytest.mark.trains
+def test_a_cell_with_one_modality_has_its_latent(model: MULTIVI) -> None:
+    proteins = model.get_latent_representation(modality="protein")
+    genes = model.get_latent_representation(modality="expression")
+    regions = model.get_latent_representation(modality="accessibility")
+    joint = model.get_latent_representation()
+    np.testing.assert_allclose(joint[:20], (regions + proteins)[:20] / 2, atol=1e-5)
+    np.testing.assert_allclose(joint[20:40], (genes + regions + proteins)[20:40] / 3, atol=1e-5)
+    np.testing.assert_allclose(joint[40:], (genes + proteins)[40:] / 2, atol=1e-5)
+    means, variances = model.get_latent_representation(modality="protein", return_dist=True)
+    np.testing.assert_array_equal(means, proteins)
+    assert (variances > 0).all()
+    with pytest.raises(InvalidOptionError, match="modality"):
+        model.get_latent_representation(modality="genes")
+
+
+def decoded(model: MULTIVI) -> tuple[Any, Any]:
+    """Latent and distributions of all cells at the mean of the posterior."""
+    module = model.module
+    batch = model.rows.take(torch.arange(N_CELLS))
+    with torch.no_grad():
+        latent = module.encode(batch)
+        latent = latent._replace(sample=latent.posterior.loc)
+        return latent, module.decode(latent, batch)
+
+
+@pytest.mark.trains
+def test_imputed_values_are_those_of_the_decoders(model: MULTIVI) -> None:
+    latent, outputs = decoded(model)
+    expression = model.get_normalized_expression(silent=True)
+    np.testing.assert_allclose(expression, outputs["rna"].scale, rtol=1e-4)
+    np.testing.assert_allclose(expression.sum(axis=1), 1, rtol=1e-5)
+    one = model.get_normalized_accessibility(region_list=["atac3"], silent=True)
+    np.testing.assert_allclose(
+        one["atac3"], outputs["accessibility"].logits.sigmoid()[:, 3], rtol=1e-4
+    )
+    detection = model.get_normalized_accessibility(
+        normalize_cells=True, normalize_regions=True, return_numpy=True, silent=True
+    )
+    np.testing.assert_allclose(detection, outputs["accessibility"].mean, rtol=1e-4)
+    sizes = model.get_library_size_factors(silent=True)
+    np.testing.assert_allclose(sizes["expression"], latent.log_library.exp()[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(sizes["accessibility"], latent.log_depth.exp()[:, 0], rtol=1e-4)
+    factors = model.module.region_factors.detach().sigmoid()
+    np.testing.assert_allclose(model.get_region_factors(), factors, rtol=1e-6)
+
+
+@pytest.mark.trains
+def test_samples_of_expression_are_averaged_on_request(model: MULTIVI) -> None:
+    arguments: dict[str, Any] = {"n_samples": 6, "gene_list": ["rna4", "rna1"], "silent": True}
+    samples = model.get_normalized_expression(use_z_mean=False, **arguments)
+    assert samples.shape == (6, N_CELLS, 2)
+    assert samples.std(axis=0).min() > 0
+    means = model.get_normalized_expression(return_mean=True, **arguments)
+    assert [*means.columns] == ["rna4", "rna1"]
+    whole = model.get_normalized_expression(silent=True)
+    np.testing.assert_allclose(means, whole[["rna4", "rna1"]], rtol=1e-4)
+    drawn = model.get_normalized_expression(indices=[3, 5], n_samples_overall=40, silent=True)
+    assert {*drawn.index} == {"cell3", "cell5"}
+    assert len(drawn) == 40
+
+
+@pytest.mark.trains
+def test_statistics_of_counts_are_over_cells_that_were_measured(model: MULTIVI) -> None:
+    arguments: dict[str, Any] = {"n_samples_overall": 50, "silent": True}
+    genes = model.differential_expression(groupby="kind", group1="0", group2="1", **arguments)
+    tables = make_tables()
+    of_kind = (tables["rna"].obs["kind"] == "0").to_numpy()
+    counts = tables["rna"].to_df()
+    measured = np.arange(N_CELLS) >= 20
+    np.testing.assert_allclose(
+        genes["raw_mean1"], counts[of_kind & measured].mean()[genes.index], rtol=1e-5
+    )
+    regions = model.differential_accessibility(groupby="kind", group1="0", group2="1", **arguments)
+    detected = tables["atac"].to_df()[of_kind & (np.arange(N_CELLS) < 40)].mean()
+    np.testing.assert_allclose(regions["emp_prob1"], detected[regions.index], rtol=1e-5)
+    assert regions["est_prob1"].between(0, 1).all()
+
+
+@pytest.mark.trains
+def test_one_modality_alone_works_and_others_are_refused() -> None:
+    model = trained(make_mudata(["rna"]))
+    assert model.get_normalized_expression(silent=True).shape == (N_CELLS, N_GENES)
+    for ask in (
+        model.get_normalized_accessibility,
+        model.differential_accessibility,
+        model.get_region_factors,
+    ):
+        with pytest.raises(InvalidOptionError, match="regions of chromatin; this one has 'genes'"):
+            ask()
+    with pytest.raises(InvalidOptionError, match="proteins"):
+        model.get_protein_foreground_probability()
+    assert [*model.get_library_size_factors(silent=True)] == ["expression"]
+    regions = trained(make_mudata(["atac"]))
+    assert regions.get_normalized_accessibility(silent=True).shape == (N_CELLS, N_REGIONS)
+    with pytest.raises(InvalidOptionError, match="genes; this one has 'regions'"):
+        regions.get_normalized_expression()
+
+
+@pytest.mark.trains
+def test_a_saved_model_answers_alike(model: MULTIVI, tmp_path: Path) -> None:
+    model.save(tmp_path / "of_mudata")
+    again = MULTIVI.load(tmp_path / "of_mudata", model.adata)
+    latent = model.get_latent_representation()
+    np.testing.assert_array_equal(latent, again.get_latent_representation())
+    assert again.registration == model.registration
+
+
+@pytest.mark.trains
+def test_training_defaults_are_those_of_peakvi() -> None:
+    cells = make_mudata()
+    defaults = MULTIVI(cells, **CONFIG).train_defaults({})
+    plan = {"optimizer": "AdamW", "lr": 1e-4, "weight_decay": 1e-3, "eps": 1e-8}
+    assert defaults["max_epochs"] == 500
+    assert defaults["plan_kwargs"] == {**plan, "n_epochs_kl_warmup": 50}
+    assert defaults["early_stopping"] is True
+    assert defaults["early_stopping_patience"] == 50
+    assert MULTIVI(cells, **CONFIG).module.adversarial
+    assert not MULTIVI(cells, fully_paired=True, **CONFIG).module.adversarial
+
+
+@pytest.mark.trains
+def test_cells_without_counts_are_refused(model: MULTIVI) -> None:
+    with pytest.raises(InvalidOptionError, match="cannot be minified: the sizes of a cell"):
+        model.minify_adata()
+    assert not model.adata.obsm.keys() & {"X_latent_qzm"}
