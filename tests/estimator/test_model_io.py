@@ -233,10 +233,10 @@ def test_the_kind_of_a_model_is_read_from_its_folder(
 
 
 def test_a_model_of_another_kind_is_refused_by_name(folder: Path) -> None:
-    edited(folder, "model", value="TOTALVI")
-    with pytest.raises(FileFormatError, match="a saved SCVI in .* got a TOTALVI"):
+    edited(folder, "model", value="GIMVI")
+    with pytest.raises(FileFormatError, match="a saved SCVI in .* got a GIMVI"):
         SCVI.load(folder)
-    with pytest.raises(FileFormatError, match=r"knows \(SCVI.*got 'TOTALVI'"):
+    with pytest.raises(FileFormatError, match=r"knows \(SCVI.*got 'GIMVI'"):
         cellvae.load(folder)
 
 

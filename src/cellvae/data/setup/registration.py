@@ -196,11 +196,11 @@ class Registration(Generic[K]):
         for field in fields:
             record: Any = self.fields[field.name]
             table = field.table(adata)
-            if check_counts:
-                field.check(table, record)
             order = None
             if field.axis is not None:
                 order = field.order(table, record, self.axes[field.axis])
+            if check_counts:
+                field.check(table, record)
             column = field.read(table, record, order)
             if column is not None:
                 columns[field.name] = column
