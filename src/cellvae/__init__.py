@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         train,
         utils,
     )
-    from cellvae.model.load_model import load
+    from cellvae.model.models import load
     from cellvae.scvi.registry import REGISTRY_KEYS
 
 __all__ = [
@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "load":
-        return import_module("cellvae.model.load_model").load
+        return import_module("cellvae.model.models").load
     if name == "REGISTRY_KEYS":
         return import_module("cellvae.scvi.registry").REGISTRY_KEYS
     if name in __all__:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellvae.core.output_files import check_output_folder
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.data import synthetic_iid
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCVI

@@ -25,7 +25,7 @@ from cellvae.errors import (
     UnknownOptionError,
 )
 from cellvae.model import SCVI
-from cellvae.model import load_model as loading
+from cellvae.model import models as loading
 from cellvae.train import SaveCheckpoint
 
 pytestmark = pytest.mark.trains

@@ -13,7 +13,7 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.model.components.totalvi_module import (
+from cellvae.model.networks.totalvi_module import (
     TOTALVIBatch,
     TOTALVIConfig,
     TOTALVIModule,
@@ -106,10 +106,10 @@ def test_kl_of_background_is_that_of_lognormals_by_integration() -> None:
 
 def test_proteins_that_a_panel_lacks_change_neither_likelihood_nor_gradient() -> None:
     module, batch = new_module(LACKS), new_batch()
-    lacking = ~module.measured(batch)["protein"]
+    lacking = ~module.measurement_masks(batch)["protein"]
     assert lacking.sum() == 5 * (N_CELLS // 2)
     assert module.adversarial and not new_module().adversarial
-    assert new_module().measured(batch) == {}
+    assert new_module().measurement_masks(batch) == {}
     latent = module.encode(batch)._replace(posterior=None)
     other = batch._replace(proteins=torch.where(lacking, 999.0, batch.proteins))
     decoded = module.decode_logits(latent, batch)

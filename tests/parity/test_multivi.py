@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cellvae import settings
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
+from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 
 N_CELLS, N_GENES, N_REGIONS, N_PROTEINS, N_STEPS = 24, 9, 11, 5, 20
 ALL = {"n_genes": N_GENES, "n_regions": N_REGIONS, "n_proteins": N_PROTEINS}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from cellvae.model.components.totalvi_module import TOTALVIBatch, TOTALVIModule, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIBatch, TOTALVIModule, TOTALVISizes
 from cellvae.model.totalanvi import TOTALANVIConfig, TOTALANVIModule
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.model.components.totalvi_module import (
+from cellvae.model.networks.totalvi_module import (
     TOTALVIBatch,
     TOTALVIConfig,
     TOTALVIModule,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellvae.cli.flags import flag_of_option
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 

@@ -39,7 +39,7 @@ def report(
     One self-contained HTML file. Without cells it shows what is saved with the model.
     """
     from cellvae.data.files.h5mu import read_cells
-    from cellvae.model.load_model import load
+    from cellvae.model.models import load
 
     folder = model_folder(run)
     cells = None if adata is None else read_cells(adata)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cellvae.cli.doublets import CALL_COLUMN, ENCODER_FOLDER, SCORE_COLUMN, add_doublets
 from cellvae.cli.model_flags import uses_labels
 from cellvae.cli.record import JOB_FILE, JobRecord
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.core.log import logger
-from cellvae.core.output_files import replace_atomically
 from cellvae.data.mudata_adapter import is_mudata
 
 if TYPE_CHECKING:

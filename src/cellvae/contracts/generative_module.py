@@ -33,12 +33,12 @@ class GenerativeModule(Module[B]):
     def decode(self, latent: Any, batch: B) -> dict[str, Distribution]:
         """Distribution of each output, [*samples, cells, features]."""
 
-    def observed(self, batch: B) -> dict[str, Any]:
+    def observed_values(self, batch: B) -> dict[str, Any]:
         """Measured values of each output, [cells, features], from `observed_fields`."""
         fields = zip(self.outputs, self.observed_fields, strict=True)
         return {output: getattr(batch, field) for output, field in fields}
 
-    def measured(self, batch: B) -> dict[str, Bool[Tensor, "#cells #features"]]:
+    def measurement_masks(self, batch: B) -> dict[str, Bool[Tensor, "#cells #features"]]:
         """Which values of an output were measured; without an entry, all of them."""
         return {}
 
@@ -50,7 +50,7 @@ class GenerativeModule(Module[B]):
 
     def log_likelihoods(self, latent: Any, batch: B) -> dict[str, Float[Tensor, "*samples cells"]]:
         """Log-likelihood of the measured values of each cell, in double precision; nats."""
-        observed, measured = self.observed(batch), self.measured(batch)
+        observed, measured = self.observed_values(batch), self.measurement_masks(batch)
         sums = {}
         for name, decoded in self.decode(latent, batch).items():
             log_prob = decoded.log_prob(observed[name])

@@ -21,10 +21,10 @@ def parameter_help(cls: type) -> dict[str, str]:
     -------
     Descriptions by name, in one line each, without reStructuredText markup.
     """
-    return {name: strip_markup(text) for name, text in parameter_texts(cls).items()}
+    return {name: strip_markup(text) for name, text in parameter_descriptions(cls).items()}
 
 
-def parameter_texts(cls: type) -> dict[str, str]:
+def parameter_descriptions(cls: type) -> dict[str, str]:
     """Description of each parameter as in :func:`parameter_help`, with its markup."""
     descriptions: dict[str, str] = {}
     for base in reversed(cls.__mro__):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellvae.data.setup.cells import check_is_anndata
+from cellvae.data.setup.tables.cells import check_is_anndata
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import sparse
 
 from cellvae.data.anndata_adapter import subset_genes_inplace
-from cellvae.data.setup.cells import check_is_anndata
 from cellvae.data.setup.checks import check_counts
 from cellvae.data.setup.obs_columns import to_categorical
+from cellvae.data.setup.tables.cells import check_is_anndata
 from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.errors import InvalidDataError, InvalidOptionError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellvae.estimator.minify import MinifyMixin
-from cellvae.estimator.run_report import write_report
+from cellvae.estimator.minification.minify import MinifyMixin
+from cellvae.estimator.reporting.run_report import write_report
+from cellvae.estimator.reporting.summary import summary
 from cellvae.estimator.saving import SavingMixin
-from cellvae.estimator.summary import summary
 from cellvae.estimator.training import TrainingMixin
 from cellvae.scvi.attribute_aliases import ScviAttributes
 from cellvae.scvi.registry_mixin import RegistryMixin

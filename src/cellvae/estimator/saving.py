@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
 
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.options import check_kwargs
-from cellvae.core.output_files import check_output_folder
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.errors import CellvaeError, FileFormatError, InvalidOptionError
 from cellvae.estimator.base_model import BaseModel

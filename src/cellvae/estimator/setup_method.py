@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
-from cellvae.core.docstrings import parameter_texts
+from cellvae.core.docstrings import parameter_descriptions
 from cellvae.errors import UnknownOptionError, did_you_mean
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def is_required(field: Field[Any]) -> bool:
 
 def setup_doc(keys_type: type, names: Sequence[str]) -> str:
     """Documentation of `setup_anndata` in numpy style, from that of the keys."""
-    texts = parameter_texts(keys_type)
+    descriptions = parameter_descriptions(keys_type)
     lines = []
     for name in names:
         text = textwrap.fill(
-            texts.get(name, ""), 96, initial_indent="    ", subsequent_indent="    "
+            descriptions.get(name, ""), 96, initial_indent="    ", subsequent_indent="    "
         )
         lines.append(f"{name}\n{text}" if text else name)
     return DOC.format(parameters="\n".join(lines))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellvae.core.output_files import check_output_folder
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError

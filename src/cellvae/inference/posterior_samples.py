@@ -117,5 +117,5 @@ def slice_samples(latent: L, samples: slice) -> L:
 
 def first_observed(module: GenerativeModule[Any], batch: Any) -> Tensor:
     """Measured values of the first output of a module, [cells, features]."""
-    values: Tensor = module.observed(batch)[module.outputs[0]]
+    values: Tensor = module.observed_values(batch)[module.outputs[0]]
     return values

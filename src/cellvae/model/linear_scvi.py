@@ -10,13 +10,13 @@ from torch import Tensor
 
 from cellvae.data import Registration
 from cellvae.inference import differential_expression, get_loadings
-from cellvae.model.components.linear_scvi_module import LinearSCVIConfig, LinearSCVIModule
-from cellvae.model.components.scvi_module import sizes_of
 from cellvae.model.components.scvi_placeholders import (
     library_encoder_placeholders,
     linear_dropout_placeholders,
 )
 from cellvae.model.count_model import CountModel
+from cellvae.model.networks.linear_scvi_module import LinearSCVIConfig, LinearSCVIModule
+from cellvae.model.networks.scvi_module import sizes_of
 
 
 @final

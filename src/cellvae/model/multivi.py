@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from cellvae.data import Registration
-from cellvae.data.setup.feature_types import find_feature_types
 from cellvae.data.setup.fields import Field, ProteinsRecord
-from cellvae.data.setup.keys import check_modalities, keys_from_kwargs
+from cellvae.data.setup.keys.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.keys.setup_keys import check_modalities, keys_from_kwargs
 from cellvae.data.setup.minified import MinifiedType
-from cellvae.data.setup.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin
@@ -27,8 +27,8 @@ from cellvae.inference.modalities.modality_expression import get_modality_expres
 from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
 from cellvae.inference.proteins.background import get_protein_foreground_probability
-from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
+from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
         n_proteins = registration.n_features("proteins")
         panels: tuple[tuple[bool, ...], ...] = ()
         if n_proteins:
-            measured = registration.record("proteins", ProteinsRecord).measured(n_proteins)
+            measured = registration.record("proteins", ProteinsRecord).measurement_mask(n_proteins)
             panels = tuple(map(tuple, measured.tolist()))
         sizes = MULTIVISizes(
             n_genes=registration.n_features("genes"),

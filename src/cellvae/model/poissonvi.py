@@ -17,9 +17,9 @@ from cellvae.inference import (
     get_fragment_accessibility,
     get_fragment_factors,
 )
-from cellvae.model.components.poissonvi_module import POISSONVIConfig, POISSONVIModule
-from cellvae.model.components.scvi_module import sizes_of
 from cellvae.model.count_model import CountModel
+from cellvae.model.networks.poissonvi_module import POISSONVIConfig, POISSONVIModule
+from cellvae.model.networks.scvi_module import sizes_of
 from cellvae.model.peakvi import atac_train_defaults
 
 

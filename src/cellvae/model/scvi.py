@@ -9,8 +9,8 @@ from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
     differential_expression,
 )
-from cellvae.model.components.scvi_module import SCVIConfig, SCVIModule, SCVISizes, sizes_of
 from cellvae.model.count_model import CountModel
+from cellvae.model.networks.scvi_module import SCVIConfig, SCVIModule, SCVISizes, sizes_of
 
 __all__ = ["SCVI", "SCVIConfig", "SCVIModule", "SCVISizes", "sizes_of"]
 

@@ -14,16 +14,16 @@ from cellvae.contracts import Loss
 from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration
-from cellvae.data.setup.cells import table_of
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.setup.obs_columns import label_text
-from cellvae.data.setup.protein_keys import (
+from cellvae.data.setup.keys.protein_keys import (
     ProteinLabelKeys,
     check_required_modalities,
     protein_label_fields,
     protein_labels_field,
 )
+from cellvae.data.setup.keys.setup_keys import keys_from_kwargs
+from cellvae.data.setup.obs_columns import label_text
+from cellvae.data.setup.tables.cells import table_of
 from cellvae.errors import InvalidOptionError
 from cellvae.model.components.labelled_model import (
     LabelledModel,
@@ -34,12 +34,12 @@ from cellvae.model.components.labelled_model import (
     labelled_registration,
     merge_configs,
 )
-from cellvae.model.components.labelled_module import (
+from cellvae.model.networks.labelled_module import (
     LabelledModule,
     check_label_options,
     split_labelled,
 )
-from cellvae.model.components.totalvi_module import (
+from cellvae.model.networks.totalvi_module import (
     TOTALVIBatch,
     TOTALVIConfig,
     TOTALVIModule,

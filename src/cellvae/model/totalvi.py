@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from cellvae.core.log import warn
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.setup.protein_keys import (
+from cellvae.data.setup.keys.protein_keys import (
     ProteinKeys,
     check_required_modalities,
     protein_fields,
 )
+from cellvae.data.setup.keys.setup_keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
 from cellvae.estimator.model import Model
@@ -44,7 +44,7 @@ from cellvae.inference.proteins.joint_samples import (
 )
 from cellvae.model.components.default_early_stopping import default_early_stopping
 from cellvae.model.components.scvi_placeholders import gene_protein_placeholders
-from cellvae.model.components.totalvi_module import (
+from cellvae.model.networks.totalvi_module import (
     TOTALVIBatch,
     TOTALVIConfig,
     TOTALVIModule,
@@ -368,7 +368,7 @@ def sizes_of(registration: Registration, config: TOTALVIConfig) -> TOTALVISizes:
     proteins: Any = registration.fields["proteins"]
     measured = None
     if not config.override_missing_proteins:
-        mask = proteins.measured(n_proteins)
+        mask = proteins.measurement_mask(n_proteins)
         apply_missing_proteins(mask, registration, config.missing_proteins or {})
         measured = tuple(map(tuple, mask.tolist()))
     return TOTALVISizes(

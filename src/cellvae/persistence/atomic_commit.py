@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cellvae.core.output_files import fsync_path
+from cellvae.core.files.output_files import fsync_path
 from cellvae.errors import CellvaeWarning
 from cellvae.persistence.paths import FILE_NAMES, ModelPaths
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 from cellvae.persistence.json_codec import dumps, loads

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cellvae.core.output_files import fsync_path
+from cellvae.core.files.output_files import fsync_path
 from cellvae.errors import (
     CellvaeError,
     FileFormatError,

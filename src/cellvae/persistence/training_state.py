@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.errors import FileFormatError, UnsafeFileError
 from cellvae.persistence.fsync import regular_file_size
 
@@ -37,7 +37,7 @@ def write_state(path: Path, values: dict[str, Any]) -> None:
     path
         File to write; its folder is made if it is not there.
     values
-        Tensors, numbers, texts, and lists and dictionaries of them.
+        Tensors, numbers, strings, and lists and dictionaries of them.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class DtypeStub(metaclass=ImmutableType):
         Raises
         ------
         FileFormatError
-            If it is not one of plain numbers, truths, texts, dates or durations.
+            If it is not one of plain numbers, booleans, strings, dates or durations.
         """
         try:
             order = self.order if self.order in "<>" else "<"

@@ -6,7 +6,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.report.css import CSS
 from cellvae.report.page_model import Chart, Facts, Gallery, Grid, Note, RunSummary, Section
 

@@ -102,7 +102,7 @@ def make_registry(model: RegisteredModel) -> dict[str, Any]:
     registration = model.registration
     keys = registration.keys
     given = keys.to_json()
-    known = [field.name for field in fields_of(keys) if field.name not in keys.unused]
+    known = [field.name for field in fields_of(keys) if field.name not in keys.unused_keys]
     modalities = bool(getattr(keys, "modalities", {}))
     shared = [name for name in SETUP_KWARGS if name in known]
     names = [*shared, *(name for name in known if name not in shared)]

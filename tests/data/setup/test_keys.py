@@ -12,7 +12,13 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.setup.keys import CountKeys, Keys, keys_from_kwargs, store_keys, stored_keys
+from cellvae.data.setup.keys.setup_keys import (
+    CountKeys,
+    Keys,
+    keys_from_kwargs,
+    store_keys,
+    stored_keys,
+)
 from cellvae.errors import InvalidDataError, InvalidOptionError, NotSetUpError
 
 EVERY_WORD = CountKeys(

@@ -19,6 +19,7 @@ from cellvae.data import Registration
 from cellvae.data.files.h5mu import write_cells
 from cellvae.data.mudata_adapter import keep_columns
 from cellvae.data.setup.align_genes import align_modalities
+from cellvae.data.setup.keys.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.setup.minified import (
     MinifiedRecord,
     MinifiedType,
@@ -27,7 +28,6 @@ from cellvae.data.setup.minified import (
     minified_record,
     read_minified,
 )
-from cellvae.data.setup.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.errors import DataMismatchError, DataWarning, InvalidDataError, UnknownKeyError
 
@@ -82,7 +82,7 @@ def read(cells: Any, keys: ProteinKeys) -> tuple[Registration[ProteinKeys], Batc
 
 def measured(registration: Registration[Any]) -> list[list[bool]]:
     record: Any = registration.fields["proteins"]
-    mask: list[list[bool]] = record.measured(3).tolist()
+    mask: list[list[bool]] = record.measurement_mask(3).tolist()
     return mask
 
 

@@ -17,8 +17,8 @@ from cellvae.data.storage.memory import (
     DenseColumn,
     SparseColumn,
 )
-from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
+from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 from cellvae.train.options.train_kwargs import parse_train_kwargs
 from cellvae.train.run.fit import fit
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.data.downloads.fetch import fetch
 from cellvae.data.downloads.files import DatasetFile
 from cellvae.data.downloads.folders import data_folder

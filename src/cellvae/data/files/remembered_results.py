@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 
 VARIABLE = "CELLVAE_DATA_DIR"
 """Environment variable with a folder that takes the place of the user's cache."""

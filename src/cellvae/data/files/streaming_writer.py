@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.errors import InvalidOptionError
 
 if TYPE_CHECKING:

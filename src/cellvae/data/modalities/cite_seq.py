@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from cellvae.data.anndata_adapter import subset_genes_inplace
-from cellvae.data.setup.cells import check_is_anndata
+from cellvae.data.setup.tables.cells import check_is_anndata
 from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellvae.data.setup.cells import check_is_anndata
+from cellvae.data.setup.tables.cells import check_is_anndata
 from cellvae.errors import InvalidDataError, quote_names
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.core.log import logger
 from cellvae.errors import (
     DataMismatchError,

@@ -11,7 +11,7 @@ import numpy as np
 from cellvae.core.log import warn
 from cellvae.core.progress import cell_bar
 from cellvae.data.files.remembered_results import read_result, remember_result
-from cellvae.data.setup.cells import check_is_table
+from cellvae.data.setup.tables.cells import check_is_table
 from cellvae.data.storage.chunks import Chunk, iter_chunks
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import DataWarning, InvalidDataError, quote_names

@@ -13,9 +13,9 @@ from scipy import sparse
 from cellvae.contracts import MIN_LIBRARY_SIZE
 from cellvae.data.files.h5ad import shallow_copy
 from cellvae.data.mudata_adapter import is_mudata, make_mudata
-from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.registration import Registration
+from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.column import DroppedCounts
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.data.storage.memory import ColumnRows, ContinuousColumn

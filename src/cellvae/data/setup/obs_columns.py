@@ -15,7 +15,7 @@ from cellvae.data.setup.categories import (
     to_python_scalar,
     unknown_values,
 )
-from cellvae.data.setup.cells import check_is_cells
+from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,

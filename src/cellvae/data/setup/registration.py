@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import numpy as np
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.setup.cells import check_is_cells
 from cellvae.data.setup.checks import check_names
 from cellvae.data.setup.fields import (
     CategoriesRecord,
@@ -22,7 +21,8 @@ from cellvae.data.setup.fields import (
     NumbersRecord,
     record_from_json,
 )
-from cellvae.data.setup.keys import K, keys_from_kwargs
+from cellvae.data.setup.keys.setup_keys import K, keys_from_kwargs
+from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import (
     FileFormatError,

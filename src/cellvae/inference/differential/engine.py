@@ -112,7 +112,11 @@ def differential(
     populations = resolve_populations(model, adata, groups, sampler.batch_size)
     tables = []
     with inference_mode(model):
-        means = raw_count_means(quantity.measured, cell_pass, populations.cells) if counts else None
+        means = (
+            raw_count_means(quantity.measure_counts, cell_pass, populations.cells)
+            if counts
+            else None
+        )
         pool = sample_populations(model, adata, cell_pass, populations.cells, sampler)
         for comparison, first, second in iter_comparisons(
             model, quantity, pool, populations, codes, sampler.silent

@@ -32,7 +32,7 @@ class Quantity(NamedTuple):
     """Decoded values for samples of the latent and a batch of cells."""
     expected_counts: Callable[[Any, Any], Float[Tensor, "samples features"]]
     """Expected counts under the model, for the same arguments."""
-    measured: Callable[[Any], Measured]
+    measure_counts: Callable[[Any], Measured]
     """Measured counts of a batch of cells."""
 
 
@@ -45,11 +45,13 @@ def first_output(model: DecoderModel) -> Quantity:
         mean: Tensor = counts.mean
         return mean
 
-    def measured(batch: Any) -> Measured:
+    def measure_counts(batch: Any) -> Measured:
         counts = first_observed(module, batch)
         return Measured(counts, counts.sum(dim=-1, keepdim=True))
 
-    return Quantity(model.registration.n_genes, module.decode_scale, expected_counts, measured)
+    return Quantity(
+        model.registration.n_genes, module.decode_scale, expected_counts, measure_counts
+    )
 
 
 def output_quantity(model: DecoderModel, output: str, n_features: int) -> Quantity:
@@ -76,13 +78,13 @@ def output_quantity(model: DecoderModel, output: str, n_features: int) -> Quanti
         mean: Tensor = counts.mean
         return mean
 
-    def measured(batch: Any) -> Measured:
-        counts = module.observed(batch)[output]
-        mask = module.measured(batch).get(output)
+    def measure_counts(batch: Any) -> Measured:
+        counts = module.observed_values(batch)[output]
+        mask = module.measurement_masks(batch).get(output)
         return Measured(
             counts,
             counts.sum(dim=-1, keepdim=True),
             None if mask is None else mask.expand(counts.shape),
         )
 
-    return Quantity(n_features, decode, expected_counts, measured)
+    return Quantity(n_features, decode, expected_counts, measure_counts)

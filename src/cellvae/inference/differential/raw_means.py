@@ -34,7 +34,7 @@ class RawMeans(NamedTuple):
 
 
 def raw_count_means(
-    measured: Callable[[Any], Measured],
+    measure_counts: Callable[[Any], Measured],
     cell_pass: CellPass,
     populations: list[NDArray[np.int64]],
 ) -> RawMeans:
@@ -45,7 +45,7 @@ def raw_count_means(
 
     Parameters
     ----------
-    measured
+    measure_counts
         Measured counts of a batch of cells.
     cell_pass
         Cells.
@@ -58,7 +58,7 @@ def raw_count_means(
         membership[i, torch.from_numpy(np.searchsorted(cells, indices))] = 1.0
     totals: list[Tensor] = []
     for positions, batch in cell_pass._replace(cells=torch.from_numpy(cells)).iter_batches():
-        counts, library, mask = measured(batch)
+        counts, library, mask = measure_counts(batch)
         weights = membership[:, positions].to(counts.device)
         # A cell without counts has normalized counts of zero.
         scale = TARGET_SUM / library.clamp(min=torch.finfo(library.dtype).tiny)

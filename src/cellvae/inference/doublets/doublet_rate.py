@@ -71,12 +71,12 @@ def estimate_rates(
     rates = np.zeros(cells.groups.max() + 1)
     for n_round in range(N_ROUNDS):
         scores = out_of_fold_scores(features, doublets, used, seed)
-        if n_round == 0 and cells.known.any():
+        if n_round == 0 and cells.has_known_parents.any():
             rates = first_rates(cells, scores)
         else:
             rates = tail_rates(cells, scores, used, TAIL)
         clean = cells.without_called(scores[0], rates)
-        if clean.sum() < MIN_CELLS or not cells.known.any():
+        if clean.sum() < MIN_CELLS or not cells.has_known_parents.any():
             break
         used = clean
     by_group: NDArray[np.float64] = np.zeros(groups.max() + 1)
@@ -93,14 +93,14 @@ class Mixture(NamedTuple):
     groups: NDArray[np.int64]
 
     @property
-    def known(self) -> NDArray[np.bool_]:
+    def has_known_parents(self) -> NDArray[np.bool_]:
         """Whether the cells of each doublet are known, [doublets]."""
         return self.parents.min(axis=1) >= 0
 
     def doublets_of(self, group: int, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the used doublets are compared with the cells of a group, [doublets]."""
         own = self.groups[np.maximum(self.parents[:, 0], 0)] == group
-        found: NDArray[np.bool_] = used & (own | ~self.known)
+        found: NDArray[np.bool_] = used & (own | ~self.has_known_parents)
         return found if found.any() else used
 
     def without_called(
@@ -112,7 +112,7 @@ class Mixture(NamedTuple):
             cells = np.flatnonzero(self.groups == group)
             order = np.argsort(-scores[cells], kind="stable")
             called[cells[order[: round(rate * len(cells))]]] = True
-        clean: NDArray[np.bool_] = ~(self.known & called[self.parents].any(axis=1))
+        clean: NDArray[np.bool_] = ~(self.has_known_parents & called[self.parents].any(axis=1))
         return clean
 
 

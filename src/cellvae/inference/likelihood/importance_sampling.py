@@ -41,7 +41,7 @@ def weighted_samples(
 ) -> tuple[Latent, Float[Tensor, "samples cells"]]:
     """New samples of all latent variables, [samples, cells, ...], and their log-weights."""
     sampled, logs = module.sample_with_log_ratio(latent, batch, n_samples)
-    n_features = sum(values.shape[-1] for values in module.observed(batch).values())
+    n_features = sum(values.shape[-1] for values in module.observed_values(batch).values())
     for part, chunk in iter_chunks(sampled, n_features):
         for likelihood in module.log_likelihoods(chunk, batch).values():
             logs[part] += likelihood

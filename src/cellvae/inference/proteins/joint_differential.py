@@ -201,8 +201,8 @@ def joint_quantity(
         decoded: dict[str, Any] = module.decode(latent, batch)
         return torch.cat([decoded[name].mean for name in fields], dim=-1)
 
-    def measured(batch: Any) -> Measured:
-        observed, masks = module.observed(batch), module.measured(batch)
+    def measure_counts(batch: Any) -> Measured:
+        observed, masks = module.observed_values(batch), module.measurement_masks(batch)
         counts = torch.cat([observed[name] for name in fields], dim=-1)
         mask = None
         if any(name in masks for name in fields):
@@ -217,4 +217,4 @@ def joint_quantity(
         library_size = observed["rna"].sum(dim=-1, keepdim=True)
         return Measured(counts, library_size, mask)
 
-    return Quantity(n_features, decode, expected_counts, measured)
+    return Quantity(n_features, decode, expected_counts, measure_counts)

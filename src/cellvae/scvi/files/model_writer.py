@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.scvi.files.model_file import MODEL_FILE
 
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from cellvae.core.json_object import JsonObject
-from cellvae.data.setup.absent_cells import table_of_all_cells
+from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.checks import CountSummary, check_counts, check_values
-from cellvae.data.setup.feature_types import features_of_type
 from cellvae.data.setup.fields.field import (
     Field,
     FieldRecord,
@@ -22,6 +20,8 @@ from cellvae.data.setup.fields.field import (
     modality_entry,
     read_modality,
 )
+from cellvae.data.setup.tables.absent_cells import table_of_all_cells
+from cellvae.data.setup.tables.feature_types import features_of_type
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
 from cellvae.data.storage.disk.backed_column import BackedColumn
 from cellvae.data.storage.memory import DenseColumn, SparseColumn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.fields.counts import make_count_column
 from cellvae.data.setup.fields.field import Field, FieldRecord, ScviField

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.categories import Scalar
-from cellvae.data.setup.cells import table_of
+from cellvae.data.setup.tables.cells import table_of
 from cellvae.errors import DataMismatchError
 
 if TYPE_CHECKING:

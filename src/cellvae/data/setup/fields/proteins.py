@@ -11,13 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.core.log import logger, warn
-from cellvae.data.setup.absent_cells import table_of_all_cells
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
-from cellvae.data.setup.cells import table_of
 from cellvae.data.setup.checks import check_values
 from cellvae.data.setup.fields.field import (
     Field,
@@ -38,6 +36,8 @@ from cellvae.data.setup.obs_columns import (
     column_categories,
     obs_column,
 )
+from cellvae.data.setup.tables.absent_cells import table_of_all_cells
+from cellvae.data.setup.tables.cells import table_of
 from cellvae.data.storage.chunks import iter_chunks
 from cellvae.data.storage.count_matrix import CountMatrix, count_matrix
 from cellvae.data.storage.disk.backed_column import make_reader
@@ -131,7 +131,7 @@ class ProteinsRecord(FieldRecord):
             fill_absent=self.fill_absent,
         )
 
-    def measured(self, n_proteins: int) -> NDArray[np.bool_]:
+    def measurement_mask(self, n_proteins: int) -> NDArray[np.bool_]:
         """Which proteins have counts in which panel, [panels, proteins]."""
         mask = np.ones((len(self.without_counts), n_proteins), dtype=bool)
         for panel, positions in enumerate(self.without_counts):
@@ -159,7 +159,7 @@ class ProteinsRecord(FieldRecord):
             names = np.array(features, dtype=object)
             state = {"n_obs": n_cells, "n_vars": len(features), "column_names": names}
         if any(self.without_counts):
-            masks = self.measured(len(features))
+            masks = self.measurement_mask(len(features))
             state[MASK_KEY] = {str(panel): mask for panel, mask in enumerate(masks)}
         location = {"attr_name": "obsm", "attr_key": self.key}
         if self.modality is not None:
@@ -329,7 +329,7 @@ class Proteins(Field):
             return np.zeros(adata.n_obs, dtype=np.int64)
         return category_codes(adata, self.panel_key, panels)
 
-    def detected(self, adata: AnnData, panels: tuple[Scalar, ...]) -> NDArray[np.bool_]:
+    def detection_mask(self, adata: AnnData, panels: tuple[Scalar, ...]) -> NDArray[np.bool_]:
         """Whether any cell of a panel has counts of a protein, [panels, proteins]."""
         codes, names = self.panel_codes(adata, panels), self.features(adata)
         found = np.zeros((len(panels), len(names)), dtype=bool)
@@ -345,7 +345,7 @@ class Proteins(Field):
 
         A panel without cells has none.
         """
-        without = ~self.detected(adata, panels)
+        without = ~self.detection_mask(adata, panels)
         without[np.bincount(self.panel_codes(adata, panels), minlength=len(panels)) == 0] = False
         return as_positions(without)
 
@@ -388,7 +388,7 @@ class Proteins(Field):
             n_cells = np.bincount(
                 self.panel_codes(adata, record.panels), minlength=len(record.panels)
             )
-            needed = record.measured(len(axis)) & (n_cells > 0)[:, None] & missing
+            needed = record.measurement_mask(len(axis)) & (n_cells > 0)[:, None] & missing
             if needed.any():
                 panel = record.panels[int(np.flatnonzero(needed.any(axis=1))[0])]
                 names = [axis.features[i] for i in np.flatnonzero(needed.any(axis=0))]
@@ -436,12 +436,12 @@ class Proteins(Field):
             panels = append_categories(adata, self.panel_key, record.panels)
         n_cells = np.bincount(self.panel_codes(adata, panels), minlength=len(panels))
         measured = np.zeros((len(panels), len(axis)), dtype=bool)
-        measured[: len(record.panels)] = record.measured(len(axis))
+        measured[: len(record.panels)] = record.measurement_mask(len(axis))
         positions = self.find_proteins(adata, axis)
         present = positions >= 0
         in_query = np.zeros_like(measured)
         if present.any():
-            in_query[:, present] = self.detected(adata, panels)[:, positions[present]]
+            in_query[:, present] = self.detection_mask(adata, panels)[:, positions[present]]
         here = n_cells > 0
         measured[here] = (measured[here] & present) | in_query[here]
         log_not_measured(measured[here], axis)

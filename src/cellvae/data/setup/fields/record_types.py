@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cellvae.core.json_object import JsonObject
+from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.fields.category import CategoryRecord
 from cellvae.data.setup.fields.counts import CountsRecord, RegionsRecord
 from cellvae.data.setup.fields.covariates import CategoriesRecord, NumbersRecord

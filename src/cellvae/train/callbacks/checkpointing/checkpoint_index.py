@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.core.log import logger
-from cellvae.core.output_files import replace_atomically
 
 INDEX_FILE = "checkpoints.json"
 INDEX_VERSION = 2

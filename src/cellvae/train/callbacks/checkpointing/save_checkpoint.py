@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.checkpointing.checkpoint_name import EXCEPTION, LAST, CheckpointName
 from cellvae.train.callbacks.checkpointing.checkpoint_store import BEST, CheckpointStore

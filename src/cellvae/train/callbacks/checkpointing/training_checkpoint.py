@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.core.output_files import check_output_folder
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.lightning_adapter import all_batches_are_done

@@ -198,16 +198,16 @@ def metrics_shown(trainer: pl.Trainer) -> str:
     """Train and validation ELBO, and what else may end the run, for one line."""
     metrics = trainer.callback_metrics
     names = {"elbo_train": "ELBO train", "elbo_validation": "validation"}
-    texts = [
+    lines = [
         f"{text} {float(metrics[name]):.2f}" for name, text in names.items() if name in metrics
     ]
     others = {canonical_name(name, metrics): None for name in ending_metrics(trainer)}
-    texts += [
+    lines += [
         f"{name} {float(metrics[name]):.4g}"
         for name in others
         if name in metrics and name not in names
     ]
-    return ", ".join(texts)
+    return ", ".join(lines)
 
 
 def ending_metrics(trainer: pl.Trainer) -> list[str]:

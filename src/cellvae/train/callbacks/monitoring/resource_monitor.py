@@ -11,9 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from cellvae.core.files.output_files import replace_atomically
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.core.output_files import replace_atomically
 from cellvae.core.platform.out_of_memory import is_out_of_memory
 from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.monitoring.resource_table import (

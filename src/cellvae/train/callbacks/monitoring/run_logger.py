@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 
+from cellvae.core.files.output_files import check_output_folder, replace_atomically
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
-from cellvae.core.output_files import check_output_folder, replace_atomically
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.callbacks.serialisation import describe_callback

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers, Proteins
-from cellvae.data.setup.keys import MuDataKeys, check_modalities
+from cellvae.data.setup.keys.setup_keys import MuDataKeys, check_modalities
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 
@@ -57,7 +57,7 @@ class ProteinKeys(MuDataKeys):
     continuous_covariate_keys: tuple[str, ...] = ()
 
     @property
-    def unused(self) -> tuple[str, ...]:
+    def unused_keys(self) -> tuple[str, ...]:
         """Keys that the set-up that was called does not have."""
         if self.modalities:
             return ("protein_expression_obsm_key", "protein_names_uns_key")

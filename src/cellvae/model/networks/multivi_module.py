@@ -22,8 +22,8 @@ from cellvae.distributions import (
 )
 from cellvae.distributions.detection import Detection
 from cellvae.kernels import bernoulli_log_prob, count_log_prob, use_compiled
-from cellvae.model.components.modality_mixture import mix_posteriors, modality_penalty
-from cellvae.model.components.multivi_network import (
+from cellvae.model.networks.modality_mixture import mix_posteriors, modality_penalty
+from cellvae.model.networks.multivi_network import (
     FIELDS,
     LOSS_PARTS,
     MODALITIES,
@@ -117,7 +117,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
             masks[name] = mask
         return masks
 
-    def measured(self, batch: MULTIVIBatch) -> dict[str, Bool[Tensor, "#cells #features"]]:
+    def measurement_masks(self, batch: MULTIVIBatch) -> dict[str, Bool[Tensor, "#cells #features"]]:
         """Which values of an output were measured."""
         masks = self.has_modality(batch)
         if "protein" in masks and self.in_panel is not None and batch.panel is not None:
@@ -127,7 +127,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
     def encode(self, batch: MULTIVIBatch) -> MULTIVILatent:
         """Posteriors of the latent, samples of it, and sizes of the cells."""
         codes = self.covariate_codes(batch) if self.config.encode_covariates else []
-        features: dict[str, Any] = self.observed(batch)
+        features: dict[str, Any] = self.observed_values(batch)
         if self.config.encode_covariates:
             features = {
                 name: concat_covariates(values, batch.continuous)
@@ -307,7 +307,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         self, latent: MULTIVILatent, batch: MULTIVIBatch
     ) -> dict[str, Float[Tensor, " cells"]]:
         """Log-likelihood of the measured values of each modality of each cell, in nats."""
-        masks, sums = self.measured(batch), {}
+        masks, sums = self.measurement_masks(batch), {}
         if "rna" in masks:
             log_prob = self.expression_log_prob(latent, batch)
             sums["rna"] = torch.where(masks["rna"].squeeze(-1), log_prob, 0.0)

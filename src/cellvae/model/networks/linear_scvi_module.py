@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from cellvae.model.components.scvi_module import SCVIConfig, SCVIModule
+from cellvae.model.networks.scvi_module import SCVIConfig, SCVIModule
 from cellvae.nn import LinearDecoder
 
 

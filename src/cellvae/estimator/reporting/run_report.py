@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellvae.core.output_files import check_output_folder
+from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
-from cellvae.estimator.summary import MAIN_OPTIONS
+from cellvae.estimator.reporting.summary import MAIN_OPTIONS
 from cellvae.report import Chart, Facts, Gallery, Grid, Note, RunSummary, Section, write_page
 from cellvae.version import __version__
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellvae.data.setup.feature_types import GENES, REGIONS
 from cellvae.data.setup.fields import (
     Categories,
     Category,
@@ -14,7 +13,8 @@ from cellvae.data.setup.fields import (
     Proteins,
     Regions,
 )
-from cellvae.data.setup.keys import MuDataKeys
+from cellvae.data.setup.keys.setup_keys import MuDataKeys
+from cellvae.data.setup.tables.feature_types import GENES, REGIONS
 
 
 @dataclass(frozen=True, kw_only=True)

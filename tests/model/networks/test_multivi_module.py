@@ -10,8 +10,8 @@ from torch.distributions import Normal
 
 from cellvae import settings
 from cellvae.errors import InvalidOptionError
-from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
+from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 
 N_CELLS, N_GENES, N_REGIONS, N_PROTEINS = 12, 20, 30, 5
 WITHOUT = {"rna": "n_genes", "accessibility": "n_regions", "protein": "n_proteins"}

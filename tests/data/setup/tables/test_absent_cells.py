@@ -13,12 +13,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from cellvae.data import Registration
-from cellvae.data.setup.absent_cells import insert_zero_rows, table_of_all_cells
 from cellvae.data.setup.fields import Counts, ProteinsRecord, RegionsRecord, record_from_json
-from cellvae.data.setup.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.keys.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.tables.absent_cells import insert_zero_rows, table_of_all_cells
 from cellvae.errors import DataMismatchError, UnknownKeyError
-from cellvae.model.components.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.components.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
+from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 
 mudata = pytest.importorskip("mudata")
 
@@ -97,10 +97,10 @@ def test_records_are_the_same_after_json() -> None:
 def test_proteins_that_are_zero_in_a_batch_are_not_in_its_panel() -> None:
     mdata = make_mudata(adt=[*range(0, 20, 2), 1])
     registration, _ = read(mdata)
-    measured = registration.record("proteins", ProteinsRecord).measured(3)
+    measured = registration.record("proteins", ProteinsRecord).measurement_mask(3)
     np.testing.assert_array_equal(measured, [[False, True, True], [False, True, True]])
     registration, _ = read(make_mudata())  # batch "b" has no cell with proteins
-    measured = registration.record("proteins", ProteinsRecord).measured(3)
+    measured = registration.record("proteins", ProteinsRecord).measurement_mask(3)
     assert not measured[1].any()
 
 
@@ -111,7 +111,7 @@ def test_the_network_reads_the_batch_and_masks_what_is_absent() -> None:
         n_regions=registration.n_features("regions"),
         n_proteins=registration.n_features("proteins"),
         n_batch=registration.n_categories("batch"),
-        panels=registration.record("proteins", ProteinsRecord).measured(3).tolist(),
+        panels=registration.record("proteins", ProteinsRecord).measurement_mask(3).tolist(),
     )
     module = MULTIVIModule(sizes, MULTIVIConfig())
     masks = module.has_modality(batch)

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch.distributions import Normal
 
-from cellvae.model.components.modality_mixture import (
+from cellvae.model.networks.modality_mixture import (
     jeffreys_divergence,
     jeffreys_penalty,
     mean_distance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellvae.data.setup.cells import check_is_anndata
+from cellvae.data.setup.tables.cells import check_is_anndata
 from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:

@@ -426,7 +426,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
         )
         return Normal(mean, variance.sqrt(), validate_args=False)
 
-    def measured(self, batch: TOTALVIBatch) -> dict[str, Bool[Tensor, "cells proteins"]]:
+    def measurement_masks(self, batch: TOTALVIBatch) -> dict[str, Bool[Tensor, "cells proteins"]]:
         """Which proteins were measured in each cell; without an entry, all of them."""
         if self.all_measured:
             return {}
@@ -453,7 +453,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
         self, values: Float[Tensor, "*samples cells proteins"], batch: TOTALVIBatch
     ) -> Float[Tensor, "*samples cells"]:
         """Sum over the proteins that were measured in each cell."""
-        measured = self.measured(batch).get("protein")
+        measured = self.measurement_masks(batch).get("protein")
         if measured is not None:
             values = torch.where(measured, values, 0.0)
         return values.sum(dim=-1)

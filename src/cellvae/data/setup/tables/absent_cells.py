@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellvae.data.mudata_adapter import is_mudata
-from cellvae.data.setup.cells import table_of
+from cellvae.data.setup.tables.cells import table_of
 from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.errors import InvalidDataError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellvae.core.output_files import replace_atomically
+from cellvae.core.files.output_files import replace_atomically
 
 
 @pytest.mark.parametrize("durable", [False, True])

@@ -13,7 +13,7 @@ from cellvae.core.options import option
 from cellvae.kernels import materialize
 from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.count_features import Where
-from cellvae.model.components.scvi_module import SCVIConfig, SCVIModule
+from cellvae.model.networks.scvi_module import SCVIConfig, SCVIModule
 from cellvae.nn import DecoderSCVI
 from cellvae.nn.covariates import concat_covariates
 from cellvae.nn.fc_layers import Activation

@@ -13,7 +13,7 @@ from cellvae.contracts import GenerativeModule
 from cellvae.contracts.rows import B
 from cellvae.core.options import Options, option
 from cellvae.errors import InvalidOptionError
-from cellvae.model.components.modality_mixture import ModalityPenalty, ModalityWeights
+from cellvae.model.networks.modality_mixture import ModalityPenalty, ModalityWeights
 from cellvae.nn import DecoderSCVI, Encoder
 from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 from cellvae.nn.decoders.protein_decoder import ProteinDecoder

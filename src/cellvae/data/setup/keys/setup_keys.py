@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellvae.data.setup.cells import check_is_cells
+from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.errors import (
     InvalidDataError,
     InvalidOptionError,
@@ -45,7 +45,7 @@ class Keys:
             object.__setattr__(self, field.name, value)
 
     @property
-    def unused(self) -> tuple[str, ...]:
+    def unused_keys(self) -> tuple[str, ...]:
         """Keys that the set-up that was called does not have."""
         return ()
 

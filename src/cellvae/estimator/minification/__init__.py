@@ -1,0 +1,1 @@
+"""Models whose cells hold a posterior in place of counts."""
