@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
 from cellvae.data.setup.fields import Counts
-from cellvae.data.setup.keys.setup_keys import Keys
+from cellvae.data.setup.keys import Keys
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation
 from cellvae.model import Model, register

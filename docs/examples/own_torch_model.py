@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from cellvae.contracts import CountLatent, GenerativeModule, Loss
 from cellvae.core.options import Options, option
 from cellvae.data.setup.fields import Category, Counts
-from cellvae.data.setup.keys.setup_keys import Keys
+from cellvae.data.setup.keys import Keys
 from cellvae.distributions import Poisson
 from cellvae.inference import get_elbo, get_latent_representation, get_normalized_expression
 from cellvae.model import Model, register

@@ -13,7 +13,7 @@ from cellvae.data import CountKeys, Registration, split_cells, synthetic_iid
 from cellvae.data.batches.batching import map_batches
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.setup.fields import count_fields
-from cellvae.data.setup.keys.setup_keys import store_keys
+from cellvae.data.setup.keys import store_keys
 
 
 class Batch(NamedTuple):

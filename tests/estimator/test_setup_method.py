@@ -13,7 +13,7 @@ import cellvae
 from cellvae.core.docstrings import marked_section
 from cellvae.data import synthetic_iid
 from cellvae.data.setup.fields import Category, Counts
-from cellvae.data.setup.keys.setup_keys import Keys, stored_keys
+from cellvae.data.setup.keys import Keys, stored_keys
 from cellvae.errors import UnknownOptionError
 from cellvae.model import SCVI, LinearSCVI, Model
 from cellvae.model.models import MODELS

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from cellvae.data import Registration
 from cellvae.data.setup.fields import count_fields
-from cellvae.data.setup.keys.setup_keys import CountKeys
+from cellvae.data.setup.keys import CountKeys
 from cellvae.errors import InvalidOptionError, UnknownKeyError
 from cellvae.inference.arguments import batch_codes, gene_names, gene_positions
 

@@ -33,7 +33,7 @@ from cellvae.data.fragments import reads_to_fragments
 from cellvae.data.gene_selection import poisson_gene_selection
 from cellvae.data.modalities import organize_cite_seq_10x, organize_multiome_anndatas
 from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
-from cellvae.data.setup.keys.setup_keys import CountKeys, Keys, LabelKeys
+from cellvae.data.setup.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.setup.registration import Registration
 from cellvae.data.synthetic import synthetic_iid
 from cellvae.errors import missing_name_error

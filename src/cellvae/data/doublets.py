@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.core.shapes import CellNumbers
-    from cellvae.data.setup.keys.setup_keys import CountKeys
+    from cellvae.data.setup.keys import CountKeys
 
 CELLS_PER_CHUNK = 4096
 """Doublets whose counts are dense in memory at a time."""

@@ -19,7 +19,7 @@ from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys.setup_keys import MuDataKeys, keys_from_kwargs, store_keys, stored_keys
+from cellvae.data.setup.keys import MuDataKeys, keys_from_kwargs, store_keys, stored_keys
 from cellvae.data.setup.minified import (
     MinifiedType,
     drop_count_fields,
@@ -30,7 +30,7 @@ from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.fingerprint import fingerprint
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataMismatchError, DataWarning, NotSetUpError, NotTrainedError
-from cellvae.estimator.minification.minified_cells import (
+from cellvae.estimator.minified_cells import (
     check_has_counts,
     check_minified_by,
     refuse_minified,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellvae.estimator.minification.minify import MinifyMixin
+from cellvae.estimator.minify import MinifyMixin
 from cellvae.estimator.reporting.run_report import write_report
 from cellvae.estimator.reporting.summary import summary
 from cellvae.estimator.saving import SavingMixin

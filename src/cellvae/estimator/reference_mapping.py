@@ -14,10 +14,10 @@ from cellvae.core.frozen_weights import WeightSlice
 from cellvae.core.log import logger
 from cellvae.data.anndata_adapter import subset_genes_inplace
 from cellvae.data.setup.align_genes import align_genes, align_modalities
-from cellvae.data.setup.keys.setup_keys import store_keys
+from cellvae.data.setup.keys import store_keys
 from cellvae.data.setup.query_registration import extend_registration
 from cellvae.errors import DataMismatchError, InvalidOptionError, quote_names
-from cellvae.estimator.minification.minified_cells import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.saving import SavingMixin, pick_device
 from cellvae.nn.freeze_options import FreezeOptions
 from cellvae.nn.surgery import grow_categories

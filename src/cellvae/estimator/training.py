@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.base_model import BaseModel
-from cellvae.estimator.minification.minified_cells import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.resume import state_folder
 from cellvae.estimator.training_run import run_training, search_inputs
 from cellvae.settings import settings

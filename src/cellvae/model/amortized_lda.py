@@ -17,7 +17,7 @@ from cellvae.contracts import MIN_LIBRARY_SIZE, CountLatent, GenerativeModule, L
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, Field
-from cellvae.data.setup.keys.setup_keys import Keys
+from cellvae.data.setup.keys import Keys
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.distributions.multinomial import BagOfWords
 from cellvae.errors import InvalidOptionError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
-from cellvae.data.setup.keys.multimodal_keys import MultimodalKeys, multimodal_fields
-from cellvae.data.setup.keys.setup_keys import check_modalities, keys_from_kwargs
+from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.keys import check_modalities, keys_from_kwargs
 from cellvae.data.setup.minified import MinifiedType
 from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names

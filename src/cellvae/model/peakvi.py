@@ -19,7 +19,7 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, option
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers
-from cellvae.data.setup.keys.setup_keys import Keys
+from cellvae.data.setup.keys import Keys
 from cellvae.data.setup.minified import MinifiedType
 from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection

@@ -15,7 +15,7 @@ from cellvae.contracts import Loss
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, label_fields, labels_field
-from cellvae.data.setup.keys.setup_keys import LabelKeys, keys_from_kwargs
+from cellvae.data.setup.keys import LabelKeys, keys_from_kwargs
 from cellvae.data.setup.obs_columns import label_text
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin

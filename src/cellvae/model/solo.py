@@ -27,7 +27,7 @@ from cellvae.data.doublets import (
     make_doublets,
 )
 from cellvae.data.setup.fields import Category, Features, Field
-from cellvae.data.setup.keys.setup_keys import CountKeys, Keys, stored_keys
+from cellvae.data.setup.keys import CountKeys, Keys, stored_keys
 from cellvae.errors import (
     DataMismatchError,
     InvalidDataError,

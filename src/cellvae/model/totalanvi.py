@@ -15,13 +15,13 @@ from cellvae.core.frozen_weights import FrozenWeights
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys.protein_keys import (
+from cellvae.data.setup.fields.protein_keys import (
     ProteinLabelKeys,
     check_required_modalities,
     protein_label_fields,
     protein_labels_field,
 )
-from cellvae.data.setup.keys.setup_keys import keys_from_kwargs
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.setup.obs_columns import label_text
 from cellvae.data.setup.tables.cells import table_of
 from cellvae.errors import InvalidOptionError

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from cellvae.core.log import warn
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys.protein_keys import (
+from cellvae.data.setup.fields.protein_keys import (
     ProteinKeys,
     check_required_modalities,
     protein_fields,
 )
-from cellvae.data.setup.keys.setup_keys import keys_from_kwargs
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
 from cellvae.estimator.model import Model

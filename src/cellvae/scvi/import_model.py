@@ -23,7 +23,7 @@ from cellvae.data.setup.fields import (
     Field,
     FieldRecord,
 )
-from cellvae.data.setup.keys.setup_keys import keys_from_kwargs
+from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
 from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
 from cellvae.scvi.registry import SCVI_KEY_NAMES, scvi_field_name

@@ -20,7 +20,7 @@ from cellvae.data.setup.fields import (
     NumbersRecord,
     count_fields,
 )
-from cellvae.data.setup.keys.setup_keys import CountKeys
+from cellvae.data.setup.keys import CountKeys
 from cellvae.errors import DataMismatchError, InvalidDataError, UnknownKeyError
 
 CELLS = [f"cell-{i}" for i in range(6)]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from cellvae.data.setup.keys.setup_keys import (
+from cellvae.data.setup.keys import (
     CountKeys,
     Keys,
     keys_from_kwargs,

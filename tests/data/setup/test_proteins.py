@@ -19,7 +19,7 @@ from cellvae.data import Registration
 from cellvae.data.files.h5mu import write_cells
 from cellvae.data.mudata_adapter import keep_columns
 from cellvae.data.setup.align_genes import align_modalities
-from cellvae.data.setup.keys.protein_keys import ProteinKeys, protein_fields
+from cellvae.data.setup.fields.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.setup.minified import (
     MinifiedRecord,
     MinifiedType,

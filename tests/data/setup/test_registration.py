@@ -17,7 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cellvae.data.setup.fields import count_fields
-from cellvae.data.setup.keys.setup_keys import CountKeys
+from cellvae.data.setup.keys import CountKeys
 from cellvae.data.setup.registration import Registration
 from cellvae.errors import (
     DataMismatchError,

@@ -21,7 +21,7 @@ from cellvae.data.setup.fields import (
     NumbersRecord,
     record_from_json,
 )
-from cellvae.data.setup.keys.setup_keys import K, keys_from_kwargs
+from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import (

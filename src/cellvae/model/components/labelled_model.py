@@ -12,10 +12,10 @@ from cellvae.core.options import Options
 from cellvae.data import Registration
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.fields import Labels
-from cellvae.data.setup.keys.setup_keys import Keys, keys_from_kwargs, store_keys
+from cellvae.data.setup.keys import Keys, keys_from_kwargs, store_keys
 from cellvae.data.setup.obs_columns import label_text
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.estimator.minification.minified_cells import refuse_minified
+from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.model import Model
 from cellvae.inference import predict
 

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, ProteinsRecord, RegionsRecord, record_from_json
-from cellvae.data.setup.keys.multimodal_keys import MultimodalKeys, multimodal_fields
+from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
 from cellvae.data.setup.tables.absent_cells import insert_zero_rows, table_of_all_cells
 from cellvae.errors import DataMismatchError, UnknownKeyError
 from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule

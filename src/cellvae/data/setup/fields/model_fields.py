@@ -10,7 +10,7 @@ from cellvae.data.setup.fields.covariates import Categories, Numbers
 from cellvae.data.setup.fields.field import Field
 
 if TYPE_CHECKING:
-    from cellvae.data.setup.keys.setup_keys import CountKeys, LabelKeys
+    from cellvae.data.setup.keys import CountKeys, LabelKeys
 
 
 def count_fields(keys: CountKeys) -> tuple[Field, ...]:

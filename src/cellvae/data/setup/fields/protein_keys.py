@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers, Proteins
-from cellvae.data.setup.keys.setup_keys import MuDataKeys, check_modalities
+from cellvae.data.setup.keys import MuDataKeys, check_modalities
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
 
 

@@ -14,7 +14,7 @@ from cellvae.data.setup.minified import (
 )
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.estimator.base_model import BaseModel
-from cellvae.estimator.minification.minified_cells import weights_digest
+from cellvae.estimator.minified_cells import weights_digest
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.posterior_samples import first_observed
 

@@ -13,7 +13,7 @@ from cellvae.data.setup.fields import (
     Proteins,
     Regions,
 )
-from cellvae.data.setup.keys.setup_keys import MuDataKeys
+from cellvae.data.setup.keys import MuDataKeys
 from cellvae.data.setup.tables.feature_types import GENES, REGIONS
 
 

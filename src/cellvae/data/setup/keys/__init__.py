@@ -1,1 +1,0 @@
-"""Keys that `setup_anndata` and `setup_mudata` were given, and the fields that they name."""

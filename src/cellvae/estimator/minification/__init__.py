@@ -1,1 +1,0 @@
-"""Models whose cells hold a posterior in place of counts."""
