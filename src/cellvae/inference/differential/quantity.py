@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cellvae.inference.posterior_samples import first_observed
-
 if TYPE_CHECKING:
     from cellvae.inference.protocols import DecoderModel
 
@@ -37,21 +35,10 @@ class Quantity(NamedTuple):
 
 
 def first_output(model: DecoderModel) -> Quantity:
-    """Normalized values of the first output of a model."""
+    """Normalized values of the first output of a model, without its other parameters."""
     module = model.module
-
-    def expected_counts(latent: Any, batch: Any) -> Tensor:
-        counts: Any = module.decode(latent, batch)[module.outputs[0]]
-        mean: Tensor = counts.mean
-        return mean
-
-    def measure_counts(batch: Any) -> Measured:
-        counts = first_observed(module, batch)
-        return Measured(counts, counts.sum(dim=-1, keepdim=True))
-
-    return Quantity(
-        model.registration.n_genes, module.decode_scale, expected_counts, measure_counts
-    )
+    quantity = output_quantity(model, module.outputs[0], model.registration.n_genes)
+    return quantity._replace(decode=module.decode_scale)
 
 
 def output_quantity(model: DecoderModel, output: str, n_features: int) -> Quantity:
