@@ -42,7 +42,10 @@ from cellvae.inference.proteins.joint_samples import (
     get_joint_correlation_matrix,
     joint_posterior_predictive_sample,
 )
-from cellvae.model.components.default_early_stopping import default_early_stopping
+from cellvae.model.components.default_early_stopping import (
+    default_early_stopping,
+    has_validation_cells,
+)
 from cellvae.model.components.scvi_placeholders import gene_protein_placeholders
 from cellvae.model.networks.totalvi_module import (
     TOTALVIBatch,
@@ -280,9 +283,8 @@ class TOTALVI(ReferenceMappingMixin, Model):
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Early stopping, a plateau schedule, batches of 256 cells and a learning rate of 4e-3."""
         defaults = default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE)
-        plan: dict[str, Any] = {"lr": 4e-3}
-        if defaults or kwargs.get("early_stopping"):
-            plan["reduce_lr_on_plateau"] = True
+        # The schedule follows a metric of validation cells.
+        plan = {"lr": 4e-3, "reduce_lr_on_plateau": has_validation_cells(kwargs)}
         return {"batch_size": 256, "plan_kwargs": plan, **defaults}
 
     def cell_tables(self) -> dict[str, Any]:
