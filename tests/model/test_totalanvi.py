@@ -132,8 +132,7 @@ def test_a_mudata_gives_the_model_of_the_anndata() -> None:
     adata = new_cells()
     proteins = AnnData(adata.obsm["proteins"].to_numpy(), obs=adata.obs[["type"]])
     proteins.var_names = adata.obsm["proteins"].columns
-    with mudata.set_options(pull_on_update=False):
-        mdata = mudata.MuData({"rna": adata.copy(), "protein": proteins})
+    mdata = mudata.MuData({"rna": adata.copy(), "protein": proteins})
     TOTALANVI.setup_anndata(adata, **SETUP, **LABELS)
     TOTALANVI.setup_mudata(
         mdata,
