@@ -57,7 +57,8 @@ def open_root(path: Path) -> Any:
         return h5py.File(path, "r")
     except ImportError as error:
         raise InvalidDataError(
-            f"Expected the package zarr to read '{path}'; it is not installed: pip install zarr."
+            f"Expected the package zarr to read '{path}'; it is not installed. Install "
+            "it with: pip install 'cellvae[zarr]'"
         ) from error
     except READ_ERRORS as error:
         raise InvalidDataError(
@@ -132,7 +133,7 @@ def matrix_of_element(path: Path, where: str, name: str, element: Any) -> Stored
         raise InvalidDataError(
             f"Expected cells that can be read one by one (CSR or dense) in {where}; got CSC. "
             f"Convert the file once: adata = anndata.io.read_{file_kind(path)}('{path}'); "
-            f"adata.X = adata.X.tocsr(); adata.write_{file_kind(path)}('{path}')."
+            f"{conversion(name)}; adata.write_{file_kind(path)}('{path}')."
         )
     opened = FileElement(path, name)
     if kind == "csr_matrix":
@@ -146,6 +147,12 @@ def matrix_of_element(path: Path, where: str, name: str, element: Any) -> Stored
             f"{kind.replace('_', ' ')} with {n_dimensions} dimensions."
         )
     return DenseMatrix(path, where, (int(element.shape[0]), int(element.shape[1])), opened)
+
+
+def conversion(name: str) -> str:
+    """Command that makes an element of an AnnData CSR, by its path within the file."""
+    attribute = "adata.X" if name == "X" else f"adata.layers[{name.removeprefix('layers/')!r}]"
+    return f"{attribute} = {attribute}.tocsr()"
 
 
 def file_kind(path: Path) -> str:
