@@ -125,6 +125,30 @@ def test_wrong_selections_are_refused(tmp_path: Path, parts: dict[str, anndata.A
         cells.layers["double"]
 
 
+@pytest.mark.parametrize("layout", [sparse.csr_matrix, sparse.csc_matrix])
+def test_raw_counts_take_the_place_of_x(tmp_path: Path, layout: type) -> None:
+    for number in (1, 2):
+        whole = part(number, ["g1", "g2", f"own{number}", "g3"])
+        kept = whole[:, ["g3", "g1"]].copy()
+        whole.X = layout(whole.X)
+        kept.raw = whole
+        kept.X = kept.X * 0.5
+        kept.write_h5ad(tmp_path / f"{number}.h5ad")
+        if layout is sparse.csc_matrix:
+            with pytest.raises(InvalidDataError, match="in raw/X of .* got CSC") as error:
+                open_cells(tmp_path / f"{number}.h5ad", raw=True).X  # noqa: B018
+            exec(str(error.value).split("once: ")[1][:-1], {"anndata": anndata})
+    cells = open_cells(tmp_path / "*.h5ad", raw=True)
+    assert [*cells.var_names] == ["g1", "g2", "g3"]
+    expected = anndata.concat([part(i, ["g1", "g2", f"own{i}", "g3"]) for i in (1, 2)])
+    np.testing.assert_array_equal(cells.to_memory().X.toarray(), expected.X.toarray())
+    assert not cells.layers
+    assert [*open_cells(tmp_path / "*.h5ad").var_names] == ["g3", "g1"]
+    part(3, ["g1"]).write_h5ad(tmp_path / "3.h5ad")
+    with pytest.raises(InvalidDataError, match=r"3\.h5ad'; it has no raw"):
+        open_cells(tmp_path / "*.h5ad", raw=True)
+
+
 def test_names_that_files_share_get_the_name_of_the_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         part(1, ["g1"], 3).write_h5ad(tmp_path / f"{name}.h5ad")

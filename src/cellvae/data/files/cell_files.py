@@ -36,15 +36,18 @@ class FileGenes:
         same.
     n_genes
         Number of genes of all.
+    raw
+        Whether X and its genes are those of `raw`.
     """
 
     paths: tuple[Path, ...]
     genes: tuple[NDArray[np.int32] | None, ...]
     n_genes: int
+    raw: bool = False
 
     def matrix(self, layer: str | None) -> JoinedMatrix:
         """Matrix of all files, X or a layer."""
-        parts = [open_matrix(path, layer) for path in self.paths]
+        parts = [open_matrix(path, layer, raw=self.raw) for path in self.paths]
         return JoinedMatrix(parts, self.genes, self.n_genes)
 
 
@@ -90,7 +93,9 @@ class CellFiles:
         self.genes: NDArray[np.int64] | None = None
         self.opened: dict[str | None, JoinedMatrix] = {}
         found = [element_names(path, "layers") for path in files.paths]
-        self.layer_names = [name for name in found[0] if all(name in each for each in found)]
+        # Layers have the genes of X, not those of raw.
+        names = [] if files.raw else found[0]
+        self.layer_names = [name for name in names if all(name in each for each in found)]
 
     @property
     def n_obs(self) -> int:

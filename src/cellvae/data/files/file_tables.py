@@ -27,6 +27,11 @@ def read_element(path: Path, name: str) -> Any:
 
     root = open_root(path)
     try:
+        if name == "raw/var" and name not in root:
+            raise InvalidDataError(
+                f"Expected raw counts in '{path}'; it has no raw. Leave out raw=True, or name a "
+                "layer with layer=... of setup_anndata."
+            )
         if name not in root:
             raise InvalidDataError(
                 f"Expected an AnnData file in '{path}'; it has no '{name}'. Write it with "

@@ -18,7 +18,11 @@ from cellvae.errors import DataMismatchError, InvalidDataError, InvalidOptionErr
 
 
 def open_cells(
-    paths: Paths, *, join: Literal["inner", "outer"] = "inner", label: str | None = "file"
+    paths: Paths,
+    *,
+    join: Literal["inner", "outer"] = "inner",
+    label: str | None = "file",
+    raw: bool = False,
 ) -> CellFiles:
     """Open cells in files, in place of an AnnData: models train and answer without loading them.
 
@@ -38,6 +42,9 @@ def open_cells(
     label
         Column of `obs` for the name of the file that a cell is from; None for none. One file, or
         one collection, has no such column.
+    raw
+        Whether X and its genes are those of `raw` of the files, where the counts are if X is
+        normalised. There are no layers then.
 
     Returns
     -------
@@ -58,10 +65,11 @@ def open_cells(
     if join not in ("inner", "outer"):
         raise InvalidOptionError(f"Expected join to be 'inner' or 'outer'; got {join!r}.")
     files = find_files(paths)
-    tables = [read_tables(path) for path in files]
+    tables = [read_tables(path, raw) for path in files]
     if len(files) == 1:
         obs, var = tables[0]
-        return CellFiles(FileGenes(paths=files, genes=(None,), n_genes=len(var)), obs, var)
+        only = FileGenes(paths=files, genes=(None,), n_genes=len(var), raw=raw)
+        return CellFiles(only, obs, var)
     obs, var = join_tables(tables, files, join, label)
     if not len(var):
         raise DataMismatchError(
@@ -73,18 +81,19 @@ def open_cells(
             + ". Are their names of the same type (symbols, Ensembl identifiers)?"
         )
     genes = tuple(gene_positions(own.index, var.index) for _, own in tables)
-    return CellFiles(FileGenes(paths=files, genes=genes, n_genes=len(var)), obs, var)
+    joined = FileGenes(paths=files, genes=genes, n_genes=len(var), raw=raw)
+    return CellFiles(joined, obs, var)
 
 
-def read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of the cells and of the genes of a file.
+def read_tables(path: Path, raw: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of the cells and of the genes of a file, or of the genes of its `raw`.
 
     Raises
     ------
     InvalidDataError
         If they cannot be read, or a gene occurs twice.
     """
-    obs, var = read_element(path, "obs"), read_element(path, "var")
+    obs, var = read_element(path, "obs"), read_element(path, "raw/var" if raw else "var")
     for name, table in (("obs", obs), ("var", var)):
         if not isinstance(table, pd.DataFrame):
             raise InvalidDataError(

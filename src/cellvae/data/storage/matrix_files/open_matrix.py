@@ -67,8 +67,8 @@ def open_root(path: Path) -> Any:
         ) from error
 
 
-def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
-    """Count matrix of a file, X or a layer.
+def open_matrix(path: Path, layer: str | None = None, *, raw: bool = False) -> StoredMatrix:
+    """Count matrix of a file: X, a layer, or X of `raw`.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
     """
     root = open_root(path)
     try:
-        return find_matrix(root, path, layer)
+        return find_matrix(root, path, layer, raw)
     except READ_ERRORS as error:
         if isinstance(error, CellvaeError):
             raise
@@ -98,10 +98,11 @@ def close_root(root: Any) -> None:
         root.close()
 
 
-def find_matrix(root: Any, path: Path, layer: str | None) -> StoredMatrix:
-    """Matrix of an opened file, X or a layer."""
-    name = "X" if layer is None else f"layers/{layer}"
-    where = f"{'X' if layer is None else f'layer {layer!r}'} of '{path}'"
+def find_matrix(root: Any, path: Path, layer: str | None, raw: bool) -> StoredMatrix:
+    """Matrix of an opened file: X, a layer, or X of `raw`."""
+    x = "raw/X" if raw else "X"
+    name = x if layer is None else f"layers/{layer}"
+    where = f"{x if layer is None else f'layer {layer!r}'} of '{path}'"
     if layer is not None:
         layers = [*root["layers"]] if "layers" in root else []
         if layer not in layers:
@@ -151,6 +152,8 @@ def matrix_of_element(path: Path, where: str, name: str, element: Any) -> Stored
 
 def conversion(name: str) -> str:
     """Command that makes an element of an AnnData CSR, by its path within the file."""
+    if name == "raw/X":
+        return "raw = adata.raw.to_adata(); raw.X = raw.X.tocsr(); adata.raw = raw"
     attribute = "adata.X" if name == "X" else f"adata.layers[{name.removeprefix('layers/')!r}]"
     return f"{attribute} = {attribute}.tocsr()"
 
