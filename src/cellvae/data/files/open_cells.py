@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellvae.core.log import logger
 from cellvae.data.files.cell_files import CellFiles, FileGenes
-from cellvae.data.files.file_tables import read_element
+from cellvae.data.files.file_tables import element_names, read_element
 from cellvae.data.files.find_files import Paths, file_names, find_files, source_of
 from cellvae.errors import DataMismatchError, InvalidDataError, InvalidOptionError, quote_names
 
@@ -23,6 +23,7 @@ def open_cells(
     join: Literal["inner", "outer"] = "inner",
     label: str | None = "file",
     raw: bool = False,
+    modality: str | None = None,
 ) -> CellFiles:
     """Open cells in files, in place of an AnnData: models train and answer without loading them.
 
@@ -45,6 +46,8 @@ def open_cells(
     raw
         Whether X and its genes are those of `raw` of the files, where the counts are if X is
         normalised. There are no layers then.
+    modality
+        Modality to open of files of a MuData (`.h5mu`); None for files of an AnnData.
 
     Returns
     -------
@@ -60,16 +63,17 @@ def open_cells(
     DataMismatchError
         If the files have no gene in common, with `join="inner"`.
     InvalidOptionError
-        If an argument is invalid.
+        If an argument is invalid, or a file has modalities and none is named.
+    UnknownKeyError
+        If a file has no such modality.
     """
     if join not in ("inner", "outer"):
         raise InvalidOptionError(f"Expected join to be 'inner' or 'outer'; got {join!r}.")
     files = find_files(paths)
-    tables = [read_tables(path, raw) for path in files]
+    tables = [read_tables(path, raw, modality) for path in files]
     if len(files) == 1:
         obs, var = tables[0]
-        only = FileGenes(paths=files, genes=(None,), n_genes=len(var), raw=raw)
-        return CellFiles(only, obs, var)
+        return CellFiles(FileGenes(files, (None,), len(var), raw, modality), obs, var)
     obs, var = join_tables(tables, files, join, label)
     if not len(var):
         raise DataMismatchError(
@@ -81,19 +85,27 @@ def open_cells(
             + ". Are their names of the same type (symbols, Ensembl identifiers)?"
         )
     genes = tuple(gene_positions(own.index, var.index) for _, own in tables)
-    joined = FileGenes(paths=files, genes=genes, n_genes=len(var), raw=raw)
-    return CellFiles(joined, obs, var)
+    return CellFiles(FileGenes(files, genes, len(var), raw, modality), obs, var)
 
 
-def read_tables(path: Path, raw: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_tables(path: Path, raw: bool, modality: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the cells and of the genes of a file, or of the genes of its `raw`.
 
     Raises
     ------
     InvalidDataError
         If they cannot be read, or a gene occurs twice.
+    InvalidOptionError
+        If the file has modalities and none is named.
     """
-    obs, var = read_element(path, "obs"), read_element(path, "raw/var" if raw else "var")
+    names = element_names(path, "mod") if modality is None else []
+    if names:
+        raise InvalidOptionError(
+            f"Expected the modality of '{path}' to open; it has {quote_names(names)}. Name it: "
+            f"open_cells(..., modality='{names[0]}')."
+        )
+    obs = read_element(path, "obs", modality)
+    var = read_element(path, "raw/var" if raw else "var", modality)
     for name, table in (("obs", obs), ("var", var)):
         if not isinstance(table, pd.DataFrame):
             raise InvalidDataError(
