@@ -29,6 +29,7 @@ TRAINING = {"max_epochs": 3, "seed": 0, "batch_size": 32, "steps_per_block": 2}
 @pytest.fixture(scope="module")
 def adata() -> anndata.AnnData:
     made = synthetic_iid(batch_size=120, n_genes=40, n_proteins=0, n_regions=0, dropout_ratio=0.1)
+    made.X[:, 0] = 1
     made.X = sparse.csr_matrix(made.X)
     return made
 

@@ -186,9 +186,10 @@ def layout_of_v3(metadata: Mapping[str, Any]) -> ChunkLayout | None:
     if codecs[0]["name"] == "sharding_indexed" and len(codecs) == 1:
         sharding = codecs[0]["configuration"]
         chunks, codecs = sharding["chunk_shape"], sharding["codecs"]
-        index_size = shard_index_size(sharding, outer, chunks)
-        if index_size is None:
+        size = shard_index_size(sharding, outer, chunks)
+        if size is None:
             return None
+        index_size = size
     decoded = decoding_of(codecs)
     whole_rows = chunks[1:] == outer[1:] == shape[1:] and not outer[0] % chunks[0]
     if decoded is None or not whole_rows or grid["name"] != "regular":
