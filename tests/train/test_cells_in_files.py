@@ -305,12 +305,11 @@ def test_a_query_is_mapped_from_files(cells: CellFiles, adata: anndata.AnnData) 
     assert model.get_latent_representation(query).shape == (100, 10)
 
 
-@pytest.mark.parametrize("config", [{}, {"use_observed_lib_size": False}])
 def test_a_second_start_reads_no_counts(
-    cells: CellFiles, files: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, bool]
+    cells: CellFiles, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SCVI.setup_anndata(cells, batch_key="batch")
-    first = SCVI(cells, **config)
+    first = SCVI(cells)
     n_read = []
     read = StoredMatrix.read
 
@@ -321,7 +320,7 @@ def test_a_second_start_reads_no_counts(
     monkeypatch.setattr(StoredMatrix, "read", counted)
     again = open_cells(files / "*.h5ad")
     SCVI.setup_anndata(again, batch_key="batch")
-    second = SCVI(again, **config)
+    second = SCVI(again)
     assert n_read == []
     assert first.registration == second.registration
 

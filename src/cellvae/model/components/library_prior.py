@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from cellvae.contracts import Rows
 from cellvae.data.batches.batching import iter_batches
-from cellvae.data.files.remembered_results import read_result, remember_result
-from cellvae.data.storage.disk.loaded_rows import stored_reader
-from cellvae.data.storage.memory import ColumnRows
 
 # Minimum variance, for a batch whose cells all have one library size.
 MIN_VARIANCE = 1e-4
@@ -25,34 +21,8 @@ def library_stats_by_batch(
     """Mean and population variance of the natural log of library sizes in each batch.
 
     Cells without counts have library size one, as in scvi-tools; a batch without cells has mean 0
-    and variance 1. Those of cells in files are remembered while the files stay the same.
+    and variance 1.
     """
-    key = key_of_files(rows, n_batch)
-    known = None if key is None else read_result(key)
-    if known is not None and {"means", "variances"} <= known.keys():
-        return torch.tensor([known["means"]]), torch.tensor([known["variances"]])
-    means, variances = compute_library_stats(rows, n_batch, batch_size)
-    if key is not None:
-        remember_result(key, {"means": means[0].tolist(), "variances": variances[0].tolist()})
-    return means, variances
-
-
-def key_of_files(rows: Rows[Any], n_batch: int) -> str | None:
-    """Digest of the files and the batch of each cell; None for cells in memory."""
-    reader = stored_reader(rows)
-    if reader is None or not isinstance(rows, ColumnRows) or "batch" not in rows.columns:
-        return None
-    codes = rows.columns["batch"].take(torch.arange(len(rows)))
-    digest = hashlib.blake2b(f"library {n_batch} {reader.matrix.signature()}".encode())
-    for values in (codes.numpy(), reader.cells):
-        digest.update(b"all" if values is None else values.tobytes())
-    return digest.hexdigest()[:32]
-
-
-def compute_library_stats(
-    rows: Rows[Any], n_batch: int, batch_size: int
-) -> tuple[Float[Tensor, "1 batches"], Float[Tensor, "1 batches"]]:
-    """Mean and variance of the log library size in each batch, by a pass over all cells."""
     library_sizes, codes = [], []
     for _, batch in iter_batches(rows, torch.arange(len(rows)), batch_size):
         library_sizes.append(batch.counts.sum(dim=-1).double())
