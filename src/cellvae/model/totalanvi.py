@@ -34,12 +34,9 @@ from cellvae.model.networks.labelled_module import (
     check_label_options,
     split_labelled,
 )
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-)
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule
 from cellvae.model.totalvi import TOTALVI, sizes_of
 
 if TYPE_CHECKING:

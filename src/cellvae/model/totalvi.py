@@ -42,13 +42,9 @@ from cellvae.model.components.default_early_stopping import (
     has_validation_cells,
 )
 from cellvae.model.components.scvi_placeholders import gene_protein_placeholders
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-    init_from_data,
-)
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule, init_from_data
 
 if TYPE_CHECKING:
     import pandas as pd
