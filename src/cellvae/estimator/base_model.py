@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.core.log import warn
+from cellvae.core.log import warn, without_messages
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.batches.shuffling import as_index_tensor
@@ -112,7 +112,8 @@ class BaseModel(ABC):
         if is_made_of_keys(cls, "setup_anndata"):
             made = make_setup_anndata(cls.__name__, cls.__module__, keys, cls.first_setup_arguments)
             cls.setup_anndata = made  # type: ignore[method-assign]
-        if issubclass(keys, MuDataKeys) and is_made_of_keys(cls, "setup_mudata"):
+        reads_mudata = issubclass(keys, MuDataKeys) and keys.mudata_keys
+        if reads_mudata and is_made_of_keys(cls, "setup_mudata"):
             made = make_setup_mudata(cls.__name__, cls.__module__, keys)
             cls.setup_mudata = made  # type: ignore[attr-defined]
 
@@ -126,8 +127,8 @@ class BaseModel(ABC):
                 f"Call {name}.setup_anndata(adata, ...) first."
             )
         refuse_minified(adata, "make a model")
-        with warnings.catch_warnings():
-            # setup_anndata has already given these warnings.
+        with warnings.catch_warnings(), without_messages():
+            # The set-up has already said what it found.
             warnings.simplefilter("ignore", DataWarning)
             registration = Registration.of(adata, keys, self.fields(keys))
         if self.expects_counts(options) and not registration.integers:
