@@ -49,7 +49,8 @@ def test_both_files_give_the_same_model_and_tables_of_proteins(
         flags = ("--model", "TOTALVI", "--seed", 1, "--n-latent", 3)
         ended = program("train", path, "--out", out, *flags, *words, *quick)
         assert ended.code == 0, ended.err
-        cells = anndata.read_h5ad(out / "latent.h5ad")
+        read = anndata.read_h5ad if path.suffix == ".h5ad" else mudata.read_h5mu
+        cells: Any = read(out / f"latent{path.suffix}")
         latents.append(cells.obsm["X_totalVI"])
         for name in ("denoised_protein", "protein_foreground_probability"):
             assert np.asarray(cells.obsm[name]).shape == (80, 5)
