@@ -80,4 +80,7 @@ def test_a_run_stops_early_and_lowers_its_rate_by_default() -> None:
     defaults = made().train_defaults({})
     assert defaults["early_stopping"] is True
     assert defaults["plan_kwargs"]["reduce_lr_on_plateau"] is True
-    assert not made().train_defaults({"train_size": 1.0})["plan_kwargs"]["reduce_lr_on_plateau"]
+    with pytest.warns(TrainingWarning, match="no validation cells"):
+        without = made().train_defaults({"train_size": 1.0})
+    assert "early_stopping" not in without
+    assert without["plan_kwargs"]["reduce_lr_on_plateau"] is False
