@@ -34,7 +34,7 @@ def find_files(paths: Paths) -> tuple[Path, ...]:
     """
     single = isinstance(paths, (str, os.PathLike))
     found: list[Path] = []
-    for each in [paths] if single else list(paths):  # type: ignore[list-item, arg-type]
+    for each in [paths] if single else list(paths):  # type: ignore[arg-type]
         found.extend(matching_paths(path_of(each)))
     if not found:
         raise InvalidOptionError("Expected at least one path; got none.")
