@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, final
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
-from cellvae.data.batches.read_ahead import read_buffers
+from cellvae.data.batches.read_ahead import make_reader_pool, read_buffers
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 from cellvae.data.storage.row_wrappers import prefetch_block
@@ -278,7 +278,7 @@ def keep_rows(rows: Rows[B]) -> Rows[B]:
 def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:
     """Blocks whose cells have been read, up to `n_ahead` of them while the caller computes."""
     pending: deque[Future[StepBlock]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-blocks")
+    pool = make_reader_pool("cellvae-blocks")
     try:
         for block in blocks:
             pending.append(pool.submit(prefetch_block, block))
