@@ -62,6 +62,7 @@ def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "threads": args.threads,
                 "epochs": args.epochs,
                 "seconds": args.seconds,
+                "most_seconds": args.most_seconds,
                 "n_genes": N_GENES,
             }
             for turn in range(args.repeat):
@@ -173,6 +174,7 @@ def parsed() -> argparse.Namespace:
     add("--repeat", type=int, default=1)
     add("--threads", type=int, default=2)
     add("--seconds", type=float, default=20, help="longest time of another loader")
+    add("--most-seconds", type=int, help="longest training; of more cells a part of an epoch")
     add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "cellvae-disk")
     add("--warm", action="store_true", help="leave files in the page cache")
     add("--join", type=Path, nargs="+", default=[], help="results of earlier runs to be added")
