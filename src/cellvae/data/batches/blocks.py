@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
-from cellvae.data.batches.read_ahead import make_reader_pool, read_buffers
+from cellvae.data.batches.read_ahead import read_buffers
+from cellvae.data.batches.reader_thread import make_reader_pool
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 from cellvae.data.storage.row_wrappers import prefetch_block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from threading import Event
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import WithLabelledCells
+from cellvae.data.batches.reader_thread import make_reader_pool
 from cellvae.data.storage.disk.loaded_rows import load_rows
 
 
@@ -51,25 +52,6 @@ def read_buffers(
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def make_reader_pool(name: str) -> ThreadPoolExecutor:
-    """Pool of one thread, in which operations of torch do not start further threads.
-
-    Threads of OpenMP beyond the number of cores make all of them sleep between two operations,
-    those of the caller too: steps of training would take nearly twice as long.
-    """
-    n_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-    pool.submit(use_one_thread).result()
-    torch.set_num_threads(n_threads)  # of this thread, and of those that are started later
-    return pool
-
-
-def use_one_thread() -> None:
-    """Let operations of torch in the calling thread not start others."""
-    torch.get_num_threads()  # or the first operation sets the number of the process
-    torch.set_num_threads(1)
 
 
 def group_blocks(blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[list[StepBlock]]:

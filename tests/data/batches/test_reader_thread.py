@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cellvae.data.batches.read_ahead import make_reader_pool
+from cellvae.data.batches.reader_thread import make_reader_pool
 
 
 @pytest.fixture
