@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, final
 
 import numpy as np
@@ -23,6 +22,8 @@ from cellvae.data.storage.row_wrappers import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from cellvae.core.shapes import CellNumbers
 
 MIN_BATCH_SIZE = 3

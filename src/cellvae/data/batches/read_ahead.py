@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from threading import Event
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -14,6 +14,9 @@ from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import WithLabelledCells
 from cellvae.data.batches.reader_thread import make_reader_pool
 from cellvae.data.storage.disk.loaded_rows import load_rows
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 def read_buffers(
