@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cellvae.contracts import GenerativeModule, Rows, to_device
 from cellvae.core.eval_mode import eval_mode
-from cellvae.data.batches.read_ahead import iter_read_batches
+from cellvae.data.batches.read_ahead import iter_read_batches, keep_rows
 from cellvae.data.storage.disk.loaded_rows import stored_reader
 from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.data.storage.sparse import MAX_DENSITY, accepts_sparse_rows, sparse_rows_for
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 ENCODER_BATCH_SIZE = 512
 """Default number of cells that are encoded at a time; larger batches are no faster."""
-
-
-def keep_rows(rows: Rows[Any]) -> Rows[Any]:
-    """Return the rows themselves."""
-    return rows
 
 
 class CellPass(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
-from cellvae.data.batches.read_ahead import Buffer, read_buffers
+from cellvae.data.batches.read_ahead import Buffer, keep_rows, read_buffers
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
 from cellvae.data.storage.disk.loaded_rows import load_rows
@@ -277,11 +277,6 @@ class EpochBlocks(Generic[B]):
             appended = [next(remaining) for _ in steps]
             rows = WithLabelledCells(self.rows, len(appended[0]))
             yield StepBlock(rows, torch.cat([steps, torch.stack(appended)], dim=1))
-
-
-def keep_rows(rows: Rows[B]) -> Rows[B]:
-    """Return the rows themselves."""
-    return rows
 
 
 def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers
 
 
+def keep_rows(rows: Rows[B]) -> Rows[B]:
+    """Return the rows themselves."""
+    return rows
+
+
 def read_buffers(
     blocks: Iterable[StepBlock], buffer_size: int, place: Callable[[Rows[B]], Rows[B]]
 ) -> Generator[StepBlock]:
@@ -60,7 +65,10 @@ def read_buffers(
 
 
 def iter_read_batches(
-    rows: Rows[B], cells: CellNumbers, batch_size: int, place: Callable[[Rows[B]], Rows[B]]
+    rows: Rows[B],
+    cells: CellNumbers,
+    batch_size: int,
+    place: Callable[[Rows[B]], Rows[B]] = keep_rows,
 ) -> Generator[tuple[slice, B]]:
     """Batches as of :func:`iter_batches`; cells in files are read ahead, a buffer at a time.
 

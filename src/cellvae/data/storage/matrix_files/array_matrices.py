@@ -40,7 +40,7 @@ class ArrayMatrix(StoredMatrix):
     @property
     def element(self) -> Any:
         """Group or array of the matrix in the file."""
-        if self.opened is None:
+        if self.opened is None or is_closed(self.opened):
             self.opened = self.open_element()
         return self.opened
 
@@ -66,13 +66,13 @@ class CSRMatrix(ArrayMatrix):
         """Raise if a zarr array lacks chunks, which would be read as zeros.
 
         A chunk that has nothing but zeros is not stored either. Of counts there is none, and of
-        gene indices only the last can be one, as the first gene of a single cell.
+        gene indices only the last one, if it is the first gene of a single cell.
         """
         data, indices = self.element["data"], self.element["indices"]
         n_lacking = count_lacking(data)
         if not n_lacking and count_lacking(indices):
-            first_of_last = (int(indices.shape[0]) - 1) // indices.chunks[0] * indices.chunks[0]
-            n_lacking = count_lacking(indices) - int(not np.any(indices[first_of_last:]))
+            is_single = int(indices.shape[0]) % indices.chunks[0] == 1
+            n_lacking = count_lacking(indices) - int(is_single and indices[-1] == 0)
         if n_lacking:
             raise InvalidDataError(
                 f"Expected all chunks of {self.where}; {n_lacking:,} are missing. Was the folder "
@@ -170,3 +170,10 @@ def count_lacking(array: Any) -> int:
     """Chunks of a zarr array that its folder does not have; 0 for a dataset of HDF5."""
     n_stored = getattr(array, "nchunks_initialized", None)
     return 0 if n_stored is None else int(array.nchunks) - int(n_stored)
+
+
+def is_closed(element: Any) -> bool:
+    """Whether an element is of an HDF5 file that was closed since, as an AnnData's may be."""
+    import h5py
+
+    return isinstance(element, h5py.Group | h5py.Dataset) and not element

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
-from cellvae.data.storage.matrix_files.open_matrix import matrix_of_element
+from cellvae.data.storage.matrix_files.open_matrix import matrix_of_element, open_root
+
+
+@final
+class BackedElement:
+    """Element of the file of an AnnData, which is read through the same handle while it is open.
+
+    A second handle would keep the file open once the AnnData has closed it.
+
+    Parameters
+    ----------
+    path, name
+        File, and the path of the element within it.
+    element
+        The element that the AnnData has opened.
+    """
+
+    def __init__(self, path: Path, name: str, element: Any) -> None:
+        self.path = path
+        self.name = name
+        self.element = element
+
+    def __call__(self) -> Any:
+        """Group or array of the element."""
+        return self.element or open_root(self.path)[self.name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without the open file, which another process cannot use."""
+        return self.__dict__ | {"element": None}
 
 
 def backed_matrix(values: Any) -> JoinedMatrix | None:
@@ -28,5 +56,6 @@ def backed_matrix(values: Any) -> JoinedMatrix | None:
     if not path.is_file():
         return None
     name = element.name.strip("/")
-    matrix = matrix_of_element(path, f"{name} of '{path}'", name, element)
+    opened = BackedElement(path, name, element)
+    matrix = matrix_of_element(path, f"{name} of '{path}'", name, element, opened)
     return JoinedMatrix([matrix], [None], matrix.n_genes)
