@@ -243,11 +243,13 @@ def test_a_full_disk_leaves_nothing_half_written(
     # Chunks of 8 cells are written while further ones are computed, or all at the end.
     monkeypatch.setattr(streaming_writer, "CHUNK_BYTES", 320 if when == "write" else 2**22)
     n_written = []
+    flush = streaming_writer.ArrayWriter.flush
 
-    def full(*_: object) -> None:
+    def full(writer: Any) -> None:
         n_written.append(1)
         if len(n_written) == 3 or when == "close":
             raise OSError(28, "No space left on device")
+        flush(writer)
 
     monkeypatch.setattr(streaming_writer.ArrayWriter, "flush", full)
     path = tmp_path / f"latent.{suffix}"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
+import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
@@ -24,6 +28,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".h5ad", ".zarr")
 CHUNK_BYTES = 2**22
 """Size of a chunk of an array in the file, the unit of reading and writing."""
+
+
+MARGIN_BYTES = 2**16
+"""Space in a file for what is not an array."""
+NAME_BYTES = 64
+"""Space in a file for the name of a cell."""
 
 
 def check_new_file(path: str | Path, *, overwrite: bool = False) -> Path:
@@ -90,6 +100,7 @@ class StreamingWriter:
         self.genes = genes
         self.store: Any = None
         self.arrays: dict[str, ArrayWriter] = {}
+        self.n_reserved = 0
 
     def __enter__(self) -> Self:
         import pandas as pd
@@ -101,8 +112,8 @@ class StreamingWriter:
             numbers = [str(number) for number in range(len(names))]
             obs = pd.DataFrame({"cell": names.to_numpy()}, index=numbers)
         with write_errors(self.path), contextlib.ExitStack() as stack:
-            partial = stack.enter_context(replace_atomically(self.path))
-            self.store = self.open_store(partial)
+            self.partial = stack.enter_context(replace_atomically(self.path))
+            self.store = self.open_store(self.partial, len(names) * NAME_BYTES + MARGIN_BYTES)
             if self.is_h5ad:
                 stack.push(self.close_store)
             self.store.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
@@ -121,11 +132,12 @@ class StreamingWriter:
         """Whether the file is HDF5; otherwise it is a zarr folder."""
         return self.path.suffix == ".h5ad"
 
-    def open_store(self, path: Path) -> Any:
-        """Root group of the new file, of h5py or zarr."""
+    def open_store(self, path: Path, n_bytes: int) -> Any:
+        """Root group of the new file, of h5py or zarr, on a disk that has some space."""
         if self.is_h5ad:
             import h5py
 
+            reserve_space(path, n_bytes)
             return h5py.File(path, "w")
         import zarr
 
@@ -134,8 +146,14 @@ class StreamingWriter:
 
     def close_store(self, error_type: type[BaseException] | None, *_: object) -> None:
         """Close the HDF5 file; after an error, what cannot be written any more is left."""
-        with contextlib.nullcontext() if error_type is None else contextlib.suppress(Exception):
-            self.store.close()
+        if error_type is not None:
+            with contextlib.suppress(Exception):
+                self.store.close()
+            return
+        self.store.flush()
+        size = self.store.id.get_filesize()
+        self.store.close()
+        os.truncate(self.partial, size)
 
     def create_array(
         self, name: str, where: str, shape: tuple[int, ...], dtype: Any = np.float32
@@ -147,6 +165,11 @@ class StreamingWriter:
         array = create(where, shape=shape, dtype=np.dtype(dtype), chunks=(chunk_rows, *shape[1:]))
         array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         self.arrays[name] = ArrayWriter(array, chunk_rows)
+        if self.is_h5ad:
+            self.n_reserved += -(-shape[0] // chunk_rows) * chunk_rows * row_bytes
+            self.store.flush()
+            size = self.store.id.get_filesize()
+            reserve_space(self.partial, size + self.n_reserved + MARGIN_BYTES)
 
     def __exit__(
         self,
@@ -161,6 +184,27 @@ class StreamingWriter:
         """Write the rows that wait for a whole chunk, unless there was an error."""
         for array in self.arrays.values() if error_type is None else ():
             array.flush()
+
+
+def reserve_space(path: Path, size: int) -> None:
+    """Reserve the disk space of an HDF5 file, so that a full disk is noticed before it is written.
+
+    Python crashes when an HDF5 file is closed that could not be written to its end.
+
+    Raises
+    ------
+    OSError
+        If there is not as much space.
+    """
+    if sys.platform != "linux":
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
