@@ -169,9 +169,9 @@ def test_accessibility_and_latents_of_a_modality(adata: anndata.AnnData, tmp_pat
     same(found.X, model.get_normalized_accessibility(batch_size=64))
     with pytest.raises(InvalidOptionError, match="out without threshold"):
         model.get_normalized_accessibility(out=tmp_path / "b.h5ad", threshold=0.5)
-    regions.var["modality"] = ["Gene Expression"] * 20 + ["Peaks"] * 20
+    regions.var["feature_types"] = ["Gene Expression"] * 20 + ["Peaks"] * 20
     MULTIVI.setup_anndata(regions)
-    both = without_training(MULTIVI(regions, n_genes=20, n_regions=20, n_hidden=8, n_latent=4))
+    both = without_training(MULTIVI(regions, n_hidden=8, n_latent=4))
     for modality in ("joint", "expression"):
         path = both.get_latent_representation(modality=modality, out=tmp_path / f"{modality}.h5ad")
         expected = both.get_latent_representation(modality=modality)
