@@ -239,10 +239,3 @@ def test_training_defaults_are_those_of_peakvi() -> None:
     assert defaults["early_stopping_patience"] == 50
     assert MULTIVI(cells, **CONFIG).module.adversarial
     assert not MULTIVI(cells, fully_paired=True, **CONFIG).module.adversarial
-
-
-@pytest.mark.trains
-def test_cells_without_counts_are_refused(model: MULTIVI) -> None:
-    with pytest.raises(InvalidOptionError, match="cannot be minified: the sizes of a cell"):
-        model.minify_adata()
-    assert not model.adata.obsm.keys() & {"X_latent_qzm"}

@@ -9,9 +9,9 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
 from cellvae.data.setup.keys import check_modalities, keys_from_kwargs
-from cellvae.data.setup.minified import MinifiedType
 from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
+from cellvae.estimator.minify import minify_mudata
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import (
@@ -103,6 +103,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
     differential_accessibility = differential_accessibility
     get_library_size_factors = get_size_factors
     get_region_factors = get_region_factors
+    minify_mudata = minify_mudata
 
     @classmethod
     def setup_anndata(
@@ -233,25 +234,6 @@ class MULTIVI(ReferenceMappingMixin, Model):
     def fields(keys: MultimodalKeys) -> tuple[Field, ...]:
         """Fields that the model reads from an AnnData or a MuData."""
         return multimodal_fields(keys)
-
-    def minify_adata(
-        self,
-        minified_data_type: MinifiedType = "latent_posterior_parameters",
-        use_latent_qzm_key: str = "X_latent_qzm",
-        use_latent_qzv_key: str = "X_latent_qzv",
-        silent: bool = False,
-    ) -> None:
-        """Not supported: the sizes of a cell and its modalities come from its counts.
-
-        Raises
-        ------
-        InvalidOptionError
-            Always.
-        """
-        raise InvalidOptionError(
-            "MULTIVI cannot be minified: the sizes of a cell and its modalities come from its "
-            "counts. Keep model.get_latent_representation() instead."
-        )
 
     @staticmethod
     def build(registration: Registration, config: MULTIVIConfig) -> MULTIVIModule:

@@ -20,6 +20,7 @@ from cellvae.data.setup.fields.protein_keys import (
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
+from cellvae.estimator.minify import minify_mudata
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
@@ -128,6 +129,7 @@ class TOTALVI(ReferenceMappingMixin, Model):
     differential_expression = differential_joint_expression
     posterior_predictive_sample = joint_posterior_predictive_sample
     get_feature_correlation_matrix = get_joint_correlation_matrix
+    minify_mudata = minify_mudata
     prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
 
     @classmethod

@@ -73,7 +73,8 @@ def get_modality_latent(
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If features or categories of `adata` are not those of the model.
+        If features or categories of `adata` are not those of the model, or the latent of one
+        modality is requested for minified cells without counts.
     InvalidOptionError
         If the model does not have the modality, no cells are requested, or `mc_samples` or
         `batch_size` is below 1.
@@ -85,10 +86,12 @@ def get_modality_latent(
         features_of(model, field)
     means: list[Tensor] = []
     variances: list[Tensor] = []
-    batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
+    # A minified AnnData stores the joint posterior alone.
+    of_one = modality != "joint"
+    batches = iter_cell_batches(model, adata, indices, batch_size, counts=of_one, encoded=True)
     with inference_mode(model):
         for batch in batches:
-            latent: Any = model.module.encode(batch)
+            latent: Any = model.module.encode(batch._replace(latent_mean=None) if of_one else batch)
             posterior = getattr(latent, field)
             if return_dist:
                 means.append(posterior.loc.cpu())

@@ -355,6 +355,15 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
             "protein": NegativeBinomialMixture(*self.mixture_parameters(decoded, latent, batch)),
         }
 
+    def decode_output(
+        self, latent: TOTALVILatent, batch: TOTALVIBatch, output: str
+    ) -> Distribution:
+        """Distribution of genes or of proteins; the last layers of genes are not computed in vain."""
+        decoded = self.decode_logits(latent, batch)
+        if output == "rna":
+            return self.gene_counts(decoded, latent, batch)
+        return NegativeBinomialMixture(*self.mixture_parameters(decoded, latent, batch))
+
     def decode_scale(
         self, latent: TOTALVILatent, batch: TOTALVIBatch
     ) -> Float[Tensor, "*samples cells genes"]:
