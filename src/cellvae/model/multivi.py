@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+import torch
+
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
@@ -22,18 +24,23 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
+from cellvae.inference.accessibility.region_table import variable_regions
 from cellvae.inference.modalities.modality_differential import differential_modality_expression
 from cellvae.inference.modalities.modality_expression import get_modality_expression
 from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
 from cellvae.inference.proteins.background import get_protein_foreground_probability
+from cellvae.inference.proteins.protein_table import protein_table
 from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
 from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
+
+    from cellvae.inference.protocols import CellChoice
 
 TABLES = ("rna_layer", "atac_layer", "protein_layer")
 """Arguments of `setup_mudata` whose modalities are tables of counts."""
@@ -44,6 +51,8 @@ COLUMNS = (
     "continuous_covariate_keys",
 )
 """Arguments of `setup_mudata` that may have a modality."""
+N_LISTED_REGIONS = 20
+"""Regions that a report lists."""
 
 
 @final
@@ -267,6 +276,32 @@ class MULTIVI(ReferenceMappingMixin, Model):
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
         return atac_train_defaults(kwargs)
+
+    def cell_tables(self) -> dict[str, Any]:
+        """Sizes and foreground of proteins of all cells, as the command line stores them."""
+        import pandas as pd
+
+        assert self.adata is not None
+        names = self.adata.obs_names
+        sizes = get_size_factors(self, silent=True)
+        tables: dict[str, Any] = {"library_size_factors": pd.DataFrame(sizes, index=names)}
+        if "protein" in self.module.outputs:
+            foreground = get_protein_foreground_probability(self, silent=True)
+            tables["protein_foreground_probability"] = foreground
+        return {key: table for key, table in tables.items() if table.shape[1]}
+
+    def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
+        """Tables of the regions that differ most between cells, and of the proteins."""
+        tables = {}
+        if "accessibility" in self.module.outputs:
+            found = variable_regions(self, adata, indices, N_LISTED_REGIONS)
+            tables[f"The {len(found):,} regions that differ most"] = found
+        if "protein" in self.module.outputs:
+            panels = self.module.in_panel
+            if panels is None:
+                panels = torch.ones(1, self.registration.n_features("proteins"))
+            tables["Proteins"] = protein_table(self, adata, indices, panels)
+        return tables
 
 
 def as_names(value: str | Sequence[str] | None) -> Sequence[str] | None:

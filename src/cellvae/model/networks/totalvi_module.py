@@ -358,7 +358,7 @@ class TOTALVIModule(GenerativeModule[TOTALVIBatch]):
     def decode_output(
         self, latent: TOTALVILatent, batch: TOTALVIBatch, output: str
     ) -> Distribution:
-        """Distribution of genes or of proteins; the last layers of genes are not computed in vain."""
+        """Distribution of genes or of proteins; for proteins, not those of genes."""
         decoded = self.decode_logits(latent, batch)
         if output == "rna":
             return self.gene_counts(decoded, latent, batch)

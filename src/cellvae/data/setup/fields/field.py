@@ -118,6 +118,10 @@ class Field(ABC):
         """Names of the features in an AnnData; empty for values of whole cells."""
         return ()
 
+    def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Cells with counts, [cells], for a modality that cells may lack; None for other fields."""
+        return None
+
     def check(self, adata: AnnData, record: Any) -> None:  # noqa: B027
         """Check the values of an AnnData that a trained model is applied to.
 
