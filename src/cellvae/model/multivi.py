@@ -274,8 +274,14 @@ class MULTIVI(ReferenceMappingMixin, Model):
         return MULTIVIModule(sizes, config)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
-        return atac_train_defaults(kwargs)
+        """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50.
+
+        Early stopping follows the reconstruction loss of the validation cells, as in scvi-tools.
+        """
+        defaults = atac_train_defaults(kwargs)
+        if {**defaults, **kwargs}.get("early_stopping"):
+            defaults["early_stopping_monitor"] = "reconstruction_loss_validation"
+        return defaults
 
     def cell_tables(self) -> dict[str, Any]:
         """Sizes and foreground of proteins of all cells, as the command line stores them."""
