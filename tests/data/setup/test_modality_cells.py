@@ -62,9 +62,10 @@ def test_cells_are_counted_by_their_modalities(wrap: Any) -> None:
 
 def test_stored_zeros_and_absent_cells_are_no_counts() -> None:
     of_all, of_some = tables(), tables()
-    explicit = of_all["rna"].X
-    explicit[0, 1] = 0  # stored
-    assert explicit.nnz > of_some["rna"].X.nnz
+    stored = sparse.csr_matrix(of_all["rna"].X.toarray() + 1)
+    stored.data -= 1
+    of_all["rna"].X = stored
+    assert stored.nnz > of_some["rna"].X.nnz
     of_some["rna"] = of_some["rna"][12:].copy()
     of_some["atac"] = of_some["atac"][[*range(6), *range(15, N_CELLS)]].copy()
     for cells in (of_all, of_some):
@@ -135,9 +136,9 @@ def test_a_modality_without_counts_is_refused() -> None:
 
 def test_cells_without_any_counts_are_named() -> None:
     cells = {name: table for name, table in tables().items() if name != "protein"}
-    with pytest.warns(DataWarning, match="genes or regions in every cell; got 6 cells of 30") as w:
+    message = "genes or regions in every cell; got 6 cells of 30 without any: 'cell6', 'cell7'"
+    with pytest.warns(DataWarning, match=message):
         set_up(cells)
-    assert "'cell6', 'cell7'" in str(w[0].message)
     single = {"rna": tables()["rna"]}
     with pytest.warns(DataWarning, match="counts of genes in every cell; got 12 cells of 30"):
         set_up(single)
