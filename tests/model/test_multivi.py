@@ -293,3 +293,28 @@ def test_a_classifier_is_trained_only_where_something_is_mixed(
     expected = batch == "three" and len(modalities) == 2
     assert ("adversarial_loss_train" in model.history.names) == expected
     assert all(np.isfinite(model.history[name]).to_numpy().all() for name in model.history.names)
+
+
+@pytest.mark.trains
+def test_tables_of_features_are_those_of_whole_matrices(model: MULTIVI) -> None:
+    tables = model.feature_tables(None, np.arange(10, 50))
+    regions = tables["The 18 regions that differ most"]
+    whole = model.get_normalized_accessibility(indices=np.arange(10, 50), silent=True)
+    assert regions["standard deviation"].is_monotonic_decreasing
+    for column, wanted in (
+        ("mean accessibility", whole.mean()),
+        ("standard deviation", whole.std(ddof=0)),
+    ):
+        np.testing.assert_allclose(regions[column], wanted[regions.index], rtol=1e-3, atol=1e-6)
+    factors = pd.Series(model.get_region_factors(), index=whole.columns)
+    np.testing.assert_allclose(regions["region factor"], factors[regions.index], rtol=1e-5)
+    proteins = tables["Proteins"]
+    assert proteins.index.tolist() == [f"protein{i}" for i in range(N_PROTEINS)]
+    assert (proteins["panels that measured it"] == 3).all()
+    assert proteins["cells with foreground"].between(0, 1).all()
+    cells = model.cell_tables()
+    sizes = model.get_library_size_factors(silent=True)
+    np.testing.assert_array_equal(
+        cells["library_size_factors"]["accessibility"], sizes["accessibility"]
+    )
+    assert cells["protein_foreground_probability"].shape == (N_CELLS, N_PROTEINS)
