@@ -288,25 +288,27 @@ class MULTIVI(ReferenceMappingMixin, Model):
         import pandas as pd
 
         assert self.adata is not None
+        model: Any = self
         names = self.adata.obs_names
-        sizes = get_size_factors(self, silent=True)
+        sizes = get_size_factors(model, silent=True)
         tables: dict[str, Any] = {"library_size_factors": pd.DataFrame(sizes, index=names)}
         if "protein" in self.module.outputs:
-            foreground = get_protein_foreground_probability(self, silent=True)
+            foreground = get_protein_foreground_probability(model, silent=True)
             tables["protein_foreground_probability"] = foreground
         return {key: table for key, table in tables.items() if table.shape[1]}
 
     def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
         """Tables of the regions that differ most between cells, and of the proteins."""
+        model: Any = self
         tables = {}
         if "accessibility" in self.module.outputs:
-            found = variable_regions(self, adata, indices, N_LISTED_REGIONS)
+            found = variable_regions(model, adata, indices, N_LISTED_REGIONS)
             tables[f"The {len(found):,} regions that differ most"] = found
         if "protein" in self.module.outputs:
             panels = self.module.in_panel
             if panels is None:
                 panels = torch.ones(1, self.registration.n_features("proteins"))
-            tables["Proteins"] = protein_table(self, adata, indices, panels)
+            tables["Proteins"] = protein_table(model, adata, indices, panels)
         return tables
 
 

@@ -298,7 +298,8 @@ class TOTALVI(ReferenceMappingMixin, Model):
     def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
         """Table of the proteins: in how many panels and cells they are, and at which level."""
         panels = self.module.measured_by_panel
-        return {"Proteins": protein_table(self, adata, indices, panels)}
+        model: Any = self
+        return {"Proteins": protein_table(model, adata, indices, panels)}
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""

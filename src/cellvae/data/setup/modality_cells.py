@@ -89,7 +89,7 @@ def check_modality_cells(
         return
     lacking = ~np.any([*masks.values()], axis=0)
     if lacking.any():
-        names = quote_names([cells[i] for i in np.flatnonzero(lacking)])
+        names = quote_names([cells[int(i)] for i in np.flatnonzero(lacking)])
         warn(
             f"Expected counts of {quote_axes([*masks])} in every cell; got "
             f"{count_noun(int(lacking.sum()), 'cell')} of {len(lacking):,} without any: {names}. "

@@ -200,8 +200,8 @@ def report_section(
     table = tables[part]()
     scores = compare_statistics(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy())
     means = {"measured (mean)": table[RAW_COUNTS_FIELD].mean(), "drawn (mean)": table[name].mean()}
-    title = TITLES[part].format(features=features)
-    return ["", f"## {title}", "", *to_markdown(pd.DataFrame([means | scores]))]
+    heading = TITLES[part].format(features=features)
+    return ["", f"## {heading}", "", *to_markdown(pd.DataFrame([means | scores]))]
 
 
 def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path, features: str) -> None:
