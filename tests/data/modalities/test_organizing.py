@@ -151,6 +151,7 @@ def test_a_model_reads_the_organized_cells() -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_names_of_cells_are_made_unique_and_files_are_read(tmp_path: Path) -> None:
     both, rna, atac = three_parts()
     both.obs_names = ["a", "a"]

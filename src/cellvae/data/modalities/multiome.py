@@ -202,10 +202,11 @@ def organize_multiome_anndatas(
     features = multi_anndata.var_names
     anndatas = {"paired": multi_anndata, "expression": rna_anndata, "accessibility": atac_anndata}
     parts = {
-        modality: part[:, shared_features(part, features, modality)].to_memory()
+        modality: part[:, shared_features(part, features, modality)]
         for modality, part in anndatas.items()
         if part is not None
     }
+    parts = {name: part.to_memory() if part.isbacked else part for name, part in parts.items()}
     combined = anndata.concat(
         parts, join="outer", label=modality_key, index_unique="_", fill_value=0
     )
