@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cellvae.contracts import GenerativeModule
-from cellvae.data.setup.fields import Field, FieldRecord, ProteinsRecord
+from cellvae.data.setup.fields import Field, FieldRecord
 from cellvae.data.storage.column import Column
 from cellvae.data.storage.sparse import sparse_rows_for
 from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
@@ -105,12 +104,10 @@ def values_of_layer(
     """Values of a layer, or for proteins in `obsm` of an entry of it; None without a layer."""
     if layer is None:
         return None
-    record, field = record_of(model, output), field_of(model, output)
-    key = "key" if isinstance(record, ProteinsRecord) else "layer"
-    changed: Any = dataclasses.replace(field, **{key: layer})  # type: ignore[type-var]
-    table = changed.table(adata)
-    order = model.registration.axes[changed.axis].order_in(changed.features(table))
-    column: Column = changed.read(table, record, order)
+    field = field_of(model, output).replace_layer(layer)
+    table = field.table(adata)
+    order = model.registration.axes[str(field.axis)].order_in(field.features(table))
+    column: Column | None = field.read(table, record_of(model, output), order)
     return column
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellvae.data.setup.fields import ProteinsRecord
 from cellvae.evaluation.ppc_metrics import compare_statistics
-from cellvae.inference.criticism.checked_output import record_of
+from cellvae.inference.criticism.checked_output import field_of
 from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
 from cellvae.inference.criticism.ppc_statistics import RAW_COUNTS_FIELD
 from cellvae.inference.protocols import DecoderModel
@@ -128,11 +127,11 @@ def variation_ratio(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
 
 def table_of_features(model: DecoderModel, adata: Any, output: str) -> AnnData | None:
     """AnnData whose variables are the features of an output; None for those in `obsm`."""
-    record = record_of(model, output)
-    if record.modality is not None:
-        table: AnnData = adata.mod[record.modality]
-        return table
-    return None if isinstance(record, ProteinsRecord) else adata
+    field = field_of(model, output)
+    if not field.has_variables:
+        return None
+    table: AnnData = adata if field.modality is None else adata.mod[field.modality]
+    return table
 
 
 def to_markdown(table: pd.DataFrame) -> list[str]:

@@ -183,6 +183,10 @@ class Counts(Field):
             return check_values(matrix, adata.obs_names, adata.var_names, noun)
         return check_counts(matrix, adata)
 
+    def replace_layer(self, layer: str) -> Field:
+        """Field of the same counts in another layer."""
+        return dataclasses.replace(self, layer=layer)
+
     def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
         """Cells with counts, [cells], for a modality that cells may lack."""
         if not self.fill_absent:

@@ -302,6 +302,15 @@ class Proteins(Field):
             )
         return summary.integers
 
+    @property
+    def has_variables(self) -> bool:
+        """Whether the proteins are variables of a modality, not columns of `obsm`."""
+        return self.modality is not None
+
+    def replace_layer(self, layer: str) -> Field:
+        """Field of the same proteins in another layer, or another entry of `obsm`."""
+        return dataclasses.replace(self, key=layer)
+
     def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
         """Cells with counts, [cells], for a modality that cells may lack."""
         if not self.fill_absent or self.is_absent(adata):
