@@ -12,7 +12,7 @@ import torch
 from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
-from cellvae.data.setup.modality_cells import count_modality_cells, measured_modalities
+from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
 from cellvae.estimator.model_io import ModelFolder
 from cellvae.estimator.resume import (

@@ -13,7 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from cellvae.data import Registration
-from cellvae.data.setup.modality_cells import count_modality_cells
+from cellvae.data.setup.fields.modality_cells import count_modality_cells
 from cellvae.errors import DataWarning, FileFormatError, InvalidDataError
 from cellvae.model import MULTIVI
 

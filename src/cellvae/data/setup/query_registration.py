@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellvae.data.setup.fields import (
     Field,
 )
-from cellvae.data.setup.modality_cells import count_modality_cells, measured_modalities
+from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
 from cellvae.data.setup.registration import Registration
 
 if TYPE_CHECKING:

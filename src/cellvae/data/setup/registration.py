@@ -22,12 +22,12 @@ from cellvae.data.setup.fields import (
     NumbersRecord,
     record_from_json,
 )
-from cellvae.data.setup.keys import K, keys_from_kwargs
-from cellvae.data.setup.modality_cells import (
+from cellvae.data.setup.fields.modality_cells import (
     check_modality_cells,
     count_modality_cells,
     measured_modalities,
 )
+from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import (

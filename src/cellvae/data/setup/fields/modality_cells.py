@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellvae.core.log import warn
-from cellvae.data.setup.fields import Field
+from cellvae.data.setup.fields.field import Field
 from cellvae.errors import DataWarning, InvalidDataError, count_noun, quote_names
 
 if TYPE_CHECKING:
