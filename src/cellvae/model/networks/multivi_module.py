@@ -22,6 +22,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions.detection import Detection
 from cellvae.kernels import bernoulli_log_prob, count_log_prob, use_compiled
+from cellvae.model.networks.measured_cells import log_prob_of_measured
 from cellvae.model.networks.modality_mixture import mix_posteriors, modality_penalty
 from cellvae.model.networks.multivi_network import (
     FIELDS,
@@ -343,11 +344,11 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         """Log-likelihood of the measured values of each modality of each cell, in nats."""
         masks, sums = self.measurement_masks(batch), {}
         if "rna" in masks:
-            log_prob = self.expression_log_prob(latent, batch)
-            sums["rna"] = torch.where(masks["rna"].squeeze(-1), log_prob, 0.0)
+            sums["rna"] = self.expression_log_prob(latent, batch, masks["rna"])
         if "accessibility" in masks:
-            log_prob = self.accessibility_log_prob(latent, batch)
-            sums["accessibility"] = torch.where(masks["accessibility"].squeeze(-1), log_prob, 0.0)
+            sums["accessibility"] = self.accessibility_log_prob(
+                latent, batch, masks["accessibility"]
+            )
         if "protein" in masks:
             assert batch.proteins is not None
             log_prob = self.decode_proteins(latent, batch).log_prob(batch.proteins)
@@ -355,33 +356,40 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         return sums
 
     def expression_log_prob(
-        self, latent: MULTIVILatent, batch: MULTIVIBatch
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, measured: Bool[Tensor, "cells 1"]
     ) -> Float[Tensor, "*samples cells"]:
-        """Log-probability of the counts of the genes of each cell, in nats."""
+        """Log-probability of the counts of the genes of each measured cell, else 0; in nats."""
         counts, decoder = batch.counts, self.z_decoder_expression
         assert counts is not None and latent.log_library is not None
         if latent.sample.ndim != 2 or not decoder.is_softmax or not use_compiled(counts):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
+            log_prob = self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
+            return torch.where(measured.squeeze(-1), log_prob, 0.0)
         features = concat_covariates(latent.sample, batch.continuous)
         raw = decoder.logits(features, self.covariate_codes(batch))
         theta = None
         if self.config.gene_likelihood != "poisson":
             theta = self.inverse_dispersion(batch, raw.log_dispersion)
-        return count_log_prob(counts, raw.logits, latent.log_library, theta, raw.dropout)
+        return log_prob_of_measured(
+            count_log_prob, measured, counts, raw.logits, latent.log_library, theta, raw.dropout
+        )
 
     def accessibility_log_prob(
-        self, latent: MULTIVILatent, batch: MULTIVIBatch
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, measured: Bool[Tensor, "cells 1"]
     ) -> Float[Tensor, "*samples cells"]:
-        """Log-probability of the detected regions of each cell, in nats."""
+        """Log-probability of the detected regions of each measured cell, else 0; in nats."""
         regions = batch.regions
         assert regions is not None and latent.log_depth is not None
         if latent.sample.ndim != 2 or not use_compiled(regions, "bernoulli_log_prob"):
             dense = regions.to_dense() if isinstance(regions, CSRBatch) else regions
-            return self.decode_detection(latent, batch).log_prob(dense).sum(dim=-1)
+            log_prob = self.decode_detection(latent, batch).log_prob(dense).sum(dim=-1)
+            return torch.where(measured.squeeze(-1), log_prob, 0.0)
         features = concat_covariates(latent.sample, batch.continuous)
         logits = self.z_decoder_accessibility.logits(features, self.covariate_codes(batch))
-        return bernoulli_log_prob(regions, logits, latent.log_depth, self.log_region_factors())
+        factors = self.log_region_factors()
+        return log_prob_of_measured(
+            bernoulli_log_prob, measured, regions, logits, latent.log_depth, factors
+        )
 
     def loss(self, batch: MULTIVIBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative ELBO and penalty on the distance of modalities; only the KL is weighted."""
