@@ -122,7 +122,8 @@ def get_normalized_accessibility(
     codes = batch_codes(model.registration, transform_batch)
     names = region_names(model)
     region_positions = feature_positions(names, region_list, "region")
-    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    needs_counts = not model.module.stored_sizes
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=needs_counts)
     if n_samples_overall is not None:
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])

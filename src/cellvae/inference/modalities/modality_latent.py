@@ -80,7 +80,8 @@ def get_modality_latent(
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If features or categories of `adata` are not those of the model.
+        If features or categories of `adata` are not those of the model, or the latent of one
+        modality is requested for minified cells without counts.
     InvalidOptionError
         If the model does not have the modality, no cells are requested, `mc_samples` or
         `batch_size` is below 1, or the file exists.
@@ -93,11 +94,13 @@ def get_modality_latent(
     if modality != "joint":
         features_of(model, field)
     path = None if out is None else check_new_file(out)
-    cell_pass = plan_pass(model, adata, indices, batch_size, encoded=True)
+    # A minified AnnData stores the joint posterior alone.
+    of_one = modality != "joint"
+    cell_pass = plan_pass(model, adata, indices, batch_size, counts=of_one, encoded=True)
 
     def values_of(batch: Any) -> dict[str, Tensor]:
         """Latent of a batch."""
-        latent: Any = model.module.encode(batch)
+        latent: Any = model.module.encode(batch._replace(latent_mean=None) if of_one else batch)
         posterior = getattr(latent, field)
         if return_dist:
             return {"latent": posterior.loc, "latent_variance": posterior.variance}

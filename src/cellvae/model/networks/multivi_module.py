@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -59,6 +59,11 @@ class MULTIVIBatch(NamedTuple):
     continuous: Float[Tensor, "cells continuous"] | None = None
     panel: Int[Tensor, "cells 1"] | None = None
     """Code of the protein panel."""
+    latent_mean: Float[Tensor, "cells latent"] | None = None
+    """Mean of the joint posterior, and so on, of minified data; None if the encoders compute it."""
+    latent_variance: Float[Tensor, "cells latent"] | None = None
+    log_library: Float[Tensor, "cells 1"] | None = None
+    log_depth: Float[Tensor, "cells 1"] | None = None
     cell_index: Int[Tensor, "cells 1"] | None = None
     """Index of the cell in the data of the model; None for cells that the model has not seen."""
 
@@ -125,8 +130,33 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
             masks["protein"] = masks["protein"] & self.in_panel[batch.panel.squeeze(-1)]
         return masks
 
+    @property
+    def stored_sizes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Sizes of a cell that a minified AnnData stores."""
+        sizes = {"rna": "log_library", "accessibility": "log_depth"}
+        return tuple(sizes[name] for name in self.outputs if name in sizes)
+
+    def stored_latent(self, batch: MULTIVIBatch) -> MULTIVILatent | None:
+        """Joint posterior and sizes of minified cells; None if they have to be encoded."""
+        mean, variance = batch.latent_mean, batch.latent_variance
+        if mean is None or variance is None:
+            return None
+        posterior = Normal(mean, variance.sqrt(), validate_args=False)
+        noise = self.draw_noise(posterior)
+        sample = self.transform(posterior.rsample())
+        return MULTIVILatent(posterior, sample, batch.log_library, batch.log_depth, noise)
+
+    def draw_noise(self, posterior: Normal) -> Float[Tensor, "cells proteins"] | None:
+        """Standard normal noise of the background of the proteins; None without proteins."""
+        if "protein" not in self.outputs:
+            return None
+        return torch.randn_like(posterior.loc[:, :1].expand(-1, self.sizes.n_proteins))
+
     def encode(self, batch: MULTIVIBatch) -> MULTIVILatent:
         """Posteriors of the latent, samples of it, and sizes of the cells."""
+        stored = self.stored_latent(batch)
+        if stored is not None:
+            return stored
         codes = self.covariate_codes(batch) if self.config.encode_covariates else []
         features: dict[str, Any] = self.observed_values(batch)
         if self.config.encode_covariates:
@@ -145,9 +175,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         posterior = mix_posteriors(
             [*posteriors.values()], torch.cat([*masks.values()], dim=1), self.mixture_logits(batch)
         )
-        noise = None
-        if "protein" in posteriors:
-            noise = torch.randn_like(posterior.loc[:, :1].expand(-1, self.sizes.n_proteins))
+        noise = self.draw_noise(posterior)
         return MULTIVILatent(
             posterior,
             self.transform(posterior.rsample()),
@@ -211,12 +239,18 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
 
     def decode(self, latent: MULTIVILatent, batch: MULTIVIBatch) -> dict[str, Distribution]:
         """Distribution of each modality, [*samples, cells, features], by its name."""
-        decoders = {
+        return {name: self.decode_output(latent, batch, name) for name in self.outputs}
+
+    def decode_output(
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, output: str
+    ) -> Distribution:
+        """Distribution of one modality, [*samples, cells, features]; the others are not decoded."""
+        decoders: dict[str, Callable[[MULTIVILatent, MULTIVIBatch], Distribution]] = {
             "rna": self.decode_counts,
             "accessibility": self.decode_detection,
             "protein": self.decode_proteins,
         }
-        return {name: decoders[name](latent, batch) for name in self.outputs}
+        return decoders[output](latent, batch)
 
     def decode_scale(
         self, latent: MULTIVILatent, batch: MULTIVIBatch
@@ -361,6 +395,8 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         """Negative ELBO and penalty on the distance of modalities; only the KL is weighted."""
         masks = self.has_modality(batch)
         batch = batch._replace(**{MASKS[name]: mask for name, mask in masks.items()})
+        # The penalty compares the posteriors of the modalities, which are not stored.
+        batch = batch._replace(latent_mean=None)
         latent = self.encode(batch)
         reconstruction = {
             LOSS_PARTS[name]: -log_likelihood
