@@ -115,6 +115,7 @@ CELLS_IN_FILES = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_two_processes_read_different_cells_of_files(tmp_path: Path) -> None:
     from scipy import sparse
 
@@ -143,6 +144,7 @@ def test_two_processes_read_different_cells_of_files(tmp_path: Path) -> None:
     assert first["read"][0] != first["read"][1]
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ADVERSARIAL)
@@ -159,6 +161,7 @@ def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
     assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 3
 
 
+@pytest.mark.slow
 def test_early_stopping_checkpoints_and_history_of_two_processes(
     shared_data: Path, tmp_path: Path
 ) -> None:
