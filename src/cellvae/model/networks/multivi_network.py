@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -134,6 +136,10 @@ class MULTIVISizes:
         return tuple(name for name, n in zip(MODALITIES, sizes, strict=True) if n > 0)
 
 
+SIZE_ENCODERS = ("l_encoder_expression.px_decoder", "l_encoder_accessibility.px_decoder")
+"""Layers of the encoders of sizes: decoders by their class, which read features."""
+
+
 class MultimodalNetwork(GenerativeModule[B]):
     """Encoders and decoders of genes, regions and proteins, with the names of scvi-tools' MULTIVAE.
 
@@ -152,6 +158,10 @@ class MultimodalNetwork(GenerativeModule[B]):
     in_panel: Tensor | None
     mod_weights: Tensor
 
+    frozen_by: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {"freeze_expression": SIZE_ENCODERS, "freeze_batchnorm_encoder": SIZE_ENCODERS}
+    )
+
     def __init__(self, sizes: MULTIVISizes, config: MULTIVIConfig) -> None:
         super().__init__()
         self.sizes = sizes
@@ -166,7 +176,8 @@ class MultimodalNetwork(GenerativeModule[B]):
         self.n_latent = config.n_latent or max(1, math.isqrt(self.n_hidden))
         self.latent_is_gaussian = config.latent_distribution == "normal"
         self.n_adversarial_classes = sizes.n_batch
-        self.adversarial = sizes.n_batch > 1 and not config.fully_paired
+        several = len(self.outputs) > 1 and sizes.n_batch > 1
+        self.adversarial = several and not config.fully_paired
         if sizes.n_genes > 0:
             self.init_expression()
         if sizes.n_regions > 0:
