@@ -239,7 +239,7 @@ def test_labelled_cells_of_a_step_are_distributed_as_the_others_are() -> None:
         assert whole.shape == (1, 52) and parts[0].shape == (1, 26)
         own = torch.cat([part[:, :16] for part in parts] + [part[:, 16:] for part in parts], dim=1)
         assert torch.equal(own, whole)
-    assert all(steps.shape == (1, 33) for (*_, steps) in make_parts(2, 1))
+    assert all(steps.shape == (1, 17) for (*_, steps) in make_parts(2, 1))
 
 
 def test_a_batch_has_cells_for_every_process() -> None:
