@@ -168,13 +168,15 @@ def layout_of_v2(metadata: Mapping[str, Any]) -> ChunkLayout | None:
         return None
     separator = metadata.get("dimension_separator", ".")
     return numeric_layout(
-        row_shape=tuple(shape[1:]),
-        dtype=np.dtype(metadata["dtype"]),
-        chunk_rows=chunks[0],
-        shard_rows=chunks[0],
-        index_size=0,
-        compressor=name,
-        file_name=separator.join(["{}", *["0"] * len(shape[1:])]),
+        ChunkLayout(
+            row_shape=tuple(shape[1:]),
+            dtype=np.dtype(metadata["dtype"]),
+            chunk_rows=chunks[0],
+            shard_rows=chunks[0],
+            index_size=0,
+            compressor=name,
+            file_name=separator.join(["{}", *["0"] * len(shape[1:])]),
+        )
     )
 
 
@@ -202,19 +204,20 @@ def layout_of_v3(metadata: Mapping[str, Any]) -> ChunkLayout | None:
     separator = encoding.get("configuration", {}).get("separator", "/" if is_default else ".")
     parts = [*(["c"] if is_default else []), "{}", *["0"] * len(shape[1:])]
     return numeric_layout(
-        row_shape=tuple(shape[1:]),
-        dtype=np.dtype(metadata["data_type"]).newbyteorder(order),
-        chunk_rows=chunks[0],
-        shard_rows=outer[0],
-        index_size=index_size,
-        compressor=compressor,
-        file_name=separator.join(parts),
+        ChunkLayout(
+            row_shape=tuple(shape[1:]),
+            dtype=np.dtype(metadata["data_type"]).newbyteorder(order),
+            chunk_rows=chunks[0],
+            shard_rows=outer[0],
+            index_size=index_size,
+            compressor=compressor,
+            file_name=separator.join(parts),
+        )
     )
 
 
-def numeric_layout(**values: Any) -> ChunkLayout | None:
+def numeric_layout(layout: ChunkLayout) -> ChunkLayout | None:
     """Layout of an array of numbers; None for other values."""
-    layout = ChunkLayout(**values)
     return layout if layout.dtype.kind in "iuf" and layout.chunk_rows > 0 else None
 
 
