@@ -86,7 +86,8 @@ def test_every_flag_reaches_the_keyword_of_its_name(
     (job,) = jobs
     train = dict(job.train)
     inner = {**train.pop("plan_kwargs"), **train.pop("datasplitter_kwargs")}
-    told = {**job.setup, **job.config, **train, **inner}
+    calls = {"expected_rate": job.expected_rate} if "expected_rate" in given else {}
+    told = {**job.setup, **job.config, **train, **inner, **calls}
     assert set(told) == set(given)
     for flag in flags:
         if flag.name in MEANT:
@@ -191,7 +192,7 @@ def test_texts_become_what_the_annotation_names(text: str, hint: Any, value: obj
 def test_what_was_not_typed_is_not_given() -> None:
     flags = flags_of(MODELS["SCVI"])
     words = group_by_call(flags, dict.fromkeys((flag.name for flag in flags), None))
-    assert words == {"setup": {}, "config": {}, "train": {}}
+    assert words == {"setup": {}, "config": {}, "calls": {}, "train": {}}
     assert parse_train_kwargs(words["train"]).options.early_stopping is None
 
 

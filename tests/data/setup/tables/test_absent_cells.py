@@ -78,8 +78,9 @@ def test_axes_are_those_of_the_modalities_in_the_order_of_the_outputs() -> None:
     registration, _ = read(make_mudata())
     assert list(registration.axes) == ["genes", "regions", "proteins"]
     assert [len(axis) for axis in registration.axes.values()] == [8, 11, 3]
+    mdata = make_mudata()
     with pytest.warns(DataWarning, match="6 cells of 20 without any"):
-        only, _ = read(make_mudata(), modalities={"atac_layer": "atac"})
+        only, _ = read(mdata, modalities={"atac_layer": "atac"})
     assert list(only.axes) == ["regions"]
     assert only.genes[0] == "atac0"
 
