@@ -121,6 +121,7 @@ class ReferenceMappingMixin(SavingMixin):
         refuse_minified(adata, "map cells onto a reference")
         reference = load_reference_model(cls, reference_model)
         reference.check_trained()
+        reference.check_reference()
         if inplace_subset_query_vars:
             reference.registration.gene_order(adata)
             subset_genes_inplace(adata, [*reference.registration.genes])
@@ -139,6 +140,15 @@ class ReferenceMappingMixin(SavingMixin):
         store_keys(adata, cls.__name__, registration.keys)
         log_new_categories(new_categories(reference.registration, registration))
         return model
+
+    def check_reference(self) -> None:
+        """Refuse a model that no query can be mapped onto; most models can be a reference.
+
+        Raises
+        ------
+        InvalidOptionError
+            If what the model learned holds for its own cells alone.
+        """
 
     @classmethod
     def prepare_query_anndata(
