@@ -18,9 +18,11 @@ from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean, quote_names
 from cellvae.estimator.model import Model
-from cellvae.estimator.reference_mapping import ReferenceMappingMixin
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
+    differential_abundance,
     differential_accessibility,
+    get_aggregated_posterior,
     get_elbo,
     get_marginal_ll,
     get_normalized_accessibility,
@@ -115,6 +117,9 @@ class MULTIVI(ReferenceMappingMixin, Model):
     differential_accessibility = differential_accessibility
     get_library_size_factors = get_size_factors
     get_region_factors = get_region_factors
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
 
     @classmethod
     def setup_anndata(

@@ -13,7 +13,10 @@ ONE_SETUP = (
 BY_NAME = "call get_normalized_expression or get_normalized_accessibility by its name"
 SHAP = "use shap on model.module, or predict(ig_interpretability=True)"
 RUN_OF_ITS_OWN = "a run has no name; give train(run_dir=...), and see model.training_report"
-MUDATA = "no model here reads MuData yet; give the AnnData of the modality"
+MUDATA = (
+    "this model reads an AnnData; give that of the modality. TOTALVI, TOTALANVI and MULTIVI read "
+    "MuData"
+)
 HISTORY = "model.history has the epochs of all training, those of the labels too"
 ATTRIBUTES = {
     "_adata_manager": "use adata_manager",

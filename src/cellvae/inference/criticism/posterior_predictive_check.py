@@ -67,7 +67,7 @@ class PosteriorPredictiveCheck:
     indices
         Cells to check, by index, mask or name; None for all.
     modality
-        Only None: no model here reads MuData.
+        Only None: genes are read as each model was set up.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent

@@ -62,7 +62,7 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: s
     Raises
     ------
     InvalidOptionError
-        If there are no models or draws, a name is reserved, or a modality of MuData is requested.
+        If there are no models or draws, a name is reserved, or a modality is given.
     DataMismatchError
         If the genes of the models differ.
     """
@@ -75,8 +75,8 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: s
     check_at_least_one("n_samples", n_samples)
     if modality is not None:
         raise InvalidOptionError(
-            f"Expected modality=None, since no model here reads MuData; got {modality!r}. "
-            "Give adata=mdata[modality]."
+            "Expected modality=None, since genes are read as each model was set up; got "
+            f"{modality!r}. Give adata=mdata[modality] to models of an AnnData."
         )
     genes = {name: model.registration.genes for name, model in models.items()}
     first = next(iter(genes))
