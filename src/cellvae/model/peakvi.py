@@ -47,9 +47,6 @@ from cellvae.nn.decoders.accessibility_decoder import AccessibilityDecoder
 OF_PEAKS = "use get_normalized_accessibility and differential_accessibility"
 NO_DENSITY = "it is there for models of counts; the density of any latent can be estimated from it"
 
-EARLY_STOPPING_PATIENCE = 50
-"""Default number of checks without improvement after which training stops."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AtacKeys(Keys):
@@ -386,5 +383,5 @@ def atac_train_defaults(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "max_epochs": 500,
         "plan_kwargs": plan,
-        **default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE),
+        **default_early_stopping(kwargs, patience=50),
     }

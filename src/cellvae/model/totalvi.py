@@ -62,9 +62,6 @@ if TYPE_CHECKING:
 
     from cellvae.inference.protocols import CellChoice
 
-EARLY_STOPPING_PATIENCE = 45
-"""Checks without improvement after which a run ends by default."""
-
 
 class TOTALVI(ReferenceMappingMixin, Model):
     """Variational autoencoder of genes and surface proteins of the same cells (totalVI).
@@ -282,7 +279,7 @@ class TOTALVI(ReferenceMappingMixin, Model):
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Early stopping, a plateau schedule, batches of 256 cells and a learning rate of 4e-3."""
-        defaults = default_early_stopping(kwargs, EARLY_STOPPING_PATIENCE)
+        defaults = default_early_stopping(kwargs, patience=45)
         # The schedule follows a metric of validation cells.
         plan = {"lr": 4e-3, "reduce_lr_on_plateau": has_validation_cells(kwargs)}
         return {"batch_size": 256, "plan_kwargs": plan, **defaults}

@@ -77,7 +77,7 @@ def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
     """
     of_batch, of_sizes = keys.modality("batch_key"), keys.modality("size_factor_key")
     return (
-        *(count_fields(keys) if keys.modalities else typed_count_fields(keys)),
+        *(modality_fields(keys) if keys.modalities else typed_modality_fields(keys)),
         *protein_fields_of(keys),
         Category("batch", keys.batch_key, of_batch),
         Category("labels", None),
@@ -96,7 +96,7 @@ def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
     )
 
 
-def count_fields(keys: MultimodalKeys) -> list[Field]:
+def modality_fields(keys: MultimodalKeys) -> list[Field]:
     """Fields of the genes and regions of a MuData."""
     of_genes, of_regions = map(keys.modality, ("rna_layer", "atac_layer"))
     fields: list[Field] = []
@@ -107,7 +107,7 @@ def count_fields(keys: MultimodalKeys) -> list[Field]:
     return fields
 
 
-def typed_count_fields(keys: MultimodalKeys) -> list[Field]:
+def typed_modality_fields(keys: MultimodalKeys) -> list[Field]:
     """Fields of the genes and regions of an AnnData, by the types of its features."""
     types = {GENES: (Counts, "counts"), REGIONS: (Regions, "regions")}
     return [
