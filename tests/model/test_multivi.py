@@ -115,9 +115,32 @@ def test_modalities_without_a_table_are_refused() -> None:
         MULTIVI.setup_mudata(mdata, modalities={"atac_layr": "atac"})
 
 
-def test_weights_of_each_cell_are_refused() -> None:
-    with pytest.raises(InvalidOptionError, match="not available yet"):
-        MULTIVI(make_mudata(), modality_weights="cell")
+@pytest.mark.trains
+def test_weights_of_each_cell_mix_its_modalities() -> None:
+    model = trained(make_mudata(), modality_weights="cell")
+    assert model.module.mod_weights.shape == (N_CELLS, 3)
+    with torch.no_grad():
+        model.module.mod_weights.normal_()
+    cells = np.array([40, 2, 17])
+    weights = model.module.mod_weights.detach().softmax(dim=1).numpy()[cells]
+    parts = [
+        model.get_latent_representation(modality=name, indices=cells)
+        for name in ("expression", "accessibility", "protein")
+    ]
+    expected = sum(weights[:, i : i + 1] * part for i, part in enumerate(parts))
+    joint = model.get_latent_representation(indices=cells)
+    np.testing.assert_allclose(joint, expected, atol=1e-5)
+    elbo = model.get_elbo(indices=cells, return_mean=False)
+    assert np.isfinite(elbo).all()
+
+
+def test_numbers_of_features_that_are_given_are_those_of_the_data() -> None:
+    mdata = make_mudata()
+    model = MULTIVI(mdata, n_genes=N_GENES, n_regions=N_REGIONS)
+    assert (model.n_genes, model.n_regions, model.n_proteins) == (N_GENES, N_REGIONS, N_PROTEINS)
+    assert MULTIVI(mdata).n_genes == N_GENES
+    with pytest.raises(InvalidOptionError, match="n_regions=18.*got 12"):
+        MULTIVI(mdata, n_regions=N_GENES)
 
 
 @pytest.mark.trains
