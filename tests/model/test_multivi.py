@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.sparse import csr_matrix
 
-from cellvae.errors import InvalidDataError, InvalidOptionError, UnknownKeyError
+from cellvae.errors import DataWarning, InvalidDataError, InvalidOptionError, UnknownKeyError
 from cellvae.model import MULTIVI
 
 N_CELLS, N_GENES, N_REGIONS, N_PROTEINS = 60, 12, 18, 4
@@ -269,3 +269,31 @@ def test_cells_without_counts_are_refused(model: MULTIVI) -> None:
     with pytest.raises(InvalidOptionError, match="cannot be minified: the sizes of a cell"):
         model.minify_adata()
     assert not model.adata.obsm.keys() & {"X_latent_qzm"}
+
+
+@pytest.mark.trains
+def test_the_density_of_cells_is_that_of_their_joint_posteriors(model: MULTIVI) -> None:
+    cells = np.arange(0, N_CELLS, 7)
+    mean, variance = model.get_latent_representation(indices=cells, return_dist=True)
+    z = torch.linspace(-1, 1, 3).expand(2, 3) * torch.tensor([[1.0], [-0.5]])
+    scale = torch.from_numpy(variance).sqrt()
+    parts = torch.distributions.StudentT(3.0, torch.from_numpy(mean), scale).log_prob(z[:, None])
+    expected = parts.sum(dim=-1).logsumexp(dim=-1) - np.log(len(cells))
+    density = model.get_aggregated_posterior(indices=cells, silent=True)
+    torch.testing.assert_close(density.log_prob(z), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.trains
+def test_a_query_is_given_the_features_of_the_reference(model: MULTIVI) -> None:
+    query = make_mudata()
+    names = model.prepare_query_mudata(query, model, return_reference_var_names=True)
+    assert {name: len(features) for name, features in names.items()} == {
+        "rna": N_GENES, "atac": N_REGIONS, "protein": N_PROTEINS,
+    }  # fmt: skip
+    tables = {name: query[name][:, ::-1].copy() for name in query.mod}
+    tables["atac"] = tables["atac"][:, :-2].copy()
+    with pytest.warns(DataWarning, match="16 of the 18 regions"):
+        mapped = MULTIVI.prepare_query_mudata(MuData(tables), model, inplace=False)
+    assert [*mapped["rna"].var_names] == [*names["rna"]]
+    np.testing.assert_array_equal(mapped["rna"].X.toarray(), query["rna"].X.toarray())
+    assert not mapped["atac"].X[:, :2].sum()

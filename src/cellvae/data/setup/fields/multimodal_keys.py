@@ -69,6 +69,13 @@ class MultimodalKeys(MuDataKeys):
     categorical_covariate_keys: tuple[str, ...] = ()
     continuous_covariate_keys: tuple[str, ...] = ()
 
+    @property
+    def unused_keys(self) -> tuple[str, ...]:
+        """Keys that the set-up that was called does not have."""
+        if self.modalities:
+            return ("protein_expression_obsm_key", "protein_names_uns_key", "feature_types")
+        return ("atac_layer", "protein_layer", "modalities", "feature_types")
+
 
 def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
     """Fields of a model of several modalities, in a fixed order.
