@@ -164,10 +164,12 @@ def import_multimodal_setup(setup: Mapping[str, Any], options: Mapping[str, Any]
     arguments = dict(setup)
     if isinstance(arguments.get("size_factor_key"), str):
         arguments["size_factor_key"] = [arguments["size_factor_key"]]
+    # scvi-tools reads size factors from the `obs` of the MuData in any case.
+    ignored = ("idx_layer", "size_factor_key")
     modalities = {
         name: modality
         for name, modality in (arguments.get("modalities") or {}).items()
-        if modality is not None and name != "idx_layer"
+        if modality is not None and name not in ignored
     }
     if modalities:
         return {**arguments, "modalities": modalities}
