@@ -297,3 +297,21 @@ def test_a_query_is_given_the_features_of_the_reference(model: MULTIVI) -> None:
     assert [*mapped["rna"].var_names] == [*names["rna"]]
     np.testing.assert_array_equal(mapped["rna"].X.toarray(), query["rna"].X.toarray())
     assert not mapped["atac"].X[:, :2].sum()
+
+
+def test_adversarial_mixing_is_the_classifier_of_batches() -> None:
+    mdata = make_mudata()
+    model = MULTIVI(mdata, **CONFIG)
+
+    def scale_of(model: MULTIVI, **kwargs: Any) -> Any:
+        return model.parse_train_kwargs(kwargs).options.adversarial
+
+    assert scale_of(model, adversarial_mixing=False) == scale_of(
+        model, adversarial_classifier=False
+    )
+    assert scale_of(model, adversarial_mixing=True) == scale_of(model, adversarial_classifier=True)
+    MULTIVI.setup_mudata(mdata, modalities={"rna_layer": "rna"})
+    one_batch = MULTIVI(mdata, **CONFIG)
+    assert scale_of(one_batch, adversarial_mixing=True) == scale_of(one_batch)
+    with pytest.raises(InvalidOptionError, match="adversarial_classifier"):
+        scale_of(model, adversarial_mixing="yes")

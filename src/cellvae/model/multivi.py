@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from cellvae.train.options.train_kwargs import ParsedTrainKwargs
+
 TABLES = ("rna_layer", "atac_layer", "protein_layer")
 """Arguments of `setup_mudata` whose modalities are tables of counts."""
 COLUMNS = (
@@ -384,6 +386,18 @@ class MULTIVI(ReferenceMappingMixin, Model):
     ) -> dict[str, Tensor]:
         """Weights of a file of scvi-tools; before 0.18 modalities had none, which is equal ones."""
         return {"mod_weights": torch.ones(len(MODALITIES)), **weights}
+
+    def parse_train_kwargs(self, kwargs: Mapping[str, Any]) -> ParsedTrainKwargs:
+        """Options and callbacks of a run.
+
+        `adversarial_mixing`, as scvi-tools has it, is another name of `adversarial_classifier`;
+        True asks for no classifier where there is one batch.
+        """
+        kwargs = dict(kwargs)
+        mixing = kwargs.pop("adversarial_mixing", None)
+        if mixing is not None and (self.module.n_adversarial_classes > 1 or mixing is not True):
+            kwargs.setdefault("adversarial_classifier", mixing)
+        return super().parse_train_kwargs(kwargs)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
