@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -110,6 +111,9 @@ class TOTALVI(ReferenceMappingMixin, Model):
     latent_key: ClassVar[str] = "X_totalVI"
     scvi_exportable: ClassVar[bool] = True
     cellvae_only_options: ClassVar[tuple[str, ...]] = ("missing_proteins",)
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"get_importance_weights": "use get_marginal_ll, which weights samples by importance"}
+    )
 
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
