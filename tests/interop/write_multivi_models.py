@@ -22,7 +22,14 @@ from scvi.model import MULTIVI
 HERE = Path(__file__).parent / "data" / "multivi"
 N_CELLS = 60
 SIZES = {"rna": 12, "atac": 16, "protein": 4}
-QUICK = {"max_epochs": 2, "train_size": 0.8, "accelerator": "cpu", "enable_progress_bar": False}
+QUICK = {
+    "max_epochs": 2,
+    "lr": 0.05,
+    "train_size": 0.8,
+    "adversarial_mixing": False,
+    "accelerator": "cpu",
+    "enable_progress_bar": False,
+}
 SMALL = {"n_latent": 3, "n_hidden": 6}
 OF_RNA = {"rna_layer": "rna", "batch_key": "rna"}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -79,7 +86,7 @@ def main() -> None:
         cells = with_modalities(make_cells(), modalities)
         MULTIVI.setup_mudata(cells, modalities=modalities, **setup)
         model = MULTIVI(cells, **options)
-        model.train(**QUICK, lr=0.05)
+        model.train(**QUICK)
         model.save(HERE / name)
         latents[name] = model.get_latent_representation()
     np.savez_compressed(HERE / "latents.npz", **latents)
@@ -92,7 +99,7 @@ def write_model_of_anndata() -> None:
     shutil.rmtree(HERE / "anndata", ignore_errors=True)
     MULTIVI.setup_anndata(cells, batch_key="batch", protein_expression_obsm_key="protein")
     model = MULTIVI(cells, n_genes=SIZES["rna"], n_regions=SIZES["atac"], n_latent=3)
-    model.train(**QUICK, lr=0.05)
+    model.train(**QUICK)
     model.save(HERE / "anndata")
     with np.load(HERE / "latents.npz") as arrays:
         latents = dict(arrays)
