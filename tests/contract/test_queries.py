@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from anndata import AnnData
 
 import cellvae
 from cellvae.core.frozen_weights import WeightSlice
+from cellvae.nn import FCLayers
+from cellvae.nn.freeze_options import FreezeOptions
 
 pytestmark = pytest.mark.trains
 
@@ -94,6 +97,34 @@ def test_weights_of_the_reference_stay_to_the_last_bit(
     for name, tensor in known.items():
         if name not in own and not name.startswith((*retrained, "library_log")):
             assert torch.equal(tensor, end[name]), name
+
+
+def test_each_network_declares_which_option_freezes_its_layers(case: Any, reference: Any) -> None:
+    options = {field.name for field in fields(FreezeOptions)}
+    layers = dict(reference.module.named_modules())
+    declared: dict[str, set[str]] = {}
+    for path, network in layers.items():
+        for option, names in getattr(network, "frozen_by", {}).items():
+            assert option in options
+            for name in names:
+                declared.setdefault(f"{path}.{name}".removeprefix("."), set()).add(option)
+    normalized = {
+        path.partition(".fc_layers.")[0]
+        for path, layer in layers.items()
+        if isinstance(layer, torch.nn.BatchNorm1d)
+    }
+    for path in normalized:
+        roles = {part for part in ("encoder", "decoder") if part in path}
+        frozen_by = declared.get(path, set())
+        assert {option for option in frozen_by if "batchnorm" in option} == {
+            f"freeze_batchnorm_{role}" for role in roles
+        }
+    readers = {
+        path
+        for path, options in declared.items()
+        if path in layers and {"freeze_expression", "freeze_decoder_first_layer"} & options
+    }
+    assert readers and all(isinstance(layers[path], FCLayers) for path in readers)
 
 
 def test_options_free_what_they_name(

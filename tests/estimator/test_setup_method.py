@@ -19,6 +19,12 @@ from cellvae.model import SCVI, LinearSCVI, Model
 from cellvae.model.models import MODELS
 
 COVARIATES = ("categorical_covariate_keys", "continuous_covariate_keys")
+LABELS = ("labels_key", "unlabeled_category")
+PROTEINS = (
+    *("protein_expression_obsm_key", "protein_names_uns_key"),
+    *("batch_key", "panel_key", "layer"),
+)
+TABLES = ("rna_layer", "protein_layer")
 POSITIONS = {
     "SCVI": ("layer", "batch_key", "labels_key", "size_factor_key", *COVARIATES),
     "LinearSCVI": ("batch_key", "labels_key", "layer"),
@@ -29,8 +35,24 @@ POSITIONS = {
         *COVARIATES,
     ),
     "AmortizedLDA": ("layer",),
+    "TOTALVI": (*PROTEINS, "size_factor_key", *COVARIATES),
+    "TOTALANVI": (*PROTEINS, "size_factor_key", *COVARIATES, *LABELS),
+    "MULTIVI": ("layer", "batch_key", "size_factor_key", *COVARIATES),
 }
 """Positional arguments in scvi-tools, after `adata`."""
+MUDATA_POSITIONS = {
+    "TOTALVI": (*TABLES, "batch_key", "panel_key", "size_factor_key", *COVARIATES, "modalities"),
+    "TOTALANVI": (
+        *(*TABLES, "batch_key", "panel_key", "size_factor_key", *COVARIATES, *LABELS),
+        "modalities",
+    ),
+    "MULTIVI": (
+        *("rna_layer", "atac_layer", "protein_layer", "batch_key", "size_factor_key"),
+        *(*COVARIATES, "modalities"),
+    ),
+}
+"""Positional arguments of `setup_mudata` in scvi-tools, after `mdata`; TOTALANVI's labels are ours.
+"""
 MADE = [name for name, cls in MODELS.items() if hasattr(cls.setup_anndata, "made_of_keys")]
 
 
@@ -44,13 +66,53 @@ def test_arguments_have_the_positions_of_scvi_tools(name: str) -> None:
 def test_signature_and_documentation_are_those_of_the_keys(name: str) -> None:
     cls = MODELS[name]
     parameters = inspect.signature(cls.setup_anndata).parameters
-    assert {*parameters} == {"adata", *(field.name for field in fields(cls.Keys))}
+    keys = getattr(cls.Keys, "anndata_keys", [field.name for field in fields(cls.Keys)])
+    assert {*parameters} == {"adata", *keys}
     described = marked_section(cls.setup_anndata.__doc__ or "")
     assert [*described] == [*parameters] and all(described.values())
     shown = pydoc.render_doc(cls.setup_anndata)
     assert all(parameter in shown for parameter in parameters)
     assert cls.setup_anndata.__qualname__ == f"{name}.setup_anndata"
     assert max(map(len, (cls.setup_anndata.__doc__ or "").splitlines())) <= 100
+
+
+def test_every_model_is_set_up_by_its_keys() -> None:
+    assert [*MODELS] == MADE
+
+
+@pytest.mark.parametrize("name", MUDATA_POSITIONS)
+def test_a_mudata_is_set_up_by_the_same_keys(name: str) -> None:
+    method = MODELS[name].setup_mudata
+    parameters = inspect.signature(method).parameters
+    assert [*parameters] == ["mdata", *MUDATA_POSITIONS[name]]
+    assert all(parameters[each].default is None for each in MUDATA_POSITIONS[name])
+    described = marked_section(method.__doc__ or "")
+    assert [*described] == [*parameters] and all(described.values())
+    of_anndata = marked_section(MODELS[name].setup_anndata.__doc__ or "")
+    for each in {*described} & {*of_anndata}:
+        assert described[each] == of_anndata[each].replace("`adata.obs`", "`obs`")
+    assert method.__qualname__ == f"{name}.setup_mudata"
+    assert max(map(len, (method.__doc__ or "").splitlines())) <= 100
+    with pytest.raises(UnknownOptionError, match="'rna_layr'.*[Dd]id you mean 'rna_layer'"):
+        method(object(), rna_layr="counts")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "shown"),
+    [
+        ("TOTALVI", "protein_expression_obsm_key", "str"),
+        ("TOTALVI", "layer", "str | None"),
+        ("TOTALANVI", "labels_key", "str | None"),
+        ("MULTIVI", "size_factor_key", "str | Sequence[str] | None"),
+        ("SCANVI", "labels_key", "str"),
+        ("SCVI", "categorical_covariate_keys", "Sequence[str] | None"),
+    ],
+)
+def test_arguments_have_the_types_of_their_keys(name: str, argument: str, shown: str) -> None:
+    parameter = inspect.signature(MODELS[name].setup_anndata).parameters[argument]
+    assert parameter.annotation == shown
+    has_default = parameter.default is not inspect.Parameter.empty
+    assert has_default == shown.endswith("None")
 
 
 def test_positions_store_what_names_store() -> None:

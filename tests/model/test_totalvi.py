@@ -13,14 +13,9 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.errors import InvalidOptionError, UnknownOptionError
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-    divide_by_mean,
-    init_from_data,
-)
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch, divide_by_mean
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule, init_from_data
 
 N_CELLS, N_GENES, N_PROTEINS = 30, 20, 12
 LACKS = ((True,) * 12, (True,) * 7 + (False,) * 5)

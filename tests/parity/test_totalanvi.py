@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from cellvae.model.networks.totalvi_module import TOTALVIBatch, TOTALVIModule, TOTALVISizes
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule
 from cellvae.model.totalanvi import TOTALANVIConfig, TOTALANVIModule
 
 sys.path.insert(0, str(Path(__file__).parent))

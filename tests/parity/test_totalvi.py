@@ -13,12 +13,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-)
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule
 from cellvae.settings import settings
 
 sys.path.insert(0, str(Path(__file__).parent))

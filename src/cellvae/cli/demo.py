@@ -12,7 +12,6 @@ from cellvae.cli.results import RESULT_FILES, print_summary
 from cellvae.errors import InvalidOptionError, quote_names
 
 JOB = Job(
-    model="SCVI",
     config={"n_latent": 10, "gene_likelihood": "nb"},
     train={
         "max_epochs": 400,

@@ -27,6 +27,10 @@ FINISHED_STATUSES = ("completed", "stopped_early", "time_limit", "not_finite")
 """Statuses of a finished run; a run with another status can be resumed."""
 
 
+DEFAULT_MODEL = "SCVI"
+"""Name of the model that is trained where none is named."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """Model, options and plots for the cells of one AnnData.
@@ -47,7 +51,7 @@ class Job:
         Seed of weights, split and noise.
     """
 
-    model: str = "SCVI"
+    model: str = DEFAULT_MODEL
     setup: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)

@@ -23,12 +23,11 @@ from cellvae.cli.flags import (
     Flag,
     parser_type,
 )
-from cellvae.cli.job import Job, check_output_folder, run_job
+from cellvae.cli.job import DEFAULT_MODEL, Job, check_output_folder, run_job
 from cellvae.cli.model_flags import flags_of, group_by_call
 from cellvae.cli.results import print_summary
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
-DEFAULT_MODEL = "SCVI"
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """`UsageError` of click, or of the copy of click in newer versions of typer."""
 COMMAND_HELP = """Train a model on a file of counts.

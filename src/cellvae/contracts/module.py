@@ -32,6 +32,10 @@ class Module(nn.Module, ABC, Generic[B]):
     """Sub-networks that reference mapping always trains as a whole."""
     label_networks: tuple[str, ...] = ()
     """Sub-networks whose categories are labels, of which a query has no new ones."""
+    frozen_by: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Layers that an option of reference mapping freezes, by its name, beside those that the
+    sub-networks declare themselves.
+    """
     frozen_weights: FrozenWeights = FrozenWeights()
     """Weights that training does not change."""
     sparse_fields: tuple[str, ...] = ("counts",)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger("cellvae")
 
@@ -25,6 +27,20 @@ def show_messages() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Log nothing within the block."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
 
 
 def warn(text: str, category: type[Warning]) -> None:

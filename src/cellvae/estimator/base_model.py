@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.core.log import warn
+from cellvae.core.log import warn, without_messages
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split, cell_indices
 from cellvae.data.batches.shuffling import as_index_tensor
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.keys import MuDataKeys, keys_from_kwargs, store_keys, stored_keys
+from cellvae.data.setup.keys import keys_from_kwargs, store_keys, stored_keys
 from cellvae.data.setup.minified import (
     MinifiedType,
     drop_count_fields,
     minified_record,
     read_minified,
 )
+from cellvae.data.setup.mudata_keys import MuDataKeys
 from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.data.storage.fingerprint import fingerprint
 from cellvae.data.storage.memory import ColumnRows
@@ -35,7 +36,11 @@ from cellvae.estimator.minified_cells import (
     check_minified_by,
     refuse_minified,
 )
-from cellvae.estimator.setup_method import make_setup_anndata
+from cellvae.estimator.setup_method import (
+    is_made_of_keys,
+    make_setup_anndata,
+    make_setup_mudata,
+)
 from cellvae.scvi.network_attributes import add_network_attributes
 from cellvae.train.records.history import History
 from cellvae.train.records.training_report import TrainingReport
@@ -86,7 +91,7 @@ class BaseModel(ABC):
         super().__init_subclass__()
         if "latent_key" not in vars(cls):
             cls.latent_key = f"X_{cls.__name__}"
-        cls._add_setup_method()
+        cls._add_setup_methods()
         if not hasattr(cls, "Config"):
             return
         # Editors and `help` show the options of the model, which its Config alone declares.
@@ -99,15 +104,18 @@ class BaseModel(ABC):
         cls.__signature__ = inspect.Signature([data, *options])  # type: ignore[attr-defined]
 
     @classmethod
-    def _add_setup_method(cls) -> None:
-        """Make `setup_anndata` of the keys of the class, unless it is written out."""
+    def _add_setup_methods(cls) -> None:
+        """Make the methods that set cells up of the keys of the class, unless written out."""
         keys = getattr(cls, "Keys", None)
-        if keys is None or issubclass(keys, MuDataKeys):
+        if keys is None:
             return
-        written = getattr(cls, "setup_anndata", None)
-        if written is None or getattr(written, "made_of_keys", False):
+        if is_made_of_keys(cls, "setup_anndata"):
             made = make_setup_anndata(cls.__name__, cls.__module__, keys, cls.first_setup_arguments)
             cls.setup_anndata = made  # type: ignore[method-assign]
+        reads_mudata = issubclass(keys, MuDataKeys) and keys.mudata_keys
+        if reads_mudata and is_made_of_keys(cls, "setup_mudata"):
+            made = make_setup_mudata(cls.__name__, cls.__module__, keys)
+            cls.setup_mudata = made  # type: ignore[attr-defined]
 
     def __init__(self, adata: AnnData, **config: Any) -> None:
         name = type(self).__name__
@@ -119,8 +127,8 @@ class BaseModel(ABC):
                 f"Call {name}.setup_anndata(adata, ...) first."
             )
         refuse_minified(adata, "make a model")
-        with warnings.catch_warnings():
-            # setup_anndata has already given these warnings.
+        with warnings.catch_warnings(), without_messages():
+            # The set-up has already said what it found.
             warnings.simplefilter("ignore", DataWarning)
             registration = Registration.of(adata, keys, self.fields(keys))
         if self.expects_counts(options) and not registration.integers:
@@ -204,7 +212,15 @@ class BaseModel(ABC):
 
     @classmethod
     def keys_of_setup(cls, adata: AnnData, kwargs: Mapping[str, Any]) -> Any:
-        """Keys from the arguments of `setup_anndata`, without those that were not given."""
+        """Keys from the arguments of a set-up, without those that were not given.
+
+        Parameters
+        ----------
+        adata
+            Cells, an AnnData or a MuData.
+        kwargs
+            Values by the name of their key.
+        """
         return keys_from_kwargs(kwargs, cls.Keys)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
-from cellvae.data.setup.keys import check_modalities, keys_from_kwargs
 from cellvae.data.setup.minified import MinifiedType
 from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
-from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean, quote_names
+from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
@@ -47,19 +46,8 @@ from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from mudata import MuData
 
     from cellvae.train.options.train_kwargs import ParsedTrainKwargs
-
-TABLES = ("rna_layer", "atac_layer", "protein_layer")
-"""Arguments of `setup_mudata` whose modalities are tables of counts."""
-COLUMNS = (
-    "batch_key",
-    "size_factor_key",
-    "categorical_covariate_keys",
-    "continuous_covariate_keys",
-)
-"""Arguments of `setup_mudata` that may have a modality."""
 
 
 @final
@@ -108,6 +96,8 @@ class MULTIVI(ReferenceMappingMixin, Model):
     latent_key: ClassVar[str] = "X_multiVI"
     scvi_exportable: ClassVar[bool] = True
 
+    setup_mudata: ClassVar[Callable[..., None]]
+
     get_latent_representation = get_modality_latent
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
@@ -124,129 +114,11 @@ class MULTIVI(ReferenceMappingMixin, Model):
     prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
 
     @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        size_factor_key: str | Sequence[str] | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        protein_expression_obsm_key: str | None = None,
-        protein_names_uns_key: str | None = None,
-    ) -> None:
-        """Check the counts, and record which features are genes and regions and where the rest is.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with counts of genes and regions in one matrix, in any order. Their types,
-            `"Gene Expression"` and `"Peaks"`, are in `var["feature_types"]`; other features are
-            left out.
-        layer
-            Layer that holds the counts; None for `X`.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        size_factor_key
-            Columns of `adata.obs` as in :meth:`setup_mudata`.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `adata.obs` with categories and numbers to correct for.
-        protein_expression_obsm_key
-            Entry of `adata.obsm` with the counts of proteins; None for no proteins.
-        protein_names_uns_key
-            Entry of `adata.uns` with the names of the proteins; by default the columns of the
-            DataFrame, or numbers.
-
-        Raises
-        ------
-        UnknownKeyError
-            If there is no `var["feature_types"]`, or a column, a layer or an entry does not exist.
-        InvalidDataError
-            If no feature is a gene or a region, or as for :meth:`setup_mudata`.
-        """
-        kwargs = {
-            "layer": layer,
-            "feature_types": find_feature_types(adata),
-            "batch_key": batch_key,
-            "size_factor_key": as_names(size_factor_key),
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-            "protein_expression_obsm_key": protein_expression_obsm_key,
-            "protein_names_uns_key": protein_names_uns_key,
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
-
-    @classmethod
-    def setup_mudata(
-        cls,
-        mdata: MuData,
-        rna_layer: str | None = None,
-        atac_layer: str | None = None,
-        protein_layer: str | None = None,
-        batch_key: str | None = None,
-        size_factor_key: str | Sequence[str] | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        modalities: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Check the counts in the modalities of a MuData, and record where the rest is.
-
-        Only these arguments are stored, in `mdata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        mdata
-            Cells that have some or all of the modalities.
-        rna_layer, atac_layer, protein_layer
-            Layers with the counts of genes, regions and proteins; None for `X`.
-        batch_key
-            Column of `obs` with the batch of each cell.
-        size_factor_key
-            Columns of `obs` with the library size of the genes of each cell and, if there are two,
-            the probability that an accessible region of it is detected.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `obs` with categories and numbers to correct for.
-        modalities
-            Modality of each of these arguments, by its name. The tables that are read are those of
-            `rna_layer`, `atac_layer` and `protein_layer` that have one; columns without one are
-            those of `mdata.obs`.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a modality, a column or a layer does not exist.
-        InvalidOptionError
-            If `modalities` has no table, or has an entry that is no argument.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or names
-            of features repeat.
-        """
-        given = check_modalities(modalities)
-        known = (*TABLES, *COLUMNS)
-        for name in given:
-            if name not in known:
-                raise InvalidOptionError(
-                    f"Expected modalities of {quote_names(known, most=20)}; got '{name}'."
-                    f"{did_you_mean(name, known)}"
-                )
-        if not any(name in given for name in TABLES):
-            raise InvalidOptionError(
-                f"Expected a modality for some of {quote_names(TABLES)} in modalities; got none. "
-                "Give for example modalities={'rna_layer': 'rna', 'atac_layer': 'atac'}."
-            )
-        kwargs = {
-            "layer": rna_layer,
-            "atac_layer": atac_layer,
-            "protein_layer": protein_layer,
-            "batch_key": batch_key,
-            "size_factor_key": as_names(size_factor_key),
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-            "modalities": given,
-        }
-        cls.register(mdata, keys_from_kwargs(kwargs, cls.Keys))
+    def keys_of_setup(cls, adata: AnnData, kwargs: Mapping[str, Any]) -> MultimodalKeys:
+        """Keys from the arguments of a set-up, with the types of features of an AnnData."""
+        types = () if kwargs.get("modalities") else find_feature_types(adata)
+        keys: MultimodalKeys = super().keys_of_setup(adata, {**kwargs, "feature_types": types})
+        return keys
 
     @staticmethod
     def fields(keys: MultimodalKeys) -> tuple[Field, ...]:
@@ -402,8 +274,3 @@ class MULTIVI(ReferenceMappingMixin, Model):
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
         return atac_train_defaults(kwargs)
-
-
-def as_names(value: str | Sequence[str] | None) -> Sequence[str] | None:
-    """Names as a sequence, of one name too."""
-    return (value,) if isinstance(value, str) else value

@@ -123,6 +123,13 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
 
     gives_probabilities: ClassVar[bool] = True
     outputs = ("accessibility",)
+    frozen_by: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {
+            # A decoder by its class, which reads features.
+            "freeze_expression": ("d_encoder.px_decoder",),
+            "freeze_batchnorm_encoder": ("d_encoder.px_decoder",),
+        }
+    )
 
     def __init__(
         self, n_regions: int, n_cat_list: Sequence[int], n_continuous: int, config: PEAKVIConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
@@ -15,8 +15,7 @@ from cellvae.contracts import Loss
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, label_fields, labels_field
-from cellvae.data.setup.keys import LabelKeys, keys_from_kwargs
-from cellvae.data.setup.obs_columns import label_text
+from cellvae.data.setup.keys import LabelKeys
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin
 from cellvae.inference import differential_expression
@@ -170,62 +169,6 @@ class SCANVI(LabelledModel, ReferenceMappingMixin, CountModel):
     latent_key: ClassVar[str] = "X_scANVI"
 
     differential_expression = differential_expression
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        labels_key: str,
-        unlabeled_category: str,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts, and record which columns hold labels, batch and covariates.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts in `X` or in a layer.
-        labels_key
-            Column of `adata.obs` with the label of each cell, where it is known.
-        unlabeled_category
-            Value of that column for cells whose label is not known; missing values count as well.
-            No cell needs to have it.
-        layer
-            Layer that holds the raw counts; None for `X`.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        size_factor_key
-            Column of `adata.obs` with the library size of each cell, used in place of the sum of
-            its counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column or layer does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, no cell has a label, another key column
-            has missing values, or gene names repeat.
-        """
-        kwargs = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "unlabeled_category": label_text(adata, labels_key, unlabeled_category),
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, LabelKeys))
 
     @classmethod
     def from_scvi_model(

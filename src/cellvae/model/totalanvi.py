@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
@@ -17,13 +17,9 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import Field
 from cellvae.data.setup.fields.protein_keys import (
     ProteinLabelKeys,
-    check_required_modalities,
     protein_label_fields,
     protein_labels_field,
 )
-from cellvae.data.setup.keys import keys_from_kwargs
-from cellvae.data.setup.obs_columns import label_text
-from cellvae.data.setup.tables.cells import table_of
 from cellvae.errors import InvalidOptionError
 from cellvae.model.components.labelled_model import (
     LabelledModel,
@@ -39,13 +35,10 @@ from cellvae.model.networks.labelled_module import (
     check_label_options,
     split_labelled,
 )
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-)
-from cellvae.model.totalvi import MUDATA_ARGUMENTS, TOTALVI, sizes_of
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule
+from cellvae.model.totalvi import TOTALVI, sizes_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -181,149 +174,6 @@ class TOTALANVI(LabelledModel, TOTALVI):
     cellvae_only_options: ClassVar[tuple[str, ...]] = ("y_prior",)
 
     @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        protein_expression_obsm_key: str,
-        protein_names_uns_key: str | None = None,
-        batch_key: str | None = None,
-        panel_key: str | None = None,
-        layer: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        labels_key: str | None = None,
-        unlabeled_category: str | None = None,
-    ) -> None:
-        """Check the counts of genes and proteins, and record where labels and covariates are.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts of genes in `X` or in a layer, and of proteins in `obsm`.
-        protein_expression_obsm_key
-            Entry of `adata.obsm` with the raw counts of the proteins: a DataFrame, an array or a
-            sparse matrix, [cells, proteins].
-        protein_names_uns_key
-            Entry of `adata.uns` with the names of the proteins; by default the columns of the
-            DataFrame, or numbers.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        panel_key
-            Column of `adata.obs` with the panel of proteins of each cell; the batch by default. A
-            protein that is zero in all cells of a panel is taken as not measured there.
-        layer
-            Layer that holds the raw counts of genes; None for `X`.
-        size_factor_key
-            Column of `adata.obs` with the library size of each cell, used in place of the sum of
-            its gene counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-        labels_key
-            Column of `adata.obs` with the label of each cell, where it is known; required.
-        unlabeled_category
-            Value of that column for cells whose label is not known, required; missing values count
-            as well. No cell needs to have it.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column, a layer or an entry does not exist.
-        InvalidOptionError
-            If there is no `labels_key` or `unlabeled_category`.
-        InvalidDataError
-            If counts are missing, infinite or negative, no cell has a label, another key column
-            has missing values, or names of genes or proteins repeat.
-        """
-        if protein_expression_obsm_key is None:
-            raise InvalidOptionError(
-                "Expected protein_expression_obsm_key, the entry of adata.obsm with the proteins; "
-                "got None."
-            )
-        kwargs = {
-            "layer": layer,
-            "protein_expression_obsm_key": protein_expression_obsm_key,
-            "protein_names_uns_key": protein_names_uns_key,
-            "batch_key": batch_key,
-            "panel_key": panel_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-            **labels_of(adata, labels_key, unlabeled_category),
-        }
-        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
-
-    @classmethod
-    def setup_mudata(  # type: ignore[override]
-        cls,
-        mdata: Any,
-        rna_layer: str | None = None,
-        protein_layer: str | None = None,
-        batch_key: str | None = None,
-        panel_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        labels_key: str | None = None,
-        unlabeled_category: str | None = None,
-        modalities: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Check the counts in the modalities of a MuData, and record where the rest is.
-
-        Only these arguments are stored, in `mdata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        mdata
-            Cells that have both modalities, in any order.
-        rna_layer, protein_layer
-            Layers with raw counts in the modalities of genes and proteins; None for `X`.
-        batch_key, panel_key, size_factor_key
-            Columns of `obs` with batch, panel and library size of each cell, as in
-            :meth:`setup_anndata`.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `obs` with categories and numbers to correct for.
-        labels_key, unlabeled_category
-            Column of `obs` with the label of each cell, and its value where the label is not known;
-            required.
-        modalities
-            Modality of each of these arguments, by its name; `rna_layer` and `protein_layer` are
-            required. Columns without one are those of `mdata.obs`.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a modality, a column or a layer does not exist.
-        InvalidOptionError
-            If `modalities` lacks an entry, or has one that is no argument, or there is no
-            `labels_key` or `unlabeled_category`.
-        DataMismatchError
-            If a modality lacks cells.
-        InvalidDataError
-            As for :meth:`setup_anndata`.
-        """
-        given = check_required_modalities(
-            modalities, ("rna_layer", "protein_layer"), (*MUDATA_ARGUMENTS, "labels_key")
-        )
-        table = table_of(mdata, given.get("labels_key"), has_features=False)
-        kwargs = {
-            "layer": rna_layer,
-            "protein_layer": protein_layer,
-            "batch_key": batch_key,
-            "panel_key": panel_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-            **labels_of(table, labels_key, unlabeled_category),
-            "modalities": given,
-        }
-        cls.register(mdata, keys_from_kwargs(kwargs, cls.Keys))
-
-    @classmethod
     def from_totalvi_model(
         cls,
         totalvi_model: TOTALVI,
@@ -408,23 +258,3 @@ class TOTALANVI(LabelledModel, TOTALVI):
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs if the weights were initialized with those of a trained TOTALVI."""
         return self.pretrained_defaults(kwargs)
-
-
-def labels_of(
-    table: AnnData, labels_key: str | None, unlabeled_category: str | None
-) -> dict[str, object]:
-    """Arguments of the set-up that concern labels.
-
-    Raises
-    ------
-    InvalidOptionError
-        If one of them is missing.
-    """
-    for name, value in (("labels_key", labels_key), ("unlabeled_category", unlabeled_category)):
-        if value is None:
-            raise InvalidOptionError(f"Expected {name} for a model that learns labels; got None.")
-    assert labels_key is not None
-    return {
-        "labels_key": labels_key,
-        "unlabeled_category": label_text(table, labels_key, unlabeled_category),
-    }

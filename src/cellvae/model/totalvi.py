@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from cellvae.core.log import warn
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field
-from cellvae.data.setup.fields.protein_keys import (
-    ProteinKeys,
-    check_required_modalities,
-    protein_fields,
-)
-from cellvae.data.setup.keys import keys_from_kwargs
+from cellvae.data.setup.fields.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
 from cellvae.estimator.model import Model
@@ -48,13 +43,9 @@ from cellvae.model.components.default_early_stopping import (
     has_validation_cells,
 )
 from cellvae.model.components.scvi_placeholders import gene_protein_placeholders
-from cellvae.model.networks.totalvi_module import (
-    TOTALVIBatch,
-    TOTALVIConfig,
-    TOTALVIModule,
-    TOTALVISizes,
-    init_from_data,
-)
+from cellvae.model.networks.totalvi_batch import TOTALVIBatch
+from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
+from cellvae.model.networks.totalvi_module import TOTALVIModule, init_from_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,6 +106,8 @@ class TOTALVI(ReferenceMappingMixin, Model):
         {"get_importance_weights": "use get_marginal_ll, which weights samples by importance"}
     )
 
+    setup_mudata: ClassVar[Callable[..., None]]
+
     get_latent_representation = get_latent_representation
     get_elbo = get_elbo
     get_reconstruction_error = get_reconstruction_error
@@ -130,130 +123,6 @@ class TOTALVI(ReferenceMappingMixin, Model):
     posterior_predictive_sample = joint_posterior_predictive_sample
     get_feature_correlation_matrix = get_joint_correlation_matrix
     prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        protein_expression_obsm_key: str,
-        protein_names_uns_key: str | None = None,
-        batch_key: str | None = None,
-        panel_key: str | None = None,
-        layer: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-    ) -> None:
-        """Check the counts of genes and proteins, and record where batch and covariates are.
-
-        Only these arguments are stored, in `adata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        adata
-            Cells, with raw counts of genes in `X` or in a layer, and of proteins in `obsm`.
-        protein_expression_obsm_key
-            Entry of `adata.obsm` with the raw counts of the proteins: a DataFrame, an array or a
-            sparse matrix, [cells, proteins].
-        protein_names_uns_key
-            Entry of `adata.uns` with the names of the proteins; by default the columns of the
-            DataFrame, or numbers.
-        batch_key
-            Column of `adata.obs` with the batch of each cell.
-        panel_key
-            Column of `adata.obs` with the panel of proteins of each cell; the batch by default. A
-            protein that is zero in all cells of a panel is taken as not measured there.
-        layer
-            Layer that holds the raw counts of genes; None for `X`.
-        size_factor_key
-            Column of `adata.obs` with the library size of each cell, used in place of the sum of
-            its gene counts.
-        categorical_covariate_keys
-            Columns of `adata.obs` with further categories to correct for.
-        continuous_covariate_keys
-            Columns of `adata.obs` with numbers to correct for.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a column, a layer or an entry does not exist.
-        InvalidDataError
-            If counts are missing, infinite or negative, a key column has missing values, or names
-            of genes or proteins repeat.
-        """
-        kwargs = {
-            "layer": layer,
-            "protein_expression_obsm_key": protein_expression_obsm_key,
-            "protein_names_uns_key": protein_names_uns_key,
-            "batch_key": batch_key,
-            "panel_key": panel_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        if protein_expression_obsm_key is None:
-            raise InvalidOptionError(
-                "Expected protein_expression_obsm_key, the entry of adata.obsm with the proteins; "
-                "got None."
-            )
-        cls.register(adata, keys_from_kwargs(kwargs, cls.Keys))
-
-    @classmethod
-    def setup_mudata(
-        cls,
-        mdata: Any,
-        rna_layer: str | None = None,
-        protein_layer: str | None = None,
-        batch_key: str | None = None,
-        panel_key: str | None = None,
-        size_factor_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        modalities: Mapping[str, str | None] | None = None,
-    ) -> None:
-        """Check the counts in the modalities of a MuData, and record where the rest is.
-
-        Only these arguments are stored, in `mdata.uns["cellvae"]`; nothing else is changed.
-
-        Parameters
-        ----------
-        mdata
-            Cells that have both modalities, in any order.
-        rna_layer, protein_layer
-            Layers with raw counts in the modalities of genes and proteins; None for `X`.
-        batch_key, panel_key, size_factor_key
-            Columns of `obs` with batch, panel and library size of each cell, as in
-            :meth:`setup_anndata`.
-        categorical_covariate_keys, continuous_covariate_keys
-            Columns of `obs` with categories and numbers to correct for.
-        modalities
-            Modality of each of these arguments, by its name; `rna_layer` and `protein_layer` are
-            required. Columns without one are those of `mdata.obs`.
-
-        Raises
-        ------
-        UnknownKeyError
-            If a modality, a column or a layer does not exist.
-        InvalidOptionError
-            If `modalities` lacks an entry, or has one that is no argument.
-        DataMismatchError
-            If a modality lacks cells.
-        InvalidDataError
-            As for :meth:`setup_anndata`.
-        """
-        kwargs = {
-            "layer": rna_layer,
-            "protein_layer": protein_layer,
-            "batch_key": batch_key,
-            "panel_key": panel_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-            "modalities": check_required_modalities(
-                modalities, ("rna_layer", "protein_layer"), MUDATA_ARGUMENTS
-            ),
-        }
-        cls.register(mdata, keys_from_kwargs(kwargs, cls.Keys))
 
     @staticmethod
     def fields(keys: ProteinKeys) -> tuple[Field, ...]:
@@ -338,18 +207,6 @@ class TOTALVI(ReferenceMappingMixin, Model):
         if [*map(int, version.split(".")[:2])] < [1, 2] and not options.get("extra_decoder_kwargs"):
             options["extra_decoder_kwargs"] = {"activation_function_bg": "exp"}
         return options
-
-
-MUDATA_ARGUMENTS = (
-    "rna_layer",
-    "protein_layer",
-    "batch_key",
-    "panel_key",
-    "size_factor_key",
-    "categorical_covariate_keys",
-    "continuous_covariate_keys",
-)
-"""Arguments of `setup_mudata` that have a modality."""
 
 
 def sizes_of(registration: Registration, config: TOTALVIConfig) -> TOTALVISizes:

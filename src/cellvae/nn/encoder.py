@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -49,6 +50,13 @@ class Encoder(nn.Module):
     n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm, inject_covariates, activation
         As in :class:`FCLayers`.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_expression": ("encoder",),
+            "freeze_batchnorm_encoder": ("encoder",),
+        }
+    )
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Which weights of a reference are frozen while a query is learned (scArches).
 
-Sub-networks are recognised by their names, as in scvi-tools: "encoder" and "decoder" anywhere in
-the path of a layer, and "px_decoder" for the layers that read the latent.
+Each network declares in `frozen_by`, beside its layers, which of them an option freezes. A layer
+that several options freeze is trained if one of them is off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from torch import nn
 
 from cellvae.contracts import Module
 from cellvae.core.frozen_weights import FrozenWeights, WeightSlice
-from cellvae.nn.fc_layers import FCLayers
+
+FIRST_LAYER = ("freeze_expression", "freeze_decoder_first_layer")
+"""Options that freeze the first linear layer of the layers that name them."""
+NORMALIZATION = ("freeze_batchnorm_encoder", "freeze_batchnorm_decoder")
+"""Options that freeze their batch normalization."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +64,26 @@ class FreezeOptions:
     def retrained_layers(self, module: Module[Any]) -> Iterator[str]:
         """Paths of the layers that are trained on the query as a whole."""
         yield from module.retrained_on_query
-        if hasattr(module, "classifier") and not self.freeze_classifier:
-            yield "classifier"
-        for path, layer in module.named_modules():
-            encodes, decodes = "encoder" in path, "decoder" in path
-            if isinstance(layer, nn.BatchNorm1d) and (
-                (encodes and not self.freeze_batchnorm_encoder)
-                or (decodes and not self.freeze_batchnorm_decoder)
-            ):
-                yield path
-            reads_labels = path.partition(".")[0] in module.label_networks
-            if isinstance(layer, FCLayers) and not reads_labels:
-                first = f"{path}.fc_layers.Layer 0.0"
-                if encodes and not self.freeze_expression:
-                    yield first
-                if "px_decoder" in path and not self.freeze_decoder_first_layer:
-                    yield first
+        for path, network in module.named_modules():
+            for option, names in getattr(network, "frozen_by", {}).items():
+                if getattr(self, option):
+                    continue
+                for name in names:
+                    yield from thawed_parts(module, option, f"{path}.{name}".removeprefix("."))
+
+
+def thawed_parts(module: Module[Any], option: str, path: str) -> Iterator[str]:
+    """Paths of what is trained of a layer if the option that freezes it is off."""
+    layers = {
+        name: layer for name, layer in module.named_modules() if f"{name}.".startswith(f"{path}.")
+    }
+    if not layers:
+        # The options of the network have left it out.
+        return
+    if option in NORMALIZATION:
+        yield from (name for name, layer in layers.items() if isinstance(layer, nn.BatchNorm1d))
+    elif option in FIRST_LAYER:
+        if path.partition(".")[0] not in module.label_networks:
+            yield f"{path}.fc_layers.Layer 0.0"
+    else:
+        yield path

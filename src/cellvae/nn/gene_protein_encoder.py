@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -39,6 +40,13 @@ class EncoderTOTALVI(nn.Module):
     n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_expression": ("encoder", "l_gene_encoder"),
+            "freeze_batchnorm_encoder": ("encoder", "l_gene_encoder"),
+        }
+    )
 
     def __init__(
         self,

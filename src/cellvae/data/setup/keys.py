@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from cellvae.data.setup.tables.cells import check_is_cells
 from cellvae.errors import (
@@ -24,25 +24,65 @@ UNS_KEY = "cellvae"
 """Entry of `adata.uns` with the keys of every model that the AnnData was set up for."""
 
 
+ACCEPTS_ONE = "accepts_one"
+"""Entry of the metadata of a field that takes several names, or one as a string."""
+
+
+class SetupArgument(NamedTuple):
+    """Argument of a method that sets cells up for a model."""
+
+    name: str
+    key: str
+    """Name of the key that it gives."""
+    field: dataclasses.Field[Any]
+    """Declaration of the key."""
+    required: bool
+    """Whether the argument has no default."""
+
+
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Whether a key has no default."""
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 @dataclass(frozen=True, kw_only=True)
 class Keys:
     """Names of columns and layers of an AnnData; each model declares its own keys.
 
-    A subclass declares fields only. A field whose default is a tuple takes several names;
-    a field without a default must be given; every other field takes one name or None.
+    A subclass declares fields, and their texts in its docstring. A field whose default is a tuple
+    takes several names; a field without a default must be given; every other field takes one name
+    or None. One with a default factory is checked by the subclass.
     """
+
+    cells_text: ClassVar[str] = "Cells, with their values in `X` or in a layer."
+    """What the AnnData of `setup_anndata` has to hold, for its documentation."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name == "modalities":
-                value = check_modalities(value)
-            elif isinstance(field.default, tuple):
-                value = check_key_names(value, field.name)
+            if field.default_factory is not dataclasses.MISSING:
+                continue
+            if isinstance(field.default, tuple):
+                one = isinstance(value, str) and ACCEPTS_ONE in field.metadata
+                value = check_key_names([value] if one else value, field.name)
             else:
                 required = field.default is dataclasses.MISSING
                 value = check_name(value, field.name, required=required)
             object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def anndata_setup(cls, first: Sequence[str] = ()) -> tuple[SetupArgument, ...]:
+        """Arguments of `setup_anndata`, by position: those that must be given, then the others.
+
+        Parameters
+        ----------
+        first
+            Names of the arguments that come first among the others.
+        """
+        declared = {field.name: field for field in dataclasses.fields(cls)}
+        required = [name for name, field in declared.items() if is_required(field)]
+        names = dict.fromkeys([*required, *first, *declared])
+        return tuple(SetupArgument(name, name, declared[name], name in required) for name in names)
 
     @property
     def unused_keys(self) -> tuple[str, ...]:
@@ -70,23 +110,6 @@ class Keys:
 
 
 K = TypeVar("K", bound=Keys)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MuDataKeys(Keys):
-    """Keys of a model that reads an AnnData or a MuData.
-
-    Parameters
-    ----------
-    modalities
-        Modality in which each key is found, by the name of the key; the `obs` of the whole without
-        an entry. Empty for an AnnData.
-    """
-
-    modalities: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return hash(tuple(sorted(map(str, self.to_json().items()))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,25 +170,6 @@ class LabelKeys(CountKeys):
     unlabeled_category: str
 
 
-def check_modalities(value: object) -> dict[str, str]:
-    """Modality of each key, by its name; keys without one are left out.
-
-    Raises
-    ------
-    InvalidOptionError
-        If it is not a mapping of strings.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidOptionError(
-            "Expected modalities to map arguments to names of modalities, such as "
-            f"{{'rna_layer': 'rna'}}; got {value!r}."
-        )
-    given = {str(key): name for key, name in value.items() if name is not None}
-    return {key: str(check_name(name, f"modalities['{key}']")) for key, name in given.items()}
-
-
 def check_name(value: object, argument: str, *, required: bool = False) -> str | None:
     """Name of a column or layer, or None if it is not required."""
     if isinstance(value, str):
@@ -216,8 +220,7 @@ def keys_from_kwargs(kwargs: Mapping[str, object], keys_type: type[K]) -> K:
     missing = [
         field.name
         for field in dataclasses.fields(keys_type)
-        if field.default is field.default_factory is dataclasses.MISSING
-        and field.name not in kwargs
+        if is_required(field) and field.name not in kwargs
     ]
     if missing:
         raise InvalidOptionError(

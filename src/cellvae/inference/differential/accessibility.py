@@ -155,6 +155,7 @@ def differential_accessibility(
     InvalidOptionError
         If an argument has an invalid value, or a population has no cells.
     """
+    arguments = locals()
     check_choice("mode", mode, ("change", "vanilla"))
     names = region_names(model)
     module: AccessibilityModule = model.module
@@ -173,24 +174,8 @@ def differential_accessibility(
     return differential(
         model,
         adata,
-        CellGroups(
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
-            idx1=idx1,
-            idx2=idx2,
-            filter_outlier_cells=filter_outlier_cells,
-        ),
-        PosteriorSampler(
-            n_samples_overall=n_samples_overall,
-            batch_correction=batch_correction,
-            batchid1=batchid1,
-            batchid2=batchid2,
-            weights=weights,
-            importance_weighting_kwargs=importance_weighting_kwargs,
-            batch_size=batch_size,
-            silent=silent,
-        ),
+        CellGroups.of(arguments),
+        PosteriorSampler.of(arguments),
         TestSpec(
             mode,
             delta,

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from cellvae.data.batches.indexing import Cells
 from cellvae.data.setup.categories import Scalar
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import check_choice
+from cellvae.inference.differential.hypothesis import TestSpec
 from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
 
 
+class NamedArguments:
+    """Group of arguments that several functions have by the same names."""
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """Group from the arguments of a function, as `locals()` gives them at its beginning."""
+        declared: Any = cls
+        return cls(**{field.name: arguments[field.name] for field in fields(declared)})
+
+
 @dataclass(frozen=True, kw_only=True)
-class CellGroups:
+class CellGroups(NamedArguments):
     """Cells to compare: groups of a column of `adata.obs`, or two sets of cells.
 
     Parameters
@@ -54,7 +65,7 @@ class CellGroups:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PosteriorSampler:
+class PosteriorSampler(NamedArguments):
     """How the posterior of each population is sampled and decoded.
 
     Parameters
@@ -113,6 +124,25 @@ class PosteriorSampler:
     def population_options(self) -> ImportanceOptions | None:
         """Options of importance weights over whole populations; None for other weights."""
         return importance_options(self.importance_weighting_kwargs, self.weights)
+
+
+def expression_test(arguments: Mapping[str, Any]) -> TestSpec:
+    """Test of the log fold changes of expressions, from the arguments of a function.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a threshold is not in its range, or there is no such mode.
+    """
+    mode, test_mode, change_fn = (arguments[name] for name in ("mode", "test_mode", "change_fn"))
+    check_choice("mode", mode, ("change", "vanilla"))
+    check_choice("test_mode", test_mode, ("three", "two"))
+    if change_fn is not None and not callable(change_fn):
+        check_choice("change_fn", change_fn, ("log-fold",))
+    delta, pseudocounts = arguments["delta"], arguments["pseudocounts"]
+    check_ranges(delta, pseudocounts, arguments["fdr_target"])
+    change = change_fn if callable(change_fn) else None
+    return TestSpec(mode, delta, test_mode, pseudocounts, change)
 
 
 def check_ranges(delta: float | None, pseudocounts: float | None, fdr_target: float) -> None:

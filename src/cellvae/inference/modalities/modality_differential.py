@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
-from cellvae.inference.arguments import INTEGERS, check_choice
-from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
+from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.differential.arguments import (
+    CellGroups,
+    PosteriorSampler,
+    expression_test,
+)
 from cellvae.inference.differential.engine import differential
-from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
+from cellvae.inference.differential.hypothesis import ChangeFunction
 from cellvae.inference.differential.quantity import output_quantity
 from cellvae.inference.differential.table import expression_table
 from cellvae.inference.output_features import features_of
@@ -78,34 +82,14 @@ def differential_modality_expression(
     NotTrainedError, DataMismatchError, UnknownKeyError, InvalidOptionError
         As in :func:`~cellvae.inference.differential_expression`; if the model has no genes, too.
     """
-    check_choice("mode", mode, ("change", "vanilla"))
-    check_choice("test_mode", test_mode, ("three", "two"))
-    if not callable(change_fn) and change_fn is not None:
-        check_choice("change_fn", change_fn, ("log-fold",))
-    check_ranges(delta, pseudocounts, fdr_target)
+    arguments = locals()
     names = features_of(model, "rna")
     return differential(
         model,
         adata,
-        CellGroups(
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
-            idx1=idx1,
-            idx2=idx2,
-            filter_outlier_cells=filter_outlier_cells,
-        ),
-        PosteriorSampler(
-            n_samples_overall=n_samples_overall,
-            batch_correction=batch_correction,
-            batchid1=batchid1,
-            batchid2=batchid2,
-            weights=weights,
-            importance_weighting_kwargs=importance_weighting_kwargs,
-            batch_size=batch_size,
-            silent=silent,
-        ),
-        TestSpec(mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None),
+        CellGroups.of(arguments),
+        PosteriorSampler.of(arguments),
+        expression_test(arguments),
         partial(expression_table, genes=names, fdr=fdr_target),
         raw_counts=all_stats,
         quantity=output_quantity(model, "rna", len(names)),

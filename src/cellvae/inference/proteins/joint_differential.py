@@ -13,9 +13,13 @@ from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS, check_choice
-from cellvae.inference.differential.arguments import CellGroups, PosteriorSampler, check_ranges
+from cellvae.inference.differential.arguments import (
+    CellGroups,
+    PosteriorSampler,
+    expression_test,
+)
 from cellvae.inference.differential.engine import differential
-from cellvae.inference.differential.hypothesis import ChangeFunction, TestSpec
+from cellvae.inference.differential.hypothesis import ChangeFunction
 from cellvae.inference.differential.quantity import Measured, Quantity
 from cellvae.inference.differential.raw_means import RawMeans
 from cellvae.inference.differential.table import expression_table
@@ -106,11 +110,7 @@ def differential_joint_expression(
     NotTrainedError, DataMismatchError, UnknownKeyError, InvalidOptionError
         As in :func:`~cellvae.inference.differential_expression`.
     """
-    check_choice("mode", mode, ("change", "vanilla"))
-    check_choice("test_mode", test_mode, ("three", "two"))
-    if not callable(change_fn) and change_fn is not None:
-        check_choice("change_fn", change_fn, ("log-fold",))
-    check_ranges(delta, pseudocounts, fdr_target)
+    arguments = locals()
     if not 0 <= protein_prior_count < float("inf"):
         raise InvalidOptionError(
             f"Expected protein_prior_count to be at least 0; got {protein_prior_count!r}."
@@ -136,25 +136,9 @@ def differential_joint_expression(
     return differential(
         model,
         adata,
-        CellGroups(
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
-            idx1=idx1,
-            idx2=idx2,
-            filter_outlier_cells=filter_outlier_cells,
-        ),
-        PosteriorSampler(
-            n_samples_overall=n_samples_overall,
-            batch_correction=batch_correction,
-            batchid1=batchid1,
-            batchid2=batchid2,
-            weights=weights,
-            importance_weighting_kwargs=importance_weighting_kwargs,
-            batch_size=batch_size,
-            silent=silent,
-        ),
-        TestSpec(mode, delta, test_mode, pseudocounts, change_fn if callable(change_fn) else None),
+        CellGroups.of(arguments),
+        PosteriorSampler.of(arguments),
+        expression_test(arguments),
         make_table,
         raw_counts=all_stats,
         quantity=joint_quantity(model, fields, len(names), options, protein_prior_count),

@@ -14,6 +14,7 @@ from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.fields import Labels
 from cellvae.data.setup.keys import Keys, keys_from_kwargs, store_keys
 from cellvae.data.setup.obs_columns import label_text
+from cellvae.data.setup.tables.cells import check_is_cells, table_of
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.estimator.minified_cells import refuse_minified
 from cellvae.estimator.model import Model
@@ -34,6 +35,26 @@ class LabelledModel(Model):
     """Whether the weights were initialized with those of a trained model without labels."""
 
     predict = predict
+
+    @classmethod
+    def keys_of_setup(cls, adata: AnnData, kwargs: Mapping[str, Any]) -> Any:
+        """Keys from the arguments of a set-up, the unlabelled category as the column has it.
+
+        Raises
+        ------
+        InvalidOptionError
+            If there are no labels.
+        """
+        for name in ("labels_key", "unlabeled_category"):
+            if kwargs.get(name) is None:
+                raise InvalidOptionError(
+                    f"Expected {name} for a model that learns labels; got None."
+                )
+        key, modality = kwargs["labels_key"], kwargs.get("modalities", {}).get("labels_key")
+        check_is_cells(adata)
+        table = table_of(adata, modality, has_features=False)
+        text = label_text(table, key, kwargs["unlabeled_category"])
+        return super().keys_of_setup(adata, {**kwargs, "unlabeled_category": text})
 
     def pretrained_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs if the weights were initialized with those of a trained model."""

@@ -49,6 +49,9 @@ class LabelledModule(GenerativeModule[Any]):
 
     extra_metric_names = METRICS
     label_networks = ("encoder_z2_z1", "decoder_z1_z2")
+    frozen_by: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {"freeze_classifier": ("classifier",)}
+    )
     classifier: Classifier
     encoder_z2_z1: Encoder
     decoder_z1_z2: NormalDecoder

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -140,6 +142,10 @@ class MULTIVISizes:
         return tuple(name for name, n in zip(MODALITIES, sizes, strict=True) if n > 0)
 
 
+SIZE_ENCODERS = ("l_encoder_expression.px_decoder", "l_encoder_accessibility.px_decoder")
+"""Layers of the encoders of sizes: decoders by their class, which read features."""
+
+
 class MultimodalNetwork(GenerativeModule[B]):
     """Encoders and decoders of genes, regions and proteins, with the names of scvi-tools' MULTIVAE.
 
@@ -157,6 +163,10 @@ class MultimodalNetwork(GenerativeModule[B]):
     sparse_fields = ("counts", "regions")
     in_panel: Tensor | None
     mod_weights: Tensor
+
+    frozen_by: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {"freeze_expression": SIZE_ENCODERS, "freeze_batchnorm_encoder": SIZE_ENCODERS}
+    )
 
     def __init__(self, sizes: MULTIVISizes, config: MULTIVIConfig) -> None:
         super().__init__()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -59,6 +60,13 @@ class DecoderSCVI(nn.Module):
     n_layers, n_hidden, use_batch_norm, use_layer_norm, inject_covariates, activation
         As in :class:`FCLayers`; there is no dropout.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_decoder_first_layer": ("px_decoder",),
+            "freeze_batchnorm_decoder": ("px_decoder",),
+        }
+    )
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -65,6 +66,18 @@ class DecoderTOTALVI(nn.Module):
     Gayoso, Steier et al. (2021): Joint probabilistic modeling of single-cell multi-omic data with
     totalVI. Nature Methods 18, 272; equations (1) to (9).
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_decoder_first_layer": ("px_decoder",),
+            "freeze_batchnorm_decoder": (
+                "px_decoder",
+                "py_back_decoder",
+                "py_fore_decoder",
+                "sigmoid_decoder",
+            ),
+        }
+    )
 
     def __init__(
         self,

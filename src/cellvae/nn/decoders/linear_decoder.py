@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +41,12 @@ class LinearDecoder(nn.Module):
     zero_inflation
         Whether logits of structural zeros are predicted.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_batchnorm_decoder": ("factor_regressor",),
+        }
+    )
 
     def __init__(
         self,

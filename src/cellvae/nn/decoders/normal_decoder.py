@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -27,6 +29,12 @@ class NormalDecoder(nn.Module):
     n_layers, n_hidden, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`; there is no dropout.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_batchnorm_decoder": ("decoder",),
+        }
+    )
 
     def __init__(
         self,

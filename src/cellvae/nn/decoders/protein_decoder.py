@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +45,12 @@ class ProteinDecoder(nn.Module):
     n_layers, n_hidden, dropout_rate, use_batch_norm, use_layer_norm
         As in :class:`FCLayers`, of the hidden layers.
     """
+
+    frozen_by: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "freeze_batchnorm_decoder": ("py_back_decoder", "py_fore_decoder", "sigmoid_decoder"),
+        }
+    )
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from cellvae.data.setup.fields import (
     Categories,
@@ -13,8 +14,16 @@ from cellvae.data.setup.fields import (
     Proteins,
     Regions,
 )
-from cellvae.data.setup.keys import MuDataKeys
+from cellvae.data.setup.keys import ACCEPTS_ONE
+from cellvae.data.setup.mudata_keys import MuDataKeys
 from cellvae.data.setup.tables.feature_types import GENES, REGIONS
+
+COLUMNS = (
+    "batch_key",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,36 +36,51 @@ class MultimodalKeys(MuDataKeys):
     Parameters
     ----------
     layer
-        Layer with the counts of the genes; `X` by default. `rna_layer` of `setup_mudata`.
+        Layer that holds the counts; None for `X`.
     atac_layer
-        Layer with the counts of the regions; `X` by default.
+        Layer that holds the counts of regions; None for `X`.
     protein_layer
-        Layer with the counts of the proteins; `X` by default.
-    protein_expression_obsm_key
-        Entry of `adata.obsm` with the counts of the proteins; None for no proteins, or a MuData.
-    protein_names_uns_key
-        Entry of `adata.uns` with the names of the proteins; by default the columns of the entry of
-        `obsm`, or numbers.
-    feature_types
-        Types of the features of an AnnData that are read; empty for a MuData.
+        Layer that holds the counts of proteins; None for `X`.
     batch_key
-        Column of `obs` with the batch of each cell.
+        Column of `adata.obs` with the batch of each cell.
     size_factor_key
-        Columns of `obs` with the library size of the genes of each cell and, if there are two, the
-        probability that an accessible region of it is detected.
-    categorical_covariate_keys
-        Columns of `obs` with categorical covariates to correct for.
-    continuous_covariate_keys
-        Columns of `obs` with continuous covariates to correct for.
+        Columns of `adata.obs` with the library size of the genes of each cell and, if there are
+        two, the probability that an accessible region of it is detected.
+    categorical_covariate_keys, continuous_covariate_keys
+        Columns of `adata.obs` with categories and numbers to correct for.
+    protein_expression_obsm_key
+        Entry of `adata.obsm` with the counts of proteins; None for no proteins.
+    protein_names_uns_key
+        Entry of `adata.uns` with the names of the proteins; by default the columns of the
+        DataFrame, or numbers.
+    feature_types
+        Types of the features of an AnnData that are read, found in the data; empty for a MuData.
     modalities
-        Modality of a MuData in which each key is found, by `rna_layer`, `atac_layer`,
-        `protein_layer`, `batch_key` and so on.
+        Modality of each of these arguments, by its name. The tables that are read are those of
+        `rna_layer`, `atac_layer` and `protein_layer` that have one; columns without one are those
+        of `mdata.obs`.
 
     Raises
     ------
     InvalidOptionError
         If a name is not a string, or a list of names is a string or has a repeated name.
     """
+
+    cells_text: ClassVar[str] = (
+        "Cells, with counts of genes and regions in one matrix, in any order. Their types, "
+        '`"Gene Expression"` and `"Peaks"`, are in `var["feature_types"]`; other features are left '
+        "out."
+    )
+    mudata_text: ClassVar[str] = "Cells that have some or all of the modalities."
+    anndata_keys: ClassVar[tuple[str, ...]] = (
+        "layer",
+        *COLUMNS,
+        "protein_expression_obsm_key",
+        "protein_names_uns_key",
+    )
+    mudata_keys: ClassVar[tuple[str, ...]] = ("layer", "atac_layer", "protein_layer", *COLUMNS)
+    table_arguments: ClassVar[tuple[str, ...]] = ("rna_layer", "atac_layer", "protein_layer")
+    all_tables_required: ClassVar[bool] = False
 
     layer: str | None = None
     atac_layer: str | None = None
@@ -65,16 +89,9 @@ class MultimodalKeys(MuDataKeys):
     protein_names_uns_key: str | None = None
     feature_types: tuple[str, ...] = ()
     batch_key: str | None = None
-    size_factor_key: tuple[str, ...] = ()
+    size_factor_key: tuple[str, ...] = field(default=(), metadata={ACCEPTS_ONE: True})
     categorical_covariate_keys: tuple[str, ...] = ()
     continuous_covariate_keys: tuple[str, ...] = ()
-
-    @property
-    def unused_keys(self) -> tuple[str, ...]:
-        """Keys that the set-up that was called does not have."""
-        if self.modalities:
-            return ("protein_expression_obsm_key", "protein_names_uns_key", "feature_types")
-        return ("atac_layer", "protein_layer", "modalities", "feature_types")
 
 
 def multimodal_fields(keys: MultimodalKeys) -> tuple[Field, ...]:
@@ -118,8 +135,8 @@ def typed_modality_fields(keys: MultimodalKeys) -> list[Field]:
     """Fields of the genes and regions of an AnnData, by the types of its features."""
     types = {GENES: (Counts, "counts"), REGIONS: (Regions, "regions")}
     return [
-        field(name, keys.layer, fill_absent=True, feature_type=feature_type)
-        for feature_type, (field, name) in types.items()
+        kind(name, keys.layer, fill_absent=True, feature_type=feature_type)
+        for feature_type, (kind, name) in types.items()
         if feature_type in keys.feature_types
     ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Labels, Numbers, Proteins
-from cellvae.data.setup.keys import MuDataKeys, check_modalities
-from cellvae.errors import InvalidOptionError, did_you_mean, quote_names
+from cellvae.data.setup.mudata_keys import MuDataKeys
+from cellvae.errors import InvalidOptionError
+
+COVARIATES = ("size_factor_key", "categorical_covariate_keys", "continuous_covariate_keys")
+LABELS = ("labels_key", "unlabeled_category")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,35 +19,60 @@ class ProteinKeys(MuDataKeys):
 
     Parameters
     ----------
-    layer
-        Layer with the counts of the genes; `X` by default. `rna_layer` of `setup_mudata`.
     protein_expression_obsm_key
-        Entry of `adata.obsm` with the counts of the proteins; None for a MuData.
+        Entry of `adata.obsm` with the raw counts of the proteins: a DataFrame, an array or a sparse
+        matrix, [cells, proteins].
     protein_names_uns_key
-        Entry of `adata.uns` with the names of the proteins; by default the columns of the entry of
-        `obsm`, or numbers.
-    protein_layer
-        Layer of the modality of a MuData with the counts of the proteins; `X` by default.
+        Entry of `adata.uns` with the names of the proteins; by default the columns of the
+        DataFrame, or numbers.
     batch_key
-        Column of `obs` with the batch of each cell.
+        Column of `adata.obs` with the batch of each cell.
     panel_key
-        Column of `obs` with the panel of proteins that was measured in each cell; the batch by
-        default.
+        Column of `adata.obs` with the panel of proteins of each cell; the batch by default. A
+        protein that is zero in all cells of a panel is taken as not measured there.
+    layer
+        Layer that holds the raw counts of genes; None for `X`.
+    protein_layer
+        Layer that holds the raw counts of proteins; None for `X`.
     size_factor_key
-        Column of `obs` with the size factor of each cell, above 0.
+        Column of `adata.obs` with the library size of each cell, used in place of the sum of its
+        gene counts.
     categorical_covariate_keys
-        Columns of `obs` with categorical covariates to correct for.
+        Columns of `adata.obs` with further categories to correct for.
     continuous_covariate_keys
-        Columns of `obs` with continuous covariates to correct for.
+        Columns of `adata.obs` with numbers to correct for.
     modalities
-        Modality of a MuData in which each key is found, by `rna_layer`, `protein_layer`,
-        `batch_key` and so on.
+        Modality of each of these arguments, by its name; `rna_layer` and `protein_layer` are
+        required. Columns without one are those of `mdata.obs`.
 
     Raises
     ------
     InvalidOptionError
-        If a name is not a string, or a list of names is a string or has a repeated name.
+        If a name is not a string, a list of names is a string or has a repeated name, or neither an
+        entry of `obsm` nor a modality has the proteins.
     """
+
+    cells_text: ClassVar[str] = (
+        "Cells, with raw counts of genes in `X` or in a layer, and of proteins in `obsm`."
+    )
+    mudata_text: ClassVar[str] = "Cells that have both modalities, in any order."
+    anndata_keys: ClassVar[tuple[str, ...]] = (
+        "protein_expression_obsm_key",
+        "protein_names_uns_key",
+        "batch_key",
+        "panel_key",
+        "layer",
+        *COVARIATES,
+    )
+    required_keys: ClassVar[tuple[str, ...]] = ("protein_expression_obsm_key",)
+    mudata_keys: ClassVar[tuple[str, ...]] = (
+        "layer",
+        "protein_layer",
+        "batch_key",
+        "panel_key",
+        *COVARIATES,
+    )
+    table_arguments: ClassVar[tuple[str, ...]] = ("rna_layer", "protein_layer")
 
     layer: str | None = None
     protein_expression_obsm_key: str | None = None
@@ -56,12 +84,13 @@ class ProteinKeys(MuDataKeys):
     categorical_covariate_keys: tuple[str, ...] = ()
     continuous_covariate_keys: tuple[str, ...] = ()
 
-    @property
-    def unused_keys(self) -> tuple[str, ...]:
-        """Keys that the set-up that was called does not have."""
-        if self.modalities:
-            return ("protein_expression_obsm_key", "protein_names_uns_key")
-        return ("protein_layer", "modalities")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.protein_expression_obsm_key is None and not self.modalities:
+            raise InvalidOptionError(
+                "Expected protein_expression_obsm_key, the entry of adata.obsm with the proteins; "
+                "got None."
+            )
 
     @property
     def repeated_fields(self) -> tuple[str, ...]:
@@ -85,9 +114,10 @@ class ProteinLabelKeys(ProteinKeys):
     Parameters
     ----------
     labels_key
-        Column of `obs` with the label of each labelled cell.
+        Column of `adata.obs` with the label of each cell, where it is known; required.
     unlabeled_category
-        Value of that column for unlabelled cells.
+        Value of that column for cells whose label is not known, required; missing values count as
+        well. No cell needs to have it.
     layer, protein_expression_obsm_key, protein_names_uns_key, protein_layer, batch_key, panel_key
         As in :class:`ProteinKeys`.
     size_factor_key, categorical_covariate_keys, continuous_covariate_keys, modalities
@@ -98,6 +128,10 @@ class ProteinLabelKeys(ProteinKeys):
     InvalidOptionError
         If a name is not a string, or a list of names is a string or has a repeated name.
     """
+
+    anndata_keys: ClassVar[tuple[str, ...]] = (*ProteinKeys.anndata_keys, *LABELS)
+    mudata_keys: ClassVar[tuple[str, ...]] = (*ProteinKeys.mudata_keys, *LABELS)
+    keys_without_modality: ClassVar[tuple[str, ...]] = ("unlabeled_category",)
 
     labels_key: str = field()
     unlabeled_category: str = field()
@@ -151,42 +185,3 @@ def covariate_fields(keys: ProteinKeys) -> tuple[Field, ...]:
             modality=keys.modality("continuous_covariate_keys"),
         ),
     )
-
-
-def check_required_modalities(
-    modalities: Mapping[str, str | None] | None,
-    required: Sequence[str],
-    arguments: Sequence[str],
-) -> dict[str, str]:
-    """Modality of each argument of `setup_mudata`.
-
-    Parameters
-    ----------
-    modalities
-        What the user gave.
-    required
-        Arguments that must have a modality.
-    arguments
-        All arguments that may have one.
-
-    Raises
-    ------
-    InvalidOptionError
-        If one is missing, or there is no such argument.
-    """
-    given = check_modalities(modalities)
-    unknown = [name for name in given if name not in arguments]
-    if unknown:
-        raise InvalidOptionError(
-            f"Expected modalities of {quote_names(arguments, most=20)}; got '{unknown[0]}'."
-            f"{did_you_mean(unknown[0], arguments)}"
-        )
-    missing = [name for name in required if name not in given]
-    if missing:
-        example = {"rna_layer": "rna", "protein_layer": "protein", "atac_layer": "atac"}
-        shown = {name: example.get(name, "...") for name in required}
-        raise InvalidOptionError(
-            f"Expected a modality for {quote_names(missing)} in modalities; got "
-            f"{quote_names([*given]) or 'none'}. Give for example modalities={shown!r}."
-        )
-    return given
