@@ -16,7 +16,6 @@ from cellvae.data.setup.fields import NumbersRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
 from cellvae.data.setup.tables.feature_types import GENES, REGIONS
 from cellvae.errors import InvalidOptionError
-from cellvae.model.networks.multivi_network import MultimodalNetwork
 
 MODALITY_NAMES = {"genes": "rna", "regions": "atac", "proteins": "protein"}
 """Modalities, by the name of their axis, of a model that was set up with an AnnData."""
@@ -42,8 +41,8 @@ LAST_LAYERS = (
 """Parts of the names of weights with a row for each feature."""
 
 
-def check_multimodal_export(network: MultimodalNetwork[Any]) -> None:
-    """Refuse a network that scvi-tools cannot make.
+def check_multimodal_export(network: Any) -> None:
+    """Refuse a network of MULTIVI that scvi-tools cannot make.
 
     Raises
     ------
@@ -67,8 +66,8 @@ def check_multimodal_export(network: MultimodalNetwork[Any]) -> None:
         )
 
 
-def multimodal_placeholders(network: MultimodalNetwork[Any]) -> dict[str, Tensor]:
-    """Weights of all networks of scvi-tools' MULTIVAE, zeros.
+def multimodal_placeholders(network: Any) -> dict[str, Tensor]:
+    """Weights of all networks of scvi-tools' MULTIVAE for a network of MULTIVI, zeros.
 
     It has encoders and decoders of all modalities; of one without features, encoders read a single
     value and decoders return none.
