@@ -1,173 +1,77 @@
-"""How fast cells are read from files, and how fast SCVI trains on them, beside cells in memory.
+"""How fast cells are read from files, and how fast SCVI trains on them, beside other ways.
 
-`python benchmarks/disk.py --cells 200000 --compression none gzip --out disk.json` writes files of
-simulated cells, one sample after the other, which is the worst case for the order of an epoch.
-Each measurement is a process of its own, and memory and files take turns. The files are in the
-page cache unless `--drop-cache` can empty it (root on Linux: /proc/sys/vm/drop_caches).
+`python benchmarks/disk.py --cells 100000 1000000 --forms h5ad-none h5ad-gzip zarr --out disk.json`
+writes files of simulated cells (2,000 genes, a tenth of the counts not zero, 20 samples, one after
+the other, which is the worst case for the order of an epoch), and measures on them:
+
+- `loader`: one epoch of batches of 128 without a network,
+- `files` and `memory`: training of SCVI, in turns,
+- with `--peer-python`: `scvi` and `scvi-training` (AnnData's backed mode, scvi-tools), `scDataset`
+  and `annbatch`, each where it is installed.
+
+Each measurement is a process of its own. Files are taken out of the page cache before it
+(`posix_fadvise(DONTNEED)`, Linux; not a cache of the disk itself) unless `--warm` is given. Memory
+is what a process needed beyond what it had after a first training on 256 cells.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-PART = 20_000
-N_GENES, DENSITY = 2_000, 0.15
+from disk_files import DENSITY, N_GENES, make_file
+
+HERE = Path(__file__).resolve().parent
+OWN = ("loader", "files", "memory")
+PEERS = ("scvi", "scvi-training", "scDataset", "annbatch")
+FORMS = ("h5ad-none", "h5ad-gzip", "h5ad-lzf", "zarr")
 
 
-def write_parts(folder: Path, n_cells: int, compression: str) -> list[Path]:
-    """Files of at most `PART` cells each, every one a sample of its own."""
-    from simulated import simulated
-
-    folder.mkdir(parents=True, exist_ok=True)
-    kind, _, codec = compression.partition("-")
-    suffix, codec = (".zarr", codec) if kind == "zarr" else (".h5ad", kind)
-    paths = []
-    for number, first in enumerate(range(0, n_cells, PART)):
-        path = folder / f"sample{number:03}{suffix}"
-        paths.append(path)
-        if path.exists():
-            continue
-        adata = simulated(min(PART, n_cells - first), N_GENES, DENSITY, seed=number % 10)
-        adata.obs_names = [f"s{number}_{i}" for i in range(adata.n_obs)]
-        adata.obs["sample"] = f"s{number}"
-        if suffix == ".zarr":
-            adata.write_zarr(path)
-        else:
-            adata.write_h5ad(path, compression=None if codec == "none" else codec)
-    return paths
+def measure(kind: str, task: dict[str, Any], python: str) -> dict[str, Any]:
+    """Result of one measurement in a process of its own, or why there is none."""
+    script = "disk_worker.py" if kind in OWN else "disk_peers.py"
+    environment = os.environ | {"OMP_NUM_THREADS": str(task["threads"])}
+    if kind in PEERS:
+        environment.pop("PYTHONPATH", None)
+    with tempfile.TemporaryDirectory() as folder:
+        given, result = Path(folder) / "task.json", Path(folder) / "result.json"
+        given.write_text(json.dumps(task))
+        command = [python, str(HERE / script), kind, str(given), str(result)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return {"error": done.stderr.strip().splitlines()[-1] if done.stderr else "no result"}
+        return json.loads(result.read_text())
 
 
-def drop_cache() -> bool:
-    """Empty the page cache of Linux; False where the system does not let us."""
-    try:
-        subprocess.run(["sync"], check=True)
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return True
-
-
-def measure_loader(paths: list[str]) -> dict[str, float]:
-    """Cells per second of one epoch of blocks, without a model."""
-    import numpy as np
-
-    import cellvae
-    from cellvae.data.batches.blocks import EpochBlocks
-    from cellvae.data.batches.mixing import plan_order
-    from cellvae.data.files.open_cells import open_cells
-    from cellvae.data.storage.sparse import with_csr_columns
-
-    cells = open_cells(paths)
-    before = peak()
-    cellvae.model.SCVI.setup_anndata(cells, batch_key="sample")
-    begin = time.perf_counter()
-    model = cellvae.model.SCVI(cells)
-    setup = time.perf_counter() - begin
-    chosen = np.arange(cells.n_obs)
-    begin = time.perf_counter()
-    order = plan_order(model.rows, chosen, 128)
-    planning = time.perf_counter() - begin
-    blocks = EpochBlocks(model.rows, chosen, 128, seed=0, steps_per_block=50, run_order=order)
-    blocks.place = with_csr_columns
-    begin, n = time.perf_counter(), 0
-    for block in blocks:
-        for step in block.steps:
-            n += block.rows.take(step).counts.n_cells
-    seconds = time.perf_counter() - begin
-    return {
-        "cells_per_second": n / seconds,
-        "planning_seconds": planning,
-        "setup_seconds": setup,
-        "run_length": order.run_length,
-        "buffer_size": order.buffer_size,
-        "peak_mb": peak() - before,
-    }
-
-
-def measure_training(paths: list[str], in_memory: bool, epochs: int) -> dict[str, float]:
-    """Cells per second of training SCVI, in the epochs after the first."""
-    import cellvae
-    from cellvae.data.files.open_cells import open_cells
-
-    cells: Any = open_cells(paths)
-    if in_memory:
-        cells = cells.to_memory()
-    cellvae.model.SCVI.setup_anndata(cells, batch_key="sample")
-    model = cellvae.model.SCVI(cells)
-    before = peak()
-    ends: list[float] = []
-
-    from lightning.pytorch import Callback
-
-    class Clock(Callback):
-        """Notes when epochs end."""
-
-        supports_blocks = True
-
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            ends.append(time.perf_counter())
-
-    model.train(
-        max_epochs=epochs + 1, seed=0, train_size=1.0, callbacks=[Clock()], accelerator="cpu"
-    )
-    seconds = median([end - begin for begin, end in zip(ends, ends[1:], strict=False)])
-    return {
-        "cells_per_second": cells.n_obs / seconds,
-        "elbo": float(model.history["elbo_train"].iloc[-1, 0]),
-        "peak_mb": peak() - before,
-        "peak_total_mb": peak(),
-    }
-
-
-def peak() -> float:
-    """Peak memory of this process in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def in_process(kind: str, paths: list[Path], epochs: int) -> dict[str, float]:
-    """Result of a measurement in a process of its own."""
-    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
-        command = [sys.executable, __file__, "--worker", kind, "--epochs", str(epochs)]
-        command += ["--result", file.name, *map(str, paths)]
-        subprocess.run(command, check=True)
-        return json.loads(Path(file.name).read_text())
-
-
-def work(kind: str, paths: list[str], epochs: int) -> dict[str, float]:
-    """Measurement of a worker."""
-    if kind == "loader":
-        return measure_loader(paths)
-    return measure_training(paths, kind == "memory", epochs)
-
-
-def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All measurements, memory and files in turns."""
+def measure_all(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All measurements; the kinds take turns."""
     results: list[dict[str, Any]] = []
     for n_cells in args.cells:
-        for compression in args.compression:
-            folder = Path(args.folder) / f"{compression}-{n_cells}"
-            paths = write_parts(folder, n_cells, compression)
-            for number in range(args.repeats):
+        for form in args.forms:
+            path = make_file(args.folder, n_cells, form)
+            task = {
+                "path": str(path),
+                "cold": not args.warm,
+                "threads": args.threads,
+                "epochs": args.epochs,
+                "seconds": args.seconds,
+                "most_seconds": args.most_seconds,
+                "n_genes": N_GENES,
+            }
+            for turn in range(args.repeat):
                 for kind in args.kinds:
-                    cold = args.drop_cache and drop_cache()
-                    measured = in_process(kind, paths, args.epochs)
-                    row = {
-                        "cells": n_cells,
-                        "compression": compression,
-                        "kind": kind,
-                        "repeat": number,
-                        "cold": cold,
-                        **measured,
-                    }
+                    if kind != "loader" and kind in OWN and n_cells > args.most_trained:
+                        continue
+                    python = args.peer_python if kind in PEERS else sys.executable
+                    row = {"cells": n_cells, "form": form, "kind": kind, "turn": turn}
+                    row |= measure(kind, task, python)
                     print(json.dumps(row), flush=True)
                     results.append(row)
     return results
@@ -175,44 +79,121 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """Table of the medians, and of the ratio to memory in the same turn."""
-    lines = ["| cells | file | what | cells/s | of memory | peak MB |", "|---|---|---|---|---|---|"]
-    keys = dict.fromkeys((r["cells"], r["compression"], r["kind"]) for r in results)
-    for n_cells, compression, kind in keys:
-        same = [r for r in results if (r["cells"], r["compression"]) == (n_cells, compression)]
+    lines = ["| cells | file | what | cells/s | of memory | MiB | MiB without 200 bytes a cell |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|")
+    good = [row for row in results if "cells_per_second" in row]
+    for n_cells, form, kind in dict.fromkeys((r["cells"], r["form"], r["kind"]) for r in good):
+        same = [r for r in good if (r["cells"], r["form"]) == (n_cells, form)]
         own = [r for r in same if r["kind"] == kind]
-        memory = {r["repeat"]: r["cells_per_second"] for r in same if r["kind"] == "memory"}
-        ratios = [r["cells_per_second"] / memory[r["repeat"]] for r in own if r["repeat"] in memory]
+        memory = {r["turn"]: r["cells_per_second"] for r in same if r["kind"] == "memory"}
+        ratios = [r["cells_per_second"] / memory[r["turn"]] for r in own if r["turn"] in memory]
         ratio = f"{median(ratios):.0%}" if ratios and kind == "files" else ""
-        speed = median(r["cells_per_second"] for r in own)
-        most = max(r["peak_mb"] for r in own)
-        lines.append(
-            f"| {n_cells:,} | {compression} | {kind} | {speed:,.0f} | {ratio} | {most:,.0f} |"
-        )
+        speed = f"{median(r['cells_per_second'] for r in own):,.0f}"
+        peaks = [r["peak_mib"] for r in own if "peak_mib" in r]
+        most = f"{max(peaks):,.0f} | {max(peaks) - n_cells * 200 / 2**20:,.0f}" if peaks else " | "
+        lines.append(f"| {n_cells:,} | {form} | {kind} | {speed} | {ratio} | {most} |")
     return "\n".join(lines)
 
 
+def extrapolate(results: list[dict[str, Any]], sizes: tuple[int, ...]) -> str:
+    """Table of what larger data would take: seconds per cell of the largest file, times cells."""
+    lines = ["| cells | file | set-up, min | order, min | reading an epoch, min | training, min |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for form in dict.fromkeys(row["form"] for row in results):
+        own = [r for r in results if r["form"] == form and "cells_per_second" in r]
+        loader = max((r for r in own if r["kind"] == "loader"), key=by_cells, default=None)
+        training = max((r for r in own if r["kind"] == "files"), key=by_cells, default=None)
+        if loader is None:
+            continue
+        for size in sizes:
+            times = size / loader["cells"] / 60
+            parts = [loader["opening_seconds"] + loader["setup_seconds"]]
+            parts += [loader["planning_seconds"], loader["seconds"]]
+            minutes = [f"{part * times:,.1f}" for part in parts]
+            trained = f"{size / training['cells_per_second'] / 60:,.0f}" if training else ""
+            lines.append(f"| {size:,} | {form} | {' | '.join(minutes)} | {trained} |")
+    return "\n".join(lines)
+
+
+def by_cells(row: dict[str, Any]) -> int:
+    """Cells of a measurement."""
+    return row["cells"]
+
+
+def chart(results: list[dict[str, Any]], path: Path) -> None:
+    """Cells per second of each loader, and seconds of an epoch by the number of cells."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
+
+    good = [row for row in results if "cells_per_second" in row]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    loaders = [r for r in good if r["kind"] in ("loader", "scvi", "scDataset", "annbatch")]
+    size = 100_000 if any(r["cells"] == 100_000 for r in loaders) else loaders[0]["cells"]
+    speeds: dict[str, list[float]] = {}
+    for row in loaders:
+        if row["cells"] == size:
+            name = "cellvae" if row["kind"] == "loader" else row["kind"]
+            speeds.setdefault(f"{name}, {row['form']}", []).append(row["cells_per_second"])
+    medians = sorted((median(values), name) for name, values in speeds.items())
+    colors = ["#4477aa" if name.startswith("cellvae") else "#bbbbbb" for _, name in medians]
+    left.barh([name for _, name in medians], [speed for speed, _ in medians], color=colors)
+    left.set(xscale="log", xlabel=f"cells per second read ({size:,} cells)")
+    for place, (speed, _) in enumerate(medians):
+        left.text(speed * 1.1, place, f"{speed:,.0f}", va="center", fontsize=7)
+    left.set_xlim(min(1_000, medians[0][0] / 2), medians[-1][0] * 5)
+    left.xaxis.set_minor_formatter(NullFormatter())
+    for kind, marker in (("loader", "o"), ("files", "s"), ("memory", "^")):
+        for form, color in zip(FORMS, ("#4477aa", "#ee6677", "#228833", "#ccbb44"), strict=True):
+            own = sorted(
+                (r["cells"], r["cells"] / r["cells_per_second"])
+                for r in good
+                if (r["kind"], r["form"]) == (kind, form)
+            )
+            if len({n for n, _ in own}) > 1:
+                label = f"{'read' if kind == 'loader' else 'train, ' + kind}, {form}"
+                right.plot(*zip(*own, strict=True), marker=marker, color=color, label=label)
+    right.set(xscale="log", yscale="log", xlabel="cells", ylabel="seconds per epoch")
+    right.legend(fontsize=7, frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cells", type=int, nargs="+", default=[10_000, 100_000])
+    add("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    add("--kinds", nargs="+", choices=OWN + PEERS, default=list(OWN))
+    add("--peer-python", default=os.environ.get("CELLVAE_PEER_PYTHON"))
+    add("--epochs", type=int, default=3)
+    add("--most-trained", type=int, default=3_000_000, help="most cells that are trained on")
+    add("--repeat", type=int, default=1)
+    add("--threads", type=int, default=2)
+    add("--seconds", type=float, default=20, help="longest time of another loader")
+    add("--most-seconds", type=int, help="longest training; of more cells a part of an epoch")
+    add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "cellvae-disk")
+    add("--warm", action="store_true", help="leave files in the page cache")
+    add("--join", type=Path, nargs="+", default=[], help="results of earlier runs to be added")
+    add("--only-join", action="store_true", help="tables and chart of earlier runs alone")
+    add("--out", type=Path, help="file for all figures (.json)")
+    add("--chart", type=Path, help="file for a chart (.svg)")
+    return parser.parse_args()
+
+
 def main() -> None:
-    """Read the arguments, measure, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, nargs="+", default=[200_000])
-    parser.add_argument("--compression", nargs="+", default=["none", "gzip"])
-    parser.add_argument("--kinds", nargs="+", default=["loader", "memory", "files"])
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", default=str(Path(tempfile.gettempdir()) / "cellvae-disk"))
-    parser.add_argument("--drop-cache", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--worker")
-    parser.add_argument("--result", type=Path)
-    parser.add_argument("paths", nargs="*")
-    args = parser.parse_args()
-    if args.worker:
-        args.result.write_text(json.dumps(work(args.worker, args.paths, args.epochs)))
-        return
-    results = compare(args)
-    print(table(results))
+    args = parsed()
+    results = [row for path in args.join for row in json.loads(path.read_text())["results"]]
+    results += [] if args.only_join else measure_all(args)
+    print(table(results), extrapolate(results, (10**7, 10**8)), sep="\n\n")
     if args.out:
-        args.out.write_text(json.dumps({"results": results}, indent=1))
+        facts = {"density": DENSITY, "n_genes": N_GENES, "threads": args.threads}
+        args.out.write_text(json.dumps({**facts, "results": results}, indent=1))
+    if args.chart:
+        chart(results, args.chart)
 
 
 if __name__ == "__main__":

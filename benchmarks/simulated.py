@@ -26,8 +26,10 @@ def scale_for(means: np.ndarray, density: float) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def simulated(n_cells: int, n_genes: int, density: float, seed: int = 0) -> anndata.AnnData:
-    """Negative binomial counts (CSR) of ten groups in two batches.
+def simulated(
+    n_cells: int, n_genes: int, density: float, seed: int = 0, n_batches: int = N_BATCHES
+) -> anndata.AnnData:
+    """Negative binomial counts (CSR) of ten groups in some batches.
 
     Parameters
     ----------
@@ -37,13 +39,15 @@ def simulated(n_cells: int, n_genes: int, density: float, seed: int = 0) -> annd
         Share of the counts that are not zero, roughly.
     seed
         Seed of all of it.
+    n_batches
+        Number of batches, each with differences of its own.
     """
     random = np.random.default_rng(seed)
     differences = random.normal(0, 0.7, (N_GROUPS, 1, n_genes))
-    differences = differences + random.normal(0, 0.2, (N_GROUPS, N_BATCHES, n_genes))
+    differences = differences + random.normal(0, 0.2, (N_GROUPS, n_batches, n_genes))
     profile = random.gamma(0.5, 1.0, n_genes) * np.exp(differences)
     profile *= scale_for(profile, density)
-    group, batch = random.integers(0, N_GROUPS, n_cells), random.integers(0, N_BATCHES, n_cells)
+    group, batch = random.integers(0, N_GROUPS, n_cells), random.integers(0, n_batches, n_cells)
     size = random.lognormal(0, 0.3, n_cells)
     parts = []
     for start in range(0, n_cells, AT_ONCE):

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidOptionError",
     "NotSetUpError",
     "NotTrainedError",
+    "OutputError",
     "ResumeError",
     "StopTraining",
     "TrainingError",
@@ -83,6 +84,10 @@ class FileFormatError(CellvaeError, ValueError):
 
 class UnsafeFileError(FileFormatError):
     """A model file that would need more than reading values: code, other paths, huge memory."""
+
+
+class OutputError(CellvaeError, OSError):
+    """A file of results that cannot be written, as on a full disk."""
 
 
 class DownloadError(CellvaeError, OSError):

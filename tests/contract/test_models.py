@@ -339,14 +339,13 @@ def test_public_functions_have_docstrings(case: Any) -> None:
 
 def test_repr_says_what_the_model_is(case: Any, trained: Any) -> None:
     lines = repr(trained).splitlines()
-    assert lines[0] == (
-        f"{case.name} model of 96 cells x {trained.registration.n_genes} "
-        f"{trained.registration.first_axis.name}"
-    )
+    axes = trained.registration.axes.values()
+    features = ", ".join(f"{len(axis)} {axis.name}" for axis in axes)
+    assert lines[0] == f"{case.name} model of 96 cells x {features}"
     assert "n_hidden=8" in lines[1]
     key, value = next(iter(case.setup.items()))
     assert f"{key}={value!r}" in lines[2]
-    assert lines[3].strip() == "trained: 8 epochs"
+    assert lines[-1].strip() == "trained: 8 epochs"
     assert repr(case.made()).endswith("trained: no")
 
 

@@ -40,3 +40,13 @@ def test_a_part_has_the_cells_of_it(matrix: sparse.csr_matrix, start: int, end: 
     part = entries_of(matrix).slice_cells(start, end)
     assert part.n_cells == end - start
     np.testing.assert_array_equal(part.to_dense(), matrix.toarray()[start:end])
+
+
+@pytest.mark.parametrize("cells", [[0, 1, 2, 3, 4, 5, 6], [6, 2, 0], [3, 3, 2], []])
+def test_chosen_cells_come_in_the_requested_order(
+    matrix: sparse.csr_matrix, cells: list[int]
+) -> None:
+    chosen = entries_of(matrix).take_cells(torch.tensor(cells, dtype=torch.int64))
+    assert chosen.n_cells == len(cells)
+    assert (chosen.indices.dtype, chosen.indptr.dtype) == (torch.int32, torch.int64)
+    np.testing.assert_array_equal(chosen.to_dense(), matrix.toarray()[cells])

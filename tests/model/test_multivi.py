@@ -14,7 +14,13 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.sparse import csr_matrix
 
-from cellvae.errors import DataWarning, InvalidDataError, InvalidOptionError, UnknownKeyError
+from cellvae.errors import (
+    DataWarning,
+    InvalidDataError,
+    InvalidOptionError,
+    TrainingWarning,
+    UnknownKeyError,
+)
 from cellvae.model import MULTIVI
 
 N_CELLS, N_GENES, N_REGIONS, N_PROTEINS = 60, 12, 18, 4
@@ -260,15 +266,9 @@ def test_training_defaults_are_those_of_peakvi() -> None:
     assert defaults["plan_kwargs"] == {**plan, "n_epochs_kl_warmup": 50}
     assert defaults["early_stopping"] is True
     assert defaults["early_stopping_patience"] == 50
+    assert defaults["early_stopping_monitor"] == "reconstruction_loss_validation"
     assert MULTIVI(cells, **CONFIG).module.adversarial
     assert not MULTIVI(cells, fully_paired=True, **CONFIG).module.adversarial
-
-
-@pytest.mark.trains
-def test_cells_without_counts_are_refused(model: MULTIVI) -> None:
-    with pytest.raises(InvalidOptionError, match="cannot be minified: the sizes of a cell"):
-        model.minify_adata()
-    assert not model.adata.obsm.keys() & {"X_latent_qzm"}
 
 
 @pytest.mark.trains
@@ -315,3 +315,76 @@ def test_adversarial_mixing_is_the_classifier_of_batches() -> None:
     assert scale_of(one_batch, adversarial_mixing=True) == scale_of(one_batch)
     with pytest.raises(InvalidOptionError, match="adversarial_classifier"):
         scale_of(model, adversarial_mixing="yes")
+
+
+@pytest.mark.trains
+def test_a_run_stops_by_the_reconstruction_of_validation_cells() -> None:
+    model = MULTIVI(make_mudata(), **CONFIG)
+    kwargs: dict[str, Any] = {"seed": 0, "accelerator": "cpu", "enable_progress_bar": False}
+    model.train(40, early_stopping_patience=2, early_stopping_min_delta=1e6, **kwargs)
+    report = model.training_report
+    assert report.monitor == "reconstruction_loss_validation"
+    assert len(model.history.epochs) < 40
+    losses = model.history["reconstruction_loss_validation"].to_numpy().ravel()
+    parts = [
+        model.history[f"reconstruction_loss_{name}_validation"].to_numpy().ravel()
+        for name in ("expression", "accessibility", "protein")
+    ]
+    np.testing.assert_allclose(sum(parts), losses, rtol=1e-5)
+
+
+@pytest.mark.trains
+def test_without_validation_cells_there_is_one_warning() -> None:
+    model = MULTIVI(make_mudata(), **CONFIG)
+    with pytest.warns(TrainingWarning, match="will not stop early") as caught:
+        model.train(2, train_size=1.0, seed=0, accelerator="cpu", enable_progress_bar=False)
+    assert len(caught) == 1
+    assert len(model.history.epochs) == 2
+    silent = MULTIVI(make_mudata(), **CONFIG).train_defaults(
+        {"train_size": 1.0, "early_stopping": False}
+    )
+    assert not {"early_stopping", "early_stopping_monitor"} & {*silent}
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("modalities", [["rna", "atac"], ["rna"]])
+@pytest.mark.parametrize("batch", ["one", "three"])
+def test_a_classifier_is_trained_only_where_something_is_mixed(
+    modalities: list[str], batch: str
+) -> None:
+    mdata = make_mudata(modalities)
+    if batch == "one":
+        mdata.obs["batch"] = "a"
+        MULTIVI.setup_mudata(
+            mdata, batch_key="batch", modalities={f"{name}_layer": name for name in modalities}
+        )
+    model = MULTIVI(mdata, **CONFIG)
+    model.train(2, seed=0, batch_size=20, accelerator="cpu", enable_progress_bar=False)
+    expected = batch == "three" and len(modalities) == 2
+    assert ("adversarial_loss_train" in model.history.names) == expected
+    assert all(np.isfinite(model.history[name]).to_numpy().all() for name in model.history.names)
+
+
+@pytest.mark.trains
+def test_tables_of_features_are_those_of_whole_matrices(model: MULTIVI) -> None:
+    tables = model.feature_tables(None, np.arange(10, 50))
+    regions = tables["The 18 regions that differ most"]
+    whole = model.get_normalized_accessibility(indices=np.arange(10, 50), silent=True)
+    assert regions["standard deviation"].is_monotonic_decreasing
+    for column, wanted in (
+        ("mean accessibility", whole.mean()),
+        ("standard deviation", whole.std(ddof=0)),
+    ):
+        np.testing.assert_allclose(regions[column], wanted[regions.index], rtol=1e-3, atol=1e-6)
+    factors = pd.Series(model.get_region_factors(), index=whole.columns)
+    np.testing.assert_allclose(regions["region factor"], factors[regions.index], rtol=1e-5)
+    proteins = tables["Proteins"]
+    assert proteins.index.tolist() == [f"protein{i}" for i in range(N_PROTEINS)]
+    assert (proteins["panels that measured it"] == 3).all()
+    assert proteins["cells with foreground"].between(0, 1).all()
+    cells = model.cell_tables()
+    sizes = model.get_library_size_factors(silent=True)
+    np.testing.assert_array_equal(
+        cells["library_size_factors"]["accessibility"], sizes["accessibility"]
+    )
+    assert cells["protein_foreground_probability"].shape == (N_CELLS, N_PROTEINS)

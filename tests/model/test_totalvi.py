@@ -227,3 +227,14 @@ def test_options_of_the_networks_are_checked() -> None:
         TOTALVIConfig(extra_decoder_kwargs={"activation_function_bg": "relu"})
     with pytest.raises(UnknownOptionError):
         TOTALVIConfig(extra_encoder_kwargs={"n_layer": 2})
+
+
+def test_one_output_is_decoded_as_both_are() -> None:
+    module, batch = new_module(), new_batch()
+    with torch.no_grad():
+        latent = module.encode(batch)
+        both = module.decode(latent, batch)
+        for name, decoded in both.items():
+            one: Any = module.decode_output(latent, batch, name)
+            assert type(one) is type(decoded)
+            torch.testing.assert_close(one.mean, decoded.mean, rtol=0, atol=0)

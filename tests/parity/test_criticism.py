@@ -46,7 +46,7 @@ def check(
     model = SCVI(adata, n_hidden=4)
     model.is_trained = True
 
-    def given(module: Any, batch: Any, n_samples: int) -> Iterator[torch.Tensor]:
+    def given(module: Any, batch: Any, n_samples: int, output: str) -> Iterator[torch.Tensor]:
         cells = batch.continuous[:, 0].long()
         return iter(draws[:n_samples, cells])
 

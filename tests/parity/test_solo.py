@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,38 @@ def test_a_model_that_is_written_for_scvi_tools_is_read_again(
     again = SOLO.load(tmp_path, features(theirs))
     pd.testing.assert_frame_equal(again.predict(), model.predict())
     assert again.registry["setup_args"] == {"layer": None, "labels_key": "_solo_doub_sim"}
+
+
+PEER = """
+import sys, anndata, numpy as np, scvi
+folder = sys.argv[1]
+adata = anndata.read_h5ad(f"{folder}/features.h5ad")
+model = scvi.external.SOLO.load(f"{folder}/ours", adata, accelerator="cpu")
+np.save(f"{folder}/theirs.npy", model.predict(include_simulated_doublets=True).to_numpy())
+model.train(max_epochs=1, accelerator="cpu")
+np.save(f"{folder}/trained.npy", model.predict(include_simulated_doublets=True).to_numpy())
+model.save(f"{folder}/theirs")
+"""
+
+
+def test_scvi_tools_reads_what_is_written_and_the_other_way_round(
+    theirs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    peer = os.environ.get("CELLVAE_PEER_PYTHON")
+    if peer is None:
+        pytest.skip("CELLVAE_PEER_PYTHON does not name a Python with scvi-tools")
+    adata = features(theirs)
+    SOLO.setup_anndata(adata, labels_key="_solo_doub_sim")
+    model = SOLO(adata, n_hidden=7, n_layers=2, dropout_rate=0.2)
+    model.train(max_epochs=2, accelerator="cpu", enable_progress_bar=False)
+    model.save(tmp_path / "ours", format="scvi-tools")
+    AnnData(adata.X, obs=adata.obs[["_solo_doub_sim"]]).write_h5ad(tmp_path / "features.h5ad")
+    command = [peer, "-W", "ignore", "-c", PEER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours: Any = model.predict(include_simulated_doublets=True)
+    np.testing.assert_allclose(np.load(tmp_path / "theirs.npy"), ours, atol=1e-5)
+    again: Any = SOLO.load(tmp_path / "theirs", features(theirs))
+    found = again.predict(include_simulated_doublets=True)
+    np.testing.assert_allclose(found, np.load(tmp_path / "trained.npy"), atol=1e-5)
+    assert again.config.n_hidden == 7

@@ -44,16 +44,18 @@ def setup_flags(cls: Any) -> list[Flag]:
         **(parameter_section(mudata.__doc__ or "") if mudata is not None else {}),
         **parameter_help(cls.Keys),
     }
+    key_types = typing.get_type_hints(cls.Keys)
     flags = []
     for name in names:
         if name in ("adata", "mdata"):
             continue
+        several = typing.get_origin(key_types.get(name)) is tuple
         flags.append(
             Flag(
                 name=name,
                 place="setup",
                 panel=DATA,
-                hint=setup_hint(name),
+                hint=tuple[str, ...] if several else setup_hint(name),
                 default=None,
                 help=descriptions.get(name, ""),
             )

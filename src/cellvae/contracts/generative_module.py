@@ -22,6 +22,11 @@ class GenerativeModule(Module[B]):
     """Names of the decoded distributions, one for each feature axis of the data, in its order."""
     observed_fields: tuple[str, ...] = ("counts",)
     """Fields of a batch with the measured values of each output; the decoder does not read them."""
+    stored_sizes: tuple[str, ...] = ()
+    """Sizes of a cell that are computed from counts, fields of latent and batch of the same names.
+
+    A minified AnnData stores them beside the posterior.
+    """
     latent_is_gaussian: bool = True
     """Whether the decoder reads samples of the normal posterior without a transformation."""
 
@@ -32,6 +37,10 @@ class GenerativeModule(Module[B]):
     @abstractmethod
     def decode(self, latent: Any, batch: B) -> dict[str, Distribution]:
         """Distribution of each output, [*samples, cells, features]."""
+
+    def decode_output(self, latent: Any, batch: B, output: str) -> Distribution:
+        """Distribution of one output; a module that can leave out the others does."""
+        return self.decode(latent, batch)[output]
 
     def observed_values(self, batch: B) -> dict[str, Any]:
         """Measured values of each output, [cells, features], from `observed_fields`."""

@@ -42,6 +42,14 @@ class CSRBatch(NamedTuple):
             self.n_genes,
         )
 
+    def take_cells(self, cells: Int[Tensor, " chosen"]) -> CSRBatch:
+        """Cells at these indices, in this order; indices may repeat."""
+        starts, lengths = self.indptr[cells], self.indptr.diff()[cells]
+        indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        shifts = (starts - indptr[:-1]).repeat_interleave(lengths)
+        entries = torch.arange(len(shifts), device=shifts.device) + shifts
+        return CSRBatch(self.values[entries], self.indices[entries], indptr, self.n_genes)
+
     def to_dense(self) -> Float[Tensor, "cells genes"]:
         """Dense counts."""
         # `output_size` avoids a synchronisation with the device.

@@ -31,7 +31,11 @@ from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
 from cellvae.data.fragments import reads_to_fragments
 from cellvae.data.gene_selection import poisson_gene_selection
-from cellvae.data.modalities import organize_cite_seq_10x, organize_multiome_anndatas
+from cellvae.data.modalities import (
+    organize_cite_seq_10x,
+    organize_multimodal,
+    organize_multiome_anndatas,
+)
 from cellvae.data.readers import read_10x_atac, read_10x_multiome, read_loom
 from cellvae.data.setup.keys import CountKeys, Keys, LabelKeys
 from cellvae.data.setup.registration import Registration
@@ -58,6 +62,7 @@ __all__ = [
     "mouse_ob_dataset",
     "open_cells",
     "organize_cite_seq_10x",
+    "organize_multimodal",
     "organize_multiome_anndatas",
     "pbmc68k_reduced",
     "pbmc_dataset",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
+from cellvae.data.mudata_adapter import is_mudata
 from cellvae.data.setup.minified import (
     MinifiedRecord,
     MinifiedType,
@@ -48,7 +49,8 @@ class MinifyMixin(BaseModel):
             the counts too.
         use_latent_qzm_key, use_latent_qzv_key
             Entries of `adata.obsm` for mean and variance of the posterior. The sum of the counts
-            of each cell is stored in `adata.obs["observed_lib_size"]`.
+            of each cell is stored in `adata.obs["observed_lib_size"]`, and sizes that an encoder
+            computes in `adata.obs["latent_log_library"]` and `adata.obs["latent_log_depth"]`.
         silent
             Whether no progress is shown.
 
@@ -66,6 +68,35 @@ class MinifyMixin(BaseModel):
             model, minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent=silent
         )
         self.attach(minified, new=False)
+
+
+def minify_mudata(
+    model: Any,
+    minified_data_type: MinifiedType = "latent_posterior_parameters",
+    use_latent_qzm_key: str = "X_latent_qzm",
+    use_latent_qzv_key: str = "X_latent_qzv",
+    silent: bool = False,
+) -> None:
+    """Replace the model's MuData by one with the latent posterior of each cell, not counts.
+
+    Parameters
+    ----------
+    minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent
+        As for `minify_adata`, which does the same for a MuData.
+
+    Raises
+    ------
+    InvalidOptionError
+        If the cells of the model are an AnnData, or as for `minify_adata`.
+    NotTrainedError, DataMismatchError
+        As for `minify_adata`.
+    """
+    if model.adata is not None and not is_mudata(model.adata):
+        raise InvalidOptionError(
+            "Expected a model of a MuData for minify_mudata; this one has an AnnData. Call "
+            "minify_adata()."
+        )
+    model.minify_adata(minified_data_type, use_latent_qzm_key, use_latent_qzv_key, silent)
 
 
 def minify(
@@ -105,6 +136,7 @@ def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
     """Posterior of latent and library size, and sum of counts, of each cell of a model."""
     cells = plan_pass(model, None, None, None, silent=silent, counts=True)
     means, variances, library_sizes, library_means, library_variances = [], [], [], [], []
+    sizes: dict[str, list[torch.Tensor]] = {name: [] for name in model.module.stored_sizes}
     with inference_mode(model):
         for _, batch in cells.iter_batches():
             latent = model.module.encode(batch)
@@ -115,6 +147,8 @@ def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
             if library is not None:
                 library_means.append(library.loc.squeeze(-1).cpu())
                 library_variances.append(library.variance.squeeze(-1).cpu())
+            for name, values in sizes.items():
+                values.append(getattr(latent, name).squeeze(-1).cpu())
     return StoredPosterior(
         mean=torch.cat(means).float().numpy(),
         variance=torch.cat(variances).float().numpy(),
@@ -123,4 +157,5 @@ def encode_cells(model: DecoderModel, *, silent: bool) -> StoredPosterior:
         log_library_variance=(
             torch.cat(library_variances).float().numpy() if library_means else None
         ),
+        sizes={name: torch.cat(values).float().numpy() for name, values in sizes.items()},
     )

@@ -12,6 +12,7 @@ import torch
 from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
+from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
 from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
 from cellvae.estimator.model_io import ModelFolder
 from cellvae.estimator.resume import (
@@ -25,6 +26,7 @@ from cellvae.settings import settings
 from cellvae.train.records.history import History
 
 if TYPE_CHECKING:
+    from cellvae.data import Registration
     from cellvae.estimator.base_model import BaseModel
     from cellvae.train.options.train_kwargs import ParsedTrainKwargs
     from cellvae.train.options.train_options import TrainOptions
@@ -82,12 +84,21 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     if outcome.keep_weights:
         model.history, model.split, model.is_trained = outcome.history, split, True
         model.carryover = outcome.carryover
-        model.registration = replace(model.registration, n_cells=len(rows))
+        model.registration = registration_of_cells(model, len(rows))
     elif old_weights is not None:
         model.module.load_state_dict(old_weights)
     model.training_report = outcome.report
     if outcome.error is not None:
         raise outcome.error
+
+
+def registration_of_cells(model: BaseModel, n_cells: int) -> Registration:
+    """Registration of a model with the numbers of the cells that it has been trained on."""
+    known, modality_cells = model.registration, {}
+    if known.modality_cells and model.adata is not None:
+        fields = model.fields(known.keys)
+        modality_cells = count_modality_cells(measured_modalities(model.adata, fields))
+    return replace(known, n_cells=n_cells, modality_cells=modality_cells)
 
 
 def check_can_learn(model: BaseModel, options: TrainOptions) -> None:

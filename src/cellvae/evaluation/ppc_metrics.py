@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,14 +20,22 @@ class GeneMoments:
     """Running sums over cells of the counts of each gene and of their squares."""
 
     def __init__(self, n_genes: int) -> None:
-        self.n_cells = 0
+        self.n_cells = torch.zeros(n_genes, dtype=torch.float64)
         self.total = torch.zeros(n_genes, dtype=torch.float64)
         self.squares = torch.zeros(n_genes, dtype=torch.float64)
         self.positive = torch.zeros(n_genes, dtype=torch.float64)
 
-    def add(self, counts: Float[Tensor, "cells genes"]) -> None:
-        """Add cells."""
-        self.n_cells += len(counts)
+    def add(
+        self,
+        counts: Float[Tensor, "cells genes"],
+        mask: Bool[Tensor, "cells genes"] | None = None,
+    ) -> None:
+        """Add cells; counts that a mask leaves out were not measured."""
+        if mask is None:
+            self.n_cells += len(counts)
+        else:
+            self.n_cells += mask.sum(dim=0).cpu()
+            counts = torch.where(mask, counts, 0.0)
         self.total += counts.sum(dim=0, dtype=torch.float64).cpu()
         self.squares += counts.square().sum(dim=0, dtype=torch.float64).cpu()
         self.positive += (counts != 0).sum(dim=0).cpu()
@@ -43,10 +51,17 @@ class GeneMoments:
         return (1 - self.positive / self.n_cells).numpy()
 
 
-def variation_of_cells(counts: Float[Tensor, "cells genes"]) -> Float[Tensor, " cells"]:
-    """Coefficient of variation of each cell over genes; NaN for a cell without counts."""
-    std, mean = torch.std_mean(counts.double(), dim=1, correction=0)
-    return std / mean
+def variation_of_cells(
+    counts: Float[Tensor, "cells genes"], mask: Bool[Tensor, "cells genes"] | None = None
+) -> Float[Tensor, " cells"]:
+    """Coefficient of variation of each cell over measured genes; NaN for one without counts."""
+    if mask is None:
+        std, mean = torch.std_mean(counts.double(), dim=1, correction=0)
+        return std / mean
+    values, n_genes = torch.where(mask, counts, 0.0).double(), mask.sum(dim=1)
+    mean = values.sum(dim=1) / n_genes
+    squares = torch.where(mask, values - mean.unsqueeze(1), 0.0).square().sum(dim=1)
+    return (squares / n_genes).sqrt() / mean
 
 
 @final
@@ -61,8 +76,10 @@ class Ranks:
     def __init__(self) -> None:
         self.histogram = torch.zeros(N_BINS, dtype=torch.float64)
 
-    def add(self, below: Tensor, equal: Tensor, n_draws: int) -> None:
-        """Add counts, given the numbers of draws below and equal to each of them."""
+    def add(self, below: Tensor, equal: Tensor, n_draws: int, mask: Tensor | None = None) -> None:
+        """Add measured counts, given the numbers of draws below and equal to each of them."""
+        if mask is not None:
+            below, equal = below[mask], equal[mask]
         position = (below + torch.rand(below.shape, device=below.device) * (equal + 1)) / (
             n_draws + 1
         )
@@ -115,15 +132,18 @@ class IntervalCoverage:
         self,
         measured: Float[Tensor, "cells genes"],
         draws: Float[Tensor, "draws cells genes"],
+        mask: Bool[Tensor, "cells genes"] | None = None,
     ) -> None:
-        """Add cells; an interval contains its bounds."""
+        """Add cells; an interval contains its bounds, and a mask selects measured counts."""
         bounds = interpolated_quantiles(draws, self.quantiles.tolist())
         n = len(self.n_inside)
         lower, upper = bounds[:n], bounds[n:].flip(0)
         values = measured.double()
         inside = (values >= lower) & (values <= upper)
+        if mask is not None:
+            inside &= mask
         self.n_inside += inside.sum(dim=(1, 2)).cpu()
-        self.n_counts += measured.numel()
+        self.n_counts += measured.numel() if mask is None else int(mask.sum())
 
     def error(self) -> float:
         """Sum over intervals of the squared difference of coverage and level; 0 is best."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cellvae.contracts import Rows, to_device
+from cellvae.contracts import GenerativeModule, Rows, to_device
 from cellvae.core.eval_mode import eval_mode
-from cellvae.data.batches.batching import iter_batches
+from cellvae.data.batches.read_ahead import iter_read_batches, keep_rows
+from cellvae.data.storage.disk.loaded_rows import stored_reader
 from cellvae.data.storage.row_wrappers import ToDevice
-from cellvae.data.storage.sparse import sparse_rows_for
+from cellvae.data.storage.sparse import MAX_DENSITY, accepts_sparse_rows, sparse_rows_for
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.progress import with_progress
 from cellvae.inference.protocols import EncoderModel
@@ -39,13 +42,22 @@ class CellPass(NamedTuple):
     device: torch.device
     silent: bool = False
     """Whether the progress bar is hidden."""
+    place: Callable[[Rows[Any]], Rows[Any]] = keep_rows
+    """Function of rows in memory: the rows that batches are taken from."""
 
     def iter_batches(self) -> Iterator[tuple[slice, Any]]:
-        """Batches on the device of the model, each with its positions in the pass."""
+        """Batches on the device of the model, each with its positions in the pass.
+
+        Cells in files are read by a thread while the caller computes.
+        """
         n_cells = len(self.cells)
-        steps = iter_batches(self.rows, self.cells, self.batch_size)
-        for positions, batch in with_progress(steps, n_cells, silent=self.silent):
-            yield positions, to_device(batch, self.device)
+        steps = iter_read_batches(self.rows, self.cells, self.batch_size, self.place)
+        passes = OPEN_PASSES.get()
+        if passes is not None:
+            passes.callback(steps.close)
+        with closing(steps):
+            for positions, batch in with_progress(steps, n_cells, silent=self.silent):
+                yield positions, to_device(batch, self.device)
 
 
 def plan_pass(
@@ -56,8 +68,12 @@ def plan_pass(
     *,
     silent: bool = False,
     counts: bool = False,
+    encoded: bool = False,
 ) -> CellPass:
     """Pass over the requested cells; with `counts`, cells without counts are refused.
+
+    `encoded` says that batches are only given to the module, so that they may hold sparse counts
+    where it accepts them.
 
     Raises
     ------
@@ -70,14 +86,32 @@ def plan_pass(
     cells = model.cell_indices(adata, indices)
     if not len(cells):
         raise InvalidOptionError("Expected indices of at least one cell; got none.")
-    if batch_size is None:
-        batch_size = settings.batch_size
-    if batch_size < 1:
-        raise InvalidOptionError(f"Expected a batch_size of at least 1; got {batch_size}.")
+    chosen = settings.batch_size if batch_size is None else batch_size
+    if chosen < 1:
+        raise InvalidOptionError(f"Expected a batch_size of at least 1; got {chosen}.")
+    cell_pass = CellPass(rows, cells, chosen, model.device, silent)
     if model.device.type == "cuda":
         # Sparse counts are made dense on the GPU.
-        rows = ToDevice(rows, model.device)
-    return CellPass(rows, cells, batch_size, model.device, silent)
+        return cell_pass._replace(place=partial(ToDevice, device=model.device))
+    if not encoded:
+        return cell_pass
+    if batch_size is None and chosen == DEFAULT_BATCH_SIZE and reads_sparse(model, rows):
+        cell_pass = cell_pass._replace(batch_size=ENCODER_BATCH_SIZE)
+    return cell_pass._replace(place=partial(encoder_rows, model.module))
+
+
+def encoder_rows(module: GenerativeModule[Any], rows: Rows[Any]) -> Rows[Any]:
+    """Rows whose batches have sparse counts, if they are sparse and the module accepts them."""
+    return sparse_rows_for(module, rows) or rows
+
+
+def reads_sparse(model: EncoderModel, rows: Rows[Any]) -> bool:
+    """Whether batches of the cells will have sparse counts."""
+    reader = stored_reader(rows)
+    if reader is None:
+        return sparse_rows_for(model.module, rows) is not None
+    density = reader.matrix.values_per_cell / max(1, reader.n_genes)
+    return accepts_sparse_rows(model.module) and density <= MAX_DENSITY
 
 
 def iter_cell_batches(
@@ -91,27 +125,30 @@ def iter_cell_batches(
 ) -> Iterator[Any]:
     """Batches of the requested cells, in order, on the device of the model.
 
-    With `counts`, cells without counts are refused. `encoded` says that batches are only given to
-    the module, so that they may hold sparse counts where it accepts them.
-
-    Raises
-    ------
-    NotTrainedError, DataMismatchError
-        Before any cell is read, as `rows_for` does.
-    InvalidOptionError
-        If no cells are requested, or `batch_size` is below 1.
+    Parameters and exceptions are those of :func:`plan_pass`.
     """
-    cell_pass = plan_pass(model, adata, indices, batch_size, counts=counts)
-    sparse = sparse_rows_for(model.module, cell_pass.rows) if encoded else None
-    if sparse is not None:
-        cell_pass = cell_pass._replace(rows=sparse)
-        if batch_size is None and settings.batch_size == DEFAULT_BATCH_SIZE:
-            cell_pass = cell_pass._replace(batch_size=ENCODER_BATCH_SIZE)
+    cell_pass = plan_pass(model, adata, indices, batch_size, counts=counts, encoded=encoded)
     return (batch for _, batch in cell_pass.iter_batches())
+
+
+OPEN_PASSES: ContextVar[ExitStack | None] = ContextVar("OPEN_PASSES", default=None)
+"""Ends the passes over cells that were begun in the present :func:`inference_mode`."""
 
 
 @contextmanager
 def inference_mode(model: EncoderModel) -> Iterator[None]:
-    """Context in which the module is in eval mode and autograd is off."""
+    """Context in which the module is in eval mode and autograd is off.
+
+    An exception, such as Ctrl-C, also ends the threads that read files for passes that were begun
+    in it; otherwise they would go on for as long as the traceback is kept.
+    """
     with eval_mode(model.module), torch.inference_mode():
-        yield
+        passes = ExitStack()
+        token = OPEN_PASSES.set(passes)
+        try:
+            yield
+        except BaseException:
+            passes.close()
+            raise
+        finally:
+            OPEN_PASSES.reset(token)

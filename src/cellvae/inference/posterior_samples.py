@@ -97,7 +97,7 @@ def decode_samples(
     """
     if transform_batch is not None:
         batch = module.replace_batch(batch, transform_batch)
-    counts: Any = module.decode(latent, batch)[output or module.outputs[0]]
+    counts: Any = module.decode_output(latent, batch, output or module.outputs[0])
     return counts
 
 

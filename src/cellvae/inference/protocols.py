@@ -25,6 +25,8 @@ class EncoderModel(Protocol):
     """A trained model whose module encodes cells into a posterior of the latent."""
 
     module: GenerativeModule[Any]
+    adata: AnnData | None
+    """Cells of the model."""
 
     @property
     def device(self) -> torch.device:
@@ -53,5 +55,3 @@ class DecoderModel(EncoderModel, Protocol):
 
     registration: Registration[Any]
     """Genes and categories of the model."""
-    adata: AnnData | None
-    """Cells of the model."""

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellvae.contracts import sum_parts
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
-from cellvae.inference.likelihood.elbo import per_cell_losses
+from cellvae.inference.likelihood.elbo import get_elbo
 from cellvae.inference.posterior_samples import first_observed
 from cellvae.inference.protocols import DecoderModel
 
@@ -194,8 +193,7 @@ def get_perplexity(
     total = sum(float(first_observed(module, batch).double().sum()) for batch in batches)
     if total <= 0:
         raise InvalidOptionError("Expected cells with counts for a perplexity; got none.")
-    parts, kl, kl_global = per_cell_losses(model, adata, indices, batch_size)
-    cost = float(sum_parts(parts).sum() + kl.sum() + kl_global) / total
+    cost = -float(get_elbo(model, adata, indices, batch_size, return_mean=False).sum()) / total
     return np.float64(math.exp(cost) if cost < MAX_NATS_PER_COUNT else math.inf)
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
-from cellvae.data.setup.minified import MinifiedType
 from cellvae.data.setup.tables.feature_types import find_feature_types
 from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
 from cellvae.errors import DataMismatchError, InvalidOptionError
+from cellvae.estimator.minify import minify_mudata
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
@@ -28,11 +28,13 @@ from cellvae.inference import (
     get_reconstruction_error,
     get_region_factors,
 )
+from cellvae.inference.accessibility.region_table import variable_regions
 from cellvae.inference.modalities.modality_differential import differential_modality_expression
 from cellvae.inference.modalities.modality_expression import get_modality_expression
 from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
 from cellvae.inference.proteins.background import get_protein_foreground_probability
+from cellvae.inference.proteins.protein_table import protein_table
 from cellvae.model.components.multimodal_files import (
     check_multimodal_export,
     import_multimodal_options,
@@ -45,9 +47,14 @@ from cellvae.model.networks.multivi_network import MODALITIES, MULTIVIConfig, MU
 from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
+    from cellvae.inference.protocols import CellChoice
     from cellvae.train.options.train_kwargs import ParsedTrainKwargs
+
+N_LISTED_REGIONS = 20
+"""Regions that a report lists."""
 
 
 @final
@@ -112,6 +119,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
     get_aggregated_posterior = get_aggregated_posterior
     differential_abundance = differential_abundance
     prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
+    minify_mudata = minify_mudata
 
     @classmethod
     def keys_of_setup(cls, adata: AnnData, kwargs: Mapping[str, Any]) -> MultimodalKeys:
@@ -124,25 +132,6 @@ class MULTIVI(ReferenceMappingMixin, Model):
     def fields(keys: MultimodalKeys) -> tuple[Field, ...]:
         """Fields that the model reads from an AnnData or a MuData."""
         return multimodal_fields(keys)
-
-    def minify_adata(
-        self,
-        minified_data_type: MinifiedType = "latent_posterior_parameters",
-        use_latent_qzm_key: str = "X_latent_qzm",
-        use_latent_qzv_key: str = "X_latent_qzv",
-        silent: bool = False,
-    ) -> None:
-        """Not supported: the sizes of a cell and its modalities come from its counts.
-
-        Raises
-        ------
-        InvalidOptionError
-            Always.
-        """
-        raise InvalidOptionError(
-            "MULTIVI cannot be minified: the sizes of a cell and its modalities come from its "
-            "counts. Keep model.get_latent_representation() instead."
-        )
 
     @staticmethod
     def build(registration: Registration, config: MULTIVIConfig) -> MULTIVIModule:
@@ -272,5 +261,39 @@ class MULTIVI(ReferenceMappingMixin, Model):
         return super().parse_train_kwargs(kwargs)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50."""
-        return atac_train_defaults(kwargs)
+        """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50.
+
+        Early stopping follows the reconstruction loss of the validation cells, as in scvi-tools.
+        """
+        defaults = atac_train_defaults(kwargs)
+        if {**defaults, **kwargs}.get("early_stopping"):
+            defaults["early_stopping_monitor"] = "reconstruction_loss_validation"
+        return defaults
+
+    def cell_tables(self) -> dict[str, Any]:
+        """Sizes and foreground of proteins of all cells, as the command line stores them."""
+        import pandas as pd
+
+        assert self.adata is not None
+        model: Any = self
+        names = self.adata.obs_names
+        sizes = get_size_factors(model, silent=True)
+        tables: dict[str, Any] = {"library_size_factors": pd.DataFrame(sizes, index=names)}
+        if "protein" in self.module.outputs:
+            foreground = get_protein_foreground_probability(model, silent=True)
+            tables["protein_foreground_probability"] = foreground
+        return {key: table for key, table in tables.items() if table.shape[1]}
+
+    def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
+        """Tables of the regions that differ most between cells, and of the proteins."""
+        model: Any = self
+        tables = {}
+        if "accessibility" in self.module.outputs:
+            found = variable_regions(model, adata, indices, N_LISTED_REGIONS)
+            tables[f"The {len(found):,} regions that differ most"] = found
+        if "protein" in self.module.outputs:
+            panels = self.module.in_panel
+            if panels is None:
+                panels = torch.ones(1, self.registration.n_features("proteins"))
+            tables["Proteins"] = protein_table(model, adata, indices, panels)
+        return tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from cellvae.data.setup.fields import Field
 from cellvae.data.setup.fields.protein_keys import ProteinKeys, protein_fields
 from cellvae.data.storage.memory import ColumnRows
 from cellvae.errors import DataWarning, InvalidOptionError, count_noun, did_you_mean
+from cellvae.estimator.minify import minify_mudata
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
@@ -38,6 +39,7 @@ from cellvae.inference.proteins.joint_samples import (
     get_joint_correlation_matrix,
     joint_posterior_predictive_sample,
 )
+from cellvae.inference.proteins.protein_table import protein_table
 from cellvae.model.components.default_early_stopping import (
     default_early_stopping,
     has_validation_cells,
@@ -122,6 +124,7 @@ class TOTALVI(ReferenceMappingMixin, Model):
     differential_expression = differential_joint_expression
     posterior_predictive_sample = joint_posterior_predictive_sample
     get_feature_correlation_matrix = get_joint_correlation_matrix
+    minify_mudata = minify_mudata
     prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
 
     @staticmethod
@@ -167,26 +170,9 @@ class TOTALVI(ReferenceMappingMixin, Model):
 
     def feature_tables(self, adata: AnnData | None, indices: CellChoice) -> dict[str, pd.DataFrame]:
         """Table of the proteins: in how many panels and cells they are, and at which level."""
-        import pandas as pd
-
-        genes, model = self.registration.genes[:1], cast("Any", self)
-        _, proteins = model.get_normalized_expression(
-            adata, indices, gene_list=genes, return_numpy=True, silent=True
-        )
-        foreground = model.get_protein_foreground_probability(
-            adata, indices, return_numpy=True, silent=True
-        )
-        background = model.get_protein_background_mean(adata, indices, silent=True)
-        table = pd.DataFrame(
-            {
-                "panels that measured it": self.module.measured_by_panel.sum(dim=0).tolist(),
-                "cells with foreground": (np.asarray(foreground) > 0.5).mean(axis=0),
-                "mean without background": np.asarray(proteins).mean(axis=0),
-                "mean background": background.mean(axis=0),
-            },
-            index=pd.Index(self.registration.axes["proteins"].features, name="protein"),
-        )
-        return {"Proteins": table.astype(float)}
+        panels = self.module.measured_by_panel
+        model: Any = self
+        return {"Proteins": protein_table(model, adata, indices, panels)}
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""

@@ -16,9 +16,8 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
     from rich.table import Table
 
     console = Console()
-    console.print(
-        f"{name}: {registration.n_cells:,} cells x {registration.n_genes:,} genes", highlight=False
-    )
+    features = ", ".join(f"{len(axis):,} {axis.name}" for axis in registration.axes.values())
+    console.print(f"{name}: {registration.n_cells:,} cells x {features}", highlight=False)
     arguments = Table("setup_anndata", "value", title="What was given", title_justify="left")
     for argument, value in registration.keys.to_json().items():
         arguments.add_row(argument, str(value))
@@ -30,6 +29,16 @@ def print_setup_tables(name: str, registration: Registration, *, categories: boo
     for column, record in registration.fields.items():
         columns.add_row(column, *record.describe())
     console.print(columns)
+    if registration.modality_cells:
+        cells = Table(
+            "modalities with counts",
+            "cells",
+            title="Cells by what was measured in them",
+            title_justify="left",
+        )
+        for modalities, n_cells in registration.modality_cells.items():
+            cells.add_row(modalities, f"{n_cells:,}")
+        console.print(cells)
     if not categories:
         return
     for column, record in registration.fields.items():

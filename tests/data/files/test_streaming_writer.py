@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cellvae.data.files import streaming_writer
-from cellvae.data.files.streaming_writer import EmbeddingWriter, MatrixWriter, check_new_file
+from cellvae.data.files.streaming_writer import CellWriter, MatrixWriter, check_new_file
 from cellvae.errors import InvalidOptionError
 
 
@@ -94,7 +94,7 @@ def test_embedding_round_trip(tmp_path: Path, suffix: str, repeated: bool) -> No
     random = np.random.default_rng(0)
     z, kl = random.normal(size=(7, 3)).astype(np.float32), random.random(7).astype(np.float32)
     names = pd.Index(["a"] * 7 if repeated else list("abcdefg"))
-    with EmbeddingWriter(path, names, {"kl": 0, "z": 3}) as file:
+    with CellWriter(path, names) as file:
         for rows in (slice(4, 7), slice(0, 4)):
             file.write(rows, {"z": z[rows], "kl": kl[rows]})
         assert not path.exists()
@@ -112,8 +112,8 @@ def test_embedding_round_trip(tmp_path: Path, suffix: str, repeated: bool) -> No
 def test_embedding_with_only_obs_or_only_obsm(tmp_path: Path) -> None:
     names = pd.Index(["a", "b"])
     for name, width in (("kl", 0), ("z", 2)):
-        with EmbeddingWriter(tmp_path / f"{name}.h5ad", names, {name: width}) as file:
-            file.write(slice(0, 2), {name: np.ones((2, width) if width else 2)})
+        with CellWriter(tmp_path / f"{name}.h5ad", names) as file:
+            file.write(slice(0, 2), {name: np.ones((2, width) if width else 2, np.float32)})
         found = read(tmp_path / f"{name}.h5ad")
         assert list(found.obs.columns) == ([] if width else ["kl"])
         assert list(found.obsm) == (["z"] if width else [])
@@ -122,7 +122,7 @@ def test_embedding_with_only_obs_or_only_obsm(tmp_path: Path) -> None:
 def test_failed_embedding_leaves_no_file(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="no more"),
-        EmbeddingWriter(tmp_path / "z.h5ad", pd.Index(["a"]), {"z": 2}),
+        CellWriter(tmp_path / "z.h5ad", pd.Index(["a"])),
     ):
         raise ValueError("no more")
     assert not any(tmp_path.iterdir())

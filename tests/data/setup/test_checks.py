@@ -47,7 +47,9 @@ def test_good_counts_pass_in_every_form(counts: np.ndarray, make: Make, form: st
         facts = check(make(counts, form), form)
     assert facts.integers
     assert facts.nonempty.all()
-    stored = counts.size if "dense" in form or form == "big endian" else np.count_nonzero(counts)
+    is_dense = "dense" in form or form == "big endian"
+    # Dense counts in a file become sparse as they are read.
+    stored = counts.size if is_dense and "backed" not in form else np.count_nonzero(counts)
     assert facts.n_values == stored or "view" in form
 
 

@@ -1,4 +1,4 @@
-"""Counts on disk: the same as in memory, whatever is asked for, and little of the file is read."""
+"""Counts of a file that may change: the same as in memory, and little of the file is read."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from cellvae.data.storage.disk.h5ad_readers import DenseReader, SparseReader
 
 Make = Callable[[np.ndarray, str], AnnData]
 FORMS = ["backed dense", "backed csr", "backed view dense", "backed view csr"]
+
+
+@pytest.fixture(autouse=True)
+def may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read files as those that were opened for writing too."""
+    monkeypatch.setattr("cellvae.data.storage.count_matrix.backed_matrix", lambda values: None)
 
 
 class Counting:

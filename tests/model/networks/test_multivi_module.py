@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -206,6 +207,32 @@ def test_a_classifier_of_batches_is_wanted_where_there_is_something_to_mix(
     batch = make_batch(make_sizes(n_batch=n_batch))
     assert module.adversarial_targets(batch).tolist() == batch.batch[:, 0].tolist()
     assert module.loss(batch, torch.tensor(1.0)).latent.shape == (N_CELLS, module.n_latent)
+
+
+def test_one_modality_alone_has_nothing_to_mix() -> None:
+    sizes = dataclasses.replace(make_sizes(n_batch=3), n_regions=0, n_proteins=0, panels=())
+    assert not make_module(sizes).adversarial
+    assert make_module(make_sizes(n_batch=3)).adversarial
+
+
+@pytest.mark.parametrize("output", ["rna", "accessibility", "protein"])
+def test_one_output_is_decoded_without_the_others(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = make_module(), make_batch()
+    with torch.no_grad():
+        latent = module.encode(batch)
+        whole = module.decode(latent, batch)[output]
+        decoders = {
+            "rna": module.z_decoder_expression,
+            "accessibility": module.z_decoder_accessibility,
+            "protein": module.z_decoder_pro,
+        }
+        for name, decoder in decoders.items():
+            if name != output:
+                monkeypatch.setattr(decoder, "forward", None)
+        one = module.decode_output(latent, batch, output)
+    torch.testing.assert_close(one.mean, whole.mean, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, final
 
 import numpy as np
@@ -15,13 +14,17 @@ from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
 from cellvae.data.batches.labelled_cells import LabelledSampler, WithLabelledCells
-from cellvae.data.batches.read_ahead import read_buffers
+from cellvae.data.batches.read_ahead import Buffer, keep_rows, read_buffers
+from cellvae.data.batches.reader_thread import make_reader_pool
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.batches.shuffling import as_index_tensor, epoch_order
+from cellvae.data.storage.disk.loaded_rows import load_rows
 from cellvae.data.storage.row_wrappers import prefetch_block
 from cellvae.errors import InvalidDataError, InvalidOptionError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from cellvae.core.shapes import CellNumbers
 
 MIN_BATCH_SIZE = 3
@@ -116,7 +119,8 @@ class EpochBlocks(Generic[B]):
         shuffling, each labelled cell occurs once in an epoch.
     run_order
         Order of cells in files, which are read into memory a buffer at a time, the next one by a
-        thread while the caller computes; None for cells that are read one by one.
+        thread while the caller computes; cells that fit into one buffer are read once, and in the
+        order of cells in memory. None for cells that are read one by one.
 
     Attributes
     ----------
@@ -145,8 +149,9 @@ class EpochBlocks(Generic[B]):
         self.cells = as_index_tensor(cells)
         self.run_order = run_order
         self.place: Callable[[Rows[B]], Rows[B]] = keep_rows
-        self.loaded: list[StepBlock] | None = None
-        if run_order is not None:
+        self.buffer: Buffer | None = None
+        self.reader: Generator[StepBlock] | None = None
+        if run_order is not None and not run_order.is_whole(len(self.cells)):
             self.cells = self.cells.sort().values
         self.batch_size = batch_size
         self.seed = seed
@@ -176,7 +181,7 @@ class EpochBlocks(Generic[B]):
                 f"{len(self.cells)}. Use fewer devices."
             )
         self.rank, self.world_size = rank, world_size
-        self.loaded = None
+        self.buffer = None
         sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
         self.n_blocks = len(sizes)
         self.n_steps = sum(sizes)
@@ -219,32 +224,38 @@ class EpochBlocks(Generic[B]):
             if self.labelled_cells is None
             else self.append_labelled_cells(steps, self.labelled_cells)
         )
-        if self.run_order is not None:
-            yield from self.read_blocks(blocks, self.run_order.buffer_size)
-        else:
+        if self.run_order is None:
             yield from prefetch(blocks, self.prefetch) if self.prefetch else blocks
+        elif self.run_order.is_whole(len(self.cells)):
+            buffer = self.read_buffer()
+            yield from map(buffer.replace_rows, blocks)
+        else:
+            self.reader = read_buffers(blocks, self.run_order.buffer_size, self.place)
+            yield from self.reader
 
-    def read_blocks(self, blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[StepBlock]:
-        """Blocks read from files; a few cells that are not shuffled are read once and kept."""
-        if self.loaded is not None:
-            yield from self.loaded
-            return
-        loaded = []
-        keeps = not self.shuffle and len(self.cells) <= buffer_size
-        for block in read_buffers(blocks, buffer_size, self.place):
-            loaded += [block] if keeps else []
-            yield block
-        self.loaded = loaded if keeps else None
+    def stop_reading(self) -> None:
+        """End the thread that reads files, if an epoch was left before its end."""
+        if self.reader is not None:
+            self.reader.close()
+
+    def read_buffer(self) -> Buffer:
+        """All cells of the epochs, read from files once; they fit into one buffer."""
+        if self.buffer is None:
+            labelled = self.cells[:0] if self.labelled_cells is None else self.labelled_cells.cells
+            cells = torch.cat([self.cells, labelled]).unique()
+            self.buffer = Buffer(self.place(load_rows(self.rows, cells)), cells)
+        return self.buffer
 
     def steps_of_epoch(self) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this process in the selected epoch, without labelled cells."""
-        if self.run_order is None or not self.shuffle:
+        runs = self.run_order
+        if runs is None or runs.is_whole(len(self.cells)) or not self.shuffle:
             order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
             return self.shard_blocks(order)
         return self.make_blocks(
             run_epoch_order(
                 self.cells,
-                self.run_order,
+                runs,
                 self.seed,
                 self.epoch,
                 rank=self.rank,
@@ -270,15 +281,10 @@ class EpochBlocks(Generic[B]):
             yield StepBlock(rows, torch.cat([steps, torch.stack(appended)], dim=1))
 
 
-def keep_rows(rows: Rows[B]) -> Rows[B]:
-    """Return the rows themselves."""
-    return rows
-
-
 def prefetch(blocks: Iterable[StepBlock], n_ahead: int) -> Iterator[StepBlock]:
     """Blocks whose cells have been read, up to `n_ahead` of them while the caller computes."""
     pending: deque[Future[StepBlock]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-blocks")
+    pool = make_reader_pool("cellvae-blocks")
     try:
         for block in blocks:
             pending.append(pool.submit(prefetch_block, block))

@@ -97,7 +97,7 @@ class LabelledSampler:
 
     def permute(self, n_cells: int, stream: torch.Generator) -> CellNumbers:
         """Positions of the labelled cells in a random order, by runs if they are in files."""
-        if self.run_order is None:
+        if self.run_order is None or self.run_order.is_whole(n_cells):
             return torch.randperm(n_cells, generator=stream)
         runs = self.run_order.permute_runs(n_cells, stream)
         return self.run_order.shuffle_buffers(runs, stream)

@@ -118,19 +118,36 @@ def plan_order(
     n_sets
         Sets of cells that share the memory of a buffer: 2 if labelled cells are added.
     """
+    max_buffer = max_buffer_size(rows, batch_size, n_sets=n_sets)
+    if max_buffer is None:
+        return None
+    if not shuffle or len(cells) <= whole_batches(max_buffer, batch_size):
+        return RunOrder(run_length=1, buffer_size=whole_batches(max_buffer, batch_size))
+    reader = stored_reader(rows)
+    assert reader is not None
+    groups = mixing_groups(rows, np.sort(cells))
+    return OrderPlanner(groups, reader.matrix.cells_per_chunk, max_buffer).choose(batch_size)
+
+
+def max_buffer_size(rows: Rows[Any], batch_size: int, *, n_sets: int = 1) -> int | None:
+    """Most cells of a buffer, at least one batch; None for cells that are read one by one.
+
+    Parameters
+    ----------
+    rows, batch_size, n_sets
+        As in :func:`plan_order`.
+    """
     reader = stored_reader(rows)
     if reader is None:
         return None
-    matrix = reader.matrix
-    bytes_per_cell = max(1.0, n_sets * matrix.values_per_cell * BYTES_PER_VALUE)
-    planner = OrderPlanner(
-        mixing_groups(rows, np.sort(cells)),
-        matrix.cells_per_chunk,
-        max(batch_size, int(BUFFER_BYTES / bytes_per_cell)),
-    )
-    if not shuffle:
-        return RunOrder(run_length=1, buffer_size=planner.buffer_size(batch_size))
-    return planner.choose(batch_size)
+    bytes_per_cell = max(1.0, n_sets * reader.matrix.values_per_cell * BYTES_PER_VALUE)
+    return max(batch_size, int(BUFFER_BYTES / bytes_per_cell))
+
+
+def whole_batches(max_buffer: int, batch_size: int) -> int:
+    """Cells of a buffer: a multiple of fifty batches if they fit, else of one batch."""
+    unit = 50 * batch_size if max_buffer >= 50 * batch_size else batch_size
+    return max(1, max_buffer // unit) * unit
 
 
 def mixing_groups(rows: Rows[Any], cells: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -171,7 +188,7 @@ class OrderPlanner:
         TrainingWarning
             If even the shortest runs do not mix enough.
         """
-        buffer_size = self.buffer_size(batch_size)
+        buffer_size = whole_batches(self.max_buffer, batch_size)
         longest = max(MIN_RUN_LENGTH, buffer_size // MIN_RUNS)
         length = min(longest, max(64, self.cells_per_chunk))
         entropy = self.entropy(length, buffer_size, batch_size)
@@ -186,11 +203,6 @@ class OrderPlanner:
                 TrainingWarning,
             )
         return RunOrder(run_length=length, buffer_size=buffer_size)
-
-    def buffer_size(self, batch_size: int) -> int:
-        """Cells of a buffer: a multiple of fifty batches if they fit, else of one batch."""
-        unit = 50 * batch_size if self.max_buffer >= 50 * batch_size else batch_size
-        return max(1, self.max_buffer // unit) * unit
 
     def entropy(self, run_length: int, buffer_size: int, batch_size: int) -> float:
         """Relative entropy of batches in this order."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from cellvae.contracts import B, Rows, StepBlock
+from cellvae.data.batches.batching import iter_batches
 from cellvae.data.batches.labelled_cells import WithLabelledCells
+from cellvae.data.batches.mixing import max_buffer_size
+from cellvae.data.batches.reader_thread import make_reader_pool
 from cellvae.data.storage.disk.loaded_rows import load_rows
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from cellvae.core.shapes import CellNumbers
+
+
+def keep_rows(rows: Rows[B]) -> Rows[B]:
+    """Return the rows themselves."""
+    return rows
 
 
 def read_buffers(
     blocks: Iterable[StepBlock], buffer_size: int, place: Callable[[Rows[B]], Rows[B]]
-) -> Iterator[StepBlock]:
+) -> Generator[StepBlock]:
     """Blocks of the same steps, whose cells have been read into memory.
 
     Consecutive blocks of up to `buffer_size` cells are one buffer. At most two buffers are in
@@ -34,7 +47,7 @@ def read_buffers(
         Function of the rows of a buffer in memory: the rows that the blocks have.
     """
     stopped = Event()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="cellvae-reader")
+    pool = make_reader_pool("cellvae-reader")
 
     def read(group: list[StepBlock]) -> list[StepBlock]:
         return load_blocks(group, place, stopped)
@@ -51,6 +64,39 @@ def read_buffers(
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def iter_read_batches(
+    rows: Rows[B],
+    cells: CellNumbers,
+    batch_size: int,
+    place: Callable[[Rows[B]], Rows[B]] = keep_rows,
+) -> Generator[tuple[slice, B]]:
+    """Batches as of :func:`iter_batches`; cells in files are read ahead, a buffer at a time.
+
+    Parameters
+    ----------
+    rows
+        Cells in memory or in files.
+    cells
+        Indices of the cells; they may repeat.
+    batch_size
+        Cells per batch.
+    place
+        Function of rows in memory: the rows that batches are taken from.
+    """
+    buffer_size = max_buffer_size(rows, batch_size)
+    if buffer_size is None:
+        yield from iter_batches(place(rows), cells, batch_size)
+        return
+    blocks = (StepBlock(rows, part.view(1, -1)) for part in cells.split(batch_size))
+    first = 0
+    for block in read_buffers(blocks, buffer_size, place):
+        batch = block.rows.take(block.steps[0])
+        positions = slice(first, first + block.steps.shape[1])
+        del block  # with its buffer, before the one after the next is read
+        yield positions, batch
+        first = positions.stop
 
 
 def group_blocks(blocks: Iterable[StepBlock], buffer_size: int) -> Iterator[list[StepBlock]]:
@@ -76,13 +122,23 @@ def load_blocks(
     cells = torch.cat([block.steps.reshape(-1) for block in group]).unique()
     first = group[0].rows
     source = first.rows if isinstance(first, WithLabelledCells) else first
-    rows = place(load_rows(source, cells, stopped))
-    loaded = []
-    for block in group:
-        steps: Int[Tensor, "steps cells"] = torch.searchsorted(cells, block.steps)
+    buffer = Buffer(place(load_rows(source, cells, stopped)), cells)
+    return [buffer.replace_rows(block) for block in group]
+
+
+@final
+class Buffer(NamedTuple):
+    """Some cells in memory."""
+
+    rows: Rows[Any]
+    """Rows, whose indices are positions in `cells`."""
+    cells: Tensor
+    """Indices of the cells, [cells], which increase strictly."""
+
+    def replace_rows(self, block: StepBlock) -> StepBlock:
+        """Block of the same cells whose rows are those of the buffer."""
+        steps: Int[Tensor, "steps cells"] = torch.searchsorted(self.cells, block.steps)
         own = block.rows
         if isinstance(own, WithLabelledCells):
-            loaded.append(StepBlock(WithLabelledCells(rows, own.n_labelled), steps))
-        else:
-            loaded.append(StepBlock(rows, steps))
-    return loaded
+            return StepBlock(WithLabelledCells(self.rows, own.n_labelled), steps)
+        return StepBlock(self.rows, steps)

@@ -29,6 +29,10 @@ class RunOrder:
     run_length: int
     buffer_size: int
 
+    def is_whole(self, n_cells: int) -> bool:
+        """Whether all cells fit into one buffer; they are then shuffled as in memory."""
+        return n_cells <= self.buffer_size
+
     def permute_runs(self, n_cells: int, generator: torch.Generator) -> CellNumbers:
         """Indices of all cells, in runs at random; where runs start is random too."""
         length = min(self.run_length, n_cells)

@@ -174,6 +174,25 @@ class CellFiles:
             subset.obsm.values_set[name] = rows
         return subset
 
+    def replace_genes(self, genes: NDArray[np.int64], var: pd.DataFrame) -> None:
+        """Give these cells other genes, in place; nothing is read.
+
+        Parameters
+        ----------
+        genes
+            Indices of different genes among the present ones, -1 for genes without counts.
+        var
+            Table of the new genes.
+        """
+        self.genes = genes if self.genes is None else np.where(genes < 0, -1, self.genes[genes])
+        self.var = var
+        self.varm, self.varp, self.opened = {}, {}, {}
+
+    def _inplace_subset_var(self, genes: Any) -> None:
+        """Keep some genes in place, as AnnData does by this name."""
+        positions = positions_of(genes, self.var_names, "genes")
+        self.replace_genes(positions, self.var.iloc[positions].copy())
+
     def copy(self) -> CellFiles:
         """The same cells of the same files, with tables of their own."""
         return self[:]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cellvae.data.modalities.cite_seq import organize_cite_seq_10x
-from cellvae.data.modalities.multiome import organize_multiome_anndatas
+from cellvae.data.modalities.multiome import organize_multimodal, organize_multiome_anndatas
 
-__all__ = ["organize_cite_seq_10x", "organize_multiome_anndatas"]
+__all__ = ["organize_cite_seq_10x", "organize_multimodal", "organize_multiome_anndatas"]

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from cellvae.core.log import warn
 from cellvae.data.anndata_adapter import replace_contents
+from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.mudata_adapter import is_mudata, make_mudata, replace_modalities
 from cellvae.data.storage.count_matrix import layer_names
 from cellvae.errors import (
@@ -46,7 +47,7 @@ def align_genes(
     Parameters
     ----------
     adata
-        Cells of the query, in memory.
+        Cells of the query, in memory or in files, which are not changed.
     genes
         Genes of the reference.
     inplace
@@ -71,10 +72,10 @@ def align_genes(
 
     if not 0 <= min_fraction <= 1:
         raise InvalidOptionError(f"Expected min_fraction to be from 0 to 1; got {min_fraction!r}.")
-    if adata.isbacked:
+    if adata.isbacked and not isinstance(adata, CellFiles):
         raise InvalidDataError(
-            "Expected cells in memory; got an AnnData in backed mode. Load it first: "
-            "adata = adata.to_memory()."
+            "Expected cells in memory or in files; got an AnnData in backed mode. Load it first, "
+            "adata = adata.to_memory(), or open its file with cellvae.data.open_cells(path)."
         )
     reference_genes = pd.Index(genes)
     if adata.var_names.equals(reference_genes):
@@ -85,6 +86,10 @@ def align_genes(
     var = adata.var.reindex(reference_genes)
     if missing.any():
         var[PADDING_KEY] = missing
+    if isinstance(adata, CellFiles):
+        cells = adata if inplace else adata.copy()
+        cells.replace_genes(indices, var)
+        return None if inplace else cells
     new = AnnData(
         X=None if adata.X is None else select_columns(adata.X, indices),
         obs=adata.obs.copy(),

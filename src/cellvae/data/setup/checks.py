@@ -161,6 +161,17 @@ def summarize_counts(matrix: CountMatrix, n_cells: int) -> CountSummary:
     return summary
 
 
+def find_nonempty_cells(matrix: CountMatrix, n_cells: int) -> NDArray[np.bool_]:
+    """Whether each cell has a count above zero, [cells]."""
+    if isinstance(matrix.values, JoinedMatrix):
+        return summarize_counts(matrix, n_cells).nonempty
+    nonempty = np.zeros(n_cells, dtype=bool)
+    for chunk in iter_chunks(matrix):
+        if chunk.values.size:
+            chunk.mark_nonempty(nonempty)
+    return nonempty
+
+
 def check_names(adata: AnnData) -> None:
     """Raise if an AnnData has no cells or no genes, or two genes of one name.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, final, get_args
 
 import numpy as np
@@ -51,6 +52,9 @@ LIBRARY_SIZE_KEY = "observed_lib_size"
 LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY = "latent_lib_size_qlm", "latent_lib_size_qlv"
 """Columns of `adata.obs` with the posterior of the log library size, if it is latent."""
 
+SIZE_KEYS = {"log_library": "latent_log_library", "log_depth": "latent_log_depth"}
+"""Columns of `adata.obs` with sizes that an encoder computes, by their names in a batch."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,8 @@ class StoredPosterior(NamedTuple):
     """Of the log library size, if it is latent, [cells]."""
     log_library_variance: NDArray[np.float32] | None = None
     """Of the log library size, if it is latent, [cells]."""
+    sizes: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    """Sizes that an encoder computes, [cells] each, by their names in a batch."""
 
 
 def minified_record(adata: AnnData) -> MinifiedRecord | None:
@@ -149,6 +155,8 @@ def make_minified(adata: AnnData, record: MinifiedRecord, posterior: StoredPoste
     if posterior.log_library_mean is not None:
         minified.obs[LOG_LIBRARY_MEAN_KEY] = posterior.log_library_mean
         minified.obs[LOG_LIBRARY_VARIANCE_KEY] = posterior.log_library_variance
+    for name, sizes in posterior.sizes.items():
+        minified.obs[SIZE_KEYS[name]] = sizes
     minified.uns[MINIFIED_KEY] = asdict(record)
     minified.uns[SCVI_UNS_KEY] = record.data_type
     return minified
@@ -208,11 +216,27 @@ def read_minified(
     dropped: dict[str, Column] = {
         field.name: DroppedCounts(int(adata.n_obs)) for field in fields if field not in present
     }
-    return ColumnRows(dropped | rows.columns | posterior_columns(adata, record), batch_type)
+    batch_fields: tuple[str, ...] = getattr(batch_type, "_fields", ())
+    by_axis = {"genes": "log_library", "regions": "log_depth"}
+    sizes = [by_axis[axis] for axis in registration.axes if by_axis.get(axis) in batch_fields]
+    posterior = posterior_columns(adata, record, sizes)
+    return ColumnRows(dropped | rows.columns | posterior, batch_type)
 
 
-def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Column]:
+def posterior_columns(
+    adata: AnnData, record: MinifiedRecord, sizes: Sequence[str] = ()
+) -> dict[str, Column]:
     """Columns of the posterior by their names in a batch.
+
+    Parameters
+    ----------
+    adata
+        Minified cells.
+    record
+        How they were minified.
+    sizes
+        Sizes that an encoder computes, by their names in a batch; without them, the library size
+        is read.
 
     Raises
     ------
@@ -226,26 +250,22 @@ def posterior_columns(adata: AnnData, record: MinifiedRecord) -> dict[str, Colum
         if SCVI_LIBRARY_SIZE_KEY in adata.obs and LIBRARY_SIZE_KEY not in adata.obs
         else LIBRARY_SIZE_KEY
     )
-    columns = (
-        [LOG_LIBRARY_MEAN_KEY, LOG_LIBRARY_VARIANCE_KEY]
-        if LOG_LIBRARY_MEAN_KEY in adata.obs
-        else [size_key]
-    )
-    missing += [f"obs['{key}']" for key in columns if key not in adata.obs]
+    columns = {"library_mean": size_key}
+    if sizes:
+        columns = {name: SIZE_KEYS[name] for name in sizes}
+    elif LOG_LIBRARY_MEAN_KEY in adata.obs:
+        columns = {
+            "library_mean": LOG_LIBRARY_MEAN_KEY,
+            "library_variance": LOG_LIBRARY_VARIANCE_KEY,
+        }
+    missing += [f"obs['{key}']" for key in columns.values() if key not in adata.obs]
     if missing:
         raise DataMismatchError(
             f"Expected a minified AnnData with {quote_names(missing)}; they are missing. Restore "
             "them, or minify the AnnData with counts again."
         )
-    posterior: dict[str, Column] = {
-        name: ContinuousColumn(np.asarray(adata.obsm[key], dtype=np.float32))
-        for name, key in keys.items()
-    }
-    values = [adata.obs[key].to_numpy(dtype=np.float32)[:, None] for key in columns]
-    if len(values) == 1:
-        posterior["library_mean"] = ContinuousColumn(
-            np.log(np.maximum(values[0], MIN_LIBRARY_SIZE))
-        )
-    else:
-        posterior["library_mean"], posterior["library_variance"] = map(ContinuousColumn, values)
-    return posterior
+    values = {name: np.asarray(adata.obsm[key], dtype=np.float32) for name, key in keys.items()}
+    for name, key in columns.items():
+        column = adata.obs[key].to_numpy(dtype=np.float32)[:, None]
+        values[name] = np.log(np.maximum(column, MIN_LIBRARY_SIZE)) if key == size_key else column
+    return {name: ContinuousColumn(array) for name, array in values.items()}

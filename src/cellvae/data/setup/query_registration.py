@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cellvae.data.setup.fields import (
     Field,
 )
+from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
 from cellvae.data.setup.registration import Registration
 
 if TYPE_CHECKING:
@@ -38,5 +39,8 @@ def extend_registration(
             field.table(adata), registration.fields[field.name], axis
         )
     return replace(
-        registration, n_cells=int(adata.n_obs), fields={**registration.fields, **records}
+        registration,
+        n_cells=int(adata.n_obs),
+        fields={**registration.fields, **records},
+        modality_cells=count_modality_cells(measured_modalities(adata, fields)),
     )

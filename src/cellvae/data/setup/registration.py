@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
@@ -20,6 +21,11 @@ from cellvae.data.setup.fields import (
     FieldRecord,
     NumbersRecord,
     record_from_json,
+)
+from cellvae.data.setup.fields.modality_cells import (
+    check_modality_cells,
+    count_modality_cells,
+    measured_modalities,
 )
 from cellvae.data.setup.keys import K, keys_from_kwargs
 from cellvae.data.setup.tables.cells import check_is_cells
@@ -56,12 +62,16 @@ class Registration(Generic[K]):
         Record of each field of the model, by its name in a batch.
     keys
         Keys that the user passed to `setup_anndata`.
+    modality_cells
+        Number of cells by the modalities that were measured in them, such as `"genes + regions"`,
+        for a model whose cells may lack modalities; otherwise empty.
     """
 
     axes: Mapping[str, FeatureAxis]
     n_cells: int
     fields: Mapping[str, FieldRecord]
     keys: K
+    modality_cells: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, adata: AnnData, keys: K, fields: Sequence[Field]) -> Registration[K]:
@@ -78,11 +88,17 @@ class Registration(Generic[K]):
         tables = [field.table(adata) for field in fields if field.axis is not None]
         for table in tables or [adata]:
             check_names(table)
+        axes = feature_axes(adata, fields)
+        records = {field.name: field.describe(field.table(adata)) for field in fields}
+        masks = measured_modalities(adata, fields)
+        locations = {str(field.axis): records[field.name].location for field in fields}
+        check_modality_cells(masks, adata.obs_names, locations)
         return cls(
-            axes=feature_axes(adata, fields),
+            axes=axes,
             n_cells=int(adata.n_obs),
-            fields={field.name: field.describe(field.table(adata)) for field in fields},
+            fields=records,
             keys=keys,
+            modality_cells=count_modality_cells(masks),
         )
 
     @property
@@ -213,6 +229,7 @@ class Registration(Generic[K]):
             "n_cells": self.n_cells,
             "fields": {name: record.to_json() for name, record in self.fields.items()},
             "keys": self.keys.to_json(),
+            **({"modality_cells": dict(self.modality_cells)} if self.modality_cells else {}),
         }
 
     @classmethod
@@ -236,6 +253,10 @@ class Registration(Generic[K]):
             for name, record in records.items()
         }
         kwargs = entries.json_object("keys").unread
+        modality_cells = {}
+        if "modality_cells" in entries.unread:
+            of_modalities = entries.json_object("modality_cells")
+            modality_cells = {name: of_modalities.integer(name) for name in [*of_modalities.unread]}
         entries.refuse_unread()
         if not axes:
             raise FileFormatError("Expected at least one axis in registration.axes; got none.")
@@ -244,7 +265,11 @@ class Registration(Generic[K]):
         except InvalidOptionError as error:
             raise FileFormatError(f"Cannot read registration.keys: {error}") from error
         return cls(
-            axes={axis.name: axis for axis in axes}, n_cells=n_cells, fields=fields, keys=keys
+            axes={axis.name: axis for axis in axes},
+            n_cells=n_cells,
+            fields=fields,
+            keys=keys,
+            modality_cells=modality_cells,
         )
 
 

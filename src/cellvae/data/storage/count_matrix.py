@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellvae.data.anndata_adapter import parent_of_view
+from cellvae.data.storage.matrix_files.backed_matrix import backed_matrix
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean, quote_names
 
@@ -67,7 +68,8 @@ def count_matrix(adata: AnnData, layer: str | None = None) -> CountMatrix:
         values = adata.X if layer is None else adata.layers[layer]
     matrix = CountMatrix(values=values, where=where, advice=advice, cells=cells, genes=genes)
     refuse_unreadable(matrix)
-    return matrix
+    in_file = backed_matrix(values) if matrix.on_disk else None
+    return matrix if in_file is None else replace(matrix, values=in_file)
 
 
 def layer_names(adata: AnnData) -> list[str]:

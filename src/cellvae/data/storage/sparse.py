@@ -82,10 +82,7 @@ def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
     It does if its own class (not a parent) sets `accepts_sparse`, the counts are sparse and in
     memory, and its weights are of single precision on a CPU with compiled kernels.
     """
-    if "accepts_sparse" not in vars(type(module)) or not module.accepts_sparse:
-        return None
-    weight = next(module.parameters())
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if not accepts_sparse_rows(module):
         return None
     csr_rows: Rows[B] | None = None
     for name in module.sparse_fields:
@@ -96,3 +93,11 @@ def sparse_rows_for(module: Module[Any], rows: Rows[B]) -> Rows[B] | None:
         if use_compiled(values) and use_compiled(values, "sparse_linear"):
             csr_rows = with_column
     return csr_rows
+
+
+def accepts_sparse_rows(module: Module[Any]) -> bool:
+    """Whether a module reads counts in CSR form: its class does, in single precision on a CPU."""
+    if "accepts_sparse" not in vars(type(module)) or not module.accepts_sparse:
+        return False
+    weight = next(module.parameters())
+    return weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import CellvaeError, InvalidOptionError, UnknownKeyError, did_you_mean
+from cellvae.estimator.reporting.feature_sections import (
+    checks_section,
+    empty_section,
+    feature_sections,
+)
 from cellvae.estimator.reporting.summary import MAIN_OPTIONS
 from cellvae.report import Chart, Facts, Gallery, Grid, Note, RunSummary, Section, write_page
 from cellvae.version import __version__
@@ -22,6 +27,7 @@ from cellvae.version import __version__
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellvae.data import Registration
     from cellvae.estimator.base_model import BaseModel
 
 MAX_CHECKED_CELLS = 1_000
@@ -106,11 +112,13 @@ def write_report(
             sections.append(latent_section(latent, obs, columns, seed, cells.n_obs))
             sections.append(scores_section(latent, obs, columns))
             sections += feature_sections(model, adata, indices[:MAX_CHECKED_CELLS])
-            sections.append(checks_section(model, adata, indices[:MAX_CHECKED_CELLS], silent))
+            for output in getattr(model.module, "outputs", (None,)):
+                checked = indices[:MAX_CHECKED_CELLS]
+                sections.append(checks_section(model, adata, checked, output, silent))
     registration = model.registration
     summary = RunSummary(
         title=f"{type(model).__name__} of {registration.n_cells:,} cells",
-        subtitle=f"{registration.n_genes:,} genes, {date.today():%d %B %Y}",
+        subtitle=f"{describe_features(registration)}, {date.today():%d %B %Y}",
         sections=tuple(sections),
         footer=f"Written by cellvae {__version__}.",
     )
@@ -173,9 +181,9 @@ def sample_cells(
     return np.random.default_rng(seed).permutation(cells)
 
 
-def empty_section(title: str, reason: str) -> Section:
-    """Section without figures that says why it has none."""
-    return Section(title=title, parts=(Note(text=reason),))
+def describe_features(registration: Registration) -> str:
+    """Number of the features of each axis of a model."""
+    return ", ".join(f"{len(axis):,} {axis.name}" for axis in registration.axes.values())
 
 
 def run_section(model: BaseModel) -> Section:
@@ -221,13 +229,16 @@ def data_section(model: BaseModel) -> Section:
     registration = model.registration
     values = [
         ("cells", f"{registration.n_cells:,}"),
-        ("genes", f"{registration.n_genes:,}"),
+        *((axis.name, f"{len(axis):,}") for axis in registration.axes.values()),
         *((name, str(value)) for name, value in registration.keys.to_json().items()),
     ]
     if model.split is not None:
         sizes = [len(x) for x in (model.split.train, model.split.validation, model.split.test)]
         values.append(("training, validation, test", ", ".join(f"{n:,}" for n in sizes)))
     parts: list[Facts | Grid] = [Facts(values=tuple(values))]
+    if registration.modality_cells:
+        rows = tuple((name, f"{n:,}") for name, n in registration.modality_cells.items())
+        parts.append(Grid(header=("modalities with counts", "cells"), rows=rows))
     if model.adata is not None:
         for key in ("batch_key", "labels_key"):
             name = getattr(registration.keys, key, None)
@@ -351,62 +362,3 @@ def scores_by_label(
         header=header if batch is None else (*header, "batches mixed (1: at random)"),
         rows=tuple(rows),
     )
-
-
-def feature_sections(
-    model: BaseModel, adata: AnnData | None, indices: NDArray[np.int64]
-) -> list[Section]:
-    """Sections on features that a class of models reports, such as proteins."""
-    sections = []
-    for title, table in model.feature_tables(adata, indices).items():
-        rows = tuple(
-            (
-                str(name),
-                *(f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row),
-            )
-            for name, row in zip(table.index, table.itertuples(index=False), strict=True)
-        )
-        grid = Grid(header=(str(table.index.name or ""), *map(str, table.columns)), rows=rows)
-        sections.append(Section(title=title, parts=(grid,)))
-    return sections
-
-
-def checks_section(
-    model: BaseModel, adata: AnnData | None, indices: NDArray[np.int64], silent: bool
-) -> Section:
-    """Section with posterior predictive checks: simulated counts against measured ones."""
-    from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
-    from cellvae.report.figures import calibration_svg, scatter_svg
-
-    title = "Do its counts look like the data?"
-    cells = model.adata if adata is None else adata
-    assert cells is not None
-    if not model.expects_counts(model.config):
-        return empty_section(title, "The likelihood is not one of counts.")
-    if not isinstance(getattr(model.registration.keys, "layer", None), str | None):
-        return empty_section(title, "There are no checks for this class of models.")
-    try:
-        checked: Any = model
-        layer = model.registration.keys.layer
-        check = PosteriorPredictiveCheck(
-            cells, {"model": checked}, layer, n_samples=3, indices=indices, silent=silent
-        )
-        genes = check.coefficient_of_variation("cells")
-        zeros = check.zero_fraction()
-        coverage = check.calibration()
-    except CellvaeError as error:
-        return empty_section(title, f"They could not be made: {error}")
-    pairs = {
-        "Variation of genes (CV)": (genes["Raw"].to_numpy(), genes["model"].to_numpy()),
-        "Fraction of zeros of genes": (zeros["Raw"].to_numpy(), zeros["model"].to_numpy()),
-    }
-    text = (
-        f"Each dot is a gene, over {len(indices):,} cells: on the line, the model draws counts "
-        "like those measured. A calibration above the line: counts vary less than the model thinks."
-    )
-    charts = [
-        Chart(svg=scatter_svg(measured, simulated, name), title=f"{name}, measured and drawn")
-        for name, (measured, simulated) in pairs.items()
-    ]
-    charts.append(Chart(svg=calibration_svg(coverage["model"]), title="Calibration"))
-    return Section(title=title, parts=(Gallery(charts=tuple(charts), caption=text),))

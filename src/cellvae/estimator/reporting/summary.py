@@ -21,15 +21,17 @@ def summary(model: BaseModel) -> str:
         for f in fields(model.config)
         if f.name in MAIN_OPTIONS or getattr(model.config, f.name) != f.default
     }
-    shape = (
-        f"{registration.n_cells:,} cells x {registration.n_genes:,} {registration.first_axis.name}"
-    )
+    features = ", ".join(f"{len(axis):,} {axis.name}" for axis in registration.axes.values())
+    shape = f"{registration.n_cells:,} cells x {features}"
     lines = [
         f"{type(model).__name__} model of {shape}",
         f"  options: {join_pairs(options)}",
         f"  set up:  {join_pairs(setup) if setup else 'counts in X'}",
-        f"  trained: {describe_training(model)}",
     ]
+    if registration.modality_cells:
+        counts = registration.modality_cells.items()
+        lines.append(f"  counts:  {', '.join(f'{n:,} cells of {name}' for name, n in counts)}")
+    lines.append(f"  trained: {describe_training(model)}")
     if model.minified_data_type is not None:
         lines.append(f"  cells:   minified, {model.minified_data_type}")
     return "\n".join(lines)

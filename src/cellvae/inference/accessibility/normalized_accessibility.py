@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.accessibility.region_factors import RegionFactorModel, RegionFactorModule
 from cellvae.inference.arguments import (
@@ -24,6 +25,7 @@ from cellvae.inference.arguments import (
     gene_names,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.cell_results import names_of_cells, write_matrix
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.expression.normalized_expression import get_normalized_expression
 from cellvae.inference.output_features import region_names
@@ -52,7 +54,9 @@ def get_normalized_accessibility(
     batch_size: int | None = None,
     return_numpy: bool = False,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray | sparse.csr_matrix:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | sparse.csr_matrix | Path:
     """Probability that each region is accessible in each cell.
 
     Memory holds the result, which is sparse with `threshold`, and one batch of cells.
@@ -87,11 +91,14 @@ def get_normalized_accessibility(
         Whether the result is an array, or with `threshold` a CSR matrix, in place of a DataFrame.
     silent
         Whether the progress bar is hidden.
+    out
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch, as `X` of an
+        AnnData. Not together with `threshold`.
 
     Returns
     -------
     DataFrame [cells, regions] with their names, in the requested order; its columns are sparse with
-    `threshold`.
+    `threshold`; with `out` the path of the file.
 
     Raises
     ------
@@ -102,21 +109,26 @@ def get_normalized_accessibility(
     UnknownKeyError
         If a region or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value.
+        If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise InvalidOptionError(f"Expected threshold between 0 and 1; got {threshold!r}.")
     check_at_least_one("n_samples_overall", n_samples_overall)
+    path = None if out is None else check_new_file(out)
+    if path is not None and threshold is not None:
+        raise InvalidOptionError("Expected out without threshold, whose result is sparse.")
     codes = batch_codes(model.registration, transform_batch)
     names = region_names(model)
     region_positions = feature_positions(names, region_list, "region")
-    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    needs_counts = not model.module.stored_sizes
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=needs_counts)
     if n_samples_overall is not None:
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     regions = gene_names(names, region_positions)
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
+    cells = names_of_cells(model, adata, cell_pass.cells)
     module: RegionFactorModule = model.module
     factors = module.region_factors if normalize_regions else None
     if normalize_regions and factors is None:
@@ -127,6 +139,8 @@ def get_normalized_accessibility(
     parts = iter_accessibility(
         model.module, cell_pass, codes, use_z_mean, normalize_cells, factors, region_positions
     )
+    if path is not None:
+        return write_matrix(model, parts, path, cells, regions)
     import pandas as pd
 
     if threshold is None:
@@ -217,8 +231,10 @@ def get_fragment_accessibility(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
+    *,
+    out: str | Path | None = None,
     **importance_weighting_kwargs: Any,
-) -> pd.DataFrame | np.ndarray:
+) -> pd.DataFrame | np.ndarray | Path:
     """Accessibility of each region in each cell, as a fraction of the fragments of the cell.
 
     Parameters
@@ -231,7 +247,7 @@ def get_fragment_accessibility(
         Whether the factors of regions are included, which brings accessibility closer to the
         counts; without them, regions can be compared with each other.
     adata, indices, transform_batch, library_size, n_samples, n_samples_overall, weights, \
-    batch_size, return_mean, return_numpy, silent, **importance_weighting_kwargs
+    batch_size, return_mean, return_numpy, silent, out, **importance_weighting_kwargs
         As in :func:`get_normalized_expression`.
 
     Returns
@@ -245,7 +261,7 @@ def get_fragment_accessibility(
     """
     model.check_trained()
     with nullcontext() if normalize_regions else ignore_region_bias(model.module):
-        result = get_normalized_expression(
+        return get_normalized_expression(
             model,
             adata,
             indices,
@@ -259,10 +275,9 @@ def get_fragment_accessibility(
             return_mean,
             return_numpy,
             silent,
+            out=out,
             **importance_weighting_kwargs,
         )
-    assert not isinstance(result, Path)
-    return result
 
 
 def get_fragment_factors(model: RegionBiasModel) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,11 +11,9 @@ from numpy.typing import NDArray
 from cellvae.errors import InvalidOptionError
 from cellvae.evaluation.ppc_metrics import IntervalCoverage, Ranks
 from cellvae.inference.cell_pass import CellPass, inference_mode
-from cellvae.inference.criticism.ppc_statistics import iter_predictive_draws, observed_counts
+from cellvae.inference.criticism.checked_output import CheckedOutput
+from cellvae.inference.criticism.ppc_statistics import iter_predictive_draws
 from cellvae.inference.protocols import DecoderModel
-
-if TYPE_CHECKING:
-    from cellvae.data.storage.column import Column
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """Default levels of the intervals whose coverage is computed."""
@@ -77,7 +74,7 @@ def randomized_error(ranks: Ranks, bounds: NDArray[np.float64]) -> float:
 def interval_errors(
     models: Mapping[str, DecoderModel],
     passes: Mapping[str, CellPass],
-    raw: Column | None,
+    output: CheckedOutput,
     n_samples: int,
     quantiles: Sequence[float],
 ) -> dict[str, float]:
@@ -91,8 +88,8 @@ def interval_errors(
         cell_pass = passes[name]
         with inference_mode(model):
             for positions, batch in cell_pass.iter_batches():
-                measured = observed_counts(model.module, batch, cell_pass.cells[positions], raw)
-                draws = torch.stack([*iter_predictive_draws(model.module, batch, n_samples)])
-                coverage.add(measured, draws)
+                measured, mask = output.observed(model.module, batch, cell_pass.cells[positions])
+                draws = iter_predictive_draws(model.module, batch, n_samples, output.name)
+                coverage.add(measured, torch.stack([*draws]), mask)
         errors[name] = coverage.error()
     return errors

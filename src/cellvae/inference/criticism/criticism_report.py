@@ -11,6 +11,7 @@ from cellvae.core.options import check_arguments
 from cellvae.errors import DataMismatchError, InvalidOptionError, did_you_mean
 from cellvae.evaluation.ppc_metrics import compare_statistics
 from cellvae.inference.arguments import INTEGERS
+from cellvae.inference.criticism.checked_output import field_of
 from cellvae.inference.criticism.model_card_tables import (
     add_columns,
     card_tables,
@@ -33,10 +34,11 @@ METRICS = ("calibration", "cv_cell", "cv_gene", "zero_fraction", "diff_exp")
 DE_P_VALUE = 0.2
 """Adjusted p value below which genes count as differentially expressed, as in scvi-tools."""
 TITLES = {
-    "cv_gene": "Coefficient of variation of genes",
+    "cv_gene": "Coefficient of variation of {features}",
     "cv_cell": "Coefficient of variation of cells",
-    "zero_fraction": "Fraction of zeros of genes",
+    "zero_fraction": "Fraction of zeros of {features}",
 }
+"""Titles of the parts that compare a statistic."""
 REPORT_FILE = "criticism_report.md"
 TABLES_FILE = "metrics.json"
 """File with the tables of a model card, named as by scvi-tools."""
@@ -52,6 +54,7 @@ def create_criticism_report(
     label_key: str | None = None,
     save_folder: str | Path | None = None,
     *,
+    output: str | None = None,
     indices: CellChoice = None,
     batch_size: int | None = None,
     silent: bool = False,
@@ -75,6 +78,9 @@ def create_criticism_report(
     save_folder
         Folder, created if needed, for the report (`criticism_report.md`), its figure
         (`criticism_report.png`) and the tables of scvi-tools' model cards (`metrics.json`).
+    output
+        Output that is checked, of a model of several: `"rna"`, `"accessibility"` or `"protein"`;
+        None for the first.
     indices
         Cells to use, by index, mask or name; None for all.
     batch_size
@@ -91,7 +97,9 @@ def create_criticism_report(
     As in scvi-tools, columns are added to the cells, for the parts that are not left out:
     `cv_gene_ratio` in `adata.var` and `cv_cell_ratio` in `adata.obs` (drawn / (drawn + measured)
     variation, 0.5 where they agree), and the log2 fold changes of each group in
-    `adata.varm["lfc_model"]` and `adata.varm["lfc_raw"]`. A view of cells is not changed.
+    `adata.varm["lfc_model"]` and `adata.varm["lfc_raw"]`. A view of cells is not changed. Names for
+    another output than the first end in `_` and its name; features of a MuData are those of the
+    modality, and proteins in `obsm` get no columns.
 
     Raises
     ------
@@ -117,6 +125,7 @@ def create_criticism_report(
         cells,
         {name: model},
         n_samples=n_samples,
+        output=output,
         indices=indices,
         batch_size=batch_size,
         silent=silent,
@@ -124,18 +133,20 @@ def create_criticism_report(
     if label_key is None:
         labels_key = getattr(model.registration.keys, "labels_key", None)
         label_key = labels_key if labels_key in cells.obs else None
+    features = str(field_of(model, check.output.name).axis)
     lines = [
         f"# Posterior predictive checks of {name}",
         "",
-        f"{len(check.cells):,} cells, {len(check.genes):,} genes, {n_samples} draws for each cell.",
+        f"{len(check.cells):,} cells, {len(check.genes):,} {features}, {n_samples} draws for each "
+        "cell.",
     ]
     for part in METRICS:
         if part in skip_metrics:
             continue
-        lines += report_section(check, part, name, label_key)
+        lines += report_section(check, part, name, label_key, features)
     text = "\n".join(lines) + "\n"
     if not cells.is_view:
-        add_columns(check, cells, name)
+        add_columns(check, model, cells, name)
     if save_folder is not None:
         folder = Path(save_folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,14 +154,14 @@ def create_criticism_report(
         parts = split_positions(model, check) if adata is None or adata is model.adata else {}
         tables = card_tables(check, name, parts)
         (folder / TABLES_FILE).write_text(json.dumps(tables, indent=4), encoding="utf-8")
-        save_figure(check, name, folder / FIGURE_FILE)
+        save_figure(check, name, folder / FIGURE_FILE, features)
     return text
 
 
 def report_section(
-    check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None
+    check: PosteriorPredictiveCheck, part: str, name: str, label_key: str | None, features: str
 ) -> list[str]:
-    """Lines of one part of the report."""
+    """Lines of one part of the report; `features` are what is drawn, such as genes."""
     import pandas as pd
 
     if part == "calibration":
@@ -176,8 +187,8 @@ def report_section(
             return [*title, f"Left out. {error}"]
         return [
             *title,
-            "Genes that differ between a group and all other cells in measured counts, and in "
-            "drawn ones.",
+            f"{features.capitalize()} that differ between a group and all other cells in measured "
+            "counts, and in drawn ones.",
             "",
             *to_markdown(sorted_summary(table)),
         ]
@@ -189,10 +200,11 @@ def report_section(
     table = tables[part]()
     scores = compare_statistics(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy())
     means = {"measured (mean)": table[RAW_COUNTS_FIELD].mean(), "drawn (mean)": table[name].mean()}
-    return ["", f"## {TITLES[part]}", "", *to_markdown(pd.DataFrame([means | scores]))]
+    heading = TITLES[part].format(features=features)
+    return ["", f"## {heading}", "", *to_markdown(pd.DataFrame([means | scores]))]
 
 
-def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
+def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path, features: str) -> None:
     """Write a figure with a panel for each result of a check."""
     import matplotlib.pyplot as plt
 
@@ -210,8 +222,7 @@ def save_figure(check: PosteriorPredictiveCheck, name: str, path: Path) -> None:
             calibration_curve(table.index.to_numpy(), table[name].to_numpy(), ax, label=name)
         else:
             table = check.metrics[part]
-            ppc_scatter(
-                table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy(), ax, title=TITLES[part]
-            )
+            title = TITLES[part].format(features=features)
+            ppc_scatter(table[RAW_COUNTS_FIELD].to_numpy(), table[name].to_numpy(), ax, title=title)
     figure.savefig(path, dpi=150)
     plt.close(figure)

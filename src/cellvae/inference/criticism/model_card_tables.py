@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.evaluation.ppc_metrics import compare_statistics
+from cellvae.inference.criticism.checked_output import field_of
 from cellvae.inference.criticism.posterior_predictive_check import PosteriorPredictiveCheck
 from cellvae.inference.criticism.ppc_statistics import RAW_COUNTS_FIELD
 from cellvae.inference.protocols import DecoderModel
@@ -86,30 +87,51 @@ def agreement_table(
     return pd.DataFrame({"Metric": [*AGREEMENT_COLUMNS.values()], **columns})
 
 
-def add_columns(check: PosteriorPredictiveCheck, adata: AnnData, name: str) -> None:
-    """Add the results of a check as columns of cells and genes, as scvi-tools does."""
+def add_columns(
+    check: PosteriorPredictiveCheck, model: DecoderModel, adata: AnnData, name: str
+) -> None:
+    """Add the results of a check as columns of cells and features, as scvi-tools does.
+
+    Names for another output than the first end in its name. Features that are no variables of an
+    AnnData, as proteins in `obsm`, get none.
+    """
     import pandas as pd
 
-    for part, frame, column in (
-        ("cv_gene", adata.var, "cv_gene_ratio"),
-        ("cv_cell", adata.obs, "cv_cell_ratio"),
-    ):
-        if part not in check.metrics:
-            continue
-        table = check.metrics[part]
-        ratio = (table[name] / (table[name] + table[RAW_COUNTS_FIELD])).to_numpy()
-        positions = (
-            check.cells.numpy() if part == "cv_cell" else frame.index.get_indexer(table.index)
-        )
-        values = np.full(len(frame), np.nan)
-        values[positions] = ratio
-        frame[column] = values
+    output = check.output.name
+    suffix = "" if output == model.module.outputs[0] else f"_{output}"
+    table = table_of_features(model, adata, output)
+    if "cv_cell" in check.metrics:
+        values = np.full(adata.n_obs, np.nan)
+        values[check.cells.numpy()] = variation_ratio(check.metrics["cv_cell"], name)
+        adata.obs[f"cv_cell_ratio{suffix}"] = values
+    if table is None:
+        return
+    if "cv_gene" in check.metrics:
+        found = check.metrics["cv_gene"]
+        values = np.full(table.n_vars, np.nan)
+        values[table.var_names.get_indexer(found.index)] = variation_ratio(found, name)
+        table.var[f"cv_gene_ratio{suffix}"] = values
     if "diff_exp" not in check.metrics:
         return
     by_group = check.metrics["diff_exp"]["lfc_per_model_per_group"][name]
     for column, key in (("approx", "lfc_model"), ("raw", "lfc_raw")):
-        changes = {group: table[column] for group, table in by_group.items()}
-        adata.varm[key] = pd.DataFrame(changes).reindex(adata.var_names)
+        changes = {group: of_group[column] for group, of_group in by_group.items()}
+        table.varm[f"{key}{suffix}"] = pd.DataFrame(changes).reindex(table.var_names)
+
+
+def variation_ratio(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """Drawn variation as a fraction of the sum of drawn and measured variation."""
+    ratio: NDArray[np.float64] = (table[name] / (table[name] + table[RAW_COUNTS_FIELD])).to_numpy()
+    return ratio
+
+
+def table_of_features(model: DecoderModel, adata: Any, output: str) -> AnnData | None:
+    """AnnData whose variables are the features of an output; None for those in `obsm`."""
+    field = field_of(model, output)
+    if not field.has_variables:
+        return None
+    table: AnnData = adata if field.modality is None else adata.mod[field.modality]
+    return table
 
 
 def to_markdown(table: pd.DataFrame) -> list[str]:

@@ -18,17 +18,21 @@ from cellvae.inference.criticism.calibration import (
     interval_errors,
     randomized_error,
 )
+from cellvae.inference.criticism.checked_output import (
+    CheckedOutput,
+    features_of_output,
+    keep_measured,
+    values_of_layer,
+)
 from cellvae.inference.criticism.differential_expression_check import (
     Thresholds,
     compare_differential_expression,
 )
 from cellvae.inference.criticism.gene_ranking import cell_groups, check_method, check_n_draws
 from cellvae.inference.criticism.ppc_statistics import (
-    RAW_COUNTS_FIELD,
     PPCStatistics,
     check_models,
     draw_counts,
-    raw_counts_column,
     statistics_by_name,
 )
 from cellvae.inference.protocols import DecoderModel
@@ -50,24 +54,28 @@ REPLACEMENTS = {
 class PosteriorPredictiveCheck:
     """Statistics of measured counts beside those of counts drawn from models.
 
-    Counts are drawn and summarized batch by batch, so that memory holds one batch. The first method
-    called makes one pass over the cells for each model, which serves all methods but
-    :meth:`calibration_error` and :meth:`differential_expression`.
+    A model of several modalities is checked for one of them, over the cells, and for proteins the
+    panels, in which it was measured. Counts are drawn and summarized batch by batch, so that memory
+    holds one batch. The first method called makes one pass over the cells for each model, which
+    serves all methods but :meth:`calibration_error` and :meth:`differential_expression`.
 
     Parameters
     ----------
     adata
         Cells with the genes of all models.
     models_dict
-        Trained models of the same genes, by name.
+        Trained models of the same genes (or regions, or proteins), by name.
     count_layer_key
-        Layer with the measured counts; None for the counts that each model reads.
+        Layer with the measured counts, or entry of `obsm` for proteins there; None for the counts
+        that each model reads.
     n_samples
         Draws for each cell.
     indices
         Cells to check, by index, mask or name; None for all.
     modality
-        Only None: genes are read as each model was set up.
+        Modality of a MuData whose counts are checked; None for the first, or `output`.
+    output
+        Output that is checked: `"rna"`, `"accessibility"` or `"protein"`; None for the first.
     batch_size
         Cells per batch; None for `settings.batch_size`.
     silent
@@ -86,7 +94,8 @@ class PosteriorPredictiveCheck:
     DataMismatchError
         If genes or categories are not those of the models, or those of the models differ.
     InvalidOptionError
-        If there is no model, a model has the name "Raw", or a number is below 1.
+        If there is no model, a model has the name "Raw" or no such output, no cell has it, or a
+        number is below 1.
     """
 
     def __init__(
@@ -98,22 +107,25 @@ class PosteriorPredictiveCheck:
         indices: CellChoice = None,
         modality: str | None = None,
         *,
+        output: str | None = None,
         batch_size: int | None = None,
         silent: bool = False,
     ) -> None:
-        check_models(models_dict, n_samples, modality)
+        found = check_models(models_dict, n_samples, output, modality)
         self.count_layer_key = count_layer_key
         self.models = dict(models_dict)
         self.adata = adata
         self.n_samples = n_samples
-        registration = next(iter(self.models.values())).registration
-        self.genes = registration.genes
-        self.passes = {
+        first = next(iter(self.models.values()))
+        self.genes = features_of_output(first, found)
+        passes = {
             name: plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
             for name, model in self.models.items()
         }
-        self.cells: Tensor = next(iter(self.passes.values())).cells
-        self.raw_counts = raw_counts_column(adata, count_layer_key, registration)
+        self.cells: Tensor = keep_measured(first, next(iter(passes.values())), found).cells
+        self.passes = {name: part._replace(cells=self.cells) for name, part in passes.items()}
+        raw = values_of_layer(first, adata, found, count_layer_key)
+        self.output = CheckedOutput(found, raw)
         self.metrics: dict[str, Any] = {}
         self.statistics: dict[str, PPCStatistics] = {}
 
@@ -137,7 +149,6 @@ class PosteriorPredictiveCheck:
             name: found.variation_of_genes if of_genes else found.variation_of_cells
             for name, found in self.statistics.items()
         }
-        values[RAW_COUNTS_FIELD] = np.nan_to_num(values[RAW_COUNTS_FIELD])
         if of_genes:
             return self._store_table("cv_gene", values, list(self.genes))
         return self._store_table("cv_cell", values, self.adata.obs_names[self.cells.numpy()])
@@ -200,7 +211,7 @@ class PosteriorPredictiveCheck:
         bounds = check_quantiles(confidence_intervals)
         if not randomized:
             errors = interval_errors(
-                self.models, self.passes, self.raw_counts, self.n_samples, bounds.tolist()
+                self.models, self.passes, self.output, self.n_samples, bounds.tolist()
             )
             self.metrics["calibration"] = pd.DataFrame(errors, index=["features"])
             return pd.Series(errors, name="calibration_error")
@@ -254,7 +265,7 @@ class PosteriorPredictiveCheck:
         check_n_draws(n_samples, self.n_samples)
         n_top = max(1, min(n_top_genes_fallback, len(self.genes) // 10))
         counts = (
-            (name, *draw_counts(model, self.passes[name], self.raw_counts, n_samples))
+            (name, *draw_counts(model, self.passes[name], self.output, n_samples))
             for name, model in self.models.items()
         )
         result = compare_differential_expression(
@@ -272,6 +283,7 @@ class PosteriorPredictiveCheck:
         return (
             "--- Posterior Predictive Checks ---\n"
             f"n_samples = {self.n_samples}\n"
+            f"output = {self.output.name}\n"
             f"raw_counts shape = {(len(self.cells), len(self.genes))}\n"
             f"models: {[*self.models]}\n"
             f"metrics: {', '.join(self.metrics) or 'none so far'}"
@@ -285,7 +297,7 @@ class PosteriorPredictiveCheck:
         """Compute the statistics of all models, unless they have been computed."""
         if not self.statistics:
             self.statistics = statistics_by_name(
-                self.models, self.passes, self.raw_counts, self.n_samples
+                self.models, self.passes, self.output, self.n_samples
             )
 
     def _store_table(

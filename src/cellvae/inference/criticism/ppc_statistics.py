@@ -12,9 +12,6 @@ from torch import Tensor
 
 from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
-from cellvae.data.setup.fields import make_count_column
-from cellvae.data.setup.registration import Registration
-from cellvae.data.storage.count_matrix import count_matrix
 from cellvae.distributions.sparse_sampling import sample_sparse
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.evaluation.ppc_metrics import (
@@ -24,19 +21,20 @@ from cellvae.evaluation.ppc_metrics import (
 )
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
 from cellvae.inference.cell_pass import CellPass, inference_mode
+from cellvae.inference.criticism.checked_output import (
+    CheckedOutput,
+    features_of_output,
+    find_output,
+)
 from cellvae.inference.posterior_samples import (
     decode_samples,
-    first_observed,
     sample_latent,
     slice_samples,
 )
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from scipy.sparse import csr_matrix
-
-    from cellvae.data.storage.column import Column
 
 
 RAW_COUNTS_FIELD = "Raw"
@@ -56,15 +54,17 @@ class PPCStatistics(NamedTuple):
     """Ranks of measured counts among draws."""
 
 
-def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: str | None) -> None:
-    """Check that models can be compared.
+def check_models(
+    models: Mapping[str, DecoderModel], n_samples: int, output: str | None, modality: str | None
+) -> str:
+    """Check that models can be compared, and find the name of the output that is checked.
 
     Raises
     ------
     InvalidOptionError
-        If there are no models or draws, a name is reserved, or a modality is given.
+        If there are no models or draws, a name is reserved, or a model has no such output.
     DataMismatchError
-        If the genes of the models differ.
+        If the features of the models differ.
     """
     if not models:
         raise InvalidOptionError("Expected at least one model in models_dict; got none.")
@@ -73,47 +73,30 @@ def check_models(models: Mapping[str, DecoderModel], n_samples: int, modality: s
             f"Expected names of models other than '{RAW_COUNTS_FIELD}' in models_dict."
         )
     check_at_least_one("n_samples", n_samples)
-    if modality is not None:
-        raise InvalidOptionError(
-            "Expected modality=None, since genes are read as each model was set up; got "
-            f"{modality!r}. Give adata=mdata[modality] to models of an AnnData."
-        )
-    genes = {name: model.registration.genes for name, model in models.items()}
-    first = next(iter(genes))
-    for name, own_genes in genes.items():
-        if own_genes != genes[first]:
+    first = next(iter(models))
+    found = find_output(models[first], output, modality)
+    features = features_of_output(models[first], found)
+    for name, model in models.items():
+        if features_of_output(model, find_output(model, found, None)) != features:
             raise DataMismatchError(
                 f"Expected models of the same genes in the same order; those of '{name}' differ "
                 f"from those of '{first}'. Check them separately."
             )
-
-
-def raw_counts_column(
-    adata: AnnData, layer: str | None, registration: Registration[Any]
-) -> Column | None:
-    """Counts of a layer, genes in the order of the model; None without a layer."""
-    if layer is None:
-        return None
-    return make_count_column(count_matrix(adata, layer), registration.gene_order(adata))
-
-
-def observed_counts(
-    module: GenerativeModule[Any], batch: Any, cells: Tensor, raw: Column | None
-) -> Tensor:
-    """Measured counts of a batch, [cells, genes]: those of a layer, or of the model for None."""
-    counts = first_observed(module, batch)
-    return counts if raw is None else raw.take(cells).to(counts.device)
+    return found
 
 
 @check_arguments(only=INTEGERS)
 def iter_predictive_draws(
-    module: GenerativeModule[Any], batch: Any, n_samples: int
+    module: GenerativeModule[Any], batch: Any, n_samples: int, output: str | None = None
 ) -> Iterator[Tensor]:
-    """Iterate over draws of the counts of a batch of cells, [cells, genes] each."""
+    """Iterate over draws of an output for a batch of cells, [cells, features] each.
+
+    Without `output`, it is the first.
+    """
     latent = sample_latent(module, batch, n_samples)
     for i in range(n_samples):
         one = slice_samples(latent, slice(i, i + 1))
-        counts = decode_samples(module, one, batch)
+        counts = decode_samples(module, one, batch, output=output)
         rates = counts.get_normalized("mu")
         sparse_counts = sample_sparse(counts)
         dense = torch.zeros(rates.numel(), dtype=rates.dtype, device=rates.device)
@@ -124,43 +107,46 @@ def iter_predictive_draws(
 def statistics_by_name(
     models: Mapping[str, DecoderModel],
     passes: Mapping[str, CellPass],
-    raw: Column | None,
+    output: CheckedOutput,
     n_samples: int,
 ) -> dict[str, PPCStatistics]:
     """Statistics of the measured counts (`"Raw"`), and of those drawn from each model, by name."""
     statistics: dict[str, PPCStatistics] = {}
     for name, model in models.items():
-        measured, drawn = ppc_statistics(model, passes[name], raw, n_samples)
+        measured, drawn = ppc_statistics(model, passes[name], output, n_samples)
         statistics.setdefault(RAW_COUNTS_FIELD, measured)
         statistics[name] = drawn
     return statistics
 
 
 def ppc_statistics(
-    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
+    model: DecoderModel, cells: CellPass, output: CheckedOutput, n_samples: int
 ) -> tuple[PPCStatistics, PPCStatistics]:
     """Statistics of the measured counts, and of those drawn from a model."""
-    n_cells, n_genes = len(cells.cells), model.registration.n_genes
-    raw_genes, raw_cells = GeneMoments(n_genes), torch.empty(n_cells, dtype=torch.float64)
-    genes = [GeneMoments(n_genes) for _ in range(n_samples)]
+    n_cells, n_features = len(cells.cells), len(features_of_output(model, output.name))
+    raw_genes, raw_cells = GeneMoments(n_features), torch.empty(n_cells, dtype=torch.float64)
+    genes = [GeneMoments(n_features) for _ in range(n_samples)]
     cell_sums = torch.zeros(n_cells, 2, dtype=torch.float64)
     ranks = Ranks()
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured = observed_counts(model.module, batch, cells.cells[positions], raw)
-            raw_genes.add(measured)
-            raw_cells[positions] = variation_of_cells(measured).cpu()
+            measured, mask = output.observed(model.module, batch, cells.cells[positions])
+            raw_genes.add(measured, mask)
+            raw_cells[positions] = variation_of_cells(measured, mask).cpu()
             below = torch.zeros_like(measured, dtype=torch.int32)
             equal = torch.zeros_like(below)
-            draws = iter_predictive_draws(model.module, batch, n_samples)
+            draws = iter_predictive_draws(model.module, batch, n_samples, output.name)
             for moments, counts in zip(genes, draws, strict=True):
-                moments.add(counts)
-                cell_sums[positions] += value_and_weight(variation_of_cells(counts)).cpu()
+                moments.add(counts, mask)
+                cell_sums[positions] += value_and_weight(variation_of_cells(counts, mask)).cpu()
                 below += counts < measured
                 equal += counts == measured
-            ranks.add(below, equal, n_samples)
+            ranks.add(below, equal, n_samples, mask)
+    # Without a count there is no variation; of genes that were not measured nothing is known.
+    variation = raw_genes.variation()
+    variation[(raw_genes.n_cells > 0).numpy() & np.isnan(variation)] = 0
     measured_statistics = PPCStatistics(
-        raw_genes.variation(), raw_cells.numpy(), raw_genes.zero_fraction(), ranks
+        variation, np.nan_to_num(raw_cells.numpy()), raw_genes.zero_fraction(), ranks
     )
     drawn = PPCStatistics(
         nanmean([moments.variation() for moments in genes]),
@@ -172,18 +158,22 @@ def ppc_statistics(
 
 
 def draw_counts(
-    model: DecoderModel, cells: CellPass, raw: Column | None, n_samples: int
+    model: DecoderModel, cells: CellPass, output: CheckedOutput, n_samples: int
 ) -> tuple[csr_matrix, list[csr_matrix]]:
-    """Measured counts and draws of them as sparse matrices, [cells, genes] each."""
+    """Measured counts and draws of them as sparse matrices, [cells, genes] each.
+
+    Both are zero where nothing was measured.
+    """
     from scipy import sparse
 
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured = observed_counts(model.module, batch, cells.cells[positions], raw)
-            draws = iter_predictive_draws(model.module, batch, n_samples)
+            measured, mask = output.observed(model.module, batch, cells.cells[positions])
+            draws = iter_predictive_draws(model.module, batch, n_samples, output.name)
             for part, counts in zip(parts, (measured, *draws), strict=True):
-                part.append(sparse.csr_matrix(counts.cpu().numpy()))
+                values = counts if mask is None else torch.where(mask, counts, 0.0)
+                part.append(sparse.csr_matrix(values.cpu().numpy()))
     measured_counts, *drawn = (sparse.vstack(part, format="csr") for part in parts)
     return measured_counts, drawn
 

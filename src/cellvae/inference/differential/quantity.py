@@ -56,12 +56,12 @@ def output_quantity(model: DecoderModel, output: str, n_features: int) -> Quanti
     module = model.module
 
     def decode(latent: Any, batch: Any) -> Tensor:
-        counts: Any = module.decode(latent, batch)[output]
+        counts: Any = module.decode_output(latent, batch, output)
         values: Tensor = counts.get_normalized("scale")
         return values
 
     def expected_counts(latent: Any, batch: Any) -> Tensor:
-        counts: Any = module.decode(latent, batch)[output]
+        counts: Any = module.decode_output(latent, batch, output)
         mean: Tensor = counts.mean
         return mean
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values, write_values
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -26,7 +29,9 @@ def get_latent_library_size(
     give_mean: bool = True,
     batch_size: int | None = None,
     silent: bool = False,
-) -> np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> np.ndarray | Path:
     """Library size of each cell, in counts.
 
     A latent library size has a log-normal posterior. An observed one is the sum of the counts, and
@@ -46,10 +51,13 @@ def get_latent_library_size(
         Cells per batch; None for `settings.batch_size`.
     silent
         Whether the progress bar is hidden.
+    out
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch. It holds an
+        AnnData with `obs["library_size"]`.
 
     Returns
     -------
-    Array [cells, 1] in the requested order.
+    Array [cells, 1] in the requested order; with `out` the path of the file.
 
     Raises
     ------
@@ -58,15 +66,21 @@ def get_latent_library_size(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are requested, or `batch_size` is below 1.
+        If no cells are requested, `batch_size` is below 1, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
+    path = None if out is None else check_new_file(out)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    sizes = torch.empty(len(cell_pass.cells), 1)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent: Any = model.module.encode(batch)
-            log_library, posterior = latent.log_library, latent.log_library_posterior
-            if give_mean and posterior is not None:
-                log_library = posterior.loc + posterior.variance / 2
-            sizes[positions] = log_library.exp().cpu()
-    return sizes.numpy()
+
+    def values_of(batch: Any) -> dict[str, Tensor]:
+        """Library size of each cell of a batch."""
+        latent: Any = model.module.encode(batch)
+        log_library, posterior = latent.log_library, latent.log_library_posterior
+        if give_mean and posterior is not None:
+            log_library = posterior.loc + posterior.variance / 2
+        return {"library_size": log_library.exp().squeeze(-1)}
+
+    if path is not None:
+        return write_values(model, adata, cell_pass, values_of, path)
+    return collect_values(model, cell_pass, values_of)["library_size"][:, None]

@@ -13,7 +13,7 @@ import torch
 
 from cellvae.contracts import map_samples
 from cellvae.core.options import check_arguments, check_kwargs
-from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import (
     INTEGERS,
@@ -23,6 +23,7 @@ from cellvae.inference.arguments import (
     gene_positions,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.cell_results import names_of_cells, write_matrix
 from cellvae.inference.differential.posterior_pool import (
     PosteriorPool,
     iter_pool_chunks,
@@ -135,6 +136,8 @@ def get_normalized_expression(
         If a gene or batch is not one of the model.
     InvalidOptionError
         If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
     import pandas as pd
 
@@ -166,13 +169,10 @@ def get_normalized_expression(
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     genes = gene_names(model.registration.genes, request.genes)
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
+    cells = names_of_cells(model, adata, cell_pass.cells)
     if path is not None:
-        with MatrixWriter(path, cells, genes) as file, inference_mode(model):
-            for positions, part in iter_expression(model.module, cell_pass, request):
-                file.write(positions, part.cpu().numpy())
-        return path
+        parts = iter_expression(model.module, cell_pass, request)
+        return write_matrix(model, parts, path, cells, genes)
     if n_samples > 1 and not return_mean:
         return expression_samples(model, cell_pass, request, len(genes))
     parts = (

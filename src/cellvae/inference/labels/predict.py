@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
@@ -10,10 +11,17 @@ import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.data.setup.categories import as_array, as_index
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
+from cellvae.inference.cell_pass import (
+    CellPass,
+    inference_mode,
+    iter_cell_batches,
+    plan_pass,
+)
+from cellvae.inference.cell_results import names_of_cells, write_matrix, write_values
 from cellvae.inference.labels.attributions import (
     AttributionSums,
     check_captum_kwargs,
@@ -95,6 +103,19 @@ def predict(
 ) -> tuple[np.ndarray | pd.DataFrame, pd.DataFrame]: ...
 
 
+@overload
+def predict(
+    model: ClassifierModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    soft: bool = ...,
+    batch_size: int | None = ...,
+    use_posterior_mean: bool = ...,
+    *,
+    out: str | Path,
+) -> Path: ...
+
+
 @check_arguments(only=INTEGERS)
 def predict(
     model: ClassifierModel,
@@ -105,7 +126,9 @@ def predict(
     use_posterior_mean: bool = True,
     ig_interpretability: bool = False,
     ig_args: Mapping[str, Any] | None = None,
-) -> np.ndarray | pd.DataFrame | tuple[np.ndarray | pd.DataFrame, pd.DataFrame]:
+    *,
+    out: str | Path | None = None,
+) -> np.ndarray | pd.DataFrame | tuple[np.ndarray | pd.DataFrame, pd.DataFrame] | Path:
     """Most probable label of each cell, or the probability of each label.
 
     The category of unlabelled cells is never predicted.
@@ -133,11 +156,16 @@ def predict(
     ig_args
         Keyword arguments of `captum.attr.IntegratedGradients.attribute`, such as `n_steps` (50 by
         default) and `baselines` (no counts by default).
+    out
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch. It holds an
+        AnnData with the categorical column `obs["prediction"]`, or with `soft` with the
+        probabilities as `X`. Not together with `ig_interpretability`.
 
     Returns
     -------
     Labels [cells] in the requested order, of the type that they have in `adata.obs`; with `soft`, a
-    table [cells, labels] of probabilities with the names of cells and labels.
+    table [cells, labels] of probabilities with the names of cells and labels; with `out` the path
+    of the file.
 
     With `ig_interpretability`, a tuple of those and a table of genes, the largest mean attribution
     first: `feature`, `feature_idx`, `modality` (`"None"`), `attribution_mean` and
@@ -153,7 +181,10 @@ def predict(
         If genes or categories of `adata` are not those of the model, or attributions are
         requested and there are no counts.
     InvalidOptionError
-        If no cells are requested, `batch_size` is below 1, or captum is not installed.
+        If no cells are requested, `batch_size` is below 1, captum is not installed, or the file
+        exists.
+    OutputError
+        If the file cannot be written.
     UnknownOptionError
         If captum has no such argument.
     """
@@ -163,9 +194,18 @@ def predict(
                 f"Expected ig_interpretability=True together with ig_args; got {ig_args!r:.80} "
                 "alone. Add it, or leave ig_args out."
             )
-        batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
+        path = None if out is None else check_new_file(out)
+        cell_pass = plan_pass(model, adata, indices, batch_size, encoded=True)
+        if path is not None:
+            return write_predictions(model, adata, cell_pass, soft, use_posterior_mean, path)
+        batches = (batch for _, batch in cell_pass.iter_batches())
         predictions = predict_codes(model, batches, soft, use_posterior_mean)
         return as_labels(model, adata, indices, predictions, soft)
+    if out is not None:
+        raise InvalidOptionError(
+            "Expected out without ig_interpretability, which returns a table of all genes too; got "
+            "both. Ask twice."
+        )
     captum_kwargs = check_captum_kwargs(ig_args)
     sums = AttributionSums(model.registration.n_genes)
 
@@ -186,16 +226,46 @@ def predict_codes(
     model: ClassifierModel, batches: Iterator[Any], soft: bool, use_posterior_mean: bool
 ) -> np.ndarray:
     """Index of the most probable label of each cell, or with `soft` all probabilities."""
-    module: ClassifierModule = model.module
     parts = []
     for batch in batches:
         with inference_mode(model):
-            scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
-            if not soft:
-                parts.append(scores.argmax(dim=-1).cpu())
-            else:
-                parts.append((scores.softmax(dim=-1) if module.gives_logits else scores).cpu())
+            parts.append(batch_predictions(model, batch, soft, use_posterior_mean).cpu())
     return torch.cat(parts).numpy()
+
+
+def batch_predictions(
+    model: ClassifierModel, batch: Any, soft: bool, use_posterior_mean: bool
+) -> Tensor:
+    """Index of the most probable label of each cell of a batch, or with `soft` probabilities."""
+    module: ClassifierModule = model.module
+    scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
+    if not soft:
+        return scores.argmax(dim=-1)
+    return scores.softmax(dim=-1) if module.gives_logits else scores
+
+
+def write_predictions(
+    model: ClassifierModel,
+    adata: AnnData | None,
+    cell_pass: CellPass,
+    soft: bool,
+    use_posterior_mean: bool,
+    path: Path,
+) -> Path:
+    """Write labels to `obs["prediction"]` of a file, or with `soft` probabilities to `X`."""
+
+    def values_of(batch: Any) -> dict[str, Tensor]:
+        """Predictions for a batch."""
+        return {"prediction": batch_predictions(model, batch, soft, use_posterior_mean)}
+
+    labels = as_index(model.labels)
+    if not soft:
+        return write_values(
+            model, adata, cell_pass, values_of, path, categories={"prediction": labels}
+        )
+    parts = ((cells, values_of(batch)["prediction"]) for cells, batch in cell_pass.iter_batches())
+    names = names_of_cells(model, adata, cell_pass.cells)
+    return write_matrix(model, parts, path, names, map(str, labels))
 
 
 def as_labels(
@@ -211,7 +281,5 @@ def as_labels(
         return labels
     import pandas as pd
 
-    cells = model.cell_indices(adata, indices).numpy()
-    source = model.adata if adata is None else adata
-    assert source is not None
-    return pd.DataFrame(predictions, index=source.obs_names[cells], columns=as_index(model.labels))
+    names = names_of_cells(model, adata, model.cell_indices(adata, indices))
+    return pd.DataFrame(predictions, index=names, columns=as_index(model.labels))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
-from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values, write_values
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -44,6 +47,20 @@ def get_latent_representation(
 ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+@overload
+def get_latent_representation(
+    model: EncoderModel,
+    adata: AnnData | None = ...,
+    indices: CellChoice = ...,
+    give_mean: bool = ...,
+    mc_samples: int = ...,
+    batch_size: int | None = ...,
+    return_dist: bool = ...,
+    *,
+    out: str | Path,
+) -> Path: ...
+
+
 @check_arguments(only=INTEGERS)
 def get_latent_representation(
     model: EncoderModel,
@@ -53,7 +70,9 @@ def get_latent_representation(
     mc_samples: int = 5_000,
     batch_size: int | None = None,
     return_dist: bool = False,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    *,
+    out: str | Path | None = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray] | Path:
     """Latent representation of each cell.
 
     Parameters
@@ -72,10 +91,14 @@ def get_latent_representation(
         Cells per batch; None for `settings.batch_size`.
     return_dist
         Whether mean and variance of the normal posterior are returned instead.
+    out
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch. It holds an
+        AnnData with `obsm["latent"]`, and with `return_dist` also `obsm["latent_variance"]`.
 
     Returns
     -------
-    Array [cells, latent] in the requested order; with `return_dist`, means and variances.
+    Array [cells, latent] in the requested order; with `return_dist`, means and variances; with
+    `out` the path of the file.
 
     Raises
     ------
@@ -84,25 +107,28 @@ def get_latent_representation(
     DataMismatchError
         If genes or categories of `adata` are not those of the model.
     InvalidOptionError
-        If no cells are requested, or `mc_samples` or `batch_size` is below 1.
+        If no cells are requested, `mc_samples` or `batch_size` is below 1, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
     check_at_least_one("mc_samples", mc_samples)
-    means: list[Tensor] = []
-    variances: list[Tensor] = []
-    batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
-    with inference_mode(model):
-        for batch in batches:
-            latent = model.module.encode(batch)
-            if return_dist:
-                means.append(latent.posterior.loc.cpu())
-                variances.append(latent.posterior.variance.cpu())
-            elif give_mean:
-                means.append(posterior_mean(model, latent.posterior, mc_samples).cpu())
-            else:
-                means.append(latent.sample.cpu())
-    if return_dist:
-        return torch.cat(means).numpy(), torch.cat(variances).numpy()
-    return torch.cat(means).numpy()
+    path = None if out is None else check_new_file(out)
+    cell_pass = plan_pass(model, adata, indices, batch_size, encoded=True)
+
+    def values_of(batch: Any) -> dict[str, Tensor]:
+        """Latent of a batch."""
+        latent = model.module.encode(batch)
+        posterior = latent.posterior
+        if return_dist:
+            return {"latent": posterior.loc, "latent_variance": posterior.variance}
+        if give_mean:
+            return {"latent": posterior_mean(model, posterior, mc_samples)}
+        return {"latent": latent.sample}
+
+    if path is not None:
+        return write_values(model, adata, cell_pass, values_of, path)
+    found = collect_values(model, cell_pass, values_of)
+    return (found["latent"], found["latent_variance"]) if return_dist else found["latent"]
 
 
 def posterior_mean(

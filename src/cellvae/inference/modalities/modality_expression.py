@@ -101,7 +101,7 @@ def get_modality_expression(
         genes=feature_positions(names, gene_list, "gene"),
         library_size=1.0,
         n_samples=n_samples,
-        n_decoded=sum(map(len, model.registration.axes.values())),
+        n_decoded=len(names),
     )
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     if n_samples_overall is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import INTEGERS, check_at_least_one, check_choice
-from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values, write_values
 from cellvae.inference.latent.latent_representation import posterior_mean
 from cellvae.inference.output_features import features_of
 from cellvae.inference.protocols import DecoderModel
@@ -40,7 +42,8 @@ def get_modality_latent(
     return_dist: bool = False,
     *,
     mc_samples: int = 5_000,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    out: str | Path | None = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray] | Path:
     """Latent representation of each cell, from all of its modalities or from one.
 
     Parameters
@@ -63,40 +66,49 @@ def get_modality_latent(
         Whether mean and variance of the normal posterior are returned instead.
     mc_samples
         Number of samples that the mean of a logistic normal latent is estimated from.
+    out
+        New file (`.h5ad` or `.zarr`) that the result is written to batch by batch. It holds an
+        AnnData with `obsm["latent"]`, and with `return_dist` also `obsm["latent_variance"]`.
 
     Returns
     -------
-    Array [cells, latent] in the requested order; with `return_dist`, means and variances.
+    Array [cells, latent] in the requested order; with `return_dist`, means and variances; with
+    `out` the path of the file.
 
     Raises
     ------
     NotTrainedError
         If the model has not been trained.
     DataMismatchError
-        If features or categories of `adata` are not those of the model.
+        If features or categories of `adata` are not those of the model, or the latent of one
+        modality is requested for minified cells without counts.
     InvalidOptionError
-        If the model does not have the modality, no cells are requested, or `mc_samples` or
-        `batch_size` is below 1.
+        If the model does not have the modality, no cells are requested, `mc_samples` or
+        `batch_size` is below 1, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
     check_choice("modality", modality, tuple(POSTERIORS))
     check_at_least_one("mc_samples", mc_samples)
     field = POSTERIORS[modality]
     if modality != "joint":
         features_of(model, field)
-    means: list[Tensor] = []
-    variances: list[Tensor] = []
-    batches = iter_cell_batches(model, adata, indices, batch_size, encoded=True)
-    with inference_mode(model):
-        for batch in batches:
-            latent: Any = model.module.encode(batch)
-            posterior = getattr(latent, field)
-            if return_dist:
-                means.append(posterior.loc.cpu())
-                variances.append(posterior.variance.cpu())
-            elif give_mean:
-                means.append(posterior_mean(model, posterior, mc_samples).cpu())
-            else:
-                means.append(model.module.transform(posterior.sample()).cpu())
-    if return_dist:
-        return torch.cat(means).numpy(), torch.cat(variances).numpy()
-    return torch.cat(means).numpy()
+    path = None if out is None else check_new_file(out)
+    # A minified AnnData stores the joint posterior alone.
+    of_one = modality != "joint"
+    cell_pass = plan_pass(model, adata, indices, batch_size, counts=of_one, encoded=True)
+
+    def values_of(batch: Any) -> dict[str, Tensor]:
+        """Latent of a batch."""
+        latent: Any = model.module.encode(batch._replace(latent_mean=None) if of_one else batch)
+        posterior = getattr(latent, field)
+        if return_dist:
+            return {"latent": posterior.loc, "latent_variance": posterior.variance}
+        if give_mean:
+            return {"latent": posterior_mean(model, posterior, mc_samples)}
+        return {"latent": model.module.transform(posterior.sample())}
+
+    if path is not None:
+        return write_values(model, adata, cell_pass, values_of, path)
+    found = collect_values(model, cell_pass, values_of)
+    return (found["latent"], found["latent_variance"]) if return_dist else found["latent"]

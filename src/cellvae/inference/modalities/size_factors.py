@@ -58,7 +58,7 @@ def get_size_factors(
     InvalidOptionError
         If no cells are requested, or `batch_size` is below 1.
     """
-    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     parts: dict[str, list[torch.Tensor]] = {}
     with inference_mode(model):
         for _, batch in cell_pass.iter_batches():

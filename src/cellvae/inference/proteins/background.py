@@ -97,7 +97,7 @@ def get_protein_foreground_probability(
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
-            for part, few in iter_chunks(latent, model.registration.n_genes + len(names)):
+            for part, few in iter_chunks(latent, len(names)):
                 for code in codes:
                     counts: Any = decode_samples(model.module, few, batch, code, "protein")
                     values = options.foreground_probability(counts) / len(codes)
@@ -161,7 +161,7 @@ def get_protein_background_mean(
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
             latent = sample_latent(model.module, batch, n_samples)
-            for _, few in iter_chunks(latent, model.registration.n_genes + n_proteins):
+            for _, few in iter_chunks(latent, n_proteins):
                 counts: Any = decode_samples(model.module, few, batch, output="protein")
                 result[positions] += counts.mu1.sum(dim=0).cpu() / n_samples
     return result.numpy()

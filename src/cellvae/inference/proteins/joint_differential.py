@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
 from cellvae.data.setup.categories import Scalar
 from cellvae.errors import InvalidOptionError
@@ -174,7 +175,7 @@ def joint_quantity(
     module = model.module
 
     def decode(latent: Any, batch: Any) -> Tensor:
-        decoded: dict[str, Any] = module.decode(latent, batch)
+        decoded = decode_fields(module, latent, batch, fields)
         values = {
             "rna": lambda: decoded["rna"].get_normalized("scale"),
             "protein": lambda: options.expression(decoded["protein"]) + protein_prior_count,
@@ -182,7 +183,7 @@ def joint_quantity(
         return torch.cat([values[name]() for name in fields], dim=-1)
 
     def expected_counts(latent: Any, batch: Any) -> Tensor:
-        decoded: dict[str, Any] = module.decode(latent, batch)
+        decoded = decode_fields(module, latent, batch, fields)
         return torch.cat([decoded[name].mean for name in fields], dim=-1)
 
     def measure_counts(batch: Any) -> Measured:
@@ -202,3 +203,12 @@ def joint_quantity(
         return Measured(counts, library_size, mask)
 
     return Quantity(n_features, decode, expected_counts, measure_counts)
+
+
+def decode_fields(
+    module: GenerativeModule[Any], latent: Any, batch: Any, fields: tuple[str, ...]
+) -> dict[str, Any]:
+    """Distributions of some outputs; a single one is decoded without the others."""
+    if len(fields) == 1:
+        return {fields[0]: module.decode_output(latent, batch, fields[0])}
+    return module.decode(latent, batch)

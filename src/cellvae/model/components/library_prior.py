@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Rows
-from cellvae.data.batches.batching import iter_batches
+from cellvae.data.batches.read_ahead import iter_read_batches
 
 # Minimum variance, for a batch whose cells all have one library size.
 MIN_VARIANCE = 1e-4
@@ -24,7 +24,7 @@ def library_stats_by_batch(
     and variance 1.
     """
     library_sizes, codes = [], []
-    for _, batch in iter_batches(rows, torch.arange(len(rows)), batch_size):
+    for _, batch in iter_read_batches(rows, torch.arange(len(rows)), batch_size):
         library_sizes.append(batch.counts.sum(dim=-1).double())
         codes.append(batch.batch.squeeze(-1))
     total, code = torch.cat(library_sizes), torch.cat(codes)

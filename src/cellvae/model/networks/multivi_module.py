@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions.detection import Detection
 from cellvae.kernels import bernoulli_log_prob, count_log_prob, use_compiled
+from cellvae.model.networks.measured_cells import log_prob_of_measured
 from cellvae.model.networks.modality_mixture import mix_posteriors, modality_penalty
 from cellvae.model.networks.multivi_network import (
     FIELDS,
@@ -58,6 +59,11 @@ class MULTIVIBatch(NamedTuple):
     continuous: Float[Tensor, "cells continuous"] | None = None
     panel: Int[Tensor, "cells 1"] | None = None
     """Code of the protein panel."""
+    latent_mean: Float[Tensor, "cells latent"] | None = None
+    """Mean of the joint posterior, and so on, of minified data; None if the encoders compute it."""
+    latent_variance: Float[Tensor, "cells latent"] | None = None
+    log_library: Float[Tensor, "cells 1"] | None = None
+    log_depth: Float[Tensor, "cells 1"] | None = None
     cell_index: Int[Tensor, "cells 1"] | None = None
     """Index of the cell in the data of the model; None for cells that the model has not seen."""
 
@@ -124,8 +130,33 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
             masks["protein"] = masks["protein"] & self.in_panel[batch.panel.squeeze(-1)]
         return masks
 
+    @property
+    def stored_sizes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Sizes of a cell that a minified AnnData stores."""
+        sizes = {"rna": "log_library", "accessibility": "log_depth"}
+        return tuple(sizes[name] for name in self.outputs if name in sizes)
+
+    def stored_latent(self, batch: MULTIVIBatch) -> MULTIVILatent | None:
+        """Joint posterior and sizes of minified cells; None if they have to be encoded."""
+        mean, variance = batch.latent_mean, batch.latent_variance
+        if mean is None or variance is None:
+            return None
+        posterior = Normal(mean, variance.sqrt(), validate_args=False)
+        noise = self.draw_noise(posterior)
+        sample = self.transform(posterior.rsample())
+        return MULTIVILatent(posterior, sample, batch.log_library, batch.log_depth, noise)
+
+    def draw_noise(self, posterior: Normal) -> Float[Tensor, "cells proteins"] | None:
+        """Standard normal noise of the background of the proteins; None without proteins."""
+        if "protein" not in self.outputs:
+            return None
+        return torch.randn_like(posterior.loc[:, :1].expand(-1, self.sizes.n_proteins))
+
     def encode(self, batch: MULTIVIBatch) -> MULTIVILatent:
         """Posteriors of the latent, samples of it, and sizes of the cells."""
+        stored = self.stored_latent(batch)
+        if stored is not None:
+            return stored
         codes = self.covariate_codes(batch) if self.config.encode_covariates else []
         features: dict[str, Any] = self.observed_values(batch)
         if self.config.encode_covariates:
@@ -144,9 +175,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         posterior = mix_posteriors(
             [*posteriors.values()], torch.cat([*masks.values()], dim=1), self.mixture_logits(batch)
         )
-        noise = None
-        if "protein" in posteriors:
-            noise = torch.randn_like(posterior.loc[:, :1].expand(-1, self.sizes.n_proteins))
+        noise = self.draw_noise(posterior)
         return MULTIVILatent(
             posterior,
             self.transform(posterior.rsample()),
@@ -210,12 +239,18 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
 
     def decode(self, latent: MULTIVILatent, batch: MULTIVIBatch) -> dict[str, Distribution]:
         """Distribution of each modality, [*samples, cells, features], by its name."""
-        decoders = {
+        return {name: self.decode_output(latent, batch, name) for name in self.outputs}
+
+    def decode_output(
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, output: str
+    ) -> Distribution:
+        """Distribution of one modality, [*samples, cells, features]; the others are not decoded."""
+        decoders: dict[str, Callable[[MULTIVILatent, MULTIVIBatch], Distribution]] = {
             "rna": self.decode_counts,
             "accessibility": self.decode_detection,
             "protein": self.decode_proteins,
         }
-        return {name: decoders[name](latent, batch) for name in self.outputs}
+        return decoders[output](latent, batch)
 
     def decode_scale(
         self, latent: MULTIVILatent, batch: MULTIVIBatch
@@ -309,11 +344,11 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         """Log-likelihood of the measured values of each modality of each cell, in nats."""
         masks, sums = self.measurement_masks(batch), {}
         if "rna" in masks:
-            log_prob = self.expression_log_prob(latent, batch)
-            sums["rna"] = torch.where(masks["rna"].squeeze(-1), log_prob, 0.0)
+            sums["rna"] = self.expression_log_prob(latent, batch, masks["rna"])
         if "accessibility" in masks:
-            log_prob = self.accessibility_log_prob(latent, batch)
-            sums["accessibility"] = torch.where(masks["accessibility"].squeeze(-1), log_prob, 0.0)
+            sums["accessibility"] = self.accessibility_log_prob(
+                latent, batch, masks["accessibility"]
+            )
         if "protein" in masks:
             assert batch.proteins is not None
             log_prob = self.decode_proteins(latent, batch).log_prob(batch.proteins)
@@ -321,38 +356,47 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         return sums
 
     def expression_log_prob(
-        self, latent: MULTIVILatent, batch: MULTIVIBatch
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, measured: Bool[Tensor, "cells 1"]
     ) -> Float[Tensor, "*samples cells"]:
-        """Log-probability of the counts of the genes of each cell, in nats."""
+        """Log-probability of the counts of the genes of each measured cell, else 0; in nats."""
         counts, decoder = batch.counts, self.z_decoder_expression
         assert counts is not None and latent.log_library is not None
         if latent.sample.ndim != 2 or not decoder.is_softmax or not use_compiled(counts):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
-            return self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
+            log_prob = self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
+            return torch.where(measured.squeeze(-1), log_prob, 0.0)
         features = concat_covariates(latent.sample, batch.continuous)
         raw = decoder.logits(features, self.covariate_codes(batch))
         theta = None
         if self.config.gene_likelihood != "poisson":
             theta = self.inverse_dispersion(batch, raw.log_dispersion)
-        return count_log_prob(counts, raw.logits, latent.log_library, theta, raw.dropout)
+        return log_prob_of_measured(
+            count_log_prob, measured, counts, raw.logits, latent.log_library, theta, raw.dropout
+        )
 
     def accessibility_log_prob(
-        self, latent: MULTIVILatent, batch: MULTIVIBatch
+        self, latent: MULTIVILatent, batch: MULTIVIBatch, measured: Bool[Tensor, "cells 1"]
     ) -> Float[Tensor, "*samples cells"]:
-        """Log-probability of the detected regions of each cell, in nats."""
+        """Log-probability of the detected regions of each measured cell, else 0; in nats."""
         regions = batch.regions
         assert regions is not None and latent.log_depth is not None
         if latent.sample.ndim != 2 or not use_compiled(regions, "bernoulli_log_prob"):
             dense = regions.to_dense() if isinstance(regions, CSRBatch) else regions
-            return self.decode_detection(latent, batch).log_prob(dense).sum(dim=-1)
+            log_prob = self.decode_detection(latent, batch).log_prob(dense).sum(dim=-1)
+            return torch.where(measured.squeeze(-1), log_prob, 0.0)
         features = concat_covariates(latent.sample, batch.continuous)
         logits = self.z_decoder_accessibility.logits(features, self.covariate_codes(batch))
-        return bernoulli_log_prob(regions, logits, latent.log_depth, self.log_region_factors())
+        factors = self.log_region_factors()
+        return log_prob_of_measured(
+            bernoulli_log_prob, measured, regions, logits, latent.log_depth, factors
+        )
 
     def loss(self, batch: MULTIVIBatch, kl_weight: Float[Tensor, ""]) -> Loss:
         """Negative ELBO and penalty on the distance of modalities; only the KL is weighted."""
         masks = self.has_modality(batch)
         batch = batch._replace(**{MASKS[name]: mask for name, mask in masks.items()})
+        # The penalty compares the posteriors of the modalities, which are not stored.
+        batch = batch._replace(latent_mean=None)
         latent = self.encode(batch)
         reconstruction = {
             LOSS_PARTS[name]: -log_likelihood

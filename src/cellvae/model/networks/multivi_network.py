@@ -182,7 +182,8 @@ class MultimodalNetwork(GenerativeModule[B]):
         self.n_latent = config.n_latent or max(1, math.isqrt(self.n_hidden))
         self.latent_is_gaussian = config.latent_distribution == "normal"
         self.n_adversarial_classes = sizes.n_batch
-        self.adversarial = sizes.n_batch > 1 and not config.fully_paired
+        several = len(self.outputs) > 1 and sizes.n_batch > 1
+        self.adversarial = several and not config.fully_paired
         if sizes.n_genes > 0:
             self.init_expression()
         if sizes.n_regions > 0:

@@ -199,6 +199,15 @@ class TOTALVIModule(ProteinMixture):
             "protein": NegativeBinomialMixture(*self.mixture_parameters(decoded, latent, batch)),
         }
 
+    def decode_output(
+        self, latent: TOTALVILatent, batch: TOTALVIBatch, output: str
+    ) -> Distribution:
+        """Distribution of genes or of proteins; for proteins, not those of genes."""
+        decoded = self.decode_logits(latent, batch)
+        if output == "rna":
+            return self.gene_counts(decoded, latent, batch)
+        return NegativeBinomialMixture(*self.mixture_parameters(decoded, latent, batch))
+
     def decode_scale(
         self, latent: TOTALVILatent, batch: TOTALVIBatch
     ) -> Float[Tensor, "*samples cells genes"]:

@@ -133,6 +133,9 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         except (Exception, KeyboardInterrupt, SystemExit) as failure:
             # Lightning turns Ctrl-C into SystemExit, with the interrupt as its context.
             error = failure.__context__ if is_interrupt(failure.__context__) else failure
+        finally:
+            for reading in plan.blocks:
+                reading.stop_reading()
     if is_interrupt(error):
         plan.run.note_interrupt()
     if plan.run.interrupted and (error is None or is_interrupt(error)):

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from cellvae.contracts import Module, Rows
-from cellvae.data.batches.blocks import keep_rows
+from cellvae.data.batches.read_ahead import keep_rows
 from cellvae.data.storage.disk.loaded_rows import load_rows, stored_reader
 from cellvae.data.storage.placement import choose_placement
 from cellvae.data.storage.row_wrappers import ToDevice

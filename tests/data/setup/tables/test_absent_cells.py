@@ -16,7 +16,7 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import Counts, ProteinsRecord, RegionsRecord, record_from_json
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
 from cellvae.data.setup.tables.absent_cells import insert_zero_rows, table_of_all_cells
-from cellvae.errors import DataMismatchError, UnknownKeyError
+from cellvae.errors import DataMismatchError, DataWarning, UnknownKeyError
 from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
 from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
 
@@ -78,7 +78,8 @@ def test_axes_are_those_of_the_modalities_in_the_order_of_the_outputs() -> None:
     registration, _ = read(make_mudata())
     assert list(registration.axes) == ["genes", "regions", "proteins"]
     assert [len(axis) for axis in registration.axes.values()] == [8, 11, 3]
-    only, _ = read(make_mudata(), modalities={"atac_layer": "atac"})
+    with pytest.warns(DataWarning, match="6 cells of 20 without any"):
+        only, _ = read(make_mudata(), modalities={"atac_layer": "atac"})
     assert list(only.axes) == ["regions"]
     assert only.genes[0] == "atac0"
 

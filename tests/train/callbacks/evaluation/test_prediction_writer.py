@@ -190,7 +190,7 @@ def test_a_broken_write_leaves_nothing(
     def full(self: Any, rows: Any, values: Any) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr("cellvae.data.files.streaming_writer.EmbeddingWriter.write", full)
+    monkeypatch.setattr("cellvae.data.files.streaming_writer.CellWriter.write", full)
     writer = PredictionWriter(tmp_path / "z.h5ad")
     assert outcome_of(module, rows, split, writer).error is None  # the model is there all the same
     assert not any(tmp_path.iterdir())

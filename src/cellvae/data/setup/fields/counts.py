@@ -11,7 +11,12 @@ import numpy as np
 
 from cellvae.core.files.json_object import JsonObject
 from cellvae.data.setup.axes import FeatureAxis
-from cellvae.data.setup.checks import CountSummary, check_counts, check_values
+from cellvae.data.setup.checks import (
+    CountSummary,
+    check_counts,
+    check_values,
+    find_nonempty_cells,
+)
 from cellvae.data.setup.fields.field import (
     Field,
     FieldRecord,
@@ -177,6 +182,16 @@ class Counts(Field):
             noun = str(self.axis).removesuffix("s")
             return check_values(matrix, adata.obs_names, adata.var_names, noun)
         return check_counts(matrix, adata)
+
+    def replace_layer(self, layer: str) -> Field:
+        """Field of the same counts in another layer."""
+        return dataclasses.replace(self, layer=layer)
+
+    def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Cells with counts, [cells], for a modality that cells may lack."""
+        if not self.fill_absent:
+            return None
+        return find_nonempty_cells(count_matrix(adata, self.layer), adata.n_obs)
 
     def check(self, adata: AnnData, record: CountsRecord) -> None:
         """Refuse NaN, infinite and negative counts, and counts above 1 for binary models."""

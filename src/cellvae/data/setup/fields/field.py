@@ -118,6 +118,19 @@ class Field(ABC):
         """Names of the features in an AnnData; empty for values of whole cells."""
         return ()
 
+    @property
+    def has_variables(self) -> bool:
+        """Whether its features are variables of the table, with a row in `var`."""
+        return self.axis is not None
+
+    def replace_layer(self, layer: str) -> Field:
+        """Field of the same features in another layer, or another entry of `obsm`."""
+        return self
+
+    def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Cells with counts, [cells], for a modality that cells may lack; None for other fields."""
+        return None
+
     def check(self, adata: AnnData, record: Any) -> None:  # noqa: B027
         """Check the values of an AnnData that a trained model is applied to.
 

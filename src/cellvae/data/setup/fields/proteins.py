@@ -16,7 +16,7 @@ from cellvae.core.log import logger, warn
 from cellvae.data.setup.axes import FeatureAxis
 from cellvae.data.setup.categories import Scalar
 from cellvae.data.setup.category_json import categories_from_json, category_to_json
-from cellvae.data.setup.checks import check_values
+from cellvae.data.setup.checks import check_values, find_nonempty_cells
 from cellvae.data.setup.fields.field import (
     Field,
     FieldRecord,
@@ -301,6 +301,21 @@ class Proteins(Field):
                 DataWarning,
             )
         return summary.integers
+
+    @property
+    def has_variables(self) -> bool:
+        """Whether the proteins are variables of a modality, not columns of `obsm`."""
+        return self.modality is not None
+
+    def replace_layer(self, layer: str) -> Field:
+        """Field of the same proteins in another layer, or another entry of `obsm`."""
+        return dataclasses.replace(self, key=layer)
+
+    def measured_cells(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Cells with counts, [cells], for a modality that cells may lack."""
+        if not self.fill_absent or self.is_absent(adata):
+            return None
+        return find_nonempty_cells(self.matrix(adata), adata.n_obs)
 
     def check(self, adata: AnnData, record: ProteinsRecord) -> None:
         """Check the counts of an AnnData that a trained model is applied to."""

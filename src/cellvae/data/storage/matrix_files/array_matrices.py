@@ -40,7 +40,7 @@ class ArrayMatrix(StoredMatrix):
     @property
     def element(self) -> Any:
         """Group or array of the matrix in the file."""
-        if self.opened is None:
+        if self.opened is None or is_closed(self.opened):
             self.opened = self.open_element()
         return self.opened
 
@@ -60,6 +60,24 @@ class CSRMatrix(ArrayMatrix):
         self.indptr = np.asarray(self.element["indptr"][:], dtype=np.int64)
         self.chunk_values = chunk_length(self.element["data"])
         self.check_pointers()
+        self.check_chunks()
+
+    def check_chunks(self) -> None:
+        """Raise if a zarr array lacks chunks, which would be read as zeros.
+
+        A chunk that has nothing but zeros is not stored either. Of counts there is none, and of
+        gene indices only the last one, if it is the first gene of a single cell.
+        """
+        data, indices = self.element["data"], self.element["indices"]
+        n_lacking = count_lacking(data)
+        if not n_lacking and count_lacking(indices):
+            is_single = int(indices.shape[0]) % indices.chunks[0] == 1
+            n_lacking = count_lacking(indices) - int(is_single and indices[-1] == 0)
+        if n_lacking:
+            raise InvalidDataError(
+                f"Expected all chunks of {self.where}; {n_lacking:,} are missing. Was the folder "
+                "copied to its end? Copy or write it again."
+            )
 
     def check_pointers(self) -> None:
         """Raise if the pointers do not fit the arrays."""
@@ -146,3 +164,16 @@ def chunk_length(array: Any) -> int:
         return 1
     compressed = getattr(array, "compression", True)
     return int(chunks[0]) if compressed else 1
+
+
+def count_lacking(array: Any) -> int:
+    """Chunks of a zarr array that its folder does not have; 0 for a dataset of HDF5."""
+    n_stored = getattr(array, "nchunks_initialized", None)
+    return 0 if n_stored is None else int(array.nchunks) - int(n_stored)
+
+
+def is_closed(element: Any) -> bool:
+    """Whether an element is of an HDF5 file that was closed since, as an AnnData's may be."""
+    import h5py
+
+    return isinstance(element, h5py.Group | h5py.Dataset) and not element

@@ -133,11 +133,18 @@ class JoinedMatrix:
         return rows.with_sorted_genes() if genes is None else rows.rename_genes(genes)
 
     def select_genes(self, genes: NDArray[np.int64] | None) -> JoinedMatrix:
-        """The same cells with some genes in this order; None for all. Nothing is read."""
-        if genes is None:
+        """The same cells with some genes in this order; nothing is read.
+
+        Parameters
+        ----------
+        genes
+            Indices of different genes, -1 for a gene without counts; None for all.
+        """
+        if genes is None or np.array_equal(genes, np.arange(self.shape[1])):
             return self
+        present = np.flatnonzero(genes >= 0)
         new_index = np.full(self.shape[1], -1, dtype=np.int32)
-        new_index[genes] = np.arange(len(genes), dtype=np.int32)
+        new_index[genes[present]] = present
         renamed = [
             new_index if own is None else np.where(own < 0, -1, new_index[own]).astype(np.int32)
             for own in self.genes

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import numpy as np
 
-from cellvae.data.storage.matrix_files.array_matrices import CSRMatrix, DenseMatrix
+from cellvae.data.storage.matrix_files.array_matrices import CSRMatrix, DenseMatrix, OpenElement
 from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
 from cellvae.errors import (
     CellvaeError,
@@ -121,8 +121,22 @@ def find_matrix(root: Any, path: Path, layer: str | None) -> StoredMatrix:
     return matrix
 
 
-def matrix_of_element(path: Path, where: str, name: str, element: Any) -> StoredMatrix:
-    """Matrix of an opened group or array."""
+def matrix_of_element(
+    path: Path, where: str, name: str, element: Any, open_element: OpenElement | None = None
+) -> StoredMatrix:
+    """Matrix of an opened group or array.
+
+    Parameters
+    ----------
+    path, where
+        File, and the name of the matrix in error messages.
+    name
+        Path of the element within the file.
+    element
+        Group or array.
+    open_element
+        Opens it again for the matrix; None to open the file itself.
+    """
     encoding = str(element.attrs.get("encoding-type", ""))
     # Files of AnnData before 0.7 have another name for the format of a sparse matrix.
     legacy = element.attrs.get("h5sparse_format", "")
@@ -134,7 +148,7 @@ def matrix_of_element(path: Path, where: str, name: str, element: Any) -> Stored
             f"Convert the file once: adata = anndata.io.read_{file_kind(path)}('{path}'); "
             f"adata.X = adata.X.tocsr(); adata.write_{file_kind(path)}('{path}')."
         )
-    opened = FileElement(path, name)
+    opened = open_element or FileElement(path, name)
     if kind == "csr_matrix":
         shape = element.attrs.get("shape", element.attrs.get("h5sparse_shape"))
         n_cells, n_genes = (int(n) for n in np.asarray(shape))

@@ -18,8 +18,8 @@ from cellvae.contracts import GenerativeModule, Module, Rows, to_device
 from cellvae.core.eval_mode import eval_mode
 from cellvae.core.seeds import isolated_rng
 from cellvae.core.selection import flatten_selection
-from cellvae.data.batches.batching import iter_batches
 from cellvae.data.batches.indexing import cell_indices
+from cellvae.data.batches.read_ahead import iter_read_batches
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.loop.model_files import ModelFiles
 from cellvae.train.loop.step_loop import NON_DEFAULT_DTYPES
@@ -188,7 +188,8 @@ def encode_latents(
     means = []
     module = check_has_latent(plan.module)
     with isolated_eval_mode(plan.module, plan.seed):
-        for _, batch in iter_batches(cells.rows, cells.indices, batch_size):
+        indices = torch.from_numpy(cells.indices)
+        for _, batch in iter_read_batches(cells.rows, indices, batch_size):
             means.append(module.encode(cast_batch(plan, batch)).posterior.mean.double())
         return torch.cat(means).cpu().numpy()
 

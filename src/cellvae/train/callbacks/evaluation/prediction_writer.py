@@ -15,8 +15,8 @@ from torch import Tensor
 from cellvae.contracts import Module, to_device
 from cellvae.core.options import check_arguments
 from cellvae.core.seeds import isolated_rng
-from cellvae.data.batches.batching import iter_batches
-from cellvae.data.files.streaming_writer import EmbeddingWriter, check_new_file
+from cellvae.data.batches.read_ahead import iter_read_batches
+from cellvae.data.files.streaming_writer import CellWriter, check_new_file
 from cellvae.errors import InvalidOptionError, did_you_mean
 from cellvae.train.callbacks.evaluation.cell_selection import (
     CellSelection,
@@ -134,18 +134,14 @@ class PredictionWriter(pl.Callback):
         module = plan.module
         chosen = self.cells_of(plan)
         names = pd.Index(chosen.names(np.arange(len(chosen.indices))))
-        with isolated_eval_mode(module, plan.seed):
-            first = chosen.rows.take(torch.from_numpy(chosen.indices[:1]))
-            widths = {
-                name: 0 if values.dim() == 1 else values.shape[1]
-                for name, values in self.values(module, first).items()
-            }
-            with EmbeddingWriter(path, names, widths) as file:
-                for cells, batch in iter_batches(chosen.rows, chosen.indices, self.batch_size):
-                    # Draws of one quantity do not depend on which others are requested.
-                    with isolated_rng(plan.seed, "predictions", cells.start):
-                        values = self.values(module, batch)
-                    file.write(cells, {k: v.float().cpu().numpy() for k, v in values.items()})
+        with isolated_eval_mode(module, plan.seed), CellWriter(path, names) as file:
+            indices = torch.from_numpy(chosen.indices)
+            batches = iter_read_batches(chosen.rows, indices, self.batch_size)
+            for cells, batch in batches:
+                # Draws of one quantity do not depend on which others are requested.
+                with isolated_rng(plan.seed, "predictions", cells.start):
+                    values = self.values(module, batch)
+                file.write(cells, {k: v.float().cpu().numpy() for k, v in values.items()})
         self.written.append(str(path))
 
     def values(self, module: Module[Any], batch: Any) -> dict[str, Tensor]:
