@@ -68,7 +68,8 @@ def test_answers_are_those_of_scvi_tools(name: str, cells: AnnData, answers: Any
     np.testing.assert_allclose(latent, answers[f"{name} latent"], atol=1e-5)
     probabilities = model.predict(soft=True)
     np.testing.assert_allclose(probabilities, answers[f"{name} labels"], atol=1e-5)
-    assert [*probabilities.columns] == ["label_1", "label_2"] == [*model.labels]
+    assert [*probabilities.columns] == [*model.labels]
+    assert {*model.labels} == {"label_1", "label_2"}
     assert model.unlabeled_category_ == "label_0" and model.is_trained
     assert model.config.linear_classifier == (name == "covariates")
 
