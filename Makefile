@@ -29,18 +29,18 @@ test test-fast test-lowest test-newest: export OMP_NUM_THREADS = 1
 test test-fast test-lowest test-newest: export MKL_NUM_THREADS = 1
 
 test: $(VENV)/.dev  ## Run the tests; make test ARGS="-k latent" runs some
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/.dev  ## Run the tests that train no model, in less than two minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not trains and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not trains and not slow" $(ARGS)
 
 test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldest supported packages
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -o filterwarnings=default --disable-warnings \
-	  $(wildcard tests/data tests/estimator tests/model) $(ARGS)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -m "not slow" \
+	  -o filterwarnings=default --disable-warnings $(wildcard tests/data tests/estimator tests/model) $(ARGS)
 
 # Tests of what touches pandas, AnnData, scanpy, zarr and numpy. There are no pins.
 test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
-	$(NEWEST)/bin/python -m pytest -n $(WORKERS) -p no:cacheprovider -m "not slow" \
+	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -m "not slow" \
 	  $(addprefix tests/,cli data estimator evaluation inference model persistence plotting report) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests

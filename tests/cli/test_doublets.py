@@ -52,3 +52,42 @@ def test_the_same_command_writes_what_is_missing_without_training(
     assert program(*words).code == 0
     assert anndata.read_h5ad(tmp_path / "latent.h5ad").obs.equals(before)
     assert times == [(tmp_path / f / "model.json").stat().st_mtime_ns for f in ("model", "scvi")]
+
+
+def test_as_many_are_called_as_the_flag_says(
+    program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
+) -> None:
+    words = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
+    refused = program(*words, "--expected-rate", "1.5")
+    assert refused.code == 2
+    assert "a fraction from 0 to 1; got 1.5" in refused.err
+    assert not (tmp_path / "scvi").exists()
+    ended = program(*words, "--expected-rate", "0.1")
+    assert ended.code == 0, ended.err
+    calls = anndata.read_h5ad(tmp_path / "latent.h5ad").obs["doublet_call"]
+    assert (calls == "doublet").sum() == 8  # of 80 cells
+    other = program(*words, "--expected-rate", "0.2")
+    assert other.code == 2
+    assert "--expected-rate 0.1" in other.err
+    elsewhere = program("train", counts, "--out", tmp_path, "--expected-rate", "0.1")
+    assert "SCVI has no --expected-rate; SOLO has." in elsewhere.err
+
+
+def test_each_batch_may_have_a_rate(
+    program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
+) -> None:
+    batches = anndata.read_h5ad(counts).obs["batch"]
+    words = ("--model", "SOLO", "--batch-key", "batch", *quick, "--expected-rate")
+    names = [*batches.unique()]
+    refused = program("train", counts, "--out", tmp_path, *words, json.dumps({names[0]: 0.1}))
+    assert refused.code == 2
+    assert names[1] in refused.err
+    rates = {name: 0.1 * (i + 1) for i, name in enumerate(names)}
+    ended = program("train", counts, "--out", tmp_path, *words, json.dumps(rates))
+    assert ended.code == 0, ended.err
+    obs = anndata.read_h5ad(tmp_path / "latent.h5ad").obs
+    called = (obs["doublet_call"] == "doublet").groupby(obs["batch"], observed=True).sum()
+    sizes = obs.groupby("batch", observed=True).size()
+    assert {name: called[name] for name in names} == {
+        name: round(rates[name] * sizes[name]) for name in names
+    }

@@ -267,6 +267,7 @@ SCRIPT = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_a_killed_script_that_is_started_again_ends_as_if_nothing_had_been(
     shared_data: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from cellvae.data.batches.blocks import EpochBlocks
-from cellvae.errors import InvalidDataError
+from cellvae.data.batches.labelled_cells import LabelledSampler
+from cellvae.errors import InvalidDataError, InvalidOptionError
+from cellvae.train.options.train_kwargs import total_batch_size
+from cellvae.train.options.train_options import LoaderOptions
 
 pytestmark = pytest.mark.trains
 
@@ -115,6 +118,7 @@ CELLS_IN_FILES = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_two_processes_read_different_cells_of_files(tmp_path: Path) -> None:
     from scipy import sparse
 
@@ -143,6 +147,7 @@ def test_two_processes_read_different_cells_of_files(tmp_path: Path) -> None:
     assert first["read"][0] != first["read"][1]
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ADVERSARIAL)
@@ -154,11 +159,12 @@ def test_two_processes_have_one_adversarial_classifier(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
     assert first == second
-    # 180 training cells in two shares of six steps, three times.
-    assert set(first["n_steps"]) == {18}
+    # 180 training cells in eleven steps of sixteen cells, eight in each process, three times.
+    assert set(first["n_steps"]) == {33}
     assert np.isfinite(first["losses"]).all() and len(first["losses"]) == 3
 
 
+@pytest.mark.slow
 def test_early_stopping_checkpoints_and_history_of_two_processes(
     shared_data: Path, tmp_path: Path
 ) -> None:
@@ -208,7 +214,56 @@ def test_shares_are_equal_in_blocks_and_cover_the_cells(n_cells: int, shuffle: b
     cells = torch.cat([steps.flatten() for share in shares for steps in share])
     assert len(cells.unique()) == len(cells)
     assert len(cells) == (n_cells - n_cells % 2 if shuffle else n_cells)
-    assert max(steps.shape[1] for share in shares for steps in share) <= 32
+    assert max(steps.shape[1] for share in shares for steps in share) <= 17
+    if shuffle:
+        alone: Any = EpochBlocks(range(n_cells), np.arange(n_cells), 32, seed=1, min_batch_size=2)  # type: ignore[arg-type]
+        for block, *parts in zip(alone, *shares, strict=True):
+            whole = torch.cat(parts, dim=1)
+            assert torch.equal(whole, block.steps[:, : whole.shape[1]])
+            assert block.steps.shape[1] - whole.shape[1] == block.steps.shape[1] % 2
+
+
+def test_labelled_cells_of_a_step_are_distributed_as_the_others_are() -> None:
+    def make_parts(world_size: int, n_labelled: int) -> list[list[torch.Tensor]]:
+        labelled = np.arange(n_labelled)
+        shares = []
+        for rank in range(world_size):
+            sampler = LabelledSampler(labelled, labelled % 2, 32, seed=1)
+            blocks: Any = EpochBlocks(range(96), np.arange(96), 32, seed=1, labelled_cells=sampler)  # type: ignore[arg-type]
+            blocks.shard(rank, world_size)
+            shares.append([block.steps for block in blocks])
+        return shares
+
+    (alone,), shares = make_parts(1, 20), make_parts(2, 20)
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert whole.shape == (1, 52) and parts[0].shape == (1, 26)
+        own = torch.cat([part[:, :16] for part in parts] + [part[:, 16:] for part in parts], dim=1)
+        assert torch.equal(own, whole)
+    assert all(steps.shape == (1, 17) for (*_, steps) in make_parts(2, 1))
+
+
+def test_a_batch_has_cells_for_every_process() -> None:
+    blocks: Any = EpochBlocks(range(50), np.arange(50), 6, seed=1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="batch_size to be at least 8.*batch_size_per"):
+        blocks.shard(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_nodes", "total"),
+    [
+        (2, 1, 128),
+        ("2", 1, 128),
+        ([0, 1, 2], 1, 192),
+        ("0,1", 2, 256),
+        ("auto", 1, 64),
+        (-1, 1, 64),
+    ],
+)
+def test_the_batch_size_of_a_device_gives_that_of_all(
+    devices: Any, num_nodes: int, total: int
+) -> None:
+    given = {"devices": devices, "num_nodes": num_nodes}
+    assert total_batch_size(LoaderOptions(batch_size_per_device=64), given).batch_size == total
 
 
 def test_more_processes_than_cells_are_refused() -> None:

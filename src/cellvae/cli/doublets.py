@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cellvae.core.log import logger
 from cellvae.errors import TrainingError
 
@@ -21,11 +23,28 @@ SHARED = ("accelerator", "devices", "enable_progress_bar", "simple_progress_bar"
 """Keyword arguments of `train` that both models get."""
 CALL_COLUMN, SCORE_COLUMN = "doublet_call", "doublet_score"
 """Columns of `obs`, which the UMAP is coloured by."""
+RATE_OPTION = "expected_rate"
+"""Option of a job: fraction of doublets among the cells."""
 
 
 def class_of_cells(cls: Any) -> Any:
     """Class that cells are set up for: the model itself, or the one whose latent it reads."""
     return getattr(cls, "encoder_class", None) or cls
+
+
+def check_expected_rate(rate: Any, adata: AnnData, batch_key: str | None) -> None:
+    """Check a rate of doublets before anything is trained; None is one to be estimated.
+
+    Raises
+    ------
+    InvalidOptionError
+        If a rate is not between 0 and 1, or that of a batch is missing.
+    """
+    from cellvae.inference.doublets.doublet_calls import check_rates
+
+    if rate is not None:
+        batches = ["all"] if batch_key is None else adata.obs[batch_key].unique()
+        check_rates(rate, np.asarray(batches, dtype=object))
 
 
 def make_detector(
@@ -81,7 +100,7 @@ def add_doublets(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
     encoder = class_of_cells(type(model)).load(record.out / ENCODER_FOLDER, adata)
     latent: NDArray[Any] = encoder.get_latent_representation()
     adata.obsm[encoder.latent_key] = latent
-    calls = model.call_doublets()
+    calls = model.call_doublets(record.options.get(RATE_OPTION))
     for name in calls:
         adata.obs[name] = calls[name].array
     return latent

@@ -35,7 +35,8 @@ class Flag:
     name
         Name of the keyword argument.
     place
-        Call that receives it: setup, model, `train`, or a dictionary argument of `train`.
+        Call that receives it: setup, model, calls of doublets, `train`, or a dictionary argument of
+        `train`.
     panel
         Panel of the help.
     hint
@@ -47,7 +48,7 @@ class Flag:
     """
 
     name: str
-    place: Literal["setup", "config", "train", "plan_kwargs", "datasplitter_kwargs"]
+    place: Literal["setup", "config", "calls", "train", "plan_kwargs", "datasplitter_kwargs"]
     panel: str
     hint: Any
     default: Any

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cellvae.cli.cells import describe_data, set_up, setup_name
 from cellvae.cli.checks import check_colors, check_setup, model_class
-from cellvae.cli.doublets import ENCODER_FOLDER, class_of_cells, make_detector
+from cellvae.cli.doublets import (
+    ENCODER_FOLDER,
+    RATE_OPTION,
+    check_expected_rate,
+    class_of_cells,
+    make_detector,
+)
 from cellvae.cli.record import JOB_FILE, JobRecord, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
@@ -49,6 +55,8 @@ class Job:
         Whether the state of the run is saved, and an interrupted run is resumed.
     seed
         Seed of weights, split and noise.
+    expected_rate
+        Fraction of doublets, or one for each batch, if the model calls them; None to estimate it.
     """
 
     model: str = DEFAULT_MODEL
@@ -59,12 +67,16 @@ class Job:
     umap: bool = True
     resume: bool = True
     seed: int = 0
+    expected_rate: float | Mapping[str, float] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """Options that the results depend on, as JSON values."""
         names = ("model", "seed", "setup", "config", "train")
-        options: dict[str, Any] = through_json({name: getattr(self, name) for name in names})
+        values = {name: getattr(self, name) for name in names}
+        if self.expected_rate is not None:
+            values[RATE_OPTION] = self.expected_rate
+        options: dict[str, Any] = through_json(values)
         return options
 
     @property
@@ -160,6 +172,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     check_setup(cells_of, job.setup, setup_name(cells_of, Path(cell_file_name(adata)).suffix))
     set_up(cells_of, adata, job.setup)
     check_colors(job.colors, adata)
+    check_expected_rate(job.expected_rate, adata, job.setup.get("batch_key"))
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:
         record.check_same(earlier)

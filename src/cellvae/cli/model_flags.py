@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from cellvae.cli.doublets import class_of_cells
+from cellvae.cli.doublets import RATE_OPTION, class_of_cells
 from cellvae.cli.flags import DATA, NETWORK, OPTIMIZER, OUTPUT, STOPPING, TRAINING, Flag, is_typed
 from cellvae.core.docstrings import parameter_help, parameter_section
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
@@ -31,7 +31,7 @@ def flags_of(cls: Any) -> tuple[Flag, ...]:
     cls
         Class of the model.
     """
-    return (*setup_flags(cls), *config_flags(cls), *train_flags(cls))
+    return (*setup_flags(cls), *config_flags(cls), *call_flags(cls), *train_flags(cls))
 
 
 def setup_flags(cls: Any) -> list[Flag]:
@@ -68,6 +68,25 @@ def setup_hint(name: str) -> Any:
     if name == "modalities":
         return Mapping[str, str]
     return tuple[str, ...] if name.endswith("_keys") else str
+
+
+def call_flags(cls: Any) -> list[Flag]:
+    """Flags for the calls of a model that calls doublets."""
+    if getattr(cls, "call_doublets", None) is None:
+        return []
+    return [
+        Flag(
+            name=RATE_OPTION,
+            place="calls",
+            panel=OUTPUT,
+            hint=float | Mapping[str, float],
+            default=None,
+            help=(
+                "Fraction of doublets among the cells, as many as are called: one number, or one "
+                "for each batch. Estimated if it is left out."
+            ),
+        )
+    ]
 
 
 def config_flags(cls: Any) -> list[Flag]:
@@ -157,7 +176,7 @@ def group_by_call(flags: tuple[Flag, ...], given: Mapping[str, Any]) -> dict[str
     given
         Values from the command line; None for an omitted flag.
     """
-    kwargs: dict[str, dict[str, Any]] = {"setup": {}, "config": {}, "train": {}}
+    kwargs: dict[str, dict[str, Any]] = {"setup": {}, "config": {}, "calls": {}, "train": {}}
     nested: dict[str, dict[str, Any]] = {}
     for flag in flags:
         if given.get(flag.name) is None or given[flag.name] == []:

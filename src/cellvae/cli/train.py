@@ -37,7 +37,7 @@ report.json, training-curves.png, and umap.png with its coordinates in umap.csv 
 most). The same command again writes missing results, and resumes an interrupted run.
 
 With --model SOLO an SCVI is trained first (scvi/), and latent.h5ad has doublet_score,
-doublet_probability and doublet_call in obs.
+doublet_probability and doublet_call in obs. --expected-rate says how many are called.
 
 The flags are the keyword arguments of the same names. They differ between models: `cellvae train
 --model PEAKVI --help` shows those of PEAKVI.
@@ -226,6 +226,7 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
         umap=values["umap"],
         resume=values["resume"],
         seed=values["seed"],
+        **kwargs["calls"],
     )
     check_counts_file(counts)
     method = setup_name(class_of_cells(model_class(job.model)), counts.suffix)

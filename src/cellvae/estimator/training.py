@@ -70,7 +70,8 @@ class TrainingMixin(BaseModel):
             Accepted as in scvi-tools, without effect: sparse counts are never made dense as a
             whole here.
         batch_size
-            Cells per optimizer step.
+            Cells per optimizer step, of all devices together; `batch_size_per_device` is the
+            number on each.
         early_stopping
             Whether training stops when `early_stopping_monitor` (`"elbo_validation"`) has not
             improved by `early_stopping_min_delta` (0) for `early_stopping_patience` (45) checks,

@@ -165,20 +165,31 @@ class EpochBlocks(Generic[B]):
         self.shard(0, 1)
 
     def shard(self, rank: int, world_size: int) -> None:
-        """Restrict every epoch to the cells of one process of a distributed run.
+        """Restrict every step to the cells of one process of a distributed run.
 
-        All processes have the same number of blocks. Shuffled cells are distributed again in every
-        epoch, and a remainder is left out of it; without shuffling no cell is left out.
+        The batches are those of a run in one process, and each process has an equal part of every
+        batch; `batch_size` is that of all processes together. Cells that cannot be distributed
+        equally, fewer than there are processes, are left out of a batch. Cells in files are
+        distributed by runs of rows. Cells that are not shuffled are all kept, in consecutive parts.
 
         Raises
         ------
         InvalidDataError
             If there are fewer cells than processes.
+        InvalidOptionError
+            If a batch has too few cells for the processes.
         """
         if len(self.cells) < world_size:
             raise InvalidDataError(
                 f"Expected at least one cell for each of {world_size} processes; got "
                 f"{len(self.cells)}. Use fewer devices."
+            )
+        needed = min(2, self.min_batch_size) * world_size
+        if world_size > 1 and self.batch_size < needed:
+            raise InvalidOptionError(
+                f"Expected batch_size to be at least {needed}, since the cells of a batch are "
+                f"distributed over {world_size} processes; got {self.batch_size}. Use a larger "
+                "batch or fewer devices, or give batch_size_per_device."
             )
         self.rank, self.world_size = rank, world_size
         self.buffer = None
@@ -191,21 +202,33 @@ class EpochBlocks(Generic[B]):
         if self.world_size == 1:
             return self.make_blocks(order)
         if self.shuffle:
-            size = len(order) // self.world_size
-            return self.make_blocks(order[self.rank * size : (self.rank + 1) * size])
+            return [self.own_part(steps) for steps in self.make_blocks(order)]
         own = order.tensor_split(self.world_size)[self.rank]
         largest = -(-len(order) // self.world_size)
-        n_batches = min(-(-largest // self.batch_size), len(order) // self.world_size)
+        n_batches = min(-(-largest // self.own_batch_size), len(order) // self.world_size)
         return [part.view(1, -1) for part in own.tensor_split(n_batches)]
 
-    def make_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
-        """Cells of each block for an order of the cells."""
+    @property
+    def own_batch_size(self) -> int:
+        """Cells per step of this process."""
+        return self.batch_size // self.world_size
+
+    def own_part(self, steps: Int[Tensor, "steps cells"]) -> Int[Tensor, "steps part"]:
+        """Cells of this process among those of each step of a block."""
+        size = steps.shape[1] // self.world_size
+        return steps[:, self.rank * size : (self.rank + 1) * size].contiguous()
+
+    def make_blocks(
+        self, order: CellNumbers, n_parts: int | None = None
+    ) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block for an order of the cells, in steps that have a number of parts."""
+        n_parts = self.world_size if n_parts is None else n_parts
         return make_blocks(
             order,
-            self.batch_size,
+            self.own_batch_size * n_parts,
             steps_per_block=self.steps_per_block,
             drop_last=self.drop_last,
-            min_batch_size=self.min_batch_size,
+            min_batch_size=self.min_batch_size * n_parts,
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -260,7 +283,8 @@ class EpochBlocks(Generic[B]):
                 self.epoch,
                 rank=self.rank,
                 world_size=self.world_size,
-            )
+            ),
+            n_parts=1,
         )
 
     def append_labelled_cells(
@@ -268,12 +292,17 @@ class EpochBlocks(Generic[B]):
     ) -> Iterator[StepBlock]:
         """Blocks with labelled cells appended to each step."""
         n_steps = sum(len(steps) for steps in blocks)
-        n_total = n_steps * self.world_size  # of all processes
-        labelled: Iterable[Tensor] = (
-            labelled_cells.per_step(self.epoch, n_total)[self.rank :: self.world_size]
-            if self.shuffle
-            else labelled_cells.split_evenly(n_total)[self.rank :: self.world_size]
-        )
+        labelled: Iterable[Tensor]
+        if self.shuffle:
+            labelled = labelled_cells.per_step(self.epoch, n_steps)
+            if labelled.shape[1] >= self.world_size:
+                labelled = self.own_part(labelled)
+            else:  # fewer labelled cells than processes
+                labelled = labelled_cells.per_step(self.epoch, n_steps * self.world_size)
+                labelled = labelled[self.rank :: self.world_size]
+        else:
+            parts = labelled_cells.split_evenly(n_steps * self.world_size)
+            labelled = parts[self.rank :: self.world_size]
         remaining = iter(labelled)
         for steps in blocks:
             appended = [next(remaining) for _ in steps]

@@ -243,12 +243,13 @@ def check_rates(expected_rate: Any, batches: NDArray[Any]) -> pd.Series[float]:
         If one is not between 0 and 1, or missing.
     """
     if isinstance(expected_rate, Mapping):
-        missing = [str(batch) for batch in batches if batch not in expected_rate]
+        by_name = {str(batch): rate for batch, rate in expected_rate.items()}
+        missing = [str(batch) for batch in batches if str(batch) not in by_name]
         if missing:
             raise InvalidOptionError(
                 f"Expected a rate for every batch in expected_rate; none for {', '.join(missing)}."
             )
-        rates = {batch: expected_rate[batch] for batch in batches}
+        rates = {batch: by_name[str(batch)] for batch in batches}
     else:
         rates = dict.fromkeys(batches, expected_rate)
     for batch, rate in rates.items():

@@ -42,7 +42,7 @@ OTHER_PLAN_KWARGS = (
     "kl_weight",
 )
 SPLIT_KWARGS = ("train_size", "validation_size", "shuffle_set_split", "external_indexing")
-LOADER_KWARGS = ("batch_size", "shuffle", "drop_last", "num_workers")
+LOADER_KWARGS = ("batch_size", "batch_size_per_device", "shuffle", "drop_last", "num_workers")
 # Keyword arguments of plan_kwargs that train() has too, as for some models of scvi-tools.
 TOP_LEVEL_PLAN_KWARGS = (
     "lr",

@@ -134,6 +134,7 @@ def check_kwarg_names(
         *RUN_KWARGS,
         *OTHER_KWARGS,
         "batch_size",
+        "batch_size_per_device",
         *TOP_LEVEL_PLAN_KWARGS,
         *(LABEL_KWARGS if learns_labels else ()),
     }
@@ -186,7 +187,7 @@ def make_train_options(
         log_steps=parse_bool(plan, "on_step"),
         checkpoint_monitor=monitor if checkpoint else None,
         split=from_kwargs(SplitOptions, split_kwargs, "train()"),
-        loader=from_kwargs(LoaderOptions, loader_kwargs, "train()"),
+        loader=total_batch_size(from_kwargs(LoaderOptions, loader_kwargs, "train()"), given),
         optimizer=from_kwargs(OptimizerOptions, optimizer_kwargs, "plan_kwargs"),
         loss_weights={
             name: check_value(name, plan[name], float, {"at_least": 0})
@@ -203,6 +204,29 @@ def make_train_options(
         compile=CompileOptions(enabled=parse_bool(plan, "compile"), arguments=compile_kwargs),
         trainer=parse_trainer(given, lightning_trainer_kwargs()),
     )
+
+
+def total_batch_size(loader: LoaderOptions, given: Mapping[str, Any]) -> LoaderOptions:
+    """Options of batches whose `batch_size` is that of all devices together."""
+    if loader.batch_size_per_device is None:
+        return loader
+    n_processes = count_processes(given.get("devices", "auto"), given.get("num_nodes", 1))
+    return dataclasses.replace(loader, batch_size=loader.batch_size_per_device * n_processes)
+
+
+def count_processes(devices: Any, num_nodes: Any) -> int:
+    """Processes of a run, one for each device of each node; `"auto"` is one device."""
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if devices == -1:
+        import torch
+
+        devices = max(1, torch.cuda.device_count())
+    if isinstance(devices, (list, tuple)):
+        devices = len(devices)
+    elif isinstance(devices, str):
+        devices = 1 if devices == "auto" else len(devices.split(","))
+    return int(devices) * int(num_nodes)
 
 
 def select_kwargs(kwargs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

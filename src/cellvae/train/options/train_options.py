@@ -47,7 +47,9 @@ class LoaderOptions(Options):
     Parameters
     ----------
     batch_size
-        Cells per optimizer step.
+        Cells per optimizer step, of all devices together.
+    batch_size_per_device
+        Cells per optimizer step and device, in place of `batch_size`.
     shuffle
         Whether training cells come in another order in each epoch.
     drop_last
@@ -60,6 +62,7 @@ class LoaderOptions(Options):
     """
 
     batch_size: int = option(128, at_least=1)
+    batch_size_per_device: int | None = option(None, at_least=1)
     shuffle: bool = True
     drop_last: bool = False
     num_workers: int = option(0, at_least=0)
