@@ -132,7 +132,7 @@ $(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
 
 # No pins: what pip finds today.
 $(NEWEST)/.test: pyproject.toml | $(NEWEST)/.made
-	$(NEWEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[test]'
+	$(NEWEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[test,annbatch]'
 	@touch $@
 
 $(OLDEST):

@@ -19,6 +19,7 @@ from scipy import sparse
 from torch.distributions import Distribution
 
 from cellvae.data.batches.batching import iter_batches
+from cellvae.data.files.open_cells import open_cells
 from cellvae.errors import InvalidOptionError, NotTrainedError, UnknownOptionError
 from cellvae.model import MODELS
 
@@ -305,6 +306,31 @@ def test_every_ability_answers_with_finite_numbers(case: Any, trained: Any) -> N
         result = numbers_in(ability(**case.arguments.get(name, {})))
         assert result.size, name
         assert np.isfinite(result).all(), name
+
+
+def test_cells_in_files_take_the_place_of_an_anndata(
+    case: Any, train: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    adata = case.prepared()
+    adata.uns.clear()
+    # One file is sparse, as most are.
+    adata[:50].copy().write_h5ad(tmp_path / "a.h5ad")
+    second = adata[50:].copy()
+    second.X = sparse.csr_matrix(second.X)
+    second.layers["words"] = sparse.csr_matrix(second.layers["words"])
+    second.write_h5ad(tmp_path / "b.h5ad")
+    cells = open_cells(tmp_path / "*.h5ad")
+    case.kind.setup_anndata(cells, **case.setup)
+    model = case.made(cells)
+    train(model, check_val_every_n_epoch=1)
+    assert model.history.table.filter(like="elbo").notna().all(axis=None)
+    for name in abilities(case.kind):
+        result = numbers_in(getattr(model, name)(**case.arguments.get(name, {})))
+        assert np.isfinite(result).all(), name
+    model.save(tmp_path / "model")
+    in_memory = case.kind.load(tmp_path / "model", adata)
+    np.testing.assert_allclose(answer(in_memory), answer(model), rtol=1e-5, atol=1e-6)
 
 
 def test_every_ability_needs_training(case: Any) -> None:

@@ -18,6 +18,7 @@ from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
+from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
 from cellvae.data.storage.sparse import with_csr_columns
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.model import PEAKVI, SCANVI, SCVI, TOTALVI
@@ -302,6 +303,36 @@ def test_a_query_is_mapped_from_files(cells: CellFiles, adata: anndata.AnnData) 
     model = SCVI.load_query_data(query, reference)
     model.train(max_epochs=1)
     assert model.get_latent_representation(query).shape == (100, 10)
+
+
+def test_a_second_start_reads_no_counts(
+    cells: CellFiles, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SCVI.setup_anndata(cells, batch_key="batch")
+    first = SCVI(cells)
+    n_read = []
+    read = StoredMatrix.read
+
+    def counted(matrix: StoredMatrix, chosen: np.ndarray) -> object:
+        n_read.append(len(chosen))
+        return read(matrix, chosen)
+
+    monkeypatch.setattr(StoredMatrix, "read", counted)
+    again = open_cells(files / "*.h5ad")
+    SCVI.setup_anndata(again, batch_key="batch")
+    second = SCVI(again)
+    assert n_read == []
+    assert first.registration == second.registration
+
+
+@pytest.mark.trains
+def test_validation_cells_are_drawn_from_all_files(cells: CellFiles) -> None:
+    SCVI.setup_anndata(cells)
+    model = SCVI(cells, n_hidden=8)
+    model.train(max_epochs=1, seed=0)
+    per_file = cells.obs["file"].iloc[model.validation_indices].value_counts()
+    assert (per_file >= 5).all()
+    assert len(per_file) == 3
 
 
 def test_counts_are_checked_once_and_again_if_a_file_changed(

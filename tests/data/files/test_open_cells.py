@@ -125,6 +125,30 @@ def test_wrong_selections_are_refused(tmp_path: Path, parts: dict[str, anndata.A
         cells.layers["double"]
 
 
+@pytest.mark.parametrize("layout", [sparse.csr_matrix, sparse.csc_matrix])
+def test_raw_counts_take_the_place_of_x(tmp_path: Path, layout: type) -> None:
+    for number in (1, 2):
+        whole = part(number, ["g1", "g2", f"own{number}", "g3"])
+        kept = whole[:, ["g3", "g1"]].copy()
+        whole.X = layout(whole.X)
+        kept.raw = whole
+        kept.X = kept.X * 0.5
+        kept.write_h5ad(tmp_path / f"{number}.h5ad")
+        if layout is sparse.csc_matrix:
+            with pytest.raises(InvalidDataError, match="in raw/X of .* got CSC") as error:
+                open_cells(tmp_path / f"{number}.h5ad", raw=True).X  # noqa: B018
+            exec(str(error.value).split("once: ")[1][:-1], {"anndata": anndata})
+    cells = open_cells(tmp_path / "*.h5ad", raw=True)
+    assert [*cells.var_names] == ["g1", "g2", "g3"]
+    expected = anndata.concat([part(i, ["g1", "g2", f"own{i}", "g3"]) for i in (1, 2)])
+    np.testing.assert_array_equal(cells.to_memory().X.toarray(), expected.X.toarray())
+    assert not cells.layers
+    assert [*open_cells(tmp_path / "*.h5ad").var_names] == ["g3", "g1"]
+    part(3, ["g1"]).write_h5ad(tmp_path / "3.h5ad")
+    with pytest.raises(InvalidDataError, match=r"3\.h5ad'; it has no raw"):
+        open_cells(tmp_path / "*.h5ad", raw=True)
+
+
 def test_names_that_files_share_get_the_name_of_the_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         part(1, ["g1"], 3).write_h5ad(tmp_path / f"{name}.h5ad")
@@ -165,3 +189,33 @@ def test_a_gene_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         part(4, ["g1", "g1"]).write_h5ad(tmp_path / "d.h5ad")
     with pytest.raises(InvalidDataError, match="got 'g1' more than once"):
         open_cells(tmp_path / "d.h5ad")
+
+
+@pytest.mark.parametrize("kind", ["h5mu", "zarr"])
+def test_a_modality_of_a_mudata_is_opened(tmp_path: Path, kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that zarr and mudata import, and of formats
+        mudata = pytest.importorskip("mudata")
+        pytest.importorskip("zarr")
+        rna = part(1, ["g1", "g2", "g3"])
+        proteins = anndata.AnnData(sparse.csc_matrix(part(2, ["CD3", "CD4"]).X), obs=rna.obs[[]])
+        proteins.var_names = ["CD3", "CD4"]
+        path = tmp_path / f"cells.{kind}"
+        getattr(mudata.MuData({"rna": rna, "prot": proteins}), f"write_{kind}")(path)
+        chosen = open_cells(path, modality="prot")
+        with pytest.raises(InvalidDataError, match="X of the modality 'prot' of .* CSC") as error:
+            chosen.X  # noqa: B018
+        exec(str(error.value).split("once: ")[1][:-1], {"mudata": mudata})
+    cells = open_cells(path, modality="rna")
+    np.testing.assert_array_equal(cells.to_memory().X.toarray(), rna.X.toarray())
+    np.testing.assert_array_equal(cells[[4, 2]].obsm["X_pca"], rna.obsm["X_pca"][[4, 2]])
+    np.testing.assert_array_equal(cells.layers["doubled"].read(np.arange(30)).data, 2 * rna.X.data)
+    table = open_cells(path, modality="prot").to_memory().to_df()
+    np.testing.assert_array_equal(table, proteins.X.toarray())
+    assert [*table.columns] == ["CD3", "CD4"]
+    cells.obsm["table"] = table
+    assert cells[:3].obsm["table"].equals(table.iloc[:3])
+    with pytest.raises(InvalidOptionError, match="it has '.*'. Name it: open_cells"):
+        open_cells(path)
+    with pytest.raises(UnknownKeyError, match="Did you mean 'rna'"):
+        open_cells(path, modality="rnaa")

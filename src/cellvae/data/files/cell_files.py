@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FileGenes:
     """Files, and for each the index of its genes among those of all.
 
@@ -36,15 +36,23 @@ class FileGenes:
         same.
     n_genes
         Number of genes of all.
+    raw
+        Whether X and its genes are those of `raw`.
+    modality
+        Modality of the files that is meant; None for files of an AnnData.
     """
 
     paths: tuple[Path, ...]
     genes: tuple[NDArray[np.int32] | None, ...]
     n_genes: int
+    raw: bool = False
+    modality: str | None = None
 
     def matrix(self, layer: str | None) -> JoinedMatrix:
         """Matrix of all files, X or a layer."""
-        parts = [open_matrix(path, layer) for path in self.paths]
+        parts = [
+            open_matrix(path, layer, raw=self.raw, modality=self.modality) for path in self.paths
+        ]
         return JoinedMatrix(parts, self.genes, self.n_genes)
 
 
@@ -82,15 +90,17 @@ class CellFiles:
         self.obs = obs
         self.var = var
         self.uns: dict[str, Any] = {}
-        self.obsm = FileTables(files.paths, "obsm", obs.index)
+        self.obsm = FileTables(files.paths, "obsm", obs.index, modality=files.modality)
         self.obsp: dict[str, Any] = {}
         self.varm: dict[str, Any] = {}
         self.varp: dict[str, Any] = {}
         self.cells: NDArray[np.int64] | None = None
         self.genes: NDArray[np.int64] | None = None
         self.opened: dict[str | None, JoinedMatrix] = {}
-        found = [element_names(path, "layers") for path in files.paths]
-        self.layer_names = [name for name in found[0] if all(name in each for each in found)]
+        found = [element_names(path, "layers", files.modality) for path in files.paths]
+        # Layers have the genes of X, not those of raw.
+        names = [] if files.raw else found[0]
+        self.layer_names = [name for name in names if all(name in each for each in found)]
 
     @property
     def n_obs(self) -> int:
@@ -167,7 +177,10 @@ class CellFiles:
         subset.obsp, subset.varp, subset.varm, subset.opened = {}, {}, {}, {}
         subset.cells = cells if self.cells is None else self.cells[cells]
         subset.genes = genes if self.genes is None else self.genes[genes]
-        subset.obsm = FileTables(self.files.paths, "obsm", subset.obs.index, subset.cells)
+        files = self.files
+        subset.obsm = FileTables(
+            files.paths, "obsm", subset.obs.index, subset.cells, files.modality
+        )
         subset.obsm.in_files = [name for name in self.obsm if name in self.obsm.in_files]
         for name, table in self.obsm.values_set.items():
             rows = table.iloc[cells] if isinstance(table, pd.DataFrame) else table[cells]

@@ -15,8 +15,8 @@ from cellvae.data.storage.matrix_files.open_matrix import close_root, open_root
 from cellvae.errors import InvalidDataError, UnknownKeyError, did_you_mean
 
 
-def read_element(path: Path, name: str) -> Any:
-    """Element of an h5ad file or a zarr store, as AnnData reads it.
+def read_element(path: Path, name: str, modality: str | None = None) -> Any:
+    """Element of an h5ad file or a zarr store, or of a modality of it, as AnnData reads it.
 
     Raises
     ------
@@ -25,8 +25,13 @@ def read_element(path: Path, name: str) -> Any:
     """
     from anndata.io import read_elem
 
-    root = open_root(path)
+    root = open_root(path, modality)
     try:
+        if name == "raw/var" and name not in root:
+            raise InvalidDataError(
+                f"Expected raw counts in '{path}'; it has no raw. Leave out raw=True, or name a "
+                "layer with layer=... of setup_anndata."
+            )
         if name not in root:
             raise InvalidDataError(
                 f"Expected an AnnData file in '{path}'; it has no '{name}'. Write it with "
@@ -43,9 +48,9 @@ def read_element(path: Path, name: str) -> Any:
         close_root(root)
 
 
-def element_names(path: Path, group: str) -> list[str]:
-    """Names of the elements of a group of a file; none without the group."""
-    root = open_root(path)
+def element_names(path: Path, group: str, modality: str | None = None) -> list[str]:
+    """Names of the elements of a group of a file or a modality; none without the group."""
+    root = open_root(path, modality)
     try:
         return [str(name) for name in root[group]] if group in root else []
     finally:
@@ -66,6 +71,8 @@ class FileTables(MutableMapping[str, Any]):
         Names of all cells, the index of tables with columns.
     cells
         Indices of the cells that are meant; None for all.
+    modality
+        Modality of the files whose tables are meant; None for files of an AnnData.
     """
 
     def __init__(
@@ -74,13 +81,15 @@ class FileTables(MutableMapping[str, Any]):
         group: str,
         names: pd.Index,
         cells: NDArray[np.int64] | None = None,
+        modality: str | None = None,
     ) -> None:
         self.paths = paths
         self.group = group
         self.names = names
         self.cells = cells
+        self.modality = modality
         self.values_set: dict[str, Any] = {}
-        found = [element_names(path, group) for path in paths]
+        found = [element_names(path, group, modality) for path in paths]
         self.in_files = [name for name in found[0] if all(name in each for each in found)]
 
     def __getitem__(self, key: str) -> Any:
@@ -91,7 +100,8 @@ class FileTables(MutableMapping[str, Any]):
             raise UnknownKeyError(
                 f"Expected a name in {self.group}; got '{key}'.{did_you_mean(str(key), self)}"
             )
-        tables = [read_element(path, f"{self.group}/{key}") for path in self.paths]
+        name = f"{self.group}/{key}"
+        tables = [read_element(path, name, self.modality) for path in self.paths]
         table = stack_tables(tables, f"{self.group}['{key}']")
         if self.cells is not None:
             table = table.iloc[self.cells] if isinstance(table, pd.DataFrame) else table[self.cells]

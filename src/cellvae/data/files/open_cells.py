@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,14 +12,18 @@ from numpy.typing import NDArray
 
 from cellvae.core.log import logger
 from cellvae.data.files.cell_files import CellFiles, FileGenes
-from cellvae.data.files.file_tables import read_element
+from cellvae.data.files.file_tables import element_names, read_element
+from cellvae.data.files.find_files import Paths, file_names, find_files, source_of
 from cellvae.errors import DataMismatchError, InvalidDataError, InvalidOptionError, quote_names
-
-Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
 
 
 def open_cells(
-    paths: Paths, *, join: Literal["inner", "outer"] = "inner", label: str | None = "file"
+    paths: Paths,
+    *,
+    join: Literal["inner", "outer"] = "inner",
+    label: str | None = "file",
+    raw: bool = False,
+    modality: str | None = None,
 ) -> CellFiles:
     """Open cells in files, in place of an AnnData: models train and answer without loading them.
 
@@ -32,13 +34,20 @@ def open_cells(
     ----------
     paths
         File (`.h5ad`) or folder (`.zarr`), a pattern such as `"cells/*.h5ad"`, or several of
-        these; the files of a pattern are in the order of their names.
+        these; the files of a pattern are in the order of their names. Also a collection that
+        annbatch has written, by its folder or as a `DatasetCollection`: its parts are one source,
+        and reading needs the package zarr only.
     join
         Which genes and columns of `obs` there are if files differ: those of all files (`"inner"`)
         or of any (`"outer"`). A gene that a file does not have is zero in its cells.
     label
-        Column of `obs` for the name of the file that a cell is from; None for none. One file has
-        no such column.
+        Column of `obs` for the name of the file that a cell is from; None for none. One file, or
+        one collection, has no such column.
+    raw
+        Whether X and its genes are those of `raw` of the files, where the counts are if X is
+        normalised. There are no layers then.
+    modality
+        Modality to open of files of a MuData (`.h5mu`); None for files of an AnnData.
 
     Returns
     -------
@@ -54,16 +63,18 @@ def open_cells(
     DataMismatchError
         If the files have no gene in common, with `join="inner"`.
     InvalidOptionError
-        If an argument is invalid.
+        If an argument is invalid, or a file has modalities and none is named.
+    UnknownKeyError
+        If a file has no such modality.
     """
     if join not in ("inner", "outer"):
         raise InvalidOptionError(f"Expected join to be 'inner' or 'outer'; got {join!r}.")
     files = find_files(paths)
-    tables = [read_tables(path) for path in files]
+    tables = [read_tables(path, raw, modality) for path in files]
     if len(files) == 1:
         obs, var = tables[0]
-        return CellFiles(FileGenes(paths=files, genes=(None,), n_genes=len(var)), obs, var)
-    obs, var = join_tables(tables, file_names(files), join, label)
+        return CellFiles(FileGenes(files, (None,), len(var), raw, modality), obs, var)
+    obs, var = join_tables(tables, files, join, label)
     if not len(var):
         raise DataMismatchError(
             f"Expected genes that all {len(files):,} files have; got none in common: "
@@ -74,51 +85,27 @@ def open_cells(
             + ". Are their names of the same type (symbols, Ensembl identifiers)?"
         )
     genes = tuple(gene_positions(own.index, var.index) for _, own in tables)
-    return CellFiles(FileGenes(paths=files, genes=genes, n_genes=len(var)), obs, var)
+    return CellFiles(FileGenes(files, genes, len(var), raw, modality), obs, var)
 
 
-def find_files(paths: Paths) -> tuple[Path, ...]:
-    """Files that paths and patterns name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file, or nothing fits a pattern.
-    InvalidOptionError
-        If there is no path, or a file is named twice.
-    """
-    single = isinstance(paths, (str, os.PathLike))
-    given = [paths] if single else list(paths)  # type: ignore[arg-type]
-    found: list[Path] = []
-    for each in given:
-        text = str(Path(each).expanduser())  # type: ignore[arg-type]
-        is_pattern = glob.has_magic(text) and not Path(text).exists()
-        # A pattern may be absolute, which Path.glob refuses.
-        matching = sorted(glob.glob(text, recursive=True)) if is_pattern else [text]  # noqa: PTH207
-        if not matching:
-            raise FileNotFoundError(f"Expected files that fit '{text}'; there are none.")
-        found.extend(map(Path, matching))
-    missing = [path for path in found if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f"Expected a file of cells in '{missing[0]}'; there is nothing.")
-    if not found:
-        raise InvalidOptionError("Expected at least one path; got none.")
-    if len({path.resolve() for path in found}) < len(found):
-        names = [str(path) for path in found]
-        repeated = sorted({name for name in names if names.count(name) > 1}) or names
-        raise InvalidOptionError(f"Expected each file once; got {quote_names(repeated)} again.")
-    return tuple(found)
-
-
-def read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of the cells and of the genes of a file.
+def read_tables(path: Path, raw: bool, modality: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of the cells and of the genes of a file, or of the genes of its `raw`.
 
     Raises
     ------
     InvalidDataError
         If they cannot be read, or a gene occurs twice.
+    InvalidOptionError
+        If the file has modalities and none is named.
     """
-    obs, var = read_element(path, "obs"), read_element(path, "var")
+    names = element_names(path, "mod") if modality is None else []
+    if names:
+        raise InvalidOptionError(
+            f"Expected the modality of '{path}' to open; it has {quote_names(names)}. Name it: "
+            f"open_cells(..., modality='{names[0]}')."
+        )
+    obs = read_element(path, "obs", modality)
+    var = read_element(path, "raw/var" if raw else "var", modality)
     for name, table in (("obs", obs), ("var", var)):
         if not isinstance(table, pd.DataFrame):
             raise InvalidDataError(
@@ -136,32 +123,24 @@ def read_tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return obs, var
 
 
-def file_names(paths: Sequence[Path]) -> list[str]:
-    """Short names of files that are all different: the stem, the name, or the whole path."""
-    for names in ([path.stem for path in paths], [path.name for path in paths]):
-        if len(set(names)) == len(paths):
-            return names
-    return [str(path) for path in paths]
-
-
 def join_tables(
     tables: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
-    names: Sequence[str],
+    paths: Sequence[Path],
     join: Literal["inner", "outer"],
     label: str | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the cells and of the genes of several files."""
     import anndata
 
+    sources = [source_of(path) for path in paths]
+    distinct = [*dict.fromkeys(sources)]
+    names = dict(zip(distinct, file_names(distinct), strict=True))
+    label = label if len(distinct) > 1 else None
     if label is not None and any(label in obs.columns for obs, _ in tables):
         raise InvalidOptionError(
             f"Expected a label that no file has as a column of obs; got '{label}'. Give another "
             "one with label=..., or None."
         )
-    parts = {
-        name: anndata.AnnData(obs=obs, var=var)
-        for name, (obs, var) in zip(names, tables, strict=True)
-    }
     cell_names = pd.Index(np.concatenate([obs.index.to_numpy() for obs, _ in tables]))
     unique = cell_names.is_unique
     if not unique:
@@ -169,8 +148,20 @@ def join_tables(
             "Added the name of the file to the names of the cells, since files share some of them."
         )
     joined = anndata.concat(
-        parts, join=join, label=label, merge="same", index_unique=None if unique else "-"
+        [anndata.AnnData(obs=obs, var=var) for obs, var in tables],
+        join=join,
+        keys=[
+            names[source] if source == path else f"{names[source]}-{path.stem}"
+            for source, path in zip(sources, paths, strict=True)
+        ],
+        merge="same",
+        index_unique=None if unique else "-",
     )
+    if label is not None:
+        numbers = np.repeat(
+            [distinct.index(source) for source in sources], [len(obs) for obs, _ in tables]
+        )
+        joined.obs[label] = pd.Categorical.from_codes(numbers, [*names.values()])
     return joined.obs, joined.var
 
 

@@ -135,13 +135,22 @@ def test_an_opened_matrix_can_be_sent_to_another_process(tmp_path: Path) -> None
     np.testing.assert_array_equal(dense_of(copy.read(np.array([1, 2]))), dense[[1, 2]])
 
 
-def test_csc_is_refused_with_the_command_that_converts(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.h5ad", sparse.csc_matrix(counts()))
-    with pytest.raises(InvalidDataError, match="got CSC. Convert the file once") as error:
-        open_matrix(path)
-    command = re.search(r"once: (.*)\.$", str(error.value)).group(1)
-    exec(command, {"anndata": anndata})
-    np.testing.assert_array_equal(dense_of(open_matrix(path).read(np.arange(N_CELLS))), counts())
+@pytest.mark.parametrize("layer", [None, "counts"])
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_csc_is_refused_with_the_command_that_converts(
+    tmp_path: Path, kind: str, layer: str | None
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that zarr imports, and of its format
+        if kind == "zarr":
+            pytest.importorskip("zarr")
+        path = write(tmp_path / f"a.{kind}", sparse.csc_matrix(counts()))
+        with pytest.raises(InvalidDataError, match="got CSC. Convert the file once") as error:
+            open_matrix(path, layer)
+        command = re.search(r"once: (.*)\.$", str(error.value)).group(1)
+        exec(command, {"anndata": anndata})
+    read = open_matrix(path, layer).read(np.arange(N_CELLS))
+    np.testing.assert_array_equal(dense_of(read), counts())
 
 
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellvae.data.setup.tables.cells import check_is_anndata
+from cellvae.data.setup.tables.cells import check_is_table
 from cellvae.errors import InvalidDataError, UnknownKeyError, quote_names
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def find_feature_types(adata: AnnData) -> tuple[str, ...]:
     UnknownKeyError
         If there is no `var["feature_types"]`.
     InvalidDataError
-        If `adata` is not an AnnData, or no feature is a gene or a region.
+        If `adata` is neither an AnnData nor cells in files, or no feature is a gene or a region.
     """
-    check_is_anndata(adata)
+    check_is_table(adata)
     types = feature_types(adata)
     found = tuple(name for name in (GENES, REGIONS) if name in types)
     if not found:

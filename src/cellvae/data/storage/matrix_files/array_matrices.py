@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellvae.data.storage.matrix_files.csr_rows import CSRRows, concatenate_rows
 from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix, dense_to_rows, read_spans
+from cellvae.data.storage.matrix_files.zarr_rows import open_zarr_rows
 from cellvae.errors import InvalidDataError
 
 OpenElement = Callable[[], Any]
@@ -36,6 +37,7 @@ class ArrayMatrix(StoredMatrix):
         super().__init__(path, where, shape)
         self.open_element = open_element
         self.opened: Any = None
+        self.readable: dict[str, Any] = {}
 
     @property
     def element(self) -> Any:
@@ -44,9 +46,18 @@ class ArrayMatrix(StoredMatrix):
             self.opened = self.open_element()
         return self.opened
 
+    def array(self, name: str) -> Any:
+        """Array of a group by name, or the element itself with an empty one, to read spans of."""
+        if name not in self.readable:
+            own = self.element[name] if name else self.element
+            folder = self.path / own.path if self.path.is_dir() else None
+            rows = None if folder is None else open_zarr_rows(folder)
+            self.readable[name] = own if rows is None else rows
+        return self.readable[name]
+
     def __getstate__(self) -> dict[str, Any]:
         """State without the open file, which another process cannot use."""
-        return self.__dict__ | {"opened": None}
+        return self.__dict__ | {"opened": None, "readable": {}}
 
 
 @final
@@ -111,8 +122,8 @@ class CSRMatrix(ArrayMatrix):
         spans = [(int(pointers[first]), int(pointers[end])) for first, end in runs]
         sizes = [np.diff(pointers[first : end + 1]) for first, end in runs]
         indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
-        data = read_spans(self.element["data"], spans)
-        indices = read_spans(self.element["indices"], spans)
+        data = read_spans(self.array("data"), spans)
+        indices = read_spans(self.array("indices"), spans)
         return CSRRows(data, indices.astype(np.int32, copy=False), indptr)
 
 
@@ -148,12 +159,12 @@ class DenseMatrix(ArrayMatrix):
         n_in_group = 0
         for span in spans:
             if group and n_in_group + span[1] - span[0] > most:
-                parts.append(dense_to_rows(read_spans(self.element, group)))
+                parts.append(dense_to_rows(read_spans(self.array(""), group)))
                 group, n_in_group = [], 0
             group.append(span)
             n_in_group += span[1] - span[0]
         if group or not parts:
-            parts.append(dense_to_rows(read_spans(self.element, group)))
+            parts.append(dense_to_rows(read_spans(self.array(""), group)))
         return concatenate_rows(parts)
 
 

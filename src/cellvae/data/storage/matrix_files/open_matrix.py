@@ -35,11 +35,13 @@ class FileElement:
         return open_root(self.path)[self.name]
 
 
-def open_root(path: Path) -> Any:
-    """Root group of an h5ad file or a zarr store, for reading.
+def open_root(path: Path, modality: str | None = None) -> Any:
+    """Root group of an h5ad file or a zarr store, or the group of a modality, for reading.
 
     Raises
     ------
+    UnknownKeyError
+        If there is no such modality.
     FileNotFoundError
         If there is no such file or folder.
     InvalidDataError
@@ -48,26 +50,44 @@ def open_root(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"Expected a file of cells in '{path}'; there is nothing.")
     try:
-        if path.is_dir():
-            import zarr
-
-            return zarr.open_group(str(path), mode="r")
-        import h5py
-
-        return h5py.File(path, "r")
+        root = open_file(path)
     except ImportError as error:
         raise InvalidDataError(
-            f"Expected the package zarr to read '{path}'; it is not installed: pip install zarr."
+            f"Expected the package zarr to read '{path}'; it is not installed. Install "
+            "it with: pip install 'cellvae[zarr]'"
         ) from error
     except READ_ERRORS as error:
         raise InvalidDataError(
             f"Expected an AnnData file (.h5ad or .zarr) in '{path}'; it cannot be read: {error}. "
             "Was it copied or written to its end?"
         ) from error
+    if modality is None:
+        return root
+    if f"mod/{modality}" not in root:
+        names = [str(name) for name in root["mod"]] if "mod" in root else []
+        close_root(root)
+        raise UnknownKeyError(
+            f"Expected a modality of '{path}'; got '{modality}'.{did_you_mean(modality, names)} "
+            f"The modalities are {quote_names(names, most=10) or 'none'}."
+        )
+    return root[f"mod/{modality}"]
 
 
-def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
-    """Count matrix of a file, X or a layer.
+def open_file(path: Path) -> Any:
+    """Root group of a zarr store, or an HDF5 file, for reading."""
+    if path.is_dir():
+        import zarr
+
+        return zarr.open_group(str(path), mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def open_matrix(
+    path: Path, layer: str | None = None, *, raw: bool = False, modality: str | None = None
+) -> StoredMatrix:
+    """Count matrix of a file: X, a layer, or X of `raw`, of the file or of a modality.
 
     Raises
     ------
@@ -76,9 +96,9 @@ def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
     UnknownKeyError
         If there is no such layer.
     """
-    root = open_root(path)
+    root = open_root(path, modality)
     try:
-        return find_matrix(root, path, layer)
+        return find_matrix(root, path, layer, raw, modality)
     except READ_ERRORS as error:
         if isinstance(error, CellvaeError):
             raise
@@ -90,17 +110,21 @@ def open_matrix(path: Path, layer: str | None = None) -> StoredMatrix:
 
 
 def close_root(root: Any) -> None:
-    """Close a file; a zarr store has nothing to close."""
+    """Close the file of a group; a zarr store has nothing to close."""
     import h5py
 
-    if isinstance(root, h5py.File):
-        root.close()
+    if isinstance(root, h5py.Group):
+        root.file.close()
 
 
-def find_matrix(root: Any, path: Path, layer: str | None) -> StoredMatrix:
-    """Matrix of an opened file, X or a layer."""
-    name = "X" if layer is None else f"layers/{layer}"
-    where = f"{'X' if layer is None else f'layer {layer!r}'} of '{path}'"
+def find_matrix(
+    root: Any, path: Path, layer: str | None, raw: bool, modality: str | None
+) -> StoredMatrix:
+    """Matrix of an opened file: X, a layer, or X of `raw`."""
+    x = "raw/X" if raw else "X"
+    name = x if layer is None else f"layers/{layer}"
+    whose = "" if modality is None else f"the modality '{modality}' of "
+    where = f"{x if layer is None else f'layer {layer!r}'} of {whose}'{path}'"
     if layer is not None:
         layers = [*root["layers"]] if "layers" in root else []
         if layer not in layers:
@@ -113,7 +137,8 @@ def find_matrix(root: Any, path: Path, layer: str | None) -> StoredMatrix:
             f"Expected counts in {where}; got nothing there. Is it an AnnData file? Name the layer "
             "that holds the counts with layer=..."
         )
-    matrix = matrix_of_element(path, where, name, root[name])
+    inside = name if modality is None else f"mod/{modality}/{name}"
+    matrix = matrix_of_element(path, where, inside, root[name])
     if matrix.dtype.kind not in "buif":
         raise InvalidDataError(
             f"Expected real numbers in {where}; got values of type {matrix.dtype}."
@@ -145,8 +170,7 @@ def matrix_of_element(
     if kind == "csc_matrix":
         raise InvalidDataError(
             f"Expected cells that can be read one by one (CSR or dense) in {where}; got CSC. "
-            f"Convert the file once: adata = anndata.io.read_{file_kind(path)}('{path}'); "
-            f"adata.X = adata.X.tocsr(); adata.write_{file_kind(path)}('{path}')."
+            f"Convert the file once: {conversion(path, name)}."
         )
     opened = open_element or FileElement(path, name)
     if kind == "csr_matrix":
@@ -162,6 +186,17 @@ def matrix_of_element(
     return DenseMatrix(path, where, (int(element.shape[0]), int(element.shape[1])), opened)
 
 
-def file_kind(path: Path) -> str:
-    """`zarr` for a folder, `h5ad` for a file."""
-    return "zarr" if path.is_dir() else "h5ad"
+def conversion(path: Path, name: str) -> str:
+    """Python statements that make an element of a file CSR, by its path within the file."""
+    kind = "zarr" if path.is_dir() else "h5ad"
+    read, write = f"anndata.io.read_{kind}('{path}')", f"adata.write_{kind}('{path}')"
+    if name.startswith("mod/"):
+        modality, name = name.removeprefix("mod/").split("/", 1)
+        kind = "zarr" if path.is_dir() else "h5mu"
+        read = f"(mdata := mudata.read_{kind}('{path}'))['{modality}']"
+        write = f"mdata.write_{kind}('{path}')"
+    x = "adata.X" if name == "X" else f"adata.layers[{name.removeprefix('layers/')!r}]"
+    change = f"{x} = {x}.tocsr()"
+    if name == "raw/X":
+        change = "raw = adata.raw.to_adata(); raw.X = raw.X.tocsr(); adata.raw = raw"
+    return f"adata = {read}; {change}; {write}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from cellvae.data.storage.matrix_files.csr_rows import CSRRows
+from cellvae.data.storage.matrix_files.zarr_rows import ZarrRows
 from cellvae.errors import InvalidDataError
 
 MAX_SKIP = 2**13
@@ -147,7 +148,9 @@ def dense_to_rows(values: NDArray[Any]) -> CSRRows:
 
 
 def read_spans(dataset: Any, spans: Sequence[tuple[int, int]]) -> NDArray[Any]:
-    """Spans of a one-dimensional or two-dimensional dataset, concatenated."""
+    """Increasing spans of a one-dimensional or two-dimensional dataset, concatenated."""
+    if isinstance(dataset, ZarrRows):
+        return dataset.read_spans(spans)
     if len(spans) == 1:
         return np.asarray(dataset[spans[0][0] : spans[0][1]])
     n = sum(end - first for first, end in spans)
