@@ -27,7 +27,18 @@ HERE = Path(__file__).parent
 VERSIONS = {path.stem: json.loads(path.read_text()) for path in (HERE / "names").glob("*.json")}
 PAGE = (HERE.parents[1] / "docs" / "coming-from-scvi-tools.md").read_text()
 EVERYWHERE = "every method"
-MODELS = ("SCVI", "SCANVI", "LinearSCVI", "PEAKVI", "POISSONVI", "AmortizedLDA", "SOLO")
+MODELS = (
+    "SCVI",
+    "SCANVI",
+    "LinearSCVI",
+    "PEAKVI",
+    "POISSONVI",
+    "AmortizedLDA",
+    "SOLO",
+    "TOTALVI",
+    "TOTALANVI",
+    "MULTIVI",
+)
 
 
 def quoted(text: str) -> list[str]:
@@ -86,7 +97,11 @@ def trained_model(name: str) -> Any:
     """Small model after one epoch."""
     adata = scvi.data.synthetic_iid(batch_size=60, n_genes=12)
     words = {} if name == "AmortizedLDA" else {"batch_key": "batch"}
-    if name == "SCANVI":
+    if name in ("TOTALVI", "TOTALANVI"):
+        words |= {"protein_expression_obsm_key": "protein_expression"}
+    if name == "MULTIVI":
+        adata.var["feature_types"] = ["Gene Expression"] * 5 + ["Peaks"] * 7
+    if name in ("SCANVI", "TOTALANVI"):
         words |= {"labels_key": "labels", "unlabeled_category": "label_0"}
     kind = getattr(scvi.model, name)
     if name == "SOLO":

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mudata
+import numpy as np
 import scvi
 import torch
 
@@ -28,6 +30,9 @@ MODELS = {
     "POISSONVI": scvi.external.POISSONVI,
     "AmortizedLDA": scvi.model.AmortizedLDA,
     "SOLO": scvi.external.SOLO,
+    "TOTALVI": scvi.model.TOTALVI,
+    "TOTALANVI": scvi.external.TOTALANVI,
+    "MULTIVI": scvi.model.MULTIVI,
 }
 COMPARED_CLOSELY = ("scvi.criticism", "scvi.data", "scvi.distributions", "scvi.nn", "scvi.train")
 """Packages whose functions and classes are compared with their arguments and attributes."""
@@ -38,6 +43,13 @@ SETUP = {
     "PEAKVI": {"batch_key": "batch"},
     "POISSONVI": {"batch_key": "batch"},
     "AmortizedLDA": {},
+    "TOTALVI": {"batch_key": "batch", "protein_expression_obsm_key": "protein_expression"},
+    "TOTALANVI": {
+        "batch_key": "batch",
+        "protein_expression_obsm_key": "protein_expression",
+        "labels_key": "labels",
+        "unlabeled_category": "label_0",
+    },
 }
 SET_BY_THE_MODEL = {
     "n_input",
@@ -57,6 +69,14 @@ SET_BY_THE_MODEL = {
     "classifier",
     "data_key",
     "labels_key",
+    "n_input_genes",
+    "n_input_proteins",
+    "n_obs",
+    "n_panel",
+    "panel_key",
+    "protein_batch_mask",
+    "protein_background_prior_mean",
+    "protein_background_prior_scale",
 }
 """Arguments of networks and training plans that a model computes and users cannot give."""
 
@@ -135,11 +155,29 @@ def trained(name: str) -> Any:
     adata = scvi.data.synthetic_iid(batch_size=60, n_genes=12)
     if name == "SOLO":
         model = scvi.external.SOLO.from_scvi_model(trained("SCVI"))
+    elif name == "MULTIVI":
+        model = scvi.model.MULTIVI(several_modalities())
     else:
         MODELS[name].setup_anndata(adata, **SETUP[name])
         model = MODELS[name](adata)
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     return model
+
+
+def several_modalities() -> Any:
+    """Cells with genes, regions and proteins, set up for MULTIVI."""
+    mdata = scvi.data.synthetic_iid(
+        batch_size=60, n_genes=12, n_proteins=5, n_regions=15, return_mudata=True
+    )
+    modalities = {
+        "rna_layer": "rna",
+        "atac_layer": "accessibility",
+        "protein_layer": "protein_expression",
+    }
+    mdata = mudata.MuData({name: mdata[name] for name in modalities.values()})
+    mdata.obs["batch"] = np.repeat(["batch_0", "batch_1"], 60)
+    scvi.model.MULTIVI.setup_mudata(mdata, batch_key="batch", modalities=modalities)
+    return mdata
 
 
 def described_model(name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mudata import MuData
 from scipy.sparse import csr_matrix
 
 from cellvae.errors import (
+    DataWarning,
     InvalidDataError,
     InvalidOptionError,
     TrainingWarning,
@@ -120,9 +121,32 @@ def test_modalities_without_a_table_are_refused() -> None:
         MULTIVI.setup_mudata(mdata, modalities={"atac_layr": "atac"})
 
 
-def test_weights_of_each_cell_are_refused() -> None:
-    with pytest.raises(InvalidOptionError, match="not available yet"):
-        MULTIVI(make_mudata(), modality_weights="cell")
+@pytest.mark.trains
+def test_weights_of_each_cell_mix_its_modalities() -> None:
+    model = trained(make_mudata(), modality_weights="cell")
+    assert model.module.mod_weights.shape == (N_CELLS, 3)
+    with torch.no_grad():
+        model.module.mod_weights.normal_()
+    cells = np.array([40, 2, 17])
+    weights = model.module.mod_weights.detach().softmax(dim=1).numpy()[cells]
+    parts = [
+        model.get_latent_representation(modality=name, indices=cells)
+        for name in ("expression", "accessibility", "protein")
+    ]
+    expected = sum(weights[:, i : i + 1] * part for i, part in enumerate(parts))
+    joint = model.get_latent_representation(indices=cells)
+    np.testing.assert_allclose(joint, expected, atol=1e-5)
+    elbo = model.get_elbo(indices=cells, return_mean=False)
+    assert np.isfinite(elbo).all()
+
+
+def test_numbers_of_features_that_are_given_are_those_of_the_data() -> None:
+    mdata = make_mudata()
+    model = MULTIVI(mdata, n_genes=N_GENES, n_regions=N_REGIONS)
+    assert (model.n_genes, model.n_regions, model.n_proteins) == (N_GENES, N_REGIONS, N_PROTEINS)
+    assert MULTIVI(mdata).n_genes == N_GENES
+    with pytest.raises(InvalidOptionError, match="n_regions=18.*got 12"):
+        MULTIVI(mdata, n_regions=N_GENES)
 
 
 @pytest.mark.trains
@@ -245,6 +269,52 @@ def test_training_defaults_are_those_of_peakvi() -> None:
     assert defaults["early_stopping_monitor"] == "reconstruction_loss_validation"
     assert MULTIVI(cells, **CONFIG).module.adversarial
     assert not MULTIVI(cells, fully_paired=True, **CONFIG).module.adversarial
+
+
+@pytest.mark.trains
+def test_the_density_of_cells_is_that_of_their_joint_posteriors(model: MULTIVI) -> None:
+    cells = np.arange(0, N_CELLS, 7)
+    mean, variance = model.get_latent_representation(indices=cells, return_dist=True)
+    z = torch.linspace(-1, 1, 3).expand(2, 3) * torch.tensor([[1.0], [-0.5]])
+    scale = torch.from_numpy(variance).sqrt()
+    parts = torch.distributions.StudentT(3.0, torch.from_numpy(mean), scale).log_prob(z[:, None])
+    expected = parts.sum(dim=-1).logsumexp(dim=-1) - np.log(len(cells))
+    density = model.get_aggregated_posterior(indices=cells, silent=True)
+    torch.testing.assert_close(density.log_prob(z), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.trains
+def test_a_query_is_given_the_features_of_the_reference(model: MULTIVI) -> None:
+    query = make_mudata()
+    names = model.prepare_query_mudata(query, model, return_reference_var_names=True)
+    assert {name: len(features) for name, features in names.items()} == {
+        "rna": N_GENES, "atac": N_REGIONS, "protein": N_PROTEINS,
+    }  # fmt: skip
+    tables = {name: query[name][:, ::-1].copy() for name in query.mod}
+    tables["atac"] = tables["atac"][:, :-2].copy()
+    with pytest.warns(DataWarning, match="16 of the 18 regions"):
+        mapped = MULTIVI.prepare_query_mudata(MuData(tables), model, inplace=False)
+    assert [*mapped["rna"].var_names] == [*names["rna"]]
+    np.testing.assert_array_equal(mapped["rna"].X.toarray(), query["rna"].X.toarray())
+    assert not mapped["atac"].X[:, :2].sum()
+
+
+def test_adversarial_mixing_is_the_classifier_of_batches() -> None:
+    mdata = make_mudata()
+    model = MULTIVI(mdata, **CONFIG)
+
+    def scale_of(model: MULTIVI, **kwargs: Any) -> Any:
+        return model.parse_train_kwargs(kwargs).options.adversarial
+
+    assert scale_of(model, adversarial_mixing=False) == scale_of(
+        model, adversarial_classifier=False
+    )
+    assert scale_of(model, adversarial_mixing=True) == scale_of(model, adversarial_classifier=True)
+    MULTIVI.setup_mudata(mdata, modalities={"rna_layer": "rna"})
+    one_batch = MULTIVI(mdata, **CONFIG)
+    assert scale_of(one_batch, adversarial_mixing=True) == scale_of(one_batch)
+    with pytest.raises(InvalidOptionError, match="adversarial_classifier"):
+        scale_of(model, adversarial_mixing="yes")
 
 
 @pytest.mark.trains

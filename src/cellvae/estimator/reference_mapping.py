@@ -121,6 +121,7 @@ class ReferenceMappingMixin(SavingMixin):
         refuse_minified(adata, "map cells onto a reference")
         reference = load_reference_model(cls, reference_model)
         reference.check_trained()
+        reference.check_reference()
         if inplace_subset_query_vars:
             reference.registration.gene_order(adata)
             subset_genes_inplace(adata, [*reference.registration.genes])
@@ -139,6 +140,15 @@ class ReferenceMappingMixin(SavingMixin):
         store_keys(adata, cls.__name__, registration.keys)
         log_new_categories(new_categories(reference.registration, registration))
         return model
+
+    def check_reference(self) -> None:
+        """Refuse a model that no query can be mapped onto; most models can be a reference.
+
+        Raises
+        ------
+        InvalidOptionError
+            If what the model learned holds for its own cells alone.
+        """
 
     @classmethod
     def prepare_query_anndata(
@@ -187,6 +197,7 @@ def prepare_query_mudata(
     cls: type[S],
     mdata: Any,
     reference_model: str | Path | SavingMixin,
+    return_reference_var_names: bool = False,
     inplace: bool = True,
     *,
     min_fraction: float = 0.8,
@@ -201,6 +212,9 @@ def prepare_query_mudata(
         Cells of the query, a MuData.
     reference_model
         Trained model of the same class, or the folder of one.
+    return_reference_var_names
+        Whether only the features of the reference are returned, by modality; `mdata` is then not
+        changed.
     inplace
         Whether `mdata` itself is changed; otherwise a new MuData is returned.
     min_fraction
@@ -221,6 +235,12 @@ def prepare_query_mudata(
     reference = load_reference_model(cls, reference_model)
     registration = reference.registration
     fields = reference.fields(registration.keys)
+    if return_reference_var_names:
+        return {
+            field.modality: pd.Index(registration.axes[field.axis].features)
+            for field in fields
+            if field.axis is not None and field.modality is not None
+        }
     return align_modalities(mdata, registration, fields, inplace=inplace, min_fraction=min_fraction)
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from cellvae.data import Registration
 from cellvae.data.setup.fields import Field, ProteinsRecord
 from cellvae.data.setup.fields.multimodal_keys import MultimodalKeys, multimodal_fields
 from cellvae.data.setup.tables.feature_types import find_feature_types
-from cellvae.errors import InvalidOptionError
+from cellvae.data.storage.memory import CategoricalColumn, ColumnRows
+from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.estimator.minify import minify_mudata
 from cellvae.estimator.model import Model
-from cellvae.estimator.reference_mapping import ReferenceMappingMixin
+from cellvae.estimator.reference_mapping import ReferenceMappingMixin, prepare_query_mudata
 from cellvae.inference import (
+    differential_abundance,
     differential_accessibility,
+    get_aggregated_posterior,
     get_elbo,
     get_marginal_ll,
     get_normalized_accessibility,
@@ -30,8 +35,15 @@ from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
 from cellvae.inference.proteins.background import get_protein_foreground_probability
 from cellvae.inference.proteins.protein_table import protein_table
+from cellvae.model.components.multimodal_files import (
+    check_multimodal_export,
+    import_multimodal_options,
+    import_multimodal_setup,
+    mudata_registration,
+    multimodal_placeholders,
+)
 from cellvae.model.networks.multivi_module import MULTIVIBatch, MULTIVIModule
-from cellvae.model.networks.multivi_network import MULTIVIConfig, MULTIVISizes
+from cellvae.model.networks.multivi_network import MODALITIES, MULTIVIConfig, MULTIVISizes
 from cellvae.model.peakvi import atac_train_defaults
 
 if TYPE_CHECKING:
@@ -39,6 +51,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.inference.protocols import CellChoice
+    from cellvae.train.options.train_kwargs import ParsedTrainKwargs
 
 N_LISTED_REGIONS = 20
 """Regions that a report lists."""
@@ -63,8 +76,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
     NotSetUpError
         If `adata` has not been set up.
     UnknownOptionError, InvalidOptionError
-        If an option is misspelt or has an invalid value. Weights of each cell
-        (`modality_weights="cell"`) are not available yet.
+        If an option is misspelt or has an invalid value.
 
     Examples
     --------
@@ -89,6 +101,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
     config: MULTIVIConfig
     module: MULTIVIModule
     latent_key: ClassVar[str] = "X_multiVI"
+    scvi_exportable: ClassVar[bool] = True
 
     setup_mudata: ClassVar[Callable[..., None]]
 
@@ -103,6 +116,9 @@ class MULTIVI(ReferenceMappingMixin, Model):
     differential_accessibility = differential_accessibility
     get_library_size_factors = get_size_factors
     get_region_factors = get_region_factors
+    get_aggregated_posterior = get_aggregated_posterior
+    differential_abundance = differential_abundance
+    prepare_query_mudata: ClassVar[Any] = classmethod(prepare_query_mudata)
     minify_mudata = minify_mudata
 
     @classmethod
@@ -120,11 +136,6 @@ class MULTIVI(ReferenceMappingMixin, Model):
     @staticmethod
     def build(registration: Registration, config: MULTIVIConfig) -> MULTIVIModule:
         """Network for these data and options."""
-        if config.modality_weights == "cell":
-            raise InvalidOptionError(
-                "Expected modality_weights 'equal' or 'universal'; got 'cell', weights of each "
-                "cell, which are not available yet."
-            )
         keys = registration.keys
         n_proteins = registration.n_features("proteins")
         panels: tuple[tuple[bool, ...], ...] = ()
@@ -144,7 +155,110 @@ class MULTIVI(ReferenceMappingMixin, Model):
             region_size_factor=len(keys.size_factor_key) > 1,
             panels=panels,
         )
+        for name in ("n_genes", "n_regions"):
+            given, found = getattr(config, name), getattr(sizes, name)
+            if given is not None and given != found:
+                raise InvalidOptionError(
+                    f"Expected {name}={found:,}, which are in the data; got {given:,}. Leave it "
+                    "out, or set up the data with other features."
+                )
         return MULTIVIModule(sizes, config)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return self.module.sizes.n_genes
+
+    @property
+    def n_regions(self) -> int:
+        """Number of regions of chromatin."""
+        return self.module.sizes.n_regions
+
+    @property
+    def n_proteins(self) -> int:
+        """Number of proteins."""
+        return self.module.sizes.n_proteins
+
+    def read(self, adata: AnnData, *, new: bool) -> ColumnRows[Any]:
+        """Rows of an AnnData, its features and categories matched by name.
+
+        Raises
+        ------
+        DataMismatchError
+            If each cell has weights of its own, and these are not the cells of the model.
+        """
+        rows = super().read(adata, new=new)
+        if self.config.modality_weights != "cell":
+            return rows
+        n_cells = self.registration.n_cells
+        names = self.cell_names
+        if len(rows) != n_cells or not (names is None or adata.obs_names.equals(names)):
+            raise DataMismatchError(
+                f"Expected the {n_cells:,} cells of the model in their order, each of which has "
+                f"weights of its own (modality_weights='cell'); got {len(rows):,} cells"
+                f"{' of other names' if len(rows) == n_cells else ''}. Give indices for some of "
+                "them; for other cells, make the model with modality_weights='universal'."
+            )
+        positions = CategoricalColumn(np.arange(n_cells)[:, None])
+        return ColumnRows({**rows.columns, "cell_index": positions}, rows.batch_type)
+
+    def check_reference(self) -> None:
+        """Refuse a model that no query can be mapped onto.
+
+        Raises
+        ------
+        InvalidOptionError
+            If each cell has weights of its own, which the cells of a query do not have.
+        """
+        if self.config.modality_weights == "cell":
+            raise InvalidOptionError(
+                "Expected a reference with weights that hold for other cells too; got "
+                "modality_weights='cell', weights of its own cells. Make the reference with "
+                "'equal' or 'universal'."
+            )
+
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse a model that scvi-tools cannot make."""
+        check_multimodal_export(self.module)
+
+    def scvi_registration(self) -> Registration[MultimodalKeys]:
+        """Registration as scvi-tools stores it: since 1.4, that of a MuData."""
+        return mudata_registration(self.registration)
+
+    def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that scvi-tools expects in a file although it computes nothing with them."""
+        return multimodal_placeholders(self.module)
+
+    @classmethod
+    def import_scvi_setup(
+        cls, setup: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments of the set-up of a model of scvi-tools; up to 1.3 that of an AnnData."""
+        return import_multimodal_setup(setup, options)
+
+    @classmethod
+    def import_scvi_options(cls, options: Mapping[str, Any], version: str) -> dict[str, Any]:
+        """Options of a model of scvi-tools, as its version understood them."""
+        return import_multimodal_options(options, version)
+
+    @classmethod
+    def import_scvi_weights(
+        cls, weights: Mapping[str, Tensor], module: nn.Module
+    ) -> dict[str, Tensor]:
+        """Weights of a file of scvi-tools; before 0.18 modalities had none, which is equal ones."""
+        return {"mod_weights": torch.ones(len(MODALITIES)), **weights}
+
+    def parse_train_kwargs(self, kwargs: Mapping[str, Any]) -> ParsedTrainKwargs:
+        """Options and callbacks of a run.
+
+        `adversarial_mixing`, as scvi-tools has it, is another name of `adversarial_classifier`;
+        True asks for no classifier where there is one batch.
+        """
+        kwargs = dict(kwargs)
+        mixing = kwargs.pop("adversarial_mixing", None)
+        if mixing is not None and (self.module.n_adversarial_classes > 1 or mixing is not True):
+            kwargs.setdefault("adversarial_classifier", mixing)
+        return super().parse_train_kwargs(kwargs)
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """As PEAKVI: AdamW with lr 1e-4, 500 epochs, KL warm-up of 50, patience 50.

@@ -20,6 +20,7 @@ from cellvae.data.setup.fields.protein_keys import (
     protein_label_fields,
     protein_labels_field,
 )
+from cellvae.errors import InvalidOptionError
 from cellvae.model.components.labelled_model import (
     LabelledModel,
     begin_with_weights,
@@ -240,6 +241,19 @@ class TOTALANVI(LabelledModel, TOTALVI):
         """Network for these data and options."""
         sizes = replace(sizes_of(registration, config), n_labels=len(known_labels(registration)))
         return TOTALANVIModule(sizes, config)
+
+    def check_scvi_export(self, options: Mapping[str, Any]) -> None:
+        """Refuse a model that scvi-tools cannot make.
+
+        Raises
+        ------
+        InvalidOptionError
+            If it was set up with a MuData.
+        """
+        if self.registration.keys.modalities:
+            raise InvalidOptionError(
+                "TOTALANVI of scvi-tools does not read labels of a MuData. Save without format."
+            )
 
     def train_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Few epochs if the weights were initialized with those of a trained TOTALVI."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -103,6 +104,9 @@ class TOTALVI(ReferenceMappingMixin, Model):
     latent_key: ClassVar[str] = "X_totalVI"
     scvi_exportable: ClassVar[bool] = True
     cellvae_only_options: ClassVar[tuple[str, ...]] = ("missing_proteins",)
+    missing_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"get_importance_weights": "use get_marginal_ll, which weights samples by importance"}
+    )
 
     setup_mudata: ClassVar[Callable[..., None]]
 

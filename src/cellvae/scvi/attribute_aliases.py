@@ -56,6 +56,8 @@ class ScviAttributes(ScviFormatMixin, metaclass=ModelMeta):
                 value = getattr(options, name)
                 # For an option of None the network has the value that was derived from the data.
                 return getattr(self.module, name, None) if value is None else value
+            if name == "protein_state_registry" and "proteins" in self.registration.fields:
+                return self.adata_manager.get_state_registry("proteins")
             raise no_attribute(cls.__name__, name, dir(cls), cls.missing_methods)
 
     @property

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from cellvae.data.files.h5mu import cell_file_name, write_cells
+from cellvae.data.mudata_adapter import is_mudata
 from cellvae.errors import InvalidOptionError, NotTrainedError, quote_names
 from cellvae.scvi.files import write_scvi_model
 from cellvae.scvi.import_model import RENAMED_WEIGHTS
@@ -45,6 +47,13 @@ def export_scvi_model(
         raise NotTrainedError(f"Expected a trained model; this {name} is not. Call train() first.")
     options = non_default_options(model)
     model.check_scvi_export(options)
+    registration = model.scvi_registration()
+    if adata is not None and bool(modalities_of(registration)) != is_mudata(adata):
+        modalities = quote_names([*feature_names(registration)])
+        raise InvalidOptionError(
+            f"{name} of scvi-tools reads a MuData, and this model has an AnnData. Leave out "
+            f"save_anndata, and give scvi-tools a MuData of {modalities}."
+        )
     split = model.split
     indices = (
         {} if split is None else {p: getattr(split, p) for p in ("train", "validation", "test")}
@@ -52,10 +61,10 @@ def export_scvi_model(
     write_scvi_model(
         folder,
         prefix,
-        names=feature_names(model.registration),
+        names=feature_names(registration),
         weights=export_weights(model),
         attributes={
-            "registry_": make_registry(model),
+            "registry_": make_registry(model, registration),
             "init_params_": {"non_kwargs": options, "kwargs": {}},
             "is_trained_": True,
             **{f"{part}_indices_": values for part, values in indices.items()},
@@ -84,9 +93,14 @@ def non_default_options(model: ExportableModel) -> dict[str, Any]:
         raise InvalidOptionError(
             f"scvi-tools has no options {quote_names(unknown)}. Save without format."
         )
-    return {
-        name: dict(value) if name.endswith("_kwargs") else value for name, value in given.items()
-    }
+    return {name: export_option(name, value) for name, value in given.items()}
+
+
+def export_option(name: str, value: Any) -> Any:
+    """Value of an option in the type that it has in scvi-tools."""
+    if name == "y_prior":
+        return torch.tensor([value])
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def export_weights(model: ExportableModel) -> dict[str, Tensor]:
@@ -103,10 +117,15 @@ def scvi_weight_name(name: str) -> str:
     return name
 
 
+def modalities_of(registration: Registration[Any]) -> Mapping[str, str]:
+    """Modality of each argument of the set-up; empty for an AnnData."""
+    modalities: Mapping[str, str] = getattr(registration.keys, "modalities", {})
+    return modalities
+
+
 def feature_names(registration: Registration[Any]) -> Sequence[str] | dict[str, Sequence[str]]:
     """Names of the genes; for a MuData those of the features of each modality."""
-    modalities: Mapping[str, str] = getattr(registration.keys, "modalities", {})
-    if not modalities:
+    if not modalities_of(registration):
         return registration.genes
     fields = [registration.fields[name].field(name) for name in registration.fields]
     return {

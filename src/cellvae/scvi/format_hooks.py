@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from cellvae.data import Registration
 
 
 class ScviFormatMixin:
@@ -14,6 +17,9 @@ class ScviFormatMixin:
 
     A model that scvi-tools does not have needs none of them.
     """
+
+    if TYPE_CHECKING:
+        registration: Registration[Any]
 
     scvi_exportable: ClassVar[bool] = False
     """Whether scvi-tools has a model of this name with the same weights."""
@@ -35,6 +41,10 @@ class ScviFormatMixin:
         InvalidOptionError
             If scvi-tools does not have such options or covariates.
         """
+
+    def scvi_registration(self) -> Registration[Any]:
+        """Registration of the model as scvi-tools stores it."""
+        return self.registration
 
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them.
@@ -60,6 +70,21 @@ class ScviFormatMixin:
             Network that they are for, without memory.
         """
         return dict(weights)
+
+    @classmethod
+    def import_scvi_setup(
+        cls, setup: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments of the set-up of a model of scvi-tools as arguments of this class.
+
+        Parameters
+        ----------
+        setup
+            Arguments of `setup_anndata` or `setup_mudata` by name.
+        options
+            Options of the model by name.
+        """
+        return dict(setup)
 
     @classmethod
     def import_scvi_options(cls, options: Mapping[str, Any], version: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from cellvae.data.setup.fields import (
 )
 from cellvae.data.setup.keys import keys_from_kwargs
 from cellvae.errors import CellvaeError, FileFormatError, quote_names
-from cellvae.scvi.files import ScviModelFile, read_scvi_model, split_indices
+from cellvae.scvi.files import ScviModelFile, first_table, read_scvi_model, split_indices
 from cellvae.scvi.registry import SCVI_KEY_NAMES, scvi_field_name
 
 if TYPE_CHECKING:
@@ -102,25 +102,44 @@ def import_scvi_model(cls: type[Any], folder: str | Path, prefix: str) -> Import
 def import_registration(found: ScviModelFile, cls: type[Any]) -> Registration[Any]:
     """What scvi-tools found in the cells."""
     known = [field.name for field in fields_of(cls.Keys)]
-    named = {SCVI_KEY_NAMES.get(name, name): value for name, value in found.setup.items()}
+    setup = cls.import_scvi_setup(found.setup, found.options)
+    named = {SCVI_KEY_NAMES.get(name, name): value for name, value in setup.items()}
     kwargs = {
         name: import_setup_kwargs(value)
         for name, value in named.items()
         if name in known and value is not None
     }
     keys: Any = keys_from_kwargs(kwargs, cls.Keys)
-    counts = found.fields["X"].get("state_registry", {})
+    counts = found.fields[first_table(found.fields)].get("state_registry", {})
     n_cells = int(counts.get("n_obs", counts.get("n_cells", 1)))
     records = {field.name: import_record(found, field) for field in cls.fields(keys)}
     axes: dict[str, FeatureAxis] = {}
     for field in cls.fields(keys):
         if field.axis is not None:
-            names = found.genes
-            if axes:
-                state = found.fields[scvi_field_name(field.name)]["state_registry"]
-                names = tuple(map(str, state["column_names"]))
-            axes[field.axis] = FeatureAxis(field.axis, names)
+            axes[field.axis] = FeatureAxis(field.axis, import_features(found, field, not axes))
     return Registration(axes=axes, n_cells=n_cells, fields=records, keys=keys)
+
+
+def import_features(found: ScviModelFile, field: Field, is_first: bool) -> tuple[str, ...]:
+    """Names of the features of a field.
+
+    Parameters
+    ----------
+    found
+        The file.
+    field
+        Field with an axis.
+    is_first
+        Whether it is the first of them, whose names the file has apart.
+    """
+    if getattr(field, "feature_type", None) is not None:
+        # Genes and regions of one AnnData are in one list, genes first.
+        n_genes = int(found.options.get("n_genes") or 0)
+        return found.genes[:n_genes] if field.axis == "genes" else found.genes[n_genes:]
+    if is_first:
+        return found.genes
+    state = found.fields[scvi_field_name(field.name)]["state_registry"]
+    return tuple(map(str, state["column_names"]))
 
 
 def import_record(found: ScviModelFile, field: Field) -> FieldRecord:
@@ -173,16 +192,19 @@ def import_config(found: ScviModelFile, cls: type[Any]) -> Any:
         raise FileFormatError(
             f"{found.name} was made with {quote_names(unknown)}, which is not an option here."
         )
-    options = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in kwargs.items()
-        if name in known
-    }
+    options = {name: import_option(value) for name, value in kwargs.items() if name in known}
     options = cls.import_scvi_options(options, found.version)
     try:
         return from_kwargs(cls.Config, options, found.name)
     except CellvaeError as error:
         raise FileFormatError(str(error)) from error
+
+
+def import_option(value: Any) -> Any:
+    """Value of an option in the type that it has here."""
+    if isinstance(value, Tensor):
+        return tuple(value.flatten().tolist())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def import_weights(

@@ -13,7 +13,10 @@ ONE_SETUP = (
 BY_NAME = "call get_normalized_expression or get_normalized_accessibility by its name"
 SHAP = "use shap on model.module, or predict(ig_interpretability=True)"
 RUN_OF_ITS_OWN = "a run has no name; give train(run_dir=...), and see model.training_report"
-MUDATA = "no model here reads MuData yet; give the AnnData of the modality"
+MUDATA = (
+    "this model reads an AnnData; give that of the modality. TOTALVI, TOTALANVI and MULTIVI read "
+    "MuData"
+)
 HISTORY = "model.history has the epochs of all training, those of the labels too"
 ATTRIBUTES = {
     "_adata_manager": "use adata_manager",
@@ -24,6 +27,8 @@ ATTRIBUTES = {
     "_module_cls": "the network is model.module; its class is type(model.module)",
     "_module_init_on_train": "the network is there before training: use module",
     "_module_kwargs": "use config",
+    "_training_plan_cls": "options of training are arguments of train()",
+    "_use_adversarial_classifier": "use module.adversarial",
     "deregister_manager": ONE_SETUP,
     "get_anndata_manager": ONE_SETUP,
     "register_manager": ONE_SETUP,
@@ -35,6 +40,7 @@ ATTRIBUTES = {
     "get_normalized_function_name_": BY_NAME,
     "get_ranked_features": SHAP,
     "minify_mudata": MUDATA,
+    "modalities": "use registration.keys.modalities",
     "prepare_query_mudata": MUDATA,
     "run_id": RUN_OF_ITS_OWN,
     "run_id_": RUN_OF_ITS_OWN,

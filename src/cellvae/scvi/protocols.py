@@ -44,6 +44,10 @@ class ExportableModel(RegisteredModel, Protocol):
         """Refuse a model that scvi-tools cannot make."""
         ...
 
+    def scvi_registration(self) -> Registration[Any]:
+        """Registration of the model as scvi-tools stores it."""
+        ...
+
     def scvi_placeholder_weights(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights that scvi-tools expects in a file although it computes nothing with them."""
         ...

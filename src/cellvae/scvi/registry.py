@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cellvae.errors import UnknownKeyError, did_you_mean, quote_names
 
 if TYPE_CHECKING:
+    from cellvae.data import Registration
     from cellvae.data.setup.fields import FieldRecord
     from cellvae.scvi.protocols import RegisteredModel
 
@@ -35,6 +36,7 @@ SCVI_FIELD_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "counts": "X",
         "features": "X",
+        "regions": "atac",
         "categorical": "extra_categorical_covs",
         "continuous": "extra_continuous_covs",
     }
@@ -97,9 +99,19 @@ def scvi_field_name(name: str) -> str:
     return SCVI_FIELD_NAMES.get(name, name)
 
 
-def make_registry(model: RegisteredModel) -> dict[str, Any]:
-    """Registry of a model, as scvi-tools stores it."""
-    registration = model.registration
+def make_registry(
+    model: RegisteredModel, registration: Registration[Any] | None = None
+) -> dict[str, Any]:
+    """Registry of a model, as scvi-tools stores it.
+
+    Parameters
+    ----------
+    model
+        The model.
+    registration
+        Registration to store; None for that of the model.
+    """
+    registration = model.registration if registration is None else registration
     keys = registration.keys
     given = keys.to_json()
     known = [field.name for field in fields_of(keys) if field.name not in keys.unused_keys]
@@ -113,16 +125,17 @@ def make_registry(model: RegisteredModel) -> dict[str, Any]:
         "setup_method_name": "setup_mudata" if modalities else "setup_anndata",
         "setup_args": {to_scvi.get(name, name): given.get(name) for name in names},
         "field_registries": {
-            scvi_field_name(name): field_registry(name, record, model)
+            scvi_field_name(name): field_registry(name, record, model, registration)
             for name, record in registration.fields.items()
             if name not in keys.repeated_fields
         },
     }
 
 
-def field_registry(name: str, record: FieldRecord, model: RegisteredModel) -> dict[str, Any]:
+def field_registry(
+    name: str, record: FieldRecord, model: RegisteredModel, registration: Registration[Any]
+) -> dict[str, Any]:
     """Registry of one field, as scvi-tools stores it."""
-    registration = model.registration
     field = next(field for field in model.fields(registration.keys) if field.name == name)
     axis = None if field.axis is None else registration.axes[field.axis]
     found = record.scvi_registry(scvi_field_name(name), axis, registration.n_cells)

@@ -43,7 +43,9 @@ class MULTIVIConfig(Options):
     ----------
     modality_weights
         Weights of the modalities in the joint latent: `"equal"`, learned for each modality
-        (`"universal"`), or learned for each cell (`"cell"`).
+        (`"universal"`), or learned for each cell (`"cell"`). Weights of cells are those of the
+        cells that the model was made with, in their order: it answers for no others, and no query
+        can be mapped onto it.
     modality_penalty
         Penalty on the distance of the posteriors of two modalities of a cell: their Jeffreys
         divergence, the distance of their means (`"MMD"`), or `"None"`.
@@ -78,6 +80,8 @@ class MULTIVIConfig(Options):
     protein_dispersion
         Whether the inverse dispersion of a protein differs by `"protein"`, `"protein-batch"` or
         `"protein-label"`.
+    n_genes, n_regions
+        Number of genes and of regions, which are counted in the data; other numbers are refused.
     """
 
     modality_weights: ModalityWeights = "equal"
@@ -97,6 +101,8 @@ class MULTIVIConfig(Options):
     encode_covariates: bool = False
     fully_paired: bool = False
     protein_dispersion: Literal["protein", "protein-batch", "protein-label"] = "protein"
+    n_genes: int | None = option(None, at_least=0)
+    n_regions: int | None = option(None, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

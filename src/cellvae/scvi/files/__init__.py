@@ -2,6 +2,7 @@
 
 from cellvae.scvi.files.model_file import (
     ScviModelFile,
+    first_table,
     is_scvi_model,
     read_scvi_model,
     split_indices,
@@ -12,6 +13,7 @@ from cellvae.scvi.files.replace_format import check_other_format, remove_other_f
 __all__ = [
     "ScviModelFile",
     "check_other_format",
+    "first_table",
     "split_indices",
     "is_scvi_model",
     "read_scvi_model",

@@ -122,7 +122,7 @@ def read_scvi_model(
         raise FileFormatError(
             f"Expected {path} to be a model of scvi-tools 0.15 or later; it lacks {error}."
         ) from error
-    genes = names_of_first_axis(genes, fields.get("X", {}))
+    genes = names_of_first_axis(genes, fields.get(first_table(fields), {}))
     if not isinstance(genes, np.ndarray) or genes.ndim != 1:
         raise FileFormatError(f"Expected one list of names of genes in {path}.")
     return ScviModelFile(
@@ -136,6 +136,11 @@ def read_scvi_model(
         fields={str(name): as_dict(field) for name, field in fields.items()},
         attributes=attributes,
     )
+
+
+def first_table(fields: Mapping[str, Any]) -> str:
+    """Name of the first table of counts: that of the genes, or of the regions without genes."""
+    return "X" if "X" in fields or "atac" not in fields else "atac"
 
 
 def names_of_first_axis(names: Any, field: Mapping[str, Any]) -> Any:
