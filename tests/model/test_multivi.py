@@ -292,8 +292,9 @@ def test_a_query_is_given_the_features_of_the_reference(model: MULTIVI) -> None:
     }  # fmt: skip
     tables = {name: query[name][:, ::-1].copy() for name in query.mod}
     tables["atac"] = tables["atac"][:, :-2].copy()
+    cells = MuData(tables)
     with pytest.warns(DataWarning, match="16 of the 18 regions"):
-        mapped = MULTIVI.prepare_query_mudata(MuData(tables), model, inplace=False)
+        mapped = MULTIVI.prepare_query_mudata(cells, model, inplace=False)
     assert [*mapped["rna"].var_names] == [*names["rna"]]
     np.testing.assert_array_equal(mapped["rna"].X.toarray(), query["rna"].X.toarray())
     assert not mapped["atac"].X[:, :2].sum()
