@@ -86,7 +86,7 @@ def make_setup_anndata(
 
     arguments = keys_type.anndata_setup(first)
     doc = ANNDATA_DOC.format(
-        cells=indented(keys_type.cells_text), parameters=parameter_texts(keys_type, arguments)
+        cells=indent_lines(keys_type.cells_text), parameters=parameter_texts(keys_type, arguments)
     )
     signature = setup_signature("adata", "AnnData", arguments)
     return as_setup_method(setup_anndata, owner, module, signature, doc)
@@ -105,7 +105,7 @@ def make_setup_mudata(owner: str, module: str, keys_type: type[MuDataKeys]) -> A
     arguments = keys_type.mudata_setup()
     keys_by_name = {argument.name: argument.key for argument in arguments}
     parameters = parameter_texts(keys_type, arguments).replace("`adata.obs`", "`obs`")
-    doc = MUDATA_DOC.format(cells=indented(keys_type.mudata_text), parameters=parameters)
+    doc = MUDATA_DOC.format(cells=indent_lines(keys_type.mudata_text), parameters=parameters)
     signature = setup_signature("mdata", "MuData", arguments)
     return as_setup_method(setup_mudata, owner, module, signature, doc)
 
@@ -166,12 +166,12 @@ def parameter_texts(keys_type: type[Keys], arguments: Sequence[SetupArgument]) -
     if issubclass(keys_type, MuDataKeys):
         descriptions[RNA_LAYER] = keys_type.rna_layer_text
     return "\n".join(
-        f"{argument.name}\n{indented(descriptions.get(argument.name, ''))}".rstrip()
+        f"{argument.name}\n{indent_lines(descriptions.get(argument.name, ''))}".rstrip()
         for argument in arguments
     )
 
 
-def indented(text: str) -> str:
+def indent_lines(text: str) -> str:
     """Text as a description in numpy style."""
     return textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="    ")
 

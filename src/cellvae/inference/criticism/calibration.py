@@ -88,7 +88,9 @@ def interval_errors(
         cell_pass = passes[name]
         with inference_mode(model):
             for positions, batch in cell_pass.iter_batches():
-                measured, mask = output.observed(model.module, batch, cell_pass.cells[positions])
+                measured, mask = output.observed_values(
+                    model.module, batch, cell_pass.cells[positions]
+                )
                 draws = iter_predictive_draws(model.module, batch, n_samples, output.name)
                 coverage.add(measured, torch.stack([*draws]), mask)
         errors[name] = coverage.error()

@@ -36,7 +36,9 @@ class CheckedOutput(NamedTuple):
     raw: Column | None = None
     """Values of a layer, features in the order of the model; None for those that it reads."""
 
-    def observed(self, module: GenerativeModule[Any], batch: Any, cells: Tensor) -> ObservedValues:
+    def observed_values(
+        self, module: GenerativeModule[Any], batch: Any, cells: Tensor
+    ) -> ObservedValues:
         """Measured values of a batch of cells, which were measured in all or some features.
 
         Where the model gives the probability of detection, they are 1 for a count above 0.

@@ -130,7 +130,7 @@ def ppc_statistics(
     ranks = Ranks()
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured, mask = output.observed(model.module, batch, cells.cells[positions])
+            measured, mask = output.observed_values(model.module, batch, cells.cells[positions])
             raw_genes.add(measured, mask)
             raw_cells[positions] = variation_of_cells(measured, mask).cpu()
             below = torch.zeros_like(measured, dtype=torch.int32)
@@ -169,7 +169,7 @@ def draw_counts(
     parts: list[list[csr_matrix]] = [[] for _ in range(1 + n_samples)]
     with inference_mode(model):
         for positions, batch in cells.iter_batches():
-            measured, mask = output.observed(model.module, batch, cells.cells[positions])
+            measured, mask = output.observed_values(model.module, batch, cells.cells[positions])
             draws = iter_predictive_draws(model.module, batch, n_samples, output.name)
             for part, counts in zip(parts, (measured, *draws), strict=True):
                 values = counts if mask is None else torch.where(mask, counts, 0.0)
