@@ -59,7 +59,48 @@ def test_the_import_contracts_of_pyproject_hold() -> None:
 def test_every_module_imports_alone() -> None:
     names = module_names()
     assert "cellvae.errors" in names
-    assert json.loads(run_python(IMPORT_EACH_ALONE, json.dumps(names))) == {}
+    # Modules outside all cycles import in any order. A package is imported before its modules, so a
+    # cycle is always entered by a package in it, which imports all of the cycle.
+    entries = {
+        min((m for m in cycle if name == m or name.startswith(f"{m}.")), key=len)
+        for cycle in import_cycles(names)
+        for name in cycle
+    }
+    assert entries and len(entries) < len(names) / 2
+    assert json.loads(run_python(IMPORT_EACH_ALONE, json.dumps(sorted(entries)))) == {}
+    run_python("import importlib, sys; [*map(importlib.import_module, sys.argv[1:])]", *names)
+
+
+def import_cycles(names: list[str]) -> list[set[str]]:
+    """Modules that import each other while they are imported, and packages of their modules."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    for name in names:
+        graph.add_edges_from((name, imported) for imported in imports_of(name, {*names}))
+    return [part for part in networkx.strongly_connected_components(graph) if len(part) > 1]
+
+
+def imports_of(name: str, names: set[str]) -> set[str]:
+    """Modules that a module imports when it is imported, its own package among them."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    tree = ast.parse(
+        (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    )
+    found = {name.rpartition(".")[0]}
+    pending: list[ast.AST] = [*tree.body]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            pending += ast.iter_child_nodes(node)
+    ancestors = {each.rsplit(".", n)[0] for each in found for n in range(each.count("."))}
+    return (found | ancestors) & names - {name}
 
 
 @pytest.mark.parametrize(
