@@ -185,6 +185,7 @@ CASES = (
         config={"n_hidden": 8, "n_latent": 3, "modality_weights": "universal"},
         arguments={
             "get_marginal_ll": {"n_mc_samples": 5},
+            "differential_abundance": {"sample_key": "donor"},
             "differential_expression": {"idx1": "label == 'x'", "n_samples_overall": 20},
             "differential_accessibility": {"idx1": "label == 'x'", "n_samples_overall": 20},
         },
