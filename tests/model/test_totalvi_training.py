@@ -69,8 +69,9 @@ def test_an_adversary_is_trained_where_a_panel_lacks_proteins_or_on_demand(
 
 
 def test_without_validation_cells_one_warning_says_that_nothing_stops_early() -> None:
+    model = made()
     with pytest.warns(TrainingWarning) as given:
-        model = train(made(), train_size=1.0)
+        train(model, train_size=1.0)
     assert [str(each.message) for each in given] == [str(given[0].message)]
     assert "validation" in str(given[0].message) and "early_stopping" in str(given[0].message)
     assert model.training_report.epochs == 2
@@ -80,7 +81,8 @@ def test_a_run_stops_early_and_lowers_its_rate_by_default() -> None:
     defaults = made().train_defaults({})
     assert defaults["early_stopping"] is True
     assert defaults["plan_kwargs"]["reduce_lr_on_plateau"] is True
+    model = made()
     with pytest.warns(TrainingWarning, match="no validation cells"):
-        without = made().train_defaults({"train_size": 1.0})
+        without = model.train_defaults({"train_size": 1.0})
     assert "early_stopping" not in without
     assert without["plan_kwargs"]["reduce_lr_on_plateau"] is False
