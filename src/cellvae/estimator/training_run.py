@@ -93,7 +93,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
 
 
 def registration_of_cells(model: BaseModel, n_cells: int) -> Registration:
-    """Registration of a model with the numbers of the cells that it has been trained on."""
+    """Registration of a model with the counts of its training cells, in all and by modality."""
     known, modality_cells = model.registration, {}
     if known.modality_cells and model.adata is not None:
         fields = model.fields(known.keys)
