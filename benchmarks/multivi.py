@@ -17,7 +17,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from clock import EpochClock, peak_mib
+from machine import processor
 from scipy import sparse
 from scipy.stats import rankdata
 
@@ -87,14 +87,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default=None)
     return parser.parse_args()
-
-
-def processor() -> str:
-    """Name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def read_cells(options: argparse.Namespace) -> tuple[Any, Any]:

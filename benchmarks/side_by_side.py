@@ -19,6 +19,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from machine import processor
 from protocol import Task, chosen_cells, split_of
 from table import OURS, PEER, figures_of, markdown, summary
 
@@ -164,11 +165,8 @@ def scores(latent: np.ndarray, truth: Truth) -> dict[str, float | None]:
 
 def machine() -> dict[str, Any]:
     """What the runs ran on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "date": datetime.now(UTC).date().isoformat(),

@@ -14,14 +14,14 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clock import EpochClock
+from machine import processor
 
 KEY = "protein_expression"
 
@@ -70,14 +70,6 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def processor() -> str:
-    """Name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def read_cells(options: argparse.Namespace) -> Any:
     """Cells of the file, the same ones for every seed and package."""
     import anndata
@@ -116,13 +108,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         external_indexing=[order[n_held_out:], order[:n_held_out]],
         n_epochs_kl_warmup=options.epochs // 2,
         reduce_lr_on_plateau=False,
-        callbacks=[clock.callback()],
+        callbacks=[clock],
         enable_progress_bar=False,
     )
     elbo = model.history["elbo_validation"]["elbo_validation"].dropna().iloc[-1]
     folder = Path(options.folder)
     np.save(folder / "latent.npy", model.get_latent_representation())
-    found = {"elbo_validation": float(elbo), "seconds_per_epoch": clock.seconds_per_epoch}
+    found = {"elbo_validation": float(elbo), "seconds_per_epoch": float(np.median(clock.train[1:]))}
     if hidden.any():
         other = next(b for b in adata.obs["batch"].unique() if b != options.hide_proteins_of)
         cells = np.flatnonzero(hidden)
@@ -135,27 +127,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
         found["imputation_spearman"] = mean_spearman(imputed.to_numpy(), measured[cells])
     return found
-
-
-class EpochClock:
-    """Wall time of the epochs."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def callback(self) -> Any:
-        """Lightning callback that notes when epochs start."""
-        from lightning.pytorch.callbacks import LambdaCallback
-
-        def note(*_: Any) -> None:
-            self.times.append(time.perf_counter())
-
-        return LambdaCallback(on_train_epoch_start=note)
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        """Median over the epochs after the first."""
-        return float(np.median(np.diff(self.times[1:])))
 
 
 def mean_spearman(imputed: np.ndarray, measured: np.ndarray) -> float:
