@@ -123,3 +123,11 @@ def test_a_network_gives_the_same_loss_with_and_without_kernels(
     torch.testing.assert_close(losses["torch"], losses["compiled"])
     for a, b in zip(gradients["torch"], gradients["compiled"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_read_from_a_device() -> None:
+    # A meta tensor has no values: to look for the measured cells would raise.
+    values = torch.ones(N_CELLS, N_FEATURES, device="meta")
+    measured = torch.ones(N_CELLS, 1, dtype=torch.bool, device="meta")
+    found = log_prob_of_measured(lambda x: x.sum(dim=1), measured, values)
+    assert found.device.type == "meta" and found.shape == (N_CELLS,)

@@ -23,7 +23,8 @@ def log_prob_of_measured(
     """Log-probability of each cell by a kernel, 0 in cells that were not measured; in nats.
 
     Only measured cells go through the kernel and the linear layers that it computes. All cells do
-    if none was measured, so that every parameter has a gradient.
+    if none was measured, so that every parameter has a gradient, and on a GPU, where to find the
+    measured ones would wait for the device in every step and could not be captured.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def log_prob_of_measured(
         Arguments of the kernel.
     """
     chosen = measured.squeeze(-1)
+    if chosen.device.type != "cpu":
+        return torch.where(chosen, kernel(*arguments), 0.0)
     cells = chosen.nonzero().squeeze(-1)
     if len(cells) in (0, len(chosen)):
         return torch.where(chosen, kernel(*arguments), 0.0)
