@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,5 +66,21 @@ def kl_to_standard_normal(posterior: torch.distributions.Normal) -> Float[Tensor
     Equal to `torch.distributions.kl_divergence`, but without tensors of zeros and ones that would
     be created on the device in every step (Kingma and Welling 2014, appendix B).
     """
-    scale = posterior.scale
-    return (posterior.loc.square() + scale.square() - 1) / 2 - scale.log()
+    divergence: Tensor = KLToStandardNormal.apply(posterior.loc, posterior.scale)
+    return divergence
+
+
+class KLToStandardNormal(torch.autograd.Function):
+    """Autograd function of :func:`kl_to_standard_normal`: one node instead of seven."""
+
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, scale: Tensor) -> Tensor:
+        """Divergence of each dimension."""
+        ctx.save_for_backward(loc, scale)
+        return loc.square().add(scale.square()).sub_(1).div_(2).sub_(scale.log())
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of mean and standard deviation."""
+        loc, scale = ctx.saved_tensors
+        return grad_output * loc, grad_output * scale - grad_output / scale

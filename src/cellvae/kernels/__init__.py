@@ -6,9 +6,10 @@ disk; numba is not imported before.
 """
 
 from cellvae.kernels.all_finite import all_finite
+from cellvae.kernels.batch_norm_relu_dropout import batch_norm_relu_dropout
 from cellvae.kernels.bernoulli_log_prob import bernoulli_log_prob
 from cellvae.kernels.count_log_prob import count_log_prob
-from cellvae.kernels.dispatch import Kernels, use_compiled
+from cellvae.kernels.dispatch import Kernels, can_fuse_layers, use_compiled
 from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear, materialize
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
@@ -19,7 +20,9 @@ __all__ = [
     "LazyLinear",
     "LogFoldChangeSummary",
     "all_finite",
+    "batch_norm_relu_dropout",
     "bernoulli_log_prob",
+    "can_fuse_layers",
     "count_log_prob",
     "lazy_linear",
     "log_fold_change_summary",

@@ -17,6 +17,7 @@ Kernels = Literal["auto", "compiled", "torch"]
 """Values of `settings.kernels`."""
 Kernel = Literal[
     "all_finite",
+    "batch_norm_relu_dropout",
     "bernoulli_log_prob",
     "count_log_prob",
     "log_fold_change_summary",
@@ -27,6 +28,8 @@ Kernel = Literal[
 
 MIN_GENES = 256
 """Number of genes below which a step is so short that loading the kernels does not pay."""
+MIN_LAYER_SIZE = 1 << 13
+"""Number of outputs of a hidden layer below which a kernel does not pay."""
 
 
 def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob") -> bool:
@@ -35,16 +38,33 @@ def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob")
     They support float32 on the CPU, outside autocast and `torch.compile`. `settings.kernels` is
     `"auto"` (from 256 genes on), `"compiled"` (wherever they are supported) or `"torch"` (never).
     """
-    choice = settings.kernels
     if isinstance(features, CSRBatch):
         values, shape = features.values, torch.Size((features.n_cells, features.n_genes))
     else:
         values, shape = features, features.shape
-    if choice == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
+    if len(shape) != 2 or not is_supported(values):
         return False
-    if len(shape) != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    return settings.kernels == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
+
+
+def can_fuse_layers(hidden: Tensor) -> bool:
+    """Whether the layers that follow a linear map, given its output, run as one compiled kernel.
+
+    As :func:`use_compiled`, where `"auto"` is a matter of the size of the output. The statistics of
+    one cell are left to torch.
+    """
+    if hidden.ndim != 2 or len(hidden) < 2:
         return False
-    return choice == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
+    if settings.kernels == "auto" and hidden.numel() < MIN_LAYER_SIZE:
+        return False
+    return is_supported(hidden) and can_compile("batch_norm_relu_dropout")
+
+
+def is_supported(values: Tensor) -> bool:
+    """Whether compiled kernels may be used and support a tensor, here and now."""
+    if settings.kernels == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
+        return False
+    return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.nn.covariates import concat_covariates, one_hot_covariates
-from cellvae.nn.layers import BatchNorm, SparseInputLinear
+from cellvae.nn.layers import BatchNorm, FCLayer, SparseInputLinear
 
 # As in scvi-tools.
 BATCH_NORM_MOMENTUM = 0.01
@@ -84,7 +84,7 @@ class FCLayers(nn.Module):
             in_features = widths[i] + (n_columns if i == 0 or inject_covariates else 0)
             out_features = widths[i + 1]
             linear = SparseInputLinear if i == 0 and sparse_input else nn.Linear
-            layer = nn.Sequential(
+            layer = FCLayer(
                 linear(in_features, out_features, bias=bias),
                 BatchNorm(out_features, momentum=BATCH_NORM_MOMENTUM, eps=BATCH_NORM_EPS)
                 if use_batch_norm
@@ -133,10 +133,7 @@ class FCLayers(nn.Module):
         if isinstance(features, CSRBatch):
             dense = columns if beside is None else concat_covariates(beside, columns)
             first = layers.pop(0)
-            assert isinstance(first, nn.Sequential)
-            hidden = first[0](features, dense)
-            for part in list(first)[1:]:
-                hidden = part(hidden)
+            hidden = first(features, dense)
         else:
             hidden = features if beside is None else torch.cat([features, beside], dim=-1)
             hidden = apply_layer(layers.pop(0), concat_covariates(hidden, columns))

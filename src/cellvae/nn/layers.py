@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels import sparse_linear, to_gene_major
+from cellvae.core.platform.torch_adapter import has_hooks
+from cellvae.kernels import (
+    batch_norm_relu_dropout,
+    can_fuse_layers,
+    sparse_linear,
+    to_gene_major,
+)
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -47,3 +53,62 @@ class SparseInputLinear(nn.Linear):
         Its values do not change.
         """
         self.weight.data = to_gene_major(self.weight.data)
+
+
+N_MODULES = 5
+"""Number of modules of a fully connected layer."""
+
+
+class FCLayer(nn.Sequential):
+    """One fully connected layer: linear, batch norm, layer norm, activation, dropout.
+
+    What follows the linear map runs as one kernel in training, where that is the usual sequence of
+    batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`). Other modules,
+    modules with hooks, and frozen statistics are called one after the other.
+    """
+
+    def forward(
+        self,
+        input: Float[Tensor, "cells features"] | CSRBatch,
+        columns: Float[Tensor, "cells columns"] | None = None,
+    ) -> Float[Tensor, "cells out"]:
+        """Output of the layer; `columns` are dense features that follow sparse ones."""
+        linear, *following = self
+        hidden: Tensor = linear(input) if columns is None else linear(input, columns)
+        if self.training and can_fuse_layers(hidden) and self.is_fusible():
+            return self.run_kernel(hidden)
+        for module in following:
+            hidden = module(hidden)
+        return hidden
+
+    def is_fusible(self) -> bool:
+        """Whether the kernel computes the same as the modules that follow the linear map."""
+        if len(self) != N_MODULES:
+            return False
+        _, norm, layer_norm, activation, dropout = self
+        return (
+            type(norm) is BatchNorm
+            and norm.training
+            and norm.affine
+            and norm.momentum is not None
+            and norm.running_mean is not None
+            and type(layer_norm) is nn.Identity
+            and type(activation) is nn.ReLU
+            and (type(dropout) is nn.Identity or (type(dropout) is nn.Dropout and dropout.p < 1))
+            and not any(has_hooks(part) for part in (norm, layer_norm, activation, dropout))
+        )
+
+    def run_kernel(self, hidden: Float[Tensor, "cells out"]) -> Float[Tensor, "cells out"]:
+        """Output of the modules that follow the linear map, by the kernel."""
+        norm, dropout = self[1], self[4]
+        norm.num_batches_tracked.add_(1)
+        return batch_norm_relu_dropout(
+            hidden,
+            norm.weight,
+            norm.bias,
+            norm.running_mean,
+            norm.running_var,
+            momentum=norm.momentum,
+            eps=norm.eps,
+            dropout_rate=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
+        )

@@ -214,6 +214,46 @@ class AllFiniteJob(NamedTuple):
     """[tensors, 2], int64: address and number of elements of each."""
 
 
+class BatchNormReluDropoutJob(NamedTuple):
+    """Job of both kernels of `batch_norm_relu_dropout`; arrays are of float32 unless it is said."""
+
+    next_column: int
+    """Number of columns handed out."""
+    n_cells: int
+    n_columns: int
+    columns_per_range: int
+    seed: int
+    """Key of the generator of the dropout masks."""
+    threshold: int
+    """Values below this one are dropped, of 32 random bits; 0 for no dropout."""
+    constants: int
+    """[3], float64: eps, momentum, and the scale of what is not dropped."""
+    features: int
+    """[cells, columns]."""
+    weight: int
+    """[columns]."""
+    bias: int
+    """[columns]."""
+    running_mean: int
+    """[columns], updated by the forward kernel."""
+    running_var: int
+    """[columns], updated by the forward kernel."""
+    mean: int
+    """[columns], written by the forward kernel."""
+    inverse_std: int
+    """[columns], written by the forward kernel."""
+    output: int
+    """[cells, columns], written by the forward kernel."""
+    grad_output: int
+    """[cells, columns], read by the backward kernel."""
+    grad_features: int
+    """[cells, columns], written by the backward kernel."""
+    grad_weight: int
+    """[columns], written by the backward kernel."""
+    grad_bias: int
+    """[columns], written by the backward kernel."""
+
+
 COUNT_LOG_PROB = field_positions(CountLogProbJob)
 BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
 MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
@@ -221,3 +261,4 @@ SPARSE_LINEAR = field_positions(SparseLinearJob)
 LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)
 ALL_FINITE = field_positions(AllFiniteJob)
+BATCH_NORM_RELU_DROPOUT = field_positions(BatchNormReluDropoutJob)

@@ -27,15 +27,25 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         self, group: Any, parameters: list[Tensor], gradients: list[Tensor], *others: Any
     ) -> Any:
         result = super()._init_group(group, parameters, gradients, *others)  # type: ignore[misc]
-        for i, parameter in enumerate(parameters):
-            if gradients[i].stride() != parameter.stride():
-                gradients[i] = torch.empty_like(parameter).copy_(gradients[i])
-            if is_transposed(parameter):
+        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            stride = parameter.stride()
+            if gradient.stride() != stride:
+                gradients[i] = torch.empty_like(parameter).copy_(gradient)
+            if len(stride) == 2 and stride[0] < stride[1]:
                 # AdamW of older versions of torch passes a boolean among the lists.
                 for part in (parameters, gradients, *(o for o in others if isinstance(o, list))):
                     if i < len(part) and part[i].shape == parameter.shape:
                         part[i] = part[i].t()
         return result
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Remove the gradients; as torch's, without an entry for the profiler."""
+        if not set_to_none:
+            return super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        return None
 
 
 class Adam(ColumnMajorOptimizer, torch.optim.Adam):
@@ -44,11 +54,6 @@ class Adam(ColumnMajorOptimizer, torch.optim.Adam):
 
 class AdamW(ColumnMajorOptimizer, torch.optim.AdamW):
     """AdamW for weights of any memory layout."""
-
-
-def is_transposed(weight: Tensor) -> bool:
-    """Whether a matrix is stored in column-major order."""
-    return weight.ndim == 2 and not weight.is_contiguous() and weight.t().is_contiguous()
 
 
 def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
