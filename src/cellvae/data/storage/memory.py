@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, final
@@ -172,6 +173,11 @@ class ColumnRows(Generic[B]):
         return self.batch_type(
             **{name: column.take(cells) for name, column in self.columns.items()}
         )
+
+    def select_columns(self, *names: str) -> ColumnRows[Any]:
+        """The same cells with some of the columns; batches are NamedTuples of these alone."""
+        batch_type = namedtuple("SelectedColumns", names)
+        return ColumnRows({name: self.columns[name] for name in names}, batch_type)
 
 
 def format_megabytes(size: int) -> str:
