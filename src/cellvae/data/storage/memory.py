@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, final
 
 import numpy as np
@@ -175,9 +175,8 @@ class ColumnRows(Generic[B]):
         )
 
     def select_columns(self, *names: str) -> ColumnRows[Any]:
-        """The same cells with some of the columns; batches are NamedTuples of these alone."""
-        batch_type = namedtuple("SelectedColumns", names)
-        return ColumnRows({name: self.columns[name] for name in names}, batch_type)
+        """The same cells with some of the columns, which are the attributes of a batch."""
+        return ColumnRows({name: self.columns[name] for name in names}, SimpleNamespace)
 
 
 def format_megabytes(size: int) -> str:

@@ -39,7 +39,9 @@ def library_stats_by_batch(
 
 def key_of_result(rows: Rows[Any], n_batch: int) -> str | None:
     """Key of the statistics of counts in files and of their batches; None for counts in memory."""
-    counts = rows.columns["counts"] if isinstance(rows, ColumnRows) else None
+    if not isinstance(rows, ColumnRows):
+        return None
+    counts = rows.columns["counts"]
     files = counts.signature() if isinstance(counts, BackedColumn) else None
     if files is None:
         return None
