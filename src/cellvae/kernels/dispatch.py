@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
@@ -62,7 +63,7 @@ def can_fuse_layers(hidden: Tensor) -> bool:
 
 def is_supported(values: Tensor) -> bool:
     """Whether compiled kernels may be used and support a tensor, here and now."""
-    if settings.kernels == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
+    if settings.kernels == "torch" or not is_cpu(values.device) or values.dtype != torch.float32:
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 
