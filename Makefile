@@ -13,10 +13,12 @@ PINS    := constraints/ci.txt
 OLDEST  := constraints/lowest.txt
 NEWER   := python3.14 python3.13 python3.12
 INSTALL := -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when they are imported, which few of those of torch are.
+INSTALL_FOR_TESTS := $(INSTALL) --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-lowest test-newest check lint types imports format docs public-names clean distclean \
-  same-python
+  environment environment-docs environment-lowest environment-newest same-python
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -63,6 +65,12 @@ format: $(VENV)/.dev  ## Put the code in order
 docs: $(VENV)/.docs  ## Build the documentation in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# The environments of the targets above, without running anything.
+environment: $(VENV)/.dev
+environment-docs: $(VENV)/.docs
+environment-lowest: $(LOWEST)/.test
+environment-newest: $(NEWEST)/.test
 
 public-names: $(VENV)/.dev  ## Write anew the list of public names that the tests compare with
 	$(BIN)/python tests/architecture/surface.py > tests/architecture/public_names.txt
@@ -126,13 +134,13 @@ $(VENV)/.docs: $(VENV)/.package
 	@touch $@
 
 $(LOWEST)/.test: pyproject.toml $(OLDEST) | $(LOWEST)/.made
-	$(LOWEST)/bin/python $(INSTALL) "$$(grep '^torch==' $(OLDEST))"
-	$(LOWEST)/bin/python $(INSTALL) -c $(OLDEST) -e '.[test]'
+	$(LOWEST)/bin/python $(INSTALL_FOR_TESTS) "$$(grep '^torch==' $(OLDEST))"
+	$(LOWEST)/bin/python $(INSTALL_FOR_TESTS) -c $(OLDEST) -e '.[test]'
 	@touch $@
 
 # No pins: what pip finds today.
 $(NEWEST)/.test: pyproject.toml | $(NEWEST)/.made
-	$(NEWEST)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[test,annbatch]'
+	$(NEWEST)/bin/python $(INSTALL_FOR_TESTS) --upgrade --upgrade-strategy eager -e '.[test,annbatch]'
 	@touch $@
 
 $(OLDEST):

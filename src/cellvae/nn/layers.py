@@ -101,6 +101,9 @@ class FCLayer(nn.Sequential):
     def run_kernel(self, hidden: Float[Tensor, "cells out"]) -> Float[Tensor, "cells out"]:
         """Output of the modules that follow the linear map, by the kernel."""
         norm, dropout = self[1], self[4]
+        assert isinstance(norm, BatchNorm) and norm.num_batches_tracked is not None
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.momentum is not None
         norm.num_batches_tracked.add_(1)
         return batch_norm_relu_dropout(
             hidden,
