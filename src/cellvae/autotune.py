@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cellvae.core.log import logger
 from cellvae.errors import InvalidOptionError, missing_name_error
+from cellvae.estimator.model import Model
 from cellvae.tune.run_search import run
-
-if TYPE_CHECKING:
-    from cellvae.estimator.model import Model
-    from cellvae.tune.search_result import SearchResult
+from cellvae.tune.search_result import SearchResult
 
 __all__ = ["AutotuneExperiment", "run_autotune"]
 
@@ -135,14 +133,12 @@ def run_autotune(
     drawn_at_random = searcher == "hyperopt" and find_spec("hyperopt") is None
     if drawn_at_random:
         logger.info(
-            "hyperopt is not installed: options are drawn at random. To have them chosen by earlier "
-            "trials: pip install hyperopt"
+            "hyperopt is not installed, so options are drawn at random. To have them chosen by "
+            "earlier trials: pip install hyperopt"
         )
     asha = ASHA_DEFAULTS if scheduler == "asha" else {}
     # At the end of a run every evaluation is due.
-    indices = (
-        None if scib_indices_list is None or len(scib_indices_list) == 0 else scib_indices_list
-    )
+    chosen = scib_indices_list is not None and len(scib_indices_list) > 0
     result = run(
         model_cls,
         data,
@@ -159,7 +155,7 @@ def run_autotune(
         evaluation={
             "every_n_epochs": NEVER if scib_stage == "train_end" else 1,
             "n_cells": scib_subsample_rows,
-            "indices": indices,
+            "indices": scib_indices_list if chosen else None,
         },
         scheduler_kwargs={**asha, **(scheduler_kwargs or {})},
         searcher_kwargs={} if drawn_at_random else dict(searcher_kwargs or {}),

@@ -119,6 +119,8 @@ def run_trials(
                         None if options.searcher == "random" else options.max_concurrent_trials
                     ),
                     time_budget_s=options.time_budget,
+                    # A process that has loaded its packages takes one trial after another.
+                    reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
                     name=folder.name,
@@ -177,7 +179,7 @@ def make_scheduler(options: SearchOptions, task: TrialTask, max_epochs: int) -> 
     """Scheduler of Ray that stops trials; it counts epochs."""
     from ray.tune import schedulers
 
-    metric = {"time_attr": EPOCH, "metric": task.metrics[0], "mode": task.mode}
+    metric: dict[str, Any] = {"time_attr": EPOCH, "metric": task.metrics[0], "mode": task.mode}
     # The warm-up of the KL term and of the network makes first epochs say little.
     first = max(1, max_epochs // 10)
     if options.scheduler == "asha":
@@ -209,7 +211,7 @@ def make_searcher(options: SearchOptions, task: TrialTask) -> Any:
             "max_concurrent": options.max_concurrent_trials or 0,
         }
         return search.BasicVariantGenerator(**{**made, **options.searcher_kwargs})
-    metric = {"metric": task.metrics[0], "mode": task.mode}
+    metric: dict[str, Any] = {"metric": task.metrics[0], "mode": task.mode}
     try:
         if options.searcher == "hyperopt":
             from ray.tune.search.hyperopt import HyperOptSearch

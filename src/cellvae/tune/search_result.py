@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.estimator.model import Model
 from cellvae.tune.search_space import flat_params
 from cellvae.tune.trial import BEST, RECORD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from cellvae.estimator.model import Model
 
 COMPLETED = ("completed", "stopped_early", "time_limit")
 

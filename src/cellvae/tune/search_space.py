@@ -175,8 +175,9 @@ def merge_params(fixed: Mapping[str, Any], varying: Mapping[str, Any]) -> dict[s
     found = {**fixed}
     for name, value in varying.items():
         before = found.get(name)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        found[name] = merge_params(before, value) if both else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = merge_params(before, value)
+        found[name] = value
     return found
 
 

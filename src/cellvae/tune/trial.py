@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cellvae.core.files.output_files import replace_atomically
 from cellvae.errors import StopTraining
+from cellvae.estimator.model import Model
 from cellvae.tune.search_cells import SharedCells
 from cellvae.tune.search_space import MODEL, TRAIN, merge_params
-
-if TYPE_CHECKING:
-    from cellvae.estimator.model import Model
 
 BEST, STATE, RECORD = "best", "state", "trial.json"
 """Parts of the folder of a trial: its best model, the state to resume from, and how it ended."""

@@ -153,7 +153,8 @@ def train_kwarg_names(*, learns_labels: bool) -> set[str]:
     learns_labels
         Whether the model learns from labels.
     """
-    return lightning_trainer_kwargs() | {
+    return {
+        *lightning_trainer_kwargs(),
         *SPLIT_KWARGS,
         *EARLY_STOPPING_KWARGS,
         *PROGRESS_KWARGS,

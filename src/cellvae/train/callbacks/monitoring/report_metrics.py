@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 
 from cellvae.train.callbacks.protocols import Group
 from cellvae.train.loop.training_plan import TrainingPlan
-from cellvae.train.options.metric_names import canonical_name
 
 
 class ReportMetrics(pl.Callback):
@@ -23,7 +22,7 @@ class ReportMetrics(pl.Callback):
     report
         Function of the number of epochs so far, and of the metrics by name.
     metrics
-        Names of the metrics; those that have no value yet are left out.
+        Names of the metrics; those that have no new value are left out.
     """
 
     group: ClassVar[Group] = Group.CHECKPOINT
@@ -43,9 +42,8 @@ class ReportMetrics(pl.Callback):
         """Report the metrics of the epoch, on the first process only."""
         if not isinstance(pl_module, TrainingPlan) or not trainer.is_global_zero:
             return
-        known = trainer.callback_metrics
-        names = {name: canonical_name(name, known) for name in self.metrics}
-        if names[self.metrics[0]] not in known or not pl_module.is_fresh(names[self.metrics[0]]):
+        values = {name: pl_module.new_value(name) for name in self.metrics}
+        if values[self.metrics[0]] is None:
             return
-        values = {name: float(known[own]) for name, own in names.items() if own in known}
-        self.report(pl_module.epoch - pl_module.first_epoch + 1, values)
+        known = {name: value for name, value in values.items() if value is not None}
+        self.report(pl_module.epoch - pl_module.first_epoch + 1, known)
