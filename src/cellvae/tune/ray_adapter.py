@@ -119,8 +119,8 @@ def run_trials(
                         None if options.searcher == "random" else options.max_concurrent_trials
                     ),
                     time_budget_s=options.time_budget,
-                    # A process that has loaded its packages takes one trial after another.
-                    reuse_actors=True,
+                    # A trial that was stopped may still be at work in its process.
+                    reuse_actors=False,
                 ),
                 run_config=tune.RunConfig(
                     name=folder.name,

@@ -18,8 +18,6 @@ from cellvae.tune.trial import BEST, RECORD
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COMPLETED = ("completed", "stopped_early", "time_limit")
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedTrial:
