@@ -15,7 +15,7 @@ from cellvae.tune.search_result import SearchResult
 
 __all__ = ["AutotuneExperiment", "run_autotune"]
 
-INSTEAD = {
+NOT_HERE = {
     "ScibTuneReportCheckpointCallback": (
         "give its metric to run_autotune or tune.run, such as metrics='Total'"
     ),
@@ -175,7 +175,7 @@ def run_autotune(
 
 
 def __getattr__(name: str) -> Any:
-    raise missing_name_error("cellvae.autotune", name, INSTEAD, __all__)
+    raise missing_name_error("cellvae.autotune", name, NOT_HERE, __all__)
 
 
 def __dir__() -> list[str]:
