@@ -82,7 +82,10 @@ def recorded_step(model: Any) -> list[Operation]:
             accelerator="cpu",
             capture_steps=True,
             enable_progress_bar=False,
+            early_stopping=False,
         )
+    if not any(recorder.recordings for recorder in Recorder.made):
+        raise SystemExit(f"No step was recorded: {model.training_report.capture_reason}")
     ((recording,),) = [recorder.recordings for recorder in Recorder.made]
     return [each for each in recording.kernels if each.name not in ON_CUDA_ONE_KERNEL_LESS]
 
@@ -122,13 +125,16 @@ def models(n_features: int) -> dict[str, Callable[[], Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=int, default=2000, help="genes, and regions")
-    n_features = parser.parse_args().features
+    parser.add_argument("--models", nargs="*", default=[], help="names; by default all")
+    arguments = parser.parse_args()
     torch.manual_seed(0)
     storage_placement.free_device_memory = lambda *_: 2**40  # type: ignore[assignment]
     placement.CUDAGraphCapturer = Recorder  # type: ignore[assignment,misc]
     print("| model | operations | MB | Mflop | floor, us | eager, us | graph, us | times faster |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for name, make in models(n_features).items():
+    for name, make in models(arguments.features).items():
+        if arguments.models and name not in arguments.models:
+            continue
         steps = recorded_step(make())
         floors = [device_seconds(each) for each in steps]
         eager = math.fsum(max(EAGER_SECONDS, each) for each in floors)

@@ -304,7 +304,7 @@ class Forgetful(Recorder):
         ("_fused_adam_", "weights"),
         ("_foreach_add_", "weights|step of the optimizer"),
         ("bernoulli_", "weights"),
-        ("add_", "sums of the loss|counters"),
+        ("add_", "weights|sums of the loss|counters"),
     ],
 )
 def test_steps_that_differ_are_made_without_a_graph(
