@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anndata import AnnData, concat
+from anndata import AnnData
 
 import cellvae
 from cellvae.core.platform.device_kind import emulate_cuda
@@ -93,12 +93,9 @@ def recorded_step(model: Any) -> list[Operation]:
 def models(n_features: int) -> dict[str, Callable[[], Any]]:
     """Functions that make each model with its default options."""
     cells = cellvae.data.synthetic_iid(
-        350, n_genes=n_features, n_proteins=50, n_regions=n_features, n_labels=3
+        350, n_genes=n_features, n_proteins=0, n_regions=n_features, n_labels=3
     )
     regions = AnnData(cells.obsm["accessibility"].astype("float32"), obs=cells.obs.copy())
-    both = concat([cells, regions], axis=1, merge="first")
-    both.obs, both.obsm["protein_expression"] = cells.obs, cells.obsm["protein_expression"]
-    both.var["feature_types"] = ["Gene Expression"] * cells.n_vars + ["Peaks"] * regions.n_vars
 
     def make(name: str, adata: AnnData, setup: dict[str, Any], **config: Any) -> Callable[[], Any]:
         def made() -> Any:
@@ -109,7 +106,6 @@ def models(n_features: int) -> dict[str, Callable[[], Any]]:
         return made
 
     labels = {"labels_key": "labels", "unlabeled_category": "label_0"}
-    proteins = {"protein_expression_obsm_key": "protein_expression"}
     return {
         "SCVI, zinb": make("SCVI", cells, {}),
         "SCVI, nb": make("SCVI", cells, {}, gene_likelihood="nb"),
@@ -117,8 +113,6 @@ def models(n_features: int) -> dict[str, Callable[[], Any]]:
         "LinearSCVI": make("LinearSCVI", cells, {}),
         "PEAKVI": make("PEAKVI", regions, {}),
         "POISSONVI": make("POISSONVI", regions, {}),
-        "TOTALVI": make("TOTALVI", cells, proteins),
-        "MULTIVI": make("MULTIVI", both, {}),
     }
 
 
