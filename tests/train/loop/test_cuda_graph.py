@@ -57,7 +57,7 @@ CASES: list[Any] = [
     ({}, [NaNGuard()], CUDA, "device", ""),
     ({}, [], torch.device("cpu"), "device", "the run is on cpu"),
     ({}, [], CUDA, "memory", "the cells are not on the device"),
-    ({"capture_steps": False}, [], CUDA, "device", "not requested (capture_steps=True)"),
+    ({"capture_steps": False}, [], CUDA, "device", "capture_steps=False"),
     ({"compile": CompileOptions(enabled=True)}, [], CUDA, "device", "the loss is compiled"),
     ({"trainer": {"deterministic": True}}, [], CUDA, "device", "deterministic is given"),
     (
