@@ -85,7 +85,7 @@ class BatchNormReluDropout(torch.autograd.Function):
         features = features.contiguous()
         n_columns = features.shape[1]
         output, statistics = torch.empty_like(features), features.new_empty((2, n_columns))
-        n_threads = choose_n_threads(features)
+        n_threads = choose_layer_threads(features)
         constants = np.array([eps, momentum, 1 / (1 - dropout_rate)])
         job = BatchNormReluDropoutJob(
             next_column=0,
@@ -148,7 +148,7 @@ class BatchNormReluDropout(torch.autograd.Function):
         )
 
 
-def choose_n_threads(features: Tensor) -> int:
+def choose_layer_threads(features: Tensor) -> int:
     """Number of threads: as many as torch uses, fewer for few features."""
     return max(1, min(torch.get_num_threads(), features.numel() // MIN_SIZE_PER_THREAD))
 
