@@ -5,7 +5,8 @@
 
 The same lines run both packages, each run in a process of its own; the packages take turns. With
 `--hide-proteins-of BATCH` the proteins of a batch are set to zero (not measured), imputed, and
-compared with what was measured.
+compared with what was measured. Where the file itself lacks them, `--measured` names one that has
+them for some cells of that batch; these cells are kept whatever `--limit-cells` is.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--limit-cells", type=int, default=0)
     parser.add_argument("--label-key", default="cell_type")
     parser.add_argument("--hide-proteins-of", default=None)
+    parser.add_argument("--measured", default=None)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--package", choices=["cellvae", "scvi"], default=None)
     parser.add_argument("--seed", type=int, default=0)
@@ -77,9 +79,26 @@ def read_cells(options: argparse.Namespace) -> Any:
     adata = anndata.read_h5ad(options.data)
     if 0 < options.limit_cells < adata.n_obs:
         chosen = np.random.RandomState(0).permutation(adata.n_obs)[: options.limit_cells]
+        if options.measured:
+            names = of_batch(adata, options.hide_proteins_of)
+            measured = adata.obs_names.isin(names[names.isin(read_measured(options).index)].index)
+            chosen = np.union1d(chosen, np.flatnonzero(measured))
         adata = adata[np.sort(chosen)].copy()
     adata.X = adata.X.astype(np.float32)
     return adata
+
+
+def of_batch(adata: Any, batch: str) -> Any:
+    """Barcodes of the cells of a batch, without what follows an underscore, by their names."""
+    names = adata.obs_names[(adata.obs["batch"] == batch).to_numpy()].to_series()
+    return names.str.partition("_")[0]
+
+
+def read_measured(options: argparse.Namespace) -> Any:
+    """Proteins that were measured in cells of the hidden batch; a table by barcode."""
+    import anndata
+
+    return anndata.read_h5ad(options.measured).obsm[KEY]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     package.settings.seed = options.seed
     model_class = importlib.import_module(f"{options.package}.model").TOTALVI
     adata = read_cells(options)
-    measured = adata.obsm[KEY].to_numpy().copy()
+    measured = adata.obsm[KEY].copy()
     hidden = (adata.obs["batch"] == options.hide_proteins_of).to_numpy()
     if hidden.any():
         adata.obsm[KEY].loc[hidden] = 0
@@ -118,6 +137,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if hidden.any():
         other = next(b for b in adata.obs["batch"].unique() if b != options.hide_proteins_of)
         cells = np.flatnonzero(hidden)
+        if options.measured:
+            table, barcodes = read_measured(options), of_batch(adata, options.hide_proteins_of)
+            cells = cells[barcodes.isin(table.index).to_numpy()]
+            names = barcodes[adata.obs_names[cells]]
+            measured = measured.astype(float)
+            measured.iloc[cells] = table.loc[names, measured.columns].to_numpy()
         torch.manual_seed(0)
         _, imputed = model.get_normalized_expression(
             indices=cells,
@@ -125,7 +150,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             n_samples=10,
             include_protein_background=True,
         )
-        found["imputation_spearman"] = mean_spearman(imputed.to_numpy(), measured[cells])
+        found["imputation_spearman"] = mean_spearman(imputed.to_numpy(), measured.to_numpy()[cells])
+        found["imputed_cells"] = len(cells)
     return found
 
 

@@ -305,24 +305,76 @@ def test_a_query_is_mapped_from_files(cells: CellFiles, adata: anndata.AnnData) 
     assert model.get_latent_representation(query).shape == (100, 10)
 
 
-def test_a_second_start_reads_no_counts(
-    cells: CellFiles, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    SCVI.setup_anndata(cells, batch_key="batch")
-    first = SCVI(cells)
-    n_read = []
+@pytest.fixture
+def n_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of cells that are read, one for each time that a file is read."""
+    numbers = []
     read = StoredMatrix.read
 
     def counted(matrix: StoredMatrix, chosen: np.ndarray) -> object:
-        n_read.append(len(chosen))
+        numbers.append(len(chosen))
         return read(matrix, chosen)
 
     monkeypatch.setattr(StoredMatrix, "read", counted)
+    return numbers
+
+
+def test_a_second_start_reads_no_counts(cells: CellFiles, files: Path, n_read: list[int]) -> None:
+    SCVI.setup_anndata(cells, batch_key="batch")
+    first = SCVI(cells)
+    assert sum(n_read) == 300
+    n_read.clear()
     again = open_cells(files / "*.h5ad")
     SCVI.setup_anndata(again, batch_key="batch")
     second = SCVI(again)
     assert n_read == []
     assert first.registration == second.registration
+
+
+def test_library_sizes_are_read_once(
+    cells: CellFiles, files: Path, adata: anndata.AnnData, n_read: list[int]
+) -> None:
+    def priors(data: object) -> torch.Tensor:
+        SCVI.setup_anndata(data, batch_key="batch")
+        n_read.clear()
+        module = SCVI(data, use_observed_lib_size=False).module
+        return torch.cat([module.library_log_means, module.library_log_vars])
+
+    def found(data: CellFiles) -> tuple[torch.Tensor, int]:
+        return priors(data), sum(n_read)
+
+    expected = priors(adata)
+    first, n_first = found(cells)
+    assert n_first == 300
+    second, n_second = found(open_cells(files / "*.h5ad"))
+    assert n_second == 0
+    assert torch.equal(first, expected)
+    assert torch.equal(second, expected)
+    # Other batches, other cells and other genes have sizes of their own.
+    cells.obs["batch"] = cells.obs["batch"].to_numpy()[::-1]
+    assert found(cells)[1] == 300
+    part = cells[20:]
+    assert found(part)[1] == 280
+    assert torch.equal(found(part)[0], priors(part.to_memory()))
+    assert found(cells[:, :35])[1] == 300
+
+
+def test_the_prior_of_proteins_reads_no_genes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_read: list[int]
+) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    adata = synthetic_iid(batch_size=40, n_genes=30, n_proteins=6, n_regions=0)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    modules = []
+    for data in (adata, open_cells(tmp_path / "cells.h5ad")):
+        TOTALVI.setup_anndata(
+            data, batch_key="batch", protein_expression_obsm_key="protein_expression"
+        )
+        n_read.clear()
+        modules.append(TOTALVI(data, empirical_protein_background_prior=True).module)
+    assert n_read == []
+    for name in ("background_pro_alpha", "background_pro_log_beta"):
+        assert torch.equal(getattr(modules[0], name), getattr(modules[1], name))
 
 
 @pytest.mark.trains

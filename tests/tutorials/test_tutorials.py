@@ -21,6 +21,7 @@ def test_a_tutorial_runs(
     if "shared/data" in (TUTORIALS / name).read_text():
         request.getfixturevalue("shared_data")
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("CELLVAE_TUTORIAL_CELLS", "10000")
     execute = runpy.run_path(str(TUTORIALS / "execute.py"))["execute"]
     notebook = execute(TUTORIALS / name)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -12,12 +12,15 @@ from cellvae.kernels.dispatch import Kernels, use_compiled
 from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear, materialize
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
+from cellvae.kernels.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
 from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
 
 __all__ = [
     "Kernels",
     "LazyLinear",
     "LogFoldChangeSummary",
+    "ProteinElbo",
+    "ProteinInputs",
     "all_finite",
     "bernoulli_log_prob",
     "count_log_prob",
@@ -25,6 +28,7 @@ __all__ = [
     "log_fold_change_summary",
     "materialize",
     "mixture_log_prob",
+    "protein_elbo",
     "sparse_linear",
     "to_gene_major",
     "use_compiled",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.core.platform.torch_adapter import norms
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE, AllFiniteJob
 from cellvae.kernels.dispatch import can_compile
@@ -33,7 +34,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
 
 def is_contiguous_float32(tensor: Tensor) -> bool:
     """Whether a tensor is float32, on the CPU, and without gaps in memory."""
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+    if tensor.dtype != torch.float32 or not is_cpu(tensor.device):
         return False
     return tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
@@ -40,7 +41,7 @@ def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob")
         values, shape = features.values, torch.Size((features.n_cells, features.n_genes))
     else:
         values, shape = features, features.shape
-    if choice == "torch" or values.device.type != "cpu" or values.dtype != torch.float32:
+    if choice == "torch" or not is_cpu(values.device) or values.dtype != torch.float32:
         return False
     if len(shape) != 2 or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, final
 
 import numpy as np
@@ -172,6 +173,10 @@ class ColumnRows(Generic[B]):
         return self.batch_type(
             **{name: column.take(cells) for name, column in self.columns.items()}
         )
+
+    def select_columns(self, *names: str) -> ColumnRows[Any]:
+        """The same cells with some of the columns, which are the attributes of a batch."""
+        return ColumnRows({name: self.columns[name] for name in names}, SimpleNamespace)
 
 
 def format_megabytes(size: int) -> str:

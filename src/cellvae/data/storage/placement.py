@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal
 import torch
 
 from cellvae.contracts import B, Rows
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.data.storage.device import max_device_bytes, move_rows_to_device
 from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.errors import InvalidOptionError
@@ -57,7 +58,7 @@ def choose_placement(
     InvalidOptionError
         If the device is requested and the cells are in a file, or take more memory than it has.
     """
-    if device.type == "cpu":
+    if is_cpu(device):
         return Placement(rows, "memory", "the processor works there")
     if requested == "memory":
         return Placement(ToDevice(rows, device), "memory", "placement='memory'")

@@ -9,6 +9,7 @@ import torch
 
 from cellvae.contracts import B, Module, Rows
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.data.storage.column import check_indices
 from cellvae.data.storage.memory import ColumnRows, SparseColumn
 from cellvae.data.storage.sparsetools import csr_take
@@ -100,4 +101,4 @@ def accepts_sparse_rows(module: Module[Any]) -> bool:
     if "accepts_sparse" not in vars(type(module)) or not module.accepts_sparse:
         return False
     weight = next(module.parameters())
-    return weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_cpu(weight.device) and weight.dtype == torch.float32

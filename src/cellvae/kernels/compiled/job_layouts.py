@@ -149,6 +149,58 @@ class MixtureLogProbJob(NamedTuple):
     grad_logits: int
 
 
+class ProteinElboJob(NamedTuple):
+    """Job of both kernels of `protein_elbo`; arrays are of float32 unless another type is named."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_proteins: int
+    n_batches: int
+    n_panels: int
+    n_theta_rows: int
+    """Rows of theta: 1 for an inverse dispersion per protein, else `n_cells`."""
+    counts: int
+    """[cells, proteins]."""
+    noise: int
+    """[cells, proteins]."""
+    batch: int
+    """[cells], int64."""
+    panel: int
+    """[cells], int64."""
+    measured: int
+    """[panels, proteins], bytes of 0 or 1."""
+    penalty: int
+    """[1]."""
+    loc: int
+    """[cells, proteins], as the three that follow."""
+    scale: int
+    ratio: int
+    logits: int
+    theta: int
+    """[theta rows, proteins]."""
+    log_efficiency: int
+    """[proteins, batches]."""
+    prior_loc: int
+    """[proteins, panels]."""
+    prior_log_scale: int
+    """[proteins, panels]."""
+    terms: int
+    """[2, cells]: both terms, written forward; derivatives by them, read backward."""
+    slopes: int
+    """[4, cells, proteins]: derivatives of the log-probability by the log mean of the background,
+    ratio, logits and theta; written forward, read backward."""
+    grad_loc: int
+    """Written backward in the shape of `loc`, as are all that follow in theirs."""
+    grad_scale: int
+    grad_ratio: int
+    grad_logits: int
+    grad_theta: int
+    grad_log_efficiency: int
+    grad_prior_loc: int
+    grad_prior_log_scale: int
+
+
 class SparseLinearJob(NamedTuple):
     """Job of both kernels of `sparse_linear`; arrays are of float32 unless a type is named."""
 
@@ -217,6 +269,7 @@ class AllFiniteJob(NamedTuple):
 COUNT_LOG_PROB = field_positions(CountLogProbJob)
 BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
 MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
+PROTEIN_ELBO = field_positions(ProteinElboJob)
 SPARSE_LINEAR = field_positions(SparseLinearJob)
 LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)

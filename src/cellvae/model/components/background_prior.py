@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cellvae.contracts import Rows
 from cellvae.data.batches.batching import iter_batches
+from cellvae.data.storage.memory import ColumnRows
 
 N_CELLS = 100
 """Cells of each panel that the prior is estimated from."""
@@ -49,6 +50,8 @@ def protein_background_by_panel(
     seed
         Seed of the draw and of the mixtures; the result is a function of it and of the data.
     """
+    if isinstance(rows, ColumnRows):  # counts of genes may be in files
+        rows = rows.select_columns("proteins", "panel")
     panels = torch.cat(
         [b.panel.squeeze(-1) for _, b in iter_batches(rows, torch.arange(len(rows)), batch_size)]
     ).numpy()

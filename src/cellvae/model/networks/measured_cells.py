@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.kernels import LazyLinear
 
 CellValues = Tensor | CSRBatch | LazyLinear | None
@@ -36,7 +37,7 @@ def log_prob_of_measured(
         Arguments of the kernel.
     """
     chosen = measured.squeeze(-1)
-    if chosen.device.type != "cpu":
+    if not is_cpu(chosen.device):
         return torch.where(chosen, kernel(*arguments), 0.0)
     cells = chosen.nonzero().squeeze(-1)
     if len(cells) in (0, len(chosen)):

@@ -192,7 +192,9 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         if self.config.modality_weights == "cell":
             cells = batch.cell_index
             weights = weights.mean(dim=0) if cells is None else weights[cells.squeeze(-1)]
-        return weights.view(-1, len(MODALITIES))[:, columns]
+        weights = weights.view(-1, len(MODALITIES))
+        # A list as an index would be copied to the device.
+        return torch.stack([weights[:, i] for i in columns], dim=1)
 
     def log_library(
         self, features: dict[str, Any], codes: Sequence[Tensor], batch: MULTIVIBatch

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cellvae.contracts import GenerativeModule
 from cellvae.distributions import NegativeBinomialMixture
-from cellvae.kernels import mixture_log_prob, use_compiled
+from cellvae.kernels import ProteinInputs, mixture_log_prob, protein_elbo, use_compiled
 from cellvae.model.networks.totalvi_batch import TOTALVIBatch, TOTALVILatent, covariate_codes
 from cellvae.model.networks.totalvi_config import TOTALVIConfig, TOTALVISizes
 from cellvae.nn import DecoderTOTALVI
@@ -107,6 +107,36 @@ class ProteinMixture(GenerativeModule[TOTALVIBatch]):
         if measured is not None:
             values = torch.where(measured, values, 0.0)
         return values.sum(dim=-1)
+
+    def protein_terms(
+        self, decoded: GeneProteinLogits, latent: TOTALVILatent, batch: TOTALVIBatch
+    ) -> tuple[Float[Tensor, " cells"], Float[Tensor, " cells"]]:
+        """Log-likelihood of the measured proteins, and :meth:`kl_background`; nats.
+
+        Both in one pass over the proteins where kernels are used.
+        """
+        posterior = decoded.log_background
+        # Kernels are loaded for the genes: they pay for few proteins too.
+        if not (use_compiled(batch.counts) and batch.proteins.dtype == torch.float32):
+            of_proteins = self.protein_log_likelihood(decoded, latent, batch)
+            return of_proteins, self.kl_background(decoded, batch)
+        inputs = ProteinInputs(
+            counts=batch.proteins,
+            noise=latent.background_noise,
+            batch=batch.batch,
+            panel=batch.panel,
+            measured=self.measured_by_panel,
+            penalty=posterior.loc.new_tensor(FOREGROUND_PENALTY),
+            loc=posterior.loc,
+            scale=posterior.scale,
+            ratio=decoded.foreground_ratio,
+            logits=decoded.mixture_logits,
+            theta=self.dispersion(batch, self.py_r, self.config.protein_dispersion),
+            log_efficiency=self.log_per_batch_efficiency,
+            prior_loc=self.background_pro_alpha,
+            prior_log_scale=self.background_pro_log_beta,
+        )
+        return protein_elbo(inputs)
 
     def protein_log_likelihood(
         self, decoded: GeneProteinLogits, latent: TOTALVILatent, batch: TOTALVIBatch

@@ -263,12 +263,12 @@ class TOTALVIModule(ProteinMixture):
         """Loss of a batch for samples of the latent variables."""
         decoded = self.decode_logits(latent, batch)
         of_genes = -self.gene_log_likelihood(decoded, latent, batch)
-        of_proteins = -self.protein_log_likelihood(decoded, latent, batch)
+        log_prob_proteins, kl_background = self.protein_terms(decoded, latent, batch)
         unweighted, kl_latent = self.latent_kl_terms(latent.posterior, latent.sample)
         kl_library, prior = torch.zeros_like(kl_latent), self.library_prior(batch)
         if latent.log_library_posterior is not None and prior is not None:
             kl_library = kl_divergence(latent.log_library_posterior, prior).sum(dim=-1)
-        kl_background = self.kl_background(decoded, batch)
+        of_proteins = -log_prob_proteins
         protein_weight = self.loss_weights["pro_recons_weight"]
         weighted = protein_weight * of_proteins + kl_latent + kl_background
         kl = (unweighted + kl_latent, kl_library, kl_background)

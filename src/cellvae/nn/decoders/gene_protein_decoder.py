@@ -148,18 +148,17 @@ class DecoderTOTALVI(nn.Module):
             Category of each cell for each categorical covariate.
         """
         columns = self.columns(codes)
-        mixing = self.hidden(self.sigmoid_decoder, z, columns)
-        fore = self.hidden(self.py_fore_decoder, z, columns)
+        features = concat_covariates(z, columns)
+        expression = self.hidden(self.px_decoder, z, columns, features)
+        mixing = self.hidden(self.sigmoid_decoder, z, columns, features)
+        fore = self.hidden(self.py_fore_decoder, z, columns, features)
         dropout = self.px_dropout_decoder_gene
-        ratio = self.py_fore_scale_decoder.forward_columns(fore, columns) + 1 + EPS
         return GeneProteinLogits(
-            logits=lazy_head(
-                self.px_scale_decoder, self.hidden(self.px_decoder, z, columns), columns
-            ),
-            dropout=None if dropout is None else lazy_head(dropout, mixing, columns),
-            log_background=self.background_of(z, columns),
-            foreground_ratio=ratio,
-            mixture_logits=self.py_background_decoder.forward_columns(mixing, columns),
+            logits=lazy_head(self.px_scale_decoder, expression),
+            dropout=None if dropout is None else lazy_head(dropout, mixing),
+            log_background=self.background_of(z, columns, features),
+            foreground_ratio=self.py_fore_scale_decoder.forward_columns(fore, None) + 1 + EPS,
+            mixture_logits=self.py_background_decoder.forward_columns(mixing, None),
         )
 
     def log_background(
@@ -168,7 +167,8 @@ class DecoderTOTALVI(nn.Module):
         codes: Sequence[Int[Tensor, "cells 1"]] = (),
     ) -> Normal:
         """Posterior of the log mean of the background, without the other parameters."""
-        return self.background_of(z, self.columns(codes))
+        columns = self.columns(codes)
+        return self.background_of(z, columns, concat_covariates(z, columns))
 
     def scale(
         self,
@@ -177,8 +177,8 @@ class DecoderTOTALVI(nn.Module):
     ) -> Float[Tensor, "*samples cells genes"]:
         """Expression of each gene, without the other parameters."""
         columns = self.columns(codes)
-        hidden = self.hidden(self.px_decoder, z, columns)
-        return self.activate(self.px_scale_decoder.forward_columns(hidden, columns))
+        hidden = self.hidden(self.px_decoder, z, columns, concat_covariates(z, columns))
+        return self.activate(self.px_scale_decoder.forward_columns(hidden, None))
 
     def activate(
         self, logits: Float[Tensor, "*samples cells genes"]
@@ -190,22 +190,26 @@ class DecoderTOTALVI(nn.Module):
         """Covariates one-hot encoded, once for all layers."""
         return one_hot_covariates(codes, self.px_decoder.n_cat_list)
 
-    def hidden(self, layers: FCLayers, z: Tensor, columns: Tensor | None) -> Tensor:
-        """Output of hidden layers and what they read, which the heads read both."""
-        return torch.cat([layers.forward_columns(z, columns), z], dim=-1)
+    def hidden(
+        self, layers: FCLayers, z: Tensor, columns: Tensor | None, features: Tensor
+    ) -> Tensor:
+        """Output of hidden layers and `features`, z beside columns, which the heads read both."""
+        if len(layers.fc_layers) == 1:
+            # The single layer reads what the heads read: concatenated once for all of them.
+            z, columns = features, None
+        return torch.cat([layers.forward_columns(z, columns), features], dim=-1)
 
-    def background_of(self, z: Tensor, columns: Tensor | None) -> Normal:
+    def background_of(self, z: Tensor, columns: Tensor | None, features: Tensor) -> Normal:
         """Posterior of the log mean of the background."""
-        hidden = self.hidden(self.py_back_decoder, z, columns)
-        mean = self.py_back_mean_log_alpha.forward_columns(hidden, columns)
-        raw = self.py_back_mean_log_beta.forward_columns(hidden, columns)
+        hidden = self.hidden(self.py_back_decoder, z, columns, features)
+        mean = self.py_back_mean_log_alpha.forward_columns(hidden, None)
+        raw = self.py_back_mean_log_beta.forward_columns(hidden, None)
         scale = raw.exp() if self.activation_function_bg == "exp" else functional.softplus(raw)
         return Normal(mean, scale + EPS, validate_args=False)
 
 
 def lazy_head(
-    head: FCLayers, hidden: Float[Tensor, "*samples cells features"], columns: Tensor | None
+    head: FCLayers, hidden: Float[Tensor, "*samples cells features"]
 ) -> Float[Tensor, "*samples cells out"] | LazyLinear:
     """Output of a head, a single linear layer, computed only when it is needed."""
-    linear = head.get_submodule("fc_layers.Layer 0.0")
-    return lazy_linear(linear, concat_covariates(hidden, columns))
+    return lazy_linear(head.get_submodule("fc_layers.Layer 0.0"), hidden)

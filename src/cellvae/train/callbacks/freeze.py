@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import lightning.pytorch as pl
 from torch import nn
@@ -100,6 +101,8 @@ class Freeze(pl.Callback):
     """
 
     group = Group.MUTATOR
+    # Modes of layers are not changed between the steps of a block.
+    supports_blocks: ClassVar[bool] = True
 
     @check_arguments()
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cellvae.contracts import Module, Rows
 from cellvae.core.log import logger
+from cellvae.core.platform.device_kind import is_cuda
 from cellvae.train.loop.steps.gradient_step import Step
 from cellvae.train.loop.steps_per_block import STEP_HOOKS, CaptureDecision, StepsPerBlock
 from cellvae.train.options.train_options import TrainOptions
@@ -59,8 +60,17 @@ class CUDAGraphCapturer:
     def capture(self, step: Replay) -> Replay:
         """Replay function of a graph of all kernels that a step launches."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
+        index = torch.cuda.current_device() if self.device.index is None else self.device.index
+        generator = torch.cuda.default_generators[index]
+        state = generator.graphsafe_get_state()
+        generator.graphsafe_set_state(state.clone_state())
+        try:
+            with torch.cuda.graph(graph):
+                step()
+        except Exception:
+            # A capture that failed leaves its generator unable to draw outside of one.
+            generator.graphsafe_set_state(state)
+            raise
         replay: Replay = graph.replay
         return replay
 
@@ -107,7 +117,7 @@ def why_not_capturable(
     """Reason why steps cannot be captured; empty if they can."""
     if not options.capture_steps:
         return "not requested (capture_steps=True)"
-    if device.type != "cuda":
+    if not is_cuda(device):
         return f"the run is on {device.type}"
     if steps.number == 1:
         return steps.reason
@@ -119,8 +129,8 @@ def why_not_capturable(
         return "the optimizer is one of the user's own"
     if options.trainer.get("deterministic"):
         return "deterministic is given"
-    if module.frozen_weights:
-        return "a part of the network is frozen"
+    if not options.optimizer.fused_optimizer:
+        return "the optimizer is not fused"
     if not module.cuda_graph_safe:
         return f"the steps of {type(module).__name__} depend on the data"
     for callback in callbacks:
@@ -203,7 +213,8 @@ class CUDAGraphStep:
                 each._warned_capturable_if_run_uncaptured = True
             try:
                 self.graph = self.capturer.capture(step)
-            except RuntimeError as failure:
+            except Exception as failure:
+                # What is wrong with the step itself is raised by the step without a graph.
                 self.failure = f"{type(failure).__name__}: {failure}".splitlines()[0]
                 logger.info("A step could not be captured in a CUDA graph: %s", failure)
                 step()

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.data.batches.read_ahead import keep_rows
 from cellvae.data.storage.disk.loaded_rows import load_rows, stored_reader
 from cellvae.data.storage.placement import choose_placement
@@ -50,7 +51,7 @@ def place_cells(
         loop.set_placement("memory", "the cells are divided among several processes")
     elif options.loader.num_workers:
         loop.set_placement("memory", "batches are prefetched")
-    elif device.type == "cpu":
+    elif is_cpu(device):
         placed = choose_sparse_rows(plan.module, rows, options) or rows
         loop.set_placement("memory", "the run is on the CPU")
     else:
@@ -74,7 +75,7 @@ def place_buffers(
     InvalidOptionError
         If the cells are requested on a device.
     """
-    if device.type != "cpu":
+    if not is_cpu(device):
         # Refuses placement='device'.
         choose_placement(rows, device, options.placement)
         return partial(ToDevice, device=device)

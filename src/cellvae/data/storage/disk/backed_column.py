@@ -48,3 +48,7 @@ class BackedColumn:
         matrix = self.reader.read(check_indices(cells, len(self)))
         dense = matrix.toarray() if sparse.issparse(matrix) else matrix
         return torch.from_numpy(dense.astype(np.float32, order="C", copy=False))
+
+    def signature(self) -> str | None:
+        """Hex digest of the files and of what is read of them; None for AnnData's backed mode."""
+        return self.reader.signature() if isinstance(self.reader, StoredReader) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -40,3 +41,9 @@ class StoredReader(Reader):
         """Cells with these indices, in this order; indices may repeat."""
         read: CSRRows = self.matrix.read(cells if self.cells is None else self.cells[cells])
         return read
+
+    def signature(self) -> str:
+        """Hex digest of the files as they were opened, and of which cells and genes are read."""
+        digest = hashlib.blake2b(self.matrix.signature().encode(), digest_size=16)
+        digest.update(b"all" if self.cells is None else self.cells.tobytes())
+        return digest.hexdigest()

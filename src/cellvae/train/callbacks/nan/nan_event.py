@@ -132,10 +132,13 @@ def nan_output_hook(name: str, found: list[str]) -> Any:
 
 def weights_are_finite(module: nn.Module) -> bool:
     """Whether all weights and buffers are finite; reads from the device once."""
-    floats = [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
-    if not floats:
-        return True
-    return all_finite(floats)
+    floats = float_tensors(module)
+    return not floats or all_finite(floats)
+
+
+def float_tensors(module: nn.Module) -> list[Tensor]:
+    """Weights and buffers that could be infinite or NaN."""
+    return [t for t in module.state_dict().values() if t.is_floating_point() and t.numel()]
 
 
 def stop_run(trainer: pl.Trainer, pl_module: pl.LightningModule, event: NaNEvent) -> None:

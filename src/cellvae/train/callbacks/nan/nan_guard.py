@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.core.platform.torch_adapter import norms
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
@@ -18,6 +19,7 @@ from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_s
 from cellvae.train.callbacks.nan.nan_event import (
     NaNEvent,
     find_nan_cause,
+    float_tensors,
     stop_run,
     weights_are_finite,
 )
@@ -95,7 +97,7 @@ class NaNGuard(pl.Callback):
 
     def checks_every_step(self, device: torch.device) -> bool:
         """Whether results are read at every step, which would synchronise with a GPU."""
-        return device.type == "cpu"
+        return is_cpu(device)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Reset everything that belongs to an earlier run."""
@@ -248,9 +250,10 @@ class NaNGuard(pl.Callback):
         """Read the counts from the device; copy the weights if they are finite."""
         if self.on_nan == "ignore" or not isinstance(pl_module, TrainingPlan):
             return
-        if self.counter is not None and int(self.counter.n_bad):
+        n_bad, is_finite = self.read_epoch(pl_module.module)
+        if self.counter is not None and n_bad:
             counter = self.counter
-            self.n_skipped += int(counter.n_bad)
+            self.n_skipped += n_bad
             if self.event is None:
                 names = [n for n, p in self.parameters if p.requires_grad]
                 self.event = find_nan_cause(
@@ -265,12 +268,21 @@ class NaNGuard(pl.Callback):
         n_skipped = self.n_skipped - self.n_skipped_before
         if self.event is not None and n_skipped > self.max_skipped * steps:
             stop_run(trainer, pl_module, self.event)
-        if weights_are_finite(pl_module.module):
+        if is_finite:
             weights = pl_module.module.state_dict()
             self.last_good = {name: value.detach().clone() for name, value in weights.items()}
         elif self.event is None:
             self.event = find_nan_cause(pl_module, None, 0, from_loss=False, gradients=())
             self.react(trainer, pl_module, self.event)
+
+    def read_epoch(self, module: nn.Module) -> tuple[int, bool]:
+        """Steps counted on the device, and whether all weights are finite; one read."""
+        if self.counter is None:
+            return 0, weights_are_finite(module)
+        floats = float_tensors(module)
+        is_finite = torch.isfinite(norms(floats)).all() if floats else self.counter.n_bad >= 0
+        n_bad, flag = torch.stack([self.counter.n_bad, is_finite.long()]).tolist()
+        return n_bad, bool(flag)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the last finite weights if needed."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cellvae.contracts import Loss, Module
+from cellvae.core.platform.device_kind import is_cuda
 from cellvae.core.platform.torch_adapter import norms
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import TrainingError
@@ -190,7 +191,7 @@ class AdversarialStep(GradientStep):
                 part.view_as(p) for part, p in zip(parts, self.parameters, strict=False)
             )
         (optimizer,) = self.own_optimizers
-        if bad.device.type == "cuda":
+        if is_cuda(bad.device):
             # A flag of the fused kernel, so that nothing is read from the device.
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             for before, buffer in zip(self.buffers_before, self.buffers, strict=True):
