@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clock import EpochClock
+from clock import EpochClock, peak_mib
 from machine import processor
 
 KEY = "protein_expression"
@@ -130,10 +130,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         callbacks=[clock],
         enable_progress_bar=False,
     )
+    peak = peak_mib()
     elbo = model.history["elbo_validation"]["elbo_validation"].dropna().iloc[-1]
     folder = Path(options.folder)
     np.save(folder / "latent.npy", model.get_latent_representation())
-    found = {"elbo_validation": float(elbo), "seconds_per_epoch": float(np.median(clock.train[1:]))}
+    seconds = float(np.median(clock.train[1:]))
+    found = {"elbo_validation": float(elbo), "seconds_per_epoch": seconds, "peak_mib": peak}
     if hidden.any():
         other = next(b for b in adata.obs["batch"].unique() if b != options.hide_proteins_of)
         cells = np.flatnonzero(hidden)

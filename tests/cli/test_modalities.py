@@ -120,7 +120,7 @@ def test_modalities_that_do_not_fit_are_named(
     for given, message in (
         ('{"rna_layr": "rna"}', "Did you mean 'rna_layer'"),
         ('{"rna_layer": "rn"}', "Did you mean 'rna'"),
-        ("{}", "a modality for one of 'rna_layer'"),
+        ("{}", "none for 'rna', 'atac', 'prot'. Give for example --modalities"),
         ("rna_layer=rna", "modalities"),
     ):
         ended = program(*arguments, "--modalities", given)

@@ -68,4 +68,6 @@ def test_modalities_that_are_missing_are_one_line(
 ) -> None:
     ended = program("train", files[1], "--out", tmp_path, "--model", "TOTALVI")
     assert ended.code == 2
-    assert "Expected a modality for" in ended.err and "'rna_layer'" in ended.err
+    assert "Expected --modalities for a MuData; got none for 'rna', 'protein'." in ended.err
+    example = """--modalities '{"rna_layer": "rna", "protein_layer": "protein"}'."""
+    assert example in " ".join(ended.err.split())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Mapping
+import inspect
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from cellvae.data.mudata_adapter import is_mudata
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
-from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean
+from cellvae.errors import InvalidOptionError, UnknownKeyError, did_you_mean, quote_names
 
 SUFFIXES = (".h5ad", ".h5mu")
 """Ends of the names of files of cells."""
@@ -90,14 +92,34 @@ def set_up(cls: Any, cells: Any, setup: Mapping[str, Any]) -> None:
     """Set a model up for an AnnData or a MuData.
 
     Columns of modalities are copied to the `obs` of the whole, for figures.
+
+    Raises
+    ------
+    InvalidOptionError
+        If nothing says what the modalities of a MuData are.
     """
     if not is_mudata(cells):
         cls.setup_anndata(cells, **setup)
         return
+    if not setup.get("modalities"):
+        raise InvalidOptionError(
+            f"Expected --modalities for a MuData; got none for {quote_names([*cells.mod])}. Give "
+            f"for example --modalities '{json.dumps(guess_modalities(cls, [*cells.mod]))}'."
+        )
     cls.setup_mudata(cells, **setup)
     for column, values in setup_columns(cells, setup).items():
         if column not in cells.obs:
             cells.obs[column] = values
+
+
+def guess_modalities(cls: Any, modalities: Sequence[str]) -> dict[str, str]:
+    """Modality of each table that a model reads, by the beginning of its name; an example."""
+    tables = [n for n in inspect.signature(cls.setup_mudata).parameters if n.endswith("_layer")]
+    kinds = {name: name.removesuffix("_layer") for name in tables}
+    return {
+        name: next((m for m in modalities if m.lower()[:3] == kind[:3]), kind)
+        for name, kind in kinds.items()
+    }
 
 
 def setup_columns(cells: Any, setup: Mapping[str, Any]) -> dict[str, Any]:
