@@ -31,9 +31,9 @@ from cellvae.inference import (
 from cellvae.inference.accessibility.region_table import variable_regions
 from cellvae.inference.modalities.modality_differential import differential_modality_expression
 from cellvae.inference.modalities.modality_expression import get_modality_expression
-from cellvae.inference.modalities.modality_foreground import get_modality_foreground_probability
 from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
+from cellvae.inference.proteins.modality_foreground import get_modality_foreground_probability
 from cellvae.inference.proteins.protein_table import protein_table
 from cellvae.model.components.multimodal_files import (
     check_multimodal_export,

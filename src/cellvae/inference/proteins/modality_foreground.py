@@ -10,7 +10,7 @@ import numpy as np
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes, feature_positions
 from cellvae.inference.expression.expression_arguments import check_samples
-from cellvae.inference.modalities.modality_expression import latent_to_decode
+from cellvae.inference.posterior_samples import latent_to_decode
 from cellvae.inference.proteins.background import foreground_of_cells, foreground_table
 from cellvae.inference.proteins.protein_expression import protein_names
 from cellvae.inference.protocols import DecoderModel
