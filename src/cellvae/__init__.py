@@ -17,6 +17,7 @@ from cellvae.version import __version__
 
 if TYPE_CHECKING:
     from cellvae import (
+        autotune,
         criticism,
         data,
         distributions,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         persistence,
         plotting,
         train,
+        tune,
         utils,
     )
     from cellvae.model.models import load
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REGISTRY_KEYS",
     "__version__",
+    "autotune",
     "criticism",
     "data",
     "distributions",
@@ -51,6 +54,7 @@ __all__ = [
     "plotting",
     "settings",
     "train",
+    "tune",
     "utils",
 ]
 
@@ -60,7 +64,6 @@ INSTEAD = {
         "arguments of the split to train()"
     ),
     "hub": "share the folder that model.save(...) writes, and read it with cellvae.load",
-    "autotune": "search with any library around model.train(), whose history has every metric",
     "module": "the network of a model is model.module",
 }
 """Parts of scvi-tools that are not here, and what to use in their place."""

@@ -13,6 +13,7 @@ from cellvae.version import __version__
 def test_the_package_can_be_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "cellvae.__main__", raising=False)
     monkeypatch.setattr(sys, "argv", ["cellvae", "--version"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("cellvae", run_name="__main__")

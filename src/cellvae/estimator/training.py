@@ -119,8 +119,8 @@ class TrainingMixin(BaseModel):
             `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
             `steps_per_block` (optimizer steps that Lightning sees as one batch),
             `placement` (`"device"` or `"memory"`: where the cells are stored while training on a
-            GPU), `capture_steps=True` (steps are captured in a CUDA graph and
-            replayed; not yet tried on a GPU),
+            GPU), `capture_steps` (steps on a GPU are replayed from a CUDA graph: `"auto"` once the
+            first have been equal to plain ones, `True` unseen, `False` never),
             `enable_checkpointing`, `checkpointing_monitor`, `learning_rate_monitor`,
             `enable_progress_bar`, `progress_bar_refresh_rate`, `simple_progress_bar`, `logger`,
             and any argument of `lightning.Trainer`.

@@ -4,6 +4,7 @@ from cellvae.plotting.calibration import calibration_curve
 from cellvae.plotting.embedding import embedding
 from cellvae.plotting.layout import UMAPResult, compute_umap, umap
 from cellvae.plotting.ppc import ppc_scatter
+from cellvae.plotting.search_curves import search_curves
 from cellvae.plotting.training_curves import training_curve, training_curves
 from cellvae.plotting.volcano import volcano
 
@@ -13,6 +14,7 @@ __all__ = [
     "compute_umap",
     "embedding",
     "ppc_scatter",
+    "search_curves",
     "training_curve",
     "training_curves",
     "umap",

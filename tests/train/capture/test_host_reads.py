@@ -113,6 +113,7 @@ def test_the_host_waits_for_no_step(case: Any, emulated: None) -> None:
         seed=0,
         accelerator="cpu",
         steps_per_block=2,
+        capture_steps=False,
         enable_progress_bar=False,
         callbacks=[watch],
     )
@@ -141,6 +142,7 @@ def test_a_read_within_a_step_is_noticed(emulated: None, monkeypatch: pytest.Mon
         batch_size=43,
         accelerator="cpu",
         steps_per_block=2,
+        capture_steps=False,
         enable_progress_bar=False,
         callbacks=[watch],
     )

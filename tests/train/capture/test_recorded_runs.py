@@ -16,8 +16,10 @@ from cellvae.model.scvi import SCVIModule
 from cellvae.train.callbacks.ema import EMA
 from cellvae.train.callbacks.freeze import Freeze
 from cellvae.train.loop.cuda_graph import choose_capture
+from cellvae.train.loop.steps.step_state import SUMS, StateCopy, copy_state, find_difference
 from cellvae.train.loop.steps_per_block import choose_steps
 from cellvae.train.options.train_options import TrainOptions
+from cellvae.train.run import placement
 
 from conftest import CASES  # isort: skip
 
@@ -268,3 +270,77 @@ def test_a_step_that_cannot_be_recorded_runs_plain(
     assert differing(plain, model) == []
     reason = model.training_report.capture_reason
     assert reason.startswith("CaptureError: the host reads a tensor by item: test_recorded_runs.py")
+
+
+@pytest.mark.parametrize("case", [SCVI, CASES[5]], ids=lambda case: case.name)
+def test_by_default_the_first_replayed_steps_are_compared(
+    case: Any, recorded: list[Recorder]
+) -> None:
+    plain, model = train(case, capture_steps=False), train(case)
+    assert differing(plain, model) == []
+    (recorder,) = recorded
+    n_steps = EPOCHS * N_FULL - 3 * recorder.n_recorded
+    assert recorder.n_replayed == n_steps
+    assert model.training_report.capture_reason == f"{n_steps} steps replayed from a CUDA graph"
+
+
+class Forgetful(Recorder):
+    """Recorder that loses the operations of one name."""
+
+    forgotten = ""
+
+    def capture(self, step: Any) -> Any:
+        replay = super().capture(step)
+        recording = self.recordings[-1]
+        kept = [each for each in recording.operations if each.name != self.forgotten]
+        assert len(kept) < len(recording.operations)
+        recording.operations[:] = kept
+        return replay
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "what"),
+    [
+        ("_fused_adam_", "weights"),
+        ("_foreach_add_", "weights|step of the optimizer"),
+        ("bernoulli_", "weights"),
+        ("add_", "weights|sums of the loss|counters"),
+    ],
+)
+def test_steps_that_differ_are_made_without_a_graph(
+    forgotten: str, what: str, recorded: list[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "CUDAGraphCapturer", Forgetful)
+    monkeypatch.setattr(Forgetful, "forgotten", forgotten)
+    plain = train(SCVI, capture_steps=False)
+    with pytest.warns(TrainingWarning, match=rf"differed from a plain one: ({what}) by") as told:
+        model = train(SCVI, capture_steps="auto")
+    assert len(told) == 1
+    assert differing(plain, model) == []
+    assert "differed from a plain one" in model.training_report.capture_reason
+    assert recorded[0].n_replayed == 1
+
+
+def test_the_differences_that_rounding_makes_are_none() -> None:
+    torch.manual_seed(0)
+    tensors = {"weights": [torch.randn(50, 4), torch.randn(3)], SUMS: [torch.rand(6).double()]}
+    tensors["counters"] = [torch.tensor(3)]
+    device = torch.device("cpu")
+
+    def moved(noise: float, n: int = 4, part: float = 1.0) -> StateCopy:
+        torch.manual_seed(1)
+        copy = copy_state(tensors, device)
+        for value in (t for name in ("weights", SUMS) for t in copy.values[name]):
+            step = torch.randn_like(value)
+            value += part * step * (1 + noise)
+        copy.values["counters"][0].fill_(n)
+        return copy
+
+    before = copy_state(tensors, device)
+    assert find_difference(before, moved(0.0), moved(1e-6)) == ""
+    assert find_difference(before, moved(0.0), moved(1e-3)).startswith("sums of the loss by 0.001")
+    assert find_difference(before, moved(0.0), moved(0.1)).startswith("weights by 0.1 of")
+    assert find_difference(before, moved(0.0), moved(0.0, n=5)).startswith("counters by 1 of")
+    assert find_difference(before, moved(0.0), before).startswith("weights by 1 of")
+    assert find_difference(before, before, before) == ""
+    assert find_difference(before, before, moved(0.0)).startswith("weights by 1 of")

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
-from cellvae.core.log import logger
+from cellvae.core.log import logger, warn
 from cellvae.core.platform.device_kind import is_cuda
+from cellvae.errors import TrainingWarning
 from cellvae.train.loop.steps.gradient_step import Step
+from cellvae.train.loop.steps.step_state import (
+    changed_tensors,
+    copy_state,
+    find_difference,
+    restore_state,
+)
 from cellvae.train.loop.steps_per_block import STEP_HOOKS, CaptureDecision, StepsPerBlock
 from cellvae.train.options.train_options import TrainOptions
 
@@ -22,6 +29,8 @@ StepFunction: TypeAlias = Callable[[Rows[Any], Tensor, Any, Sequence[Any]], None
 """Function of rows, indices of cells, optimizer and callbacks that makes one optimizer step."""
 N_WARMUP_STEPS = 3
 """Steps that run before one is captured, so that all memory has been allocated."""
+N_COMPARED_STEPS = 5
+"""Replayed steps that are compared with plain ones after the first capture; later, one."""
 
 
 class StepCapturer(Protocol):
@@ -115,8 +124,8 @@ def why_not_capturable(
     placement: str,
 ) -> str:
     """Reason why steps cannot be captured; empty if they can."""
-    if not options.capture_steps:
-        return "not requested (capture_steps=True)"
+    if options.capture_steps is False:
+        return "capture_steps=False"
     if not is_cuda(device):
         return f"the run is on {device.type}"
     if steps.number == 1:
@@ -168,15 +177,27 @@ class CUDAGraphStep:
         Captures a step in a graph.
     trained
         The step, whose own optimizers are captured too.
+    changed_tensors
+        Sums of the loss, and what else a step changes beside module and optimizers. If given, the
+        first replayed steps are made plainly too, from the same state; where they differ, the
+        plain ones count, a warning says in what, and nothing is replayed from then on.
     """
 
     def __init__(
-        self, run_step: StepFunction, module: Module[Any], capturer: StepCapturer, trained: Step
+        self,
+        run_step: StepFunction,
+        module: Module[Any],
+        capturer: StepCapturer,
+        trained: Step,
+        changed_tensors: Callable[[], Sequence[Sequence[Tensor]]] | None = None,
     ) -> None:
         self.run_step_eagerly = run_step
         self.module = module
         self.capturer = capturer
         self.trained = trained
+        self.changed_tensors = changed_tensors
+        self.n_compared = 0
+        self.n_to_compare = 0
         self.static_cells = torch.zeros(0, dtype=torch.int64)
         self.graph: Replay | None = None
         self.captured_signature: Any = None
@@ -219,8 +240,39 @@ class CUDAGraphStep:
                 logger.info("A step could not be captured in a CUDA graph: %s", failure)
                 step()
                 return
+            if self.changed_tensors is not None:
+                self.n_to_compare = 1 if self.n_compared else N_COMPARED_STEPS
+        if self.n_to_compare:
+            self.compare_step(step, optimizer)
+        else:
+            self.graph()
+            self.n_replayed += 1
+
+    def compare_step(self, step: Replay, optimizer: Any) -> None:
+        """Make a step plainly and from the graph; keep the result of the graph if both agree."""
+        assert self.graph is not None and self.changed_tensors is not None
+        optimizers = (optimizer, *self.trained.own_optimizers)
+        tensors = changed_tensors(self.module, optimizers, *self.changed_tensors())
+        device = self.static_cells.device
+        before = copy_state(tensors, device)
+        step()
+        plain = copy_state(tensors, device)
+        restore_state(tensors, before, device)
         self.graph()
-        self.n_replayed += 1
+        difference = find_difference(before, plain, copy_state(tensors, device))
+        self.n_to_compare -= 1
+        self.n_compared += 1
+        if not difference:
+            self.n_replayed += 1
+            return
+        restore_state(tensors, plain, device)
+        self.failure = f"a step replayed from a CUDA graph differed from a plain one: {difference}"
+        self.graph = None
+        warn(
+            f"Steps are not replayed from a CUDA graph, since {self.failure}. Training goes on "
+            "without; capture_steps=False leaves out the comparison.",
+            TrainingWarning,
+        )
 
     def capture_signature(self, rows: Rows[Any], optimizer: Any) -> Any:
         """Values that are fixed in a captured graph."""

@@ -109,13 +109,40 @@ class StepLoop:
         """Note where the cells are stored during the run."""
         self.placement, self.placement_reason = placement, reason
 
-    def set_capture(self, decision: CaptureDecision, capturer: StepCapturer | None = None) -> None:
-        """Capture steps in a CUDA graph, if a capturer is given."""
+    def set_capture(
+        self,
+        decision: CaptureDecision,
+        capturer: StepCapturer | None = None,
+        *,
+        compare: bool = False,
+    ) -> None:
+        """Capture steps in a CUDA graph, if a capturer is given.
+
+        Parameters
+        ----------
+        decision
+            Whether steps are captured, and why.
+        capturer
+            Captures a step.
+        compare
+            Whether the first replayed steps are compared with plain ones.
+        """
         self.capture = decision
         if capturer is not None:
             self.cuda_graph_step = CUDAGraphStep(
-                self.run_step, self.plan.module, capturer, self.step
+                self.run_step,
+                self.plan.module,
+                capturer,
+                self.step,
+                self.changed_tensors if compare else None,
             )
+
+    def changed_tensors(self) -> list[tuple[Tensor, ...]]:
+        """Sums of the loss, and what else a step changes beside module and optimizers."""
+        sums = self.plan.train_loss_sums
+        kept = [t for c in self.step_callbacks() for t in getattr(c, "changed_tensors", list)()]
+        summed = () if sums.sums is None else (sums.sums, *sums.extra_sums)
+        return [summed, (*self.step.changed_tensors(), *kept)]
 
     @property
     def capture_reason(self) -> str:

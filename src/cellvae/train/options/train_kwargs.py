@@ -127,18 +127,7 @@ def check_kwarg_names(
     UnknownOptionError
         For the first that is unknown.
     """
-    train_names = {
-        *SPLIT_KWARGS,
-        *EARLY_STOPPING_KWARGS,
-        *PROGRESS_KWARGS,
-        *RUN_KWARGS,
-        *OTHER_KWARGS,
-        "batch_size",
-        "batch_size_per_device",
-        *TOP_LEVEL_PLAN_KWARGS,
-        *(LABEL_KWARGS if learns_labels else ()),
-    }
-    check_kwargs(given, train_names | lightning_trainer_kwargs(), "train()")
+    check_kwargs(given, train_kwarg_names(learns_labels=learns_labels), "train()")
     check_kwargs(
         plan,
         {
@@ -154,6 +143,28 @@ def check_kwarg_names(
     check_kwargs(
         split, {*SPLIT_KWARGS, *LOADER_KWARGS, *IGNORED_LOADER_KWARGS}, "datasplitter_kwargs"
     )
+
+
+def train_kwarg_names(*, learns_labels: bool) -> set[str]:
+    """Names of all keyword arguments of `train`.
+
+    Parameters
+    ----------
+    learns_labels
+        Whether the model learns from labels.
+    """
+    return {
+        *lightning_trainer_kwargs(),
+        *SPLIT_KWARGS,
+        *EARLY_STOPPING_KWARGS,
+        *PROGRESS_KWARGS,
+        *RUN_KWARGS,
+        *OTHER_KWARGS,
+        "batch_size",
+        "batch_size_per_device",
+        *TOP_LEVEL_PLAN_KWARGS,
+        *(LABEL_KWARGS if learns_labels else ()),
+    }
 
 
 def make_train_options(

@@ -182,8 +182,8 @@ class TrainOptions(Options):
     steps_per_block
         Optimizer steps that Lightning sees as one batch, where nothing watches single steps.
     capture_steps
-        Whether a GPU replays steps from a CUDA graph, where they can be captured; off until it has
-        been seen on one.
+        Whether a GPU replays steps from a CUDA graph, where they can be captured; `"auto"` compares
+        the first replayed steps with plain ones, and goes on without a graph if they differ.
     placement
         Where the cells of a run are kept: on the GPU if they fit there with margin, or in memory.
     learning_rate_monitor
@@ -221,7 +221,7 @@ class TrainOptions(Options):
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
     steps_per_block: int | Literal["auto"] = option("auto", at_least=1)
-    capture_steps: bool = False
+    capture_steps: bool | Literal["auto"] = "auto"
     placement: Literal["auto", "device", "memory"] = "auto"
     learning_rate_monitor: bool | None = None
     accumulate: Mapping[int, int] | None = None

@@ -62,7 +62,11 @@ def place_cells(
         blocks.rows = placed
     steps = loop.steps_per_block
     decision = choose_capture(options, callbacks, plan.module, steps, device, loop.placement)
-    loop.set_capture(decision, CUDAGraphCapturer(device) if decision.wanted else None)
+    loop.set_capture(
+        decision,
+        CUDAGraphCapturer(device) if decision.wanted else None,
+        compare=options.capture_steps == "auto",
+    )
 
 
 def place_buffers(

@@ -56,6 +56,11 @@ class DeviceCounter:
         gradients.copy_(torch.where(is_first, bad_gradients, gradients))
         self.n_bad.add_(bad)
 
+    def changed_tensors(self) -> list[Tensor]:
+        """Tensors that a step changes."""
+        tensors = [self.step, self.n_bad, self.first_step, self.first_loss]
+        return tensors if self.first_gradients is None else [*tensors, self.first_gradients]
+
     def first_bad_names(self, names: Sequence[str]) -> list[str]:
         """Those of the parameters' names whose gradient in the first such step was not finite."""
         assert self.first_gradients is not None

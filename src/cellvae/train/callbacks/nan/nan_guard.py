@@ -188,6 +188,10 @@ class NaNGuard(pl.Callback):
         leave_out_step(pl_module, self.bad)
         self.restore_buffers(self.bad)
 
+    def changed_tensors(self) -> list[Tensor]:
+        """Tensors that a step changes, beside the module."""
+        return self.saved + (self.counter.changed_tensors() if self.counter is not None else [])
+
     def handle_skipped_step(
         self,
         trainer: pl.Trainer,

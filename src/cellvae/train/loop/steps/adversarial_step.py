@@ -122,6 +122,10 @@ class AdversarialStep(GradientStep):
         self.is_on = float(self.weight_of_losses(weight)) > 0
         self.was_on = self.was_on or self.is_on
 
+    def changed_tensors(self) -> list[Tensor]:
+        """Buffers of the classifier, their values before the step, and sums of its losses."""
+        return [*self.buffers, *self.buffers_before, self.sums]
+
     def loss(self, batch: Any, kl_weight: Float[Tensor, ""]) -> Loss:
         """Loss of the module, and the weighted loss of fooling the classifier."""
         loss = super().loss(batch, kl_weight)

@@ -83,6 +83,10 @@ class Step(Protocol):
         """Note the KL weight of the next steps."""
         ...
 
+    def changed_tensors(self) -> list[Tensor]:
+        """Tensors that a step changes, beside module, optimizers and their parameters."""
+        ...
+
     def begin_epoch(self, *, only_finite: bool) -> None:
         """Set the metrics to zero; `only_finite` leaves out batches that are not finite."""
         ...
@@ -164,6 +168,10 @@ class GradientStep:
 
     def set_kl_weight(self, weight: float) -> None:
         """Nothing depends on it beside the loss."""
+
+    def changed_tensors(self) -> list[Tensor]:
+        """No tensors."""
+        return []
 
     def begin_epoch(self, *, only_finite: bool) -> None:
         """There are no metrics."""
