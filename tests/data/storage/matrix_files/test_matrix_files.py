@@ -15,7 +15,7 @@ from scipy import sparse
 
 from cellvae.data.storage.matrix_files.csr_rows import CSRRows
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
-from cellvae.data.storage.matrix_files.open_matrix import open_matrix
+from cellvae.data.storage.matrix_files.open_matrix import FileElement, open_matrix
 from cellvae.errors import InvalidDataError, UnknownKeyError
 
 N_CELLS, N_GENES = 400, 37
@@ -196,3 +196,10 @@ def test_a_file_that_is_replaced_under_way_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InvalidDataError, match="Put it back"):
         matrix.read(np.array([0]))
+
+
+def test_an_open_file_keeps_few_decompressed_chunks(tmp_path: Path) -> None:
+    path = write(tmp_path / "cells.h5ad", sparse.csr_matrix(counts()), compression="gzip")
+    group = FileElement(path, "X")()
+    for name in ("data", "indices"):
+        assert group[name].id.get_access_plist().get_chunk_cache()[1] <= 2**20

@@ -20,6 +20,11 @@ from cellvae.errors import (
 
 READ_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError)
 """What h5py and zarr raise for files that they cannot read."""
+CACHE_BYTES = 2**20
+"""Bytes of decompressed chunks that HDF5 keeps of each array of a file; 8 MiB by its version 2.0.
+
+Runs are read in order and once, so that no more than the last chunk is read again.
+"""
 
 
 @final
@@ -81,7 +86,7 @@ def open_file(path: Path) -> Any:
         return zarr.open_group(str(path), mode="r")
     import h5py
 
-    return h5py.File(path, "r")
+    return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
 
 
 def open_matrix(
