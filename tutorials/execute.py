@@ -29,6 +29,8 @@ def execute(path: Path, timeout: int = 600) -> nbformat.NotebookNode:
             if output.output_type == "stream":
                 # What a terminal would show of a bar that was drawn again and again.
                 output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text).lstrip("\n")
+                # Warnings name the file that a cell was compiled from, another one in each run.
+                output.text = re.sub(r"\S+ipykernel_\d+\S+\.py:(\d+): ", r"line \1: ", output.text)
     return notebook
 
 

@@ -73,6 +73,27 @@ def test_as_many_are_called_as_the_flag_says(
     assert "SCVI has no --expected-rate; SOLO has." in elsewhere.err
 
 
+def test_the_scvi_has_epochs_of_its_own(
+    program: Callable[..., Any],
+    counts: Path,
+    tmp_path: Path,
+    quick: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
+    refused = program(*words, "--scvi-max-epochs", "0")
+    assert refused.code == 2
+    assert "Expected scvi_max_epochs to be at least 1; got 0." in refused.err
+    assert not (tmp_path / "scvi").exists()
+    ended = program(*words, "--scvi-max-epochs", "3")
+    assert ended.code == 0, ended.err
+    assert "Training the SCVI whose latent is read, for 3 epochs" in caplog.text
+    adata = anndata.read_h5ad(tmp_path / "latent.h5ad")
+    vae: Any = cellvae.load(tmp_path / "scvi", adata)
+    solo: Any = cellvae.load(tmp_path / "model")
+    assert (len(vae.history.epochs), len(solo.history.epochs)) == (3, 2)
+
+
 def test_each_batch_may_have_a_rate(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:

@@ -86,7 +86,7 @@ def test_every_flag_reaches_the_keyword_of_its_name(
     (job,) = jobs
     train = dict(job.train)
     inner = {**train.pop("plan_kwargs"), **train.pop("datasplitter_kwargs")}
-    calls = {"expected_rate": job.expected_rate} if "expected_rate" in given else {}
+    calls = {f.name: getattr(job, f.name) for f in flags if f.place == "calls"}
     told = {**job.setup, **job.config, **train, **inner, **calls}
     assert set(told) == set(given)
     for flag in flags:

@@ -212,6 +212,24 @@ def test_samples_of_expression_are_averaged_on_request(model: MULTIVI) -> None:
 
 
 @pytest.mark.trains
+def test_foreground_of_proteins_is_decoded_at_the_mean_or_at_samples(model: MULTIVI) -> None:
+    expected = 1 - decoded(model)[1]["protein"].mixture_logits.sigmoid()
+    foreground = model.get_protein_foreground_probability(silent=True)
+    np.testing.assert_allclose(foreground, expected, rtol=1e-4)
+    arguments: dict[str, Any] = {"n_samples": 6, "return_mean": False, "silent": True}
+    same = model.get_protein_foreground_probability(**arguments)
+    np.testing.assert_allclose(same, np.tile(expected, (6, 1, 1)), rtol=1e-4)
+    samples = model.get_protein_foreground_probability(use_z_mean=False, **arguments)
+    assert samples.shape == (6, N_CELLS, N_PROTEINS)
+    assert samples.std(axis=0).min() > 0
+    few = model.get_protein_foreground_probability(
+        indices=[5, 3], protein_list=[foreground.columns[1]], use_z_mean=False, silent=True
+    )
+    assert [*few.index] == ["cell5", "cell3"]
+    assert [*few.columns] == [foreground.columns[1]]
+
+
+@pytest.mark.trains
 def test_statistics_of_counts_are_over_cells_that_were_measured(model: MULTIVI) -> None:
     arguments: dict[str, Any] = {"n_samples_overall": 50, "silent": True}
     genes = model.differential_expression(groupby="kind", group1="0", group2="1", **arguments)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellvae.core.log import logger
-from cellvae.errors import TrainingError
+from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.train.options.default_epochs import default_epochs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,8 @@ SHARED = ("accelerator", "devices", "enable_progress_bar", "simple_progress_bar"
 """Keyword arguments of `train` that both models get."""
 CALL_COLUMN, SCORE_COLUMN = "doublet_call", "doublet_score"
 """Columns of `obs`, which the UMAP is coloured by."""
-RATE_OPTION = "expected_rate"
-"""Option of a job: fraction of doublets among the cells."""
+RATE_OPTION, EPOCHS_OPTION = "expected_rate", "scvi_max_epochs"
+"""Options of a job: fraction of doublets among the cells, epochs of the model that is read."""
 
 
 def class_of_cells(cls: Any) -> Any:
@@ -47,12 +48,25 @@ def check_expected_rate(rate: Any, adata: AnnData, batch_key: str | None) -> Non
         check_rates(rate, np.asarray(batches, dtype=object))
 
 
+def check_encoder_epochs(max_epochs: int | None) -> None:
+    """Check the epochs of the model whose latent is read; None is their default.
+
+    Raises
+    ------
+    InvalidOptionError
+        If it is below 1.
+    """
+    if max_epochs is not None and max_epochs < 1:
+        raise InvalidOptionError(f"Expected {EPOCHS_OPTION} to be at least 1; got {max_epochs}.")
+
+
 def make_detector(
     cls: Any,
     adata: AnnData,
     config: Mapping[str, Any],
     train: Mapping[str, Any],
     record: JobRecord,
+    max_epochs: int | None = None,
 ) -> Any:
     """Untrained model for the latent of a model that is trained first, unless it was before.
 
@@ -68,6 +82,8 @@ def make_detector(
         Keyword arguments of its `train`; device and progress bar are those of both models.
     record
         Record of the job.
+    max_epochs
+        Epochs of the model that is trained first; None for its default.
 
     Raises
     ------
@@ -79,9 +95,12 @@ def make_detector(
     if record.has(ENCODER_FOLDER):
         encoder = encoder_class.load(folder, adata)
     else:
-        logger.info("Training the %s whose latent is read ...", encoder_class.__name__)
+        epochs = default_epochs(adata.n_obs) if max_epochs is None else max_epochs
+        name = encoder_class.__name__
+        logger.info("Training the %s whose latent is read, for %d epochs ...", name, epochs)
         encoder = encoder_class(adata)
-        encoder.train(**{name: value for name, value in train.items() if name in SHARED})
+        shared = {name: value for name, value in train.items() if name in SHARED}
+        encoder.train(max_epochs=epochs, **shared)
         report = encoder.training_report
         if not encoder.is_trained or report.status == "interrupted":
             raise TrainingError(f"The {encoder_class.__name__} was not trained: {report.reason}")

@@ -12,7 +12,9 @@ from cellvae.cli.cells import describe_data, set_up, setup_name
 from cellvae.cli.checks import check_colors, check_setup, model_class
 from cellvae.cli.doublets import (
     ENCODER_FOLDER,
+    EPOCHS_OPTION,
     RATE_OPTION,
+    check_encoder_epochs,
     check_expected_rate,
     class_of_cells,
     make_detector,
@@ -57,6 +59,8 @@ class Job:
         Seed of weights, split and noise.
     expected_rate
         Fraction of doublets, or one for each batch, if the model calls them; None to estimate it.
+    scvi_max_epochs
+        Epochs of the SCVI whose latent is read, if the model reads one; None for its default.
     """
 
     model: str = DEFAULT_MODEL
@@ -68,6 +72,7 @@ class Job:
     resume: bool = True
     seed: int = 0
     expected_rate: float | Mapping[str, float] | None = None
+    scvi_max_epochs: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -76,6 +81,8 @@ class Job:
         values = {name: getattr(self, name) for name in names}
         if self.expected_rate is not None:
             values[RATE_OPTION] = self.expected_rate
+        if self.scvi_max_epochs is not None:
+            values[EPOCHS_OPTION] = self.scvi_max_epochs
         options: dict[str, Any] = through_json(values)
         return options
 
@@ -173,6 +180,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     set_up(cells_of, adata, job.setup)
     check_colors(job.colors, adata)
     check_expected_rate(job.expected_rate, adata, job.setup.get("batch_key"))
+    check_encoder_epochs(job.scvi_max_epochs)
     record = JobRecord(out, job.options, describe_data(adata, job.setup))
     if earlier is not None:
         record.check_same(earlier)
@@ -220,7 +228,8 @@ def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume
     if cls.encoder_class is None:
         model = cls(adata, **job.config)
     else:
-        model = make_detector(cls, adata, job.config, job.train, record)
+        epochs = job.scvi_max_epochs
+        model = make_detector(cls, adata, job.config, job.train, record, epochs)
     kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
     model.parse_train_kwargs(kwargs)
     out.mkdir(parents=True, exist_ok=True)

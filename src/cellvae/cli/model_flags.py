@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from cellvae.cli.doublets import RATE_OPTION, class_of_cells
+from cellvae.cli.doublets import EPOCHS_OPTION, RATE_OPTION, class_of_cells
 from cellvae.cli.flags import DATA, NETWORK, OPTIMIZER, OUTPUT, STOPPING, TRAINING, Flag, is_typed
 from cellvae.core.docstrings import parameter_help, parameter_section
 from cellvae.train.options.default_epochs import REFERENCE_N_CELLS, default_epochs
@@ -85,7 +85,18 @@ def call_flags(cls: Any) -> list[Flag]:
                 "Fraction of doublets among the cells, as many as are called: one number, or one "
                 "for each batch. Estimated if it is left out."
             ),
-        )
+        ),
+        Flag(
+            name=EPOCHS_OPTION,
+            place="calls",
+            panel=TRAINING,
+            hint=int,
+            default=None,
+            help=(
+                "Epochs of the SCVI that is trained first, whose latent is read. (default: 400, "
+                f"fewer from {REFERENCE_N_CELLS:,} cells)"
+            ),
+        ),
     ]
 
 

@@ -36,8 +36,9 @@ Writes into --out: model/ (load it with cellvae.load), latent.h5ad (the cells wi
 report.json, training-curves.png, and umap.png with its coordinates in umap.csv (10,000 cells at
 most). The same command again writes missing results, and resumes an interrupted run.
 
-With --model SOLO an SCVI is trained first (scvi/), and latent.h5ad has doublet_score,
-doublet_probability and doublet_call in obs. --expected-rate says how many are called.
+With --model SOLO an SCVI is trained first (scvi/), for 400 epochs or --scvi-max-epochs, and
+latent.h5ad has doublet_score, doublet_probability and doublet_call in obs. --expected-rate says how
+many are called.
 
 The flags are the keyword arguments of the same names. They differ between models: `cellvae train
 --model PEAKVI --help` shows those of PEAKVI.

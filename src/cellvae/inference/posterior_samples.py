@@ -77,6 +77,15 @@ def sample_latent(module: GenerativeModule[Any], batch: Any, n_samples: int = 1)
     return sampled
 
 
+def latent_to_decode(module: Any, batch: Any, n_samples: int, use_z_mean: bool) -> Any:
+    """Posterior of a batch of cells with samples, or the mean in place of each of them."""
+    if not use_z_mean:
+        return sample_latent(module, batch, n_samples)
+    latent = module.encode(batch)
+    latent = latent._replace(sample=module.transform(latent.posterior.loc))
+    return map_samples(lambda values: values.expand(n_samples, *values.shape), latent)
+
+
 def decode_samples(
     module: GenerativeModule[Any],
     latent: Latent,

@@ -33,7 +33,7 @@ from cellvae.inference.modalities.modality_differential import differential_moda
 from cellvae.inference.modalities.modality_expression import get_modality_expression
 from cellvae.inference.modalities.modality_latent import get_modality_latent
 from cellvae.inference.modalities.size_factors import get_size_factors
-from cellvae.inference.proteins.background import get_protein_foreground_probability
+from cellvae.inference.proteins.modality_foreground import get_modality_foreground_probability
 from cellvae.inference.proteins.protein_table import protein_table
 from cellvae.model.components.multimodal_files import (
     check_multimodal_export,
@@ -111,7 +111,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
     get_marginal_ll = get_marginal_ll
     get_normalized_expression = get_modality_expression
     get_normalized_accessibility = get_normalized_accessibility
-    get_protein_foreground_probability = get_protein_foreground_probability
+    get_protein_foreground_probability = get_modality_foreground_probability
     differential_expression = differential_modality_expression
     differential_accessibility = differential_accessibility
     get_library_size_factors = get_size_factors
@@ -280,7 +280,7 @@ class MULTIVI(ReferenceMappingMixin, Model):
         sizes = get_size_factors(model, silent=True)
         tables: dict[str, Any] = {"library_size_factors": pd.DataFrame(sizes, index=names)}
         if "protein" in self.module.outputs:
-            foreground = get_protein_foreground_probability(model, silent=True)
+            foreground = get_modality_foreground_probability(model, silent=True)
             tables["protein_foreground_probability"] = foreground
         return {key: table for key, table in tables.items() if table.shape[1]}
 

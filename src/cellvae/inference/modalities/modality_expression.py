@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellvae.contracts import map_samples
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import (
     INTEGERS,
@@ -21,7 +20,7 @@ from cellvae.inference.arguments import (
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
 from cellvae.inference.output_features import features_of
-from cellvae.inference.posterior_samples import sample_latent
+from cellvae.inference.posterior_samples import latent_to_decode
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -126,12 +125,3 @@ def get_modality_expression(
     source: Any = model.adata if adata is None else adata
     cells = source.obs_names[cell_pass.cells.numpy()]
     return pd.DataFrame(result.numpy(), index=cells, columns=columns, copy=False)
-
-
-def latent_to_decode(module: Any, batch: Any, n_samples: int, use_z_mean: bool) -> Any:
-    """Posterior of a batch of cells with samples, or the mean in place of each of them."""
-    if not use_z_mean:
-        return sample_latent(module, batch, n_samples)
-    latent = module.encode(batch)
-    latent = latent._replace(sample=module.transform(latent.posterior.loc))
-    return map_samples(lambda values: values.expand(n_samples, *values.shape), latent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,33 +86,90 @@ def get_protein_foreground_probability(
         If an argument has an invalid value.
     """
     check_samples(n_samples, None, return_mean, return_numpy, None)
+    values = foreground_of_cells(
+        model,
+        adata,
+        indices,
+        batch_codes(model.registration, transform_batch),
+        feature_positions(protein_names(model), protein_list, "protein"),
+        lambda batch: sample_latent(model.module, batch, n_samples),
+        n_samples=1 if return_mean else n_samples,
+        batch_size=batch_size,
+        silent=silent,
+    )
+    if return_numpy or values.ndim > 2:
+        return values
+    return foreground_table(model, adata, indices, protein_list, values)
+
+
+def foreground_of_cells(
+    model: DecoderModel,
+    adata: AnnData | None,
+    indices: CellChoice,
+    codes: Sequence[int | None],
+    proteins: Any,
+    draw: Callable[[Any], Any],
+    *,
+    n_samples: int,
+    batch_size: int | None,
+    silent: bool,
+) -> np.ndarray:
+    """Foreground probabilities, [cells, proteins], or [samples, cells, proteins] if not averaged.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    adata, indices
+        Cells.
+    codes
+        Codes of the batches that cells are decoded as if they came from, which are averaged.
+    proteins
+        Positions of the proteins; None for all.
+    draw
+        Function from a batch of cells to the latent that is decoded, [samples, cells, ...].
+    n_samples
+        Samples that are kept apart; with 1 they are averaged.
+    batch_size
+        Cells per batch.
+    silent
+        Whether the progress bar is hidden.
+    """
     names = protein_names(model)
-    options = ProteinOptions(proteins=feature_positions(names, protein_list, "protein"))
-    codes = batch_codes(model.registration, transform_batch)
+    options = ProteinOptions(proteins=proteins)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    columns = gene_names(names, options.proteins)
-    averaged = return_mean or n_samples == 1
-    n_cells = len(cell_pass.cells)
-    result = torch.zeros((*(() if averaged else (n_samples,)), n_cells, len(columns)))
+    shape = (len(cell_pass.cells), len(gene_names(names, proteins)))
+    result = torch.zeros((n_samples, *shape) if n_samples > 1 else shape)
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, n_samples)
+            latent = draw(batch)
+            n_drawn = latent.sample.shape[0]
             for part, few in iter_chunks(latent, len(names)):
                 for code in codes:
                     counts: Any = decode_samples(model.module, few, batch, code, "protein")
                     values = options.foreground_probability(counts) / len(codes)
-                    if averaged:
-                        result[positions] += values.sum(dim=0).cpu() / n_samples
+                    if n_samples == 1:
+                        result[positions] += values.sum(dim=0).cpu() / n_drawn
                     else:
                         result[part, positions] += values.cpu()
-    values_of_cells = result.numpy()
-    if return_numpy or not averaged:
-        return values_of_cells
+    return result.numpy()
+
+
+def foreground_table(
+    model: DecoderModel,
+    adata: AnnData | None,
+    indices: CellChoice,
+    protein_list: Iterable[str] | None,
+    values: np.ndarray,
+) -> pd.DataFrame:
+    """DataFrame of values of cells and proteins, [cells, proteins]."""
     import pandas as pd
 
+    names = protein_names(model)
+    columns = gene_names(names, feature_positions(names, protein_list, "protein"))
     source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
-    return pd.DataFrame(values_of_cells, index=cells, columns=columns, copy=False)
+    cells = source.obs_names[model.cell_indices(adata, indices).numpy()]
+    return pd.DataFrame(values, index=cells, columns=columns, copy=False)
 
 
 @check_arguments(only=INTEGERS)
