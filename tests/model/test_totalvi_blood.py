@@ -62,4 +62,4 @@ def test_a_protein_is_foreground_in_the_cells_that_have_it(
 def test_a_protein_is_background_in_the_cells_that_lack_it(
     foreground: pd.DataFrame, protein: str
 ) -> None:
-    assert foreground.loc[LACK[protein], protein].max() < 0.3
+    assert foreground.loc[LACK[protein], protein].max() < 0.4

@@ -259,7 +259,8 @@ class OperationMode(TorchDispatchMode):
 
 def host_randomness() -> tuple[Any, ...]:
     """State of the generators of the host, and the seed of torch's."""
-    return random.getstate(), np.random.get_state()[1].tolist(), torch.initial_seed()
+    _, keys, position, *rest = np.random.get_state()
+    return random.getstate(), keys.tolist(), position, rest, torch.initial_seed()
 
 
 def record_operations(step: Callable[[], None]) -> Recording:
