@@ -184,9 +184,9 @@ def test_blood_cells_have_the_topics_of_their_kinds(shared_data: Path) -> None:
     named = whole.var_names.isin(sum(markers.values(), []))
     cells = whole[:, logs.var["highly_variable"].to_numpy() | named].copy()
     AmortizedLDA.setup_anndata(cells)
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     model = AmortizedLDA(cells, n_topics=6)
-    model.train(max_epochs=40, **QUICK, batch_size=64, plan_kwargs={"lr": 0.01})
+    model.train(max_epochs=40, **(QUICK | {"seed": 1}), batch_size=64, plan_kwargs={"lr": 0.01})
     shares = model.get_latent_representation(n_samples=100)
     likest = {}
     for kind, genes in markers.items():
