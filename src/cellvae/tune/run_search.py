@@ -96,8 +96,8 @@ def run(
     storage_path, name
         Folder of searches, and name of this one in it; by default a new name by model and time.
     resume
-        `"auto"` goes on with the search of this name if there is one: finished trials stay, those
-        that were running go on with their next epoch.
+        `"auto"` resumes the search of this name if there is one: finished trials stay, those
+        that were running continue with their next epoch.
     evaluation
         Arguments of the callbacks that log scores of integration: `every_n_epochs` (5), `n_cells`
         (5,000), `indices`.
@@ -257,7 +257,7 @@ def search_folder(
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> bool:
-    """Write what a search is, or compare it with what is there; returns whether it goes on.
+    """Write what a search is, or compare it with what is there; returns whether it resumes.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class SearchOptions(Options):
     max_concurrent_trials
         Most trials at a time; None for as many as the resources allow.
     time_budget
-        Seconds after which no trial goes on; None for no limit.
+        Seconds after which all trials are stopped; None for no limit.
     progress
         Whether a line is printed when a trial ends.
     """

@@ -269,8 +269,8 @@ class CUDAGraphStep:
         self.failure = f"a step replayed from a CUDA graph differed from a plain one: {difference}"
         self.graph = None
         warn(
-            f"Steps are not replayed from a CUDA graph, since {self.failure}. Training goes on "
-            "without; capture_steps=False leaves out the comparison.",
+            f"Steps are not replayed from a CUDA graph, since {self.failure}. Training "
+            "continues without it; capture_steps=False leaves out the comparison.",
             TrainingWarning,
         )
 
