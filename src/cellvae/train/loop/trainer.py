@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,19 @@ def pick_strategy(strategy: Any, devices: Any) -> Any:
     Raises
     ------
     InvalidOptionError
-        If the strategy trains in processes that leave this one without its results.
+        If the strategy trains in processes that leave this one without its results, or several
+        devices are requested where there is no script.
     """
     if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
         raise InvalidOptionError(
             f"Expected strategy='ddp' for several devices, in a script; got {strategy!r}. It "
             "trains in processes of its own, and history and report would be lost with them."
+        )
+    if strategy in ("auto", "ddp") and hasattr(sys, "ps1") and devices not in (1, "1", [0], (0,)):
+        raise InvalidOptionError(
+            f"Expected one device in a notebook or console; got devices={devices!r}. Several "
+            "devices have a process each, which runs the same script: save one and start it with "
+            "python."
         )
     if strategy in ("auto", "ddp") and devices not in (1, "1", [0], (0,)):
         return "ddp_find_unused_parameters_true"
