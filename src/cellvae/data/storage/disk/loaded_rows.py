@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from cellvae.contracts import B, Rows
 from cellvae.data.storage.column import Column
 from cellvae.data.storage.disk.backed_column import BackedColumn
-from cellvae.data.storage.disk.stored_reader import StoredReader
-from cellvae.data.storage.matrix_files.csr_rows import concatenate_rows
+from cellvae.data.storage.disk.stored_reader import StoredReader, read_csr
+from cellvae.data.storage.matrix_files.csr_rows import CSRRows, concatenate_rows
 from cellvae.data.storage.memory import ColumnRows, SparseColumn
 from cellvae.errors import TrainingError
 
@@ -72,23 +73,46 @@ def load_rows(rows: Rows[B], cells: CellNumbers, stopped: Event | None = None) -
     if not isinstance(rows, ColumnRows):
         raise TypeError(f"Expected rows of columns; got {type(rows).__name__}.")
     columns: dict[str, Any] = {}
+    readers: dict[str, StoredReader] = {}
     for name, column in rows.columns.items():
         if isinstance(column, BackedColumn) and isinstance(column.reader, StoredReader):
-            columns[name] = load_column(column.reader, cells, stopped)
-        else:
-            columns[name] = SelectedColumn(column, cells)
+            readers[name] = column.reader
+        columns[name] = SelectedColumn(column, cells)
+    for names in group_readers(readers):
+        loaded = load_columns([readers[name] for name in names], cells, stopped)
+        columns |= dict(zip(names, loaded, strict=True))
     return ColumnRows(columns, rows.batch_type)
 
 
-def load_column(reader: StoredReader, cells: CellNumbers, stopped: Event | None) -> SparseColumn:
-    """Counts of some cells in memory."""
-    parts = []
+def group_readers(readers: Mapping[str, StoredReader]) -> list[list[str]]:
+    """Names of readers, those together that have the same cells of the same files."""
+    groups: list[list[str]] = []
+    for name, reader in readers.items():
+        shared = (group for group in groups if reader.shares_cells(readers[group[0]]))
+        group = next(shared, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
+
+
+def load_columns(
+    readers: Sequence[StoredReader], cells: CellNumbers, stopped: Event | None
+) -> list[SparseColumn]:
+    """Counts of some cells in memory, for each of the readers, which share cells."""
+    parts: list[list[CSRRows]] = [[] for _ in readers]
     for part in cells.split(CELLS_PER_READ):
         if stopped is not None and stopped.is_set():
             raise TrainingError("The reader of cells was stopped.")
-        part_read = reader.read_csr(part.numpy())
-        values = part_read.data.astype(np.float32, copy=False)  # what a model reads
-        parts.append(part_read._replace(data=values))
-    read = concatenate_rows(parts)
-    shape = (read.n_cells, reader.n_genes)
-    return SparseColumn(sparse.csr_matrix((read.data, read.indices, read.indptr), shape=shape))
+        for rows, read in zip(parts, read_csr(readers, part.numpy()), strict=True):
+            values = read.data.astype(np.float32, copy=False)  # what a model reads
+            rows.append(read._replace(data=values))
+    columns = []
+    for reader, rows in zip(readers, parts, strict=True):
+        whole = concatenate_rows(rows)
+        rows.clear()
+        shape = (whole.n_cells, reader.n_genes)
+        matrix = sparse.csr_matrix((whole.data, whole.indices, whole.indptr), shape=shape)
+        columns.append(SparseColumn(matrix))
+    return columns

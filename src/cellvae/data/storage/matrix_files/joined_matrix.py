@@ -102,11 +102,7 @@ class JoinedMatrix:
         InvalidDataError
             If a file was replaced since it was opened, or cannot be read.
         """
-        stored = cells if self.cells is None else self.cells[cells]
-        if (np.diff(stored) > 0).all():
-            return self.read_stored(stored)
-        unique, inverse = np.unique(stored, return_inverse=True)
-        return self.read_stored(unique).take(inverse.reshape(-1))
+        return read_together([self], cells)[0]
 
     def iter_csr(self, n_cells: int) -> Iterator[sparse.csr_matrix]:
         """CSR matrices of so many cells each, in the order of the cells."""
@@ -115,17 +111,10 @@ class JoinedMatrix:
             shape = (rows.n_cells, self.shape[1])
             yield sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=shape)
 
-    def read_stored(self, cells: NDArray[np.int64]) -> CSRRows:
-        """Cells of all files with these indices, which increase strictly."""
-        bounds = np.searchsorted(cells, self.first_cells)
-        rows = []
-        for number, part in enumerate(self.parts):
-            own = cells[bounds[number] : bounds[number + 1]] - self.first_cells[number]
-            if len(own):
-                rows.append(self.with_joined_genes(part.read(own), number))
-        if not rows:
-            return CSRRows(np.zeros(0, self.dtype), np.zeros(0, np.int32), np.zeros(1, np.int64))
-        return concatenate_rows(rows)
+    def shares_cells(self, other: JoinedMatrix) -> bool:
+        """Whether another matrix has the same cells of the same matrices in files."""
+        own, others = ([part.identity for part in each.parts] for each in (self, other))
+        return own == others and are_same_cells(self.cells, other.cells)
 
     def with_joined_genes(self, rows: CSRRows, number: int) -> CSRRows:
         """Cells of one file with the genes of all."""
@@ -160,7 +149,54 @@ class JoinedMatrix:
         """Hex digest of the files as they were opened, and of which cells and genes are read."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self.parts:
-            digest.update(repr((part.path.absolute(), part.where, part.signature)).encode())
+            digest.update(repr(part.identity).encode())
         for selected in (*self.genes, self.cells):
             digest.update(b"all" if selected is None else selected.tobytes())
         return digest.hexdigest()
+
+
+def are_same_cells(first: NDArray[np.int64] | None, second: NDArray[np.int64] | None) -> bool:
+    """Whether two choices of cells are the same; None are all cells."""
+    if first is None or second is None:
+        return first is second
+    return first is second or np.array_equal(first, second)
+
+
+def read_together(matrices: Sequence[JoinedMatrix], cells: NDArray[np.int64]) -> list[CSRRows]:
+    """Cells of several matrices that have the same cells and differ in their genes, read once.
+
+    Parameters
+    ----------
+    matrices
+        At least one matrix; others :meth:`~JoinedMatrix.shares_cells` with it.
+    cells
+        Indices of cells, in any order; they may repeat. Gene indices of the result are sorted.
+
+    Raises
+    ------
+    InvalidDataError
+        If a file was replaced since it was opened, or cannot be read.
+    """
+    selected = matrices[0].cells
+    stored = cells if selected is None else selected[cells]
+    if (np.diff(stored) > 0).all():
+        return read_increasing(matrices, stored)
+    unique, inverse = np.unique(stored, return_inverse=True)
+    positions = inverse.reshape(-1)
+    return [rows.take(positions) for rows in read_increasing(matrices, unique)]
+
+
+def read_increasing(matrices: Sequence[JoinedMatrix], cells: NDArray[np.int64]) -> list[CSRRows]:
+    """Cells of all files with these indices, which increase strictly, for each matrix."""
+    first = matrices[0]
+    bounds = np.searchsorted(cells, first.first_cells)
+    parts: list[list[CSRRows]] = [[] for _ in matrices]
+    for number, part in enumerate(first.parts):
+        own = cells[bounds[number] : bounds[number + 1]] - first.first_cells[number]
+        if not len(own):
+            continue
+        read = part.read(own)
+        for matrix, rows in zip(matrices, parts, strict=True):
+            rows.append(matrix.with_joined_genes(read, number))
+    empty = CSRRows(np.zeros(0, first.dtype), np.zeros(0, np.int32), np.zeros(1, np.int64))
+    return [concatenate_rows(rows) if rows else empty for rows in parts]

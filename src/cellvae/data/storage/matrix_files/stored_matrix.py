@@ -63,6 +63,11 @@ class StoredMatrix(ABC):
         """Number of stored values."""
         return int(self.values_before(np.array([self.n_cells]))[0])
 
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """File, name of the matrix in it, and the file's signature as it was opened."""
+        return self.path.absolute(), self.where, self.signature
+
     def read(self, cells: NDArray[np.int64]) -> CSRRows:
         """Cells with these indices, which increase strictly.
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cellvae.data.storage.matrix_files.blosc_blocks import StoredChunk, decompress_part
 
 COMPRESSORS = ("blosc", "gzip", "lz4", "zlib", "zstd")
 """Names of the compressors that are decoded here, in both formats of zarr."""
@@ -55,7 +59,8 @@ class ZarrRows:
     """Rows of an array of a zarr store on a local disk.
 
     Zarr's own reading costs milliseconds per span in Python, more than the decompression, and reads
-    the index of a shard anew for each. Here each chunk is read and decompressed once for all spans.
+    the index of a shard anew for each. Here each chunk is read and decompressed once for all spans,
+    and of one by Blosc only the blocks that are needed.
 
     Parameters
     ----------
@@ -80,60 +85,59 @@ class ZarrRows:
         ValueError
             If a chunk is damaged.
         """
-        size = self.layout.chunk_rows
         n_rows = sum(end - first for first, end in spans)
         native = self.layout.dtype.newbyteorder("=")
         rows = np.empty((n_rows, *self.layout.row_shape), dtype=native)
-        number, values, filled = -1, rows[:0], 0
-        for begin, end in spans:
-            first = begin
-            while first < end:
-                if first // size != number:
-                    number = first // size
-                    values = self.read_chunk(number)
-                n = min(end, (number + 1) * size) - first
-                inside = first - number * size
-                rows[filled : filled + n] = values[inside : inside + n]
-                filled += n
-                first += n
+        filled = 0
+        pieces = split_at_chunks(spans, self.layout.chunk_rows)
+        for number, group in groupby(pieces, key=itemgetter(0)):
+            inside = [(first, end) for _, first, end in group]
+            low = inside[0][0]
+            values = self.read_chunk(number, low, inside[-1][1])
+            for first, end in inside:
+                rows[filled : filled + end - first] = values[first - low : end - low]
+                filled += end - first
         return rows
 
-    def read_chunk(self, number: int) -> NDArray[Any]:
-        """Rows of a chunk, also those after the end of the array."""
+    def read_chunk(self, number: int, first: int, end: int) -> NDArray[Any]:
+        """Rows of a chunk from `first` to before `end`."""
         layout = self.layout
-        encoded = self.read_encoded(number)
-        if layout.compressor is not None:
-            import numcodecs
+        row_bytes = math.prod(layout.row_shape) * layout.dtype.itemsize
+        part = self.decode(self.find_chunk(number), first * row_bytes, end * row_bytes)
+        return np.frombuffer(part, dtype=layout.dtype).reshape(end - first, *layout.row_shape)
 
-            encoded = numcodecs.get_codec({"id": layout.compressor}).decode(encoded)
-        values = np.frombuffer(encoded, dtype=layout.dtype)
-        expected = layout.chunk_rows * math.prod(layout.row_shape)
-        if values.size != expected:
-            raise ValueError(
-                f"chunk {number} of '{self.folder}' has {values.size:,} values instead of "
-                f"{expected:,}."
-            )
-        return values.reshape(layout.chunk_rows, *layout.row_shape)
+    def decode(self, stored: StoredChunk, first: int, end: int) -> memoryview:
+        """Some bytes of a chunk, decompressed."""
+        name = self.layout.compressor
+        if name == "blosc":
+            return decompress_part(stored, first, end)
+        if name is None:
+            stored.check_size(stored.length)
+            with stored.path.open("rb") as file:
+                return memoryview(stored.read_part(file, first, end - first))
+        import numcodecs
 
-    def read_encoded(self, number: int) -> bytes:
-        """Bytes of a chunk as they are stored."""
+        with stored.path.open("rb") as file:
+            encoded = stored.read_part(file, 0, stored.length)
+        decoded = memoryview(numcodecs.get_codec({"id": name}).decode(encoded)).cast("B")
+        stored.check_size(len(decoded))
+        return decoded[first:end]
+
+    def find_chunk(self, number: int) -> StoredChunk:
+        """Where the bytes of a chunk are stored."""
         layout = self.layout
+        n_bytes = layout.chunk_rows * math.prod(layout.row_shape) * layout.dtype.itemsize
         per_file = layout.shard_rows // layout.chunk_rows
         path = self.folder / layout.file_name.format(number // per_file)
         if not layout.index_size:
-            return path.read_bytes()
+            return StoredChunk(path, 0, path.stat().st_size, n_bytes)
         offset, length = (
             int(n) for n in self.shard_index(number // per_file, path)[number % per_file]
         )
         if offset == ABSENT:
             # Zarr takes it for zeros, which no stored value of a CSR matrix is.
             raise OSError(f"chunk {number} of '{self.folder}' was not written.")
-        with path.open("rb") as file:
-            file.seek(offset)
-            encoded = file.read(length)
-        if len(encoded) != length:
-            raise ValueError(f"'{path}' ends within chunk {number}.")
-        return encoded
+        return StoredChunk(path, offset, length, n_bytes)
 
     def shard_index(self, shard: int, path: Path) -> NDArray[np.uint64]:
         """Offset and length of each chunk of a shard, [chunks, 2], read once."""
@@ -144,6 +148,14 @@ class ZarrRows:
                 index = np.frombuffer(file.read(16 * n_chunks), dtype="<u8")
             self.indices[shard] = index.reshape(n_chunks, 2)
         return self.indices[shard]
+
+
+def split_at_chunks(spans: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int, int]]:
+    """Parts of spans within a chunk: its number, first row and end within the chunk."""
+    for begin, end in spans:
+        for number in range(begin // size, -(-end // size)):
+            start = number * size
+            yield number, max(begin, start) - start, min(end, start + size) - start
 
 
 def open_zarr_rows(folder: Path) -> ZarrRows | None:
