@@ -20,6 +20,7 @@ from cellvae.train.records.run_state import BestEpoch, RunState
 from cellvae.train.records.training_report import Status, TrainingReport
 from cellvae.train.resume.optimizer_carryover import OptimizerCarryover, make_carryover
 from cellvae.train.run.preparation import PreparedRun
+from cellvae.train.run.shared_signals import SharedSignals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,9 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 def is_terminated(error: BaseException | None, trainer: pl.Trainer) -> bool:
     """Whether a run was ended by SIGTERM, as cluster schedulers send it."""
-    return isinstance(error, SystemExit) and trainer.received_sigterm
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    shared = any(isinstance(c, SharedSignals) and c.terminated for c in callbacks)
+    return isinstance(error, SystemExit) and (shared or trainer.received_sigterm)
 
 
 def make_report(run: PreparedRun, error: BaseException | None) -> TrainingReport:
