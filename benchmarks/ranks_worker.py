@@ -16,10 +16,27 @@ import anndata
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 
 import cellvae
+
+
+class SumOfProcesses(torch.autograd.Function):
+    """Sum of a tensor over processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        """Sum over processes."""
+        total = own.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Sum of the gradients of all processes."""
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):
@@ -30,8 +47,8 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(input)
         count = torch.full((1,), float(len(input)))
-        sums = collective.all_reduce(torch.cat([input.sum(0), (input * input).sum(0), count]))
-        n = float(sums[-1])
+        sums = SumOfProcesses.apply(torch.cat([input.sum(0), (input * input).sum(0), count]))
+        n = float(sums[-1].detach())
         mean, square = (sums[:-1] / n).view(2, -1)
         variance = square - mean * mean
         with torch.no_grad():
