@@ -15,8 +15,8 @@ from anndata import AnnData
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
 from cellvae import load
-from cellvae.estimator.tracking import as_loggers, has_artifacts
 from cellvae.model import SCVI
+from cellvae.train.records.artifacts import as_loggers, has_artifacts
 
 pytestmark = pytest.mark.trains
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellvae.core.log import logger as messages
+from cellvae.train.records.artifacts import as_loggers, has_artifacts, log_path
 
 if TYPE_CHECKING:
     from cellvae.estimator.base_model import BaseModel
@@ -17,7 +18,7 @@ REPORT_FILE = "report.html"
 MODEL_FOLDER = "model"
 
 
-def log_artifacts(model: BaseModel, logger: Any) -> None:
+def log_artifacts(model: Any, logger: Any) -> None:
     """Log the report page, and the model if the logger was made with `log_model`, as artifacts.
 
     Of the loggers of Lightning those of MLflow and Weights & Biases have artifacts; others are left
@@ -31,62 +32,21 @@ def log_artifacts(model: BaseModel, logger: Any) -> None:
     logger
         What `train` was given: a logger of Lightning, several, or True or False.
     """
+    from cellvae.train.lightning_adapter import logs_model
+
     trackers = [each for each in as_loggers(logger) if has_artifacts(each)]
     if not trackers:
         return
     with tempfile.TemporaryDirectory() as folder:
         page, saved = Path(folder) / REPORT_FILE, Path(folder) / MODEL_FOLDER
         written = [attempt("The report page", partial(write_page, model, page))]
-        if any(wants_model(tracker) for tracker in trackers):
+        if any(logs_model(tracker) for tracker in trackers):
             written.append(attempt("The model", partial(model.save, saved)))
         for tracker in trackers:
-            paths = [page, saved] if wants_model(tracker) else [page]
+            paths = [page, saved] if logs_model(tracker) else [page]
             for path, complete in zip(paths, written, strict=False):
                 if complete:
                     attempt(f"'{path.name}'", partial(log_path, tracker, path))
-
-
-def as_loggers(logger: Any) -> Sequence[Any]:
-    """Loggers that were given to `train`, as a list."""
-    if logger is None or isinstance(logger, bool):
-        return []
-    return list(logger) if isinstance(logger, list | tuple) else [logger]
-
-
-def has_artifacts(logger: Any) -> bool:
-    """Whether a logger stores files with its metrics."""
-    from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
-
-    return isinstance(logger, MLFlowLogger | WandbLogger)
-
-
-def log_path(logger: Any, path: Path) -> None:
-    """Log a file or folder as an artifact."""
-    from lightning.pytorch.loggers import WandbLogger
-
-    (log_to_wandb if isinstance(logger, WandbLogger) else log_to_mlflow)(logger, path)
-
-
-def log_to_mlflow(logger: Any, path: Path) -> None:
-    """Log a file or folder to the run of MLflow."""
-    if path.is_dir():
-        logger.experiment.log_artifacts(logger.run_id, str(path), path.name)
-    else:
-        logger.experiment.log_artifact(logger.run_id, str(path))
-
-
-def log_to_wandb(logger: Any, path: Path) -> None:
-    """Log a file or folder to the run of Weights & Biases, as an artifact named by run and path."""
-    name, kind = f"{path.stem}-{logger.experiment.id}", "model" if path.is_dir() else "report"
-    # Its files are copied now, and sent in the background.
-    logger.experiment.log_artifact(str(path), name=name, type=kind)
-
-
-def wants_model(logger: Any) -> bool:
-    """Whether a logger was made with `log_model=True` or `"all"`."""
-    from cellvae.train.lightning_adapter import logs_model
-
-    return logs_model(logger)
 
 
 def write_page(model: BaseModel, path: Path) -> None:

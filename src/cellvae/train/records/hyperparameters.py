@@ -7,7 +7,7 @@ from typing import Any
 
 MAX_LENGTH = 250
 """Maximum length of a value as text; trackers limit it."""
-OMITTED = ("progress", "trainer", "disabled_callbacks")
+OMITTED_OPTIONS = ("progress", "trainer", "disabled_callbacks")
 
 
 def run_hyperparameters(
@@ -24,7 +24,7 @@ def run_hyperparameters(
     n_cells
         Number of cells, of training and validation.
     """
-    options = {name: value for name, value in config.items() if name not in OMITTED}
+    options = {name: value for name, value in config.items() if name not in OMITTED_OPTIONS}
     given = {
         "model": identity.get("model"),
         "n_cells": n_cells,
