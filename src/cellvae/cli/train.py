@@ -124,7 +124,7 @@ def unknown_flag(model: str, flag: str) -> str:
             f"{model} has no {flag}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'}."
         )
     known = [f.spelling for f in flags_of(model_class(model))]
-    known += [f"--{own}" for own in program_flags()]
+    known += [f"--{own.replace('_', '-')}" for own in program_flags()]
     close = did_you_mean(flag, known)
     return f"{model} has no {flag}.{close or f' See cellvae train --model {model} --help.'}"
 

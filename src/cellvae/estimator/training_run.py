@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cellvae.core.files.output_files import check_output_folder
-from cellvae.core.platform.launcher import find_launcher
+from cellvae.core.platform.launcher import find_launcher, process_rank
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
@@ -23,6 +23,7 @@ from cellvae.estimator.resume import (
     state_folder,
     state_to_resume,
 )
+from cellvae.estimator.tracking import log_artifacts
 from cellvae.settings import settings
 from cellvae.train.options.process_count import check_started_processes, count_processes
 from cellvae.train.records.history import History
@@ -91,6 +92,8 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     elif old_weights is not None:
         model.module.load_state_dict(old_weights)
     model.training_report = outcome.report
+    if outcome.keep_weights and process_rank() == 0:
+        log_artifacts(model, options.trainer.get("logger"))
     if outcome.error is not None:
         raise outcome.error
 
