@@ -42,6 +42,19 @@ def test_a_part_has_the_cells_of_it(matrix: sparse.csr_matrix, start: int, end: 
     np.testing.assert_array_equal(part.to_dense(), matrix.toarray()[start:end])
 
 
+@pytest.mark.parametrize(
+    ("cells", "is_copied"), [([1, 3, 4], False), ([1, 2, 3, 4], False), ([3, 1, 4], True)]
+)
+def test_values_are_not_copied_if_only_empty_cells_are_left_out(
+    cells: list[int], is_copied: bool
+) -> None:
+    counts = np.array([[0, 0], [1, 2], [0, 0], [0, 3], [4, 0], [0, 0]], dtype=np.float32)
+    batch = entries_of(sparse.csr_matrix(counts))
+    chosen = batch.take_cells(torch.tensor(cells))
+    assert (chosen.values is not batch.values) == is_copied
+    np.testing.assert_array_equal(chosen.to_dense(), counts[cells])
+
+
 @pytest.mark.parametrize("cells", [[0, 1, 2, 3, 4, 5, 6], [6, 2, 0], [3, 3, 2], []])
 def test_chosen_cells_come_in_the_requested_order(
     matrix: sparse.csr_matrix, cells: list[int]

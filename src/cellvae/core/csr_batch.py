@@ -43,11 +43,18 @@ class CSRBatch(NamedTuple):
         )
 
     def take_cells(self, cells: Int[Tensor, " chosen"]) -> CSRBatch:
-        """Cells at these indices, in this order; indices may repeat."""
+        """Cells at these indices, in this order; indices may repeat.
+
+        Values are not copied if only empty cells are left out.
+        """
         starts, lengths = self.indptr[cells], self.indptr.diff()[cells]
         indptr = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        shifts = (starts - indptr[:-1]).repeat_interleave(lengths)
-        entries = torch.arange(len(shifts), device=shifts.device) + shifts
+        shifts = starts - indptr[:-1]
+        n_values = int(indptr[-1])
+        if n_values == len(self.values) and not shifts.any():
+            return self._replace(indptr=indptr)
+        shifts = shifts.repeat_interleave(lengths, output_size=n_values)
+        entries = torch.arange(n_values, device=shifts.device) + shifts
         return CSRBatch(self.values[entries], self.indices[entries], indptr, self.n_genes)
 
     def to_dense(self) -> Float[Tensor, "cells genes"]:

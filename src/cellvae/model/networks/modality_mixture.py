@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 ModalityWeights = Literal["equal", "cell", "universal"]
 ModalityPenalty = Literal["Jeffreys", "MMD", "None"]
@@ -54,7 +54,20 @@ def mix_posteriors(
 
 def jeffreys_divergence(first: Normal, second: Normal) -> Float[Tensor, "*cells latent"]:
     """Jeffreys divergence: the KL divergences in both directions, summed, in nats."""
-    return kl_divergence(first, second) + kl_divergence(second, first)
+    return jeffreys_of_moments(first.loc - second.loc, first.variance, second.variance)
+
+
+def jeffreys_of_moments(
+    difference: Float[Tensor, "*cells latent"],
+    first: Float[Tensor, "*cells latent"],
+    second: Float[Tensor, "*cells latent"],
+) -> Float[Tensor, "*cells latent"]:
+    """Jeffreys divergence of normals from the difference of their means and variances, in nats.
+
+    The logarithms of the variances cancel in the sum of both directions.
+    """
+    squared = difference.square()
+    return 0.5 * ((squared + first) / second + (squared + second) / first) - 1.0
 
 
 def jeffreys_penalty(first: Normal, second: Normal) -> Float[Tensor, " cells"]:
@@ -63,11 +76,8 @@ def jeffreys_penalty(first: Normal, second: Normal) -> Float[Tensor, " cells"]:
     This is the penalty of scvi-tools: for standard deviations below 1, which posteriors have, it is
     smaller than the divergence of the posteriors themselves.
     """
-    widened = (
-        Normal(posterior.loc, posterior.scale.sqrt(), validate_args=False)
-        for posterior in (first, second)
-    )
-    return jeffreys_divergence(*widened).sum(dim=-1)
+    # The variances of these normals are the standard deviations of the posteriors.
+    return jeffreys_of_moments(first.loc - second.loc, first.scale, second.scale).sum(dim=-1)
 
 
 def mean_distance(first: Normal, second: Normal) -> Float[Tensor, " cells"]:
