@@ -208,7 +208,21 @@ def test_training_stops_early_by_default_as_in_scvi_tools(solo: SOLO) -> None:
     # 1,500 rows in 12 steps an epoch: batch normalisation has settled after 42 epochs.
     assert defaults["early_stopping_warmup_epochs"] == 42
     assert solo.train_defaults({"train_size": 1.0})["early_stopping_monitor"] == "train_loss"
-    assert solo.train_defaults({"early_stopping": False}) == {"max_epochs": 400}
+    without = solo.train_defaults({"early_stopping": False})
+    assert without == {"max_epochs": 400, "ema_decay": 0.99, "plan_kwargs": {"lr": 0.003}}
+
+
+def test_the_average_of_the_weights_is_kept_unless_it_is_switched_off(solo: SOLO) -> None:
+    def parsed(**words: Any) -> Any:
+        return solo.parse_train_kwargs(words)
+
+    assert parsed().options.ema_decay == 0.99
+    assert parsed().options.optimizer.lr == 0.003
+    assert parsed(plan_kwargs={"lr": 1e-4}).options.optimizer.lr == 1e-4
+    assert parsed(lr=1e-4).options.optimizer.lr == 1e-4
+    assert parsed(ema_decay=None).options.ema_decay is None
+    assert solo.training_report is not None
+    assert "nothing watches single steps" in solo.training_report.steps_reason
 
 
 def test_a_rest_of_one_cell_is_no_problem(vae: SCVI) -> None:
