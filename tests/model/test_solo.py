@@ -169,6 +169,13 @@ def test_as_many_doublets_are_called_as_are_expected_in_each_batch(solo: SOLO, v
         scores = calls["doublet_score"][of_batch]
         assert scores[called[of_batch]].min() >= scores[~called[of_batch]].max()
     assert calls.attrs["doublet_rate"] == {"b0": 0.1, "b1": 0.2}
+    # The score is of two classifiers: the network, and trees that did not see the cell.
+    network = solo.predict(return_logits=True)
+    logit = (network["doublet"] - network["singlet"]).to_numpy(dtype=np.float64)
+    both = np.log(calls["doublet_score"] / (1 - calls["doublet_score"])).to_numpy()
+    trees = 2 * both - logit
+    assert np.corrcoef(trees, logit)[0, 1] > 0.5
+    assert not np.allclose(trees, logit, atol=0.1)
     assert not (solo.call_doublets(0.0)["doublet_call"] == "doublet").any()
     for wrong in (1.5, -0.1, "much", True, {"b0": 0.1}):
         with pytest.raises(InvalidOptionError, match="expected_rate"):
@@ -196,6 +203,8 @@ def test_a_saved_model_needs_its_features_and_no_counts(solo: SOLO, tmp_path: Pa
     bare = SOLO.load(tmp_path / "bare")
     with pytest.raises(DataMismatchError):
         bare.predict()
+    with pytest.raises(DataMismatchError, match="save_anndata=True"):
+        bare.call_doublets()
     bare.adata = solo.adata
     pd.testing.assert_frame_equal(bare.predict(), solo.predict())  # type: ignore[arg-type]
 
@@ -234,6 +243,21 @@ def test_a_rest_of_one_cell_is_no_problem(vae: SCVI) -> None:
     split = {"external_indexing": [np.arange(129), np.arange(129, 260)]}
     model.train(max_epochs=2, batch_size=128, datasplitter_kwargs=split, **QUICK)
     assert all(torch.isfinite(p).all() for p in model.module.parameters())
+
+
+def test_a_run_without_validation_cells_is_followed_by_another(vae: SCVI) -> None:
+    model = SOLO.from_scvi_model(vae)
+    model.train(max_epochs=2, train_size=1.0, **QUICK)
+    model.train(max_epochs=2, **QUICK)
+    assert model.training_report is not None
+    assert model.training_report.monitor == "train_loss"
+    assert model.train_defaults({"reset": True})["early_stopping_monitor"] == "validation_loss"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "2", float("nan")])
+def test_the_ratio_of_doublets_is_checked(vae: SCVI, wrong: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="doublet_ratio to be a number above 0"):
+        SOLO.from_scvi_model(vae, doublet_ratio=wrong)
 
 
 def test_classes_and_features_are_checked() -> None:

@@ -368,7 +368,7 @@ class SOLO(Model):
         }
         if kwargs.get("early_stopping") not in (None, True):
             return always
-        monitor = "validation_loss" if has_validation_cells(kwargs) else "train_loss"
+        monitor = "validation_loss" if self.will_validate(kwargs) else "train_loss"
         n_rows = WARMUP_STEPS if self.rows is None else len(self.rows)
         n_steps = max(1, round(n_rows / (kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)))
         return {
@@ -378,6 +378,14 @@ class SOLO(Model):
             "early_stopping_patience": EARLY_STOPPING_PATIENCE,
             "early_stopping_warmup_epochs": -(-WARMUP_STEPS // n_steps),
         }
+
+    def will_validate(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a run has validation cells, by its arguments or else the split of the last."""
+        asked = {*kwargs} & {"train_size", "validation_size", "external_indexing", "reset"}
+        split = kwargs.get("datasplitter_kwargs") or {}
+        if self.split is None or asked or {*split} & {"external_indexing"}:
+            return has_validation_cells(kwargs)
+        return bool(len(self.split.validation))
 
     def minify_adata(
         self,
