@@ -154,7 +154,7 @@ def test_help_lists_every_flag(model: str, program: Callable[..., Any]) -> None:
         assert flag.spelling in ended.out
         assert not flag.is_switch or f"--no-{flag.spelling[2:]}" in ended.out
     for name in command.program_flags():
-        assert f"--{name}" in ended.out
+        assert f"--{name.replace('_', '-')}" in ended.out
     panels = ("Data", "Network", "Training", "Optimizer", "Early stopping", "Output")
     places = [ended.out.index(f"─ {panel} ─") for panel in panels]
     assert places == sorted(places)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellvae.core.log import logger
+from cellvae.core.platform.launcher import process_rank
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.train.options.default_epochs import default_epochs
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 ENCODER_FOLDER = "scvi"
 """Folder of the model whose latent is read."""
-SHARED = ("accelerator", "devices", "enable_progress_bar", "simple_progress_bar")
+SHARED = ("accelerator", "devices", "num_nodes", "enable_progress_bar", "simple_progress_bar")
 """Keyword arguments of `train` that both models get."""
 CALL_COLUMN, SCORE_COLUMN = "doublet_call", "doublet_score"
 """Columns of `obs`, which the UMAP is coloured by."""
@@ -104,8 +105,9 @@ def make_detector(
         report = encoder.training_report
         if not encoder.is_trained or report.status == "interrupted":
             raise TrainingError(f"The {encoder_class.__name__} was not trained: {report.reason}")
-        encoder.save(folder, overwrite=True)
-        record.add(ENCODER_FOLDER)
+        if process_rank() == 0:
+            encoder.save(folder, overwrite=True)
+            record.add(ENCODER_FOLDER)
     return cls.from_scvi_model(encoder, **config)
 
 

@@ -22,7 +22,10 @@ from cellvae.cli.doublets import (
 from cellvae.cli.record import JOB_FILE, JobRecord, read_record, through_json
 from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
 from cellvae.core.log import logger
+from cellvae.core.platform.launcher import process_rank
 from cellvae.errors import InvalidOptionError, TrainingError
+from cellvae.train.options.default_epochs import default_epochs
+from cellvae.train.options.process_count import count_processes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -145,7 +148,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     """Train a model and write model, latent, report, curves and UMAP into a folder.
 
     Results of an earlier call with the same options and data are not computed again, and an
-    interrupted run is resumed.
+    interrupted run is resumed. Of several processes that train one model, the first writes.
 
     Parameters
     ----------
@@ -169,6 +172,46 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     TrainingError
         If training failed.
     """
+    cls, record, earlier = prepare_job(adata, job, out, overwrite=overwrite)
+    if record.has(MODEL_FOLDER):
+        logger.info("'%s' contains the trained model: only missing results are written.", out)
+        # A model of the latent of another has features of its own, saved with it.
+        model: Any = cls.load(out / MODEL_FOLDER, None if cls.encoder_class else adata)
+    else:
+        record.written = {k: v for k, v in record.written.items() if k == ENCODER_FOLDER}
+        model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
+    if process_rank() > 0:
+        return model
+    write_results(
+        model,
+        adata,
+        record,
+        colors=job.colors,
+        strata=job.strata,
+        umap=job.umap,
+        seed=job.seed,
+    )
+    if model.training_report.status not in FINISHED_STATUSES:
+        # The same command resumes training and writes all results again.
+        record.written = {}
+        record.save()
+    return model
+
+
+def prepare_job(
+    adata: AnnData, job: Job, out: Path, *, overwrite: bool
+) -> tuple[Any, JobRecord, JobRecord | None]:
+    """Check a job and set up its cells; nothing is written.
+
+    Returns
+    -------
+    Class of the model, record of the job, and that of an earlier job that it finishes, if any.
+
+    Raises
+    ------
+    InvalidOptionError, UnknownOptionError, UnknownKeyError
+        If an option or column is invalid.
+    """
     from cellvae.data.files.h5mu import cell_file_name
     from cellvae.settings import settings
 
@@ -185,27 +228,33 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     if earlier is not None:
         record.check_same(earlier)
         record.written = earlier.written
+    return cls, record, earlier
+
+
+def dry_run(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> str:
+    """Make all checks of a job, train and write nothing, and say what the job would do.
+
+    Raises
+    ------
+    InvalidOptionError, UnknownOptionError, UnknownKeyError
+        If an option or column is invalid.
+    """
+    cls, record, earlier = prepare_job(adata, job, out, overwrite=overwrite)
+    epochs = job.train.get("max_epochs")
+    if cls.encoder_class is None:
+        kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
+        epochs = cls(adata, **job.config).parse_train_kwargs(kwargs).options.max_epochs
+    what = f"train {job.model} for {epochs or default_epochs(adata.n_obs)} epochs at most"
     if record.has(MODEL_FOLDER):
-        logger.info("'%s' contains the trained model: only missing results are written.", out)
-        # A model of the latent of another has features of its own, saved with it.
-        model: Any = cls.load(out / MODEL_FOLDER, None if cls.encoder_class else adata)
-    else:
-        record.written = {k: v for k, v in record.written.items() if k == ENCODER_FOLDER}
-        model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
-    write_results(
-        model,
-        adata,
-        record,
-        colors=job.colors,
-        strata=job.strata,
-        umap=job.umap,
-        seed=job.seed,
+        what = "write the missing results of a trained model"
+    elif earlier is not None and job.resume and has_state(out):
+        what = f"resume the interrupted run, and {what}"
+    processes = count_processes(job.train.get("devices", "auto"), job.train.get("num_nodes", 1))
+    return (
+        f"{adata.n_obs:,} cells x {adata.n_vars:,} features, {processes} "
+        f"process{'' if processes == 1 else 'es'}: this would {what}, in '{out}'. Nothing was "
+        "trained or written."
     )
-    if model.training_report.status not in FINISHED_STATUSES:
-        # The same command resumes training and writes all results again.
-        record.written = {}
-        record.save()
-    return model
 
 
 def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume: bool) -> Any:
@@ -232,16 +281,20 @@ def train_model(cls: Any, adata: AnnData, job: Job, record: JobRecord, *, resume
         model = make_detector(cls, adata, job.config, job.train, record, epochs)
     kwargs = {**job.train, "callbacks": job_callbacks(job, out)}
     model.parse_train_kwargs(kwargs)
+    first = process_rank() == 0
     out.mkdir(parents=True, exist_ok=True)
-    record.save()
     if resume and has_state(out):
         logger.info("Resuming the interrupted run in '%s'.", out)
         kwargs["resume"] = "auto"
-    else:
+    elif first:
+        # Before the record is there, by which another process would resume that state.
         shutil.rmtree(out / STATE_FOLDER, ignore_errors=True)
+    record.save()
     model.train(**kwargs)
     if not model.is_trained:
         raise TrainingError(model.training_report.reason)
+    if not first:
+        return model
     model.save(out / MODEL_FOLDER, overwrite=True, save_anndata=cls.encoder_class is not None)
     record.add(MODEL_FOLDER)
     if model.training_report.status in FINISHED_STATUSES:

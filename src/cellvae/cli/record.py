@@ -10,6 +10,7 @@ from typing import Any
 
 from cellvae.cli.flags import flag_of_option
 from cellvae.core.files.output_files import replace_atomically
+from cellvae.core.platform.launcher import process_rank
 from cellvae.errors import FileFormatError, InvalidOptionError
 from cellvae.version import __version__
 
@@ -18,6 +19,7 @@ JOB_FORMAT = 1
 OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
     "devices",
+    "num_nodes",
     "placement",
     "steps_per_block",
     "capture_steps",
@@ -64,7 +66,9 @@ class JobRecord:
         self.save()
 
     def save(self) -> None:
-        """Write the record atomically."""
+        """Write the record atomically, from the first of several processes."""
+        if process_rank() > 0:
+            return
         values = {
             "format": JOB_FORMAT,
             "cellvae": __version__,

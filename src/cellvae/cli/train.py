@@ -23,9 +23,10 @@ from cellvae.cli.flags import (
     Flag,
     parser_type,
 )
-from cellvae.cli.job import DEFAULT_MODEL, Job, check_output_folder, run_job
+from cellvae.cli.job import DEFAULT_MODEL, Job, check_output_folder, dry_run, run_job
 from cellvae.cli.model_flags import flags_of, group_by_call
 from cellvae.cli.results import print_summary
+from cellvae.core.platform.launcher import process_rank
 from cellvae.errors import InvalidOptionError, UnknownOptionError, did_you_mean
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -74,6 +75,12 @@ def program_flags() -> dict[str, tuple[str, Any, Any, str]]:
             "Column of obs that the UMAP is coloured by, beside labels and batch. May be repeated.",
         ),
         "umap": (OUTPUT, bool, True, "Draw a UMAP of the latent representation. (default: yes)"),
+        "dry_run": (
+            OUTPUT,
+            bool,
+            False,
+            "Check file, options and folder, and say what would be done. (default: no)",
+        ),
         "overwrite": (OUTPUT, bool, False, "Replace results in --out. (default: no)"),
     }
 
@@ -117,7 +124,7 @@ def unknown_flag(model: str, flag: str) -> str:
             f"{model} has no {flag}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'}."
         )
     known = [f.spelling for f in flags_of(model_class(model))]
-    known += [f"--{own}" for own in program_flags()]
+    known += [f"--{own.replace('_', '-')}" for own in program_flags()]
     close = did_you_mean(flag, known)
     return f"{model} has no {flag}.{close or f' See cellvae train --model {model} --help.'}"
 
@@ -233,5 +240,9 @@ def run_train(counts: Path, out: Path, flags: tuple[Flag, ...], values: Mapping[
     method = setup_name(class_of_cells(model_class(job.model)), counts.suffix)
     check_options(job.model, job.setup, job.config, job.train, method)
     check_output_folder(out, job, overwrite=values["overwrite"])
+    if values["dry_run"]:
+        print(dry_run(read_counts(counts), job, out, overwrite=values["overwrite"]))
+        return
     trained = run_job(read_counts(counts), job, out, overwrite=values["overwrite"])
-    print_summary(trained, out)
+    if process_rank() == 0:
+        print_summary(trained, out)

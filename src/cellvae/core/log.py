@@ -8,15 +8,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cellvae.core.platform.launcher import process_rank
+
 logger = logging.getLogger("cellvae")
 
 
 class PlainHandler(logging.StreamHandler):
-    """Handler that prints messages unless the program has set up logging itself."""
+    """Handler that prints messages unless the program has set up logging itself.
+
+    Of several processes that train one model, the first prints what is no warning.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        if not logging.getLogger().handlers:
+        first = record.levelno >= logging.WARNING or process_rank() == 0
+        if first and not logging.getLogger().handlers:
             super().emit(record)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cellvae.core.files.output_files import check_output_folder
+from cellvae.core.platform.launcher import find_launcher, process_rank
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
@@ -22,7 +23,9 @@ from cellvae.estimator.resume import (
     state_folder,
     state_to_resume,
 )
+from cellvae.estimator.tracking import log_artifacts
 from cellvae.settings import settings
+from cellvae.train.options.process_count import check_started_processes, count_processes
 from cellvae.train.records.history import History
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
             "The model was loaded without cells. Load it with adata=... to train it."
         )
     check_can_learn(model, parsed.options)
+    check_started_processes(parsed.options.devices, parsed.options.num_nodes)
     rows = model.rows_of_model()
     options = parsed.options
     run_dir = None if options.run_dir is None else check_output_folder(options.run_dir, "run_dir")
@@ -88,6 +92,8 @@ def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     elif old_weights is not None:
         model.module.load_state_dict(old_weights)
     model.training_report = outcome.report
+    if outcome.keep_weights and process_rank() == 0:
+        log_artifacts(model, options.trainer.get("logger"))
     if outcome.error is not None:
         raise outcome.error
 
@@ -143,6 +149,10 @@ def seed_for(options: TrainOptions, state: TrainingState | None, carryover: Any)
         return requested
     if carryover is not None:
         return int(carryover.seed)
+    launcher = find_launcher()
+    if launcher is not None and count_processes(options.devices, options.num_nodes) > 1:
+        # Its processes agree before they can talk to each other.
+        return launcher.seed
     if os.environ.get("LOCAL_RANK", "0") != "0" and SEED_KEY in os.environ:
         return int(os.environ[SEED_KEY])
     seed = draw_seed()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 
 
@@ -13,3 +15,8 @@ def all_batches_are_done(trainer: pl.Trainer) -> bool:
 def make_state_key(callback: pl.Callback, monitor: object, mode: str) -> str:
     """Key of a callback's state in a checkpoint, by its class, what it monitors and how."""
     return callback._generate_state_key(monitor=monitor, mode=mode)
+
+
+def logs_model(logger: Any) -> bool:
+    """Whether a logger of MLflow or Weights & Biases was made with `log_model`."""
+    return logger._log_model is True or logger._log_model == "all"

@@ -266,6 +266,10 @@ def test_limits_of_the_trainer_are_reported(
     assert outcome.history["elbo_train"].shape == (1, 1)
     outcome = train(module, rows, split, max_epochs=10_000, max_time={"seconds": 0})
     assert outcome.report.status == "time_limit"
+    # In the only epoch, after its first batch.
+    limits = {"max_time": {"seconds": 0}, "steps_per_block": 1}
+    outcome = train(module, rows, split, max_epochs=1, **limits)
+    assert outcome.report.status == "time_limit"
 
 
 @pytest.mark.parametrize(

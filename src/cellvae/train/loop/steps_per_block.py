@@ -129,6 +129,8 @@ def per_step_watcher(options: TrainOptions, callbacks: Sequence[pl.Callback]) ->
         return "gradients of several batches are accumulated"
     if options.devices not in ("auto", 1, "1", (0,), [0]):
         return f"devices={options.devices!r}"
+    if options.num_nodes > 1:
+        return f"num_nodes={options.num_nodes}"
     if options.loader.num_workers:
         return "batches are prefetched"
     if not options.loader.shuffle:

@@ -45,6 +45,7 @@ def make_trainer(
         "max_epochs": max_epochs,
         "accelerator": pick_accelerator(options.accelerator),
         "devices": pick_devices(options.devices),
+        "num_nodes": options.num_nodes,
         "callbacks": list(callbacks),
         # Without validation cells 1 means never; stock callbacks can monitor train metrics.
         "check_val_every_n_epoch": validate_every or 1,
@@ -56,7 +57,9 @@ def make_trainer(
         "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
         **{name: as_python_number(value) for name, value in options.trainer.items()},
     }
-    kwargs["strategy"] = pick_strategy(kwargs.get("strategy", "auto"), kwargs["devices"])
+    kwargs["strategy"] = pick_strategy(
+        kwargs.get("strategy", "auto"), kwargs["devices"], kwargs["num_nodes"]
+    )
     if root is not None:
         kwargs.setdefault("default_root_dir", root)
     if (limit := os.environ.get(LIMIT_VARIABLE)) is not None:
@@ -98,7 +101,7 @@ def pick_devices(devices: int | str | Sequence[int]) -> Any:
     return 1 if requested == "auto" else requested
 
 
-def pick_strategy(strategy: Any, devices: Any) -> Any:
+def pick_strategy(strategy: Any, devices: Any, num_nodes: int = 1) -> Any:
     """Choose the strategy for several devices; DDP with one process each by default.
 
     DDP must allow for parameters that a loss does not use, such as the library encoder where the
@@ -114,7 +117,8 @@ def pick_strategy(strategy: Any, devices: Any) -> Any:
             f"Expected strategy='ddp' for several devices, in a script; got {strategy!r}. It "
             "trains in processes of its own, and history and report would be lost with them."
         )
-    if strategy in ("auto", "ddp") and devices not in (1, "1", [0], (0,)):
+    several = num_nodes > 1 or devices not in (1, "1", [0], (0,))
+    if strategy in ("auto", "ddp") and several:
         return "ddp_find_unused_parameters_true"
     return strategy
 

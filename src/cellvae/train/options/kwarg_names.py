@@ -77,6 +77,7 @@ RUN_KWARGS = (
     "seed",
     "accelerator",
     "devices",
+    "num_nodes",
     "check_val_every_n_epoch",
     "learning_rate_monitor",
     "accumulate",

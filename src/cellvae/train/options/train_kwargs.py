@@ -33,6 +33,7 @@ from cellvae.train.options.optimizer_options import (
     PlateauOptions,
     WarmupOptions,
 )
+from cellvae.train.options.process_count import count_processes
 from cellvae.train.options.train_options import (
     CompileOptions,
     EarlyStoppingOptions,
@@ -223,21 +224,6 @@ def total_batch_size(loader: LoaderOptions, given: Mapping[str, Any]) -> LoaderO
         return loader
     n_processes = count_processes(given.get("devices", "auto"), given.get("num_nodes", 1))
     return dataclasses.replace(loader, batch_size=loader.batch_size_per_device * n_processes)
-
-
-def count_processes(devices: Any, num_nodes: Any) -> int:
-    """Processes of a run, one for each device of each node; `"auto"` is one device."""
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
-    if devices == -1:
-        import torch
-
-        devices = max(1, torch.cuda.device_count())
-    if isinstance(devices, (list, tuple)):
-        devices = len(devices)
-    elif isinstance(devices, str):
-        devices = 1 if devices == "auto" else len(devices.split(","))
-    return int(devices) * int(num_nodes)
 
 
 def select_kwargs(kwargs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

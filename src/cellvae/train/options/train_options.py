@@ -174,7 +174,9 @@ class TrainOptions(Options):
     accelerator
         Where to train, as in `lightning.Trainer`; `"auto"` is a CUDA device if there is one.
     devices
-        Devices to train on, or how many, as in `lightning.Trainer`.
+        Devices of each node to train on, or how many, as in `lightning.Trainer`.
+    num_nodes
+        Computers to train on, as in `lightning.Trainer`; torchrun or SLURM starts the processes.
     check_val_every_n_epoch
         Epochs between two validations; by default 1 where something follows their metrics.
     log_steps
@@ -221,6 +223,7 @@ class TrainOptions(Options):
     seed: int | None = option(None, at_least=0)
     accelerator: str = "auto"
     devices: int | str | list[int] | tuple[int] = "auto"
+    num_nodes: int = option(1, at_least=1)
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
     steps_per_block: int | Literal["auto"] = option("auto", at_least=1)

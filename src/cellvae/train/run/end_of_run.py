@@ -14,12 +14,14 @@ from cellvae.errors import TrainingError, TrainingWarning
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
 from cellvae.train.callbacks.nan.nan_event import weights_are_finite
 from cellvae.train.callbacks.nan.nan_guard import NAN_ADVICE, NaNGuard
+from cellvae.train.lightning_adapter import all_batches_are_done
 from cellvae.train.loop.training_plan import TrainingPlan
 from cellvae.train.records.history import History
 from cellvae.train.records.run_state import BestEpoch, RunState
 from cellvae.train.records.training_report import Status, TrainingReport
 from cellvae.train.resume.optimizer_carryover import OptimizerCarryover, make_carryover
 from cellvae.train.run.preparation import PreparedRun
+from cellvae.train.run.shared_signals import SharedSignals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,9 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 def is_terminated(error: BaseException | None, trainer: pl.Trainer) -> bool:
     """Whether a run was ended by SIGTERM, as cluster schedulers send it."""
-    return isinstance(error, SystemExit) and trainer.received_sigterm
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    shared = any(isinstance(c, SharedSignals) and c.terminated for c in callbacks)
+    return isinstance(error, SystemExit) and (shared or trainer.received_sigterm)
 
 
 def make_report(run: PreparedRun, error: BaseException | None) -> TrainingReport:
@@ -193,8 +197,12 @@ def run_status(run: PreparedRun, error: BaseException | None) -> tuple[Status, s
             return "stopped_early", f"stopped early: {callback.reason}"
     if facts.stop_reason is not None:
         return "stopped_early", f"stopped early: {facts.stop_reason}"
-    if facts.n_epochs_done >= run.max_epochs:
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    timed_out = any((timer.time_remaining() or 0) <= 0 for timer in timers)
+    # The time limit may be reached within the last epoch, which counts as done, or at its end.
+    cut_off = timed_out and not all_batches_are_done(trainer)
+    if facts.n_epochs_done >= run.max_epochs and not cut_off:
         return "completed", "all epochs done"
-    if any(isinstance(c, Timer) and (c.time_remaining() or 0) <= 0 for c in trainer.callbacks):  # type: ignore[attr-defined]
+    if timed_out:
         return "time_limit", "the time limit was reached"
     return "stopped_early", "stopped early by a callback or a limit of the trainer"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.platform.launcher import find_launcher
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining
@@ -26,6 +27,7 @@ from cellvae.train.run.interruption import (
 )
 from cellvae.train.run.preparation import PreparedRun, prepare_run
 from cellvae.train.run.run_start import RunStart
+from cellvae.train.run.shared_signals import SharedSignals
 from cellvae.train.search.batch_size_search import ResizableTrainingPlan
 
 
@@ -113,6 +115,8 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
     plan, trainer = run.plan, run.trainer
     error: BaseException | None = None
     sigint = SigintGuard(plan, trainer)
+    if trainer.world_size > 1:
+        trainer.callbacks.append(SharedSignals())  # type: ignore[attr-defined]
     with (
         quiet_lightning(),
         restore_sigint_handler(),
@@ -142,6 +146,8 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         aborted = sigint.n_pressed > 1 or run.options.on_interrupt == "raise"
         return (error or KeyboardInterrupt()) if aborted else None
     if is_terminated(error, trainer):
-        # The exit code of a process that SIGTERM ended, as a shell reports it.
-        return SystemExit(128 + signal.SIGTERM)
+        # The exit code of a process that SIGTERM ended, as a shell reports it. Lightning would
+        # kill the process that it was started from if one that it has started reported it.
+        launched = find_launcher() is None and trainer.global_rank > 0
+        return SystemExit(0 if launched else 128 + signal.SIGTERM)
     return error

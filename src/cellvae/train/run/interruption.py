@@ -78,7 +78,8 @@ def restore_sigint_handler() -> Iterator[None]:
 class SigintGuard:
     """Context in which Ctrl-C ends a run after its batch, and a second Ctrl-C aborts it.
 
-    Outside the main thread, and with several processes, Ctrl-C is handled as without this context.
+    Outside the main thread Ctrl-C is handled as without this context, and with several processes by
+    :class:`~cellvae.train.run.shared_signals.SharedSignals`.
 
     Parameters
     ----------

@@ -36,6 +36,7 @@ from cellvae.train.options.optimizer_options import (
 )
 from cellvae.train.options.train_options import TrainOptions
 from cellvae.train.records.history import History
+from cellvae.train.records.hyperparameters import run_hyperparameters
 from cellvae.train.records.run_state import RunState
 from cellvae.train.resume.identity import check_identity, plain_options, resume_identity
 from cellvae.train.run.placement import place_cells
@@ -188,6 +189,8 @@ def make_plan(
         run=run,
         resume_hook=start.restore_optimizers,
     )
+    # Lightning gives them to every logger.
+    plan.save_hyperparameters(run_hyperparameters(identity, run.config, n_cells=len(factory.rows)))
     return plan, make_warmup
 
 
@@ -260,5 +263,7 @@ def canonical_plateau(options: PlateauOptions | None, module: Module[Any]) -> Pl
 
 def run_config(options: TrainOptions, seed: int, max_epochs: int) -> dict[str, Any]:
     """All options of a run as plain values, for the record."""
-    values = plain_options(dataclasses.asdict(options))
+    # Arguments of the trainer may hold loggers, which are not to be copied.
+    values = plain_options(dataclasses.asdict(dataclasses.replace(options, trainer={})))
+    values["trainer"] = plain_options(dict(options.trainer))
     return values | {"seed": seed, "max_epochs": max_epochs}

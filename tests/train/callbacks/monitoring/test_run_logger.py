@@ -88,7 +88,7 @@ def test_an_error_leaves_its_traceback_and_a_run_that_goes_on_adds_to_it(
     again = SCVI(model.adata, n_hidden=8, n_latent=2)
     again.train(4, seed=5, run_dir=tmp_path, resume="auto", **WORDS)
     told = (tmp_path / "info.log").read_text()
-    assert told.index("Training began: epoch 0") < told.index("Training went on: epoch 2")
+    assert told.index("Training began: epoch 0") < told.index("Training was resumed: epoch 2")
     assert len(pd.read_csv(tmp_path / "history.csv")) == 4
 
 

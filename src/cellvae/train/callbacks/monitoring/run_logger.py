@@ -1,4 +1,4 @@
-"""A folder in which a run leaves its messages, options, callbacks and history."""
+"""A folder with the messages, options, callbacks and history of a run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RunLogger(pl.Callback):
     """Writes what a run says and is made of into a folder; part of `train(run_dir=...)`.
 
     The folder gets `info.log`, `warning.log`, `error.log` (with the traceback of what ended the
-    run), `config.json`, `callbacks.json`, `model.txt`, `history.csv` and `report.txt`. A run that
-    goes on adds to the messages that are there.
+    run), `config.json`, `callbacks.json`, `model.txt`, `history.csv` and `report.txt`. A resumed
+    run appends to the messages that are there.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class RunLogger(pl.Callback):
         self.start_time = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder, and listen to the logger of the package."""
+        """Make the folder, and add handlers to the logger of the package."""
         self.close()
         self.start_time = time.monotonic()
         self.folder = None
@@ -109,12 +109,14 @@ class RunLogger(pl.Callback):
         write_text(self.folder / "model.txt", f"{module!r}\n\n{n:,} parameters\n")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the begin."""
+        """Log the start of training."""
         epoch = pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
-        self.log_to_folder("Training went on" if trainer.current_epoch else "Training began", epoch)
+        self.log_to_folder(
+            "Training was resumed" if trainer.current_epoch else "Training began", epoch
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the end of an epoch."""
+        """Log the end of an epoch."""
         epoch = pl_module.epoch if isinstance(pl_module, TrainingPlan) else trainer.current_epoch
         self.log_to_folder("Completed", epoch)
 
@@ -155,12 +157,12 @@ class RunLogger(pl.Callback):
             handler.handle(record)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop listening where nobody will tell of the end, as `model.train` does."""
+        """Close the files, unless `on_stop` is still to come, as in `model.train`."""
         if not isinstance(pl_module, TrainingPlan) or not pl_module.blocks:
             self.close()
 
     def close(self) -> None:
-        """Stop listening."""
+        """Remove the handlers, and close their files."""
         for handler in self.handlers:
             logger.removeHandler(handler)
             handler.close()
