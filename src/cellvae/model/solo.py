@@ -383,9 +383,11 @@ class SOLO(Model):
         """Whether a run has validation cells, by its arguments or else the split of the last."""
         asked = {*kwargs} & {"train_size", "validation_size", "external_indexing", "reset"}
         split = kwargs.get("datasplitter_kwargs") or {}
-        if self.split is None or asked or {*split} & {"external_indexing"}:
+        # Defaults are also asked for before there is a model, for flags of the command line.
+        known = vars(self).get("split")
+        if known is None or asked or {*split} & {"external_indexing"}:
             return has_validation_cells(kwargs)
-        return bool(len(self.split.validation))
+        return bool(len(known.validation))
 
     def minify_adata(
         self,
