@@ -16,6 +16,7 @@ import torch
 
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.labelled_cells import LabelledSampler
+from cellvae.data.batches.run_order import RunOrder
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.train.options.train_kwargs import total_batch_size
 from cellvae.train.options.train_options import LoaderOptions
@@ -212,15 +213,34 @@ def test_shares_are_equal_in_blocks_and_cover_the_cells(n_cells: int, shuffle: b
         shares.append([block.steps for block in blocks])
     assert len(shares[0]) == len(shares[1])
     cells = torch.cat([steps.flatten() for share in shares for steps in share])
-    assert len(cells.unique()) == len(cells)
-    assert len(cells) == (n_cells - n_cells % 2 if shuffle else n_cells)
+    assert torch.equal(cells.sort().values, torch.arange(n_cells))
     assert max(steps.shape[1] for share in shares for steps in share) <= 17
     if shuffle:
         alone: Any = EpochBlocks(range(n_cells), np.arange(n_cells), 32, seed=1, min_batch_size=2)  # type: ignore[arg-type]
         for block, *parts in zip(alone, *shares, strict=True):
-            whole = torch.cat(parts, dim=1)
-            assert torch.equal(whole, block.steps[:, : whole.shape[1]])
-            assert block.steps.shape[1] - whole.shape[1] == block.steps.shape[1] % 2
+            assert torch.equal(torch.cat(parts, dim=1), block.steps)
+
+
+@pytest.mark.parametrize(("n_cells", "world_size"), [(100, 3), (129, 2), (130, 4), (64, 2)])
+@pytest.mark.parametrize("run_order", [None, RunOrder(run_length=8, buffer_size=16)])
+def test_shares_weigh_the_cells_of_a_step_equally(
+    n_cells: int, world_size: int, run_order: RunOrder | None
+) -> None:
+    every = []
+    for rank in range(world_size):
+        blocks: Any = EpochBlocks(
+            range(n_cells), np.arange(n_cells), 32, seed=1, run_order=run_order
+        )  # type: ignore[arg-type]
+        blocks.shard(rank, world_size)
+        steps = blocks.steps_of_epoch()
+        every.append((steps, blocks.shares or [1.0] * len(steps)))
+    cells = torch.cat([step.flatten() for steps, _ in every for step in steps])
+    assert torch.equal(cells.sort().values, torch.arange(n_cells))
+    for number in range(len(every[0][0])):
+        # Mean over processes of the weighted means of their cells is the mean over all cells.
+        parts = [(steps[number].double(), shares[number]) for steps, shares in every]
+        mean = sum(share * cells.mean() for cells, share in parts) / world_size
+        assert mean == pytest.approx(float(torch.cat([c for c, _ in parts], dim=1).mean()))
 
 
 def test_labelled_cells_of_a_step_are_distributed_as_the_others_are() -> None:

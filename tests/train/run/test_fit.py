@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Any
 
 import lightning.pytorch as pl
@@ -322,6 +323,14 @@ def test_an_argument_that_lightning_refuses_says_so(
         train(module, rows, split, accelerator="abacus")
     with pytest.raises(InvalidOptionError, match="Expected strategy='ddp'"):
         train(module, rows, split, devices=2, strategy="ddp_notebook")
+
+
+def test_several_devices_in_a_notebook_are_refused(
+    module: SCVIModule, rows: ColumnRows, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "ps1", "In [1]:", raising=False)
+    with pytest.raises(InvalidOptionError, match="one device in a notebook or console; got .*2"):
+        train(module, rows, split, devices=2)
 
 
 def test_the_logger_gets_steps_if_requested(

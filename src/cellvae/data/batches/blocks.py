@@ -167,24 +167,25 @@ class EpochBlocks(Generic[B]):
     def shard(self, rank: int, world_size: int) -> None:
         """Restrict every step to the cells of one process of a distributed run.
 
-        The batches are those of a run in one process, and each process has an equal part of every
-        batch; `batch_size` is that of all processes together. Cells that cannot be distributed
-        equally, fewer than there are processes, are left out of a batch. Cells in files are
-        distributed by runs of rows. Cells that are not shuffled are all kept, in consecutive parts.
+        The batches are those of a run in one process, and each process has a part of every batch;
+        parts differ by one cell at most. `batch_size` is that of all processes together. Cells in
+        files are distributed by runs of rows. Cells that are not shuffled are in consecutive parts.
 
         Raises
         ------
         InvalidDataError
-            If there are fewer cells than processes.
+            If there are fewer cells than the processes need.
         InvalidOptionError
             If a batch has too few cells for the processes.
         """
-        if len(self.cells) < world_size:
+        each = min(2, self.min_batch_size)
+        needed = each * world_size
+        if len(self.cells) < needed:
+            at_least = "one cell" if each == 1 else "two cells"
             raise InvalidDataError(
-                f"Expected at least one cell for each of {world_size} processes; got "
+                f"Expected at least {at_least} for each of {world_size} processes; got "
                 f"{len(self.cells)}. Use fewer devices."
             )
-        needed = min(2, self.min_batch_size) * world_size
         if world_size > 1 and self.batch_size < needed:
             raise InvalidOptionError(
                 f"Expected batch_size to be at least {needed}, since the cells of a batch are "
@@ -193,9 +194,38 @@ class EpochBlocks(Generic[B]):
             )
         self.rank, self.world_size = rank, world_size
         self.buffer = None
-        sizes = [len(steps) for steps in self.shard_blocks(self.cells)]
-        self.n_blocks = len(sizes)
-        self.n_steps = sum(sizes)
+        blocks = self.shard_blocks(self.cells)
+        if self.reads_runs:
+            blocks = self.shard_runs(self.cells.tensor_split(world_size)[rank])
+        self.n_blocks = len(blocks)
+        self.n_steps = sum(len(steps) for steps in blocks)
+        self.shares = self.shares_of_steps(blocks)
+
+    @property
+    def reads_runs(self) -> bool:
+        """Whether cells are read in runs from files that do not fit into one buffer."""
+        runs = self.run_order
+        return self.shuffle and runs is not None and not runs.is_whole(len(self.cells))
+
+    def shares_of_steps(self, blocks: list[Int[Tensor, "steps cells"]]) -> list[float]:
+        """Cells of this process in each step, as a fraction of the mean over all processes.
+
+        Gradients are averaged over processes; with this weight of its loss, each cell has the
+        same influence on them. Empty if all fractions are 1.
+        """
+        n_left = len(self.cells) % self.world_size
+        own = [steps.shape[1] for steps in blocks for _ in steps]
+        if self.world_size == 1 or not self.shuffle:
+            return []
+        if self.reads_runs:
+            total = [self.own_batch_size * self.world_size] * len(own)
+            rest = own[-1] - (self.rank < n_left and not self.drop_last)
+            total[-1] = rest * self.world_size + (0 if self.drop_last else n_left)
+        else:
+            whole = self.make_blocks(self.cells)
+            total = [steps.shape[1] for steps in whole for _ in steps]
+        shares = [n * self.world_size / all_n for n, all_n in zip(own, total, strict=True)]
+        return [] if all(share == 1.0 for share in shares) else shares
 
     def shard_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this process, for an order of all cells."""
@@ -208,27 +238,41 @@ class EpochBlocks(Generic[B]):
         n_batches = min(-(-largest // self.own_batch_size), len(order) // self.world_size)
         return [part.view(1, -1) for part in own.tensor_split(n_batches)]
 
+    def shard_runs(self, own: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block, for the cells of this process, which are read in runs.
+
+        All processes have as many steps; one more cell than others have is in the last.
+        """
+        if self.world_size == 1:
+            return self.make_blocks(own)
+        n_each = len(self.cells) // self.world_size
+        blocks = make_blocks(
+            own[:n_each],
+            self.own_batch_size,
+            drop_last=self.drop_last,
+            min_batch_size=self.min_batch_size,
+        )
+        if len(own) > n_each and not self.drop_last:
+            blocks[-1] = torch.cat([blocks[-1], own[n_each:].view(1, -1)], dim=1)
+        return blocks
+
     @property
     def own_batch_size(self) -> int:
-        """Cells per step of this process."""
+        """Cells per step of this process, rounded down."""
         return self.batch_size // self.world_size
 
     def own_part(self, steps: Int[Tensor, "steps cells"]) -> Int[Tensor, "steps part"]:
         """Cells of this process among those of each step of a block."""
-        size = steps.shape[1] // self.world_size
-        return steps[:, self.rank * size : (self.rank + 1) * size].contiguous()
+        return steps.tensor_split(self.world_size, dim=1)[self.rank].contiguous()
 
-    def make_blocks(
-        self, order: CellNumbers, n_parts: int | None = None
-    ) -> list[Int[Tensor, "steps cells"]]:
-        """Cells of each block for an order of the cells, in steps that have a number of parts."""
-        n_parts = self.world_size if n_parts is None else n_parts
+    def make_blocks(self, order: CellNumbers) -> list[Int[Tensor, "steps cells"]]:
+        """Cells of each block for an order of the cells, those of all processes together."""
         return make_blocks(
             order,
-            self.own_batch_size * n_parts,
+            self.batch_size,
             steps_per_block=self.steps_per_block,
             drop_last=self.drop_last,
-            min_batch_size=self.min_batch_size * n_parts,
+            min_batch_size=self.min_batch_size * self.world_size,
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -271,20 +315,18 @@ class EpochBlocks(Generic[B]):
 
     def steps_of_epoch(self) -> list[Int[Tensor, "steps cells"]]:
         """Cells of each block of this process in the selected epoch, without labelled cells."""
-        runs = self.run_order
-        if runs is None or runs.is_whole(len(self.cells)) or not self.shuffle:
+        if self.run_order is None or not self.reads_runs:
             order = epoch_order(self.cells, self.seed, self.epoch, self.shuffle)
             return self.shard_blocks(order)
-        return self.make_blocks(
+        return self.shard_runs(
             run_epoch_order(
                 self.cells,
-                runs,
+                self.run_order,
                 self.seed,
                 self.epoch,
                 rank=self.rank,
                 world_size=self.world_size,
-            ),
-            n_parts=1,
+            )
         )
 
     def append_labelled_cells(

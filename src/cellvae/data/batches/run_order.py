@@ -62,8 +62,7 @@ def run_epoch_order(
 ) -> CellNumbers:
     """Cells of one process in the order of one epoch, a function of the arguments alone.
 
-    Processes have different runs, of the same number of cells; a remainder is left out of the
-    epoch, another one in each.
+    Processes have different runs, whose numbers of cells differ by one at most.
 
     Parameters
     ----------
@@ -77,6 +76,5 @@ def run_epoch_order(
         Number of this process, and of all.
     """
     runs = cells[order.permute_runs(len(cells), make_generator(seed, "order", epoch))]
-    size = len(runs) // world_size
-    own = runs[rank * size : (rank + 1) * size] if world_size > 1 else runs
+    own = runs.tensor_split(world_size)[rank] if world_size > 1 else runs
     return order.shuffle_buffers(own, make_generator(seed, "buffers", epoch, rank))

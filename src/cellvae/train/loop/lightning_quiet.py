@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,13 +23,22 @@ IGNORED_WARNINGS = (
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Context in which Lightning logs warnings and errors only, without the expected ones."""
+def quiet_lightning(added_up: Sequence[str] = ()) -> Iterator[None]:
+    """Context in which Lightning logs warnings and errors only, without the expected ones.
+
+    Parameters
+    ----------
+    added_up
+        Names of metrics that are logged with the same value in all processes, for which Lightning
+        would recommend `sync_dist`.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [each.level for each in loggers]
     with warnings.catch_warnings():
         for pattern in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", pattern)
+        names = "|".join([*map(re.escape, added_up), "lr-.*"])
+        warnings.filterwarnings("ignore", rf".*`self\.log\('({names})', \.\.\., sync_dist=True\)`")
         for each in loggers:
             each.setLevel(logging.WARNING)
         try:

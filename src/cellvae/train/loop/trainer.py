@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def pick_strategy(strategy: Any, devices: Any, num_nodes: int = 1) -> Any:
     Raises
     ------
     InvalidOptionError
-        If the strategy trains in processes that leave this one without its results.
+        If the strategy trains in processes that leave this one without its results, or several
+        devices are requested where there is no script.
     """
     if isinstance(strategy, str) and strategy.endswith(("_spawn", "_fork", "_notebook")):
         raise InvalidOptionError(
@@ -118,6 +120,12 @@ def pick_strategy(strategy: Any, devices: Any, num_nodes: int = 1) -> Any:
             "trains in processes of its own, and history and report would be lost with them."
         )
     several = num_nodes > 1 or devices not in (1, "1", [0], (0,))
+    if strategy in ("auto", "ddp") and several and hasattr(sys, "ps1"):
+        raise InvalidOptionError(
+            f"Expected one device in a notebook or console; got devices={devices!r}. Several "
+            "devices have a process each, which runs the same script: save one and start it with "
+            "python."
+        )
     if strategy in ("auto", "ddp") and several:
         return "ddp_find_unused_parameters_true"
     return strategy

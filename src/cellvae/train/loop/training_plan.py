@@ -130,6 +130,7 @@ class TrainingPlan(EpochMetricsModule):
         self.files = files
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.resume_hook = resume_hook
+        self.share_of_step = 1.0
         self.validation_noise = ExitStack()
         loss: LossFunction = module.loss
         if compiling is not None and compiling.enabled:
@@ -167,9 +168,12 @@ class TrainingPlan(EpochMetricsModule):
 
     def finish_step(self, *_: Any) -> None:
         """Update what the step trains, after Lightning has made the step of the optimizer."""
-        several = self.trainer.world_size > 1
-        average = partial(self.trainer.strategy.reduce, reduce_op="mean") if several else None
-        self.step.finish(average)
+        self.step.finish(self.average_over_processes if self.trainer.world_size > 1 else None)
+
+    def average_over_processes(self, own: Tensor) -> Tensor:
+        """Mean of a tensor over processes, weighted by their cells in this step."""
+        mean: Tensor = self.trainer.strategy.reduce(own * self.share_of_step, reduce_op="mean")
+        return mean
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the learning rate schedule in epochs in which its metric was measured."""
@@ -219,6 +223,11 @@ class TrainingPlan(EpochMetricsModule):
             self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=1)
 
     @property
+    def has_shares(self) -> bool:
+        """Whether processes have different numbers of cells in a step."""
+        return bool(self.blocks and self.blocks[0].shares)
+
+    @property
     def n_steps_of_epoch(self) -> int:
         """Optimizer steps of this process in an epoch."""
         if self.blocks:
@@ -243,6 +252,10 @@ class TrainingPlan(EpochMetricsModule):
         """Restrict the blocks to the cells of this process."""
         for blocks in self.blocks:
             blocks.shard(self.global_rank, self.trainer.world_size)
+        if self.trainer.world_size > 1:
+            # DDP has to look for parameters that a batch does not use, and torch warns where it
+            # finds none: it always finds this one.
+            self.never_used = torch.nn.Parameter(torch.zeros((), device=self.device))
 
     @property
     def rng_stream(self) -> tuple[int, ...]:
@@ -289,7 +302,8 @@ class TrainingPlan(EpochMetricsModule):
             self.train_loss_sums.add(parts)
             if self.log_steps:
                 self.log_step(parts)
-            loss = parts.loss
+            self.share_of_step = self.blocks[0].shares[batch_idx] if self.has_shares else 1.0
+            loss = parts.loss if self.share_of_step == 1.0 else parts.loss * self.share_of_step
         else:
             self.step_loop.run_block(batch)
         if self.trainer.is_last_batch:
@@ -314,7 +328,10 @@ class TrainingPlan(EpochMetricsModule):
         """Read the metrics of the epoch from the device, all at once, into the history."""
         if self.has_extra_epoch or not self.train_loss_sums.n_cells:
             return  # no training: an extra epoch for statistics, or stopped before the first batch
-        n_cells = self.train_loss_sums.n_cells * self.trainer.world_size
+        n_cells = self.train_loss_sums.n_cells
+        if self.trainer.world_size > 1:
+            count = torch.tensor(n_cells, device=self.device)
+            n_cells = int(self.trainer.strategy.reduce(count, reduce_op="sum"))
         self.run.count_epoch(self.current_epoch + 1, n_cells)
         self.record_epoch_metrics()
         if self.trainer.world_size > 1:

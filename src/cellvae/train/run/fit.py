@@ -25,7 +25,9 @@ from cellvae.train.run.interruption import (
     catch_stop_training,
     restore_sigint_handler,
 )
+from cellvae.train.run.lost_process import explain_lost_process
 from cellvae.train.run.preparation import PreparedRun, prepare_run
+from cellvae.train.run.process_agreement import ProcessAgreement
 from cellvae.train.run.run_start import RunStart
 from cellvae.train.run.shared_signals import SharedSignals
 from cellvae.train.search.batch_size_search import ResizableTrainingPlan
@@ -116,9 +118,9 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
     error: BaseException | None = None
     sigint = SigintGuard(plan, trainer)
     if trainer.world_size > 1:
-        trainer.callbacks.append(SharedSignals())  # type: ignore[attr-defined]
+        trainer.callbacks += [ProcessAgreement(), SharedSignals()]  # type: ignore[attr-defined]
     with (
-        quiet_lightning(),
+        quiet_lightning(plan.known_metrics),
         restore_sigint_handler(),
         catch_stop_training(plan, run.callbacks),
         sigint,
@@ -136,7 +138,8 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
             plan.run.note_stop(str(stop))
         except (Exception, KeyboardInterrupt, SystemExit) as failure:
             # Lightning turns Ctrl-C into SystemExit, with the interrupt as its context.
-            error = failure.__context__ if is_interrupt(failure.__context__) else failure
+            cause = failure.__context__
+            error = cause if is_interrupt(cause) else explain_lost_process(failure, trainer)
         finally:
             for reading in plan.blocks:
                 reading.stop_reading()
