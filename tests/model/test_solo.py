@@ -169,6 +169,13 @@ def test_as_many_doublets_are_called_as_are_expected_in_each_batch(solo: SOLO, v
         scores = calls["doublet_score"][of_batch]
         assert scores[called[of_batch]].min() >= scores[~called[of_batch]].max()
     assert calls.attrs["doublet_rate"] == {"b0": 0.1, "b1": 0.2}
+    # The score is of two classifiers: the network, and trees that did not see the cell.
+    network = solo.predict(return_logits=True)
+    logit = (network["doublet"] - network["singlet"]).to_numpy(dtype=np.float64)
+    both = np.log(calls["doublet_score"] / (1 - calls["doublet_score"])).to_numpy()
+    trees = 2 * both - logit
+    assert np.corrcoef(trees, logit)[0, 1] > 0.5
+    assert not np.allclose(trees, logit, atol=0.1)
     assert not (solo.call_doublets(0.0)["doublet_call"] == "doublet").any()
     for wrong in (1.5, -0.1, "much", True, {"b0": 0.1}):
         with pytest.raises(InvalidOptionError, match="expected_rate"):
@@ -196,6 +203,8 @@ def test_a_saved_model_needs_its_features_and_no_counts(solo: SOLO, tmp_path: Pa
     bare = SOLO.load(tmp_path / "bare")
     with pytest.raises(DataMismatchError):
         bare.predict()
+    with pytest.raises(DataMismatchError, match="save_anndata=True"):
+        bare.call_doublets()
     bare.adata = solo.adata
     pd.testing.assert_frame_equal(bare.predict(), solo.predict())  # type: ignore[arg-type]
 
@@ -208,7 +217,21 @@ def test_training_stops_early_by_default_as_in_scvi_tools(solo: SOLO) -> None:
     # 1,500 rows in 12 steps an epoch: batch normalisation has settled after 42 epochs.
     assert defaults["early_stopping_warmup_epochs"] == 42
     assert solo.train_defaults({"train_size": 1.0})["early_stopping_monitor"] == "train_loss"
-    assert solo.train_defaults({"early_stopping": False}) == {"max_epochs": 400}
+    without = solo.train_defaults({"early_stopping": False})
+    assert without == {"max_epochs": 400, "ema_decay": 0.99, "plan_kwargs": {"lr": 0.003}}
+
+
+def test_the_average_of_the_weights_is_kept_unless_it_is_switched_off(solo: SOLO) -> None:
+    def parsed(**words: Any) -> Any:
+        return solo.parse_train_kwargs(words)
+
+    assert parsed().options.ema_decay == 0.99
+    assert parsed().options.optimizer.lr == 0.003
+    assert parsed(plan_kwargs={"lr": 1e-4}).options.optimizer.lr == 1e-4
+    assert parsed(lr=1e-4).options.optimizer.lr == 1e-4
+    assert parsed(ema_decay=None).options.ema_decay is None
+    assert solo.training_report is not None
+    assert "nothing watches single steps" in solo.training_report.steps_reason
 
 
 def test_a_rest_of_one_cell_is_no_problem(vae: SCVI) -> None:
@@ -220,6 +243,21 @@ def test_a_rest_of_one_cell_is_no_problem(vae: SCVI) -> None:
     split = {"external_indexing": [np.arange(129), np.arange(129, 260)]}
     model.train(max_epochs=2, batch_size=128, datasplitter_kwargs=split, **QUICK)
     assert all(torch.isfinite(p).all() for p in model.module.parameters())
+
+
+def test_a_run_without_validation_cells_is_followed_by_another(vae: SCVI) -> None:
+    model = SOLO.from_scvi_model(vae)
+    model.train(max_epochs=2, train_size=1.0, **QUICK)
+    model.train(max_epochs=2, **QUICK)
+    assert model.history.table.shape[0] == 4
+    assert model.train_defaults({})["early_stopping_monitor"] == "train_loss"
+    assert model.train_defaults({"reset": True})["early_stopping_monitor"] == "validation_loss"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "2", float("nan")])
+def test_the_ratio_of_doublets_is_checked(vae: SCVI, wrong: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="doublet_ratio to be a number above 0"):
+        SOLO.from_scvi_model(vae, doublet_ratio=wrong)
 
 
 def test_classes_and_features_are_checked() -> None:

@@ -74,8 +74,11 @@ def draw_parents(
     InvalidDataError
         If no batch has two cells.
     """
-    if not 0 < doublet_ratio < np.inf:
-        raise InvalidOptionError(f"Expected doublet_ratio to be above 0; got {doublet_ratio}.")
+    is_number = isinstance(doublet_ratio, int | float | np.number)
+    if not (is_number and 0 < doublet_ratio < np.inf):
+        raise InvalidOptionError(
+            f"Expected doublet_ratio to be a number above 0; got {doublet_ratio!r}."
+        )
     codes, _ = pd.factorize(batch[cells], sort=True)
     drawn = []
     for code in np.unique(codes):

@@ -116,6 +116,7 @@ class TrainingMixin(BaseModel):
         **trainer_kwargs
             Further arguments of early stopping (`early_stopping_mode`, `_combine`, `_baseline`,
             `_patience_epochs`, `_stopping_threshold` ...), `lr_schedule="cosine"`,
+            `ema_decay=0.99` (validates and keeps a moving average of the weights),
             `accumulate={0: 4}`, `max_time="00:08:00:00"`, `check_val_every_n_epoch`,
             `steps_per_block` (optimizer steps that Lightning sees as one batch),
             `placement` (`"device"` or `"memory"`: where the cells are stored while training on a

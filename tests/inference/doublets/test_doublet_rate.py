@@ -36,8 +36,22 @@ def mixture(rate: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.
 def test_the_rate_of_a_known_mixture_is_found(rate: float) -> None:
     cells, doublets, parents = mixture(rate, 1500, 0)
     groups = np.zeros(len(cells), dtype=np.int64)
-    (found,) = estimate_rates(cells, doublets, parents, groups)
+    (found,) = estimate_rates(cells, doublets, parents, groups).rates
     assert found == pytest.approx(rate, abs=0.03)
+
+
+def test_log_odds_rank_doublets_first_and_known_rates_are_kept() -> None:
+    cells, doublets, parents = mixture(0.2, 800, 0)
+    groups = np.repeat([0, 1], 400)
+    known = np.array([0.0, 0.4])
+    found = estimate_rates(cells, doublets, parents, groups, given=known)
+    assert found.rates.tolist() == known.tolist()
+    truth = np.arange(800) >= 640
+    above = found.log_odds[truth][:, None] > found.log_odds[~truth]
+    assert above.mean() > 0.85
+    # Log odds of all simulated doublets, twice as many as the cells, against the cells.
+    simulated_rate = 1 / (1 + np.exp(-found.log_odds[truth]))
+    assert simulated_rate.mean() > 0.67
 
 
 def test_groups_have_rates_of_their_own_and_small_ones_share_one() -> None:
@@ -45,7 +59,7 @@ def test_groups_have_rates_of_their_own_and_small_ones_share_one() -> None:
     parents = np.concatenate([parts[0][2], parts[1][2] + 800])
     groups = np.repeat([0, 1], 800)
     features, doublets = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    first, second = estimate_rates(features, doublets, parents, groups)
+    first, second = estimate_rates(features, doublets, parents, groups).rates
     assert first == pytest.approx(0.05, abs=0.025)
     assert second == pytest.approx(0.2, abs=0.03)
     assert pooled_groups(np.repeat([0, 1, 2], [10, 600, 20])).tolist() == (
@@ -56,7 +70,7 @@ def test_groups_have_rates_of_their_own_and_small_ones_share_one() -> None:
 def test_without_known_parents_there_is_one_round() -> None:
     cells, doublets, _ = mixture(0.05, 600, 1)
     none = np.full((len(doublets), 2), -1)
-    (found,) = estimate_rates(cells, doublets, none, np.zeros(600, dtype=np.int64))
+    (found,) = estimate_rates(cells, doublets, none, np.zeros(600, dtype=np.int64)).rates
     assert 0.02 < found < 0.1
 
 

@@ -156,6 +156,31 @@ def test_validation_within_epochs_does_not_disturb_it(adata: AnnData) -> None:
     assert not same(watch.validated[4], plain.validated[4])
 
 
+@pytest.mark.parametrize("every", ["step", "epoch"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_blocks_of_steps_have_the_average_of_single_steps(
+    adata: AnnData, every: Any, start: int
+) -> None:
+    single = trained(adata, EMA(0.7, every, start), Watch(), check_val_every_n_epoch=1)
+    blocks = trained(adata, EMA(0.7, every, start), check_val_every_n_epoch=1)
+    assert single.training_report is not None
+    assert blocks.training_report is not None
+    assert single.training_report.steps_reason == "single steps: Watch has on_train_batch_end"
+    assert blocks.training_report.steps_reason == "nothing watches single steps"
+    weights = copied(single.module)
+    assert_close(copied(blocks.module), {name: v.double() for name, v in weights.items()})
+    validation = "elbo_validation"
+    expected = single.history[validation][validation].to_numpy()
+    assert blocks.history[validation][validation].to_numpy() == pytest.approx(expected, rel=1e-5)
+    if every == "step" and start == 0:
+        word = trained(adata, ema_decay=0.7, check_val_every_n_epoch=1)
+        assert same(copied(word.module), copied(blocks.module))
+        assert "ema" in word.default_callbacks(ema_decay=0.7)
+        left_out = word.default_callbacks(ema_decay=0.7, callbacks={"ema": None})
+        assert "ema" not in left_out
+        assert "ema" not in word.default_callbacks(ema_decay=0.7, callbacks=[EMA(0.9)])
+
+
 def test_sanity_checking_and_accumulation_do_not_disturb_it(adata: AnnData) -> None:
     watch, ema = Watch(), EMA(0.7)
     words = {"check_val_every_n_epoch": 1, "num_sanity_val_steps": 2}

@@ -28,9 +28,10 @@ def estimate_rates(
     parents: NDArray[np.int64],
     groups: NDArray[np.int64],
     *,
+    given: NDArray[np.float64] | None = None,
     seed: int = 0,
-) -> NDArray[np.float64]:
-    """Fraction of doublets among the cells of each group, [groups].
+) -> DoubletEstimate:
+    """Fraction of doublets among the cells of each group, and log odds of each cell.
 
     Cells are a mixture of single cells and of doublets, and simulated doublets are a sample of the
     second component; its weight is the lowest ratio of the fraction of cells to that of simulated
@@ -53,6 +54,8 @@ def estimate_rates(
         Indices of the two cells of each doublet, [doublets, 2]; -1 where they are not known.
     groups
         Code of the group of each cell, [cells]. Groups of fewer than 500 cells share one rate.
+    given
+        Rates that are known, [groups]; then only the log odds are estimated.
     seed
         Seed of folds and trees.
 
@@ -66,14 +69,17 @@ def estimate_rates(
             f"Expected at least {MIN_CELLS} cells and simulated doublets to estimate a rate from; "
             f"got {len(features):,} and {len(doublets):,}. Give expected_rate."
         )
-    cells = Mixture(features, doublets, parents, pooled_groups(groups))
+    pooled = pooled_groups(groups) if given is None else groups
+    cells = Mixture(features, doublets, parents, pooled)
     used = np.ones(len(doublets), dtype=bool)
-    rates = np.zeros(cells.groups.max() + 1)
+    rates = np.zeros(cells.groups.max() + 1) if given is None else given
+    log_odds = []
     for n_round in range(N_ROUNDS):
-        scores = out_of_fold_scores(features, doublets, used, seed)
-        if n_round == 0 and cells.has_known_parents.any():
+        scores = out_of_fold_scores(features, doublets, used, seed + n_round)
+        log_odds.append(scores[0] + np.log(len(doublets) / used.sum()))
+        if given is None and n_round == 0 and cells.has_known_parents.any():
             rates = first_rates(cells, scores)
-        else:
+        elif given is None:
             rates = tail_rates(cells, scores, used, TAIL)
         clean = cells.without_called(scores[0], rates)
         if clean.sum() < MIN_CELLS or not cells.has_known_parents.any():
@@ -81,7 +87,17 @@ def estimate_rates(
         used = clean
     by_group: NDArray[np.float64] = np.zeros(groups.max() + 1)
     by_group[groups] = rates[cells.groups]
-    return by_group
+    return DoubletEstimate(by_group, np.mean(log_odds, axis=0))
+
+
+class DoubletEstimate(NamedTuple):
+    """Rates of doublets, and how far each cell resembles them."""
+
+    rates: NDArray[np.float64]
+    """Fraction of doublets among the cells of each group, [groups]."""
+    log_odds: NDArray[np.float64]
+    """Log odds to be a simulated doublet, not a cell, of all of both; the mean of several fits of
+    trees that were not fitted to the cell, [cells]."""
 
 
 class Mixture(NamedTuple):

@@ -21,6 +21,7 @@ from cellvae.errors import InvalidOptionError
 from cellvae.train.callbacks.checkpointing.save_checkpoint import SaveCheckpoint
 from cellvae.train.callbacks.checkpointing.training_checkpoint import TrainingCheckpoint
 from cellvae.train.callbacks.early_stopping.early_stopping import EarlyStopping
+from cellvae.train.callbacks.ema import EMA
 from cellvae.train.callbacks.monitoring.lr_monitor import LRMonitor
 from cellvae.train.callbacks.monitoring.progress import EpochBar
 from cellvae.train.callbacks.monitoring.run_logger import RunLogger
@@ -97,6 +98,8 @@ def default_callbacks(
         chosen["accumulate"] = GradientAccumulationScheduler(dict(options.accumulate))
     if options.lr_schedule is not None:
         chosen["lr_schedule"] = LRSchedulerCallback(options.lr_schedule)
+    if options.ema_decay is not None and is_needed("ema", EMA):
+        chosen["ema"] = EMA(options.ema_decay)
     if options.progress.enabled and is_needed("progress", ProgressBar):
         rate = options.progress.refresh_rate
         chosen["progress"] = EpochBar(rate) if options.progress.simple else TQDMProgressBar()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -57,6 +57,7 @@ class EMA(pl.Callback):
     """
 
     group: Group = Group.MUTATOR
+    supports_blocks: ClassVar[bool] = True
 
     @check_arguments()
     def __init__(
@@ -89,6 +90,7 @@ class EMA(pl.Callback):
         self.n_updates = 0
         self.last_step = 0
         self.last_epoch: int | None = None
+        self.is_averaging = False
 
     @property
     def is_swapped(self) -> bool:
@@ -115,6 +117,15 @@ class EMA(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring back the weights that are trained."""
         self.swap_out()
+        self.is_averaging = trainer.current_epoch >= self.start_epoch
+
+    def on_step_start(self, step: int) -> None:
+        """Do nothing: the weights that are trained are back at the start of a block."""
+
+    def on_step_end(self) -> None:
+        """Update the average, within a block of steps."""
+        if self.every == "step" and self.is_averaging:
+            self.update()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -136,7 +147,8 @@ class EMA(pl.Callback):
                 self.update_for_epoch(trainer)
         elif trainer.global_step != self.last_step:
             self.last_step = trainer.global_step
-            if trainer.current_epoch >= self.start_epoch:
+            # In a block of several steps each has had its own update.
+            if pl_module.automatic_optimization and self.is_averaging:
                 self.update()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,6 +12,7 @@ DEFAULT_CALLBACK_NAMES = (
     "nan_guard",
     "progress",
     "learning_rate",
+    "ema",
     "training_checkpoint",
     "run_logger",
 )

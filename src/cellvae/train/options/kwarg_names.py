@@ -82,6 +82,7 @@ RUN_KWARGS = (
     "learning_rate_monitor",
     "accumulate",
     "lr_schedule",
+    "ema_decay",
     "on_nan",
     "on_interrupt",
     "resume",

@@ -194,6 +194,9 @@ class TrainOptions(Options):
         Batches whose gradients are added up before a step, from an epoch on.
     lr_schedule
         Name of a schedule of the learning rate, or a function from an optimizer to one.
+    ema_decay
+        Decay of a moving average of the weights (`EMA`) that is updated with every step; validated
+        and kept are the averaged weights. None for no average.
     on_nan
         What happens where a loss or gradient is not finite.
     on_interrupt
@@ -229,6 +232,7 @@ class TrainOptions(Options):
     learning_rate_monitor: bool | None = None
     accumulate: Mapping[int, int] | None = None
     lr_schedule: str | Callable[..., Any] | None = None
+    ema_decay: float | None = option(None, at_least=0, at_most=0.99999)
     on_nan: Literal["stop_restore", "raise", "skip_batch", "ignore"] = "stop_restore"
     on_interrupt: Literal["stop", "raise"] = "stop"
     resume: bool | str | Path | None = None
