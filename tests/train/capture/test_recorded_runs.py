@@ -44,6 +44,8 @@ def train_model(model: Any, **words: Any) -> Any:
         "check_val_every_n_epoch": 1,
     }
     given |= {"enable_progress_bar": False, "accelerator": "cpu", "early_stopping": False}
+    # The moving average of SOLO is updated by a hook at every step, which is not captured.
+    given["ema_decay"] = None
     model.train(**given | words)
     return model
 
