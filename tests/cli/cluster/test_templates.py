@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -84,10 +85,15 @@ def run(*words: object, environment: dict[str, str], cwd: Path) -> subprocess.Co
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes that a process has started."""
-    words = ["pgrep", "-P", str(pid)]
-    found = subprocess.run(words, capture_output=True, text=True, check=True)
-    return [int(line) for line in found.stdout.split()]
+    """Processes that a process has started, by the tables of Linux."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name of a program, in parentheses, may have spaces.
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            if int(parent) == pid:
+                found.append(int(path.parent.name))
+    return sorted(found)
 
 
 def latent_of(out: Path) -> np.ndarray:
