@@ -52,7 +52,7 @@ def test_there_must_be_two_cells_and_a_ratio_above_zero() -> None:
     with pytest.raises(InvalidDataError, match="a batch with at least two cells"):
         draw_parents(np.array(["a", "b"]), np.arange(2), 2, seed=1)
     for ratio in (0, -1, np.inf, np.nan):
-        with pytest.raises(InvalidOptionError, match="doublet_ratio to be above 0"):
+        with pytest.raises(InvalidOptionError, match="doublet_ratio to be a number above 0"):
             draw_parents(np.array(["a", "a"]), np.arange(2), ratio, seed=1)
 
 

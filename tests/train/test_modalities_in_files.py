@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import sparse
 
-import cellvae
 from cellvae.data.batches.run_order import RunOrder
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
@@ -112,7 +111,7 @@ def test_an_epoch_reads_each_cell_once(
 def test_weights_are_those_of_memory(cells: CellFiles, adata: anndata.AnnData) -> None:
     found = []
     for data in (cells, adata):
-        cellvae.settings.seed = 0
+        torch.manual_seed(0)
         MULTIVI.setup_anndata(data, batch_key="batch")
         model = MULTIVI(data, n_hidden=8)
         model.train(max_epochs=2, batch_size=16, seed=0)

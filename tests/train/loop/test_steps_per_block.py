@@ -15,7 +15,7 @@ from anndata import AnnData
 import cellvae
 from cellvae.errors import InvalidOptionError
 from cellvae.model import SCANVI, SCVI
-from cellvae.train import EMA, LRSchedulerCallback, SaveCheckpoint
+from cellvae.train import LRSchedulerCallback, SaveCheckpoint
 
 pytestmark = pytest.mark.trains
 
@@ -155,7 +155,6 @@ def test_a_callback_with_step_hooks_gets_single_steps(made: Callable[..., Any]) 
 @pytest.mark.parametrize(
     ("kwargs", "reason"),
     [
-        ({"callbacks": [EMA(0.9)]}, "EMA has on_train_batch_start"),
         (
             {"callbacks": [pl.callbacks.LambdaCallback(on_before_zero_grad=print)]},
             "LambdaCallback has on_before_zero_grad",
