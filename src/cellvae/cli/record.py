@@ -20,6 +20,7 @@ OPTIONS_THAT_MAY_DIFFER = (
     "accelerator",
     "devices",
     "num_nodes",
+    "sync_batchnorm",
     "placement",
     "steps_per_block",
     "capture_steps",

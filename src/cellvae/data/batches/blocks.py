@@ -126,6 +126,9 @@ class EpochBlocks(Generic[B]):
     ----------
     place
         Function of the rows of a buffer in memory: the rows that steps read.
+    min_part_size
+        Least number of cells that a process of several has of a batch, `min_batch_size` unless it
+        is set; a batch of fewer cells of all is merged into the one before it.
     """
 
     def __init__(
@@ -158,7 +161,7 @@ class EpochBlocks(Generic[B]):
         self.shuffle = shuffle
         self.steps_per_block = steps_per_block
         self.drop_last = drop_last
-        self.min_batch_size = min_batch_size
+        self.min_batch_size = self.min_part_size = min_batch_size
         self.prefetch = prefetch
         self.labelled_cells = labelled_cells
         self.epoch = 0
@@ -178,7 +181,7 @@ class EpochBlocks(Generic[B]):
         InvalidOptionError
             If a batch has too few cells for the processes.
         """
-        each = min(2, self.min_batch_size)
+        each = min(2, self.min_part_size)
         needed = each * world_size
         if len(self.cells) < needed:
             at_least = "one cell" if each == 1 else "two cells"
@@ -250,7 +253,7 @@ class EpochBlocks(Generic[B]):
             own[:n_each],
             self.own_batch_size,
             drop_last=self.drop_last,
-            min_batch_size=self.min_batch_size,
+            min_batch_size=max(self.min_part_size, -(-self.min_batch_size // self.world_size)),
         )
         if len(own) > n_each and not self.drop_last:
             blocks[-1] = torch.cat([blocks[-1], own[n_each:].view(1, -1)], dim=1)
@@ -272,7 +275,7 @@ class EpochBlocks(Generic[B]):
             self.batch_size,
             steps_per_block=self.steps_per_block,
             drop_last=self.drop_last,
-            min_batch_size=self.min_batch_size * self.world_size,
+            min_batch_size=max(self.min_batch_size, self.min_part_size * self.world_size),
         )
 
     def set_epoch(self, epoch: int) -> None:

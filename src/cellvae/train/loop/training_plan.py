@@ -130,7 +130,6 @@ class TrainingPlan(EpochMetricsModule):
         self.files = files
         self.blocks: tuple[EpochBlocks[Any], ...] = ()
         self.resume_hook = resume_hook
-        self.share_of_step = 1.0
         self.validation_noise = ExitStack()
         loss: LossFunction = module.loss
         if compiling is not None and compiling.enabled:
@@ -171,8 +170,8 @@ class TrainingPlan(EpochMetricsModule):
         self.step.finish(self.average_over_processes if self.trainer.world_size > 1 else None)
 
     def average_over_processes(self, own: Tensor) -> Tensor:
-        """Mean of a tensor over processes, weighted by their cells in this step."""
-        mean: Tensor = self.trainer.strategy.reduce(own * self.share_of_step, reduce_op="mean")
+        """Mean of a tensor over processes."""
+        mean: Tensor = self.trainer.strategy.reduce(own, reduce_op="mean")
         return mean
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -298,12 +297,13 @@ class TrainingPlan(EpochMetricsModule):
         loss = None
         if self.automatic_optimization:
             self.update_kl_weight()
+            share = self.blocks[0].shares[batch_idx] if self.has_shares else 1.0
+            self.step.set_share(share)
             parts = self.step_loop.single_step_loss(batch, training=not self.has_extra_epoch)
             self.train_loss_sums.add(parts)
             if self.log_steps:
                 self.log_step(parts)
-            self.share_of_step = self.blocks[0].shares[batch_idx] if self.has_shares else 1.0
-            loss = parts.loss if self.share_of_step == 1.0 else parts.loss * self.share_of_step
+            loss = parts.loss if share == 1.0 else parts.loss * share
         else:
             self.step_loop.run_block(batch)
         if self.trainer.is_last_batch:

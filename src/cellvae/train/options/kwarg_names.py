@@ -78,6 +78,7 @@ RUN_KWARGS = (
     "accelerator",
     "devices",
     "num_nodes",
+    "sync_batchnorm",
     "check_val_every_n_epoch",
     "learning_rate_monitor",
     "accumulate",

@@ -177,6 +177,9 @@ class TrainOptions(Options):
         Devices of each node to train on, or how many, as in `lightning.Trainer`.
     num_nodes
         Computers to train on, as in `lightning.Trainer`; torchrun or SLURM starts the processes.
+    sync_batchnorm
+        Whether batch normalisation is over the cells of all devices, as on one; otherwise each
+        device normalises over its own part of a batch.
     check_val_every_n_epoch
         Epochs between two validations; by default 1 where something follows their metrics.
     log_steps
@@ -224,6 +227,7 @@ class TrainOptions(Options):
     accelerator: str = "auto"
     devices: int | str | list[int] | tuple[int] = "auto"
     num_nodes: int = option(1, at_least=1)
+    sync_batchnorm: bool = True
     check_val_every_n_epoch: int | None = option(None, at_least=1)
     log_steps: bool = False
     steps_per_block: int | Literal["auto"] = option("auto", at_least=1)

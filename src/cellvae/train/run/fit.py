@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,8 @@ from cellvae.core.platform.launcher import find_launcher
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining
+from cellvae.nn.sync_batch_norm import synchronise_batch_norm
+from cellvae.train.lightning_adapter import process_timeout
 from cellvae.train.loop.freezing import restore_frozen_after_step
 from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.loop.model_files import ModelFiles
@@ -112,6 +115,15 @@ def fit(
     return conclude_run(run, error)
 
 
+def shared_batch_norm(run: PreparedRun) -> AbstractContextManager[None]:
+    """Context in which several processes normalise over the cells of all of them."""
+    plan, trainer = run.plan, run.trainer
+    if trainer.world_size == 1 or not run.sync_batch_norm:
+        return nullcontext()
+    timeout = process_timeout(trainer)
+    return synchronise_batch_norm(plan.module, *plan.step.own_modules, timeout=timeout)
+
+
 def run_epochs(run: PreparedRun) -> BaseException | None:
     """Run Lightning's loop with its own random numbers; return the error to be raised, if any."""
     plan, trainer = run.plan, run.trainer
@@ -124,6 +136,7 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         restore_sigint_handler(),
         catch_stop_training(plan, run.callbacks),
         sigint,
+        shared_batch_norm(run),
         isolated_rng(plan.seed, "training"),
     ):
         try:

@@ -21,6 +21,7 @@ from cellvae.core.log import warn
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.split import Split
 from cellvae.errors import TrainingWarning
+from cellvae.nn.sync_batch_norm import can_synchronise
 from cellvae.train.callbacks.defaults import build_callbacks, check_monitors, monitored_metrics
 from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.loop.model_files import ModelFiles
@@ -59,6 +60,8 @@ class PreparedRun:
         State of the module before the run.
     dtype
         Data type of the weights before the run.
+    sync_batch_norm
+        Whether several processes normalise over the cells of all of them.
     """
 
     plan: TrainingPlan
@@ -69,6 +72,7 @@ class PreparedRun:
     max_epochs: int
     weights_before: Mapping[str, Tensor]
     dtype: torch.dtype
+    sync_batch_norm: bool
 
 
 def prepare_run(
@@ -107,6 +111,7 @@ def prepare_run(
         options=options,
         seed=seed,
         smallest=smallest,
+        smallest_part=1 if can_synchronise(module) else smallest,
         labels=labels,
         resizable=any(isinstance(c, BatchSizeFinder) for c in all_callbacks),
     )
@@ -121,6 +126,7 @@ def prepare_run(
         max_epochs=max_epochs,
         weights_before={k: v.detach().clone() for k, v in module.state_dict().items()},
         dtype=next(module.parameters()).dtype,
+        sync_batch_norm=factory.sync_batch_norm,
     )
     start.restore_counters(plan.run, trainer)
     if start.state is not None:

@@ -40,6 +40,9 @@ class BlockFactory:
         Seed of the run.
     smallest
         Least number of cells in a training batch.
+    smallest_part
+        Least number of them that a process of several needs, where batch normalisation is over the
+        cells of all.
     labels
         Label of every cell, -1 if unknown; None for models without labels.
     resizable
@@ -51,13 +54,25 @@ class BlockFactory:
     options: TrainOptions
     seed: int
     smallest: int
+    smallest_part: int
     labels: NDArray[np.int64] | None = None
     resizable: bool = False
+
+    @property
+    def sync_batch_norm(self) -> bool:
+        """Whether several processes normalise over the cells of all of them.
+
+        Where cells are not shuffled a process may have no labelled cell in a step in which others
+        have some; each then normalises over its own.
+        """
+        labels, loader = self.labels, self.options.loader
+        has_labels = labels is not None and bool((labels[self.split.train] >= 0).any())
+        return self.options.sync_batchnorm and (loader.shuffle or not has_labels)
 
     def training(self, batch_size: int, steps_per_block: int = 1) -> EpochBlocks[Any]:
         """Blocks of the training cells."""
         loader = dataclasses.replace(self.options.loader, batch_size=batch_size)
-        return make_split_blocks(
+        blocks = make_split_blocks(
             self.rows,
             self.split.train,
             loader,
@@ -66,6 +81,9 @@ class BlockFactory:
             self.labels,
             steps_per_block,
         )
+        if self.sync_batch_norm:
+            blocks.min_part_size = self.smallest_part
+        return blocks
 
     def validation(self, batch_size: int) -> EpochBlocks[Any]:
         """Blocks of the validation cells, in larger batches where nothing counts them."""

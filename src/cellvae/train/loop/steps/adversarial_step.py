@@ -81,6 +81,8 @@ class AdversarialStep(GradientStep):
                 n_hidden=N_HIDDEN,
                 dropout_rate=DROPOUT_RATE,
             ).train()
+        self.own_modules = (self.classifier,)
+        self.share = 1.0
         self.pending: list[Tensor] = []
         self.bad: Tensor | None = None
         self.sums: Float[Tensor, " parts"]
@@ -122,6 +124,10 @@ class AdversarialStep(GradientStep):
         self.is_on = float(self.weight_of_losses(weight)) > 0
         self.was_on = self.was_on or self.is_on
 
+    def set_share(self, share: float) -> None:
+        """Note the weight of the loss of the classifier in this process."""
+        self.share = share
+
     def changed_tensors(self) -> list[Tensor]:
         """Buffers of the classifier, their values before the step, and sums of its losses."""
         return [*self.buffers, *self.buffers_before, self.sums]
@@ -143,7 +149,7 @@ class AdversarialStep(GradientStep):
             before.copy_(buffer)
         fooling = self.cross_entropy(loss.latent, targets, fool=True)
         guessing = self.cross_entropy(loss.latent.detach(), targets, fool=False)
-        self.pending.append(guessing * weight)
+        self.pending.append(guessing * weight * self.share)
         self.add_to_metrics(fooling, guessing, len(targets))
         return loss._replace(loss=loss.loss + fooling * weight)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellvae.contracts import Loss, Module
 from cellvae.train.loop.optimizers import make_optimizer
@@ -43,11 +43,14 @@ class Step(Protocol):
         Optimizers beside that of the module; they have no schedule.
     metric_names
         Names of the metrics of an epoch that the step measures.
+    own_modules
+        Networks beside the module.
     is_on
         Whether the step trains something beside the module, at the present KL weight.
     """
 
     own_optimizers: tuple[torch.optim.Optimizer, ...]
+    own_modules: tuple[nn.Module, ...]
     metric_names: tuple[str, ...]
     is_on: bool
 
@@ -81,6 +84,10 @@ class Step(Protocol):
 
     def set_kl_weight(self, weight: float) -> None:
         """Note the KL weight of the next steps."""
+        ...
+
+    def set_share(self, share: float) -> None:
+        """Note the cells of this process in the next batch, as a fraction of the mean over all."""
         ...
 
     def changed_tensors(self) -> list[Tensor]:
@@ -131,6 +138,7 @@ class GradientStep:
         self.module = module
         self.module_loss: LossFunction = module.loss if loss is None else loss
         self.own_optimizers: tuple[torch.optim.Optimizer, ...] = ()
+        self.own_modules: tuple[nn.Module, ...] = ()
         self.is_on = False
 
     def make_optimizers(
@@ -167,6 +175,9 @@ class GradientStep:
         """Nothing is trained beside the module."""
 
     def set_kl_weight(self, weight: float) -> None:
+        """Nothing depends on it beside the loss."""
+
+    def set_share(self, share: float) -> None:
         """Nothing depends on it beside the loss."""
 
     def changed_tensors(self) -> list[Tensor]:
