@@ -1,8 +1,8 @@
 """SCVI trained by 1, 2 and 4 processes in turns: ELBO by epoch, seconds, and what limits them.
 
 `python benchmarks/ranks.py --data DATA --out FILE`. Runs that are in the file already are not made
-again, so that seeds can be run one by one. `--batch-norm local global` compares batch normalisation
-over the cells of each process with that over the cells of all.
+again, so that seeds can be run one by one. `--batch-norm all own` compares batch normalisation over
+the cells of all processes with that over the cells of each.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             (ranks, norm)
             for ranks in arguments.ranks
             for norm in arguments.batch_norm
-            if ranks > 1 or norm == "local"
+            if ranks > 1 or norm == "all"
         ]
         shift = seed % len(kinds)
         made += [
@@ -69,24 +69,21 @@ def summary(runs: list[dict[str, Any]]) -> pd.DataFrame:
     kinds = sorted({(each["ranks"], each["batch_norm"]) for each in runs})
     for ranks, norm in kinds:
         own = [each for each in runs if (each["ranks"], each["batch_norm"]) == (ranks, norm)]
-        last = np.array([each["elbo_validation"][-1] for each in own])
-        paired = [
-            np.subtract(each["elbo_validation"], alone[each["seed"]]["elbo_validation"])
-            for each in own
-            if each["seed"] in alone
-        ]
-        difference = np.array(paired)
+        row: dict[str, Any] = {"processes": ranks, "cells of": norm, "runs": len(own)}
+        for part, name in (("train", "training"), ("validation", "held out")):
+            losses = {each["seed"]: np.array(each[f"elbo_{part}"]) for each in own}
+            last = [values[-1] for values in losses.values()]
+            row[f"{name} -ELBO"] = np.mean(last)
+            row[f"{name}, standard deviation"] = np.std(last, ddof=1) if len(last) > 1 else np.nan
+            paired = [
+                values - alone[seed][f"elbo_{part}"]
+                for seed, values in losses.items()
+                if seed in alone
+            ]
+            if paired:
+                row[f"{name}, less one process"] = np.mean(paired, axis=0)[-1]
+                row[f"{name}, less one, every epoch"] = np.mean(paired)
         rate = [each["training cells"] / np.median(each["seconds of epochs"][1:]) for each in own]
-        row = {
-            "processes": ranks,
-            "batch normalisation": norm,
-            "runs": len(own),
-            "held-out -ELBO": last.mean(),
-            "standard deviation over seeds": last.std(ddof=1) if len(own) > 1 else np.nan,
-        }
-        if paired:
-            row["less one process"] = difference[:, -1].mean()
-            row["largest of any epoch, mean of seeds"] = np.abs(difference.mean(axis=0)).max()
         row["training cells per s"] = float(np.median(rate))
         row["s in train()"] = float(np.median([each["seconds of train()"] for each in own]))
         rows.append(row)
@@ -102,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--cells", type=int, default=10**9, help="cells drawn from the file")
-    parser.add_argument("--batch-norm", nargs="+", choices=["local", "global"], default=["local"])
+    parser.add_argument("--batch-norm", nargs="+", choices=["all", "own"], default=["all"])
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"runs": []}
     for job in jobs(arguments):
@@ -111,8 +108,7 @@ def main() -> None:
         found["runs"].append(run(job))
         found["machine"] = {"processor": processor(), "cores": os.cpu_count()}
         arguments.out.write_text(json.dumps(found))
-    with pd.option_context("display.width", 250, "display.max_columns", 20):
-        print(summary(found["runs"]).round(2).to_string(index=False))
+    print(summary(found["runs"]).round(2).T.to_string(header=False))
 
 
 if __name__ == "__main__":

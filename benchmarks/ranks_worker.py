@@ -16,46 +16,8 @@ import anndata
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import cellvae
-
-
-class SumOfProcesses(torch.autograd.Function):
-    """Sum of a tensor over processes; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """Sum over processes."""
-        total = own.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Sum of the gradients of all processes."""
-        total = gradient.clone()
-        torch.distributed.all_reduce(total)
-        return total
-
-
-class GlobalBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation with the statistics of the cells of all processes, on any device."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalised features, [cells, features]."""
-        if not self.training or not torch.distributed.is_initialized():
-            return super().forward(input)
-        count = torch.full((1,), float(len(input)))
-        sums = SumOfProcesses.apply(torch.cat([input.sum(0), (input * input).sum(0), count]))
-        n = float(sums[-1].detach())
-        mean, square = (sums[:-1] / n).view(2, -1)
-        variance = square - mean * mean
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-            self.num_batches_tracked.add_(1)
-        return (input - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
 class Clock(pl.Callback):
@@ -92,10 +54,6 @@ def main() -> None:
     batch_key = "batch" if "batch" in adata.obs else None
     cellvae.model.SCVI.setup_anndata(adata, batch_key=batch_key)
     model = cellvae.model.SCVI(adata)
-    if job["batch_norm"] == "global":
-        for part in model.module.modules():
-            if isinstance(part, nn.BatchNorm1d):
-                part.__class__ = GlobalBatchNorm
     clock = Clock()
     begin = time.perf_counter()
     model.train(
@@ -104,6 +62,7 @@ def main() -> None:
         accelerator="cpu",
         check_val_every_n_epoch=1,
         enable_progress_bar=False,
+        sync_batchnorm=job["batch_norm"] == "all",
         callbacks=[clock],
     )
     seconds = time.perf_counter() - begin
