@@ -17,6 +17,7 @@ from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining
 from cellvae.nn.sync_batch_norm import synchronise_batch_norm
+from cellvae.train.callbacks.monitoring.thread_contention import ThreadContention
 from cellvae.train.lightning_adapter import process_timeout
 from cellvae.train.loop.freezing import restore_frozen_after_step
 from cellvae.train.loop.lightning_quiet import quiet_lightning
@@ -129,6 +130,7 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
     plan, trainer = run.plan, run.trainer
     error: BaseException | None = None
     sigint = SigintGuard(plan, trainer)
+    trainer.callbacks += [ThreadContention()]  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         trainer.callbacks += [ProcessAgreement(), SharedSignals()]  # type: ignore[attr-defined]
     with (
