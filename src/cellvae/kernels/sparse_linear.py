@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.torch_adapter import count_changes
 from cellvae.kernels.compiled.job_layouts import SparseLinearJob
 from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
@@ -178,7 +179,7 @@ class LatestTranspose:
             return None
         (references, versions, n_genes), by_gene = entry
         known = all(
-            reference() is tensor and version == tensor._version
+            reference() is tensor and version == count_changes(tensor)
             for reference, version, tensor in zip(references, versions, batch[:3], strict=True)
         )
         return by_gene if known and n_genes == batch.n_genes else None
@@ -192,7 +193,7 @@ class LatestTranspose:
 
         first, *others = batch[:3]
         references = (weakref.ref(first, forget), *map(weakref.ref, others))
-        versions = tuple(tensor._version for tensor in batch[:3])
+        versions = tuple(map(count_changes, batch[:3]))
         self.entry = ((references, versions, batch.n_genes), by_gene)
 
 
