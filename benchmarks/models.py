@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     for batch_size in options.batch_sizes:
         model = models(options)[name](package)
         clock = EpochClock()
-        # Where a model has another default, an argument of cellvae that is 128 does not override it.
+        # An argument of cellvae that is 128 does not override the default of a model.
         ours = options.package == OURS
         size: dict[str, Any] = {"batch_size": batch_size}
         model.train(

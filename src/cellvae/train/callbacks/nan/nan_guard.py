@@ -92,6 +92,7 @@ class NaNGuard(pl.Callback):
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
+        self.is_restored = False
         if self.counter is not None:
             self.counter.start_epoch()
 
@@ -140,6 +141,7 @@ class NaNGuard(pl.Callback):
         if self.counter is not None:
             self.counter.step.add_(1)
         self.bad_loss = self.bad = None
+        self.is_restored = False
         self.buffers.save()
 
     def on_before_backward(
@@ -186,6 +188,8 @@ class NaNGuard(pl.Callback):
             self.bad = self.counter.n_bad > 0
         zero_out_step(optimizer, with_grad, self.bad)
         leave_out_step(pl_module, self.bad)
+        self.buffers.restore(self.bad)
+        self.is_restored = True
 
     def changed_tensors(self) -> list[Tensor]:
         """Tensors that a step changes, beside the module."""
@@ -202,6 +206,7 @@ class NaNGuard(pl.Callback):
     ) -> None:
         """Count a skipped step, and stop the run if `on_nan` says so."""
         self.buffers.restore()
+        self.is_restored = True
         self.n_skipped += 1
         if self.event is None:
             wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
@@ -238,8 +243,8 @@ class NaNGuard(pl.Callback):
             self.on_step_end()
 
     def on_step_end(self) -> None:
-        """Restore the buffers after a skipped step."""
-        if self.bad is None:
+        """Restore the buffers after a skipped step, where there were no gradients to check."""
+        if self.bad is None or self.is_restored:
             return
         if not self.checks_every_step(self.bad.device):
             self.buffers.restore(self.bad)
