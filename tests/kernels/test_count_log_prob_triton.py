@@ -1,14 +1,14 @@
 """Log-likelihoods of the kernel for CUDA devices, by Triton's interpreter, in double precision.
 
-They need Triton, whose package is too large for every run of the tests; what is done where it is
-absent, or gives other results, is in `test_first_use.py`.
+They need Triton, whose package is too large for every run of the tests, and `TRITON_INTERPRET=1` in
+the environment. What is done where it is absent, or gives other results, is in `test_first_use.py`.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import util
 from typing import Any
 
@@ -26,7 +26,8 @@ from cellvae.settings import settings
 
 pytestmark = [
     pytest.mark.skipif(
-        util.find_spec("triton") is None, reason="Triton is not installed, which interprets kernels"
+        util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
+        reason="Triton is not installed, or TRITON_INTERPRET=1 was not set when Python started",
     ),
     # NumPy, with which the interpreter computes, warns of what a device does without a word.
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
@@ -34,17 +35,11 @@ pytestmark = [
 Given = dict[str, Any]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def interpreted() -> Iterator[None]:
-    """Triton interprets kernels on the CPU."""
-    before = os.environ.get("TRITON_INTERPRET")
-    os.environ["TRITON_INTERPRET"] = "1"
-    first_use.can_import.cache_clear()
-    yield
-    if before is None:
-        del os.environ["TRITON_INTERPRET"]
-    first_use.can_import.cache_clear()
-    first_use.compared.clear()
+@pytest.fixture(autouse=True)
+def unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel was not used before."""
+    monkeypatch.setattr(first_use, "compared", set())
+    monkeypatch.setattr(first_use, "failed", {})
 
 
 def sized(likelihood: str, n_cells: int, n_genes: int, *, per_cell: bool = False) -> Given:
@@ -235,7 +230,6 @@ def test_models_take_it_where_it_can_be_used(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_first_use_agrees_with_torch(likelihood: str) -> None:
-    first_use.compared.clear()
     given = leaves(sized(likelihood, 5, 61))
     given["counts"][2] = 0
     with emulate_cuda():

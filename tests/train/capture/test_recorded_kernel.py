@@ -1,8 +1,11 @@
-"""Steps whose likelihood is the kernel for CUDA devices, interpreted by Triton on the CPU."""
+"""Steps whose likelihood is the kernel for CUDA devices, interpreted by Triton on the CPU.
+
+They need Triton, and `TRITON_INTERPRET=1` in the environment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from importlib import util
 from typing import Any
 
@@ -18,7 +21,8 @@ from conftest import CASES  # isort: skip
 pytestmark = [
     pytest.mark.trains,
     pytest.mark.skipif(
-        util.find_spec("triton") is None, reason="Triton is not installed, which interprets kernels"
+        util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") != "1",
+        reason="Triton is not installed, or TRITON_INTERPRET=1 was not set when Python started",
     ),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
@@ -30,13 +34,9 @@ OF_COUNTS = [
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Triton interprets kernels on the CPU."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel was not used before."""
     monkeypatch.setattr(first_use, "compared", set())
-    first_use.can_import.cache_clear()
-    yield
-    first_use.can_import.cache_clear()
 
 
 def train(case: Any, **words: Any) -> Any:

@@ -278,10 +278,6 @@ class Watching(pl.Callback):
 
     def on_step_end(self) -> None: ...
 
-    def on_before_backward(self, *args: Any) -> None: ...
-
-    def on_before_optimizer_step(self, *args: Any) -> None: ...
-
 
 def test_a_hook_at_every_step_is_not_captured_and_says_why(recorded: list[Recorder]) -> None:
     model = train(SCVI, capture_steps=True, callbacks=[Watching()])
