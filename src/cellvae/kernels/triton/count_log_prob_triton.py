@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 from triton import language as tl
 
-MIN_MEAN = tl.constexpr(1e-20)
-MAX_INVERSE_DISPERSION = tl.constexpr(1e15)
+SMALLEST_MEAN = tl.constexpr(1e-20)
+LARGEST_DISPERSION = tl.constexpr(1e15)
 SHIFT = tl.constexpr(2.0)
 """Steps of the recurrence of the gamma function after which the series are accurate."""
 HALF_LOG_TWO_PI = tl.constexpr(0.9189385332046727)
@@ -173,12 +173,12 @@ def count_log_prob_kernel(
         if HAS_LOGITS_BIAS:
             value += tl.load(logits_bias + gene, mask=inside, other=0.0)
         mu = tl.exp(value - shift) * factor
-        mu = tl.where(mu < MIN_MEAN, MIN_MEAN, mu)
+        mu = tl.where(mu < SMALLEST_MEAN, SMALLEST_MEAN, mu)
         x = tl.load(counts + gene, mask=inside, other=0.0)
         if DISPERSED:
             t = tl.load(theta + gene, mask=inside, other=1.0)
-            t = tl.where(t < MIN_MEAN, MIN_MEAN, t)
-            t = tl.where(t > MAX_INVERSE_DISPERSION, MAX_INVERSE_DISPERSION, t)
+            t = tl.where(t < SMALLEST_MEAN, SMALLEST_MEAN, t)
+            t = tl.where(t > LARGEST_DISPERSION, LARGEST_DISPERSION, t)
             value_log_prob, grad, grad_theta = negative_binomial(x, mu, t)
         else:
             value_log_prob, grad = poisson(x, mu)
