@@ -67,7 +67,7 @@ def test_an_edited_helper_is_recompiled_in_every_kernel_that_inlines_it(tmp_path
 
     assert fold_change(tmp_path) == (first, 1, folder)
 
-    helper = tmp_path / "cellvae" / "kernels" / "compiled" / "vector_math_numba.py"
+    helper = tmp_path / "cellvae" / "kernels" / "compiled" / "functions" / "vector_math_numba.py"
     text = helper.read_text()
     assert text.count("LOG2_E = f32(1 / math.log(2))") == 1
     # numba's own cache would compare size and time, or the contents, of the kernel's file alone.

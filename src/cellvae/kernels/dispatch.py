@@ -22,6 +22,7 @@ Kernel = Literal[
     "batch_norm_relu_dropout",
     "bernoulli_log_prob",
     "count_log_prob",
+    "layer_norm_activation_dropout",
     "log_fold_change_summary",
     "mixture_log_prob",
     "sparse_linear",
@@ -69,7 +70,7 @@ def use_triton(counts: Tensor | CSRBatch) -> bool:
     return is_available(counts.device)
 
 
-def can_fuse_layers(hidden: Tensor) -> bool:
+def can_fuse_layers(hidden: Tensor, kernel: Kernel) -> bool:
     """Whether the layers that follow a linear map, given its output, run as one compiled kernel.
 
     As :func:`use_compiled`, where `"auto"` is a matter of the size of the output. The statistics of
@@ -79,7 +80,7 @@ def can_fuse_layers(hidden: Tensor) -> bool:
         return False
     if settings.kernels == "auto" and hidden.numel() < MIN_LAYER_SIZE:
         return False
-    return is_supported(hidden) and can_compile("batch_norm_relu_dropout")
+    return is_supported(hidden) and can_compile(kernel)
 
 
 def is_supported(values: Tensor) -> bool:

@@ -41,3 +41,8 @@ def has_hooks(layer: nn.Module) -> bool:
         or layer._backward_hooks
         or layer._backward_pre_hooks
     )
+
+
+def count_changes(tensor: Tensor) -> int:
+    """Number of times that the values of a tensor were changed in place."""
+    return tensor._version

@@ -17,10 +17,11 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values
 from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
 from cellvae.inference.output_features import features_of
-from cellvae.inference.posterior_samples import latent_to_decode
+from cellvae.inference.posterior_samples import SampleSums, latent_to_decode
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -108,20 +109,21 @@ def get_modality_expression(
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = gene_names(names, request.genes)
     averaged = return_mean or n_samples == 1
-    shape = (*(() if averaged else (n_samples,)), len(cell_pass.cells), len(columns))
-    result = torch.zeros(shape)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = latent_to_decode(model.module, batch, n_samples, use_z_mean)
-            for part, values in iter_decoded(model.module, latent, batch, request):
-                if averaged:
-                    result[positions] += values.sum(dim=0).cpu() / n_samples
-                else:
-                    result[part, positions] = values.cpu()
+
+    def expression_of(module: Any, batch: Any) -> dict[str, torch.Tensor]:
+        """Expression of a batch of cells, [cells, genes] or [cells, samples, genes]."""
+        latent = latent_to_decode(module, batch, n_samples, use_z_mean)
+        sums = SampleSums(n_samples, averaged=averaged)
+        for part, values in iter_decoded(module, latent, batch, request):
+            sums.add(part, values)
+        return {"expression": sums.result()}
+
+    dim = 0 if averaged else 1
+    result = collect_values(model, cell_pass, expression_of, cells_dim=dim)["expression"]
     if return_numpy or not averaged:
-        return result.numpy()
+        return result
     import pandas as pd
 
     source: Any = model.adata if adata is None else adata
     cells = source.obs_names[cell_pass.cells.numpy()]
-    return pd.DataFrame(result.numpy(), index=cells, columns=columns, copy=False)
+    return pd.DataFrame(result, index=cells, columns=columns, copy=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import (
@@ -17,9 +17,15 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix, collect_values
 from cellvae.inference.expression.expression_arguments import check_samples
-from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
+from cellvae.inference.posterior_samples import (
+    SampleSums,
+    decode_samples,
+    iter_chunks,
+    sample_latent,
+)
 from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
 from cellvae.inference.protocols import DecoderModel
 
@@ -92,7 +98,7 @@ def get_protein_foreground_probability(
         indices,
         batch_codes(model.registration, transform_batch),
         feature_positions(protein_names(model), protein_list, "protein"),
-        lambda batch: sample_latent(model.module, batch, n_samples),
+        lambda module, batch: sample_latent(module, batch, n_samples),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,
@@ -108,7 +114,7 @@ def foreground_of_cells(
     indices: CellChoice,
     codes: Sequence[int | None],
     proteins: Any,
-    draw: Callable[[Any], Any],
+    draw: Callable[[Any, Any], Any],
     *,
     n_samples: int,
     batch_size: int | None,
@@ -127,7 +133,8 @@ def foreground_of_cells(
     proteins
         Positions of the proteins; None for all.
     draw
-        Function from a batch of cells to the latent that is decoded, [samples, cells, ...].
+        Function from a network and a batch of cells to the latent that is decoded, [samples, cells,
+        ...].
     n_samples
         Samples that are kept apart; with 1 they are averaged.
     batch_size
@@ -138,21 +145,20 @@ def foreground_of_cells(
     names = protein_names(model)
     options = ProteinOptions(proteins=proteins)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    shape = (len(cell_pass.cells), len(gene_names(names, proteins)))
-    result = torch.zeros((n_samples, *shape) if n_samples > 1 else shape)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = draw(batch)
-            n_drawn = latent.sample.shape[0]
-            for part, few in iter_chunks(latent, len(names)):
-                for code in codes:
-                    counts: Any = decode_samples(model.module, few, batch, code, "protein")
-                    values = options.foreground_probability(counts) / len(codes)
-                    if n_samples == 1:
-                        result[positions] += values.sum(dim=0).cpu() / n_drawn
-                    else:
-                        result[part, positions] += values.cpu()
-    return result.numpy()
+    averaged = n_samples == 1
+
+    def foreground_of(module: Any, batch: Any) -> dict[str, Tensor]:
+        """Foreground probabilities of a batch of cells."""
+        latent = draw(module, batch)
+        sums = SampleSums(latent.sample.shape[0], averaged=averaged)
+        for part, few in iter_chunks(latent, len(names)):
+            for code in codes:
+                counts: Any = decode_samples(module, few, batch, code, "protein")
+                sums.add(part, options.foreground_probability(counts) / len(codes))
+        return {"foreground": sums.result()}
+
+    dim = 0 if averaged else 1
+    return collect_values(model, cell_pass, foreground_of, cells_dim=dim)["foreground"]
 
 
 def foreground_table(
@@ -214,11 +220,13 @@ def get_protein_background_mean(
     check_at_least_one("n_samples", n_samples)
     n_proteins = len(protein_names(model))
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    result = torch.zeros((len(cell_pass.cells), n_proteins))
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, n_samples)
-            for _, few in iter_chunks(latent, n_proteins):
-                counts: Any = decode_samples(model.module, few, batch, output="protein")
-                result[positions] += counts.mu1.sum(dim=0).cpu() / n_samples
-    return result.numpy()
+
+    def background_of(module: Any, batch: Any) -> Tensor:
+        """Background of a batch of cells, [cells, proteins]."""
+        sums = SampleSums(n_samples, averaged=True)
+        for part, few in iter_chunks(sample_latent(module, batch, n_samples), n_proteins):
+            counts: Any = decode_samples(module, few, batch, output="protein")
+            sums.add(part, counts.mu1)
+        return sums.result()
+
+    return collect_matrix(model, cell_pass, background_of)

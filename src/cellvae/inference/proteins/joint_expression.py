@@ -19,10 +19,11 @@ from cellvae.inference.arguments import (
     gene_names,
     gene_positions,
 )
-from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.cell_pass import CellPass, plan_pass
+from cellvae.inference.cell_results import collect_values
 from cellvae.inference.expression.expression_arguments import check_library_size, check_samples
 from cellvae.inference.expression.mean_expression import select_genes
-from cellvae.inference.posterior_samples import iter_chunks, sample_latent
+from cellvae.inference.posterior_samples import SampleSums, iter_chunks, sample_latent
 from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
 from cellvae.inference.protocols import DecoderModel
 
@@ -146,7 +147,7 @@ def get_joint_expression(
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = (gene_names(registration.genes, genes), gene_names(names, request.proteins.proteins))
     averaged = return_mean or n_samples == 1
-    values = collect_joint(model, cell_pass, request, [len(c) for c in columns], averaged=averaged)
+    values = collect_joint(model, cell_pass, request, averaged=averaged)
     if return_numpy or not averaged:
         return values
     import pandas as pd
@@ -164,24 +165,22 @@ def collect_joint(
     model: DecoderModel,
     cell_pass: CellPass,
     request: JointRequest,
-    n_columns: list[int],
     *,
     averaged: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Expression of genes and of proteins, [cells, features], or of every sample."""
-    n_cells = len(cell_pass.cells)
-    samples = () if averaged else (request.n_samples,)
-    genes, proteins = (torch.zeros((*samples, n_cells, n)) for n in n_columns)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, request.n_samples)
-            for part, *values in iter_joint(model.module, latent, batch, request):
-                for result, value in zip((genes, proteins), values, strict=True):
-                    if averaged:
-                        result[positions] += value.sum(dim=0).cpu() / request.n_samples
-                    else:
-                        result[part, positions] = value.cpu()
-    return genes.numpy(), proteins.numpy()
+
+    def expression_of(module: Any, batch: Any) -> dict[str, Tensor]:
+        """Expression of a batch of cells."""
+        latent = sample_latent(module, batch, request.n_samples)
+        sums = [SampleSums(request.n_samples, averaged=averaged) for _ in range(2)]
+        for part, *values in iter_joint(module, latent, batch, request):
+            for of_output, value in zip(sums, values, strict=True):
+                of_output.add(part, value)
+        return {"genes": sums[0].result(), "proteins": sums[1].result()}
+
+    found = collect_values(model, cell_pass, expression_of, cells_dim=0 if averaged else 1)
+    return found["genes"], found["proteins"]
 
 
 def iter_joint(

@@ -31,11 +31,11 @@ PREFIX = "kernels-"
 
 @cache
 def hash_sources(folder: Path = SOURCE_FOLDER) -> str:
-    """Hash of the names and contents of the Python files of a folder, 16 hexadecimal digits."""
+    """Hash of the paths and contents of the Python files in a folder, 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
