@@ -14,7 +14,8 @@ from torch import Tensor
 from cellvae.core.cpu_threads import count_processors
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
-from cellvae.core.platform.device_kind import is_cpu
+from cellvae.core.platform.device_kind import is_cpu, is_cuda
+from cellvae.kernels.triton.first_use import is_available
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
@@ -50,6 +51,26 @@ def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob")
     if len(shape) != 2 or not is_supported(values):
         return False
     return settings.kernels == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
+
+
+def has_count_kernel(counts: Tensor | CSRBatch) -> bool:
+    """Whether :func:`~cellvae.kernels.count_log_prob` computes the log-probability of these counts.
+
+    On the CPU as :func:`use_compiled`; on a CUDA device for dense float32 counts outside autocast
+    and `torch.compile`, where Triton is installed.
+    """
+    return use_compiled(counts) or use_triton(counts)
+
+
+def use_triton(counts: Tensor | CSRBatch) -> bool:
+    """Whether the log-probability of counts is computed by a kernel of Triton."""
+    if isinstance(counts, CSRBatch) or not is_cuda(counts.device) or settings.kernels == "torch":
+        return False
+    if counts.ndim != 2 or counts.dtype != torch.float32 or not counts.shape[1]:
+        return False
+    if torch.is_autocast_enabled(counts.device.type) or torch.compiler.is_compiling():
+        return False
+    return is_available(counts.device)
 
 
 def can_fuse_layers(hidden: Tensor, kernel: Kernel) -> bool:
