@@ -11,10 +11,11 @@ import torch
 
 from cellvae.core.files.output_files import check_output_folder
 from cellvae.core.platform.launcher import find_launcher, process_rank
+from cellvae.core.platform.new_process import call_in_new_process, can_pickle
 from cellvae.core.seeds import draw_seed
 from cellvae.data import Split, split_cells
 from cellvae.data.setup.fields.modality_cells import count_modality_cells, measured_modalities
-from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError
+from cellvae.errors import DataMismatchError, InvalidOptionError, ResumeError, TrainingError
 from cellvae.estimator.model_io import ModelFolder
 from cellvae.estimator.resume import (
     describe_changed_cells,
@@ -25,7 +26,11 @@ from cellvae.estimator.resume import (
 )
 from cellvae.estimator.tracking import log_artifacts
 from cellvae.settings import settings
-from cellvae.train.options.process_count import check_started_processes, count_processes
+from cellvae.train.options.process_count import (
+    check_started_processes,
+    count_processes,
+    needs_new_processes,
+)
 from cellvae.train.records.history import History
 
 if TYPE_CHECKING:
@@ -39,8 +44,77 @@ SEED_KEY = "CELLVAE_RUN_SEED"
 """Environment variable by which the processes of one run share a random seed."""
 
 
+STATE_OF_TRAINING = (
+    "history",
+    "split",
+    "is_trained",
+    "carryover",
+    "registration",
+    "training_report",
+)
+"""Attributes of a model that a run sets."""
+
+
 def run_training(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
     """Train a model, and store the results of the run in it, however the run ended."""
+    options = parsed.options
+    strategy = options.trainer.get("strategy", "auto")
+    if needs_new_processes(options.devices, options.num_nodes, strategy):
+        run_in_new_processes(model, parsed)
+    else:
+        run_in_this_process(model, parsed)
+
+
+def run_in_new_processes(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
+    """Train a copy of a model in new processes, and take over the results of the run."""
+    trainer = {k: v for k, v in parsed.options.trainer.items() if k != "strategy"}
+    copied = replace(parsed, options=replace(parsed.options, trainer=trainer))
+    result = call_in_new_process(train_copy, model, copied, draw_seed(), dict(settings.values))
+    model.module.to(result["device"]).load_state_dict(result["weights"])
+    model.module.eval()
+    for name, value in result["attributes"].items():
+        setattr(model, name, value)
+    for callback, attributes in zip(parsed.callbacks, result["callbacks"], strict=True):
+        vars(callback).update(attributes)
+    if result["error"] is not None:
+        raise result["error"]
+
+
+def train_copy(
+    model: BaseModel, parsed: ParsedTrainKwargs, random_seed: int, values: dict[str, object]
+) -> dict[str, Any]:
+    """Train a model in a process of several; what the run has set, and its error, if any.
+
+    Parameters
+    ----------
+    model, parsed
+        As of :func:`run_training`.
+    random_seed
+        Seed of torch's generator, from which a run without a seed draws one.
+    values
+        Settings of the process that the model comes from.
+    """
+    settings.values.update(values)
+    torch.manual_seed(random_seed)
+    error: BaseException | None = None
+    try:
+        run_in_this_process(model, parsed)
+    except (Exception, KeyboardInterrupt, SystemExit) as failure:
+        error = failure if can_pickle(failure) else TrainingError(str(failure))
+    return {
+        "weights": {name: value.cpu() for name, value in model.module.state_dict().items()},
+        "device": str(model.device),
+        "attributes": {name: getattr(model, name) for name in STATE_OF_TRAINING},
+        "callbacks": [
+            {name: value for name, value in vars(callback).items() if can_pickle(value)}
+            for callback in parsed.callbacks
+        ],
+        "error": error,
+    }
+
+
+def run_in_this_process(model: BaseModel, parsed: ParsedTrainKwargs) -> None:
+    """Train a model in this process, one of several or alone."""
     from cellvae.train.run.fit import fit
     from cellvae.train.run.run_start import RunStart
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from cellvae.core.platform.launcher import find_launcher
 from cellvae.errors import InvalidOptionError
+
+STARTING_STRATEGIES = ("_spawn", "_fork", "_notebook")
+"""Ends of the names of Lightning's strategies that start processes from this one."""
 
 
 def count_processes(devices: Any, num_nodes: Any) -> int:
@@ -21,6 +25,19 @@ def count_processes(devices: Any, num_nodes: Any) -> int:
     elif isinstance(devices, str):
         devices = 1 if devices == "auto" else len(devices.split(","))
     return int(devices) * (num_nodes if isinstance(num_nodes, int) else 1)
+
+
+def needs_new_processes(devices: Any, num_nodes: int, strategy: Any) -> bool:
+    """Whether a run on several devices has to leave this process for new ones.
+
+    A notebook or console is no script that other processes could run. Strategies that start
+    processes from this one by themselves would lose history and report with them.
+    """
+    if num_nodes > 1 or count_processes(devices, num_nodes) == 1 or find_launcher() is not None:
+        return False
+    if isinstance(strategy, str) and strategy.endswith(STARTING_STRATEGIES):
+        return True
+    return strategy in ("auto", "ddp") and hasattr(sys, "ps1")
 
 
 def check_started_processes(devices: Any, num_nodes: int) -> None:
