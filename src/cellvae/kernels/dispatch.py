@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import import_module
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from cellvae.core.cpu_threads import count_processors
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
 from cellvae.core.platform.device_kind import is_cpu, is_cuda
@@ -88,6 +91,25 @@ def is_supported(values: Tensor) -> bool:
     if settings.kernels == "torch" or not is_cpu(values.device) or values.dtype != torch.float32:
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+
+
+def compile_kernels(n_processes: int | None = None) -> dict[Kernel, bool]:
+    """Compile all kernels, or load them from the cache, in several processes.
+
+    Parameters
+    ----------
+    n_processes
+        Processes at a time; by default as many as there are processors.
+
+    Returns
+    -------
+    For each kernel whether it can be used on this machine.
+    """
+    kernels = get_args(Kernel)
+    n_processes = min(n_processes or count_processors(), len(kernels))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        return dict(zip(kernels, pool.map(can_compile, kernels), strict=True))
 
 
 @cache
