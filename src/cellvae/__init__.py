@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cellvae.core.cpu_threads import cpu_threads
 from cellvae.core.log import show_messages
 from cellvae.core.platform.fork import register_fork_handlers
 from cellvae.errors import missing_name_error
@@ -69,6 +70,7 @@ INSTEAD = {
 """Parts of scvi-tools that are not here, and what to use in their place."""
 
 show_messages()
+cpu_threads.shorten_spin()
 register_fork_handlers()
 
 

@@ -6,6 +6,7 @@ import logging
 import random
 from typing import Literal
 
+from cellvae.core.cpu_threads import cpu_threads
 from cellvae.core.log import logger, show_messages
 from cellvae.core.options import check_value
 from cellvae.core.platform.fork import fork
@@ -140,6 +141,7 @@ class Settings:
                 "multiprocessing.get_context('spawn')."
             )
         torch.set_num_threads(n_threads)
+        cpu_threads.is_limited = True
 
     def reset_logging_handler(self) -> None:
         """Show the package's messages on standard error again."""

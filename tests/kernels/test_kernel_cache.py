@@ -53,6 +53,7 @@ def fold_change(source: Path) -> tuple[float, int, Path]:
     return mean, hits, Path(folder)
 
 
+@pytest.mark.slow
 def test_an_edited_helper_is_recompiled_in_every_kernel_that_inlines_it(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "src" / "cellvae",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.cpu_threads import cpu_threads
 from cellvae.core.log import warn, without_messages
 from cellvae.core.options import from_kwargs
 from cellvae.data import Registration, Split, cell_indices
@@ -231,6 +232,7 @@ class BaseModel(ABC):
 
     def assemble(self, registration: Registration, config: Any, module: Module[Any]) -> None:
         """Initialize a model that has a network and no cells yet."""
+        cpu_threads.limit_to_processors()
         self.registration = registration
         self.config = config
         self.module = module.eval()

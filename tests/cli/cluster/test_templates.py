@@ -102,6 +102,7 @@ def latent_of(out: Path) -> np.ndarray:
     return latent
 
 
+@pytest.mark.slow
 def test_a_script_checks_itself_and_starts_nothing(
     counts: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -200,6 +201,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_batch(
         assert report["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_the_job_of_kubernetes_has_the_command_of_this_version(
     counts: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -15,6 +15,7 @@ from cellvae.core.platform.launcher import find_launcher
 from cellvae.core.seeds import isolated_rng
 from cellvae.data.batches.split import Split
 from cellvae.errors import StopTraining
+from cellvae.train.callbacks.monitoring.thread_contention import ThreadContention
 from cellvae.train.loop.freezing import restore_frozen_after_step
 from cellvae.train.loop.lightning_quiet import quiet_lightning
 from cellvae.train.loop.model_files import ModelFiles
@@ -117,6 +118,7 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
     plan, trainer = run.plan, run.trainer
     error: BaseException | None = None
     sigint = SigintGuard(plan, trainer)
+    trainer.callbacks += [ThreadContention()]  # type: ignore[attr-defined]
     if trainer.world_size > 1:
         trainer.callbacks += [ProcessAgreement(), SharedSignals()]  # type: ignore[attr-defined]
     with (
