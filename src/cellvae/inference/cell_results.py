@@ -80,6 +80,17 @@ def write_values(
     return path
 
 
+def collect_parts(
+    model: EncoderModel, parts: Iterable[tuple[slice, Tensor]], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Matrix, [cells, columns], from its rows with their positions, in inference mode."""
+    matrix = np.empty(shape, dtype=np.float32)
+    with inference_mode(model):
+        for positions, part in parts:
+            matrix[positions] = part.cpu().numpy()
+    return matrix
+
+
 def write_matrix(
     model: EncoderModel,
     parts: Iterable[tuple[slice, Tensor]],

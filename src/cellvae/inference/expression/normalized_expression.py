@@ -23,7 +23,7 @@ from cellvae.inference.arguments import (
     gene_positions,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.cell_results import names_of_cells, write_matrix
+from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
 from cellvae.inference.differential.posterior_pool import (
     PosteriorPool,
     iter_pool_chunks,
@@ -231,18 +231,6 @@ def sample_population(
     with inference_mode(model):
         pool = sample_pool(model.module, cell_pass, [population], n_samples, importance=False)
         return resample_pool(model, adata, [population], pool, options, batch_size)
-
-
-def collect_parts(
-    model: DecoderModel, parts: Iterable[tuple[slice, torch.Tensor]], shape: tuple[int, int]
-) -> np.ndarray:
-    """Array of expression from parts, which are computed in inference mode."""
-    values = np.empty(shape, dtype=np.float32)
-    result = torch.from_numpy(values)
-    with inference_mode(model):
-        for positions, part in parts:
-            result[positions] = part.cpu()
-    return values
 
 
 def iter_expression(

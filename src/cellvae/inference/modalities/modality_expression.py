@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -17,7 +19,9 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
+from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
 from cellvae.inference.output_features import features_of
 from cellvae.inference.posterior_samples import latent_to_decode
@@ -44,7 +48,9 @@ def get_modality_expression(
     return_mean: bool = False,
     return_numpy: bool = False,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Decoded expression of each gene in each cell, as a fraction of the cell.
 
     Parameters
@@ -75,11 +81,14 @@ def get_modality_expression(
         Whether the result is an array in place of a DataFrame.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) with the expression as `X`, written batch by batch; None
+        for a result in memory.
 
     Returns
     -------
     DataFrame [cells, genes] with their names, in the requested order, or an array; with several
-    samples that are not averaged an array [samples, cells, genes].
+    samples that are not averaged an array [samples, cells, genes]; with `out` the path of the file.
 
     Raises
     ------
@@ -90,10 +99,13 @@ def get_modality_expression(
     UnknownKeyError
         If a gene or batch is not one of the model.
     InvalidOptionError
-        If the model has no genes, or an argument has an invalid value.
+        If the model has no genes, an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    for argument, value in (("n_samples", n_samples), ("n_samples_overall", n_samples_overall)):
-        check_at_least_one(argument, value)
+    check_at_least_one("n_samples_overall", n_samples_overall)
+    check_samples(n_samples, None, return_mean, return_numpy or None, out)
+    path = None if out is None else check_new_file(out)
     names = features_of(model, "rna")
     request = ExpressionRequest(
         batch_codes=batch_codes(model.registration, transform_batch),
@@ -107,21 +119,32 @@ def get_modality_expression(
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = gene_names(names, request.genes)
-    averaged = return_mean or n_samples == 1
-    shape = (*(() if averaged else (n_samples,)), len(cell_pass.cells), len(columns))
-    result = torch.zeros(shape)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = latent_to_decode(model.module, batch, n_samples, use_z_mean)
-            for part, values in iter_decoded(model.module, latent, batch, request):
-                if averaged:
-                    result[positions] += values.sum(dim=0).cpu() / n_samples
-                else:
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    if path is not None:
+        parts = iter_means(model, cell_pass, request, use_z_mean=use_z_mean)
+        return write_matrix(model, parts, path, cells, columns)
+    if n_samples > 1 and not return_mean:
+        result = torch.zeros((n_samples, len(cells), len(columns)))
+        with inference_mode(model):
+            for positions, batch in cell_pass.iter_batches():
+                latent = latent_to_decode(model.module, batch, n_samples, use_z_mean)
+                for part, values in iter_decoded(model.module, latent, batch, request):
                     result[part, positions] = values.cpu()
-    if return_numpy or not averaged:
         return result.numpy()
     import pandas as pd
 
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
-    return pd.DataFrame(result.numpy(), index=cells, columns=columns, copy=False)
+    parts = iter_means(model, cell_pass, request, use_z_mean=use_z_mean)
+    means = collect_parts(model, parts, (len(cells), len(columns)))
+    return means if return_numpy else pd.DataFrame(means, cells, columns, copy=False)
+
+
+def iter_means(
+    model: DecoderModel, cell_pass: CellPass, request: ExpressionRequest, *, use_z_mean: bool
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Means of the samples of cells, [cells, genes], with their positions, batch by batch."""
+    for positions, batch in cell_pass.iter_batches():
+        latent = latent_to_decode(model.module, batch, request.n_samples, use_z_mean)
+        mean: Any = 0
+        for _, values in iter_decoded(model.module, latent, batch, request):
+            mean = mean + values.sum(dim=0) / request.n_samples
+        yield positions, mean

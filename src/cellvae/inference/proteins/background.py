@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -18,6 +21,7 @@ from cellvae.inference.arguments import (
     gene_names,
 )
 from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
 from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
 from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
@@ -42,7 +46,9 @@ def get_protein_foreground_probability(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Probability that the counts of a protein in a cell are more than background.
 
     Parameters
@@ -68,11 +74,14 @@ def get_protein_foreground_probability(
         Whether the result is an array; None for a DataFrame wherever it has two dimensions.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) with the probabilities as `X`, written batch by batch;
+        None for a result in memory.
 
     Returns
     -------
     DataFrame [cells, proteins] in the requested order, or an array; with `return_mean=False` and
-    several samples an array [samples, cells, proteins].
+    several samples an array [samples, cells, proteins]; with `out` the path of the file.
 
     Raises
     ------
@@ -83,23 +92,24 @@ def get_protein_foreground_probability(
     UnknownKeyError
         If a protein or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value.
+        If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    check_samples(n_samples, None, return_mean, return_numpy, None)
-    values = foreground_of_cells(
+    check_samples(n_samples, None, return_mean, return_numpy, out)
+    return foreground_of_cells(
         model,
         adata,
         indices,
         batch_codes(model.registration, transform_batch),
-        feature_positions(protein_names(model), protein_list, "protein"),
+        protein_list,
         lambda batch: sample_latent(model.module, batch, n_samples),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,
+        return_numpy=return_numpy,
+        out=out,
     )
-    if return_numpy or values.ndim > 2:
-        return values
-    return foreground_table(model, adata, indices, protein_list, values)
 
 
 def foreground_of_cells(
@@ -107,13 +117,15 @@ def foreground_of_cells(
     adata: AnnData | None,
     indices: CellChoice,
     codes: Sequence[int | None],
-    proteins: Any,
+    protein_list: Iterable[str] | None,
     draw: Callable[[Any], Any],
     *,
     n_samples: int,
     batch_size: int | None,
     silent: bool,
-) -> np.ndarray:
+    return_numpy: bool | None,
+    out: str | Path | None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Foreground probabilities, [cells, proteins], or [samples, cells, proteins] if not averaged.
 
     Parameters
@@ -124,8 +136,8 @@ def foreground_of_cells(
         Cells.
     codes
         Codes of the batches that cells are decoded as if they came from, which are averaged.
-    proteins
-        Positions of the proteins; None for all.
+    protein_list
+        Names of the proteins; None for all.
     draw
         Function from a batch of cells to the latent that is decoded, [samples, cells, ...].
     n_samples
@@ -134,42 +146,45 @@ def foreground_of_cells(
         Cells per batch.
     silent
         Whether the progress bar is hidden.
+    return_numpy
+        Whether the result is an array; None for a DataFrame wherever it has two dimensions.
+    out
+        File that the probabilities are written to; None for a result in memory.
     """
-    names = protein_names(model)
-    options = ProteinOptions(proteins=proteins)
-    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    shape = (len(cell_pass.cells), len(gene_names(names, proteins)))
-    result = torch.zeros((n_samples, *shape) if n_samples > 1 else shape)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = draw(batch)
-            n_drawn = latent.sample.shape[0]
-            for part, few in iter_chunks(latent, len(names)):
-                for code in codes:
-                    counts: Any = decode_samples(model.module, few, batch, code, "protein")
-                    values = options.foreground_probability(counts) / len(codes)
-                    if n_samples == 1:
-                        result[positions] += values.sum(dim=0).cpu() / n_drawn
-                    else:
-                        result[part, positions] += values.cpu()
-    return result.numpy()
-
-
-def foreground_table(
-    model: DecoderModel,
-    adata: AnnData | None,
-    indices: CellChoice,
-    protein_list: Iterable[str] | None,
-    values: np.ndarray,
-) -> pd.DataFrame:
-    """DataFrame of values of cells and proteins, [cells, proteins]."""
     import pandas as pd
 
+    path = None if out is None else check_new_file(out)
     names = protein_names(model)
-    columns = gene_names(names, feature_positions(names, protein_list, "protein"))
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[model.cell_indices(adata, indices).numpy()]
-    return pd.DataFrame(values, index=cells, columns=columns, copy=False)
+    options = ProteinOptions(proteins=feature_positions(names, protein_list, "protein"))
+    columns = gene_names(names, options.proteins)
+    cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+
+    def foreground(batch: Any) -> Iterator[tuple[slice, Tensor]]:
+        latent = draw(batch)
+        for part, few in iter_chunks(latent, len(names)):
+            for code in codes:
+                counts: Any = decode_samples(model.module, few, batch, code, "protein")
+                yield part, options.foreground_probability(counts) / len(codes)
+
+    def means() -> Iterator[tuple[slice, Tensor]]:
+        for positions, batch in cell_pass.iter_batches():
+            drawn = [(values.sum(dim=0), len(values)) for _, values in foreground(batch)]
+            n_drawn = sum(n for _, n in drawn) / len(codes)
+            yield positions, torch.stack([values for values, _ in drawn]).sum(dim=0) / n_drawn
+
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    if path is not None:
+        return write_matrix(model, means(), path, cells, columns)
+    shape = (len(cells), len(columns))
+    if n_samples == 1:
+        mean = collect_parts(model, means(), shape)
+        return mean if return_numpy else pd.DataFrame(mean, cells, columns, copy=False)
+    result = torch.zeros((n_samples, *shape))
+    with inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            for part, values in foreground(batch):
+                result[part, positions] += values.cpu()
+    return result.numpy()
 
 
 @check_arguments(only=INTEGERS)

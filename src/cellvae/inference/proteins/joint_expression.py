@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -20,6 +22,7 @@ from cellvae.inference.arguments import (
     gene_positions,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
+from cellvae.inference.cell_results import names_of_cells
 from cellvae.inference.expression.expression_arguments import check_library_size, check_samples
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.posterior_samples import iter_chunks, sample_latent
@@ -65,7 +68,9 @@ def get_joint_expression(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
-) -> tuple[pd.DataFrame, pd.DataFrame] | tuple[np.ndarray, np.ndarray]:
+    *,
+    out: str | Path | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame] | tuple[np.ndarray, np.ndarray] | Path:
     """Normalized expression of genes, and expression of proteins without their background.
 
     Protein expression is the mean of the foreground counts times the probability of the foreground
@@ -106,11 +111,16 @@ def get_joint_expression(
         Whether the results are arrays; None for DataFrames wherever they have two dimensions.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) that the result is written to batch by batch: genes as
+        `X`, proteins as `obsm["protein"]` with their names in `uns["protein_names"]`. None for a
+        result in memory.
 
     Returns
     -------
     Genes and proteins: two DataFrames [cells, features] in the requested order, or arrays; with
-    `return_mean=False` and several samples two arrays [samples, cells, features].
+    `return_mean=False` and several samples two arrays [samples, cells, features]; with `out` the
+    path of the file.
 
     Raises
     ------
@@ -121,10 +131,13 @@ def get_joint_expression(
     UnknownKeyError
         If a gene, protein or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value.
+        If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    check_samples(n_samples, n_samples_overall, return_mean, return_numpy, None)
+    check_samples(n_samples, n_samples_overall, return_mean, return_numpy, out)
     check_library_size(library_size)
+    path = None if out is None else check_new_file(out)
     registration, names = model.registration, protein_names(model)
     genes = gene_positions(registration.genes, gene_list)
     request = JointRequest(
@@ -145,14 +158,15 @@ def get_joint_expression(
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = (gene_names(registration.genes, genes), gene_names(names, request.proteins.proteins))
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    if path is not None:
+        return write_joint(model, cell_pass, request, path, cells, columns)
     averaged = return_mean or n_samples == 1
     values = collect_joint(model, cell_pass, request, [len(c) for c in columns], averaged=averaged)
     if return_numpy or not averaged:
         return values
     import pandas as pd
 
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
     of_genes, of_proteins = (
         pd.DataFrame(part, index=cells, columns=names, copy=False)
         for part, names in zip(values, columns, strict=True)
@@ -174,14 +188,42 @@ def collect_joint(
     genes, proteins = (torch.zeros((*samples, n_cells, n)) for n in n_columns)
     with inference_mode(model):
         for positions, batch in cell_pass.iter_batches():
+            if averaged:
+                genes[positions], proteins[positions] = mean_of_samples(model, batch, request)
+                continue
             latent = sample_latent(model.module, batch, request.n_samples)
             for part, *values in iter_joint(model.module, latent, batch, request):
                 for result, value in zip((genes, proteins), values, strict=True):
-                    if averaged:
-                        result[positions] += value.sum(dim=0).cpu() / request.n_samples
-                    else:
-                        result[part, positions] = value.cpu()
+                    result[part, positions] = value.cpu()
     return genes.numpy(), proteins.numpy()
+
+
+def write_joint(
+    model: DecoderModel,
+    cell_pass: CellPass,
+    request: JointRequest,
+    path: Path,
+    cells: pd.Index,
+    columns: tuple[Sequence[str], Sequence[str]],
+) -> Path:
+    """Write the expression of genes and proteins to an AnnData file, and return its path."""
+    genes, proteins = columns
+    writer = MatrixWriter(path, cells, genes, {"protein": proteins})
+    with writer as file, inference_mode(model):
+        for positions, batch in cell_pass.iter_batches():
+            of_genes, of_proteins = mean_of_samples(model, batch, request)
+            file.write(positions, of_genes.numpy(), {"protein": of_proteins.numpy()})
+    return path
+
+
+def mean_of_samples(model: DecoderModel, batch: Any, request: JointRequest) -> tuple[Tensor, ...]:
+    """Expression of genes and of proteins in the cells of a batch, each [cells, features]."""
+    latent = sample_latent(model.module, batch, request.n_samples)
+    means: list[Tensor] = []
+    for _, *values in iter_joint(model.module, latent, batch, request):
+        parts = [value.sum(dim=0).cpu() / request.n_samples for value in values]
+        means = [mean + part for mean, part in zip(means, parts, strict=True)] if means else parts
+    return tuple(means)
 
 
 def iter_joint(
