@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from anndata import AnnData
 
@@ -38,6 +39,7 @@ FLOPS, FLOPS_OF_PRODUCTS = 60e12, 250e12
 """Of an H100: float32 on vectors, and tf32 on matrices."""
 EAGER_SECONDS, NODE_SECONDS = 5e-6, 0.7e-6
 """Time to launch one operation from Python, and one node of a CUDA graph."""
+N_PROTEINS = 20
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 GATHERS = {"index", "index_select", "embedding", "gather"}
 ON_CUDA_ONE_KERNEL_LESS = {"bernoulli_", "div_"}
@@ -75,8 +77,9 @@ def recorded_step(model: Any) -> list[Operation]:
     with emulate_cuda(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.train(
-            max_epochs=1,
-            batch_size=128,
+            max_epochs=3,
+            # Some models have another default, which an argument of 128 does not override.
+            trainer_config={"batch_size": 128},
             train_size=1.0,
             seed=0,
             accelerator="cpu",
@@ -86,16 +89,19 @@ def recorded_step(model: Any) -> list[Operation]:
         )
     if not any(recorder.recordings for recorder in Recorder.made):
         raise SystemExit(f"No step was recorded: {model.training_report.capture_reason}")
-    ((recording,),) = [recorder.recordings for recorder in Recorder.made]
+    recording = Recorder.made[-1].recordings[0]
     return [each for each in recording.kernels if each.name not in ON_CUDA_ONE_KERNEL_LESS]
 
 
 def models(n_features: int) -> dict[str, Callable[[], Any]]:
     """Functions that make each model with its default options."""
     cells = cellvae.data.synthetic_iid(
-        350, n_genes=n_features, n_proteins=0, n_regions=n_features, n_labels=3
+        350, n_genes=n_features, n_proteins=N_PROTEINS, n_regions=n_features, n_labels=3
     )
-    regions = AnnData(cells.obsm["accessibility"].astype("float32"), obs=cells.obs.copy())
+    accessible = cells.obsm["accessibility"].astype("float32")
+    regions = AnnData(accessible, obs=cells.obs.copy())
+    both = AnnData(np.hstack([cells.X, accessible]), obs=cells.obs.copy())
+    both.var["feature_types"] = np.repeat(["Gene Expression", "Peaks"], n_features)
 
     def make(name: str, adata: AnnData, setup: dict[str, Any], **config: Any) -> Callable[[], Any]:
         def made() -> Any:
@@ -105,7 +111,13 @@ def models(n_features: int) -> dict[str, Callable[[], Any]]:
 
         return made
 
+    def solo() -> Any:
+        model = make("SCVI", cells, {})()
+        model.is_trained = True
+        return cellvae.external.SOLO.from_scvi_model(model)
+
     labels = {"labels_key": "labels", "unlabeled_category": "label_0"}
+    proteins = {"protein_expression_obsm_key": "protein_expression"}
     return {
         "SCVI, zinb": make("SCVI", cells, {}),
         "SCVI, nb": make("SCVI", cells, {}, gene_likelihood="nb"),
@@ -113,6 +125,9 @@ def models(n_features: int) -> dict[str, Callable[[], Any]]:
         "LinearSCVI": make("LinearSCVI", cells, {}),
         "PEAKVI": make("PEAKVI", regions, {}),
         "POISSONVI": make("POISSONVI", regions, {}),
+        "TOTALVI": make("TOTALVI", cells, proteins),
+        "MULTIVI": make("MULTIVI", both, {}),
+        "SOLO": solo,
     }
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "NotSetUpError",
     "NotTrainedError",
     "OutputError",
+    "ProcessError",
     "ResumeError",
     "StopTraining",
     "TrainingError",
@@ -76,6 +77,10 @@ class StopTraining(CellvaeError):
     The remaining callbacks run the same hook, then the hooks of the end of training run, and
     `train` returns.
     """
+
+
+class ProcessError(CellvaeError, RuntimeError):
+    """An error of another process, which this one was waiting for."""
 
 
 class FileFormatError(CellvaeError, ValueError):

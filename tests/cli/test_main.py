@@ -24,7 +24,7 @@ def test_the_installed_program_is_the_one_with_short_errors() -> None:
 def test_help_lists_the_commands(program: Callable[..., Any]) -> None:
     ended = program("--help")
     assert ended.code == 0
-    for word in ("train", "demo", "--version"):
+    for word in ("train", "demo", "compile-kernels", "--version"):
         assert word in ended.out
 
 
@@ -53,3 +53,17 @@ def test_errors_that_a_user_caused_are_one_line(
 def test_errors_of_the_program_itself_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), main.print_errors_in_one_line():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_kernels_are_compiled_ahead(
+    program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, usable: bool
+) -> None:
+    found = {"count_log_prob": True, "sparse_linear": usable}
+    monkeypatch.setattr("cellvae.kernels.dispatch.compile_kernels", lambda: found)
+    ended = program("compile-kernels")
+    assert ended.code == (0 if usable else 2)
+    if usable:
+        assert "All kernels are compiled, in " in ended.out
+    else:
+        assert "could not compile sparse_linear" in ended.err

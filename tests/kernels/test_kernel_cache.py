@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from cellvae.kernels.compiled.kernel_cache import (
     find_cache_folder,
     hash_sources,
 )
+from cellvae.kernels.dispatch import Kernel, compile_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +68,7 @@ def test_an_edited_helper_is_recompiled_in_every_kernel_that_inlines_it(tmp_path
 
     assert fold_change(tmp_path) == (first, 1, folder)
 
-    helper = tmp_path / "cellvae" / "kernels" / "compiled" / "vector_math_numba.py"
+    helper = tmp_path / "cellvae" / "kernels" / "compiled" / "functions" / "vector_math_numba.py"
     text = helper.read_text()
     assert text.count("LOG2_E = f32(1 / math.log(2))") == 1
     # numba's own cache would compare size and time, or the contents, of the kernel's file alone.
@@ -177,3 +178,20 @@ def test_the_folder_that_a_user_gives_to_numba_is_tried_first(
     first, *others = candidate_folders()
     assert first.parent == tmp_path
     assert others == without
+
+
+@pytest.mark.slow
+def test_all_kernels_are_compiled_by_processes() -> None:
+    assert compile_kernels(n_processes=2) == dict.fromkeys(get_args(Kernel), True)
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_the_wait_for_the_first_compilation_is_announced_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, interactive: bool
+) -> None:
+    monkeypatch.setattr(kernel_cache, "is_interactive", lambda: interactive)
+    kernel_cache.announce_compilation.cache_clear()
+    for _ in range(2):
+        kernel_cache.announce_compilation()
+    assert len(caplog.messages) == interactive
+    assert all("cellvae compile-kernels" in message for message in caplog.messages)

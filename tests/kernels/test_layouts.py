@@ -48,7 +48,7 @@ def test_positions_are_those_of_the_fields() -> None:
 def test_compiled_code_depends_on_nothing_that_the_key_of_the_cache_leaves_out() -> None:
     imported = {
         node.module
-        for path in (FOLDER / "compiled").glob("*.py")
+        for path in (FOLDER / "compiled").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module.startswith("cellvae")
     }

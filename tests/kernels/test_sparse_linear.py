@@ -13,6 +13,7 @@ from torch import Tensor
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.kernels import sparse_linear, to_gene_major
 from cellvae.kernels.compiled.sparse_linear_numba import BYTES_PER_TILE, N_GENE_RANGES
+from cellvae.kernels.sparse_linear import latest_transpose
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
 SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_GENE_RANGES, 1)]
@@ -109,3 +110,50 @@ def test_weights_gene_by_gene_are_the_same_weights() -> None:
     laid_out = to_gene_major(weight)
     assert torch.equal(laid_out, weight)
     assert laid_out.stride() == (1, 3)
+
+
+def test_layers_of_the_same_features_transpose_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, dense = made(40, 90)
+    known, find = [], latest_transpose.find
+
+    def counting(batch: CSRBatch) -> object:
+        known.append(find(batch) is not None)
+        return find(batch)
+
+    monkeypatch.setattr(latest_transpose, "find", counting)
+    weights = [torch.randn(n_out, 90).requires_grad_() for n_out in (7, 12, 3)]
+    sum(sparse_linear(entries, w).square().sum() for w in weights).backward()
+    assert known == [False, True, True]
+    for weight in weights:
+        other = weight.detach().double().requires_grad_()
+        (dense @ other.T).square().sum().backward()
+        torch.testing.assert_close(weight.grad.double(), other.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["values", "other batch", "n_genes"])
+def test_features_that_changed_are_transposed_again(change: str) -> None:
+    entries, dense = made(40, 90)
+    weight = torch.randn(5, 90).requires_grad_()
+    sparse_linear(entries, weight).sum().backward()
+    weight.grad, n_genes = None, 90
+    if change == "values":
+        entries.values.mul_(2)
+        dense = 2 * dense
+    elif change == "other batch":
+        entries, dense = made(41, 90)
+    else:
+        n_genes = 95
+        entries, dense = entries._replace(n_genes=95), torch.nn.functional.pad(dense, (0, 5))
+        weight = torch.randn(5, n_genes).requires_grad_()
+    sparse_linear(entries, weight).sum().backward()
+    expected = dense.sum(0).expand(5, n_genes)
+    torch.testing.assert_close(weight.grad.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_kept_of_features_that_are_gone() -> None:
+    entries, _ = made(40, 90)
+    weight = torch.randn(5, 90).requires_grad_()
+    sparse_linear(entries, weight).sum().backward()
+    assert latest_transpose.find(entries) is not None
+    del entries
+    assert latest_transpose.entry is None

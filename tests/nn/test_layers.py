@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cellvae.kernels import Kernel
 from cellvae.nn.layers import BatchNorm, FCLayer, SparseInputLinear
 
 
@@ -62,9 +63,9 @@ def n_kernels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each run of the kernel."""
     runs: list[int] = []
 
-    def counting(self: FCLayer, hidden: Tensor) -> Tensor:
+    def counting(self: FCLayer, hidden: Tensor, kernel: Kernel) -> Tensor:
         runs.append(1)
-        return run_kernel(self, hidden)
+        return run_kernel(self, hidden, kernel)
 
     run_kernel = FCLayer.run_kernel
     monkeypatch.setattr(FCLayer, "run_kernel", counting)
@@ -94,6 +95,22 @@ def test_a_layer_runs_as_one_kernel_in_training(n_kernels: list[int]) -> None:
     assert len(n_kernels) == 1
 
 
+LAYER_NORM = {"norm": nn.Identity(), "layer norm": nn.LayerNorm(128, elementwise_affine=False)}
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.3), nn.Identity()]
+)
+def test_a_layer_with_layer_norm_runs_as_one_kernel_in_training(
+    activation: nn.Module, n_kernels: list[int]
+) -> None:
+    layer, sequence = layer_and_sequence(**LAYER_NORM, activation=activation)
+    assert_same_step(layer, sequence, torch.randn(100, 30))
+    assert len(n_kernels) == 1
+    layer.eval()(torch.ones(100, 30))
+    assert len(n_kernels) == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -104,10 +121,14 @@ def test_a_layer_runs_as_one_kernel_in_training(n_kernels: list[int]) -> None:
         {"norm": BatchNorm(128, track_running_stats=False)},
         {"norm": BatchNorm(128).eval()},
         {"layer norm": nn.LayerNorm(128, elementwise_affine=False)},
+        {"norm": nn.Identity(), "layer norm": nn.LayerNorm(128)},
+        {"norm": nn.Identity(), "layer norm": nn.LayerNorm((100, 128), elementwise_affine=False)},
+        {**LAYER_NORM, "activation": nn.ELU()},
+        {**LAYER_NORM, "dropout": nn.Dropout(1.0)},
         {"activation": nn.LeakyReLU()},
         {"dropout": nn.Dropout(1.0)},
     ],
-    ids=lambda changes: "{}: {}".format(*next(iter(changes.items()))),
+    ids=lambda changes: "{}: {}".format(*[*changes.items()][-1]),
 )
 def test_other_modules_are_called_one_after_the_other(
     changes: dict[str, nn.Module], n_kernels: list[int]
@@ -116,8 +137,9 @@ def test_other_modules_are_called_one_after_the_other(
     assert not n_kernels
 
 
-def test_hooks_of_the_modules_run(n_kernels: list[int]) -> None:
-    layer, sequence = layer_and_sequence()
+@pytest.mark.parametrize("changes", [{}, LAYER_NORM], ids=["batch norm", "layer norm"])
+def test_hooks_of_the_modules_run(changes: dict[str, nn.Module], n_kernels: list[int]) -> None:
+    layer, sequence = layer_and_sequence(**changes)
     seen: list[Tensor] = []
     layer[3].register_forward_hook(lambda module, inputs, output: seen.append(output))
     assert_same_step(layer, sequence, torch.randn(100, 30))
@@ -131,7 +153,21 @@ def test_small_batches_are_left_to_torch(n_cells: int, n_kernels: list[int]) -> 
     assert torch.equal(layer(features), sequence(features)) and not n_kernels
 
 
-def test_a_dropout_in_eval_mode_drops_nothing(n_kernels: list[int]) -> None:
-    layer, sequence = layer_and_sequence(dropout=nn.Dropout(0.5).eval())
+@pytest.mark.parametrize("changes", [{}, LAYER_NORM], ids=["batch norm", "layer norm"])
+def test_a_dropout_in_eval_mode_drops_nothing(
+    changes: dict[str, nn.Module], n_kernels: list[int]
+) -> None:
+    layer, sequence = layer_and_sequence(**changes, dropout=nn.Dropout(0.5).eval())
     assert_same_step(layer, sequence, torch.randn(100, 30))
     assert len(n_kernels) == 1
+
+
+def test_a_layer_with_layer_norm_drops_features(n_kernels: list[int]) -> None:
+    layer, sequence = layer_and_sequence(
+        **LAYER_NORM, activation=nn.LeakyReLU(), dropout=nn.Dropout(0.5)
+    )
+    features = torch.randn(100, 30)
+    found, expected = layer(features), 2 * sequence[:-1](features)
+    dropped = found == 0
+    assert len(n_kernels) == 1 and 0.45 < dropped.float().mean() < 0.55
+    torch.testing.assert_close(found[~dropped], expected[~dropped], rtol=1e-5, atol=1e-5)

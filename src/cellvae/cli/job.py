@@ -20,7 +20,13 @@ from cellvae.cli.doublets import (
     make_detector,
 )
 from cellvae.cli.record import JOB_FILE, JobRecord, read_record, through_json
-from cellvae.cli.results import CHECKPOINT_FOLDER, MODEL_FOLDER, STATE_FOLDER, write_results
+from cellvae.cli.results import (
+    CHECKPOINT_FOLDER,
+    MODEL_FOLDER,
+    STATE_FOLDER,
+    add_results,
+    write_results,
+)
 from cellvae.core.log import logger
 from cellvae.core.platform.launcher import process_rank
 from cellvae.errors import InvalidOptionError, TrainingError
@@ -90,6 +96,11 @@ class Job:
         return options
 
     @property
+    def n_processes(self) -> int:
+        """Number of processes that train the model."""
+        return count_processes(self.train.get("devices", "auto"), self.train.get("num_nodes", 1))
+
+    @property
     def strata(self) -> list[str]:
         """Columns that stratify the cells of the UMAP: labels, then batches."""
         columns = [self.setup.get(name) for name in ("labels_key", "batch_key")]
@@ -148,7 +159,8 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     """Train a model and write model, latent, report, curves and UMAP into a folder.
 
     Results of an earlier call with the same options and data are not computed again, and an
-    interrupted run is resumed. Of several processes that train one model, the first writes.
+    interrupted run is resumed. Of several processes that train one model, each computes the results
+    of a part of the cells, and the first writes.
 
     Parameters
     ----------
@@ -172,7 +184,11 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     TrainingError
         If training failed.
     """
+    from cellvae.core.seeds import isolated_rng
+    from cellvae.inference.sharing.share_cells import share_between_processes
+
     cls, record, earlier = prepare_job(adata, job, out, overwrite=overwrite)
+    latent = None
     if record.has(MODEL_FOLDER):
         logger.info("'%s' contains the trained model: only missing results are written.", out)
         # A model of the latent of another has features of its own, saved with it.
@@ -180,6 +196,8 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
     else:
         record.written = {k: v for k, v in record.written.items() if k == ENCODER_FOLDER}
         model = train_model(cls, adata, job, record, resume=earlier is not None and job.resume)
+        with isolated_rng(job.seed, "results"), share_between_processes(job.n_processes > 1):
+            latent = add_results(model, adata, record)
     if process_rank() > 0:
         return model
     write_results(
@@ -190,6 +208,7 @@ def run_job(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         strata=job.strata,
         umap=job.umap,
         seed=job.seed,
+        latent=latent,
     )
     if model.training_report.status not in FINISHED_STATUSES:
         # The same command resumes training and writes all results again.
@@ -249,7 +268,7 @@ def dry_run(adata: AnnData, job: Job, out: Path, *, overwrite: bool = False) -> 
         what = "write the missing results of a trained model"
     elif earlier is not None and job.resume and has_state(out):
         what = f"resume the interrupted run, and {what}"
-    processes = count_processes(job.train.get("devices", "auto"), job.train.get("num_nodes", 1))
+    processes = job.n_processes
     return (
         f"{adata.n_obs:,} cells x {adata.n_vars:,} features, {processes} "
         f"process{'' if processes == 1 else 'es'}: this would {what}, in '{out}'. Nothing was "

@@ -54,9 +54,28 @@ def make_app(args: Sequence[str]) -> typer.Typer:
     else:
         # Models and torch are not imported to list the commands.
         app.command("train", help=COMMAND_HELP)(lambda: None)
+    app.command("compile-kernels")(compile_kernels)
     app.command("demo")(demo)
     app.command("report", no_args_is_help=True)(report)
     return app
+
+
+def compile_kernels() -> None:
+    """Compile the kernels for this processor, so that no training waits for them.
+
+    Otherwise the first training after an installation does it. In the image of a container, run it
+    when the image is made, on a processor like those that will train.
+    """
+    from cellvae.kernels import dispatch
+    from cellvae.kernels.compiled.kernel_cache import find_cache_folder
+
+    failed = [kernel for kernel, usable in dispatch.compile_kernels().items() if not usable]
+    if failed:
+        raise CellvaeError(
+            f"Expected to compile all kernels; could not compile {', '.join(failed)}. torch is "
+            "used in their place, which is slower."
+        )
+    typer.echo(f"All kernels are compiled, in {find_cache_folder()}.")
 
 
 @contextmanager

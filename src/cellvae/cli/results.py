@@ -55,6 +55,7 @@ def write_results(
     strata: Sequence[str],
     umap: bool,
     seed: int,
+    latent: NDArray[Any] | None = None,
 ) -> None:
     """Write the missing results of a trained model; plots come last and may fail.
 
@@ -74,6 +75,8 @@ def write_results(
         Whether a UMAP is drawn.
     seed
         Seed of the UMAP.
+    latent
+        What :func:`add_results` has returned; None to call it if a result needs it.
     """
     colors = list(colors)
     if uses_labels(type(model)):
@@ -81,9 +84,9 @@ def write_results(
     if type(model).encoder_class is not None:
         colors = [CALL_COLUMN, SCORE_COLUMN, *colors]
     needs_umap = umap and not (record.has(UMAP_FILE, colors) and record.has(COORDINATES_FILE))
-    latent = None
     if needs_umap or not record.has(latent_file(adata)):
-        latent = write_latent(model, adata, record)
+        latent = add_results(model, adata, record) if latent is None else latent
+        write_latent(adata, record)
     if not record.has(REPORT_FILE):
         text = json.dumps(model.training_report.to_json(), indent=2) + "\n"
         with replace_atomically(record.out / REPORT_FILE) as temporary:
@@ -102,10 +105,14 @@ def write_results(
         )
 
 
-def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
-    """Compute the latent representation, and write the cells with it unless written before."""
-    from cellvae.data.files.h5mu import write_cells
+def add_results(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
+    """Compute latent representation, labels and tables of the cells, and store them there.
 
+    Returns
+    -------
+    The latent, [cells, latent].
+    """
+    latent: NDArray[Any]
     if type(model).encoder_class is not None:
         latent = add_doublets(model, adata, record)
     else:
@@ -115,12 +122,18 @@ def write_latent(model: Any, adata: AnnData, record: JobRecord) -> NDArray[Any]:
             adata.obsm[key] = table
     if uses_labels(type(model)):
         adata.obs[PREDICTED_LABELS_KEY] = model.predict(soft=True).idxmax(axis=1).astype("category")
+    return latent
+
+
+def write_latent(adata: AnnData, record: JobRecord) -> None:
+    """Write the cells with their results unless written before."""
+    from cellvae.data.files.h5mu import write_cells
+
     name = latent_file(adata)
     if not record.has(name):
         with replace_atomically(record.out / name) as temporary:
             write_cells(adata, temporary, {})
         record.add(name)
-    return latent
 
 
 def latent_file(cells: Any) -> str:

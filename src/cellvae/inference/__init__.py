@@ -28,6 +28,7 @@ from cellvae.inference.likelihood.elbo import get_elbo, get_reconstruction_error
 from cellvae.inference.likelihood.importance_weights import get_importance_weights
 from cellvae.inference.likelihood.marginal_likelihood import get_marginal_ll
 from cellvae.inference.likelihood.posterior_predictive import posterior_predictive_sample
+from cellvae.inference.sharing.share_cells import share_cells
 from cellvae.inference.topics import get_feature_by_topic, get_perplexity, get_topic_proportions
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "posterior_predictive_sample",
     "predict",
     "predict_doublets",
+    "share_cells",
 ]
 
 

@@ -44,6 +44,21 @@ class CellPass(NamedTuple):
     """Whether the progress bar is hidden."""
     place: Callable[[Rows[Any]], Rows[Any]] = keep_rows
     """Function of rows in memory: the rows that batches are taken from."""
+    first: int = 0
+    """Position of the first of the cells, where they are a stretch of another pass."""
+
+    def stretch(self, number: int, n_stretches: int) -> CellPass:
+        """Pass over one of several stretches of consecutive cells, which consist of whole batches.
+
+        Batches have the positions that they have in this pass.
+        """
+        n_batches = -(-len(self.cells) // self.batch_size)
+        bounds = [n_batches * i // n_stretches * self.batch_size for i in (number, number + 1)]
+        return self._replace(
+            cells=self.cells[slice(*bounds)],
+            first=self.first + bounds[0],
+            silent=self.silent or number > 0,
+        )
 
     def iter_batches(self) -> Iterator[tuple[slice, Any]]:
         """Batches on the device of the model, each with its positions in the pass.
@@ -51,13 +66,16 @@ class CellPass(NamedTuple):
         Cells in files are read by a thread while the caller computes.
         """
         n_cells = len(self.cells)
+        if not n_cells:
+            return
         steps = iter_read_batches(self.rows, self.cells, self.batch_size, self.place)
         passes = OPEN_PASSES.get()
         if passes is not None:
             passes.callback(steps.close)
         with closing(steps):
             for positions, batch in with_progress(steps, n_cells, silent=self.silent):
-                yield positions, to_device(batch, self.device)
+                moved = slice(self.first + positions.start, self.first + positions.stop)
+                yield moved, to_device(batch, self.device)
 
 
 def plan_pass(

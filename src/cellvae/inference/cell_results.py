@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.data.files.streaming_writer import CellWriter, MatrixWriter
-from cellvae.inference.cell_pass import CellPass, inference_mode
+from cellvae.inference.cell_pass import CellPass
+from cellvae.inference.sharing.computation import BatchValues, compute_batches
+from cellvae.inference.sharing.share_cells import in_all_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellvae.inference.protocols import EncoderModel
-
-BatchValues: TypeAlias = "Callable[[Any], Mapping[str, Tensor]]"
-"""Function of a batch of cells: values by name, each [cells, ...]."""
 
 
 def names_of_cells(model: EncoderModel, adata: AnnData | None, cells: Tensor) -> pd.Index:
@@ -32,18 +33,35 @@ def names_of_cells(model: EncoderModel, adata: AnnData | None, cells: Tensor) ->
 
 
 def collect_values(
-    model: EncoderModel, cell_pass: CellPass, values_of: BatchValues
+    model: EncoderModel, cell_pass: CellPass, values_of: BatchValues, *, cells_dim: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """Values of all cells of a pass by name, each [cells, ...]."""
+    """Values of all cells of a pass by name.
+
+    Parameters
+    ----------
+    model
+        Trained model.
+    cell_pass
+        Cells.
+    values_of
+        Function of a network and a batch: values by name, each [cells, ...].
+    cells_dim
+        Dimension of the cells in the result: 1 for [samples, cells, ...].
+    """
     values: dict[str, NDArray[Any]] = {}
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            for name, tensor in values_of(batch).items():
-                array = tensor.cpu().numpy()
-                if name not in values:
-                    shape = (len(cell_pass.cells), *array.shape[1:])
-                    values[name] = np.empty(shape, array.dtype)
-                values[name][positions] = array
+
+    def store(positions: slice, found: Mapping[str, Tensor]) -> None:
+        """Copy values of some cells to their positions."""
+        for name, tensor in found.items():
+            array = tensor.cpu().numpy()
+            if name not in values:
+                shape = list(array.shape)
+                shape[0] = len(cell_pass.cells)
+                shape.insert(cells_dim, shape.pop(0))
+                values[name] = np.empty(shape, array.dtype)
+            np.moveaxis(values[name], cells_dim, 0)[positions] = array
+
+    compute_batches(model, cell_pass, values_of, store)
     return values
 
 
@@ -65,35 +83,22 @@ def write_values(
     cell_pass
         Cells.
     values_of
-        Function of a batch. Values with one number for each cell become columns of `obs`, others
-        entries of `obsm`.
+        Function of a network and a batch. Values with one number for each cell become columns of
+        `obs`, others entries of `obsm`.
     path
         File, as :func:`check_new_file` returns it.
     categories
         Categories of columns whose values are codes.
     """
     names = names_of_cells(model, adata, cell_pass.cells)
-    with CellWriter(path, names, categories) as file, inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            found = values_of(batch)
-            file.write(positions, {name: values.cpu().numpy() for name, values in found.items()})
+    write_results(model, cell_pass, values_of, CellWriter(path, names, categories))
     return path
-
-
-def collect_parts(
-    model: EncoderModel, parts: Iterable[tuple[slice, Tensor]], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Matrix, [cells, columns], from its rows with their positions, in inference mode."""
-    matrix = np.empty(shape, dtype=np.float32)
-    with inference_mode(model):
-        for positions, part in parts:
-            matrix[positions] = part.cpu().numpy()
-    return matrix
 
 
 def write_matrix(
     model: EncoderModel,
-    parts: Iterable[tuple[slice, Tensor]],
+    cell_pass: CellPass,
+    matrix_of: Callable[[Any, Any], Tensor],
     path: Path,
     cells: pd.Index,
     columns: Iterable[str],
@@ -104,14 +109,52 @@ def write_matrix(
     ----------
     model
         Model that computes it.
-    parts
-        Rows with their positions, which are computed in inference mode.
+    cell_pass
+        Cells.
+    matrix_of
+        Function of a network and a batch: rows of the matrix.
     path
         File, as :func:`check_new_file` returns it.
     cells, columns
         Names.
     """
-    with MatrixWriter(path, cells, [*columns]) as file, inference_mode(model):
-        for positions, part in parts:
-            file.write(positions, part.cpu().numpy())
+    writer = MatrixWriter(path, cells, [*columns])
+    write_results(model, cell_pass, named_matrix(matrix_of), writer)
     return path
+
+
+def collect_matrix(
+    model: EncoderModel, cell_pass: CellPass, matrix_of: Callable[[Any, Any], Tensor]
+) -> NDArray[Any]:
+    """Matrix of all cells of a pass, [cells, columns]."""
+    return collect_values(model, cell_pass, named_matrix(matrix_of))["X"]
+
+
+def named_matrix(matrix_of: Callable[[Any, Any], Tensor]) -> BatchValues:
+    """Function of a network and a batch that gives a matrix its name."""
+
+    @functools.wraps(matrix_of)
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
+        return {"X": matrix_of(module, batch)}
+
+    return values_of
+
+
+def write_results(
+    model: EncoderModel,
+    cell_pass: CellPass,
+    values_of: BatchValues,
+    writer: CellWriter | MatrixWriter,
+) -> None:
+    """Write results to a file, which the first of several processes does."""
+    with in_all_processes() as is_first, writer if is_first else nullcontext() as file:
+
+        def store(positions: slice, found: Mapping[str, Tensor]) -> None:
+            """Write values of some cells."""
+            arrays = {name: values.cpu().numpy() for name, values in found.items()}
+            if isinstance(file, MatrixWriter):
+                file.write(positions, arrays.pop("X"), arrays)
+            elif file is not None:
+                file.write(positions, arrays)
+
+        compute_batches(model, cell_pass, values_of, store, first_only=True)

@@ -128,3 +128,36 @@ def first_observed(module: GenerativeModule[Any], batch: Any) -> Tensor:
     """Measured values of the first output of a module, [cells, features]."""
     values: Tensor = module.observed_values(batch)[module.outputs[0]]
     return values
+
+
+class SampleSums:
+    """Values of a batch of cells that come in chunks of samples: their mean, or all of them.
+
+    Parameters
+    ----------
+    n_samples
+        Number of samples.
+    averaged
+        Whether they are averaged.
+    """
+
+    def __init__(self, n_samples: int, *, averaged: bool) -> None:
+        self.n_samples = n_samples
+        self.averaged = averaged
+        self.values: Tensor | None = None
+
+    def add(self, samples: slice, values: Tensor) -> None:
+        """Add values of some samples, [samples, cells, ...], to those that are there."""
+        if self.averaged:
+            part = values.sum(dim=0) / self.n_samples
+            self.values = part if self.values is None else self.values.add_(part)
+            return
+        if self.values is None:
+            shape = (values.shape[1], self.n_samples, *values.shape[2:])
+            self.values = values.new_zeros(shape)
+        self.values[:, samples] += values.transpose(0, 1)
+
+    def result(self) -> Tensor:
+        """Mean, [cells, ...], or all samples, [cells, samples, ...]."""
+        assert self.values is not None
+        return self.values

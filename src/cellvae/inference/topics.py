@@ -13,7 +13,8 @@ from cellvae.core.options import check_arguments
 from cellvae.core.seeds import make_generator
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
-from cellvae.inference.cell_pass import inference_mode, iter_cell_batches, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix, names_of_cells
 from cellvae.inference.likelihood.elbo import get_elbo
 from cellvae.inference.posterior_samples import first_observed
 from cellvae.inference.protocols import DecoderModel
@@ -129,17 +130,16 @@ def get_topic_proportions(
     import pandas as pd
 
     check_at_least_one("n_samples", n_samples)
-    batches = iter_cell_batches(model, adata, indices, batch_size)
-    parts = []
-    with inference_mode(model):
-        for batch in batches:
-            posterior = model.module.encode(batch).posterior
-            parts.append(mean_proportions(posterior.loc, posterior.scale, n_samples).cpu())
-    table = torch.cat(parts).numpy()
-    cells = model.cell_indices(adata, indices).numpy()
-    source = model.adata if adata is None else adata
-    assert source is not None
-    return pd.DataFrame(table, index=source.obs_names[cells], columns=topic_names(table.shape[1]))
+    cell_pass = plan_pass(model, adata, indices, batch_size)
+
+    def proportions_of(module: Any, batch: Any) -> Tensor:
+        """Proportions of the topics in each cell of a batch."""
+        posterior = module.encode(batch).posterior
+        return mean_proportions(posterior.loc, posterior.scale, n_samples)
+
+    table = collect_matrix(model, cell_pass, proportions_of)
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    return pd.DataFrame(table, index=cells, columns=topic_names(table.shape[1]))
 
 
 def mean_proportions(mean: Tensor, std: Tensor, n_samples: int) -> Tensor:

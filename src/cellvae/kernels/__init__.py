@@ -1,7 +1,8 @@
 """Compiled kernels: computations in one pass over memory that take torch many.
 
 A kernel `x` has its torch side, with the gradients, in `cellvae.kernels.x`, and what numba compiles
-in `cellvae.kernels.compiled.x_numba`. A kernel is compiled when it is first used and cached on
+in `cellvae.kernels.compiled.x_numba`; what Triton compiles for CUDA devices is in
+`cellvae.kernels.triton`. A kernel is compiled when it is first used and cached on
 disk; numba is not imported before.
 """
 
@@ -9,7 +10,14 @@ from cellvae.kernels.all_finite import all_finite
 from cellvae.kernels.batch_norm_relu_dropout import batch_norm_relu_dropout
 from cellvae.kernels.bernoulli_log_prob import bernoulli_log_prob
 from cellvae.kernels.count_log_prob import count_log_prob
-from cellvae.kernels.dispatch import Kernels, can_fuse_layers, use_compiled
+from cellvae.kernels.dispatch import (
+    Kernel,
+    Kernels,
+    can_fuse_layers,
+    has_count_kernel,
+    use_compiled,
+)
+from cellvae.kernels.layer_norm_activation_dropout import layer_norm_activation_dropout
 from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear, materialize
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.mixture_log_prob import mixture_log_prob
@@ -17,6 +25,7 @@ from cellvae.kernels.protein_elbo import ProteinElbo, ProteinInputs, protein_elb
 from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
 
 __all__ = [
+    "Kernel",
     "Kernels",
     "LazyLinear",
     "LogFoldChangeSummary",
@@ -27,6 +36,8 @@ __all__ = [
     "bernoulli_log_prob",
     "can_fuse_layers",
     "count_log_prob",
+    "has_count_kernel",
+    "layer_norm_activation_dropout",
     "lazy_linear",
     "log_fold_change_summary",
     "materialize",

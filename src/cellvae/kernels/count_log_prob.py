@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.device_kind import is_cuda
 from cellvae.kernels.compiled.job_layouts import CountLogProbJob
 from cellvae.kernels.lazy_linear import (
     LazyLinear,
@@ -20,6 +21,7 @@ from cellvae.kernels.lazy_linear import (
     weighted_sums,
 )
 from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
+from cellvae.kernels.triton.first_use import checked_count_log_prob
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
 
@@ -35,7 +37,7 @@ def count_log_prob(
 
     Equal to `log_prob` of the Poisson, negative binomial or zero-inflated negative binomial
     distribution with the mean `log_library.exp() * logits.softmax(-1)`, up to rounding; gradients
-    are computed in the same pass. For float32 on the CPU.
+    are computed in the same pass. For float32 on the CPU, and for dense counts on a CUDA device.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def count_log_prob(
     dropout
         Logits of a structural zero; None without zero inflation.
     """
+    if isinstance(counts, Tensor) and is_cuda(counts.device):
+        return checked_count_log_prob(counts, logits, log_library, theta, dropout)
     inputs: tuple[Tensor | None, ...] = (None, *counts[:3])
     if not isinstance(counts, CSRBatch):
         inputs = (counts, None, None, None)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import import_module
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from cellvae.core.cpu_threads import count_processors
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
-from cellvae.core.platform.device_kind import is_cpu
+from cellvae.core.platform.device_kind import is_cpu, is_cuda
+from cellvae.kernels.triton.first_use import is_available
 from cellvae.settings import settings
 
 Kernels = Literal["auto", "compiled", "torch"]
@@ -21,6 +25,7 @@ Kernel = Literal[
     "batch_norm_relu_dropout",
     "bernoulli_log_prob",
     "count_log_prob",
+    "layer_norm_activation_dropout",
     "log_fold_change_summary",
     "mixture_log_prob",
     "sparse_linear",
@@ -48,7 +53,27 @@ def use_compiled(features: Tensor | CSRBatch, kernel: Kernel = "count_log_prob")
     return settings.kernels == "compiled" or (shape[1] >= MIN_GENES and can_compile(kernel))
 
 
-def can_fuse_layers(hidden: Tensor) -> bool:
+def has_count_kernel(counts: Tensor | CSRBatch) -> bool:
+    """Whether :func:`~cellvae.kernels.count_log_prob` computes the log-probability of these counts.
+
+    On the CPU as :func:`use_compiled`; on a CUDA device for dense float32 counts outside autocast
+    and `torch.compile`, where Triton is installed.
+    """
+    return use_compiled(counts) or use_triton(counts)
+
+
+def use_triton(counts: Tensor | CSRBatch) -> bool:
+    """Whether the log-probability of counts is computed by a kernel of Triton."""
+    if isinstance(counts, CSRBatch) or not is_cuda(counts.device) or settings.kernels == "torch":
+        return False
+    if counts.ndim != 2 or counts.dtype != torch.float32 or not counts.shape[1]:
+        return False
+    if torch.is_autocast_enabled(counts.device.type) or torch.compiler.is_compiling():
+        return False
+    return is_available(counts.device)
+
+
+def can_fuse_layers(hidden: Tensor, kernel: Kernel) -> bool:
     """Whether the layers that follow a linear map, given its output, run as one compiled kernel.
 
     As :func:`use_compiled`, where `"auto"` is a matter of the size of the output. The statistics of
@@ -58,7 +83,7 @@ def can_fuse_layers(hidden: Tensor) -> bool:
         return False
     if settings.kernels == "auto" and hidden.numel() < MIN_LAYER_SIZE:
         return False
-    return is_supported(hidden) and can_compile("batch_norm_relu_dropout")
+    return is_supported(hidden) and can_compile(kernel)
 
 
 def is_supported(values: Tensor) -> bool:
@@ -66,6 +91,25 @@ def is_supported(values: Tensor) -> bool:
     if settings.kernels == "torch" or not is_cpu(values.device) or values.dtype != torch.float32:
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+
+
+def compile_kernels(n_processes: int | None = None) -> dict[Kernel, bool]:
+    """Compile all kernels, or load them from the cache, in several processes.
+
+    Parameters
+    ----------
+    n_processes
+        Processes at a time; by default as many as there are processors.
+
+    Returns
+    -------
+    For each kernel whether it can be used on this machine.
+    """
+    kernels = get_args(Kernel)
+    n_processes = min(n_processes or count_processors(), len(kernels))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        return dict(zip(kernels, pool.map(can_compile, kernels), strict=True))
 
 
 @cache

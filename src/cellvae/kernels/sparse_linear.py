@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import weakref
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.torch_adapter import count_changes
 from cellvae.kernels.compiled.job_layouts import SparseLinearJob
 from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
@@ -86,13 +88,18 @@ class SparseLinear(torch.autograd.Function):
             # Not a view of another tensor: autograd would copy it.
             n_out = grad_output.shape[1]
             grad_weight = grad_output.new_empty_strided(weight.shape, (1, n_out))
+            known = latest_transpose.find(batch)
+            by_gene = CSCBatch.empty(batch) if known is None else known
             run_sparse_linear(
                 sparse_linear_grad_weight_kernel,
                 batch,
                 factor=grad_output.contiguous(),
                 bias=None,
                 result=grad_weight.t(),
+                by_gene=by_gene,
+                is_transposed=known is not None,
             )
+            latest_transpose.keep(batch, by_gene)
             if columns is not None:
                 grad_weight[:, batch.n_genes :] = grad_output.t() @ columns
         grad_bias = grad_output.sum(dim=0) if ctx.needs_input_grad[5] else None
@@ -103,9 +110,19 @@ class SparseLinear(torch.autograd.Function):
 
 
 def run_sparse_linear(
-    kernel: Any, batch: CSRBatch, *, factor: Tensor, bias: Tensor | None, result: Tensor
+    kernel: Any,
+    batch: CSRBatch,
+    *,
+    factor: Tensor,
+    bias: Tensor | None,
+    result: Tensor,
+    by_gene: CSCBatch | None = None,
+    is_transposed: bool = False,
 ) -> None:
-    """Run one of the two kernels, which writes `result`; it does not depend on the threads."""
+    """Run one of the two kernels, which writes `result`; it does not depend on the threads.
+
+    The backward kernel writes `by_gene` too, unless the features are there already.
+    """
     n_threads = choose_n_threads(batch.n_cells)
     job = SparseLinearJob(
         next_item=0,
@@ -114,6 +131,10 @@ def run_sparse_linear(
         n_out=result.shape[1],
         n_nonzero=len(batch.values),
         n_threads=n_threads,
+        is_transposed=int(is_transposed),
+        gene_indptr=0 if by_gene is None else by_gene.indptr.data_ptr(),
+        cells_of_genes=0 if by_gene is None else by_gene.cells.data_ptr(),
+        values_of_genes=0 if by_gene is None else by_gene.values.data_ptr(),
         values=batch.values.data_ptr(),
         indices=batch.indices.data_ptr(),
         indptr=batch.indptr.data_ptr(),
@@ -122,3 +143,58 @@ def run_sparse_linear(
         result=result.data_ptr(),
     )
     run_parallel(kernel, job, n_threads)
+
+
+class CSCBatch(NamedTuple):
+    """Features of a :class:`~cellvae.core.csr_batch.CSRBatch` gene by gene, in CSC layout."""
+
+    indptr: Tensor
+    """Start of each gene, and the end of the last one, [genes + 1]."""
+    cells: Tensor
+    """Cell of each value."""
+    values: Tensor
+    """Nonzero values, gene by gene."""
+
+    @classmethod
+    def empty(cls, batch: CSRBatch) -> CSCBatch:
+        """Room for the features of a batch."""
+        indptr = batch.indptr.new_empty(batch.n_genes + 1)
+        return cls(indptr, torch.empty_like(batch.indices), torch.empty_like(batch.values))
+
+
+class LatestTranspose:
+    """Features by gene of the batch whose gradient was computed last, as long as it exists.
+
+    Several layers may read the same features, such as the encoders of the latent and of the library
+    size; to transpose them takes as long as the gradient itself.
+    """
+
+    def __init__(self) -> None:
+        self.entry: tuple[Any, CSCBatch] | None = None
+
+    def find(self, batch: CSRBatch) -> CSCBatch | None:
+        """Features by gene of this batch; None if it is another one, or was changed since."""
+        entry = self.entry
+        if entry is None:
+            return None
+        (references, versions, n_genes), by_gene = entry
+        known = all(
+            reference() is tensor and version == count_changes(tensor)
+            for reference, version, tensor in zip(references, versions, batch[:3], strict=True)
+        )
+        return by_gene if known and n_genes == batch.n_genes else None
+
+    def keep(self, batch: CSRBatch, by_gene: CSCBatch) -> None:
+        """Keep the features by gene, in place of those of another batch."""
+
+        def forget(reference: Any) -> None:
+            if self.entry is not None and self.entry[0][0][0] is reference:
+                self.entry = None
+
+        first, *others = batch[:3]
+        references = (weakref.ref(first, forget), *map(weakref.ref, others))
+        versions = tuple(map(count_changes, batch[:3]))
+        self.entry = ((references, versions, batch.n_genes), by_gene)
+
+
+latest_transpose = LatestTranspose()

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 
 def one_hot(
     codes: Int[Tensor, "*cells 1"], n_categories: int
 ) -> Float[Tensor, "*cells categories"]:
     """One-hot encoding of one covariate, in float32."""
-    return functional.one_hot(codes.squeeze(-1), n_categories).float()
+    zeros = torch.zeros(*codes.shape[:-1], n_categories, device=codes.device)
+    return zeros.scatter_(-1, codes, 1.0)
 
 
 def one_hot_covariates(
@@ -25,7 +25,9 @@ def one_hot_covariates(
     A covariate with a single category adds no column.
     """
     columns = [one_hot(c, n) for c, n in zip(codes, n_categories, strict=True) if n > 1]
-    return torch.cat(columns, dim=-1) if columns else None
+    if len(columns) < 2:
+        return columns[0] if columns else None
+    return torch.cat(columns, dim=-1)
 
 
 def concat_covariates(features: Tensor, columns: Tensor | None) -> Tensor:

@@ -9,8 +9,10 @@ from torch.nn import functional
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.platform.torch_adapter import has_hooks
 from cellvae.kernels import (
+    Kernel,
     batch_norm_relu_dropout,
     can_fuse_layers,
+    layer_norm_activation_dropout,
     sparse_linear,
     to_gene_major,
 )
@@ -62,9 +64,11 @@ N_MODULES = 5
 class FCLayer(nn.Sequential):
     """One fully connected layer: linear, batch norm, layer norm, activation, dropout.
 
-    What follows the linear map runs as one kernel in training, where that is the usual sequence of
-    batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`). Other modules,
-    modules with hooks, and frozen statistics are called one after the other.
+    What follows the linear map runs as one kernel in training, where that is one of the usual
+    sequences: batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`), or
+    layer norm, any activation of :class:`FCLayers`, and dropout
+    (:func:`~cellvae.kernels.layer_norm_activation_dropout`). Other modules, modules with hooks, and
+    frozen statistics are called one after the other.
     """
 
     def forward(
@@ -75,18 +79,23 @@ class FCLayer(nn.Sequential):
         """Output of the layer; `columns` are dense features that follow sparse ones."""
         linear, *following = self
         hidden: Tensor = linear(input) if columns is None else linear(input, columns)
-        if self.training and can_fuse_layers(hidden) and self.is_fusible():
-            return self.run_kernel(hidden)
+        kernel = self.find_kernel(hidden) if self.training else None
+        if kernel is not None and can_fuse_layers(hidden, kernel):
+            return self.run_kernel(hidden, kernel)
         for module in following:
             hidden = module(hidden)
         return hidden
 
-    def is_fusible(self) -> bool:
-        """Whether the kernel computes the same as the modules that follow the linear map."""
+    def find_kernel(self, hidden: Float[Tensor, "cells out"]) -> Kernel | None:
+        """Name of the kernel that computes the same as the modules after the linear map, if any."""
         if len(self) != N_MODULES:
-            return False
+            return None
         _, norm, layer_norm, activation, dropout = self
-        return (
+        if any(has_hooks(part) for part in (norm, layer_norm, activation, dropout)):
+            return None
+        if not (type(dropout) is nn.Identity or (type(dropout) is nn.Dropout and dropout.p < 1)):
+            return None
+        if (
             type(norm) is BatchNorm
             and norm.training
             and norm.affine
@@ -94,13 +103,32 @@ class FCLayer(nn.Sequential):
             and norm.running_mean is not None
             and type(layer_norm) is nn.Identity
             and type(activation) is nn.ReLU
-            and (type(dropout) is nn.Identity or (type(dropout) is nn.Dropout and dropout.p < 1))
-            and not any(has_hooks(part) for part in (norm, layer_norm, activation, dropout))
-        )
+        ):
+            return "batch_norm_relu_dropout"
+        if (
+            type(norm) is nn.Identity
+            and type(layer_norm) is nn.LayerNorm
+            and not layer_norm.elementwise_affine
+            and layer_norm.normalized_shape == hidden.shape[1:]
+            and type(activation) in (nn.ReLU, nn.LeakyReLU, nn.Identity)
+        ):
+            return "layer_norm_activation_dropout"
+        return None
 
-    def run_kernel(self, hidden: Float[Tensor, "cells out"]) -> Float[Tensor, "cells out"]:
-        """Output of the modules that follow the linear map, by the kernel."""
-        norm, dropout = self[1], self[4]
+    def run_kernel(
+        self, hidden: Float[Tensor, "cells out"], kernel: Kernel
+    ) -> Float[Tensor, "cells out"]:
+        """Output of the modules that follow the linear map, by the kernel of this name."""
+        norm, layer_norm, activation, dropout = self[1], self[2], self[3], self[4]
+        rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        if kernel == "layer_norm_activation_dropout":
+            assert isinstance(layer_norm, nn.LayerNorm)
+            slope = 1.0 if isinstance(activation, nn.Identity) else 0.0
+            if isinstance(activation, nn.LeakyReLU):
+                slope = activation.negative_slope
+            return layer_norm_activation_dropout(
+                hidden, eps=layer_norm.eps, negative_slope=slope, dropout_rate=rate
+            )
         assert isinstance(norm, BatchNorm) and norm.num_batches_tracked is not None
         assert norm.running_mean is not None and norm.running_var is not None
         assert norm.momentum is not None
@@ -113,5 +141,5 @@ class FCLayer(nn.Sequential):
             norm.running_var,
             momentum=norm.momentum,
             eps=norm.eps,
-            dropout_rate=dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0,
+            dropout_rate=rate,
         )

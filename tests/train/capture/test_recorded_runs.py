@@ -44,8 +44,6 @@ def train_model(model: Any, **words: Any) -> Any:
         "check_val_every_n_epoch": 1,
     }
     given |= {"enable_progress_bar": False, "accelerator": "cpu", "early_stopping": False}
-    # The moving average of SOLO is updated by a hook at every step, which is not captured.
-    given["ema_decay"] = None
     model.train(**given | words)
     return model
 
@@ -98,6 +96,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "batches of 40": {"batch_size": 40},
     "without an incomplete batch": {"batch_size": 43},
     "dropped": {"datasplitter_kwargs": {"drop_last": True}},
+    "moving average": {"ema_decay": 0.9},
 }
 
 
@@ -244,10 +243,46 @@ def test_what_is_not_finite_is_left_out(
     assert recorder.n_recorded >= 1
 
 
-def test_an_average_of_every_step_is_not_captured_and_says_why(recorded: list[Recorder]) -> None:
-    model = train(SCVI, capture_steps=True, callbacks=[EMA(0.9)])
+@pytest.mark.parametrize("capture", [True, "auto"])
+def test_an_average_of_every_step_is_part_of_the_step(
+    capture: bool | str, recorded: list[Recorder]
+) -> None:
+    plain_average, average = (EMA(0.9, start_epoch=2, swap_on_end=False) for _ in range(2))
+    plain = train(SCVI, capture_steps=False, callbacks=[plain_average])
+    model = train(SCVI, capture_steps=capture, callbacks=[average])
+    assert differing(plain, model) == []
+    assert average.n_updates == plain_average.n_updates == 2 * (N_FULL + 1)
+    for name, value in plain_average.average.items():
+        assert torch.equal(average.average[name], value)
+        assert not torch.equal(value, model.module.state_dict()[name])
+    (recorder,) = recorded
+    # Once without the average, once with it.
+    assert recorder.n_recorded == 2
+
+
+def test_a_run_with_an_average_goes_on(recorded: list[Recorder], tmp_path: Path) -> None:
+    words: dict[str, Any] = {"ema_decay": 0.9, "resume": "auto"}
+    whole = train(SCVI, capture_steps=False, run_dir=tmp_path / "whole", **words)
+    words |= {"capture_steps": True, "run_dir": tmp_path / "cut"}
+    train(SCVI, **words, callbacks=[Cut()])
+    again = train(SCVI, **words)
+    assert differing(whole, again) == []
+
+
+class Watching(pl.Callback):
+    """Callback with a hook at every step of a block."""
+
+    supports_blocks = True
+
+    def on_step_start(self, step: int) -> None: ...
+
+    def on_step_end(self) -> None: ...
+
+
+def test_a_hook_at_every_step_is_not_captured_and_says_why(recorded: list[Recorder]) -> None:
+    model = train(SCVI, capture_steps=True, callbacks=[Watching()])
     assert not recorded
-    assert model.training_report.capture_reason == "EMA has hooks at every step"
+    assert model.training_report.capture_reason == "Watching has hooks at every step"
 
 
 def test_steps_of_several_processes_are_not_captured() -> None:

@@ -18,6 +18,11 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(list(tensors)))
 
 
+def is_not_finite(values: Tensor) -> Tensor:
+    """Whether each value is infinite or NaN, in two operations; `torch.isfinite` takes four."""
+    return (values - values) != 0
+
+
 def lerp_all_(tensors: Sequence[Tensor], targets: Sequence[Tensor], fraction: float) -> None:
     """Move all tensors towards their targets by a fraction of the distance, in place."""
     torch._foreach_lerp_(list(tensors), list(targets), fraction)
@@ -36,3 +41,8 @@ def has_hooks(layer: nn.Module) -> bool:
         or layer._backward_hooks
         or layer._backward_pre_hooks
     )
+
+
+def count_changes(tensor: Tensor) -> int:
+    """Number of times that the values of a tensor were changed in place."""
+    return tensor._version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -24,12 +24,18 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.cell_results import names_of_cells, write_matrix
+from cellvae.inference.cell_pass import CellPass, plan_pass
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    named_matrix,
+    names_of_cells,
+    write_matrix,
+)
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.expression.normalized_expression import get_normalized_expression
 from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
+from cellvae.inference.sharing.computation import compute_batches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,74 +135,71 @@ def get_normalized_accessibility(
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     regions = gene_names(names, region_positions)
     cells = names_of_cells(model, adata, cell_pass.cells)
-    module: RegionFactorModule = model.module
-    factors = module.region_factors if normalize_regions else None
-    if normalize_regions and factors is None:
+    if normalize_regions and model.module.region_factors is None:
         raise InvalidOptionError(
             "Expected a model with region factors for normalize_regions=True; this one was made "
             "with region_factors=False."
         )
-    parts = iter_accessibility(
-        model.module, cell_pass, codes, use_z_mean, normalize_cells, factors, region_positions
-    )
+
+    def accessibility_of(module: RegionFactorModule, batch: Any) -> Tensor:
+        """Accessibility of a batch of cells, [cells, regions]."""
+        values = accessibility(module, batch, codes, use_z_mean, normalize_cells)
+        if normalize_regions:
+            assert module.region_factors is not None
+            values = values * module.region_factors.sigmoid()
+        return select_genes(values, region_positions)
+
     if path is not None:
-        return write_matrix(model, parts, path, cells, regions)
+        return write_matrix(model, cell_pass, accessibility_of, path, cells, regions)
     import pandas as pd
 
     if threshold is None:
-        values = np.empty((len(cells), len(regions)), dtype=np.float32)
-        with inference_mode(model):
-            for positions, part in parts:
-                values[positions] = part.cpu().numpy()
+        values = collect_matrix(model, cell_pass, accessibility_of)
         if return_numpy:
             return values
         return pd.DataFrame(values, index=cells, columns=regions, copy=False)
-    with inference_mode(model):
-        matrix = threshold_to_csr(parts, threshold)
+    matrix = threshold_to_csr(model, cell_pass, accessibility_of, threshold)
     if return_numpy:
         return matrix
     return pd.DataFrame.sparse.from_spmatrix(matrix, index=cells, columns=regions)
 
 
-def iter_accessibility(
-    module: Any,
+def accessibility(
+    module: Any, batch: Any, codes: list[int | None], use_z_mean: bool, normalize_cells: bool
+) -> Tensor:
+    """Accessibility of all regions in a batch of cells, averaged over batches, [cells, regions]."""
+    latent = module.encode(batch)
+    if use_z_mean:
+        latent = latent._replace(sample=module.transform(latent.posterior.loc))
+    total: Tensor | None = None
+    for code in codes:
+        decoder_batch = batch if code is None else module.replace_batch(batch, code)
+        part = module.decode_accessibility(latent, decoder_batch)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    total = total / len(codes)
+    return total * module.log_depth_factor(latent).exp() if normalize_cells else total
+
+
+def threshold_to_csr(
+    model: DecoderModel,
     cell_pass: CellPass,
-    codes: list[int | None],
-    use_z_mean: bool,
-    normalize_cells: bool,
-    region_factors: Tensor | None,
-    region_positions: Tensor | None,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Accessibility of each batch of cells, [cells, regions], with its positions in the pass."""
-    for positions, batch in cell_pass.iter_batches():
-        latent = module.encode(batch)
-        if use_z_mean:
-            latent = latent._replace(sample=module.transform(latent.posterior.loc))
-        total: Tensor | None = None
-        for code in codes:
-            decoder_batch = batch
-            if code is not None:
-                decoder_batch = module.replace_batch(batch, code)
-            part = module.decode_accessibility(latent, decoder_batch)
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        total = total / len(codes)
-        if normalize_cells:
-            total = total * module.log_depth_factor(latent).exp()
-        if region_factors is not None:
-            total = total * region_factors.sigmoid()
-        yield positions, select_genes(total, region_positions)
-
-
-def threshold_to_csr(parts: Iterable[tuple[slice, Tensor]], threshold: float) -> sparse.csr_matrix:
-    """CSR matrix of the values that are not below a threshold, from dense parts."""
+    matrix_of: Callable[[Any, Any], Tensor],
+    threshold: float,
+) -> sparse.csr_matrix:
+    """CSR matrix of the values that are not below a threshold; only one batch is dense."""
     from scipy import sparse
 
-    matrices = []
-    for _, part in parts:
-        values = torch.where(part >= threshold, part, 0.0).cpu().numpy()
-        matrices.append(sparse.csr_matrix(values))
-    return sparse.vstack(matrices, format="csr")
+    matrices: dict[int, sparse.csr_matrix] = {}
+
+    def store(positions: slice, values: Mapping[str, Tensor]) -> None:
+        """Keep the rows of some cells."""
+        part = values["X"]
+        kept = torch.where(part >= threshold, part, 0.0).cpu().numpy()
+        matrices[positions.start] = sparse.csr_matrix(kept)
+
+    compute_batches(model, cell_pass, named_matrix(matrix_of), store)
+    return sparse.vstack([matrices[start] for start in sorted(matrices)], format="csr")
 
 
 class RegionBiasModule(Protocol):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix
 from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
 
@@ -82,13 +83,13 @@ def get_depth_factors(
         If no cells are requested, or `batch_size` is below 1.
     """
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
-    factors = torch.empty(len(cell_pass.cells))
-    module: RegionFactorModule = model.module
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent: Any = model.module.encode(batch)
-            factors[positions] = module.log_depth_factor(latent).exp().squeeze(-1).cpu()
-    return factors.numpy()
+
+    def depth_factors(module: Any, batch: Any) -> torch.Tensor:
+        """Depth factor of each cell of a batch."""
+        factors: torch.Tensor = module.log_depth_factor(module.encode(batch)).exp().squeeze(-1)
+        return factors
+
+    return collect_matrix(model, cell_pass, depth_factors)
 
 
 def get_region_factors(model: RegionFactorModel) -> np.ndarray:

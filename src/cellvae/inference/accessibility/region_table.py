@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellvae.inference.accessibility.normalized_accessibility import iter_accessibility
+from cellvae.inference.accessibility.normalized_accessibility import accessibility
 from cellvae.inference.cell_pass import inference_mode, plan_pass
 from cellvae.inference.output_features import region_names
 from cellvae.inference.protocols import DecoderModel
@@ -49,8 +49,8 @@ def variable_regions(
     cell_pass = plan_pass(model, adata, indices, None, silent=True)
     module: Any = model.module
     with inference_mode(model):
-        for _, values in iter_accessibility(module, cell_pass, [None], True, False, None, None):
-            exact = values.double().cpu()
+        for _, batch in cell_pass.iter_batches():
+            exact = accessibility(module, batch, [None], True, False).double().cpu()
             sums += torch.stack([exact.sum(dim=0), exact.square().sum(dim=0)])
     mean, square = (sums / len(cell_pass.cells)).numpy()
     deviation = np.sqrt(np.maximum(square - mean**2, 0))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from cellvae.core.options import check_arguments
 from cellvae.data.doublets import DOUBLET, DOUBLET_NAMES, SINGLET
 from cellvae.errors import DataMismatchError, InvalidOptionError
-from cellvae.inference.cell_pass import inference_mode, iter_cell_batches
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix
 from cellvae.inference.doublets.doublet_rate import (
     MIN_CELLS,
     DoubletEstimate,
@@ -239,12 +240,13 @@ def estimate_from_features(
 
 def all_logits(model: DoubletModel) -> NDArray[np.float32]:
     """Logits of all cells and simulated doublets of a model, [cells, classes]."""
-    parts = []
-    with inference_mode(model):
-        for batch in iter_cell_batches(model, None, None, None):
-            parts.append(model.module.logits(batch.features).cpu())
-    logits: NDArray[np.float32] = torch.cat(parts).numpy()
-    return logits
+
+    def logits_of(module: Any, batch: Any) -> torch.Tensor:
+        """Logits of a batch."""
+        logits: torch.Tensor = module.logits(batch.features)
+        return logits
+
+    return collect_matrix(model, plan_pass(model, None, None, None), logits_of)
 
 
 def is_simulated(model: DoubletModel) -> NDArray[np.bool_]:

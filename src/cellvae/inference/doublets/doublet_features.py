@@ -36,7 +36,7 @@ def encode_features(
 
     def encode(batch: Any) -> Tensor:
         latent: Any = model.module.encode(to_device(batch, model.device))
-        mean = posterior_mean(model, latent.posterior, MC_SAMPLES)
+        mean = posterior_mean(model.module, latent.posterior, MC_SAMPLES)
         log_library, library = latent.log_library, latent.log_library_posterior
         if library is not None:
             log_library = library.loc + library.variance / 2

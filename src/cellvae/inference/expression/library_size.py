@@ -73,9 +73,9 @@ def get_latent_library_size(
     path = None if out is None else check_new_file(out)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """Library size of each cell of a batch."""
-        latent: Any = model.module.encode(batch)
+        latent: Any = module.encode(batch)
         log_library, posterior = latent.log_library, latent.log_library_posterior
         if give_mean and posterior is not None:
             log_library = posterior.loc + posterior.variance / 2

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
 from cellvae.distributions import NegativeBinomial, Normal, ZeroInflatedNegativeBinomial
 from cellvae.distributions.protocol import CountDistribution
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
-from cellvae.inference.cell_pass import inference_mode, plan_pass
-from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values
+from cellvae.inference.posterior_samples import (
+    SampleSums,
+    decode_samples,
+    iter_chunks,
+    sample_latent,
+)
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -71,22 +76,19 @@ def get_likelihood_parameters(
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     n_genes = model.registration.n_genes
     averaged = give_mean or n_samples == 1
-    shape = (*([] if averaged else [n_samples]), len(cell_pass.cells), n_genes)
-    results: dict[str, Tensor] = {}
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, n_samples)
-            for samples, few in iter_chunks(latent, n_genes):
-                for name, values in distribution_parameters(
-                    decode_samples(model.module, few, batch)
-                ).items():
-                    if name not in results:
-                        results[name] = torch.zeros(shape)
-                    if averaged:
-                        results[name][positions] += values.sum(dim=0).cpu() / n_samples
-                    else:
-                        results[name][samples, positions] = values.cpu()
-    return {name: values.numpy() for name, values in results.items()}
+
+    def parameters_of(module: Any, batch: Any) -> dict[str, Tensor]:
+        """Parameters of a batch of cells."""
+        latent = sample_latent(module, batch, n_samples)
+        sums: dict[str, SampleSums] = {}
+        for samples, few in iter_chunks(latent, n_genes):
+            found = distribution_parameters(decode_samples(module, few, batch))
+            for name, values in found.items():
+                of_name = sums.setdefault(name, SampleSums(n_samples, averaged=averaged))
+                of_name.add(samples, values)
+        return {name: of_name.result() for name, of_name in sums.items()}
+
+    return collect_values(model, cell_pass, parameters_of, cells_dim=0 if averaged else 1)
 
 
 def distribution_parameters(counts: CountDistribution) -> dict[str, Tensor]:

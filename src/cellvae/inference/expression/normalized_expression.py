@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,12 @@ from cellvae.inference.arguments import (
     gene_positions,
 )
 from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    collect_values,
+    names_of_cells,
+    write_matrix,
+)
 from cellvae.inference.differential.posterior_pool import (
     PosteriorPool,
     iter_pool_chunks,
@@ -41,7 +46,7 @@ from cellvae.inference.expression.mean_expression import (
     mean_expression,
 )
 from cellvae.inference.likelihood.importance_options import ImportanceOptions, importance_options
-from cellvae.inference.posterior_samples import sample_latent
+from cellvae.inference.posterior_samples import SampleSums, sample_latent
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -170,17 +175,20 @@ def get_normalized_expression(
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     genes = gene_names(model.registration.genes, request.genes)
     cells = names_of_cells(model, adata, cell_pass.cells)
+
+    def expression_of(module: Any, batch: Any) -> torch.Tensor:
+        """Expression of a batch of cells, [cells, genes]."""
+        return mean_expression(module, batch, request)
+
     if path is not None:
-        parts = iter_expression(model.module, cell_pass, request)
-        return write_matrix(model, parts, path, cells, genes)
+        return write_matrix(model, cell_pass, expression_of, path, cells, genes)
     if n_samples > 1 and not return_mean:
-        return expression_samples(model, cell_pass, request, len(genes))
-    parts = (
-        iter_expression(model.module, cell_pass, request)
+        return expression_samples(model, cell_pass, request)
+    values = (
+        collect_matrix(model, cell_pass, expression_of)
         if by_population is None
-        else expression_of_pool(model.module, pool, request)
+        else expression_of_pool(model, pool, request, (len(cells), len(genes)))
     )
-    values = collect_parts(model, parts, (len(cells), len(genes)))
     if return_numpy:
         return values
     return pd.DataFrame(values, index=cells, columns=genes, copy=False)
@@ -233,33 +241,30 @@ def sample_population(
         return resample_pool(model, adata, [population], pool, options, batch_size)
 
 
-def iter_expression(
-    module: Any, cell_pass: CellPass, request: ExpressionRequest
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Expression of each batch of cells, [cells, genes], with its positions in the pass."""
-    for positions, batch in cell_pass.iter_batches():
-        yield positions, mean_expression(module, batch, request)
-
-
 def expression_of_pool(
-    module: Any, pool: PosteriorPool, request: ExpressionRequest
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Expression of the samples of a pool in chunks, [samples, genes]."""
-    for samples, latent, batch in iter_pool_chunks(pool, 0, request.n_decoded):
-        single = map_samples(lambda values: values.unsqueeze(0), latent)
-        for _, values in iter_decoded(module, single, batch, request):
-            yield samples, values[0]
+    model: DecoderModel, pool: PosteriorPool, request: ExpressionRequest, shape: tuple[int, int]
+) -> np.ndarray:
+    """Expression of the samples of a pool, [samples, genes]."""
+    result = np.empty(shape, dtype=np.float32)
+    with inference_mode(model):
+        for samples, latent, batch in iter_pool_chunks(pool, 0, request.n_decoded):
+            single = map_samples(lambda values: values.unsqueeze(0), latent)
+            for _, values in iter_decoded(model.module, single, batch, request):
+                result[samples] = values[0].cpu().numpy()
+    return result
 
 
 def expression_samples(
-    model: DecoderModel, cell_pass: CellPass, request: ExpressionRequest, n_genes: int
+    model: DecoderModel, cell_pass: CellPass, request: ExpressionRequest
 ) -> np.ndarray:
     """Expression for every posterior sample, [samples, cells, genes]."""
-    shape = (request.n_samples, len(cell_pass.cells), n_genes)
-    result = torch.empty(shape, dtype=torch.float32)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, request.n_samples)
-            for samples, values in iter_decoded(model.module, latent, batch, request):
-                result[samples, positions] = values.cpu()
-    return result.numpy()
+
+    def values_of(module: Any, batch: Any) -> dict[str, torch.Tensor]:
+        """Expression of a batch of cells, [cells, samples, genes]."""
+        latent = sample_latent(module, batch, request.n_samples)
+        sums = SampleSums(request.n_samples, averaged=False)
+        for samples, values in iter_decoded(module, latent, batch, request):
+            sums.add(samples, values)
+        return {"samples": sums.result()}
+
+    return collect_values(model, cell_pass, values_of, cells_dim=1)["samples"]

@@ -21,7 +21,12 @@ from cellvae.inference.cell_pass import (
     iter_cell_batches,
     plan_pass,
 )
-from cellvae.inference.cell_results import names_of_cells, write_matrix, write_values
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    names_of_cells,
+    write_matrix,
+    write_values,
+)
 from cellvae.inference.labels.attributions import (
     AttributionSums,
     check_captum_kwargs,
@@ -198,8 +203,12 @@ def predict(
         cell_pass = plan_pass(model, adata, indices, batch_size, encoded=True)
         if path is not None:
             return write_predictions(model, adata, cell_pass, soft, use_posterior_mean, path)
-        batches = (batch for _, batch in cell_pass.iter_batches())
-        predictions = predict_codes(model, batches, soft, use_posterior_mean)
+
+        def scores_of(module: Any, batch: Any) -> Tensor:
+            """Predictions for a batch."""
+            return batch_predictions(module, batch, soft, use_posterior_mean)
+
+        predictions = collect_matrix(model, cell_pass, scores_of)
         return as_labels(model, adata, indices, predictions, soft)
     if out is not None:
         raise InvalidOptionError(
@@ -229,15 +238,14 @@ def predict_codes(
     parts = []
     for batch in batches:
         with inference_mode(model):
-            parts.append(batch_predictions(model, batch, soft, use_posterior_mean).cpu())
+            parts.append(batch_predictions(model.module, batch, soft, use_posterior_mean).cpu())
     return torch.cat(parts).numpy()
 
 
 def batch_predictions(
-    model: ClassifierModel, batch: Any, soft: bool, use_posterior_mean: bool
+    module: ClassifierModule, batch: Any, soft: bool, use_posterior_mean: bool
 ) -> Tensor:
     """Index of the most probable label of each cell of a batch, or with `soft` probabilities."""
-    module: ClassifierModule = model.module
     scores = module.classify(batch, use_posterior_mean=use_posterior_mean)
     if not soft:
         return scores.argmax(dim=-1)
@@ -254,18 +262,21 @@ def write_predictions(
 ) -> Path:
     """Write labels to `obs["prediction"]` of a file, or with `soft` probabilities to `X`."""
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """Predictions for a batch."""
-        return {"prediction": batch_predictions(model, batch, soft, use_posterior_mean)}
+        return {"prediction": scores_of(module, batch)}
+
+    def scores_of(module: Any, batch: Any) -> Tensor:
+        """Rows of the matrix."""
+        return batch_predictions(module, batch, soft, use_posterior_mean)
 
     labels = as_index(model.labels)
     if not soft:
         return write_values(
             model, adata, cell_pass, values_of, path, categories={"prediction": labels}
         )
-    parts = ((cells, values_of(batch)["prediction"]) for cells, batch in cell_pass.iter_batches())
     names = names_of_cells(model, adata, cell_pass.cells)
-    return write_matrix(model, parts, path, names, map(str, labels))
+    return write_matrix(model, cell_pass, scores_of, path, names, map(str, labels))
 
 
 def as_labels(

@@ -13,7 +13,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -96,14 +97,14 @@ def cell_posteriors(
 ) -> tuple[Float[Tensor, "cells latent"], Float[Tensor, "cells latent"]]:
     """Mean and standard deviation of the posterior of each cell, on the CPU."""
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    means, stds = [], []
-    with inference_mode(model):
-        for _, batch in cell_pass.iter_batches():
-            posterior = model.module.encode(batch).posterior
-            means.append(posterior.loc.cpu())
-            stds.append(posterior.stddev.cpu())
-    # A tensor made in inference mode cannot be used in a loss.
-    return torch.cat(means).clone(), torch.cat(stds).clone()
+
+    def posterior_of(module: Any, batch: Any) -> dict[str, Tensor]:
+        """Mean and standard deviation of each cell of a batch."""
+        posterior = module.encode(batch).posterior
+        return {"mean": posterior.loc, "std": posterior.stddev}
+
+    found = collect_values(model, cell_pass, posterior_of)
+    return torch.from_numpy(found["mean"]), torch.from_numpy(found["std"])
 
 
 def make_mixture(

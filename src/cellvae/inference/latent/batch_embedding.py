@@ -11,7 +11,8 @@ from torch import nn
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix
 from cellvae.inference.protocols import EncoderModel
 
 if TYPE_CHECKING:
@@ -76,11 +77,10 @@ def get_batch_representation(
             "Expected a model with a learned embedding of batches; this one reads batches as "
             "one-hot columns. Create it with batch_representation='embedding' and train it."
         )
-    values = np.empty(
-        (len(cell_pass.cells), module.batch_embedding.embedding_dim), dtype=np.float32
-    )
-    result = torch.from_numpy(values)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            result[positions] = module.batch_embedding(batch.batch.squeeze(-1)).cpu()
-    return values
+
+    def embedding_of(module: Any, batch: Any) -> torch.Tensor:
+        """Embedding of the batch of each cell."""
+        embedding: torch.Tensor = module.batch_embedding(batch.batch.squeeze(-1))
+        return embedding
+
+    return collect_matrix(model, cell_pass, embedding_of)

@@ -115,14 +115,14 @@ def get_latent_representation(
     path = None if out is None else check_new_file(out)
     cell_pass = plan_pass(model, adata, indices, batch_size, encoded=True)
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """Latent of a batch."""
-        latent = model.module.encode(batch)
+        latent = module.encode(batch)
         posterior = latent.posterior
         if return_dist:
             return {"latent": posterior.loc, "latent_variance": posterior.variance}
         if give_mean:
-            return {"latent": posterior_mean(model, posterior, mc_samples)}
+            return {"latent": posterior_mean(module, posterior, mc_samples)}
         return {"latent": latent.sample}
 
     if path is not None:
@@ -131,10 +131,9 @@ def get_latent_representation(
     return (found["latent"], found["latent_variance"]) if return_dist else found["latent"]
 
 
-def posterior_mean(
-    model: EncoderModel, posterior: torch.distributions.Normal, mc_samples: int
-) -> Tensor:
+def posterior_mean(module: Any, posterior: torch.distributions.Normal, mc_samples: int) -> Tensor:
     """Posterior mean of the latent that the decoder reads; estimated by sampling if transformed."""
-    if model.module.latent_is_gaussian:
+    if module.latent_is_gaussian:
         return posterior.loc
-    return model.module.transform(posterior.sample(torch.Size([mc_samples]))).mean(dim=0)
+    mean: Tensor = module.transform(posterior.sample(torch.Size([mc_samples]))).mean(dim=0)
+    return mean

@@ -107,9 +107,9 @@ def get_elbo(
     cell_pass = plan_pass(model, adata, indices, batch_size, counts=True, encoded=True)
     n_cells = len(cell_pass.cells)
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """ELBO of each cell of a batch."""
-        loss = batch_loss(model, batch)
+        loss = batch_loss(module, batch)
         reconstruction = sum_parts({k: v.double() for k, v in loss.reconstruction.items()})
         kl = loss.total_kl.double() + loss.kl_global.double() / n_cells
         return {"elbo": -(reconstruction + kl)}
@@ -168,9 +168,9 @@ def get_reconstruction_error(
     path = None if out is None else check_new_file(out)
     cell_pass = plan_pass(model, adata, indices, batch_size, counts=True, encoded=True)
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """Parts of the reconstruction loss of each cell of a batch."""
-        parts = batch_loss(model, batch).reconstruction
+        parts = batch_loss(module, batch).reconstruction
         return {name: values.double() for name, values in parts.items()}
 
     if path is not None:
@@ -181,7 +181,8 @@ def get_reconstruction_error(
     return found
 
 
-def batch_loss(model: EncoderModel, batch: Any) -> Loss:
+def batch_loss(module: Any, batch: Any) -> Loss:
     """Loss of a batch of cells, from one posterior sample, with the KL at its full weight."""
-    loss: Loss = model.module.loss(batch, torch.ones((), device=model.device))
+    device = next(module.parameters()).device
+    loss: Loss = module.loss(batch, torch.ones((), device=device))
     return loss

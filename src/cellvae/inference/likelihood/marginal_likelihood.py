@@ -13,7 +13,8 @@ from torch import Tensor
 from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS, check_at_least_one
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_matrix
 from cellvae.inference.likelihood.importance_sampling import log_weights
 from cellvae.inference.protocols import EncoderModel
 
@@ -102,13 +103,13 @@ def get_marginal_ll(
     check_at_least_one("n_mc_samples", n_mc_samples)
     check_at_least_one("n_mc_samples_per_pass", n_mc_samples_per_pass)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent, counts=True)
-    values = torch.empty(len(cell_pass.cells), dtype=torch.float64)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            values[positions] = log_marginal(
-                model.module, batch, n_mc_samples, n_mc_samples_per_pass
-            ).cpu()
-    return np.float64(values.mean().item()) if return_mean else values.numpy()
+
+    def marginal_of(module: Any, batch: Any) -> torch.Tensor:
+        """Marginal log-likelihood of each cell of a batch."""
+        return log_marginal(module, batch, n_mc_samples, n_mc_samples_per_pass)
+
+    values = collect_matrix(model, cell_pass, marginal_of)
+    return np.float64(torch.from_numpy(values).mean().item()) if return_mean else values
 
 
 def log_marginal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,18 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    collect_values,
+    named_matrix,
+    names_of_cells,
+    write_matrix,
+)
 from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
 from cellvae.inference.output_features import features_of
-from cellvae.inference.posterior_samples import latent_to_decode
+from cellvae.inference.posterior_samples import SampleSums, latent_to_decode
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -119,32 +125,25 @@ def get_modality_expression(
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = gene_names(names, request.genes)
+    averaged = return_mean or n_samples == 1
+
+    def expression_of(module: Any, batch: Any) -> torch.Tensor:
+        """Expression of a batch of cells, [cells, genes] or [cells, samples, genes]."""
+        latent = latent_to_decode(module, batch, n_samples, use_z_mean)
+        sums = SampleSums(n_samples, averaged=averaged)
+        for part, values in iter_decoded(module, latent, batch, request):
+            sums.add(part, values)
+        return sums.result()
+
     cells = names_of_cells(model, adata, cell_pass.cells)
     if path is not None:
-        parts = iter_means(model, cell_pass, request, use_z_mean=use_z_mean)
-        return write_matrix(model, parts, path, cells, columns)
-    if n_samples > 1 and not return_mean:
-        result = torch.zeros((n_samples, len(cells), len(columns)))
-        with inference_mode(model):
-            for positions, batch in cell_pass.iter_batches():
-                latent = latent_to_decode(model.module, batch, n_samples, use_z_mean)
-                for part, values in iter_decoded(model.module, latent, batch, request):
-                    result[part, positions] = values.cpu()
-        return result.numpy()
+        return write_matrix(model, cell_pass, expression_of, path, cells, columns)
+    if not averaged:
+        of_samples = named_matrix(expression_of)
+        return collect_values(model, cell_pass, of_samples, cells_dim=1)["X"]
+    values = collect_matrix(model, cell_pass, expression_of)
+    if return_numpy:
+        return values
     import pandas as pd
 
-    parts = iter_means(model, cell_pass, request, use_z_mean=use_z_mean)
-    means = collect_parts(model, parts, (len(cells), len(columns)))
-    return means if return_numpy else pd.DataFrame(means, cells, columns, copy=False)
-
-
-def iter_means(
-    model: DecoderModel, cell_pass: CellPass, request: ExpressionRequest, *, use_z_mean: bool
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Means of the samples of cells, [cells, genes], with their positions, batch by batch."""
-    for positions, batch in cell_pass.iter_batches():
-        latent = latent_to_decode(model.module, batch, request.n_samples, use_z_mean)
-        mean: Any = 0
-        for _, values in iter_decoded(model.module, latent, batch, request):
-            mean = mean + values.sum(dim=0) / request.n_samples
-        yield positions, mean
+    return pd.DataFrame(values, cells, columns, copy=False)

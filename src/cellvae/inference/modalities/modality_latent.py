@@ -98,15 +98,15 @@ def get_modality_latent(
     of_one = modality != "joint"
     cell_pass = plan_pass(model, adata, indices, batch_size, counts=of_one, encoded=True)
 
-    def values_of(batch: Any) -> dict[str, Tensor]:
+    def values_of(module: Any, batch: Any) -> dict[str, Tensor]:
         """Latent of a batch."""
-        latent: Any = model.module.encode(batch._replace(latent_mean=None) if of_one else batch)
+        latent: Any = module.encode(batch._replace(latent_mean=None) if of_one else batch)
         posterior = getattr(latent, field)
         if return_dist:
             return {"latent": posterior.loc, "latent_variance": posterior.variance}
         if give_mean:
-            return {"latent": posterior_mean(model, posterior, mc_samples)}
-        return {"latent": model.module.transform(posterior.sample())}
+            return {"latent": posterior_mean(module, posterior, mc_samples)}
+        return {"latent": module.transform(posterior.sample())}
 
     if path is not None:
         return write_values(model, adata, cell_pass, values_of, path)

@@ -9,7 +9,8 @@ import torch
 
 from cellvae.core.options import check_arguments
 from cellvae.inference.arguments import INTEGERS
-from cellvae.inference.cell_pass import inference_mode, plan_pass
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -59,12 +60,11 @@ def get_size_factors(
         If no cells are requested, or `batch_size` is below 1.
     """
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    parts: dict[str, list[torch.Tensor]] = {}
-    with inference_mode(model):
-        for _, batch in cell_pass.iter_batches():
-            latent: Any = model.module.encode(batch)
-            for name, field in FIELDS.items():
-                log_size = getattr(latent, field)
-                if log_size is not None:
-                    parts.setdefault(name, []).append(log_size.exp().squeeze(-1).cpu())
-    return {name: torch.cat(sizes).numpy() for name, sizes in parts.items()}
+
+    def size_factors(module: Any, batch: Any) -> dict[str, torch.Tensor]:
+        """Sizes of each cell of a batch."""
+        latent = module.encode(batch)
+        found = {name: getattr(latent, field) for name, field in FIELDS.items()}
+        return {name: x.exp().squeeze(-1) for name, x in found.items() if x is not None}
+
+    return collect_values(model, cell_pass, size_factors)

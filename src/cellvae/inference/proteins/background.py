@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
@@ -20,10 +19,21 @@ from cellvae.inference.arguments import (
     feature_positions,
     gene_names,
 )
-from cellvae.inference.cell_pass import inference_mode, plan_pass
-from cellvae.inference.cell_results import collect_parts, names_of_cells, write_matrix
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    collect_values,
+    named_matrix,
+    names_of_cells,
+    write_matrix,
+)
 from cellvae.inference.expression.expression_arguments import check_samples
-from cellvae.inference.posterior_samples import decode_samples, iter_chunks, sample_latent
+from cellvae.inference.posterior_samples import (
+    SampleSums,
+    decode_samples,
+    iter_chunks,
+    sample_latent,
+)
 from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
 from cellvae.inference.protocols import DecoderModel
 
@@ -103,7 +113,7 @@ def get_protein_foreground_probability(
         indices,
         batch_codes(model.registration, transform_batch),
         protein_list,
-        lambda batch: sample_latent(model.module, batch, n_samples),
+        lambda module, batch: sample_latent(module, batch, n_samples),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,
@@ -118,7 +128,7 @@ def foreground_of_cells(
     indices: CellChoice,
     codes: Sequence[int | None],
     protein_list: Iterable[str] | None,
-    draw: Callable[[Any], Any],
+    draw: Callable[[Any, Any], Any],
     *,
     n_samples: int,
     batch_size: int | None,
@@ -139,7 +149,8 @@ def foreground_of_cells(
     protein_list
         Names of the proteins; None for all.
     draw
-        Function from a batch of cells to the latent that is decoded, [samples, cells, ...].
+        Function from a network and a batch of cells to the latent that is decoded, [samples, cells,
+        ...].
     n_samples
         Samples that are kept apart; with 1 they are averaged.
     batch_size
@@ -156,35 +167,30 @@ def foreground_of_cells(
     path = None if out is None else check_new_file(out)
     names = protein_names(model)
     options = ProteinOptions(proteins=feature_positions(names, protein_list, "protein"))
-    columns = gene_names(names, options.proteins)
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
+    averaged = n_samples == 1
 
-    def foreground(batch: Any) -> Iterator[tuple[slice, Tensor]]:
-        latent = draw(batch)
+    def foreground_of(module: Any, batch: Any) -> Tensor:
+        """Foreground probabilities of a batch of cells."""
+        latent = draw(module, batch)
+        sums = SampleSums(latent.sample.shape[0], averaged=averaged)
         for part, few in iter_chunks(latent, len(names)):
             for code in codes:
-                counts: Any = decode_samples(model.module, few, batch, code, "protein")
-                yield part, options.foreground_probability(counts) / len(codes)
+                counts: Any = decode_samples(module, few, batch, code, "protein")
+                sums.add(part, options.foreground_probability(counts) / len(codes))
+        return sums.result()
 
-    def means() -> Iterator[tuple[slice, Tensor]]:
-        for positions, batch in cell_pass.iter_batches():
-            drawn = [(values.sum(dim=0), len(values)) for _, values in foreground(batch)]
-            n_drawn = sum(n for _, n in drawn) / len(codes)
-            yield positions, torch.stack([values for values, _ in drawn]).sum(dim=0) / n_drawn
-
-    cells = names_of_cells(model, adata, cell_pass.cells)
+    cells, columns = (
+        names_of_cells(model, adata, cell_pass.cells),
+        gene_names(names, options.proteins),
+    )
     if path is not None:
-        return write_matrix(model, means(), path, cells, columns)
-    shape = (len(cells), len(columns))
-    if n_samples == 1:
-        mean = collect_parts(model, means(), shape)
-        return mean if return_numpy else pd.DataFrame(mean, cells, columns, copy=False)
-    result = torch.zeros((n_samples, *shape))
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            for part, values in foreground(batch):
-                result[part, positions] += values.cpu()
-    return result.numpy()
+        return write_matrix(model, cell_pass, foreground_of, path, cells, columns)
+    if not averaged:
+        of_samples = named_matrix(foreground_of)
+        return collect_values(model, cell_pass, of_samples, cells_dim=1)["X"]
+    values = collect_matrix(model, cell_pass, foreground_of)
+    return values if return_numpy else pd.DataFrame(values, cells, columns, copy=False)
 
 
 @check_arguments(only=INTEGERS)
@@ -229,11 +235,13 @@ def get_protein_background_mean(
     check_at_least_one("n_samples", n_samples)
     n_proteins = len(protein_names(model))
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
-    result = torch.zeros((len(cell_pass.cells), n_proteins))
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            latent = sample_latent(model.module, batch, n_samples)
-            for _, few in iter_chunks(latent, n_proteins):
-                counts: Any = decode_samples(model.module, few, batch, output="protein")
-                result[positions] += counts.mu1.sum(dim=0).cpu() / n_samples
-    return result.numpy()
+
+    def background_of(module: Any, batch: Any) -> Tensor:
+        """Background of a batch of cells, [cells, proteins]."""
+        sums = SampleSums(n_samples, averaged=True)
+        for part, few in iter_chunks(sample_latent(module, batch, n_samples), n_proteins):
+            counts: Any = decode_samples(module, few, batch, output="protein")
+            sums.add(part, counts.mu1)
+        return sums.result()
+
+    return collect_matrix(model, cell_pass, background_of)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -21,11 +22,11 @@ from cellvae.inference.arguments import (
     gene_names,
     gene_positions,
 )
-from cellvae.inference.cell_pass import CellPass, inference_mode, plan_pass
-from cellvae.inference.cell_results import names_of_cells
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values, names_of_cells, write_results
 from cellvae.inference.expression.expression_arguments import check_library_size, check_samples
 from cellvae.inference.expression.mean_expression import select_genes
-from cellvae.inference.posterior_samples import iter_chunks, sample_latent
+from cellvae.inference.posterior_samples import SampleSums, iter_chunks, sample_latent
 from cellvae.inference.proteins.protein_expression import ProteinOptions, protein_names
 from cellvae.inference.protocols import DecoderModel
 
@@ -158,11 +159,15 @@ def get_joint_expression(
         drawn = torch.randint(len(cell_pass.cells), (n_samples_overall,))
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = (gene_names(registration.genes, genes), gene_names(names, request.proteins.proteins))
+    averaged = return_mean or n_samples == 1
+    expression_of = partial(joint_expression_of, request=request, averaged=averaged)
     cells = names_of_cells(model, adata, cell_pass.cells)
     if path is not None:
-        return write_joint(model, cell_pass, request, path, cells, columns)
-    averaged = return_mean or n_samples == 1
-    values = collect_joint(model, cell_pass, request, [len(c) for c in columns], averaged=averaged)
+        writer = MatrixWriter(path, cells, columns[0], {"protein": columns[1]})
+        write_results(model, cell_pass, expression_of, writer)
+        return path
+    found = collect_values(model, cell_pass, expression_of, cells_dim=0 if averaged else 1)
+    values = found["X"], found["protein"]
     if return_numpy or not averaged:
         return values
     import pandas as pd
@@ -174,56 +179,16 @@ def get_joint_expression(
     return of_genes, of_proteins
 
 
-def collect_joint(
-    model: DecoderModel,
-    cell_pass: CellPass,
-    request: JointRequest,
-    n_columns: list[int],
-    *,
-    averaged: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expression of genes and of proteins, [cells, features], or of every sample."""
-    n_cells = len(cell_pass.cells)
-    samples = () if averaged else (request.n_samples,)
-    genes, proteins = (torch.zeros((*samples, n_cells, n)) for n in n_columns)
-    with inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            if averaged:
-                genes[positions], proteins[positions] = mean_of_samples(model, batch, request)
-                continue
-            latent = sample_latent(model.module, batch, request.n_samples)
-            for part, *values in iter_joint(model.module, latent, batch, request):
-                for result, value in zip((genes, proteins), values, strict=True):
-                    result[part, positions] = value.cpu()
-    return genes.numpy(), proteins.numpy()
-
-
-def write_joint(
-    model: DecoderModel,
-    cell_pass: CellPass,
-    request: JointRequest,
-    path: Path,
-    cells: pd.Index,
-    columns: tuple[Sequence[str], Sequence[str]],
-) -> Path:
-    """Write the expression of genes and proteins to an AnnData file, and return its path."""
-    genes, proteins = columns
-    writer = MatrixWriter(path, cells, genes, {"protein": proteins})
-    with writer as file, inference_mode(model):
-        for positions, batch in cell_pass.iter_batches():
-            of_genes, of_proteins = mean_of_samples(model, batch, request)
-            file.write(positions, of_genes.numpy(), {"protein": of_proteins.numpy()})
-    return path
-
-
-def mean_of_samples(model: DecoderModel, batch: Any, request: JointRequest) -> tuple[Tensor, ...]:
-    """Expression of genes and of proteins in the cells of a batch, each [cells, features]."""
-    latent = sample_latent(model.module, batch, request.n_samples)
-    means: list[Tensor] = []
-    for _, *values in iter_joint(model.module, latent, batch, request):
-        parts = [value.sum(dim=0).cpu() / request.n_samples for value in values]
-        means = [mean + part for mean, part in zip(means, parts, strict=True)] if means else parts
-    return tuple(means)
+def joint_expression_of(
+    module: Any, batch: Any, *, request: JointRequest, averaged: bool
+) -> dict[str, Tensor]:
+    """Expression of genes (`X`) and of proteins in a batch of cells, of the mean or all samples."""
+    latent = sample_latent(module, batch, request.n_samples)
+    sums = [SampleSums(request.n_samples, averaged=averaged) for _ in range(2)]
+    for part, *values in iter_joint(module, latent, batch, request):
+        for of_output, value in zip(sums, values, strict=True):
+            of_output.add(part, value)
+    return {"X": sums[0].result(), "protein": sums[1].result()}
 
 
 def iter_joint(

@@ -95,7 +95,7 @@ def get_modality_foreground_probability(
         indices,
         batch_codes(model.registration, transform_batch),
         protein_list,
-        lambda batch: latent_to_decode(model.module, batch, n_samples, use_z_mean),
+        lambda module, batch: latent_to_decode(module, batch, n_samples, use_z_mean),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,

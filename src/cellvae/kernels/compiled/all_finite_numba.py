@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.vector_math_numba import ABS_MASK, INF_BITS, i32
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.vector_math_numba import ABS_MASK, INF_BITS, i32
 
 CHUNK_SIZE = 65_536
 """Elements that a thread checks at a time."""

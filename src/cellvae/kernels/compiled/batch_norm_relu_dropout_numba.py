@@ -12,12 +12,11 @@ import math
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, f32, f64, u32, u64
 from cellvae.kernels.compiled.job_layouts import BATCH_NORM_RELU_DROPOUT
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, f64
 
-u32, u64 = np.uint32, np.uint64
 N_ROUNDS = 7
 """Rounds of Philox 4x32; with 7 it passes all tests of BigCrush (Salmon et al. 2011, table 2)."""
 MULTIPLIER_0, MULTIPLIER_1 = u64(0xD2511F53), u64(0xCD9E8D57)

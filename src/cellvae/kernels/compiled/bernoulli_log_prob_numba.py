@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.job_layouts import BERNOULLI_LOG_PROB
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.negative_binomial_numba import add_into, axpy
-from cellvae.kernels.compiled.vector_math_numba import (
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.negative_binomial_numba import add_into, axpy
+from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
     ONE,
     exp32,
@@ -18,6 +16,8 @@ from cellvae.kernels.compiled.vector_math_numba import (
     log32,
     sum_unordered,
 )
+from cellvae.kernels.compiled.job_layouts import BERNOULLI_LOG_PROB
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 MIN_PROBABILITY = f32(1.1754944e-38)
 """Smallest probability of not being detected."""

@@ -7,10 +7,8 @@ import math
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.job_layouts import COUNT_LOG_PROB
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.negative_binomial_numba import (
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.negative_binomial_numba import (
     COUNT,
     GRAD_MU,
     GRAD_THETA,
@@ -36,7 +34,15 @@ from cellvae.kernels.compiled.negative_binomial_numba import (
     softplus_sigmoid,
     zero_inflated_zeros,
 )
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, f64, i32, sum_unordered
+from cellvae.kernels.compiled.functions.vector_math_numba import (
+    FASTMATH_FLAGS,
+    f32,
+    f64,
+    i32,
+    sum_unordered,
+)
+from cellvae.kernels.compiled.job_layouts import COUNT_LOG_PROB
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 GENES_PER_TILE = 1024
 """Genes that are computed at a time, so that intermediate results stay in the processor's cache."""

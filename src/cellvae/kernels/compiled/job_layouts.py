@@ -211,6 +211,14 @@ class SparseLinearJob(NamedTuple):
     n_out: int
     n_nonzero: int
     n_threads: int
+    is_transposed: int
+    """1 if the features are stored by gene already, else 0; not read forward, as what follows."""
+    gene_indptr: int
+    """[genes + 1], int64: start of each gene in the two that follow; written if not transposed."""
+    cells_of_genes: int
+    """[nonzero], int32: cell of each value, gene by gene."""
+    values_of_genes: int
+    """[nonzero]: values, gene by gene."""
     values: int
     """[nonzero]."""
     indices: int
@@ -306,6 +314,35 @@ class BatchNormReluDropoutJob(NamedTuple):
     """[columns], written by the backward kernel."""
 
 
+class LayerNormActivationDropoutJob(NamedTuple):
+    """Job of both kernels of `layer_norm_activation_dropout`; arrays of float32 but where said."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_columns: int
+    cells_per_range: int
+    """A multiple of four."""
+    seed: int
+    """Key of the generator of the dropout masks."""
+    threshold: int
+    """Values below this one are dropped, of 32 random bits; 0 for no dropout."""
+    constants: int
+    """[3], float64: eps, slope below zero, and the scale of what is not dropped."""
+    features: int
+    """[cells, columns]."""
+    mean: int
+    """[cells], written by the forward kernel."""
+    inverse_std: int
+    """[cells], written by the forward kernel."""
+    output: int
+    """[cells, columns], written by the forward kernel."""
+    grad_output: int
+    """[cells, columns], read by the backward kernel."""
+    grad_features: int
+    """[cells, columns], written by the backward kernel."""
+
+
 COUNT_LOG_PROB = field_positions(CountLogProbJob)
 BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
 MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
@@ -315,3 +352,4 @@ LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)
 ALL_FINITE = field_positions(AllFiniteJob)
 BATCH_NORM_RELU_DROPOUT = field_positions(BatchNormReluDropoutJob)
+LAYER_NORM_ACTIVATION_DROPOUT = field_positions(LayerNormActivationDropoutJob)

@@ -24,6 +24,9 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.ccallback import CFunc
 from numba.misc.appdirs import AppDirs
 
+from cellvae.core.log import logger
+from cellvae.core.progress import is_interactive
+
 SOURCE_FOLDER = Path(__file__).resolve().parent
 PREFIX = "kernels-"
 """Beginning of the names of the folders of compiled code."""
@@ -31,11 +34,11 @@ PREFIX = "kernels-"
 
 @cache
 def hash_sources(folder: Path = SOURCE_FOLDER) -> str:
-    """Hash of the names and contents of the Python files of a folder, 16 hexadecimal digits."""
+    """Hash of the paths and contents of the Python files in a folder, 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
 
 
@@ -105,6 +108,16 @@ class KernelCacheLocator(_CacheLocator):
         return None if folder is None else cls(folder, py_file)
 
 
+@cache
+def announce_compilation() -> None:
+    """Say in a terminal or notebook, once, what the first run after an installation waits for."""
+    if is_interactive():
+        logger.info(
+            "Compiling kernels for this processor, which takes some 20 seconds, once per "
+            "installation. The command 'cellvae compile-kernels' does it ahead."
+        )
+
+
 class KernelCacheImpl(CompileResultCacheImpl):
     """How numba stores a compiled function, with our locator."""
 
@@ -118,9 +131,12 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Compiled function from disk; None if it is not there."""
+        found = None
         with suppress(OSError):
-            return super().load_overload(sig, target_context)
-        return None
+            found = super().load_overload(sig, target_context)
+        if found is None:
+            announce_compilation()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write a compiled function to disk."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.vector_math_numba import (
+    FASTMATH_FLAGS,
+    LOG2_E,
+    f32,
+    f64,
+    log32,
+)
 from cellvae.kernels.compiled.job_layouts import LOG_FOLD_CHANGE_ROWS, LOG_FOLD_CHANGE_SUMMARY
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, LOG2_E, f32, f64, log32
 
 GENES_PER_CACHE_LINE = 16
 """Genes that a thread computes at a time: the number of float32 in a cache line."""

@@ -7,10 +7,8 @@ import math
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.job_layouts import MIXTURE_LOG_PROB, PROTEIN_ELBO
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.negative_binomial_numba import (
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.negative_binomial_numba import (
     COUNT,
     GRAD_MU,
     GRAD_THETA,
@@ -25,7 +23,7 @@ from cellvae.kernels.compiled.negative_binomial_numba import (
     negative_binomial_zeros,
     reciprocal,
 )
-from cellvae.kernels.compiled.vector_math_numba import (
+from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
     HALF,
     ONE,
@@ -36,6 +34,8 @@ from cellvae.kernels.compiled.vector_math_numba import (
     log32,
     sum_unordered,
 )
+from cellvae.kernels.compiled.job_layouts import MIXTURE_LOG_PROB, PROTEIN_ELBO
+from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 CELLS_PER_STEP = 4
 """Cells that a thread computes at a time."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit, types
 
-from cellvae.kernels.compiled.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
+from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, f32, i32, i64, u64
 from cellvae.kernels.compiled.job_layouts import SPARSE_LINEAR
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
-from cellvae.kernels.compiled.vector_math_numba import FASTMATH_FLAGS, f32, i32, i64
 
 CELLS_PER_TURN = 4
 """Cells that a thread multiplies at a time, if the whole weight fits into its cache."""
@@ -89,42 +89,55 @@ def csr_matmul(start, end, values, indices, indptr, weight, bias, out):
 
 
 @njit(error_model="numpy")
-def csr_to_csc(first, end, values, indices, indptr):
-    """Features of the genes from `first` to before `end` in CSC format: indptr, cells, values."""
-    n_cells = indptr.shape[0] - 1
-    width = end - first
-    csc_indptr = np.zeros(width + 2, i64)
+def csr_to_csc(first, end, values, indices, indptr, starts, cells, csc_values):
+    """Store the features of the genes from `first` to before `end` in CSC format.
+
+    Parameters
+    ----------
+    first, end
+        Range of genes.
+    values, indices, indptr
+        Features of all cells in CSR format.
+    starts
+        Start of each gene of the range, and the end of the last one, [genes of the range + 2];
+        written but for the last element.
+    cells, csc_values
+        Cell and value of each feature, gene by gene, of all genes; written.
+    """
+    n_cells, width = indptr.shape[0] - 1, end - first
     bounds = np.empty((2, n_cells), i64)
+    starts[:] = 0
+    n_before = 0
     for c in range(n_cells):
         low = lower_bound(indices, indptr[c], indptr[c + 1], first)
         high = lower_bound(indices, low, indptr[c + 1], end)
         bounds[0, c] = low
         bounds[1, c] = high
-        for i in range(low, high):
-            csc_indptr[indices[i] - first + 2] += 1
+        n_before += low - indptr[c]
+        # Unsigned indices, which numba does not compare with zero.
+        for i in range(u64(low), u64(high)):
+            starts[u64(indices[i] - first + 2)] += 1
+    starts[0] = n_before
+    starts[1] = n_before
     for j in range(width):
-        csc_indptr[j + 2] += csc_indptr[j + 1]
-    cells = np.empty(csc_indptr[width + 1], i32)
-    csc_values = np.empty(csc_indptr[width + 1], f32)
+        starts[j + 2] += starts[j + 1]
     for c in range(n_cells):
-        for i in range(bounds[0, c], bounds[1, c]):
-            j = indices[i] - first + 1
-            k = csc_indptr[j]
+        for i in range(u64(bounds[0, c]), u64(bounds[1, c])):
+            j = u64(indices[i] - first + 1)
+            k = u64(starts[j])
             cells[k] = c
             csc_values[k] = values[i]
-            csc_indptr[j] = k + 1
-    return csc_indptr, cells, csc_values
+            starts[j] = i64(k) + 1
 
 
 @njit(error_model="numpy")
-def csr_matmul_grad_weight(first, end, values, indices, indptr, grad_output, out):
+def csc_matmul(first, end, starts, cells, csc_values, grad_output, out):
     """Gradient of the weight of the genes from `first` to before `end`, [genes, out]."""
-    csc_indptr, cells, csc_values = csr_to_csc(first, end, values, indices, indptr)
     for j in range(end - first):
         row = out[first + j]
         row[:] = f32(0.0)
-        i = csc_indptr[j]
-        last = csc_indptr[j + 1]
+        i = starts[j]
+        last = starts[j + 1]
         while i + 4 <= last:
             axpy_four(
                 row,
@@ -172,15 +185,28 @@ def sparse_linear_grad_weight_kernel(job):
     values = carray(pointer_at(fields[at.values]), n_nonzero, f32)
     indices = carray(pointer_at(fields[at.indices]), n_nonzero, i32)
     indptr = carray(pointer_at(fields[at.indptr]), n_cells + 1, types.int64)
+    gene_indptr = carray(pointer_at(fields[at.gene_indptr]), n_genes + 1, types.int64)
+    cells = carray(pointer_at(fields[at.cells_of_genes]), n_nonzero, i32)
+    csc_values = carray(pointer_at(fields[at.values_of_genes]), n_nonzero, f32)
     grad_output = carray(pointer_at(fields[at.factor]), (n_cells, n_out), f32)
     out = carray(pointer_at(fields[at.result]), (n_genes, n_out), f32)
     width = (n_genes + N_GENE_RANGES - 1) // N_GENE_RANGES
+    starts = np.empty(width + 2, i64)
     while True:
         part = atomic_fetch_add(job, at.next_item, 1)
         if part >= N_GENE_RANGES:
             break
         first = part * width
-        if first < n_genes:
-            csr_matmul_grad_weight(
-                first, min(first + width, n_genes), values, indices, indptr, grad_output, out
+        if first >= n_genes:
+            continue
+        end = min(first + width, n_genes)
+        if fields[at.is_transposed] == 0:
+            csr_to_csc(
+                first, end, values, indices, indptr, starts[: end - first + 2], cells, csc_values
             )
+            gene_indptr[first:end] = starts[: end - first]
+            if end == n_genes:
+                gene_indptr[n_genes] = n_nonzero
+        else:
+            starts[: end - first + 1] = gene_indptr[first : end + 1]
+        csc_matmul(first, end, starts, cells, csc_values, grad_output, out)

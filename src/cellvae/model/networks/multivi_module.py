@@ -21,7 +21,7 @@ from cellvae.distributions import (
     kl_to_standard_normal,
 )
 from cellvae.distributions.detection import Detection
-from cellvae.kernels import bernoulli_log_prob, count_log_prob, use_compiled
+from cellvae.kernels import bernoulli_log_prob, count_log_prob, has_count_kernel, use_compiled
 from cellvae.model.networks.measured_cells import log_prob_of_measured
 from cellvae.model.networks.modality_mixture import mix_posteriors, modality_penalty
 from cellvae.model.networks.multivi_network import (
@@ -363,7 +363,7 @@ class MULTIVIModule(MultimodalNetwork[MULTIVIBatch]):
         """Log-probability of the counts of the genes of each measured cell, else 0; in nats."""
         counts, decoder = batch.counts, self.z_decoder_expression
         assert counts is not None and latent.log_library is not None
-        if latent.sample.ndim != 2 or not decoder.is_softmax or not use_compiled(counts):
+        if latent.sample.ndim != 2 or not decoder.is_softmax or not has_count_kernel(counts):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             log_prob = self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
             return torch.where(measured.squeeze(-1), log_prob, 0.0)

@@ -24,7 +24,7 @@ from cellvae.distributions import (
 )
 from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
-from cellvae.kernels import count_log_prob, use_compiled
+from cellvae.kernels import count_log_prob, has_count_kernel
 from cellvae.model.components.count_batch import CountBatch
 from cellvae.model.components.count_features import Where, log1p, total_counts
 from cellvae.model.components.minified_posterior import stored_posterior
@@ -315,7 +315,7 @@ class SCVIModule(GenerativeModule[CountBatch]):
         """Log-likelihood of the counts of each cell, in nats."""
         counts, decoder = batch.counts, self.decoder
         fused = latent.sample.ndim == 2 and self.config.gene_likelihood != "normal"
-        if not (fused and decoder.is_softmax and use_compiled(counts)):
+        if not (fused and decoder.is_softmax and has_count_kernel(counts)):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.decode_counts(latent, batch).log_prob(dense).sum(dim=-1)
         features = concat_covariates(latent.sample, self.dense_covariates(batch))

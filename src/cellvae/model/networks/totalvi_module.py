@@ -19,7 +19,7 @@ from cellvae.distributions import (
     ZeroInflatedNegativeBinomial,
     kl_to_standard_normal,
 )
-from cellvae.kernels import count_log_prob, materialize, use_compiled
+from cellvae.kernels import count_log_prob, has_count_kernel, materialize
 from cellvae.model.components.background_prior import protein_background_by_panel
 from cellvae.model.components.count_features import log1p, total_counts
 from cellvae.model.components.library_prior import library_stats_by_batch
@@ -292,7 +292,7 @@ class TOTALVIModule(ProteinMixture):
     ) -> Float[Tensor, " cells"]:
         """Log-likelihood of the counts of genes of each cell, in nats."""
         counts = batch.counts
-        if not (self.decoder.is_softmax and use_compiled(counts)):
+        if not (self.decoder.is_softmax and has_count_kernel(counts)):
             dense = counts.to_dense() if isinstance(counts, CSRBatch) else counts
             return self.gene_counts(decoded, latent, batch).log_prob(dense).sum(dim=-1)
         theta = self.dispersion(batch, self.px_r, self.config.gene_dispersion)

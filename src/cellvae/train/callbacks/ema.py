@@ -44,6 +44,11 @@ class EMA(pl.Callback):
         best; otherwise the weights that were trained. After an exception it holds the others if
         these are not finite.
 
+    Attributes
+    ----------
+    n_updates
+        Number of updates, counted at the end of a block of steps.
+
     Raises
     ------
     InvalidOptionError
@@ -58,6 +63,7 @@ class EMA(pl.Callback):
 
     group: Group = Group.MUTATOR
     supports_blocks: ClassVar[bool] = True
+    supports_cuda_graphs: ClassVar[bool] = True
 
     @check_arguments()
     def __init__(
@@ -123,9 +129,22 @@ class EMA(pl.Callback):
         """Do nothing: the weights that are trained are back at the start of a block."""
 
     def on_step_end(self) -> None:
-        """Update the average, within a block of steps."""
-        if self.every == "step" and self.is_averaging:
+        """Update the average, within a block of steps; a CUDA graph replays this."""
+        if self.averages_steps:
             self.update()
+
+    @property
+    def averages_steps(self) -> bool:
+        """Whether a step of this epoch updates the average."""
+        return self.every == "step" and self.is_averaging
+
+    def capture_signature(self) -> tuple[bool, ...]:
+        """Values that are fixed in a captured step: whether it updates the average."""
+        return (self.averages_steps,)
+
+    def changed_tensors(self) -> list[Tensor]:
+        """Tensors that a step changes, beside the module."""
+        return [*self.average.values()] if self.averages_steps else []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -146,10 +165,12 @@ class EMA(pl.Callback):
             if trainer.is_last_batch:
                 self.update_for_epoch(trainer)
         elif trainer.global_step != self.last_step:
-            self.last_step = trainer.global_step
-            # In a block of several steps each has had its own update.
-            if pl_module.automatic_optimization and self.is_averaging:
-                self.update()
+            n_steps, self.last_step = trainer.global_step - self.last_step, trainer.global_step
+            if self.is_averaging:
+                # In a block of several steps each has had its own update.
+                if pl_module.automatic_optimization:
+                    self.update()
+                self.n_updates += n_steps
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the average to validation."""
@@ -170,21 +191,21 @@ class EMA(pl.Callback):
         if epoch >= self.start_epoch and self.last_epoch != epoch:
             self.last_epoch = epoch
             self.update()
+            self.n_updates += 1
 
     def update(self) -> None:
         """Move the average towards the weights that are trained."""
         weights = self.raw or self.parameters
-        if self.n_updates:
+        if self.average:
             lerp_([*self.average.values()], [*weights.values()], 1.0 - self.decay)
             if self.is_swapped:
                 copy_weights_([*self.parameters.values()], [*self.average.values()])
         else:
             self.average = {name: value.clone() for name, value in weights.items()}
-        self.n_updates += 1
 
     def swap_in(self) -> None:
         """Put the average into the network, if there is one and it is not there."""
-        if self.n_updates and not self.is_swapped:
+        if self.average and not self.is_swapped:
             self.raw = {name: value.clone() for name, value in self.parameters.items()}
             copy_weights_([*self.parameters.values()], [*self.average.values()])
 
@@ -203,7 +224,7 @@ class EMA(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Leave what is wanted in the network, or the other of the two if only that is finite."""
-        if not self.n_updates:
+        if not self.average:
             return
         self.finish_with(average=self.swap_on_end)
         if not are_finite(self.parameters):

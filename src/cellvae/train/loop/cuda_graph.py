@@ -164,8 +164,8 @@ class CUDAGraphStep:
 
     The indices of the cells are copied to the tensor that the graph reads. The first steps, and
     the smaller last batch of an epoch, run without a graph. The step is captured again when
-    learning rate, weight decay, `requires_grad` of a parameter, the mode of a layer or what the
-    step trains beside the module has changed.
+    learning rate, weight decay, `requires_grad` of a parameter, the mode of a layer, what the step
+    trains beside the module or the `capture_signature()` of a callback has changed.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class CUDAGraphStep:
             self.run_step_eagerly(rows, cells, optimizer, callbacks)
             return
         self.static_cells.copy_(cells)
-        now = self.capture_signature(rows, optimizer)
+        now = self.capture_signature(rows, optimizer, callbacks)
         if now != self.captured_signature:
             self.captured_signature, self.graph, self.n_warmed_up = now, None, 0
 
@@ -274,7 +274,7 @@ class CUDAGraphStep:
             TrainingWarning,
         )
 
-    def capture_signature(self, rows: Rows[Any], optimizer: Any) -> Any:
+    def capture_signature(self, rows: Rows[Any], optimizer: Any, callbacks: Sequence[Any]) -> Any:
         """Values that are fixed in a captured graph."""
         groups = [
             tuple((k, float(v)) for k, v in group.items() if isinstance(v, int | float))
@@ -285,7 +285,8 @@ class CUDAGraphStep:
         trained = tuple(p.requires_grad for p in self.module.parameters())
         modes = tuple(part.training for part in self.module.modules())
         cells = id(getattr(rows, "rows", rows)), getattr(rows, "n_labelled", 0)
-        return cells, tuple(groups), trained, modes, self.trained.is_on
+        signed = tuple(c.capture_signature() for c in callbacks if hasattr(c, "capture_signature"))
+        return cells, tuple(groups), trained, modes, self.trained.is_on, signed
 
     @property
     def reason(self) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Loss
+from cellvae.core.platform.torch_adapter import is_not_finite
 from cellvae.train.options.metric_names import Split
 
 MetricsFromSums = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
@@ -73,9 +74,9 @@ class LossSums:
         ).double()
         extra = [part.detach().double() for part in loss.extra_metrics]
         if self.only_finite:
-            finite = torch.isfinite(parts).all()
-            parts = torch.where(finite, parts, 0.0)
-            extra = [torch.where(finite, part, 0.0) for part in extra]
+            bad = is_not_finite(parts).any()
+            parts = parts.masked_fill(bad, 0.0)
+            extra = [part.masked_fill(bad, 0.0) for part in extra]
         self.sums = parts if self.sums is None else self.sums.add_(parts)
         if extra:
             before = self.extra_sums or tuple(torch.zeros_like(part) for part in extra)

@@ -44,6 +44,16 @@ class ProcessAgreement(pl.Callback):
             "and a run_dir that all nodes can read."
         )
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take the buffers of the first process, which differ where they are of its own cells.
+
+        All processes then have the model that the first one saves.
+        """
+        own = [*pl_module.module.buffers()]
+        first = trainer.strategy.broadcast([values.cpu() for values in own], src=0)
+        for values, of_first in zip(own, first, strict=True):
+            values.copy_(of_first)
+
 
 def facts_of_run(trainer: pl.Trainer, plan: TrainingPlan) -> dict[str, int]:
     """Numbers by which processes can tell that they have the same run."""

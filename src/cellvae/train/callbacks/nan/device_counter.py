@@ -25,10 +25,10 @@ class DeviceCounter:
         Index of the current step of the epoch.
     n_bad
         Steps of the epoch that were not finite.
-    first_step, first_loss
-        Index of the first of them, and whether its loss was not finite.
-    first_gradients
-        For each parameter, whether its gradient in that step was not finite; None before the first
+    first_step
+        Index of the first of them.
+    first_flags
+        Whether its loss was not finite, and the gradient of each parameter; None before the first
         step.
     """
 
@@ -36,35 +36,47 @@ class DeviceCounter:
         self.step = torch.full((), -1, dtype=torch.int64, device=device)
         self.n_bad = torch.zeros_like(self.step)
         self.first_step = torch.zeros_like(self.step)
-        self.first_loss = torch.zeros((), dtype=torch.bool, device=device)
-        self.first_gradients: Tensor | None = None
+        self.first_flags: Tensor | None = None
 
     def start_epoch(self) -> None:
         """Set both counts back."""
         self.step.fill_(-1)
         self.n_bad.zero_()
 
-    def add(self, bad_loss: Tensor, bad_gradients: Tensor) -> None:
-        """Count the current step if it is not finite, and note what was not if it is the first."""
-        bad = bad_loss | bad_gradients.any()
-        gradients = self.first_gradients
-        if gradients is None or gradients.shape != bad_gradients.shape:
-            self.first_gradients = gradients = torch.zeros_like(bad_gradients)
-        is_first = bad & (self.n_bad == 0)
-        self.first_step.copy_(torch.where(is_first, self.step, self.first_step))
-        self.first_loss.copy_(torch.where(is_first, bad_loss, self.first_loss))
-        gradients.copy_(torch.where(is_first, bad_gradients, gradients))
+    def add(self, bad: Tensor, flags: Tensor) -> None:
+        """Count the current step if it is not finite, and note what was not if it is the first.
+
+        Parameters
+        ----------
+        bad
+            Whether anything is not finite.
+        flags
+            Whether the loss is not finite, and the gradient of each parameter.
+        """
+        first = self.first_flags
+        if first is None or first.shape != flags.shape:
+            self.first_flags = first = torch.zeros_like(flags)
+        # What is noted of a step before the first that is not finite is written over.
+        none_yet = self.n_bad == 0
+        torch.where(none_yet, self.step, self.first_step, out=self.first_step)
+        torch.where(none_yet, flags, first, out=first)
         self.n_bad.add_(bad)
+
+    @property
+    def first_loss(self) -> Tensor:
+        """Whether the loss of the first step that was not finite was not finite itself."""
+        assert self.first_flags is not None
+        return self.first_flags[0]
 
     def changed_tensors(self) -> list[Tensor]:
         """Tensors that a step changes."""
-        tensors = [self.step, self.n_bad, self.first_step, self.first_loss]
-        return tensors if self.first_gradients is None else [*tensors, self.first_gradients]
+        tensors = [self.step, self.n_bad, self.first_step]
+        return tensors if self.first_flags is None else [*tensors, self.first_flags]
 
     def first_bad_names(self, names: Sequence[str]) -> list[str]:
         """Those of the parameters' names whose gradient in the first such step was not finite."""
-        assert self.first_gradients is not None
-        flags = self.first_gradients.tolist()
+        assert self.first_flags is not None
+        flags = self.first_flags[1:].tolist()
         return [name for name, bad in zip(names, flags, strict=False) if bad]
 
 

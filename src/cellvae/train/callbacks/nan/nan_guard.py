@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
 from cellvae.core.platform.device_kind import is_cpu
-from cellvae.core.platform.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import is_not_finite, norms
 from cellvae.errors import InvalidOptionError, TrainingError
 from cellvae.kernels import all_finite
 from cellvae.train.callbacks.nan.device_counter import DeviceCounter, zero_out_step
@@ -24,6 +24,7 @@ from cellvae.train.callbacks.nan.nan_event import (
     weights_are_finite,
 )
 from cellvae.train.callbacks.protocols import Group
+from cellvae.train.loop.steps.buffer_copy import BufferCopy
 from cellvae.train.loop.training_plan import TrainingPlan
 
 OnNaN = Literal["stop_restore", "raise", "skip_batch", "ignore"]
@@ -80,8 +81,7 @@ class NaNGuard(pl.Callback):
         self.n_skipped = 0
         self.event: NaNEvent | None = None
         self.last_good: dict[str, Tensor] | None = None
-        self.buffers: list[Tensor] = []
-        self.saved: list[Tensor] = []
+        self.buffers = BufferCopy([])
         self.parameters: list[tuple[str, nn.Parameter]] = []
         self.counter: DeviceCounter | None = None
         self.clear_epoch()
@@ -92,6 +92,7 @@ class NaNGuard(pl.Callback):
         self.batch_idx = 0
         self.bad_loss: Tensor | None = None
         self.bad: Tensor | None = None
+        self.is_restored = False
         if self.counter is not None:
             self.counter.start_epoch()
 
@@ -107,8 +108,8 @@ class NaNGuard(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the parameters and buffers that steps change."""
-        self.buffers = [b for name, b in pl_module.named_buffers() if name != "kl_weight"]
-        self.saved = [b.clone() for b in self.buffers]
+        named = pl_module.named_buffers()
+        self.buffers = BufferCopy([b for name, b in named if name != "kl_weight"])
         device = pl_module.device
         if not self.checks_every_step(device):
             self.counter = DeviceCounter(device)
@@ -140,8 +141,8 @@ class NaNGuard(pl.Callback):
         if self.counter is not None:
             self.counter.step.add_(1)
         self.bad_loss = self.bad = None
-        for saved, buffer in zip(self.saved, self.buffers, strict=True):
-            saved.copy_(buffer)
+        self.is_restored = False
+        self.buffers.save()
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -149,7 +150,7 @@ class NaNGuard(pl.Callback):
         """Check the loss."""
         if self.on_nan == "ignore":
             return
-        bad = ~torch.isfinite(loss.detach()).all()
+        bad = is_not_finite(loss.detach()).reshape(())
         self.bad_loss = bad if self.bad_loss is None else self.bad_loss | bad
         self.bad = self.bad_loss
 
@@ -167,9 +168,10 @@ class NaNGuard(pl.Callback):
         at_once = self.checks_every_step(gradients[0].device)
         if at_once and not bool(self.bad_loss) and all_finite(gradients):
             return
-        bad_gradients = ~torch.isfinite(norms(gradients))
+        bad_gradients = is_not_finite(norms(gradients))
         bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
-        self.bad = bad_loss | bad_gradients.any()
+        flags = torch.cat([bad_loss.reshape(1), bad_gradients])
+        self.bad = flags.any()
         if at_once:
             if bool(self.bad):
                 leave_out_step(pl_module, self.bad)
@@ -180,17 +182,20 @@ class NaNGuard(pl.Callback):
                     p.grad = None
             return
         assert self.counter is not None
-        self.counter.add(bad_loss, bad_gradients)
+        self.counter.add(self.bad, flags)
         if self.on_nan != "skip_batch":
             # The weights stay as they are for the rest of the epoch, after which the run ends.
             self.bad = self.counter.n_bad > 0
         zero_out_step(optimizer, with_grad, self.bad)
         leave_out_step(pl_module, self.bad)
-        self.restore_buffers(self.bad)
+        self.buffers.restore(self.bad)
+        self.is_restored = True
 
     def changed_tensors(self) -> list[Tensor]:
         """Tensors that a step changes, beside the module."""
-        return self.saved + (self.counter.changed_tensors() if self.counter is not None else [])
+        return self.buffers.saved + (
+            self.counter.changed_tensors() if self.counter is not None else []
+        )
 
     def handle_skipped_step(
         self,
@@ -200,7 +205,8 @@ class NaNGuard(pl.Callback):
         bad_gradients: Tensor,
     ) -> None:
         """Count a skipped step, and stop the run if `on_nan` says so."""
-        self.restore_buffers()
+        self.buffers.restore()
+        self.is_restored = True
         self.n_skipped += 1
         if self.event is None:
             wrong = [n for n, bad in zip(names, bad_gradients.tolist(), strict=True) if bad]
@@ -237,18 +243,13 @@ class NaNGuard(pl.Callback):
             self.on_step_end()
 
     def on_step_end(self) -> None:
-        """Restore the buffers after a skipped step."""
-        if self.bad is None:
+        """Restore the buffers after a skipped step, where there were no gradients to check."""
+        if self.bad is None or self.is_restored:
             return
         if not self.checks_every_step(self.bad.device):
-            self.restore_buffers(self.bad)
+            self.buffers.restore(self.bad)
         elif bool(self.bad):
-            self.restore_buffers()
-
-    def restore_buffers(self, where: Tensor | None = None) -> None:
-        """Restore the buffers from before the step, or only if `where` is true on the device."""
-        for saved, buffer in zip(self.saved, self.buffers, strict=True):
-            buffer.copy_(saved if where is None else torch.where(where, saved, buffer))
+            self.buffers.restore()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the counts from the device; copy the weights if they are finite."""
@@ -297,7 +298,7 @@ class NaNGuard(pl.Callback):
     ) -> None:
         """Restore the last finite weights if the current ones are not finite."""
         if self.event is not None:
-            self.restore_buffers()
+            self.buffers.restore()
         self.restore_finite_weights(pl_module)
 
     def restore_finite_weights(self, pl_module: pl.LightningModule) -> None:

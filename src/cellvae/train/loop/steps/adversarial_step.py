@@ -12,11 +12,12 @@ from torch import Tensor
 
 from cellvae.contracts import Loss, Module
 from cellvae.core.platform.device_kind import is_cuda
-from cellvae.core.platform.torch_adapter import norms
+from cellvae.core.platform.torch_adapter import is_not_finite, norms
 from cellvae.core.seeds import isolated_rng
 from cellvae.errors import TrainingError
 from cellvae.nn import Classifier
 from cellvae.train.loop.optimizers import Adam
+from cellvae.train.loop.steps.buffer_copy import BufferCopy
 from cellvae.train.loop.steps.gradient_step import Average, GradientStep, LossFunction
 from cellvae.train.options.optimizer_options import OptimizerOptions
 
@@ -92,8 +93,7 @@ class AdversarialStep(GradientStep):
         """Bring the classifier to a device and a type of numbers."""
         self.classifier.to(device, dtype)
         self.parameters = list(self.classifier.parameters())
-        self.buffers = list(self.classifier.buffers())
-        self.buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.buffers = BufferCopy(list(self.classifier.buffers()))
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def make_optimizers(
@@ -124,7 +124,7 @@ class AdversarialStep(GradientStep):
 
     def changed_tensors(self) -> list[Tensor]:
         """Buffers of the classifier, their values before the step, and sums of its losses."""
-        return [*self.buffers, *self.buffers_before, self.sums]
+        return [*self.classifier.buffers(), *self.buffers.saved, self.sums]
 
     def loss(self, batch: Any, kl_weight: Float[Tensor, ""]) -> Loss:
         """Loss of the module, and the weighted loss of fooling the classifier."""
@@ -139,8 +139,7 @@ class AdversarialStep(GradientStep):
             )
         weight = self.weight_of_losses(kl_weight)
         targets = self.module.adversarial_targets(batch)
-        for before, buffer in zip(self.buffers_before, self.buffers, strict=True):
-            before.copy_(buffer)
+        self.buffers.save()
         fooling = self.cross_entropy(loss.latent, targets, fool=True)
         guessing = self.cross_entropy(loss.latent.detach(), targets, fool=False)
         self.pending.append(guessing * weight)
@@ -183,7 +182,7 @@ class AdversarialStep(GradientStep):
         loss = self.pending[0] if len(self.pending) == 1 else torch.stack(self.pending).mean()
         self.pending = []
         gradients = torch.autograd.grad(loss, self.parameters)
-        bad = ~torch.isfinite(norms(gradients)).all()
+        bad = is_not_finite(norms(gradients)).any()
         if self.bad is not None:
             bad = bad | self.bad
         if average is not None:
@@ -198,11 +197,9 @@ class AdversarialStep(GradientStep):
         if is_cuda(bad.device):
             # A flag of the fused kernel, so that nothing is read from the device.
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-            for before, buffer in zip(self.buffers_before, self.buffers, strict=True):
-                buffer.copy_(torch.where(bad, before, buffer))
+            self.buffers.restore(bad)
         elif bool(bad):
-            for before, buffer in zip(self.buffers_before, self.buffers, strict=True):
-                buffer.copy_(before)
+            self.buffers.restore()
             return
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -222,7 +219,7 @@ class AdversarialStep(GradientStep):
         losses = torch.stack([fooling.detach(), guessing.detach(), torch.ones_like(fooling)])
         parts = losses.detach().double() * n_cells
         if self.only_finite:
-            parts = torch.where(torch.isfinite(parts).all(), parts, 0.0)
+            parts = parts.masked_fill(is_not_finite(parts).any(), 0.0)
         self.sums.add_(parts)
 
     def metrics(self, add_up: Average | None = None) -> dict[str, Float[Tensor, ""]]:

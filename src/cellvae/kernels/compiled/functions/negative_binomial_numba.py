@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from cellvae.kernels.compiled.vector_math_numba import (
+from cellvae.kernels.compiled.functions.vector_math_numba import (
     ABS_MASK,
     FASTMATH_FLAGS,
     ONE,

@@ -17,6 +17,7 @@ FASTMATH_FLAGS = {"contract", "nsz"}
 """Permissions for LLVM: fused multiply-add, and ignoring the sign of zero."""
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
+u32, u64 = np.uint32, np.uint64
 
 # The logarithm of 2 in two parts; the first has few digits, so that its products with small
 # integers are exact.

@@ -1,0 +1,1 @@
+"""Questions whose cells are shared between processes, or between devices of one process."""
