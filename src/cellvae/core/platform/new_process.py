@@ -121,9 +121,10 @@ def can_pickle(value: Any) -> bool:
 def show_output(process: subprocess.Popen[bytes]) -> None:
     """Write the output of a process to that of this one, until it ends."""
     assert isinstance(process.stdout, io.BufferedReader)
-    while chunk := process.stdout.read1(CHUNK):
-        sys.stdout.write(chunk.decode(errors="replace"))
-        sys.stdout.flush()
+    with process.stdout as output:
+        while chunk := output.read1(CHUNK):
+            sys.stdout.write(chunk.decode(errors="replace"))
+            sys.stdout.flush()
 
 
 def wait_for(process: subprocess.Popen[bytes]) -> None:
