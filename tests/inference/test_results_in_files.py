@@ -23,7 +23,7 @@ from cellvae.data.files import streaming_writer
 from cellvae.data.synthetic import synthetic_iid
 from cellvae.errors import InvalidOptionError, OutputError
 from cellvae.inference import cell_pass
-from cellvae.model import MULTIVI, PEAKVI, SCANVI, SCVI
+from cellvae.model import MULTIVI, PEAKVI, SCANVI, SCVI, TOTALVI
 
 N_CELLS = 300
 
@@ -130,6 +130,63 @@ def test_answers_of_scvi(cells: Any, suffix: str, tmp_path: Path) -> None:
     assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == sorted(
         ["latent", "drawn", "posterior", "expression", "elbo", "error", "sizes"]
     )
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_answers_about_proteins(
+    in_files: bool, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    cells: Any = synthetic_iid(batch_size=60, n_genes=30, n_proteins=6, n_regions=0)
+    cells.obsm["protein_expression"] = pd.DataFrame(
+        np.asarray(cells.obsm["protein_expression"]),
+        index=cells.obs_names,
+        columns=[f"protein_{i}" for i in range(6)],
+    )
+    cells.X = sparse.csr_matrix(cells.X)
+    if in_files:
+        write(cells, tmp_path / f"cells.{suffix}")
+        cells = open_cells(tmp_path / f"cells.{suffix}")
+    TOTALVI.setup_anndata(
+        cells, batch_key="batch", protein_expression_obsm_key="protein_expression"
+    )
+    model = without_training(TOTALVI(cells, n_hidden=16))
+    words: dict[str, Any] = {"batch_size": 32, "transform_batch": ["batch_0", "batch_1"]}
+    words |= {"protein_list": ["protein_4", "protein_1"], "n_samples": 2}
+    path = tmp_path / f"expression.{suffix}"
+    genes = {"gene_list": ["gene_7", "gene_3", "gene_4"]}
+    assert asked(model.get_normalized_expression, out=path, **words, **genes) == path
+    expected = asked(model.get_normalized_expression, **words, **genes)
+    found = read(path)
+    same(found.X, expected[0])
+    same(found.obsm["protein"], expected[1])
+    assert [*found.obs_names] == [*cells.obs_names]
+    assert [*found.var_names] == genes["gene_list"]
+    assert [*found.uns["protein_names"]] == words["protein_list"]
+    path = tmp_path / f"foreground.{suffix}"
+    assert asked(model.get_protein_foreground_probability, out=path, **words) == path
+    found = read(path)
+    same(found.X, asked(model.get_protein_foreground_probability, **words))
+    assert [*found.var_names] == words["protein_list"]
+    with pytest.raises(InvalidOptionError, match="two dimensions for a file"):
+        model.get_protein_foreground_probability(
+            out=tmp_path / "new.h5ad", n_samples=2, return_mean=False
+        )
+
+
+def test_genes_of_a_modality(suffix: str, tmp_path: Path) -> None:
+    adata = synthetic_iid(batch_size=40, n_genes=8, n_proteins=0, n_regions=0)
+    adata.var["feature_types"] = ["Gene Expression"] * 5 + ["Peaks"] * 3
+    MULTIVI.setup_anndata(adata, batch_key="batch")
+    model = without_training(MULTIVI(adata, n_hidden=8))
+    words: dict[str, Any] = {"batch_size": 32, "use_z_mean": False, "n_samples": 3}
+    words["return_mean"] = True
+    path = tmp_path / f"genes.{suffix}"
+    assert asked(model.get_normalized_expression, out=path, **words) == path
+    found = read(path)
+    same(found.X, asked(model.get_normalized_expression, **words))
+    assert [*found.obs_names] == [*adata.obs_names]
+    assert [*found.var_names] == [*adata.var_names[:5]]
 
 
 @pytest.mark.parametrize("as_numbers", [False, True])

@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 
 import cellvae
 from cellvae.data import synthetic_iid
@@ -18,30 +17,13 @@ from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.run_order import RunOrder, run_epoch_order
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
-from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
+from cellvae.data.setup import checks
 from cellvae.data.storage.sparse import with_csr_columns
 from cellvae.errors import InvalidDataError, InvalidOptionError
 from cellvae.model import PEAKVI, SCANVI, SCVI, TOTALVI
 from cellvae.train.run import split_blocks
 
 ORDER = RunOrder(run_length=5, buffer_size=96)
-
-
-@pytest.fixture(scope="module")
-def adata() -> anndata.AnnData:
-    made = synthetic_iid(batch_size=150, n_genes=40, n_proteins=0, n_regions=0, dropout_ratio=0.1)
-    made.X[:, 0] = 1
-    made.X = sparse.csr_matrix(made.X)
-    assert made.X.nnz < 0.2 * 300 * 40  # batches are sparse
-    return made
-
-
-@pytest.fixture
-def files(adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
-    for number, first in enumerate(range(0, 300, 100)):
-        adata[first : first + 100].copy().write_h5ad(tmp_path / f"part{number}.h5ad")
-    return tmp_path
 
 
 @pytest.fixture
@@ -305,20 +287,6 @@ def test_a_query_is_mapped_from_files(cells: CellFiles, adata: anndata.AnnData) 
     assert model.get_latent_representation(query).shape == (100, 10)
 
 
-@pytest.fixture
-def n_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of cells that are read, one for each time that a file is read."""
-    numbers = []
-    read = StoredMatrix.read
-
-    def counted(matrix: StoredMatrix, chosen: np.ndarray) -> object:
-        numbers.append(len(chosen))
-        return read(matrix, chosen)
-
-    monkeypatch.setattr(StoredMatrix, "read", counted)
-    return numbers
-
-
 def test_a_second_start_reads_no_counts(cells: CellFiles, files: Path, n_read: list[int]) -> None:
     SCVI.setup_anndata(cells, batch_key="batch")
     first = SCVI(cells)
@@ -388,22 +356,12 @@ def test_validation_cells_are_drawn_from_all_files(cells: CellFiles) -> None:
 
 
 def test_counts_are_checked_once_and_again_if_a_file_changed(
-    cells: CellFiles, files: Path, adata: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
+    cells: CellFiles, files: Path, adata: anndata.AnnData, n_read: list[int]
 ) -> None:
-    from cellvae.data.setup import checks
-
-    passes = []
-    iter_chunks = checks.iter_chunks
-
-    def counted(matrix: object) -> object:
-        passes.append(matrix)
-        return iter_chunks(matrix)
-
-    monkeypatch.setattr(checks, "iter_chunks", counted)
     SCVI.setup_anndata(cells)
     SCVI(cells)
     SCVI.setup_anndata(open_cells(files / "*.h5ad"))
-    assert len(passes) == 1
+    assert sum(n_read) == 300
     wrong = adata[:100].copy()
     wrong.X.data[wrong.X.indptr[2]] = np.nan
     wrong.write_h5ad(files / "new")
@@ -411,4 +369,21 @@ def test_counts_are_checked_once_and_again_if_a_file_changed(
     changed = open_cells(files / "*.h5ad")
     with pytest.raises(InvalidDataError, match="1 NaN value, first in cell '2', gene 'gene_0'"):
         SCVI.setup_anndata(changed)
-    assert len(passes) == 2
+    assert sum(n_read) == 600
+
+
+def test_an_interrupted_check_leaves_nothing(
+    cells: CellFiles, files: Path, n_read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(summary: checks.CountSummary, chunk: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checks.CountSummary, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            SCVI.setup_anndata(cells)
+    assert not (files / "checked").exists()
+    assert not cells.uns
+    n_read.clear()
+    SCVI.setup_anndata(cells)
+    assert sum(n_read) == 300

@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from scipy import sparse
 
 import cellvae
 from cellvae.data import open_cells
@@ -24,28 +23,11 @@ from cellvae.data.batches import read_ahead
 from cellvae.data.batches.run_order import RunOrder
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.storage.matrix_files.array_matrices import CSRMatrix
-from cellvae.data.synthetic import synthetic_iid
 from cellvae.errors import InvalidDataError
 from cellvae.model import SCVI
 from cellvae.train.run import split_blocks
 
 WORDS: dict[str, Any] = {"max_epochs": 4, "seed": 0, "batch_size": 32, "steps_per_block": 2}
-
-
-@pytest.fixture(scope="module")
-def adata() -> anndata.AnnData:
-    made = synthetic_iid(batch_size=150, n_genes=40, n_proteins=0, n_regions=0, dropout_ratio=0.1)
-    made.X[:, 0] = 1
-    made.X = sparse.csr_matrix(made.X)
-    return made
-
-
-@pytest.fixture
-def files(adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
-    for number, first in enumerate(range(0, 300, 100)):
-        adata[first : first + 100].copy().write_h5ad(tmp_path / f"part{number}.h5ad")
-    return tmp_path
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from cellvae.data.batches.run_order import RunOrder
 from cellvae.data.files.cell_files import CellFiles
 from cellvae.data.files.open_cells import open_cells
 from cellvae.data.storage.disk.loaded_rows import load_rows
-from cellvae.data.storage.matrix_files.stored_matrix import StoredMatrix
 from cellvae.model import MULTIVI
 from cellvae.train.run import split_blocks
 
@@ -47,20 +46,6 @@ def cells(files: Path) -> CellFiles:
     return open_cells([files / "a.h5ad", files / "b.h5ad"])
 
 
-@pytest.fixture
-def n_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of cells that are read, one for each time that a file is read."""
-    numbers = []
-    read = StoredMatrix.read
-
-    def counted(matrix: StoredMatrix, chosen: np.ndarray) -> object:
-        numbers.append(len(chosen))
-        return read(matrix, chosen)
-
-    monkeypatch.setattr(StoredMatrix, "read", counted)
-    return numbers
-
-
 def test_genes_and_regions_are_read_together(
     cells: CellFiles, adata: anndata.AnnData, n_read: list[int]
 ) -> None:
@@ -74,6 +59,46 @@ def test_genes_and_regions_are_read_together(
     is_gene = (adata.var["feature_types"] == "Gene Expression").to_numpy()
     np.testing.assert_array_equal(batch.counts.numpy(), dense[:, is_gene])
     np.testing.assert_array_equal(batch.regions.numpy(), dense[:, ~is_gene])
+
+
+def test_all_modalities_are_checked_in_one_pass(
+    cells: CellFiles, files: Path, n_read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MULTIVI.setup_anndata(cells, batch_key="batch")
+    model = MULTIVI(cells, n_hidden=8)
+    assert sum(n_read) == 120
+    n_read.clear()
+    MULTIVI.setup_anndata(cells, batch_key="batch")
+    # Other cells, of which the model asks a question: one pass too.
+    part = cells[:100]
+    model.is_trained = True
+    model.get_latent_representation(part)
+    assert sum(n_read) == 100 + 100
+    # Without a place for what is remembered.
+    (files / "full").write_text("")
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(files / "full"))
+    n_read.clear()
+    MULTIVI.setup_anndata(open_cells([files / "a.h5ad", files / "b.h5ad"]))
+    assert sum(n_read) == 120
+
+
+def test_modalities_of_a_backed_anndata_have_checks_of_their_own(
+    adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_read: list[int]
+) -> None:
+    monkeypatch.setenv("CELLVAE_DATA_DIR", str(tmp_path / "checked"))
+    lacking = adata.copy()
+    is_gene = (adata.var["feature_types"] == "Gene Expression").to_numpy()
+    counts = lacking.X.toarray()
+    counts[:30][:, ~is_gene] = 0
+    counts[100:][:, is_gene] = 0
+    lacking.X = sparse.csr_matrix(counts)
+    lacking.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    expected = {"genes + regions": 70, "genes": 30, "regions": 20}
+    for data in (lacking, backed, open_cells(tmp_path / "cells.h5ad")):
+        MULTIVI.setup_anndata(data, batch_key="batch")
+        assert MULTIVI(data, n_hidden=8).registration.modality_cells == expected
+    assert n_read == [120, 120]  # each of the two ways once
 
 
 def test_parts_of_the_cells_are_read_together(

@@ -153,7 +153,7 @@ def write_results(
             """Write values of some cells."""
             arrays = {name: values.cpu().numpy() for name, values in found.items()}
             if isinstance(file, MatrixWriter):
-                file.write(positions, arrays["X"])
+                file.write(positions, arrays.pop("X"), arrays)
             elif file is not None:
                 file.write(positions, arrays)
 

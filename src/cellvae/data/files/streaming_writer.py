@@ -233,6 +233,9 @@ class MatrixWriter(StreamingWriter):
     ----------
     path, cells, genes
         As in :class:`StreamingWriter`.
+    tables
+        Names of the columns of further values of each cell, by name. Those of `"protein"` are
+        `obsm["protein"]`, and their names `uns["protein_names"]`.
 
     Examples
     --------
@@ -240,15 +243,42 @@ class MatrixWriter(StreamingWriter):
     ...     file.write(slice(0, 128), values)
     """
 
+    def __init__(
+        self,
+        path: Path,
+        cells: pd.Index,
+        genes: Sequence[str] = (),
+        tables: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(path, cells, genes)
+        self.tables = dict(tables or {})
+
     def create_arrays(self) -> None:
-        """Create `X`, unless there are no genes."""
+        """Create `X`, unless there are no genes, and the tables."""
+        from anndata.io import write_elem
+
         if len(self.genes):
             self.create_array("X", "X", (len(self.cells), len(self.genes)))
+        if not self.tables:
+            return
+        names = {f"{name}_names": np.array(columns) for name, columns in self.tables.items()}
+        write_elem(self.store, "uns", names)
+        for name, columns in self.tables.items():
+            self.create_array(name, f"obsm/{name}", (len(self.cells), len(columns)))
+        self.store["obsm"].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
 
-    def write(self, rows: slice, values: NDArray[np.float32]) -> None:
-        """Write the rows at these positions, [rows, genes]."""
+    def write(
+        self,
+        rows: slice,
+        values: NDArray[np.float32],
+        tables: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
+        """Write the rows at these positions, [rows, genes], and those of the tables."""
         with write_errors(self.path):
-            self.arrays["X"].write(rows.start, values)
+            if len(self.genes):
+                self.arrays["X"].write(rows.start, values)
+            for name, of_table in (tables or {}).items():
+                self.arrays[name].write(rows.start, of_table)
 
 
 @final

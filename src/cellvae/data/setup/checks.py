@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
@@ -12,7 +13,9 @@ from cellvae.core.log import warn
 from cellvae.core.progress import cell_bar
 from cellvae.data.files.remembered_results import read_result, remember_result
 from cellvae.data.setup.tables.cells import check_is_table
-from cellvae.data.storage.chunks import Chunk, iter_chunks
+from cellvae.data.storage.chunks import Chunk, iter_chunks, iter_chunks_of_files
+from cellvae.data.storage.disk.loaded_rows import group_readers
+from cellvae.data.storage.disk.stored_reader import StoredReader
 from cellvae.data.storage.matrix_files.joined_matrix import JoinedMatrix
 from cellvae.errors import DataWarning, InvalidDataError, quote_names
 from cellvae.settings import settings
@@ -122,7 +125,7 @@ class CountSummary:
             "integers": self.integers,
             "largest": self.largest,
             "n_values": self.n_values,
-            "empty": np.flatnonzero(~self.nonempty).tolist(),
+            "nonempty": b64encode(np.packbits(self.nonempty).tobytes()).decode("ascii"),
         }
 
     @classmethod
@@ -132,8 +135,8 @@ class CountSummary:
         summary.integers = bool(values["integers"])
         summary.largest = float(values["largest"])
         summary.n_values = int(values["n_values"])
-        summary.nonempty[:] = True
-        summary.nonempty[np.array(values["empty"], dtype=np.int64)] = False
+        bits = np.frombuffer(b64decode(values["nonempty"]), dtype=np.uint8)
+        summary.nonempty = np.unpackbits(bits, count=len(summary.nonempty)).astype(bool)
         return summary
 
 
@@ -142,23 +145,50 @@ def summarize_counts(matrix: CountMatrix, n_cells: int) -> CountSummary:
 
     Files are checked in one pass with a progress bar, and again only if they were changed.
     """
-    if not isinstance(matrix.values, JoinedMatrix):
-        summary = CountSummary(n_cells)
-        for chunk in iter_chunks(matrix):
-            summary.update(chunk)
-        return summary
-    key = matrix.values.signature()
-    known = read_result(key)
-    if known is not None and known.get("n_cells") == n_cells:
-        return CountSummary.from_json(known)
+    if isinstance(matrix.values, JoinedMatrix):
+        return summarize_files([StoredReader(matrix)], n_cells, matrix.where)[0]
     summary = CountSummary(n_cells)
-    with cell_bar(n_cells, "Checking counts", silent=not settings.progress_bar) as bar:
-        for chunk in iter_chunks(matrix):
-            summary.update(chunk)
-            bar.update(chunk.n_major)
-    if not any(values.n for values in summary.bad_values):
-        remember_result(key, summary.to_json())
+    for chunk in iter_chunks(matrix):
+        summary.update(chunk)
     return summary
+
+
+def summarize_files(
+    readers: Sequence[StoredReader], n_cells: int, where: str
+) -> list[CountSummary]:
+    """Check all counts of matrices that share cells of the same files, in one pass over them."""
+    keys = [reader.signature() for reader in readers]
+    known = [read_result(key) for key in keys]
+    found = [
+        CountSummary.from_json(values) if values and values.get("n_cells") == n_cells else None
+        for values in known
+    ]
+    pending = [number for number, summary in enumerate(found) if summary is None]
+    new = [CountSummary(n_cells) for _ in pending]
+    if not pending:
+        return [summary for summary in found if summary is not None]
+    with cell_bar(n_cells, "Checking counts", silent=not settings.progress_bar) as bar:
+        for number, chunk in iter_chunks_of_files([readers[i] for i in pending], where):
+            new[number].update(chunk)
+            bar.update(chunk.n_major if number == 0 else 0)
+    for i, summary in zip(pending, new, strict=True):
+        if not any(values.n for values in summary.bad_values):
+            remember_result(keys[i], summary.to_json())
+    checked = iter(new)
+    return [next(checked) if summary is None else summary for summary in found]
+
+
+def summarize_together(matrices: Sequence[CountMatrix], n_cells: int) -> None:
+    """Check the counts of matrices that share cells of the same files in one pass over them.
+
+    The results are remembered for the check of each matrix. Others are left to that check.
+    """
+    stored = [matrix for matrix in matrices if isinstance(matrix.values, JoinedMatrix)]
+    readers = {str(number): StoredReader(matrix) for number, matrix in enumerate(stored)}
+    for names in group_readers(readers):
+        if len(names) > 1:
+            where = stored[int(names[0])].where
+            summarize_files([readers[name] for name in names], n_cells, where)
 
 
 def find_nonempty_cells(matrix: CountMatrix, n_cells: int) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ from cellvae.data.setup.fields import (
     NumbersRecord,
     record_from_json,
 )
+from cellvae.data.setup.fields.counts import check_counts_together
 from cellvae.data.setup.fields.modality_cells import (
     check_modality_cells,
     count_modality_cells,
@@ -89,6 +90,7 @@ class Registration(Generic[K]):
         for table in tables or [adata]:
             check_names(table)
         axes = feature_axes(adata, fields)
+        check_counts_together(adata, fields)
         records = {field.name: field.describe(field.table(adata)) for field in fields}
         masks = measured_modalities(adata, fields)
         locations = {str(field.axis): records[field.name].location for field in fields}
@@ -208,16 +210,19 @@ class Registration(Generic[K]):
             If there are values that no model can use.
         """
         self.check_first_axis(adata, fields)
-        columns = {}
+        orders = {}
         for field in fields:
             record: Any = self.fields[field.name]
-            table = field.table(adata)
-            order = None
             if field.axis is not None:
-                order = field.order(table, record, self.axes[field.axis])
+                orders[field.name] = field.order(field.table(adata), record, self.axes[field.axis])
+        if check_counts:
+            check_counts_together(adata, fields)
+        columns = {}
+        for field in fields:
+            record, table = self.fields[field.name], field.table(adata)
             if check_counts:
                 field.check(table, record)
-            column = field.read(table, record, order)
+            column = field.read(table, record, orders.get(field.name))
             if column is not None:
                 columns[field.name] = column
         return ColumnRows(columns, batch_type)

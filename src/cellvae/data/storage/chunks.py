@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+from scipy import sparse
 
 from cellvae.data.storage.disk.backed_column import make_reader
 from cellvae.data.storage.disk.matrix_reader import Reader
+from cellvae.data.storage.disk.stored_reader import StoredReader, read_csr
 from cellvae.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy import sparse
 
     from cellvae.data.storage.count_matrix import CountMatrix
 
@@ -109,6 +110,19 @@ def iter_chunks(matrix: CountMatrix) -> Iterator[Chunk]:
     reader: Reader = make_reader(matrix)
     for first, last in reader.spans(MAX_LOADED):
         yield from iter_chunks_in_memory(reader.read(np.arange(first, last)), first, matrix.where)
+
+
+def iter_chunks_of_files(
+    readers: Sequence[StoredReader], where: str
+) -> Iterator[tuple[int, Chunk]]:
+    """Chunks of matrices that share cells, which are read once, with the number of the matrix."""
+    for first, last in readers[0].spans(MAX_LOADED):
+        read = read_csr(readers, np.arange(first, last))
+        for number, (reader, rows) in enumerate(zip(readers, read, strict=True)):
+            shape = (rows.n_cells, reader.n_genes)
+            values = sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=shape)
+            for chunk in iter_chunks_in_memory(values, first, where):
+                yield number, chunk
 
 
 def iter_chunks_in_memory(values: Any, first: int, where: str) -> Iterator[Chunk]:

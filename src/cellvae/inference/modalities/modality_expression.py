@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -18,7 +20,14 @@ from cellvae.inference.arguments import (
     gene_names,
 )
 from cellvae.inference.cell_pass import plan_pass
-from cellvae.inference.cell_results import collect_values
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    collect_values,
+    named_matrix,
+    names_of_cells,
+    write_matrix,
+)
+from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.expression.mean_expression import ExpressionRequest, iter_decoded
 from cellvae.inference.output_features import features_of
 from cellvae.inference.posterior_samples import SampleSums, latent_to_decode
@@ -45,7 +54,9 @@ def get_modality_expression(
     return_mean: bool = False,
     return_numpy: bool = False,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Decoded expression of each gene in each cell, as a fraction of the cell.
 
     Parameters
@@ -76,11 +87,14 @@ def get_modality_expression(
         Whether the result is an array in place of a DataFrame.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) with the expression as `X`, written batch by batch; None
+        for a result in memory.
 
     Returns
     -------
     DataFrame [cells, genes] with their names, in the requested order, or an array; with several
-    samples that are not averaged an array [samples, cells, genes].
+    samples that are not averaged an array [samples, cells, genes]; with `out` the path of the file.
 
     Raises
     ------
@@ -91,10 +105,13 @@ def get_modality_expression(
     UnknownKeyError
         If a gene or batch is not one of the model.
     InvalidOptionError
-        If the model has no genes, or an argument has an invalid value.
+        If the model has no genes, an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    for argument, value in (("n_samples", n_samples), ("n_samples_overall", n_samples_overall)):
-        check_at_least_one(argument, value)
+    check_at_least_one("n_samples_overall", n_samples_overall)
+    check_samples(n_samples, None, return_mean, return_numpy or None, out)
+    path = None if out is None else check_new_file(out)
     names = features_of(model, "rna")
     request = ExpressionRequest(
         batch_codes=batch_codes(model.registration, transform_batch),
@@ -110,20 +127,23 @@ def get_modality_expression(
     columns = gene_names(names, request.genes)
     averaged = return_mean or n_samples == 1
 
-    def expression_of(module: Any, batch: Any) -> dict[str, torch.Tensor]:
+    def expression_of(module: Any, batch: Any) -> torch.Tensor:
         """Expression of a batch of cells, [cells, genes] or [cells, samples, genes]."""
         latent = latent_to_decode(module, batch, n_samples, use_z_mean)
         sums = SampleSums(n_samples, averaged=averaged)
         for part, values in iter_decoded(module, latent, batch, request):
             sums.add(part, values)
-        return {"expression": sums.result()}
+        return sums.result()
 
-    dim = 0 if averaged else 1
-    result = collect_values(model, cell_pass, expression_of, cells_dim=dim)["expression"]
-    if return_numpy or not averaged:
-        return result
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    if path is not None:
+        return write_matrix(model, cell_pass, expression_of, path, cells, columns)
+    if not averaged:
+        of_samples = named_matrix(expression_of)
+        return collect_values(model, cell_pass, of_samples, cells_dim=1)["X"]
+    values = collect_matrix(model, cell_pass, expression_of)
+    if return_numpy:
+        return values
     import pandas as pd
 
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
-    return pd.DataFrame(result, index=cells, columns=columns, copy=False)
+    return pd.DataFrame(values, cells, columns, copy=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -18,7 +20,13 @@ from cellvae.inference.arguments import (
     gene_names,
 )
 from cellvae.inference.cell_pass import plan_pass
-from cellvae.inference.cell_results import collect_matrix, collect_values
+from cellvae.inference.cell_results import (
+    collect_matrix,
+    collect_values,
+    named_matrix,
+    names_of_cells,
+    write_matrix,
+)
 from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.posterior_samples import (
     SampleSums,
@@ -48,7 +56,9 @@ def get_protein_foreground_probability(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Probability that the counts of a protein in a cell are more than background.
 
     Parameters
@@ -74,11 +84,14 @@ def get_protein_foreground_probability(
         Whether the result is an array; None for a DataFrame wherever it has two dimensions.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) with the probabilities as `X`, written batch by batch;
+        None for a result in memory.
 
     Returns
     -------
     DataFrame [cells, proteins] in the requested order, or an array; with `return_mean=False` and
-    several samples an array [samples, cells, proteins].
+    several samples an array [samples, cells, proteins]; with `out` the path of the file.
 
     Raises
     ------
@@ -89,23 +102,24 @@ def get_protein_foreground_probability(
     UnknownKeyError
         If a protein or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value.
+        If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    check_samples(n_samples, None, return_mean, return_numpy, None)
-    values = foreground_of_cells(
+    check_samples(n_samples, None, return_mean, return_numpy, out)
+    return foreground_of_cells(
         model,
         adata,
         indices,
         batch_codes(model.registration, transform_batch),
-        feature_positions(protein_names(model), protein_list, "protein"),
+        protein_list,
         lambda module, batch: sample_latent(module, batch, n_samples),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,
+        return_numpy=return_numpy,
+        out=out,
     )
-    if return_numpy or values.ndim > 2:
-        return values
-    return foreground_table(model, adata, indices, protein_list, values)
 
 
 def foreground_of_cells(
@@ -113,13 +127,15 @@ def foreground_of_cells(
     adata: AnnData | None,
     indices: CellChoice,
     codes: Sequence[int | None],
-    proteins: Any,
+    protein_list: Iterable[str] | None,
     draw: Callable[[Any, Any], Any],
     *,
     n_samples: int,
     batch_size: int | None,
     silent: bool,
-) -> np.ndarray:
+    return_numpy: bool | None,
+    out: str | Path | None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Foreground probabilities, [cells, proteins], or [samples, cells, proteins] if not averaged.
 
     Parameters
@@ -130,8 +146,8 @@ def foreground_of_cells(
         Cells.
     codes
         Codes of the batches that cells are decoded as if they came from, which are averaged.
-    proteins
-        Positions of the proteins; None for all.
+    protein_list
+        Names of the proteins; None for all.
     draw
         Function from a network and a batch of cells to the latent that is decoded, [samples, cells,
         ...].
@@ -141,13 +157,20 @@ def foreground_of_cells(
         Cells per batch.
     silent
         Whether the progress bar is hidden.
+    return_numpy
+        Whether the result is an array; None for a DataFrame wherever it has two dimensions.
+    out
+        File that the probabilities are written to; None for a result in memory.
     """
+    import pandas as pd
+
+    path = None if out is None else check_new_file(out)
     names = protein_names(model)
-    options = ProteinOptions(proteins=proteins)
+    options = ProteinOptions(proteins=feature_positions(names, protein_list, "protein"))
     cell_pass = plan_pass(model, adata, indices, batch_size, silent=silent)
     averaged = n_samples == 1
 
-    def foreground_of(module: Any, batch: Any) -> dict[str, Tensor]:
+    def foreground_of(module: Any, batch: Any) -> Tensor:
         """Foreground probabilities of a batch of cells."""
         latent = draw(module, batch)
         sums = SampleSums(latent.sample.shape[0], averaged=averaged)
@@ -155,27 +178,19 @@ def foreground_of_cells(
             for code in codes:
                 counts: Any = decode_samples(module, few, batch, code, "protein")
                 sums.add(part, options.foreground_probability(counts) / len(codes))
-        return {"foreground": sums.result()}
+        return sums.result()
 
-    dim = 0 if averaged else 1
-    return collect_values(model, cell_pass, foreground_of, cells_dim=dim)["foreground"]
-
-
-def foreground_table(
-    model: DecoderModel,
-    adata: AnnData | None,
-    indices: CellChoice,
-    protein_list: Iterable[str] | None,
-    values: np.ndarray,
-) -> pd.DataFrame:
-    """DataFrame of values of cells and proteins, [cells, proteins]."""
-    import pandas as pd
-
-    names = protein_names(model)
-    columns = gene_names(names, feature_positions(names, protein_list, "protein"))
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[model.cell_indices(adata, indices).numpy()]
-    return pd.DataFrame(values, index=cells, columns=columns, copy=False)
+    cells, columns = (
+        names_of_cells(model, adata, cell_pass.cells),
+        gene_names(names, options.proteins),
+    )
+    if path is not None:
+        return write_matrix(model, cell_pass, foreground_of, path, cells, columns)
+    if not averaged:
+        of_samples = named_matrix(foreground_of)
+        return collect_values(model, cell_pass, of_samples, cells_dim=1)["X"]
+    values = collect_matrix(model, cell_pass, foreground_of)
+    return values if return_numpy else pd.DataFrame(values, cells, columns, copy=False)
 
 
 @check_arguments(only=INTEGERS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from cellvae.contracts import GenerativeModule
 from cellvae.core.options import check_arguments
+from cellvae.data.files.streaming_writer import MatrixWriter, check_new_file
 from cellvae.inference.arguments import (
     INTEGERS,
     BatchChoice,
@@ -19,8 +22,8 @@ from cellvae.inference.arguments import (
     gene_names,
     gene_positions,
 )
-from cellvae.inference.cell_pass import CellPass, plan_pass
-from cellvae.inference.cell_results import collect_values
+from cellvae.inference.cell_pass import plan_pass
+from cellvae.inference.cell_results import collect_values, names_of_cells, write_results
 from cellvae.inference.expression.expression_arguments import check_library_size, check_samples
 from cellvae.inference.expression.mean_expression import select_genes
 from cellvae.inference.posterior_samples import SampleSums, iter_chunks, sample_latent
@@ -66,7 +69,9 @@ def get_joint_expression(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
-) -> tuple[pd.DataFrame, pd.DataFrame] | tuple[np.ndarray, np.ndarray]:
+    *,
+    out: str | Path | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame] | tuple[np.ndarray, np.ndarray] | Path:
     """Normalized expression of genes, and expression of proteins without their background.
 
     Protein expression is the mean of the foreground counts times the probability of the foreground
@@ -107,11 +112,16 @@ def get_joint_expression(
         Whether the results are arrays; None for DataFrames wherever they have two dimensions.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) that the result is written to batch by batch: genes as
+        `X`, proteins as `obsm["protein"]` with their names in `uns["protein_names"]`. None for a
+        result in memory.
 
     Returns
     -------
     Genes and proteins: two DataFrames [cells, features] in the requested order, or arrays; with
-    `return_mean=False` and several samples two arrays [samples, cells, features].
+    `return_mean=False` and several samples two arrays [samples, cells, features]; with `out` the
+    path of the file.
 
     Raises
     ------
@@ -122,10 +132,13 @@ def get_joint_expression(
     UnknownKeyError
         If a gene, protein or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value.
+        If an argument has an invalid value, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    check_samples(n_samples, n_samples_overall, return_mean, return_numpy, None)
+    check_samples(n_samples, n_samples_overall, return_mean, return_numpy, out)
     check_library_size(library_size)
+    path = None if out is None else check_new_file(out)
     registration, names = model.registration, protein_names(model)
     genes = gene_positions(registration.genes, gene_list)
     request = JointRequest(
@@ -147,13 +160,18 @@ def get_joint_expression(
         cell_pass = cell_pass._replace(cells=cell_pass.cells[drawn])
     columns = (gene_names(registration.genes, genes), gene_names(names, request.proteins.proteins))
     averaged = return_mean or n_samples == 1
-    values = collect_joint(model, cell_pass, request, averaged=averaged)
+    expression_of = partial(joint_expression_of, request=request, averaged=averaged)
+    cells = names_of_cells(model, adata, cell_pass.cells)
+    if path is not None:
+        writer = MatrixWriter(path, cells, columns[0], {"protein": columns[1]})
+        write_results(model, cell_pass, expression_of, writer)
+        return path
+    found = collect_values(model, cell_pass, expression_of, cells_dim=0 if averaged else 1)
+    values = found["X"], found["protein"]
     if return_numpy or not averaged:
         return values
     import pandas as pd
 
-    source: Any = model.adata if adata is None else adata
-    cells = source.obs_names[cell_pass.cells.numpy()]
     of_genes, of_proteins = (
         pd.DataFrame(part, index=cells, columns=names, copy=False)
         for part, names in zip(values, columns, strict=True)
@@ -161,26 +179,16 @@ def get_joint_expression(
     return of_genes, of_proteins
 
 
-def collect_joint(
-    model: DecoderModel,
-    cell_pass: CellPass,
-    request: JointRequest,
-    *,
-    averaged: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Expression of genes and of proteins, [cells, features], or of every sample."""
-
-    def expression_of(module: Any, batch: Any) -> dict[str, Tensor]:
-        """Expression of a batch of cells."""
-        latent = sample_latent(module, batch, request.n_samples)
-        sums = [SampleSums(request.n_samples, averaged=averaged) for _ in range(2)]
-        for part, *values in iter_joint(module, latent, batch, request):
-            for of_output, value in zip(sums, values, strict=True):
-                of_output.add(part, value)
-        return {"genes": sums[0].result(), "proteins": sums[1].result()}
-
-    found = collect_values(model, cell_pass, expression_of, cells_dim=0 if averaged else 1)
-    return found["genes"], found["proteins"]
+def joint_expression_of(
+    module: Any, batch: Any, *, request: JointRequest, averaged: bool
+) -> dict[str, Tensor]:
+    """Expression of genes (`X`) and of proteins in a batch of cells, of the mean or all samples."""
+    latent = sample_latent(module, batch, request.n_samples)
+    sums = [SampleSums(request.n_samples, averaged=averaged) for _ in range(2)]
+    for part, *values in iter_joint(module, latent, batch, request):
+        for of_output, value in zip(sums, values, strict=True):
+            of_output.add(part, value)
+    return {"X": sums[0].result(), "protein": sums[1].result()}
 
 
 def iter_joint(

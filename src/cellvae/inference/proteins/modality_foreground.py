@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellvae.core.options import check_arguments
-from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes, feature_positions
+from cellvae.inference.arguments import INTEGERS, BatchChoice, batch_codes
 from cellvae.inference.expression.expression_arguments import check_samples
 from cellvae.inference.posterior_samples import latent_to_decode
-from cellvae.inference.proteins.background import foreground_of_cells, foreground_table
-from cellvae.inference.proteins.protein_expression import protein_names
+from cellvae.inference.proteins.background import foreground_of_cells
 from cellvae.inference.protocols import DecoderModel
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def get_modality_foreground_probability(
     return_mean: bool = True,
     return_numpy: bool | None = None,
     silent: bool = False,
-) -> pd.DataFrame | np.ndarray:
+    *,
+    out: str | Path | None = None,
+) -> pd.DataFrame | np.ndarray | Path:
     """Probability that the counts of a protein in a cell are more than background.
 
     Parameters
@@ -64,11 +66,14 @@ def get_modality_foreground_probability(
         Whether the result is an array; None for a DataFrame wherever it has two dimensions.
     silent
         Whether the progress bar is hidden.
+    out
+        AnnData file (`.h5ad` or `.zarr`) with the probabilities as `X`, written batch by batch;
+        None for a result in memory.
 
     Returns
     -------
     DataFrame [cells, proteins] in the requested order, or an array; with `return_mean=False` and
-    several samples an array [samples, cells, proteins].
+    several samples an array [samples, cells, proteins]; with `out` the path of the file.
 
     Raises
     ------
@@ -79,20 +84,21 @@ def get_modality_foreground_probability(
     UnknownKeyError
         If a protein or batch is not one of the model.
     InvalidOptionError
-        If an argument has an invalid value, or the model has no proteins.
+        If an argument has an invalid value, the model has no proteins, or the file exists.
+    OutputError
+        If the file cannot be written.
     """
-    check_samples(n_samples, None, return_mean, return_numpy, None)
-    values = foreground_of_cells(
+    check_samples(n_samples, None, return_mean, return_numpy, out)
+    return foreground_of_cells(
         model,
         adata,
         indices,
         batch_codes(model.registration, transform_batch),
-        feature_positions(protein_names(model), protein_list, "protein"),
+        protein_list,
         lambda module, batch: latent_to_decode(module, batch, n_samples, use_z_mean),
         n_samples=1 if return_mean else n_samples,
         batch_size=batch_size,
         silent=silent,
+        return_numpy=return_numpy,
+        out=out,
     )
-    if return_numpy or values.ndim > 2:
-        return values
-    return foreground_table(model, adata, indices, protein_list, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -16,6 +16,7 @@ from cellvae.data.setup.checks import (
     check_counts,
     check_values,
     find_nonempty_cells,
+    summarize_together,
 )
 from cellvae.data.setup.fields.field import (
     Field,
@@ -229,6 +230,17 @@ class Regions(Counts):
     axis: ClassVar[str | None] = "regions"
     name: str = "regions"
     record_type: ClassVar[type[CountsRecord]] = RegionsRecord
+
+
+def check_counts_together(adata: Any, fields: Sequence[Field]) -> None:
+    """Check counts that several fields read of the same files in one pass; each knows the result.
+
+    Nothing is done for fields of their own matrices, which are checked one by one.
+    """
+    counts = [field for field in fields if isinstance(field, Counts)]
+    if len(counts) > 1:
+        matrices = [count_matrix(field.table(adata), field.layer) for field in counts]
+        summarize_together(matrices, adata.n_obs)
 
 
 def make_count_column(matrix: CountMatrix, genes: NDArray[np.int64] | None) -> Column:

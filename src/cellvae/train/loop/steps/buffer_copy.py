@@ -30,24 +30,26 @@ class BufferCopy:
 
     def __init__(self, buffers: Sequence[Tensor]) -> None:
         dtypes = dict.fromkeys(b.dtype for b in buffers)
-        self.groups = [[b for b in buffers if b.dtype == dtype] for dtype in dtypes]
-        self.saved = [concat_values(group) for group in self.groups]
+        self.groups = [[b.detach() for b in buffers if b.dtype == dtype] for dtype in dtypes]
+        # Views, made once; only what is not contiguous is copied at each step.
+        self.vectors = [
+            [b.view(-1) if b.is_contiguous() else b for b in group] for group in self.groups
+        ]
+        self.saved = [concat_values(vectors) for vectors in self.vectors]
 
     def save(self) -> None:
         """Copy the values that the buffers have now."""
-        with torch.no_grad():
-            for saved, group in zip(self.saved, self.groups, strict=True):
-                concat_values(group, out=saved)
+        for saved, vectors in zip(self.saved, self.vectors, strict=True):
+            concat_values(vectors, out=saved)
 
     def restore(self, where: Tensor | None = None) -> None:
         """Bring back the saved values, or only if `where` is true on the device."""
-        with torch.no_grad():
-            for saved, group in zip(self.saved, self.groups, strict=True):
-                values = saved if where is None else torch.where(where, saved, concat_values(group))
-                parts = values.split([b.numel() for b in group])
-                copy_all_(group, [p.view_as(b) for p, b in zip(parts, group, strict=True)])
+        for saved, vectors, group in zip(self.saved, self.vectors, self.groups, strict=True):
+            values = saved if where is None else torch.where(where, saved, concat_values(vectors))
+            parts = values.split([b.numel() for b in group])
+            copy_all_(group, [p.view_as(b) for p, b in zip(parts, group, strict=True)])
 
 
 def concat_values(tensors: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
     """Values of all tensors, one after the other, in a new tensor or in `out`."""
-    return torch.cat([t.detach().reshape(-1) for t in tensors], out=out)
+    return torch.cat([t if t.ndim == 1 else t.reshape(-1) for t in tensors], out=out)
