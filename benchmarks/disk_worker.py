@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cellvae  # isort: skip, since torch then lets threads that wait sleep early
+
 import anndata
 import numpy as np
 import torch
@@ -16,7 +18,6 @@ from clock import EpochClock, peak_mib
 from disk_files import forget_cached
 from simulated import simulated
 
-import cellvae
 from cellvae.data.batches.blocks import EpochBlocks
 from cellvae.data.batches.mixing import mixing_entropy, mixing_groups, plan_order
 from cellvae.data.storage.sparse import with_csr_columns

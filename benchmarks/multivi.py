@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clock import EpochClock, peak_mib
 from machine import processor
 from scipy import sparse
 from scipy.stats import rankdata
@@ -144,10 +143,12 @@ def make_mudata(rna: Any, atac: Any, modality: np.ndarray, package: str) -> Any:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train one model; write its latent and what it imputes, in the order of the files."""
+    package: Any = importlib.import_module(options.package)  # before torch, as users have it
+
     import torch
+    from clock import EpochClock, peak_mib
 
     torch.set_num_threads(options.threads)
-    package: Any = importlib.import_module(options.package)
     package.settings.seed = options.seed
     model_class = importlib.import_module(f"{options.package}.model").MULTIVI
     rna, atac = read_cells(options)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clock import EpochClock, peak_mib
 from machine import processor
 
 KEY = "protein_expression"
@@ -103,10 +102,12 @@ def read_measured(options: argparse.Namespace) -> Any:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train one model; write its latent and its imputed proteins."""
+    package: Any = importlib.import_module(options.package)  # before torch, as users have it
+
     import torch
+    from clock import EpochClock, peak_mib
 
     torch.set_num_threads(options.threads)
-    package: Any = importlib.import_module(options.package)
     package.settings.seed = options.seed
     model_class = importlib.import_module(f"{options.package}.model").TOTALVI
     adata = read_cells(options)

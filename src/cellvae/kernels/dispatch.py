@@ -73,8 +73,8 @@ def use_triton(counts: Tensor | CSRBatch) -> bool:
     return is_available(counts.device)
 
 
-def can_fuse_layers(hidden: Tensor, kernel: Kernel) -> bool:
-    """Whether the layers that follow a linear map, given its output, run as one compiled kernel.
+def can_fuse_layers(hidden: Tensor) -> bool:
+    """Whether the layers that follow a linear map, given its output, may run as one kernel.
 
     As :func:`use_compiled`, where `"auto"` is a matter of the size of the output. The statistics of
     one cell are left to torch.
@@ -83,7 +83,7 @@ def can_fuse_layers(hidden: Tensor, kernel: Kernel) -> bool:
         return False
     if settings.kernels == "auto" and hidden.numel() < MIN_LAYER_SIZE:
         return False
-    return is_supported(hidden) and can_compile(kernel)
+    return is_supported(hidden)
 
 
 def is_supported(values: Tensor) -> bool:

@@ -16,6 +16,7 @@ from cellvae.kernels import (
     sparse_linear,
     to_gene_major,
 )
+from cellvae.kernels.dispatch import can_compile
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -79,8 +80,9 @@ class FCLayer(nn.Sequential):
         """Output of the layer; `columns` are dense features that follow sparse ones."""
         linear, *following = self
         hidden: Tensor = linear(input) if columns is None else linear(input, columns)
-        kernel = self.find_kernel(hidden) if self.training else None
-        if kernel is not None and can_fuse_layers(hidden, kernel):
+        fusible = self.training and can_fuse_layers(hidden)
+        kernel = self.find_kernel(hidden) if fusible else None
+        if kernel is not None and can_compile(kernel):
             return self.run_kernel(hidden, kernel)
         for module in following:
             hidden = module(hidden)
