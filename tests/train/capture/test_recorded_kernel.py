@@ -26,11 +26,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
-OF_COUNTS = [
-    case
-    for case in CASES
-    if case.name in ("SCVI", "SCANVI", "TOTALVI", "MULTIVI") and not case.training
-]
+OF_COUNTS = [case for case in CASES if case.name in ("SCVI", "SCANVI") and not case.training]
 
 
 @pytest.fixture(autouse=True)
