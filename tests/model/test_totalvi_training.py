@@ -86,3 +86,16 @@ def test_a_run_stops_early_and_lowers_its_rate_by_default() -> None:
         without = model.train_defaults({"train_size": 1.0})
     assert "early_stopping" not in without
     assert without["plan_kwargs"]["reduce_lr_on_plateau"] is False
+
+
+@pytest.mark.parametrize(("kwargs", "batch_size"), [({}, 256), ({"batch_size": 128}, 128)])
+def test_the_batch_size_is_that_of_the_model_unless_one_is_given(
+    kwargs: dict[str, int], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[Any] = []
+    monkeypatch.setattr(
+        "cellvae.estimator.training.run_training",
+        lambda model, parsed: options.append(parsed.options),
+    )
+    made().train(**kwargs)
+    assert options[0].loader.batch_size == batch_size

@@ -33,7 +33,7 @@ class TrainingMixin(BaseModel):
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
         load_sparse_tensor: bool = False,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         early_stopping: bool | str | Callback | None = None,
         datasplitter_kwargs: Mapping[str, Any] | None = None,
         plan_config: Any = None,
@@ -70,8 +70,8 @@ class TrainingMixin(BaseModel):
             Accepted as in scvi-tools, without effect: sparse counts are never made dense as a
             whole here.
         batch_size
-            Cells per optimizer step, of all devices together; `batch_size_per_device` is the
-            number on each.
+            Cells per optimizer step, of all devices together; by default 128, or what the model
+            trains best with (256 for TOTALVI). `batch_size_per_device` is the number on each.
         early_stopping
             Whether training stops when `early_stopping_monitor` (`"elbo_validation"`) has not
             improved by `early_stopping_min_delta` (0) for `early_stopping_patience` (45) checks,
@@ -210,7 +210,7 @@ class TrainingMixin(BaseModel):
         early_stop_threshold: float | None = 4.0,
         plot: str | Path | None = None,
         *,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         plan_kwargs: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> LearningRateSearch:
@@ -246,7 +246,7 @@ class TrainingMixin(BaseModel):
             rows,
             cells,
             seed=run_seed,
-            batch_size=batch_size,
+            batch_size=options.loader.batch_size,
             optimizer=options.optimizer,
             adversarial=options.adversarial,
             min_lr=min_lr,
@@ -308,15 +308,13 @@ class TrainingMixin(BaseModel):
         )
 
     def _search_options(
-        self, batch_size: int, plan_kwargs: Mapping[str, Any] | None, seed: int | None
+        self, batch_size: int | None, plan_kwargs: Mapping[str, Any] | None, seed: int | None
     ) -> TrainOptions:
         """Options of the run that a search tries out."""
-        kwargs: dict[str, Any] = {
-            "batch_size": batch_size,
-            "plan_kwargs": plan_kwargs or {},
-            "early_stopping": False,
-        }
-        return self.parse_train_kwargs(kwargs if seed is None else kwargs | {"seed": seed}).options
+        kwargs: dict[str, Any] = {"plan_kwargs": plan_kwargs or {}, "early_stopping": False}
+        given = {"batch_size": batch_size, "seed": seed}
+        kwargs |= {name: value for name, value in given.items() if value is not None}
+        return self.parse_train_kwargs(kwargs).options
 
     def default_callbacks(self, **train_kwargs: Any) -> dict[str, Callback]:
         """Callbacks that `train` adds by default, by name.
