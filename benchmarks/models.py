@@ -27,7 +27,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from clock import EpochClock, peak_mib
 from machine import processor
 from simulated import simulated
 
@@ -78,13 +77,15 @@ def parse_options() -> argparse.Namespace:
 
 def run_elsewhere(name: str, python: str, model: str, threads: int) -> list[dict[str, Any]]:
     """What one process measured of a model; one row for each batch size."""
-    words = sys.argv[1:]
-    if "--models" in words:
-        start = words.index("--models")
-        end = next((i for i, w in enumerate(words) if i > start and w.startswith("--")), len(words))
-        words = words[:start] + words[end:]
+    arguments = sys.argv[1:]
+    if "--models" in arguments:
+        start = arguments.index("--models")
+        end = next(
+            (i for i, w in enumerate(arguments) if i > start and w.startswith("--")), len(arguments)
+        )
+        arguments = arguments[:start] + arguments[end:]
     package = OURS if name == OURS else "scvi"
-    command = [python, __file__, *words, "--package", package, "--models", model]
+    command = [python, __file__, *arguments, "--package", package, "--models", model]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     load = os.getloadavg()[0]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -100,21 +101,20 @@ def run_elsewhere(name: str, python: str, model: str, threads: int) -> list[dict
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train one model with each batch size; seconds per epoch are medians without the first."""
-    import torch
-
-    torch.set_num_threads(options.threads)
-    package: Any = importlib.import_module(options.package)
+    package: Any = importlib.import_module(options.package)  # before torch, as users have it
     for part in ("model", "external"):
         importlib.import_module(f"{options.package}.{part}")
+
+    import torch
+    from clock import EpochClock, peak_mib
+
+    torch.set_num_threads(options.threads)
     package.settings.seed = 0
     (name,) = options.models
     rows = []
     for batch_size in options.batch_sizes:
         model = models(options)[name](package)
         clock = EpochClock()
-        # An argument of cellvae that is 128 does not override the default of a model.
-        ours = options.package == OURS
-        size: dict[str, Any] = {"batch_size": batch_size}
         model.train(
             max_epochs=options.epochs,
             train_size=0.9,
@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             check_val_every_n_epoch=1,
             callbacks=[clock],
             enable_progress_bar=False,
-            **({"trainer_config": size} if ours else size),
+            batch_size=batch_size,
         )
         question = getattr(model, "get_latent_representation", None) or model.predict
         seconds = []
