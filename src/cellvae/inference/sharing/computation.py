@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -91,12 +92,19 @@ def facts_of(model: EncoderModel, cell_pass: CellPass, values_of: BatchValues) -
     """What the processes must have in common to share a question."""
     state = model.module.state_dict().values()
     return {
-        "question": values_of.__qualname__.partition(".")[0],
+        "question": name_question(values_of),
         "number of cells": len(cell_pass.cells),
         "choice of cells": zlib.crc32(cell_pass.cells.numpy().tobytes()),
         "batch_size": cell_pass.batch_size,
         "sum of weights": sum(float(values.double().abs().sum()) for values in state),
     }
+
+
+def name_question(values_of: BatchValues) -> str:
+    """Name of the function, at module level, that computes or defines what is computed."""
+    function: Any = values_of.func if isinstance(values_of, partial) else values_of
+    name: str = function.__qualname__.partition(".")[0]
+    return name
 
 
 def check_same(facts: list[dict[str, Any]]) -> None:
