@@ -22,8 +22,8 @@ def main() -> None:
     parser.add_argument("--options", choices=["defaults", "scarches"], default="scarches")
     parser.add_argument("--epochs", type=int, nargs=2, default=[30, 30], help="reference and query")
     arguments = parsed(parser)
-    words = (arguments.model, arguments.options, *arguments.epochs)
-    runs = runs_of("mapping_worker.py", arguments, *words)
+    args = (arguments.model, arguments.options, *arguments.epochs)
+    runs = runs_of("mapping_worker.py", arguments, *args)
     print(f"| seed | {arguments.model}, {arguments.options} | scvi-tools | cellvae |")
     print("|---|---|---|---|")
     for key in FIGURES:

@@ -40,7 +40,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return arguments
 
 
-def answer(worker: str, side: str, words: Sequence[object], arguments: argparse.Namespace) -> Any:
+def answer(worker: str, side: str, args: Sequence[object], arguments: argparse.Namespace) -> Any:
     """What a worker says in the end.
 
     The worker is called with the package, the data, the words and the number of threads.
@@ -50,23 +50,23 @@ def answer(worker: str, side: str, words: Sequence[object], arguments: argparse.
     if side == PEER:
         python = arguments.peer_python
         variables.pop("PYTHONPATH", None)
-    given = [HERE / worker, side, arguments.data, *words, arguments.threads]
+    given = [HERE / worker, side, arguments.data, *args, arguments.threads]
     done = subprocess.run(
         [python, *map(str, given)], env=variables, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(f"{side} {words}: the run failed.\n{done.stderr[-4000:]}")
+        raise SystemExit(f"{side} {args}: the run failed.\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_turns(
-    worker: str, arguments: argparse.Namespace, *words: object
+    worker: str, arguments: argparse.Namespace, *args: object
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Answers of both packages for every seed; who goes first changes with each."""
     runs: Runs = {PEER: [], OURS: []}
     for i, seed in enumerate(arguments.seeds):
         for side in (PEER, OURS) if i % 2 == 0 else (OURS, PEER):
-            found = {"seed": seed, **answer(worker, side, [seed, *words], arguments)}
+            found = {"seed": seed, **answer(worker, side, [seed, *args], arguments)}
             runs[side].append(found)
             print(f"{side}: {found}", file=sys.stderr, flush=True)
             yield side, found
@@ -74,9 +74,9 @@ def in_turns(
             arguments.out.write_text(json.dumps(runs, indent=2) + "\n")
 
 
-def runs_of(worker: str, arguments: argparse.Namespace, *words: object) -> Runs:
+def runs_of(worker: str, arguments: argparse.Namespace, *args: object) -> Runs:
     """All answers of both packages, in the order of the seeds."""
     runs: Runs = {PEER: [], OURS: []}
-    for side, found in in_turns(worker, arguments, *words):
+    for side, found in in_turns(worker, arguments, *args):
         runs[side].append(found)
     return runs

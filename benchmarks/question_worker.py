@@ -38,7 +38,7 @@ def rss_mib() -> float:
 
 
 def answer(model: Any, question: str) -> Any:
-    """Ask in the words that both packages have."""
+    """Ask with the arguments that both packages have."""
     if question == "expression":
         return model.get_normalized_expression(n_samples=10, return_numpy=True)
     if question == "differential":

@@ -45,9 +45,9 @@ def main() -> None:
     package.model.SCVI.setup_anndata(adata, batch_key=batch)
     model = package.model.SCVI(adata, gene_likelihood=task["likelihood"])
     clock = EpochClock()
-    words: dict[str, Any] = {"check_val_every_n_epoch": 1} if task["validation"] else {}
+    kwargs: dict[str, Any] = {"check_val_every_n_epoch": 1} if task["validation"] else {}
     if task["validation"]:
-        words |= {"early_stopping": True, "early_stopping_patience": 50}
+        kwargs |= {"early_stopping": True, "early_stopping_patience": 50}
     begin = time.perf_counter()
     model.train(
         max_epochs=task["epochs"],
@@ -57,7 +57,7 @@ def main() -> None:
         plan_kwargs={"n_epochs_kl_warmup": 400},
         callbacks=[clock],
         enable_progress_bar=False,
-        **words,
+        **kwargs,
     )
     fit_seconds = time.perf_counter() - begin
     peak = peak_mib()

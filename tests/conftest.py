@@ -97,8 +97,8 @@ def make() -> Callable[..., SCVI]:
 def train() -> Callable[..., SCVI]:
     """Train for an epoch without a word."""
 
-    def run(model: SCVI, **words: Any) -> SCVI:
-        given = {"max_epochs": 1, "batch_size": 32, "accelerator": "cpu", "seed": 0} | words
+    def run(model: SCVI, **kwargs: Any) -> SCVI:
+        given = {"max_epochs": 1, "batch_size": 32, "accelerator": "cpu", "seed": 0} | kwargs
         model.train(enable_progress_bar=False, **given)
         return model
 

@@ -33,8 +33,8 @@ def program(
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("NO_COLOR", "1")
 
-    def program(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["cellvae", *map(str, words)])
+    def program(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["cellvae", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             run()
         shown = capsys.readouterr()

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.trains
 def test_scores_and_calls_are_written_and_can_be_filtered(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:
-    words = ("--model", "SOLO", "--batch-key", "batch", "--layer", "raw", *quick)
-    ended = program("train", counts, "--out", tmp_path, *words)
+    arguments = ("--model", "SOLO", "--batch-key", "batch", "--layer", "raw", *quick)
+    ended = program("train", counts, "--out", tmp_path, *arguments)
     assert ended.code == 0, ended.err
     adata = anndata.read_h5ad(tmp_path / "latent.h5ad")
     assert adata.shape == (80, 12)
@@ -44,12 +44,12 @@ def test_the_same_command_writes_what_is_missing_without_training(
     tmp_path: Path,
     quick: tuple[str, ...],
 ) -> None:
-    words = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
-    assert program(*words).code == 0
+    arguments = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
+    assert program(*arguments).code == 0
     before = anndata.read_h5ad(tmp_path / "latent.h5ad").obs
     times = [(tmp_path / f / "model.json").stat().st_mtime_ns for f in ("model", "scvi")]
     (tmp_path / "latent.h5ad").unlink()
-    assert program(*words).code == 0
+    assert program(*arguments).code == 0
     assert anndata.read_h5ad(tmp_path / "latent.h5ad").obs.equals(before)
     assert times == [(tmp_path / f / "model.json").stat().st_mtime_ns for f in ("model", "scvi")]
 
@@ -57,16 +57,16 @@ def test_the_same_command_writes_what_is_missing_without_training(
 def test_as_many_are_called_as_the_flag_says(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:
-    words = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
-    refused = program(*words, "--expected-rate", "1.5")
+    arguments = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
+    refused = program(*arguments, "--expected-rate", "1.5")
     assert refused.code == 2
     assert "a fraction from 0 to 1; got 1.5" in refused.err
     assert not (tmp_path / "scvi").exists()
-    ended = program(*words, "--expected-rate", "0.1")
+    ended = program(*arguments, "--expected-rate", "0.1")
     assert ended.code == 0, ended.err
     calls = anndata.read_h5ad(tmp_path / "latent.h5ad").obs["doublet_call"]
     assert (calls == "doublet").sum() == 8  # of 80 cells
-    other = program(*words, "--expected-rate", "0.2")
+    other = program(*arguments, "--expected-rate", "0.2")
     assert other.code == 2
     assert "--expected-rate 0.1" in other.err
     elsewhere = program("train", counts, "--out", tmp_path, "--expected-rate", "0.1")
@@ -80,12 +80,12 @@ def test_the_scvi_has_epochs_of_its_own(
     quick: tuple[str, ...],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    words = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
-    refused = program(*words, "--scvi-max-epochs", "0")
+    arguments = ("train", counts, "--out", tmp_path, "--model", "SOLO", *quick)
+    refused = program(*arguments, "--scvi-max-epochs", "0")
     assert refused.code == 2
     assert "Expected scvi_max_epochs to be at least 1; got 0." in refused.err
     assert not (tmp_path / "scvi").exists()
-    ended = program(*words, "--scvi-max-epochs", "3")
+    ended = program(*arguments, "--scvi-max-epochs", "3")
     assert ended.code == 0, ended.err
     assert "Training the SCVI whose latent is read, for 3 epochs" in caplog.text
     adata = anndata.read_h5ad(tmp_path / "latent.h5ad")
@@ -98,13 +98,13 @@ def test_each_batch_may_have_a_rate(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:
     batches = anndata.read_h5ad(counts).obs["batch"]
-    words = ("--model", "SOLO", "--batch-key", "batch", *quick, "--expected-rate")
+    arguments = ("--model", "SOLO", "--batch-key", "batch", *quick, "--expected-rate")
     names = [*batches.unique()]
-    refused = program("train", counts, "--out", tmp_path, *words, json.dumps({names[0]: 0.1}))
+    refused = program("train", counts, "--out", tmp_path, *arguments, json.dumps({names[0]: 0.1}))
     assert refused.code == 2
     assert names[1] in refused.err
     rates = {name: 0.1 * (i + 1) for i, name in enumerate(names)}
-    ended = program("train", counts, "--out", tmp_path, *words, json.dumps(rates))
+    ended = program("train", counts, "--out", tmp_path, *arguments, json.dumps(rates))
     assert ended.code == 0, ended.err
     obs = anndata.read_h5ad(tmp_path / "latent.h5ad").obs
     called = (obs["doublet_call"] == "doublet").groupby(obs["batch"], observed=True).sum()

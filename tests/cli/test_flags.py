@@ -76,12 +76,12 @@ def test_every_flag_reaches_the_keyword_of_its_name(
     elsewhere = set(inspect.signature(of_mudata).parameters) - parameters
     flags = [f for f in flags_of(MODELS[model]) if f.name not in APART | elsewhere]
     given = {flag.name: typed_value(flag) for flag in flags}
-    words: list[object] = []
+    arguments: list[object] = []
     for flag in flags:
         value = given[flag.name]
         for each in value if isinstance(value, list) else [value]:
-            words += [flag.spelling] if each is True else [flag.spelling, each]
-    ended = program("train", counts, "--out", tmp_path / "out", "--model", model, *words)
+            arguments += [flag.spelling] if each is True else [flag.spelling, each]
+    ended = program("train", counts, "--out", tmp_path / "out", "--model", model, *arguments)
     assert ended.code == 0, ended.err
     (job,) = jobs
     train = dict(job.train)
@@ -191,9 +191,9 @@ def test_texts_become_what_the_annotation_names(text: str, hint: Any, value: obj
 
 def test_what_was_not_typed_is_not_given() -> None:
     flags = flags_of(MODELS["SCVI"])
-    words = group_by_call(flags, dict.fromkeys((flag.name for flag in flags), None))
-    assert words == {"setup": {}, "config": {}, "calls": {}, "train": {}}
-    assert parse_train_kwargs(words["train"]).options.early_stopping is None
+    arguments = group_by_call(flags, dict.fromkeys((flag.name for flag in flags), None))
+    assert arguments == {"setup": {}, "config": {}, "calls": {}, "train": {}}
+    assert parse_train_kwargs(arguments["train"]).options.early_stopping is None
 
 
 def test_descriptions_are_read_through_the_bases() -> None:

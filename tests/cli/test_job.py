@@ -65,9 +65,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     train = SCVI.train
 
-    def counted(self: SCVI, **words: Any) -> None:
+    def counted(self: SCVI, **kwargs: Any) -> None:
         calls.append(1)
-        train(self, **words)
+        train(self, **kwargs)
 
     monkeypatch.setattr(SCVI, "train", counted)
     return calls
@@ -152,14 +152,14 @@ def test_a_picture_that_fails_is_one_line_and_is_tried_again(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
-    def broken(*given: Any, **words: Any) -> None:
+    def broken(*given: Any, **kwargs: Any) -> None:
         raise AttributeError("'csr_array' object has no\nattribute 'getnnz'")
 
-    words = ("train", counts, "--out", tmp_path, "--max-epochs", 1, "--no-enable-progress-bar")
+    kwargs = ("train", counts, "--out", tmp_path, "--max-epochs", 1, "--no-enable-progress-bar")
     target = "draw_umap" if name == "umap" else "draw_curves"
     with monkeypatch.context() as patched:
         patched.setattr(f"cellvae.cli.results.{target}", broken)
-        ended = program(*words)
+        ended = program(*kwargs)
     assert ended.code == 0
     (line,) = (text for text in caplog.messages if "could not be drawn" in text)
     assert "\n" not in line
@@ -167,7 +167,7 @@ def test_a_picture_that_fails_is_one_line_and_is_tried_again(
     written = {p.name for p in tmp_path.iterdir()}
     assert {"model", "latent.h5ad", "report.json"} <= written
     assert f"{name}.png" not in written
-    assert program(*words).code == 0
+    assert program(*kwargs).code == 0
     assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
     assert trainings == [1]
 
@@ -194,7 +194,7 @@ def test_results_are_written_in_the_order_of_their_worth(
 def test_a_disk_that_was_full_costs_no_training(
     counts: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(self: AnnData, filename: Path, **words: Any) -> None:
+    def full(self: AnnData, filename: Path, **kwargs: Any) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
@@ -208,7 +208,7 @@ def test_a_disk_that_was_full_costs_no_training(
 
 
 @pytest.mark.parametrize(
-    ("words", "match"),
+    ("kwargs", "match"),
     [
         ({"config": {"n_hidden": 9}}, "it had --n-hidden 8, now there is --n-hidden 9"),
         ({"train": {"max_epochs": 1, "plan_kwargs": {"lr": 0.1}}}, "no --lr, now there is --lr"),
@@ -218,17 +218,17 @@ def test_a_disk_that_was_full_costs_no_training(
     ],
 )
 def test_a_job_with_other_options_is_refused_before_the_cells_are_read(
-    words: dict[str, Any], match: str, counts: Path, tmp_path: Path
+    kwargs: dict[str, Any], match: str, counts: Path, tmp_path: Path
 ) -> None:
     job = dataclasses.replace(QUICK, umap=False)
     run_job(anndata.read_h5ad(counts), job, tmp_path)
     before = results(tmp_path)
     with pytest.raises(InvalidOptionError, match=match):
-        check_output_folder(tmp_path, dataclasses.replace(job, **words), overwrite=False)
+        check_output_folder(tmp_path, dataclasses.replace(job, **kwargs), overwrite=False)
     assert results(tmp_path) == before
     hidden = dataclasses.replace(job, train={**job.train, "enable_progress_bar": True})
     assert check_output_folder(tmp_path, hidden, overwrite=False) is not None
-    assert check_output_folder(tmp_path, dataclasses.replace(job, **words), overwrite=True) is None
+    assert check_output_folder(tmp_path, dataclasses.replace(job, **kwargs), overwrite=True) is None
 
 
 def changed_count(adata: AnnData) -> AnnData:
@@ -331,10 +331,10 @@ def test_a_job_of_more_cells_than_are_drawn_draws_a_real_umap(
     # Packages that do not fit each other have shown it above 8,192 cells only.
     adata = synthetic_iid(batch_size=6_000, n_genes=20, n_proteins=0, n_regions=0)
     adata.write_h5ad(tmp_path / "counts.h5ad")
-    words = ("--max-epochs", 1, "--batch-size", 512, "--n-hidden", 8, "--no-enable-progress-bar")
+    kwargs = ("--max-epochs", 1, "--batch-size", 512, "--n-hidden", 8, "--no-enable-progress-bar")
     keys = ("--batch-key", "batch", "--labels-key", "labels")
     out = tmp_path / "run"
-    ended = program("train", tmp_path / "counts.h5ad", "--out", out, *words, *keys)
+    ended = program("train", tmp_path / "counts.h5ad", "--out", out, *kwargs, *keys)
     assert ended.code == 0
     assert "could not be drawn" not in caplog.text
     assert size_of(out / "umap.png") == (1860, 690)
@@ -352,7 +352,7 @@ def test_latents_have_the_names_of_the_tutorials() -> None:
 def test_a_run_that_leaves_no_model_is_a_failure(
     counts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupted(self: SCVI, **words: object) -> None:
+    def interrupted(self: SCVI, **kwargs: object) -> None:
         self.training_report = SimpleNamespace(reason="interrupted by hand in epoch 0")
 
     monkeypatch.setattr(SCVI, "train", interrupted)

@@ -21,8 +21,8 @@ def test_a_page_about_a_run_of_the_program(
     assert "holds no cells" in (tmp_path / "run" / "report.html").read_text()
 
     page = tmp_path / "pages" / "run.html"
-    words = ("--adata", counts, "--batch-key", "batch", "--n-cells", 60)
-    ended = program("report", tmp_path / "run", "--out", page, *words)
+    arguments = ("--adata", counts, "--batch-key", "batch", "--n-cells", 60)
+    ended = program("report", tmp_path / "run", "--out", page, *arguments)
     assert ended.code == 0
     assert "coloured by batch" in page.read_text()
 

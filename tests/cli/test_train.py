@@ -49,8 +49,8 @@ def test_a_run_writes_model_latent_curves_and_report(
 def test_a_run_gives_what_the_same_calls_give(
     program: Callable[..., Any], counts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
-    words = ("--seed", 5, "--layer", "raw", "--continuous-covariate-keys", "age")
-    assert program("train", counts, "--out", tmp_path, *words, *quick).code == 0
+    train_kwargs = ("--seed", 5, "--layer", "raw", "--continuous-covariate-keys", "age")
+    assert program("train", counts, "--out", tmp_path, *train_kwargs, *quick).code == 0
     adata = anndata.read_h5ad(counts)
     settings.seed = 5
     SCVI.setup_anndata(adata, layer="raw", continuous_covariate_keys=["age"])
@@ -78,7 +78,7 @@ def test_early_stopping_keeps_checkpoints_and_the_best_model(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("train_kwargs", "message"),
     [
         (("--batch-key", "bach"), "'bach'. Did you mean 'batch'?"),
         (("--layer", "rwa"), "'rwa'. Did you mean 'raw'?"),
@@ -109,14 +109,14 @@ def test_early_stopping_keeps_checkpoints_and_the_best_model(
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    words: tuple[str, ...],
+    train_kwargs: tuple[str, ...],
     message: str,
     program: Callable[..., Any],
     counts: Path,
     quick: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
-    ended = program("train", counts, "--out", tmp_path / "run", *quick, *words)
+    ended = program("train", counts, "--out", tmp_path / "run", *quick, *train_kwargs)
     assert ended.code == 2
     (line,) = ended.err.splitlines()
     assert line.startswith("cellvae: ")
@@ -175,7 +175,7 @@ def test_training_that_fails_is_one_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def failing(self: SCVI, **words: Any) -> None:
+    def failing(self: SCVI, **train_kwargs: Any) -> None:
         raise TrainingError("A loss was not finite.")
 
     monkeypatch.setattr(SCVI, "train", failing)
@@ -215,18 +215,18 @@ def test_a_run_that_was_cut_off_goes_on(
             raise OSError("no space left on device")
         return step(plan, batch, batch_idx)
 
-    words = ("train", counts, "--max-epochs", 4, "--n-hidden", 8, "--no-umap")
-    assert program(*words, "--out", tmp_path / "whole").code == 0
+    train_kwargs = ("train", counts, "--max-epochs", 4, "--n-hidden", 8, "--no-umap")
+    assert program(*train_kwargs, "--out", tmp_path / "whole").code == 0
     with monkeypatch.context() as patched:
         patched.setattr(TrainingPlan, "training_step", failing)
-        ended = program(*words, "--out", tmp_path / "cut")
+        ended = program(*train_kwargs, "--out", tmp_path / "cut")
     assert ended.code != 0
     assert "no space left" in ended.err
     assert (tmp_path / "cut" / "state").is_dir()
-    other = program(*words, "--out", tmp_path / "cut", "--lr", "0.01")
+    other = program(*train_kwargs, "--out", tmp_path / "cut", "--lr", "0.01")
     assert other.code == 2
     assert "it had no --lr, now there is --lr 0.01" in other.err
-    assert program(*words, "--out", tmp_path / "cut").code == 0
+    assert program(*train_kwargs, "--out", tmp_path / "cut").code == 0
     assert not (tmp_path / "cut" / "state").exists()
     report = json.loads((tmp_path / "cut" / "report.json").read_text())
     assert report["resumed_epoch"] == 2

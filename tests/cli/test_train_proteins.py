@@ -44,10 +44,10 @@ def test_both_files_give_the_same_model_and_tables_of_proteins(
         ("--batch-key", "batch", "--modalities", json.dumps(MODALITIES)),
     ]
     latents = []
-    for path, words in zip(files, setups, strict=True):
+    for path, arguments in zip(files, setups, strict=True):
         out = tmp_path / path.suffix[1:]
         flags = ("--model", "TOTALVI", "--seed", 1, "--n-latent", 3)
-        ended = program("train", path, "--out", out, *flags, *words, *quick)
+        ended = program("train", path, "--out", out, *flags, *arguments, *quick)
         assert ended.code == 0, ended.err
         read = anndata.read_h5ad if path.suffix == ".h5ad" else mudata.read_h5mu
         cells: Any = read(out / f"latent{path.suffix}")

@@ -218,7 +218,7 @@ CASES = (
     ),
     Case(
         name="AmortizedLDA",
-        setup={"layer": "words"},
+        setup={"layer": "kwargs"},
         config={"n_hidden": 8, "n_topics": 3},
     ),
 )
@@ -227,7 +227,7 @@ CASES += (
     replace(CASES[0], training={"adversarial_classifier": True}),
     Case(
         name="SOLO",
-        setup={"labels_key": "class", "layer": "words"},
+        setup={"labels_key": "class", "layer": "kwargs"},
         config={"n_hidden": 8, "n_layers": 2},
     ),
 )
@@ -253,7 +253,7 @@ def synthetic() -> AnnData:
     # Genes and regions take turns, so that order matters.
     var["feature_types"] = ["Gene Expression", "Peaks"] * (N_GENES // 2)
     adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
-    adata.layers["words"] = adata.X.copy()
+    adata.layers["kwargs"] = adata.X.copy()
     proteins = random.poisson(random.gamma(2.0, 8.0, (2, N_PROTEINS))[kind])
     names = [f"protein{i}" for i in range(N_PROTEINS)]
     adata.obsm["all_proteins"] = pd.DataFrame(proteins, index=obs.index, columns=names)
@@ -277,9 +277,9 @@ def cases() -> tuple[Case, ...]:
 def train() -> Callable[..., None]:
     """Train quickly and without a word."""
 
-    def run(model: Model, **words: Any) -> None:
+    def run(model: Model, **kwargs: Any) -> None:
         given = {"max_epochs": 2, "batch_size": 32, "accelerator": "cpu", "seed": 0}
-        given |= {"early_stopping": False} | words
+        given |= {"early_stopping": False} | kwargs
         model.train(enable_progress_bar=False, **given)
 
     return run
@@ -290,6 +290,6 @@ def trained(case: Case, train: Callable[..., None]) -> Any:
     """Trained model that tests only read."""
     model = case.made()
     # The moving average of SOLO needs more steps than these.
-    words = {"max_epochs": 8, "check_val_every_n_epoch": 1, "ema_decay": None}
-    train(model, **words, plan_kwargs={"lr": 0.01})
+    kwargs = {"max_epochs": 8, "check_val_every_n_epoch": 1, "ema_decay": None}
+    train(model, **kwargs, plan_kwargs={"lr": 0.01})
     return model

@@ -120,15 +120,15 @@ RESTORING = {"EarlyStopping", "SaveCheckpoint"}
 def test_a_callback_runs_and_only_changes_what_it_is_there_for(
     case: Any, train: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
-    words = {"max_epochs": 4, "check_val_every_n_epoch": 1}
+    kwargs = {"max_epochs": 4, "check_val_every_n_epoch": 1}
     if refuses(case, name):
         with pytest.raises(InvalidOptionError, match="a model with a latent representation"):
-            train(case.made(), callbacks=OURS[name](tmp_path), **words)
+            train(case.made(), callbacks=OURS[name](tmp_path), **kwargs)
         return
     plain = case.made()
-    train(plain, **words)
+    train(plain, **kwargs)
     model = case.made()
-    train(model, callbacks=OURS[name](tmp_path), **words)
+    train(model, callbacks=OURS[name](tmp_path), **kwargs)
     assert model.is_trained
     assert model.history.epochs == [0, 1, 2, 3]
     assert not any(part.training for part in model.module.modules())
@@ -169,16 +169,16 @@ def test_a_run_with_a_callback_goes_on_bit_by_bit(
 
     if refuses(case, name):
         pytest.skip(f"{case.name} has no latent")
-    words = {"max_epochs": 5, "check_val_every_n_epoch": 1}
+    kwargs = {"max_epochs": 5, "check_val_every_n_epoch": 1}
     whole = case.made()
-    train(whole, callbacks=OURS[name](folder("whole")), **words)
+    train(whole, callbacks=OURS[name](folder("whole")), **kwargs)
     cut = case.made()
     with pytest.raises(OSError, match="power"):
         train(cut, callbacks=[OURS[name](folder("cut")), Crash()], resume="auto",
-              default_root_dir=tmp_path, **words)  # fmt: skip
+              default_root_dir=tmp_path, **kwargs)  # fmt: skip
     again = case.made()
     train(again, callbacks=OURS[name](folder("cut")), resume="auto",
-          default_root_dir=tmp_path, **words)  # fmt: skip
+          default_root_dir=tmp_path, **kwargs)  # fmt: skip
     assert again.training_report.resumed_epoch == 3
     assert torch.equal(flat(whole), flat(again))
     left = [c for c in whole.history.table if not c.startswith("resources/")]

@@ -128,7 +128,7 @@ def test_genes_can_be_normal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"batch_size": 0}, "batch_size of at least 1; got 0"),
         ({"n_genes": 0}, "n_genes of at least 1; got 0"),
@@ -138,9 +138,9 @@ def test_genes_can_be_normal() -> None:
         ({"sparse_format": "csr_matrx"}, r"got 'csr_matrx'\. Did you mean 'csr_matrix'"),
     ],
 )
-def test_arguments_out_of_range_are_refused(words: dict[str, Any], message: str) -> None:
+def test_arguments_out_of_range_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        synthetic_iid(**words)
+        synthetic_iid(**kwargs)
 
 
 def test_a_mudata_without_its_package_is_refused_with_what_to_do(

@@ -131,7 +131,7 @@ def test_shapes_broadcast_and_expand() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {},
         {"alpha": 1.0},
@@ -140,8 +140,8 @@ def test_shapes_broadcast_and_expand() -> None:
         {"alpha": 1.0, "beta": 1.0, "mu": 0.5, "gamma": 0.5},
     ],
 )
-def test_parameters_of_neither_way_are_refused(words: dict[str, float]) -> None:
-    tensors = {name: torch.tensor(value) for name, value in words.items()}
+def test_parameters_of_neither_way_are_refused(kwargs: dict[str, float]) -> None:
+    tensors = {name: torch.tensor(value) for name, value in kwargs.items()}
     with pytest.raises(InvalidOptionError, match="either `alpha` and `beta`, or `mu` and `gamma`"):
         BetaBinomial(torch.tensor(3), **tensors)
 
@@ -153,6 +153,6 @@ def test_values_are_checked_where_that_is_asked_for() -> None:
         made.log_prob(torch.tensor(4.0))
     with pytest.raises(ValueError, match="alpha"):
         BetaBinomial(torch.tensor(3.0), -one, one, validate_args=True)
-    for words in ({"mu": one, "gamma": half}, {"mu": half, "gamma": one}):
+    for kwargs in ({"mu": one, "gamma": half}, {"mu": half, "gamma": one}):
         with pytest.raises(InvalidOptionError, match="between 0 and 1"):
-            BetaBinomial(torch.tensor(3.0), **words, validate_args=True)
+            BetaBinomial(torch.tensor(3.0), **kwargs, validate_args=True)

@@ -39,9 +39,9 @@ def test_a_model_of_your_own_has_what_others_have(kind: Any, tmp_path: Path) -> 
     torch.manual_seed(0)
     model = kind(adata)
     best = SaveCheckpoint(tmp_path / "best", monitor="elbo_validation", load_best_on_end=True)
-    words = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False, "max_epochs": 60}
+    kwargs = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False, "max_epochs": 60}
     lr = {"lr": 0.01}
-    model.train(**words, early_stopping=True, callbacks=[best], plan_kwargs=lr)
+    model.train(**kwargs, early_stopping=True, callbacks=[best], plan_kwargs=lr)
     values = model.history["elbo_validation"].iloc[:, 0]
     assert values.min() < values.iloc[0] - 1
     assert model.training_report.best_epoch == values.idxmin()

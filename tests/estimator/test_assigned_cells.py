@@ -77,7 +77,7 @@ def test_cells_are_assigned_to_a_model_that_was_loaded_without(
 
 
 @pytest.mark.parametrize(
-    ("kind", "words", "expected"),
+    ("kind", "kwargs", "expected"),
     [
         (SCVI, {"n_latent": 4}, {"n_latent": 4, "n_hidden": 16, "n_layers": 1, "n_labels": 3}),
         (
@@ -93,7 +93,7 @@ def test_cells_are_assigned_to_a_model_that_was_loaded_without(
     ],
 )
 def test_networks_have_options_and_sizes_as_attributes(
-    kind: type[Any], words: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+    kind: type[Any], kwargs: dict[str, Any], expected: dict[str, Any], tmp_path: Path
 ) -> None:
     adata = synthetic_iid(batch_size=20, n_genes=40)
     setup: dict[str, Any] = {} if kind is AmortizedLDA else {"batch_key": "batch"}
@@ -102,7 +102,7 @@ def test_networks_have_options_and_sizes_as_attributes(
     if kind is SCANVI:
         setup["unlabeled_category"] = "label_1"
     kind.setup_anndata(adata, **setup)
-    model = kind(adata, **{"n_hidden": 16} | words)
+    model = kind(adata, **{"n_hidden": 16} | kwargs)
     n_batch = {} if "n_input_regions" in expected or kind is AmortizedLDA else {"n_batch": 2}
     weights = set(model.module.state_dict())
     model.save(tmp_path / "model")

@@ -27,8 +27,8 @@ def model(request: pytest.FixtureRequest) -> SCANVI:
     SCANVI.setup_anndata(adata, "labels", "label_2", batch_key="batch")
     torch.manual_seed(0)
     model = SCANVI(adata, n_hidden=16, n_latent=4, encode_covariates=request.param == "dense")
-    words: dict[str, Any] = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
-    model.train(max_epochs=5, **words)
+    kwargs: dict[str, Any] = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
+    model.train(max_epochs=5, **kwargs)
     return model
 
 
@@ -62,9 +62,9 @@ def test_they_sum_up_to_the_difference_of_the_scores(model: SCANVI) -> None:
 
 
 def test_batches_and_arguments_of_captum_are_the_users(model: SCANVI) -> None:
-    words: Any = {"n_steps": 20, "method": "riemann_trapezoid", "internal_batch_size": 128}
+    kwargs: Any = {"n_steps": 20, "method": "riemann_trapezoid", "internal_batch_size": 128}
     whole, parts = (
-        model.predict(soft=True, batch_size=size, ig_interpretability=True, ig_args=words)
+        model.predict(soft=True, batch_size=size, ig_interpretability=True, ig_args=kwargs)
         for size in (200, 7)
     )
     np.testing.assert_allclose(whole[0], model.predict(soft=True), atol=1e-6)
@@ -126,8 +126,8 @@ def test_classifiers_of_probabilities_learn_labels_too(tmp_path: Any) -> None:
     model = SCANVI(
         adata, n_hidden=16, n_latent=4, classifier_parameters={"logits": False}, dropout_rate=0.0
     )
-    words: dict[str, Any] = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
-    model.train(max_epochs=40, plan_kwargs={"lr": 0.01}, check_val_every_n_epoch=1, **words)
+    kwargs: dict[str, Any] = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
+    model.train(max_epochs=40, plan_kwargs={"lr": 0.01}, check_val_every_n_epoch=1, **kwargs)
     soft = model.predict(soft=True)
     np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-5)
     assert (model.predict() == names).mean() > 0.9

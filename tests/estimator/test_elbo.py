@@ -22,10 +22,10 @@ def kl_of(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     return 0.5 * (v + m**2 - 1 - np.log(v)).sum(axis=1)
 
 
-def asked(ask: Callable, **words: object) -> np.ndarray:
+def asked(ask: Callable, **kwargs: object) -> np.ndarray:
     """Answer for each cell from the same draws every time."""
     torch.manual_seed(0)
-    answer = ask(return_mean=False, **words)
+    answer = ask(return_mean=False, **kwargs)
     return answer["reconstruction_loss"] if isinstance(answer, dict) else answer
 
 

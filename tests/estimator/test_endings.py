@@ -72,12 +72,12 @@ def test_a_first_run_that_is_cut_off_leaves_good_weights(
 ) -> None:
     what, status, error = ENDINGS[name]
     model = make(adata)
-    words = WORDS | ({"early_stopping": True} if monitored else {})
+    kwargs = WORDS | ({"early_stopping": True} if monitored else {})
     if error is None:
-        model.train(9, callbacks=At(4, what), **words)
+        model.train(9, callbacks=At(4, what), **kwargs)
     else:
         with pytest.raises(error) as info:
-            model.train(9, callbacks=At(4, what), **words)
+            model.train(9, callbacks=At(4, what), **kwargs)
         if name == "sigterm":
             assert info.value.code == 143
         if name == "error":
@@ -177,13 +177,13 @@ def test_stop_training_from_the_model_itself_ends_the_run(
 
 
 def test_two_runs_are_one_long_run(adata: AnnData, make: Callable[..., SCVI]) -> None:
-    words = WORDS | {"check_val_every_n_epoch": 1, "plan_kwargs": {"n_epochs_kl_warmup": 5}}
+    kwargs = WORDS | {"check_val_every_n_epoch": 1, "plan_kwargs": {"n_epochs_kl_warmup": 5}}
     with pytest.warns(TrainingWarning, match="will only reach"):
         whole, halves = make(adata), make(adata)
-        whole.train(6, **words)
-        halves.train(3, **words)
+        whole.train(6, **kwargs)
+        halves.train(3, **kwargs)
         split = halves.validation_indices
-        halves.train(3, **{k: v for k, v in words.items() if k != "seed"})
+        halves.train(3, **{k: v for k, v in kwargs.items() if k != "seed"})
     assert halves.history.epochs == [*range(6)]
     pd.testing.assert_frame_equal(whole.history.table, halves.history.table, check_exact=True)
     assert torch.equal(flat(whole), flat(halves))
@@ -232,12 +232,12 @@ def test_a_model_that_was_loaded_begins_with_a_new_optimizer(
 
 
 def test_a_warm_up_by_steps_goes_on(adata: AnnData, make: Callable[..., SCVI]) -> None:
-    words = WORDS | {"plan_kwargs": {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": 20}}
+    kwargs = WORDS | {"plan_kwargs": {"n_epochs_kl_warmup": None, "n_steps_kl_warmup": 20}}
     with pytest.warns(TrainingWarning, match="will only reach"):
         whole, halves = make(adata), make(adata)
-        whole.train(4, **words)
-        halves.train(2, **words)
-        halves.train(2, **words)
+        whole.train(4, **kwargs)
+        halves.train(2, **kwargs)
+        halves.train(2, **kwargs)
     column = whole.history["kl_weight"]["kl_weight"]
     assert column.iloc[-1] == pytest.approx(15 / 20)
     assert halves.history["kl_weight"]["kl_weight"].tolist() == column.tolist()
@@ -402,10 +402,10 @@ def test_real_cells_survive_an_error_and_go_on(shared_data: Any) -> None:
         torch.manual_seed(0)
         return SCVI(adata, n_hidden=16, n_latent=4)
 
-    words = WORDS | {"batch_size": 64, "check_val_every_n_epoch": 1}
+    kwargs = WORDS | {"batch_size": 64, "check_val_every_n_epoch": 1}
     model = made()
     with pytest.raises(KeyError, match="mine"):
-        model.train(9, early_stopping=True, callbacks=At(3, raising(KeyError("mine"))), **words)
+        model.train(9, early_stopping=True, callbacks=At(3, raising(KeyError("mine"))), **kwargs)
     report = model.training_report
     assert report is not None
     assert (report.status, report.epochs) == ("failed", 3)
@@ -415,8 +415,8 @@ def test_real_cells_survive_an_error_and_go_on(shared_data: Any) -> None:
 
     plan = {"plan_kwargs": {"n_epochs_kl_warmup": 2}}
     whole, halves = made(), made()
-    whole.train(4, **words, **plan)
-    halves.train(2, **words, **plan)
-    halves.train(2, **words, **plan)
+    whole.train(4, **kwargs, **plan)
+    halves.train(2, **kwargs, **plan)
+    halves.train(2, **kwargs, **plan)
     assert torch.equal(flat(whole), flat(halves))
     pd.testing.assert_frame_equal(whole.history.table, halves.history.table, check_exact=True)

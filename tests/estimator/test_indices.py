@@ -95,7 +95,7 @@ def test_values_of_each_cell_come_in_the_order_asked_for(
     torch.nn.init.constant_(head.bias, -30)
     for ask in (
         model.get_elbo,
-        lambda **words: model.get_reconstruction_error(**words)["reconstruction_loss"],
+        lambda **kwargs: model.get_reconstruction_error(**kwargs)["reconstruction_loss"],
     ):
         whole = ask(return_mean=False)
         assert np.ptp(whole) > 5

@@ -45,10 +45,10 @@ NEEDS_COUNTS: dict[str, dict[str, Any]] = {
 }
 
 
-def answered(model: SCVI, name: str, **words: Any) -> list[np.ndarray]:
+def answered(model: SCVI, name: str, **kwargs: Any) -> list[np.ndarray]:
     """Answer with the same random numbers every time, as arrays."""
     torch.manual_seed(3)
-    answer = getattr(model, name)(**words)
+    answer = getattr(model, name)(**kwargs)
     if sparse.issparse(answer):
         return [answer.toarray()]
     if isinstance(answer, dict):
@@ -77,11 +77,11 @@ def test_answers_are_those_from_counts(
     data_type: Any,
 ) -> None:
     model = train(make(adata, batch_representation="embedding", **config), max_epochs=2)
-    expected = {name: answered(model, name, **words) for name, words in ANSWERS.items()}
+    expected = {name: answered(model, name, **kwargs) for name, kwargs in ANSWERS.items()}
     model.minify_adata(data_type)
     assert model.minified_data_type == data_type
-    for name, words in ANSWERS.items():
-        for got, wanted in zip(answered(model, name, **words), expected[name], strict=True):
+    for name, kwargs in ANSWERS.items():
+        for got, wanted in zip(answered(model, name, **kwargs), expected[name], strict=True):
             np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=1e-5, err_msg=name)
     few = model.get_latent_representation(indices=["cell5", "cell2"], batch_size=1)
     if model.module.latent_is_gaussian:
@@ -121,13 +121,13 @@ def test_questions_that_need_counts_are_refused_without(
     make: Callable[..., SCVI], train: Callable[..., SCVI], adata: AnnData, name: str
 ) -> None:
     model = train(make(adata))
-    words = NEEDS_COUNTS[name]
+    kwargs = NEEDS_COUNTS[name]
     model.minify_adata(WITH_COUNTS)
-    assert all(np.isfinite(x).all() for x in answered(model, name, **words))
+    assert all(np.isfinite(x).all() for x in answered(model, name, **kwargs))
     model.minify_adata()
     with pytest.raises(DataMismatchError, match="with their counts"):
-        getattr(model, name)(**words)
-    assert all(np.isfinite(x).all() for x in answered(model, name, adata=adata, **words))
+        getattr(model, name)(**kwargs)
+    assert all(np.isfinite(x).all() for x in answered(model, name, adata=adata, **kwargs))
     with pytest.raises(DataMismatchError, match="with their counts"):
         PosteriorPredictiveCheck(model.adata, {"a": model})
     with pytest.raises(DataMismatchError, match="with their counts"):
@@ -139,16 +139,16 @@ def test_differential_expression_needs_no_counts(
 ) -> None:
     model = train(make(adata, gene_likelihood="nb"), max_epochs=3)
 
-    def table(**words: Any) -> pd.DataFrame:
+    def table(**kwargs: Any) -> pd.DataFrame:
         torch.manual_seed(1)
-        words = {"n_samples_overall": 200, "all_stats": False, "silent": True} | words
-        return model.differential_expression(groupby="label", **words).sort_index()
+        kwargs = {"n_samples_overall": 200, "all_stats": False, "silent": True} | kwargs
+        return model.differential_expression(groupby="label", **kwargs).sort_index()
 
     given = [{"mode": "vanilla"}, {"pseudocounts": 1e-4}, {"delta": None, "pseudocounts": 1e-4}]
-    expected = [table(**words) for words in given]
+    expected = [table(**kwargs) for kwargs in given]
     model.minify_adata()
-    for words, wanted in zip(given, expected, strict=True):
-        pd.testing.assert_frame_equal(table(**words), wanted, rtol=1e-3, atol=0.02)
+    for kwargs, wanted in zip(given, expected, strict=True):
+        pd.testing.assert_frame_equal(table(**kwargs), wanted, rtol=1e-3, atol=0.02)
     assert table()["pseudocounts"].unique() == pytest.approx([1e-10])  # no gene is unexpressed
     with pytest.raises(DataMismatchError, match="with their counts"):
         table(all_stats=True)
@@ -161,12 +161,12 @@ def test_the_pseudocount_is_estimated_from_expected_counts(
 ) -> None:
     adata.X[:, :4] = 0
     model = train(make(adata), max_epochs=30, plan_kwargs={"lr": 0.05})
-    words: dict[str, Any] = {"groupby": "label", "all_stats": False, "silent": True}
+    kwargs: dict[str, Any] = {"groupby": "label", "all_stats": False, "silent": True}
     torch.manual_seed(1)
-    from_counts = model.differential_expression(**words)
+    from_counts = model.differential_expression(**kwargs)
     model.minify_adata()
     torch.manual_seed(1)
-    without = model.differential_expression(**words)
+    without = model.differential_expression(**kwargs)
     assert from_counts["pseudocounts"].min() > 1e-10
     np.testing.assert_allclose(
         without["pseudocounts"].to_numpy(), from_counts["pseudocounts"].to_numpy(), rtol=0.5
@@ -299,10 +299,10 @@ def test_real_cells_answer_alike(shared_data: Path) -> None:
     SCVI.setup_anndata(adata, batch_key="donor")
     model = SCVI(adata, n_hidden=32)
     model.train(max_epochs=3, accelerator="cpu", seed=0, enable_progress_bar=False)
-    words = {"n_samples": 4, "library_size": 1e4, "return_numpy": True}
-    (expected,) = answered(model, "get_normalized_expression", **words)
+    kwargs = {"n_samples": 4, "library_size": 1e4, "return_numpy": True}
+    (expected,) = answered(model, "get_normalized_expression", **kwargs)
     latent = model.get_latent_representation()
     model.minify_adata()
-    (got,) = answered(model, "get_normalized_expression", **words)
+    (got,) = answered(model, "get_normalized_expression", **kwargs)
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)
     assert np.array_equal(model.get_latent_representation(), latent)

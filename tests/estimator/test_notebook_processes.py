@@ -22,11 +22,11 @@ adata = cellvae.data.synthetic_iid(batch_size=60, n_genes=12, n_proteins=0, n_re
 cellvae.model.SCVI.setup_anndata(adata, batch_key="batch")
 torch.manual_seed(0)
 model = cellvae.model.SCVI(adata, n_hidden=8, n_latent=3)
-words = {"batch_size": 32, "accelerator": "cpu", "enable_progress_bar": False, "lr": 0.01}
+kwargs = {"batch_size": 32, "accelerator": "cpu", "enable_progress_bar": False, "lr": 0.01}
 saver = SaveCheckpoint("best", monitor="elbo_validation")
 # One device first: its threads must not disturb what follows.
-model.train(1, **words)
-model.train(2, devices=2, callbacks=[saver], check_val_every_n_epoch=1, **words)
+model.train(1, **kwargs)
+model.train(2, devices=2, callbacks=[saver], check_val_every_n_epoch=1, **kwargs)
 report = model.training_report
 """,
     """
@@ -36,12 +36,12 @@ class Mine(pl.Callback):
 errors = []
 for more in ({"callbacks": [Mine()]}, {"batch_size": 1}):
     try:
-        model.train(1, devices=2, **{**words, **more})
+        model.train(1, devices=2, **{**kwargs, **more})
     except Exception as error:
         errors.append(f"{type(error).__name__}: {error}")
 """,
     """
-model.train(1, devices=2, strategy="ddp_notebook", **words)
+model.train(1, devices=2, strategy="ddp_notebook", **kwargs)
 found = {
     "epochs": model.history.epochs,
     "elbo": model.history.table["elbo_train"].tolist(),

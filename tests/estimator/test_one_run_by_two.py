@@ -26,20 +26,20 @@ SCRIPT = textwrap.dedent("""
     Normal.rsample = lambda self, shape=torch.Size(): self.loc.expand(self._extended_shape(shape))
     adversarial_step.DROPOUT_RATE = 0.0
     adata = cellvae.data.synthetic_iid(batch_size=101, n_genes=30, n_proteins=0, n_regions=20)
-    words = {"n_hidden": 16, "n_latent": 4, "dropout_rate": 0.0}
+    kwargs = {"n_hidden": 16, "n_latent": 4, "dropout_rate": 0.0}
 
 
     def scvi():
         cellvae.model.SCVI.setup_anndata(adata, batch_key="batch")
         # Two layers, and an encoder of the library size.
-        return cellvae.model.SCVI(adata, **words, n_layers=2, use_observed_lib_size=False)
+        return cellvae.model.SCVI(adata, **kwargs, n_layers=2, use_observed_lib_size=False)
 
 
     def scanvi():
         cellvae.model.SCANVI.setup_anndata(
             adata, labels_key="labels", unlabeled_category="label_0", batch_key="batch"
         )
-        return cellvae.model.SCANVI(adata, **words)
+        return cellvae.model.SCANVI(adata, **kwargs)
 
 
     def multivi():
@@ -51,7 +51,7 @@ SCRIPT = textwrap.dedent("""
         both.var["feature_types"] = 30 * ["Gene Expression"] + regions.shape[1] * ["Peaks"]
         cellvae.model.MULTIVI.setup_anndata(both, batch_key="batch")
         return cellvae.model.MULTIVI(
-            both, n_genes=30, n_regions=regions.shape[1], **words, use_batch_norm="both"
+            both, n_genes=30, n_regions=regions.shape[1], **kwargs, use_batch_norm="both"
         )
 
 

@@ -144,7 +144,7 @@ def test_keys_colour_the_latent_space_and_random_numbers_stay(
 
 
 @pytest.mark.parametrize(
-    ("path", "words", "error", "match"),
+    ("path", "kwargs", "error", "match"),
     [
         ("run.pdf", {}, InvalidOptionError, "ends in .html"),
         ("run.html", {"n_cells": 2}, InvalidOptionError, "at least 10"),
@@ -152,10 +152,10 @@ def test_keys_colour_the_latent_space_and_random_numbers_stay(
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_drawn(
-    trained: SCVI, tmp_path: Path, path: str, words: dict[str, Any], error: Any, match: str
+    trained: SCVI, tmp_path: Path, path: str, kwargs: dict[str, Any], error: Any, match: str
 ) -> None:
     with pytest.raises(error, match=match):
-        trained.report(tmp_path / path, **words)
+        trained.report(tmp_path / path, **kwargs)
     assert not list(tmp_path.iterdir())
 
 

@@ -78,13 +78,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("words", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("kwargs", VARIANTS.values(), ids=VARIANTS.keys())
 @pytest.mark.parametrize("resume", ["auto", "path"])
 def test_a_run_that_crashed_ends_as_one_that_did_not(
     adata: AnnData,
     make: Callable[..., SCVI],
     tmp_path: Path,
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     resume: str,
 ) -> None:
     def run(epoch: int | None, **more: Any) -> tuple[SCVI, Crash]:
@@ -92,7 +92,7 @@ def test_a_run_that_crashed_ends_as_one_that_did_not(
         np.random.seed(5)
         saver = SaveCheckpoint(tmp_path / f"best-{epoch}", monitor="elbo_train")
         try:
-            model.train(**WORDS, **words, callbacks=[crash, saver], **more)
+            model.train(**WORDS, **kwargs, callbacks=[crash, saver], **more)
         except OSError as error:
             assert str(error) == "disk full"
         return model, crash
@@ -149,7 +149,7 @@ def test_lightnings_own_early_stopping_keeps_the_patience_of_now(
 
 
 @pytest.mark.parametrize(
-    ("config", "words", "change", "expected"),
+    ("config", "kwargs", "change", "expected"),
     [
         ({"n_latent": 4}, {}, None, r"config.n_latent: 3 in the saved run, 4 now"),
         ({}, {"batch_size": 20}, None, r"training.loader.batch_size: 16 .*20 now"),
@@ -167,7 +167,7 @@ def test_another_model_data_or_options_are_refused_with_what_differs(
     make: Callable[..., SCVI],
     tmp_path: Path,
     config: dict[str, Any],
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     change: str | None,
     expected: str,
 ) -> None:
@@ -186,7 +186,7 @@ def test_another_model_data_or_options_are_refused_with_what_differs(
     model = make(adata, **config)
     before = weights(model)
     with pytest.raises(ResumeError, match=expected):
-        model.train(**{**WORDS, **words}, run_dir=tmp_path, resume="auto")
+        model.train(**{**WORDS, **kwargs}, run_dir=tmp_path, resume="auto")
     assert torch.equal(before, weights(model))
     assert not model.is_trained
 

@@ -154,14 +154,14 @@ def test_ckpt_path_is_resume(
     assert model.training_report.resumed_epoch is None
     with pytest.raises(InvalidOptionError, match="which has none"):
         make(adata).train(**WORDS, ckpt_path=folder)
-    for words, text in (
+    for kwargs, text in (
         ({"ckpt_path": "best"}, "a folder with one, or 'last'; got 'best'"),
         ({"ckpt_path": 3}, "or 'last'; got 3"),
         ({"ckpt_path": folder, "resume": "auto"}, "mean the same; got both"),
         ({"ckpt_path": folder / "nothing.ckpt"}, "which is not there. Check the path"),
     ):
         with pytest.raises(InvalidOptionError, match=text):
-            make(adata).train(**WORDS, **words)
+            make(adata).train(**WORDS, **kwargs)
 
 
 def test_a_checkpoint_of_lightning_says_what_to_do(

@@ -38,8 +38,8 @@ def test_what_is_no_anndata_is_refused(wrong: Any) -> None:
 def test_only_the_words_given_are_kept_and_nothing_else_changes(adata: AnnData) -> None:
     before = adata.copy()
     SCVI.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
-    words = {"batch_key": "batch", "continuous_covariate_keys": ["age"]}
-    assert dict(adata.uns) == {"cellvae": {"SCVI": words}}
+    kwargs = {"batch_key": "batch", "continuous_covariate_keys": ["age"]}
+    assert dict(adata.uns) == {"cellvae": {"SCVI": kwargs}}
     assert adata.obs.equals(before.obs)
     assert (adata.obs.dtypes == before.obs.dtypes).all()
     assert not adata.obsm
@@ -80,19 +80,19 @@ def test_a_copy_of_the_cells_is_set_up_too(adata: AnnData) -> None:
 
 
 def test_words_survive_a_file(adata: AnnData, tmp_path: Path) -> None:
-    words = {
+    kwargs = {
         "batch_key": "batch",
         "labels_key": "label",
         "size_factor_key": "size",
         "categorical_covariate_keys": ["donor"],
         "continuous_covariate_keys": ["age", "size"],
     }
-    SCVI.setup_anndata(adata, **words)
+    SCVI.setup_anndata(adata, **kwargs)
     made = SCVI(adata, n_hidden=8)
     adata.write_h5ad(tmp_path / "cells.h5ad")
     again = SCVI(anndata.read_h5ad(tmp_path / "cells.h5ad"), n_hidden=8)
     assert again.registration == made.registration
-    assert again.registration.keys.to_json() == words
+    assert again.registration.keys.to_json() == kwargs
 
 
 def test_setting_up_a_view_leaves_its_parent_alone(adata: AnnData) -> None:
@@ -108,7 +108,7 @@ def test_cells_that_were_not_set_up_are_refused(adata: AnnData) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"batch_key": "bach"}, r"'bach'. Did you mean 'batch'\?"),
         ({"labels_key": "Label"}, r"'Label'. Did you mean 'label'\?"),
@@ -117,10 +117,10 @@ def test_cells_that_were_not_set_up_are_refused(adata: AnnData) -> None:
     ],
 )
 def test_columns_that_are_not_there_are_refused_at_once(
-    adata: AnnData, words: dict[str, Any], message: str
+    adata: AnnData, kwargs: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UnknownKeyError, match=message):
-        SCVI.setup_anndata(adata, **words)
+        SCVI.setup_anndata(adata, **kwargs)
     assert not adata.uns
 
 
@@ -286,7 +286,7 @@ def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
 
 @pytest.mark.trains
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"plan_kwargs": {1: 2}}, "names of options of plan_kwargs; got 1"),
         ({"devices": 0}, "devices to be at least one; got 0"),
@@ -296,9 +296,9 @@ def test_arrays_and_numbers_of_other_packages_are_taken_as_options() -> None:
         ({"max_time": 5}, "Trainer refused an argument"),
     ],
 )
-def test_words_of_training_that_cannot_be_are_refused(words: dict[str, Any], message: str) -> None:
+def test_words_of_training_that_cannot_be_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises((InvalidOptionError, UnknownOptionError), match=message):
-        small_scvi(synthetic_iid(batch_size=20, n_genes=6)).train(1, accelerator="cpu", **words)
+        small_scvi(synthetic_iid(batch_size=20, n_genes=6)).train(1, accelerator="cpu", **kwargs)
 
 
 def small_scvi(adata: AnnData) -> SCVI:

@@ -33,11 +33,11 @@ class Experiment:
         self.artifacts: dict[str, Any] = {}
         self.broken = False
 
-    def log_artifact(self, *given: str, **words: str) -> Experiment:
+    def log_artifact(self, *given: str, **kwargs: str) -> Experiment:
         if self.broken:
             raise ConnectionError("no route")
         path = Path(given[-1])
-        self.artifacts[words.get("name", path.name)] = (words.get("type"), self.keep(path))
+        self.artifacts[kwargs.get("name", path.name)] = (kwargs.get("type"), self.keep(path))
         return self
 
     def log_artifacts(self, run_id: str, path: str, target: str) -> None:

@@ -18,7 +18,7 @@ from cellvae.settings import settings
 
 @pytest.mark.trains
 @pytest.mark.parametrize(
-    ("n_cells", "words"),
+    ("n_cells", "kwargs"),
     [
         (129, {"train_size": 1.0, "batch_size": 128}),  # 128 + 1
         (130, {"train_size": 1.0, "batch_size": 128}),  # 128 + 2
@@ -34,14 +34,14 @@ from cellvae.settings import settings
 )
 def test_a_rest_of_one_cell_never_ends_training(
     n_cells: int,
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     cells: Callable[..., AnnData],
     make: Callable[..., SCVI],
     train: Callable[..., SCVI],
 ) -> None:
-    model = train(make(cells(n_cells), {}), **words)
+    model = train(make(cells(n_cells), {}), **kwargs)
     assert np.isfinite(model.history["elbo_train"].to_numpy()).all()
-    if words.get("train_size") == 1.0:
+    if kwargs.get("train_size") == 1.0:
         assert len(model.train_indices) == n_cells
     parts = (model.train_indices, model.validation_indices, model.test_indices)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(n_cells))
@@ -166,7 +166,7 @@ def test_data_modules_are_not_supported_yet(adata: AnnData, make: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"max_epoch": 3}, r"train\(\) has no option 'max_epoch'. Did you mean 'max_epochs'\?"),
         ({"plan_kwargs": {"lrr": 1}}, r"plan_kwargs has no option 'lrr'. Did you mean 'lr'\?"),
@@ -175,10 +175,10 @@ def test_data_modules_are_not_supported_yet(adata: AnnData, make: Callable[..., 
     ],
 )
 def test_misspelt_words_are_refused_at_any_depth(
-    words: dict[str, Any], message: str, adata: AnnData, make: Callable[..., SCVI]
+    kwargs: dict[str, Any], message: str, adata: AnnData, make: Callable[..., SCVI]
 ) -> None:
     with pytest.raises(UnknownOptionError, match=message):
-        make(adata).train(**words)
+        make(adata).train(**kwargs)
 
 
 def test_the_network_moves_to_the_device_asked_for(

@@ -119,20 +119,20 @@ def test_groups_and_samples_keep_their_type(
 ) -> None:
     values = VALUES[kind]
     model = train(make(with_values(adata, values)))
-    words: dict[str, Any] = {"groupby": "kind", "n_samples_overall": 20, "silent": True}
-    table = model.differential_expression(**words)
+    kwargs: dict[str, Any] = {"groupby": "kind", "n_samples_overall": 20, "silent": True}
+    table = model.differential_expression(**kwargs)
     assert len(table) == 3 * model.registration.n_genes
     for value in values:
         mine = [group == value for group in table["group1"]]
         assert sum(mine) == model.registration.n_genes
     if kind not in ("tuple", "Interval"):
         assert (table["group1"] == values[1]).sum() == model.registration.n_genes
-    table = model.differential_expression(**words, group1=values[2], group2=values[0])
+    table = model.differential_expression(**kwargs, group1=values[2], group2=values[0])
     assert {*table["group1"]} == {values[2]}
     assert {*table["group2"]} == {values[0]}
     assert {*table["comparison"]} == {f"{values[2]} vs {values[0]}"}
     with pytest.raises(UnknownKeyError, match="Give it as"):
-        model.differential_expression(**words, group1=str(values[0]))
+        model.differential_expression(**kwargs, group1=str(values[0]))
     density = model.differential_abundance(sample_key="kind", silent=True)
     assert {*density.columns} == {*values}
     assert [*adata.obsm["da_log_probs"].columns] == [str(value) for value in density.columns]

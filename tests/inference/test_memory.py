@@ -31,12 +31,12 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 def ask(n):
-    words = {"indices": slice(n), "batch_size": 128}
+    kwargs = {"indices": slice(n), "batch_size": 128}
     if sys.argv[1] == "mean":
-        return model.get_normalized_expression(n_samples=25, **words)
+        return model.get_normalized_expression(n_samples=25, **kwargs)
     if sys.argv[1] == "file":
-        return model.get_normalized_expression(out=f"{sys.argv[2]}/{n}.h5ad", **words)
-    return model.posterior_predictive_sample(**words)
+        return model.get_normalized_expression(out=f"{sys.argv[2]}/{n}.h5ad", **kwargs)
+    return model.posterior_predictive_sample(**kwargs)
 
 ask(300)
 before = peak()

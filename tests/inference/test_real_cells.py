@@ -76,8 +76,8 @@ def test_donors_are_closer_as_if_all_were_one(model: SCVI) -> None:
     donors = model.adata.obs["batch"][chosen]
     large = donors.value_counts().index[:4]
 
-    def spread(**words: object) -> float:
-        frame = model.get_normalized_expression(indices=chosen, n_samples=5, **words)
+    def spread(**kwargs: object) -> float:
+        frame = model.get_normalized_expression(indices=chosen, n_samples=5, **kwargs)
         means = frame.groupby(donors, observed=True).mean().loc[large]
         return float(np.log(means).var().mean())
 

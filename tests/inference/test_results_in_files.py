@@ -96,36 +96,39 @@ def test_answers_of_scvi(cells: Any, suffix: str, tmp_path: Path) -> None:
     SCVI.setup_anndata(cells, batch_key="batch")
     model = without_training(SCVI(cells, n_hidden=16, use_observed_lib_size=False))
     (tmp_path / "out").mkdir()
-    words = {"indices": np.random.default_rng(0).permutation(N_CELLS)[:250], "batch_size": 64}
-    names = [*cells.obs_names[words["indices"]]]
+    train_kwargs = {
+        "indices": np.random.default_rng(0).permutation(N_CELLS)[:250],
+        "batch_size": 64,
+    }
+    names = [*cells.obs_names[train_kwargs["indices"]]]
 
     def written(method: Callable[..., Any], name: str, **kwargs: Any) -> anndata.AnnData:
         path = tmp_path / "out" / f"{name}.{suffix}"
-        assert asked(method, out=path, **words, **kwargs) == path
+        assert asked(method, out=path, **train_kwargs, **kwargs) == path
         found = read(path)
         assert [*found.obs_names] == names
         return found
 
     latent = written(model.get_latent_representation, "latent")
-    same(latent.obsm["latent"], asked(model.get_latent_representation, **words))
+    same(latent.obsm["latent"], asked(model.get_latent_representation, **train_kwargs))
     drawn = written(model.get_latent_representation, "drawn", give_mean=False)
-    expected = asked(model.get_latent_representation, give_mean=False, **words)
+    expected = asked(model.get_latent_representation, give_mean=False, **train_kwargs)
     same(drawn.obsm["latent"], expected)
     posterior = written(model.get_latent_representation, "posterior", return_dist=True)
-    mean, variance = asked(model.get_latent_representation, return_dist=True, **words)
+    mean, variance = asked(model.get_latent_representation, return_dist=True, **train_kwargs)
     same(posterior.obsm["latent"], mean)
     same(posterior.obsm["latent_variance"], variance)
     genes = {"gene_list": ["gene_7", "gene_3"], "transform_batch": ["batch_0", "batch_1"]}
     expression = written(model.get_normalized_expression, "expression", **genes)
-    same(expression.X, asked(model.get_normalized_expression, **words, **genes))
+    same(expression.X, asked(model.get_normalized_expression, **train_kwargs, **genes))
     assert [*expression.var_names] == genes["gene_list"]
     elbo = written(model.get_elbo, "elbo")
-    same(elbo.obs["elbo"], asked(model.get_elbo, return_mean=False, **words))
+    same(elbo.obs["elbo"], asked(model.get_elbo, return_mean=False, **train_kwargs))
     error = written(model.get_reconstruction_error, "error")
-    expected = asked(model.get_reconstruction_error, return_mean=False, **words)
+    expected = asked(model.get_reconstruction_error, return_mean=False, **train_kwargs)
     same(error.obs["reconstruction_loss"], expected["reconstruction_loss"])
     sizes = written(model.get_latent_library_size, "sizes", give_mean=False)
-    expected = asked(model.get_latent_library_size, give_mean=False, **words)
+    expected = asked(model.get_latent_library_size, give_mean=False, **train_kwargs)
     same(sizes.obs["library_size"], expected[:, 0])
     assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == sorted(
         ["latent", "drawn", "posterior", "expression", "elbo", "error", "sizes"]
@@ -151,23 +154,23 @@ def test_answers_about_proteins(
         cells, batch_key="batch", protein_expression_obsm_key="protein_expression"
     )
     model = without_training(TOTALVI(cells, n_hidden=16))
-    words: dict[str, Any] = {"batch_size": 32, "transform_batch": ["batch_0", "batch_1"]}
-    words |= {"protein_list": ["protein_4", "protein_1"], "n_samples": 2}
+    train_kwargs: dict[str, Any] = {"batch_size": 32, "transform_batch": ["batch_0", "batch_1"]}
+    train_kwargs |= {"protein_list": ["protein_4", "protein_1"], "n_samples": 2}
     path = tmp_path / f"expression.{suffix}"
     genes = {"gene_list": ["gene_7", "gene_3", "gene_4"]}
-    assert asked(model.get_normalized_expression, out=path, **words, **genes) == path
-    expected = asked(model.get_normalized_expression, **words, **genes)
+    assert asked(model.get_normalized_expression, out=path, **train_kwargs, **genes) == path
+    expected = asked(model.get_normalized_expression, **train_kwargs, **genes)
     found = read(path)
     same(found.X, expected[0])
     same(found.obsm["protein"], expected[1])
     assert [*found.obs_names] == [*cells.obs_names]
     assert [*found.var_names] == genes["gene_list"]
-    assert [*found.uns["protein_names"]] == words["protein_list"]
+    assert [*found.uns["protein_names"]] == train_kwargs["protein_list"]
     path = tmp_path / f"foreground.{suffix}"
-    assert asked(model.get_protein_foreground_probability, out=path, **words) == path
+    assert asked(model.get_protein_foreground_probability, out=path, **train_kwargs) == path
     found = read(path)
-    same(found.X, asked(model.get_protein_foreground_probability, **words))
-    assert [*found.var_names] == words["protein_list"]
+    same(found.X, asked(model.get_protein_foreground_probability, **train_kwargs))
+    assert [*found.var_names] == train_kwargs["protein_list"]
     with pytest.raises(InvalidOptionError, match="two dimensions for a file"):
         model.get_protein_foreground_probability(
             out=tmp_path / "new.h5ad", n_samples=2, return_mean=False
@@ -179,12 +182,12 @@ def test_genes_of_a_modality(suffix: str, tmp_path: Path) -> None:
     adata.var["feature_types"] = ["Gene Expression"] * 5 + ["Peaks"] * 3
     MULTIVI.setup_anndata(adata, batch_key="batch")
     model = without_training(MULTIVI(adata, n_hidden=8))
-    words: dict[str, Any] = {"batch_size": 32, "use_z_mean": False, "n_samples": 3}
-    words["return_mean"] = True
+    train_kwargs: dict[str, Any] = {"batch_size": 32, "use_z_mean": False, "n_samples": 3}
+    train_kwargs["return_mean"] = True
     path = tmp_path / f"genes.{suffix}"
-    assert asked(model.get_normalized_expression, out=path, **words) == path
+    assert asked(model.get_normalized_expression, out=path, **train_kwargs) == path
     found = read(path)
-    same(found.X, asked(model.get_normalized_expression, **words))
+    same(found.X, asked(model.get_normalized_expression, **train_kwargs))
     assert [*found.obs_names] == [*adata.obs_names]
     assert [*found.var_names] == [*adata.var_names[:5]]
 

@@ -109,7 +109,7 @@ def test_samples_are_judged_for_a_part_of_the_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_obs", "words", "epochs"),
+    ("n_obs", "kwargs", "epochs"),
     [
         (100, {}, 400),
         (20_000, {}, 400),
@@ -119,11 +119,11 @@ def test_samples_are_judged_for_a_part_of_the_cells() -> None:
     ],
 )
 def test_epochs_become_fewer_with_many_cells(
-    n_obs: int, words: dict[str, int], epochs: int
+    n_obs: int, kwargs: dict[str, int], epochs: int
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert scvi.model.get_max_epochs_heuristic(n_obs, **words) == epochs
+        assert scvi.model.get_max_epochs_heuristic(n_obs, **kwargs) == epochs
 
 
 def test_one_epoch_is_the_least() -> None:

@@ -96,18 +96,18 @@ def resolved(package: str) -> Any:
 def trained_model(name: str) -> Any:
     """Small model after one epoch."""
     adata = scvi.data.synthetic_iid(batch_size=60, n_genes=12)
-    words = {} if name == "AmortizedLDA" else {"batch_key": "batch"}
+    kwargs = {} if name == "AmortizedLDA" else {"batch_key": "batch"}
     if name in ("TOTALVI", "TOTALANVI"):
-        words |= {"protein_expression_obsm_key": "protein_expression"}
+        kwargs |= {"protein_expression_obsm_key": "protein_expression"}
     if name == "MULTIVI":
         adata.var["feature_types"] = ["Gene Expression"] * 5 + ["Peaks"] * 7
     if name in ("SCANVI", "TOTALANVI"):
-        words |= {"labels_key": "labels", "unlabeled_category": "label_0"}
+        kwargs |= {"labels_key": "labels", "unlabeled_category": "label_0"}
     kind = getattr(scvi.model, name)
     if name == "SOLO":
         model = kind.from_scvi_model(trained_model("SCVI"))
     else:
-        kind.setup_anndata(adata, **words)
+        kind.setup_anndata(adata, **kwargs)
         model = kind(adata)
     model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
     return model
@@ -118,10 +118,10 @@ def models() -> dict[str, Any]:
     return {name: trained_model(name) for name in MODELS}
 
 
-def refused(model: Any, words: dict[str, Any]) -> bool:
+def refused(model: Any, kwargs: dict[str, Any]) -> bool:
     """Whether `train` does not have a word, whatever it says of its value."""
     try:
-        model.parse_train_kwargs(words)
+        model.parse_train_kwargs(kwargs)
     except UnknownOptionError:
         return True
     except CellvaeError:

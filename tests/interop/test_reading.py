@@ -276,8 +276,8 @@ class Runs:
 )
 def test_nothing_in_a_file_runs(function: Any, argument: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    words = (argument.format(str(mark)), *(("w",) if function is open else ()))
-    folder = planted(tmp_path / "model", {"attr_dict": Runs(function, *words)})
+    kwargs = (argument.format(str(mark)), *(("w",) if function is open else ()))
+    folder = planted(tmp_path / "model", {"attr_dict": Runs(function, *kwargs)})
     with pytest.raises(FileFormatError, match="Nothing was run"):
         SCVI.load(folder)
     assert not mark.exists()
@@ -340,8 +340,8 @@ def test_weights_of_other_shapes_are_refused(
 
     real = foreign.read_scvi_model
 
-    def changed(*arguments: Any, **words: Any) -> Any:
-        found = real(*arguments, **words)
+    def changed(*arguments: Any, **kwargs: Any) -> Any:
+        found = real(*arguments, **kwargs)
         found.weights["px_r"] = torch.zeros(3)  # type: ignore[index]
         return found
 

@@ -78,8 +78,8 @@ def written(cells: AnnData, tmp_path_factory: pytest.TempPathFactory) -> Any:
         MODELS[kind].setup_anndata(cells, **setup)  # type: ignore[attr-defined]
         torch.manual_seed(0)
         model: Any = MODELS[kind](cells, **config)
-        words = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
-        model.train(max_epochs=1, early_stopping=False, **words)
+        kwargs = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
+        model.train(max_epochs=1, early_stopping=False, **kwargs)
         model.save(folder / name, format="scvi-tools")
         latents[name] = model.get_latent_representation()
     return folder, latents

@@ -158,7 +158,7 @@ def write_legacy(source: Path, folder: Path) -> None:
     saved = torch.load(source / "model.pt", weights_only=False)
     attributes = saved["attr_dict"]
     registry = attributes.pop("registry_")
-    fields, words = registry["field_registries"], registry["setup_args"]
+    fields, kwargs = registry["field_registries"], registry["setup_args"]
     places: dict[str, Any] = {"X": {"attr_name": "X", "attr_key": None}}
     mappings: dict[str, Any] = {}
     stats = {"n_cells": 120, "n_vars": len(saved["var_names"])}
@@ -172,7 +172,7 @@ def write_legacy(source: Path, folder: Path) -> None:
             "mapping": np.array(state["categorical_mapping"]),
         }
         stats[f"n_{new}"] = len(state["categorical_mapping"])
-    if words.get("categorical_covariate_keys"):
+    if kwargs.get("categorical_covariate_keys"):
         state = fields["extra_categorical_covs"]["state_registry"]
         places["cat_covs"] = {"attr_name": "obsm", "attr_key": "_scvi_extra_categoricals"}
         setup["extra_categoricals"] = {
@@ -180,13 +180,13 @@ def write_legacy(source: Path, folder: Path) -> None:
             "keys": list(state["field_keys"]),
             "n_cats_per_key": list(state["n_cats_per_key"]),
         }
-    if words.get("continuous_covariate_keys"):
+    if kwargs.get("continuous_covariate_keys"):
         places["cont_covs"] = {"attr_name": "obsm", "attr_key": "_scvi_extra_continuous"}
-        setup["extra_continuous_keys"] = np.array(words["continuous_covariate_keys"])
+        setup["extra_continuous_keys"] = np.array(kwargs["continuous_covariate_keys"])
     setup |= {"data_registry": places, "categorical_mappings": mappings, "summary_stats": stats}
     attributes["scvi_setup_dict_"] = setup
-    if "unlabeled_category" in words:
-        attributes["unlabeled_category_"] = words["unlabeled_category"]
+    if "unlabeled_category" in kwargs:
+        attributes["unlabeled_category_"] = kwargs["unlabeled_category"]
     folder.mkdir()
     torch.save(saved["model_state_dict"], folder / "model_params.pt")
     np.savetxt(folder / "var_names.csv", saved["var_names"], fmt="%s")

@@ -43,8 +43,8 @@ def known() -> tuple[Any, AnnData, np.ndarray, np.ndarray]:
     AmortizedLDA.setup_anndata(adata)
     torch.manual_seed(0)
     model = AmortizedLDA(adata, n_topics=3, n_hidden=32)
-    words = {"max_epochs": 150, "plan_kwargs": {"lr": 0.01}, "check_val_every_n_epoch": 1}
-    model.train(**QUICK, **words)
+    kwargs = {"max_epochs": 150, "plan_kwargs": {"lr": 0.01}, "check_val_every_n_epoch": 1}
+    model.train(**QUICK, **kwargs)
     return model, adata, cells, topics
 
 
@@ -102,8 +102,8 @@ def test_topics_stop_early_and_the_best_come_back(cells: Callable[..., AnnData])
     adata = cells()
     AmortizedLDA.setup_anndata(adata)
     model = AmortizedLDA(adata, n_topics=3, n_hidden=8)
-    words = {"early_stopping": True, "early_stopping_patience": 3, "max_epochs": 200}
-    model.train(**QUICK, **words, plan_kwargs={"lr": 0.05, "n_epochs_kl_warmup": 5})
+    kwargs = {"early_stopping": True, "early_stopping_patience": 3, "max_epochs": 200}
+    model.train(**QUICK, **kwargs, plan_kwargs={"lr": 0.05, "n_epochs_kl_warmup": 5})
     values = model.history["elbo_validation"].iloc[:, 0]
     assert len(values) < 200
     assert model.training_report.best_epoch == values.idxmin()

@@ -25,8 +25,8 @@ def test_genes_of_a_kind_have_loadings_of_one_direction(shared_data: Path) -> No
     LinearSCVI.setup_anndata(cells, batch_key="batch")
     torch.manual_seed(0)
     model = LinearSCVI(cells, n_latent=8)
-    words = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False, "max_epochs": 40}
-    model.train(**words, lr=5e-3)
+    kwargs = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False, "max_epochs": 40}
+    model.train(**kwargs, lr=5e-3)
     loadings = model.get_loadings()
     assert loadings.index.equals(cells.var_names) and loadings.shape[1] == 8
     unit = loadings.sub(loadings.mean()).T

@@ -76,15 +76,15 @@ def test_one_labelled_cell_in_a_step_is_learned_from(labelled: AnnData, others: 
     known = {"unlabelled": [0], "held out": [0, 1, 2, 3, 4, 5], "drawn": [0, 3, 6]}[others]
     keep = np.isin(np.arange(150), known)
     labelled.obs["seen"] = np.where(keep, labels, "Unknown")
-    words: dict[str, Any] = {**QUICK, "max_epochs": 6, "check_val_every_n_epoch": 1}
-    words["plan_kwargs"] = {"lr": 0.02}
+    kwargs: dict[str, Any] = {**QUICK, "max_epochs": 6, "check_val_every_n_epoch": 1}
+    kwargs["plan_kwargs"] = {"lr": 0.02}
     if others == "held out":
         parts = [np.r_[0, 6:150], np.arange(1, 6)]
-        words["datasplitter_kwargs"] = {"external_indexing": parts}
+        kwargs["datasplitter_kwargs"] = {"external_indexing": parts}
     else:
-        words |= {"train_size": 1.0, "n_samples_per_label": 1}
+        kwargs |= {"train_size": 1.0, "n_samples_per_label": 1}
     model = made(labelled, dropout_rate=0.0)
-    model.train(**words)
+    model.train(**kwargs)
     table = model.history.table
     assert np.isfinite(table.filter(like="train").to_numpy()).all()
     loss = table["train_classification_loss"]
@@ -183,8 +183,8 @@ def test_the_weight_of_the_labels_is_the_users(labelled: AnnData) -> None:
     losses = {}
     for ratio in (0, 1, 50):
         model = made(labelled, dropout_rate=0.0)
-        words = {**QUICK, "max_epochs": 1, "batch_size": 150, "train_size": 1.0}
-        model.train(**words, plan_kwargs={"classification_ratio": ratio})
+        kwargs = {**QUICK, "max_epochs": 1, "batch_size": 150, "train_size": 1.0}
+        model.train(**kwargs, plan_kwargs={"classification_ratio": ratio})
         losses[ratio] = model.history["train_loss"].iloc[0, 0]
     assert losses[50] - losses[0] == pytest.approx(50 * (losses[1] - losses[0]), rel=1e-3)
     with pytest.raises(UnknownOptionError, match="classification_ratio"):
@@ -227,20 +227,20 @@ def test_samples_of_labels_are_the_same_with_callbacks_and_after_a_stop(
 ) -> None:
     from cellvae.train import SaveCheckpoint
 
-    words = {**QUICK, "max_epochs": 4, "n_samples_per_label": 5, "batch_size": 32}
+    kwargs = {**QUICK, "max_epochs": 4, "n_samples_per_label": 5, "batch_size": 32}
     plain, watched, stopped = (made(labelled) for _ in range(3))
-    plain.train(**words)
+    plain.train(**kwargs)
     watched.train(
-        **words,
+        **kwargs,
         callbacks=[
             SaveCheckpoint(tmp_path / "c", monitor="train_accuracy", load_best_on_end=False)
         ],
     )
-    stopped.train(**words, resume="auto", run_dir=tmp_path / "run", callbacks=[StopAfter(1)])
+    stopped.train(**kwargs, resume="auto", run_dir=tmp_path / "run", callbacks=[StopAfter(1)])
     again = made(labelled)
-    again.train(**words, resume="auto", run_dir=tmp_path / "run")
+    again.train(**kwargs, resume="auto", run_dir=tmp_path / "run")
     every = made(labelled)
-    every.train(**{**words, "n_samples_per_label": None})
+    every.train(**{**kwargs, "n_samples_per_label": None})
     ours = plain.module.state_dict()
     for other, same in ((watched, True), (again, True), (every, False)):
         theirs = other.module.state_dict()
@@ -339,6 +339,6 @@ def test_blood_cells_are_told_apart(shared_data: Path) -> None:
     SCANVI.setup_anndata(cells, "seen", "Unknown", batch_key="batch")
     torch.manual_seed(0)
     model = SCANVI(cells)
-    words = {**QUICK, "max_epochs": 20, "n_samples_per_label": 50}
-    model.train(**words, plan_kwargs={"lr": 3e-3})
+    kwargs = {**QUICK, "max_epochs": 20, "n_samples_per_label": 50}
+    model.train(**kwargs, plan_kwargs={"lr": 3e-3})
     assert (model.predict() == truth)[~known].mean() > 0.85

@@ -222,8 +222,8 @@ def test_training_stops_early_by_default_as_in_scvi_tools(solo: SOLO) -> None:
 
 
 def test_the_average_of_the_weights_is_kept_unless_it_is_switched_off(solo: SOLO) -> None:
-    def parsed(**words: Any) -> Any:
-        return solo.parse_train_kwargs(words)
+    def parsed(**kwargs: Any) -> Any:
+        return solo.parse_train_kwargs(kwargs)
 
     assert parsed().options.ema_decay == 0.99
     assert parsed().options.optimizer.lr == 0.003

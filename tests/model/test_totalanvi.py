@@ -40,8 +40,8 @@ def new_cells(*, all_measured: bool = True) -> AnnData:
     return adata
 
 
-def train(model: Any, **words: Any) -> Any:
-    given: dict[str, Any] = {"max_epochs": 2, "accelerator": "cpu", "seed": 0} | words
+def train(model: Any, **kwargs: Any) -> Any:
+    given: dict[str, Any] = {"max_epochs": 2, "accelerator": "cpu", "seed": 0} | kwargs
     model.train(enable_progress_bar=False, **given)
     return model
 
@@ -196,9 +196,9 @@ def test_a_query_that_lacks_genes_and_proteins_is_mapped_and_the_reference_stays
 def test_what_is_missing_is_said(totalvi_untrained: TOTALVI) -> None:
     adata = new_cells()
     for name in LABELS:
-        words = {key: value for key, value in LABELS.items() if key != name}
+        kwargs = {key: value for key, value in LABELS.items() if key != name}
         with pytest.raises(InvalidOptionError, match=f"Expected {name} for a model that learns"):
-            TOTALANVI.setup_anndata(adata, **SETUP, **words)
+            TOTALANVI.setup_anndata(adata, **SETUP, **kwargs)
     with pytest.raises(NotTrainedError):
         TOTALANVI.from_totalvi_model(totalvi_untrained, "unknown", "type")
     totalvi_untrained.is_trained = True

@@ -37,8 +37,8 @@ def test_layers_are_those_computed_by_hand(
 
 
 def test_covariates_widen_the_layers_that_read_them() -> None:
-    def widths(**words: bool) -> list[int]:
-        layers = FCLayers(4, 5, SIZES, n_layers=3, n_hidden=7, **words)
+    def widths(**kwargs: bool) -> list[int]:
+        layers = FCLayers(4, 5, SIZES, n_layers=3, n_hidden=7, **kwargs)
         return [layer[0].in_features for layer in layers.fc_layers]
 
     assert widths() == [4 + 5, 7 + 5, 7 + 5]

@@ -87,7 +87,7 @@ def test_calibration_error(check: PosteriorPredictiveCheck, theirs: dict[str, np
 
 
 @pytest.mark.parametrize(
-    ("title", "words"),
+    ("title", "kwargs"),
     [
         ("t-test", {}),
         ("t-test averaged", {"n_samples": 3, "p_val_thresh": 0.2, "n_top_genes_fallback": 3}),
@@ -96,11 +96,11 @@ def test_calibration_error(check: PosteriorPredictiveCheck, theirs: dict[str, np
 )
 def test_differential_expression(
     title: str,
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     check: PosteriorPredictiveCheck,
     theirs: dict[str, np.ndarray],
 ) -> None:
-    table = check.differential_expression("group", **words)
+    table = check.differential_expression("group", **kwargs)
     columns = theirs[f"{title} columns"].tolist()
     assert table.columns[: len(columns)].tolist() == columns
     numbers = table[columns].drop(columns=["group", "model"]).to_numpy(float)

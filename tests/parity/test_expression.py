@@ -49,7 +49,7 @@ def gap(ours: np.ndarray, others: np.ndarray, spread: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "kwargs"),
     [
         ("share", {}),
         ("latent", {"library_size": "latent"}),
@@ -57,10 +57,10 @@ def gap(ours: np.ndarray, others: np.ndarray, spread: np.ndarray) -> float:
     ],
 )
 def test_expression(
-    name: str, words: dict[str, object], model: SCVI, theirs: dict[str, np.ndarray]
+    name: str, kwargs: dict[str, object], model: SCVI, theirs: dict[str, np.ndarray]
 ) -> None:
     torch.manual_seed(0)
-    draws = model.get_normalized_expression(n_samples=N_SAMPLES, return_mean=False, **words)
+    draws = model.get_normalized_expression(n_samples=N_SAMPLES, return_mean=False, **kwargs)
     assert gap(draws.mean(axis=0), theirs[name], draws.std(axis=0)) < 5
 
 

@@ -46,9 +46,9 @@ def test_bras_has_the_options_of_theirs() -> None:
     with np.load(Path(__file__).with_name("scib_0.6.1.npz")) as theirs:
         for metric in ("cosine", "euclidean"):
             for between in ("mean_other", "furthest"):
-                words: Any = {"metric": metric, "between_cluster_distances": between}
+                kwargs: Any = {"metric": metric, "between_cluster_distances": between}
                 found = evaluation.bras(
-                    theirs["latent"], theirs["batch"], theirs["labels"], **words
+                    theirs["latent"], theirs["batch"], theirs["labels"], **kwargs
                 )
                 assert found == pytest.approx(float(theirs[f"bras {metric} {between}"]))
 

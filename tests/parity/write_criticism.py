@@ -73,12 +73,12 @@ def main() -> None:
         found |= {f"{name} {column}": table[column] for column in ("model1", "Raw")}
     check.calibration_error(INTERVALS)
     found["calibration intervals"] = float(check.metrics["calibration"].loc["features", "model1"])
-    for title, words in (
+    for title, kwargs in (
         ("t-test", {}),
         ("t-test averaged", {"n_samples": 3, "p_val_thresh": 0.2, "n_top_genes_fallback": 3}),
         ("wilcoxon", {"de_method": "wilcoxon", "n_samples": 2}),
     ):
-        check.differential_expression("group", **words)
+        check.differential_expression("group", **kwargs)
         of_method = check.metrics["diff_exp"]
         summary = of_method["summary"].dropna(how="all")
         numbers = summary.drop(columns=["group", "model"])

@@ -56,11 +56,11 @@ def main() -> None:
         "vanilla": {"groupby": "kind", "mode": "vanilla", "group1": "x", "group2": "y"},
     }
     arrays: dict[str, np.ndarray] = {}
-    for name, words in asked.items():
-        table = model.differential_expression(n_samples_overall=N_DRAWS, silent=True, **words)
+    for name, kwargs in asked.items():
+        table = model.differential_expression(n_samples_overall=N_DRAWS, silent=True, **kwargs)
         for group, part in table.groupby("group1"):
             part = part.loc[adata.var_names]
-            wanted = COLUMNS[words["mode"]] + (STATS if name == "change" else [])
+            wanted = COLUMNS[kwargs["mode"]] + (STATS if name == "change" else [])
             for column in wanted:
                 arrays[f"{name} {group} {column}"] = part[column].to_numpy()
     for name, tensor in model.module.state_dict().items():

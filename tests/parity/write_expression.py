@@ -38,14 +38,14 @@ def main() -> None:
     model = scvi.model.SCVI(adata, n_hidden=8, n_latent=3, use_observed_lib_size=False)
     model.train(max_epochs=60, batch_size=20, accelerator="cpu", plan_kwargs={"lr": 0.01})
     ask = model.get_normalized_expression
-    words = {"n_samples": N_SAMPLES, "return_numpy": True}
+    kwargs = {"n_samples": N_SAMPLES, "return_numpy": True}
     parameters = model.get_likelihood_parameters(n_samples=N_SAMPLES, give_mean=True)
     predictive = model.posterior_predictive_sample(n_samples=N_SAMPLES).todense()
     correlation = model.get_feature_correlation_matrix
     answers = {
-        "share": ask(**words),
-        "latent": ask(library_size="latent", **words),
-        "batches": ask(transform_batch=["b0", "b2"], library_size=1e4, **words),
+        "share": ask(**kwargs),
+        "latent": ask(library_size="latent", **kwargs),
+        "batches": ask(transform_batch=["b0", "b2"], library_size=1e4, **kwargs),
         "overall": ask(n_samples_overall=20_000, return_numpy=True).mean(axis=0),
         "library": model.get_latent_library_size(),
         "predictive_mean": predictive.mean(axis=-1),

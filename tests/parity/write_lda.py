@@ -24,10 +24,10 @@ def main() -> None:
         if parameter.requires_grad:
             parameter.data += 0.3 * torch.randn_like(parameter)
     counts = torch.poisson(5 * torch.rand(N_CELLS, N_FEATURES))
-    words = (counts, counts.sum(dim=1))
-    guide = poutine.trace(module.guide).get_trace(*words, n_obs=N_CELLS)
+    kwargs = (counts, counts.sum(dim=1))
+    guide = poutine.trace(module.guide).get_trace(*kwargs, n_obs=N_CELLS)
     model = poutine.trace(poutine.replay(module.model, trace=guide)).get_trace(
-        *words, n_obs=N_CELLS
+        *kwargs, n_obs=N_CELLS
     )
     model.compute_log_prob()
     guide.compute_log_prob()

@@ -80,8 +80,8 @@ def main() -> None:
             if parameter.requires_grad:
                 parameter.data += 0.1 * torch.randn_like(parameter)
         labelled = {key: tensor[:N_LABELLED] for key, tensor in tensors.items()}
-        words = {"kl_weight": 0.7, "labelled_tensors": labelled, "classification_ratio": 50}
-        inference, _, losses = module(tensors, loss_kwargs=words)
+        kwargs = {"kl_weight": 0.7, "labelled_tensors": labelled, "classification_ratio": 50}
+        inference, _, losses = module(tensors, loss_kwargs=kwargs)
         losses.loss.backward()
         covariates = {"batch_index": batch, "cont_covs": continuous, "cat_covs": codes}
         scores = module.classify(counts, **covariates)

@@ -39,9 +39,9 @@ def main() -> None:
     cells.write_h5ad(FOLDER / "cells.h5ad", compression="gzip")
     answers: dict[str, np.ndarray] = {}
 
-    def keep(name: str, model: Any, **words: Any) -> Any:
+    def keep(name: str, model: Any, **kwargs: Any) -> Any:
         model.train(**QUICK)
-        model.save(FOLDER / name, **words)
+        model.save(FOLDER / name, **kwargs)
         answers[name] = np.asarray(model.get_latent_representation())
         return model
 

@@ -60,7 +60,7 @@ def test_few_cells_have_a_map_too(n: int, n_latent: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("latent", "words", "match"),
+    ("latent", "kwargs", "match"),
     [
         (np.zeros(9), {}, "got shape"),
         (np.zeros((4, 3)), {}, "at least 5 cells"),
@@ -69,9 +69,9 @@ def test_few_cells_have_a_map_too(n: int, n_latent: int) -> None:
         (np.zeros((9, 3)), {"max_cells": 0}, "at least 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(latent: Any, words: dict[str, Any], match: str) -> None:
+def test_what_cannot_be_drawn_is_refused(latent: Any, kwargs: dict[str, Any], match: str) -> None:
     with pytest.raises(InvalidOptionError, match=match):
-        compute_umap(latent, **words)
+        compute_umap(latent, **kwargs)
 
 
 @pytest.mark.usefixtures("flat")

@@ -12,6 +12,13 @@ pytestmark = pytest.mark.trains
 
 TUTORIALS = Path(__file__).resolve().parents[2] / "tutorials"
 SHORTER = {
+    "01-first-model.ipynb": {"max_epochs=400": "max_epochs=60"},
+    "02-callbacks.ipynb": {'"max_epochs": 400': '"max_epochs": 65'},
+    "05-rna-and-proteins.ipynb": {
+        "model.train(max_epochs=60": "model.train(max_epochs=20",
+        "missing.train(max_epochs=120": "missing.train(max_epochs=20",
+    },
+    "06-rna-and-chromatin.ipynb": {"max_epochs=200": "max_epochs=30"},
     "04-labels-topics-chromatin.ipynb": {
         "base.train(max_epochs=40": "base.train(max_epochs=15",
         "topics.train(max_epochs=160": "topics.train(max_epochs=20",

@@ -26,33 +26,33 @@ FLAGS = ("requeue", "test-only", "noheader")
 
 def main() -> int:
     """Do what the program does whose name this has; return its exit code."""
-    program, words = Path(sys.argv[0]).name, sys.argv[1:]
+    program, arguments = Path(sys.argv[0]).name, sys.argv[1:]
     if program == "scontrol":
-        (MEMORY / "requeue").write_text(words[1])
-        return 0 if words[0] == "requeue" else 1
-    options, rest = parse_options(words)
+        (MEMORY / "requeue").write_text(arguments[1])
+        return 0 if arguments[0] == "requeue" else 1
+    options, rest = parse_options(arguments)
     if program == "squeue":
         print((MEMORY / "left").read_text())
         return 0
     return {"sbatch": sbatch, "srun": srun}[program](options, rest)
 
 
-def parse_options(words: list[str]) -> tuple[dict[str, str], list[str]]:
+def parse_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Options before the first other word, and that word with all after it."""
     options = {}
-    while words and words[0].startswith("--"):
-        name, _, value = words.pop(0)[2:].partition("=")
+    while arguments and arguments[0].startswith("--"):
+        name, _, value = arguments.pop(0)[2:].partition("=")
         if name not in OPTIONS:
             sys.exit(f"unrecognized option '--{name}'")
         if not value and name not in FLAGS:
-            value = words.pop(0)
+            value = arguments.pop(0)
         options[name] = value
-    return options, words
+    return options, arguments
 
 
-def sbatch(options: dict[str, str], words: list[str]) -> int:
+def sbatch(options: dict[str, str], arguments: list[str]) -> int:
     """Run a job, or each task of an array, until it does not put itself into the queue again."""
-    script = Path(words[0])
+    script = Path(arguments[0])
     lines = [line.split() for line in script.read_text().splitlines()]
     directives = [line[1] for line in lines if line and line[0] == "#SBATCH"]
     options = {**parse_options(directives)[0], **options}
@@ -63,11 +63,11 @@ def sbatch(options: dict[str, str], words: list[str]) -> int:
     first, _, last = options.get("array", "").partition("-")
     codes = []
     for task in range(int(first), int(last) + 1) if first else [None]:
-        codes.append(run_job(options, script, words[1:], task))
+        codes.append(run_job(options, script, arguments[1:], task))
     return max(codes)
 
 
-def run_job(options: dict[str, str], script: Path, words: list[str], task: int | None) -> int:
+def run_job(options: dict[str, str], script: Path, arguments: list[str], task: int | None) -> int:
     """Run a job, again as long as it is requeued; return its last exit code."""
     nodes, per_node = int(options.get("nodes", "1")), int(options.get("ntasks-per-node", "1"))
     environment = {
@@ -88,7 +88,7 @@ def run_job(options: dict[str, str], script: Path, words: list[str], task: int |
         for name in ("requeue", "tasks"):
             (MEMORY / name).unlink(missing_ok=True)
         (MEMORY / "left").write_text("3:58:00")
-        job = subprocess.Popen(["bash", str(copy), *words], env=environment)
+        job = subprocess.Popen(["bash", str(copy), *arguments], env=environment)
         if restart == 0 and os.environ.get("FAKE_SLURM_STATE"):
             reach_time_limit(job, Path(os.environ["FAKE_SLURM_STATE"]))
         code = job.wait()
@@ -109,7 +109,7 @@ def reach_time_limit(job: subprocess.Popen[bytes], folder: Path) -> None:
             os.kill(int(pid), signal.SIGTERM)
 
 
-def srun(options: dict[str, str], words: list[str]) -> int:
+def srun(options: dict[str, str], arguments: list[str]) -> int:
     """Start the tasks of a step, and return the highest exit code."""
     n = int(options.get("ntasks", os.environ["SLURM_NTASKS"]))
     per_node = int(os.environ["SLURM_NTASKS_PER_NODE"])
@@ -119,7 +119,7 @@ def srun(options: dict[str, str], words: list[str]) -> int:
             "SLURM_STEP_ID": "0", "SLURM_NTASKS": str(n), "SLURM_PROCID": str(rank),
             "SLURM_NODEID": str(rank // per_node), "SLURM_LOCALID": str(rank % per_node),
         }  # fmt: skip
-        tasks.append(subprocess.Popen(words, env={**os.environ, **place}))
+        tasks.append(subprocess.Popen(arguments, env={**os.environ, **place}))
     (MEMORY / "tasks").write_text(" ".join(str(task.pid) for task in tasks))
     return max(code if code >= 0 else 128 - code for code in (task.wait() for task in tasks))
 

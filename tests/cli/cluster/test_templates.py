@@ -44,8 +44,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def expected(counts: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """Latent of two processes that Lightning has started, without an interruption."""
     folder = tmp_path_factory.mktemp("plain")
-    words = ["-m", "cellvae", "train", counts, "--out", "plain", *FLAGS, "--devices", "2"]
-    done = run(sys.executable, *words, environment=make_environment(folder), cwd=folder)
+    arguments = ["-m", "cellvae", "train", counts, "--out", "plain", *FLAGS, "--devices", "2"]
+    done = run(sys.executable, *arguments, environment=make_environment(folder), cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     # The cells are one batch, which the second process computes and the first writes.
     latent = latent_of(folder / "plain")
@@ -62,9 +62,9 @@ def make_environment(tmp_path: Path) -> dict[str, str]:
     python = shlex.quote(sys.executable)
     lines = {"cellvae": "-m cellvae", "torchrun": "-m torch.distributed.run"}
     lines |= dict.fromkeys(("sbatch", "srun", "squeue", "scontrol"), "")
-    for name, words in lines.items():
-        if words:
-            text = f'#!/bin/bash\nexec {python} {words} "$@"\n'
+    for name, arguments in lines.items():
+        if arguments:
+            text = f'#!/bin/bash\nexec {python} {arguments} "$@"\n'
         else:
             text = f"#!{sys.executable}\n{FAKE_SLURM.read_text()}"
         (programs / name).write_text(text)
@@ -82,12 +82,19 @@ def make_environment(tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def run(*words: object, environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, environment: dict[str, str], cwd: Path
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
-        [*map(str, words)], env=environment, cwd=cwd, capture_output=True, text=True, check=False,
+        [*map(str, arguments)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=500,
-    )  # fmt: skip
+    )
 
 
 def children_of(pid: int) -> list[int]:
@@ -132,9 +139,9 @@ def test_a_script_checks_itself_and_starts_nothing(
 def test_a_job_of_two_nodes_that_reaches_its_limit_resumes_bit_by_bit(
     counts: Path, tmp_path: Path, environment: dict[str, str], expected: np.ndarray
 ) -> None:
-    words = ["--nodes=2", "--ntasks-per-node=1", TEMPLATES / "slurm.sh", counts]
+    arguments = ["--nodes=2", "--ntasks-per-node=1", TEMPLATES / "slurm.sh", counts]
     limited = environment | {"FAKE_SLURM_STATE": str(tmp_path / "run" / "state")}
-    done = run("sbatch", *words, "--out", "run", *FLAGS, environment=limited, cwd=tmp_path)
+    done = run("sbatch", *arguments, "--out", "run", *FLAGS, environment=limited, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     log = (tmp_path / "slurm" / "log").read_text().splitlines()
     assert log == ["1000 0 143", "1000 1 0"]
@@ -151,8 +158,8 @@ def test_a_seed_has_a_folder_of_its_own_and_a_cancelled_job_is_not_requeued(
         "FAKE_SLURM_STATE": str(tmp_path / "runs" / "seed-3" / "state"),
         "FAKE_SLURM_LEFT": "3:12:00",
     }
-    words = ["--array=3-3", TEMPLATES / "slurm-seeds.sh", counts, "runs", *FLAGS]
-    done = run("sbatch", *words, "--max-epochs", "100000", environment=cancelled, cwd=tmp_path)
+    arguments = ["--array=3-3", TEMPLATES / "slurm-seeds.sh", counts, "runs", *FLAGS]
+    done = run("sbatch", *arguments, "--max-epochs", "100000", environment=cancelled, cwd=tmp_path)
     assert done.returncode == 143, done.stderr[-3000:]
     assert (tmp_path / "slurm" / "log").read_text().splitlines() == ["1003 0 143"]
     job = json.loads((tmp_path / "runs" / "seed-3" / "job.json").read_text())
@@ -187,8 +194,8 @@ def test_torchrun_on_two_nodes_starts_again_when_a_process_dies(
 def test_a_signal_to_one_process_ends_all_after_the_same_batch(
     number: int, code: int, counts: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    words = [*FLAGS, "--max-epochs", "100000", "--devices", "2"]
-    command = [sys.executable, "-m", "cellvae", "train", str(counts), "--out", "run", *words]
+    arguments = [*FLAGS, "--max-epochs", "100000", "--devices", "2"]
+    command = [sys.executable, "-m", "cellvae", "train", str(counts), "--out", "run", *arguments]
     started = subprocess.Popen(
         command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -215,8 +222,8 @@ def test_the_job_of_kubernetes_has_the_command_of_this_version(
     pod = job["spec"]["template"]["spec"]
     assert pod["restartPolicy"] == "OnFailure"
     (container,) = pod["containers"]
-    words = [*container["command"], *container["args"], "--dry-run"]
-    here = [str(counts) if word.endswith("h5ad") else word for word in words]
+    arguments = [*container["command"], *container["args"], "--dry-run"]
+    here = [str(counts) if word.endswith("h5ad") else word for word in arguments]
     done = run(*here, environment=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "'/data/run'" in done.stdout

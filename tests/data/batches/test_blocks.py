@@ -97,7 +97,7 @@ def test_where_nothing_is_normalised_one_cell_may_be_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "words", "message"),
+    ("batch_size", "kwargs", "message"),
     [
         (1, {}, "batch_size of at least 2; got 1"),
         (0, {"min_batch_size": 1}, "batch_size of at least 1; got 0"),
@@ -105,10 +105,10 @@ def test_where_nothing_is_normalised_one_cell_may_be_a_batch() -> None:
     ],
 )
 def test_sizes_that_cut_nothing_are_refused(
-    batch_size: int, words: dict[str, int], message: str
+    batch_size: int, kwargs: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        make_blocks(torch.arange(10), batch_size, **words)  # type: ignore[arg-type]
+        make_blocks(torch.arange(10), batch_size, **kwargs)  # type: ignore[arg-type]
 
 
 def epoch_of(blocks: EpochBlocks[Batch], epoch: int) -> list[Batch]:

@@ -25,8 +25,8 @@ class Batch(NamedTuple):
     n_labelled: int = 0
 
 
-def companions(batch_size: int = 16, **words: object) -> LabelledSampler:
-    return LabelledSampler(CELLS, LABELS, batch_size, **{"seed": 3, **words})  # type: ignore[arg-type]
+def companions(batch_size: int = 16, **kwargs: object) -> LabelledSampler:
+    return LabelledSampler(CELLS, LABELS, batch_size, **{"seed": 3, **kwargs})  # type: ignore[arg-type]
 
 
 def test_a_pass_goes_through_all_of_them_before_one_comes_again() -> None:

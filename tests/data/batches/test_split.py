@@ -111,11 +111,11 @@ def parts(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return split.train, split.validation, split.test
 
 
-@pytest.mark.parametrize(("n_cells", "seed", "words", "expected"), OBSERVED)
+@pytest.mark.parametrize(("n_cells", "seed", "kwargs", "expected"), OBSERVED)
 def test_a_split_is_that_of_scvi_tools(
-    n_cells: int, seed: int, words: dict[str, Any], expected: list[tuple[int, list[int], int]]
+    n_cells: int, seed: int, kwargs: dict[str, Any], expected: list[tuple[int, list[int], int]]
 ) -> None:
-    found = parts(split_cells(n_cells, seed=seed, **words))
+    found = parts(split_cells(n_cells, seed=seed, **kwargs))
     for cells, (size, first, total) in zip(found, expected, strict=True):
         assert cells.dtype == np.int64
         assert (len(cells), cells[:4].tolist()) == (size, first)
@@ -174,7 +174,7 @@ def test_given_cells_that_overlap_repeat_or_do_not_exist_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"train_size": 0}, "train_size above 0 and at most 1; got 0"),
         ({"train_size": 1.1}, "train_size above 0 and at most 1; got 1.1"),
@@ -187,9 +187,9 @@ def test_given_cells_that_overlap_repeat_or_do_not_exist_are_refused(
         ({"seed": 2**32}, "a seed from 0 to 4294967295; got 4294967296"),
     ],
 )
-def test_shares_and_seeds_out_of_range_are_refused(words: dict[str, Any], message: str) -> None:
+def test_shares_and_seeds_out_of_range_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        split_cells(100, **{"seed": 0, **words})
+        split_cells(100, **{"seed": 0, **kwargs})
 
 
 def test_no_cells_cannot_be_split() -> None:

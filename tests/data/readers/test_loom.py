@@ -96,13 +96,13 @@ def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("words", [{}, {"X_name": "matrix", "sparse": False}, {"cleanup": True}])
-def test_loompy_gives_the_same(path: Path, words: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kwargs", [{}, {"X_name": "matrix", "sparse": False}, {"cleanup": True}])
+def test_loompy_gives_the_same(path: Path, kwargs: dict[str, Any]) -> None:
     pytest.importorskip("loompy", reason="loompy is not installed")
     from anndata.io import read_loom as read_by_loompy
 
-    ours = read_loom(path, validate=False, **words)
-    theirs = read_by_loompy(path, validate=False, **words)
+    ours = read_loom(path, validate=False, **kwargs)
+    theirs = read_by_loompy(path, validate=False, **kwargs)
     assert ours.obs.equals(theirs.obs[ours.obs.columns]) and ours.var.equals(theirs.var)
     assert ours.uns == theirs.uns and {*layers_of(ours)} == {*layers_of(theirs)}
     for name in (None, *layers_of(ours)):

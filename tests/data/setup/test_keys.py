@@ -141,7 +141,7 @@ def test_several_names_may_come_in_any_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"categorical_covariate_keys": "donor"}, r"Write categorical_covariate_keys=\['donor'\]"),
         (
@@ -155,9 +155,9 @@ def test_several_names_may_come_in_any_list() -> None:
         ({"layer": 3}, "for layer; got 3"),
     ],
 )
-def test_names_of_another_type_are_refused(words: dict[str, object], message: str) -> None:
+def test_names_of_another_type_are_refused(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        keys_from_kwargs(words, CountKeys)
+        keys_from_kwargs(kwargs, CountKeys)
 
 
 def test_a_key_without_default_must_be_given() -> None:

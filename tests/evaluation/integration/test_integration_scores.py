@@ -52,12 +52,12 @@ def test_labels_go_from_train_to_test_cells(
     cells: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     latent, _, labels = cells
-    words = {"train": np.arange(200), "test": np.arange(200, 300)}
-    scores = integration_scores(latent, labels=labels, **words)
+    kwargs = {"train": np.arange(200), "test": np.arange(200, 300)}
+    scores = integration_scores(latent, labels=labels, **kwargs)
     assert scores["knn_label_accuracy"] == pytest.approx(
-        evaluation.knn_accuracy(latent, labels, **words)
+        evaluation.knn_accuracy(latent, labels, **kwargs)
     )
-    assert scores["knn_label_f1"] == evaluation.knn_f1(latent, labels, **words)
+    assert scores["knn_label_f1"] == evaluation.knn_f1(latent, labels, **kwargs)
 
 
 def test_scores_without_what_they_need_are_left_out_or_refused(

@@ -57,8 +57,8 @@ def cells() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_its_scores_come_by_name(
     cells: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, newer: bool
 ) -> None:
-    words = {"bras": lambda x, labels, batch: 7, "kbet_per_label": lambda *_: (0.5, "table")}
-    package, neighbours = stand_in(**(words if newer else {}))
+    kwargs = {"bras": lambda x, labels, batch: 7, "kbet_per_label": lambda *_: (0.5, "table")}
+    package, neighbours = stand_in(**(kwargs if newer else {}))
     monkeypatch.setitem(sys.modules, "scib_metrics", package)
     monkeypatch.setitem(sys.modules, "scib_metrics.nearest_neighbors", neighbours)
     scores = integration_scores(*cells, metrics=["pcr", "scib"])

@@ -107,10 +107,10 @@ def test_bras_compares_each_batch_with_all_others(metric: Any, between: Any) -> 
             for at in (labels == 0, labels == 1)
         ]
     )
-    words = {"metric": metric, "between_cluster_distances": between}
-    assert bras(latent, batch, labels, **words) == pytest.approx(expected, abs=1e-12)
+    kwargs = {"metric": metric, "between_cluster_distances": between}
+    assert bras(latent, batch, labels, **kwargs) == pytest.approx(expected, abs=1e-12)
     whole = np.mean(1 - np.abs(brute_force(latent, batch, metric, between)))
-    assert bras(latent, batch, **words) == pytest.approx(whole, abs=1e-12)
+    assert bras(latent, batch, **kwargs) == pytest.approx(whole, abs=1e-12)
 
 
 def test_bras_sees_batches_that_pairs_of_others_hide() -> None:

@@ -213,7 +213,7 @@ def test_fragments_have_factors_that_can_be_taken_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "error"),
+    ("kwargs", "error"),
     [
         ({"threshold": 1.5}, InvalidOptionError),
         ({"n_samples_overall": 0}, InvalidOptionError),
@@ -222,10 +222,10 @@ def test_fragments_have_factors_that_can_be_taken_out() -> None:
     ],
 )
 def test_questions_without_an_answer_are_refused(
-    peaks: Any, words: dict[str, Any], error: type[Exception]
+    peaks: Any, kwargs: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        peaks.get_normalized_accessibility(**words)
+        peaks.get_normalized_accessibility(**kwargs)
 
 
 def test_factors_that_were_not_learned_are_refused() -> None:
@@ -239,7 +239,7 @@ def test_factors_that_were_not_learned_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {"mode": "changes"},
         {"change_fn": "diff"},
@@ -249,9 +249,9 @@ def test_factors_that_were_not_learned_are_refused() -> None:
         {"test_mode": "three", "two_sided": False},
     ],
 )
-def test_comparisons_without_an_answer_are_refused(peaks: Any, words: dict[str, Any]) -> None:
+def test_comparisons_without_an_answer_are_refused(peaks: Any, kwargs: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError):
-        peaks.differential_accessibility(groupby="kind", **words)
+        peaks.differential_accessibility(groupby="kind", **kwargs)
 
 
 def test_peaks_of_blood_cells_differ_as_they_were_counted(shared_data: Path) -> None:

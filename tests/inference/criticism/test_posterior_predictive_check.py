@@ -227,8 +227,8 @@ def test_a_trained_model_finds_the_genes_of_cell_types(shared_data: Path) -> Non
     adata = adata[:, frequent].copy()
     SCVI.setup_anndata(adata)
     model = SCVI(adata, n_hidden=64)
-    words = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
-    model.train(max_epochs=40, plan_kwargs={"lr": 0.01}, **words)
+    kwargs = {"accelerator": "cpu", "seed": 0, "enable_progress_bar": False}
+    model.train(max_epochs=40, plan_kwargs={"lr": 0.01}, **kwargs)
     torch.manual_seed(0)
     check = PosteriorPredictiveCheck(adata, {"scVI": model}, n_samples=5)
     assert check.zero_fraction().corr().iloc[0, 1] > 0.9

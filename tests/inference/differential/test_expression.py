@@ -121,15 +121,15 @@ def test_raw_means_are_of_the_counts_as_they_are(model: SCVI) -> None:
 
 
 def test_draws_of_one_batch_are_decoded_for_it(model: SCVI) -> None:
-    words = {"groupby": "label", "group1": "x", "all_stats": False, "batch_correction": True}
-    table = model.differential_expression(**words, batchid1=["b0"], batchid2=["b2"])
+    kwargs = {"groupby": "label", "group1": "x", "all_stats": False, "batch_correction": True}
+    table = model.differential_expression(**kwargs, batchid1=["b0"], batchid2=["b2"])
     cells = model.adata.obs["label"] == "x"
     for side, batch, chosen in (("scale1", "b0", cells), ("scale2", "b2", ~cells)):
         expected = model.get_normalized_expression(
             indices=chosen, transform_batch=batch, n_samples=200
         ).mean()
         np.testing.assert_allclose(table[side].loc[expected.index], expected, rtol=0.03)
-    every = model.differential_expression(**words)
+    every = model.differential_expression(**kwargs)
     expected = model.get_normalized_expression(
         indices=cells, transform_batch=["b0", "b1", "b2"], n_samples=200
     ).mean()
@@ -189,7 +189,7 @@ def test_all_populations_share_one_pass(model: SCVI, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "text"),
+    ("kwargs", "error", "text"),
     [
         ({}, InvalidOptionError, "got neither"),
         ({"groupby": "label", "idx1": [0]}, InvalidOptionError, "got both"),
@@ -213,20 +213,20 @@ def test_all_populations_share_one_pass(model: SCVI, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_questions_that_cannot_be_asked(
-    model: SCVI, words: Mapping[str, Any], error: type[CellvaeError], text: str
+    model: SCVI, kwargs: Mapping[str, Any], error: type[CellvaeError], text: str
 ) -> None:
     with pytest.raises(error, match=text):
-        model.differential_expression(**words)
+        model.differential_expression(**kwargs)
 
 
 def test_minified_cells_need_no_counts(model: SCVI) -> None:
     copy = SCVI(model.adata.copy(), n_hidden=8, n_latent=3)
     copy.module.load_state_dict(model.module.state_dict())
     copy.is_trained = True
-    words = {"groupby": "label", "all_stats": False, "pseudocounts": 1e-5}
-    before = copy.differential_expression(**words)
+    kwargs = {"groupby": "label", "all_stats": False, "pseudocounts": 1e-5}
+    before = copy.differential_expression(**kwargs)
     copy.minify_adata()
-    after = copy.differential_expression(**words)
+    after = copy.differential_expression(**kwargs)
     np.testing.assert_allclose(
         before["lfc_mean"].sort_index(), after["lfc_mean"].sort_index(), atol=0.05
     )

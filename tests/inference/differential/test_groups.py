@@ -130,7 +130,7 @@ def test_cells_by_query_mask_number_and_name(adata: AnnData, idx1: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "text"),
+    ("kwargs", "error", "text"),
     [
         ({"groupby": "kinds"}, UnknownKeyError, "Did you mean 'kind'"),
         ({"groupby": "one"}, InvalidOptionError, "several groups"),
@@ -148,8 +148,8 @@ def test_cells_by_query_mask_number_and_name(adata: AnnData, idx1: Any) -> None:
     ],
 )
 def test_cells_that_cannot_be_compared(
-    adata: AnnData, words: Mapping[str, Any], error: type[CellvaeError], text: str
+    adata: AnnData, kwargs: Mapping[str, Any], error: type[CellvaeError], text: str
 ) -> None:
-    ask = populations_of_column if "groupby" in words else populations_of_cells
+    ask = populations_of_column if "groupby" in kwargs else populations_of_cells
     with pytest.raises(error, match=text):
-        ask(adata, **words)
+        ask(adata, **kwargs)

@@ -29,9 +29,9 @@ def weigh(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
 
     def lowest(
-        model: Any, adata: Any, indices: Any, qz: Any, px: Any, zs: Any, **words: Any
+        model: Any, adata: Any, indices: Any, qz: Any, px: Any, zs: Any, **kwargs: Any
     ) -> Any:
-        seen.append({"indices": indices, "qz": qz, "px": px, "zs": zs, **words})
+        seen.append({"indices": indices, "qz": qz, "px": px, "zs": zs, **kwargs})
         few = zs[:, 0].argsort()[: len(zs) // 10]
         weights = np.zeros(len(zs))
         weights[few.numpy()] = 1 / len(few)
@@ -82,7 +82,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
     trained: Callable[..., SCVI], weigh: list[dict[str, Any]]
 ) -> None:
     model = trained()
-    words: dict[str, Any] = {
+    kwargs: dict[str, Any] = {
         "n_samples_overall": 40,
         "weights": "importance",
         "gene_list": ["gene7", "gene0"],
@@ -90,7 +90,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
         "library_size": 1e4,
         "indices": range(30),
     }
-    table = model.get_normalized_expression(**words, max_cells=7)
+    table = model.get_normalized_expression(**kwargs, max_cells=7)
     assert weigh[0]["max_cells"] == 7
     assert table.shape == (40, 2)
     assert [*table.columns] == ["gene7", "gene0"]
@@ -106,7 +106,7 @@ def test_expression_of_a_population_is_that_of_its_draws(
     values = torch.stack(expected).mean(dim=0) * 1e4
     near = distance(torch.from_numpy(table.to_numpy(copy=True)), values)
     assert near.max() < 1e-2
-    nested = model.get_normalized_expression(**words, importance_weighting_kwargs={"max_cells": 9})
+    nested = model.get_normalized_expression(**kwargs, importance_weighting_kwargs={"max_cells": 9})
     assert weigh[-1]["max_cells"] == 9
     assert nested.shape == (40, 2)
 
@@ -116,11 +116,11 @@ def test_differential_expression_by_weights_over_populations(
     trained: Callable[..., SCVI], likelihood: str
 ) -> None:
     model = trained({"batch_key": "batch"}, gene_likelihood=likelihood)
-    words: dict[str, Any] = {"groupby": "label", "n_samples_overall": 60, "silent": True}
+    kwargs: dict[str, Any] = {"groupby": "label", "n_samples_overall": 60, "silent": True}
     tables = []
     for further in ({}, {"weights": "importance", "importance_weighting_kwargs": FEW}):
         torch.manual_seed(0)
-        tables.append(model.differential_expression(**words, **further))
+        tables.append(model.differential_expression(**kwargs, **further))
     uniform, weighted = (table.set_index("group1", append=True).sort_index() for table in tables)
     assert np.isfinite(weighted.select_dtypes("number")).all(axis=None)
     pd.testing.assert_frame_equal(
@@ -171,12 +171,12 @@ def test_options_without_use_are_refused(trained: Callable[..., SCVI]) -> None:
         ask(weights="importance", n_samples=4, truncation=True)
     with pytest.raises(InvalidOptionError, match="to be a dictionary"):
         ask(**weighted, importance_weighting_kwargs=[3])
-    for words, error, message in (
+    for kwargs, error, message in (
         ({"weights": "uniform"}, InvalidOptionError, "which does not use them"),
         ({"weights": "importance", "more": 1}, UnknownOptionError, "no option 'more'"),
     ):
-        options = {"max_cells": 3, **{k: v for k, v in words.items() if k == "more"}}
-        weights: Any = words["weights"]
+        options = {"max_cells": 3, **{k: v for k, v in kwargs.items() if k == "more"}}
+        weights: Any = kwargs["weights"]
         with pytest.raises(error, match=message):
             compare(groupby="label", weights=weights, importance_weighting_kwargs=options)
     plain = compare(groupby="label", importance_weighting_kwargs={}, n_samples_overall=10)
@@ -192,8 +192,8 @@ def test_true_posteriors_leave_the_draws_alike(linear: Callable[..., Any]) -> No
     weights: list[np.ndarray] = []
     original = resampling.get_importance_weights
 
-    def kept(*args: Any, **words: Any) -> np.ndarray:
-        weights.append(original(*args, **words))
+    def kept(*args: Any, **kwargs: Any) -> np.ndarray:
+        weights.append(original(*args, **kwargs))
         return weights[-1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -119,7 +119,7 @@ def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SC
 
 @pytest.mark.trains
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"correlation_type": "spearmen"}, "Did you mean 'spearman'"),
         ({"n_samples": 0}, "n_samples to be at least 1"),
@@ -128,7 +128,7 @@ def test_coefficients_for_several_batches_are_averaged(trained: Callable[..., SC
     ],
 )
 def test_what_cannot_be_is_refused(
-    words: dict[str, object], message: str, trained: Callable[..., SCVI]
+    kwargs: dict[str, object], message: str, trained: Callable[..., SCVI]
 ) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        trained().get_feature_correlation_matrix(**words)
+        trained().get_feature_correlation_matrix(**kwargs)

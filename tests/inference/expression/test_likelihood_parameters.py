@@ -25,10 +25,10 @@ NAMES = {
 }
 
 
-def asked(model: SCVI, **words: Any) -> dict[str, np.ndarray]:
+def asked(model: SCVI, **kwargs: Any) -> dict[str, np.ndarray]:
     """Parameters from the same draws every time."""
     torch.manual_seed(0)
-    return model.get_likelihood_parameters(**words)
+    return model.get_likelihood_parameters(**kwargs)
 
 
 @pytest.mark.parametrize("likelihood", NAMES)

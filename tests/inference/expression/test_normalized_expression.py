@@ -21,10 +21,10 @@ from cellvae.model import SCVI
 pytestmark = pytest.mark.trains
 
 
-def seeded(model: SCVI, **words: Any) -> Any:
+def seeded(model: SCVI, **kwargs: Any) -> Any:
     """Expression from the same draws every time."""
     torch.manual_seed(0)
-    return model.get_normalized_expression(**words)
+    return model.get_normalized_expression(**kwargs)
 
 
 def by_hand(model: SCVI, key: str, code: int | None = None) -> np.ndarray:
@@ -112,16 +112,16 @@ def test_means_are_those_of_the_draws(
     trained: Callable[..., SCVI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = trained(use_observed_lib_size=False)
-    words = {"n_samples": 7, "library_size": "latent", "transform_batch": ["b0", "b1"]}
-    draws = seeded(model, return_mean=False, batch_size=25, **words)
+    kwargs = {"n_samples": 7, "library_size": "latent", "transform_batch": ["b0", "b1"]}
+    draws = seeded(model, return_mean=False, batch_size=25, **kwargs)
     assert draws.shape == (7, 60, 10)
     assert (draws.std(axis=0) > 0).all()
-    mean = seeded(model, batch_size=25, **words)
+    mean = seeded(model, batch_size=25, **kwargs)
     np.testing.assert_allclose(mean, draws.mean(axis=0), rtol=1e-5)
     # However few draws are decoded at a time.
     monkeypatch.setattr(module_of_draws, "MAX_DECODED_ELEMENTS", 25 * 10 * 2)
-    np.testing.assert_allclose(seeded(model, batch_size=25, **words), mean, rtol=1e-5)
-    assert np.allclose(seeded(model, return_mean=False, batch_size=25, **words), draws, rtol=1e-5)
+    np.testing.assert_allclose(seeded(model, batch_size=25, **kwargs), mean, rtol=1e-5)
+    assert np.allclose(seeded(model, return_mean=False, batch_size=25, **kwargs), draws, rtol=1e-5)
 
 
 def test_draws_in_all_are_of_cells_chosen_at_random(trained: Callable[..., SCVI]) -> None:
@@ -170,10 +170,10 @@ def test_results_can_be_written_to_a_file(
     read = {"h5ad": anndata.read_h5ad, "zarr": anndata.read_zarr}[suffix]
     model = trained()
     path = tmp_path / f"x.{suffix}"
-    words = {"batch_size": 16, "n_samples": 2, "gene_list": ["gene5", "gene1"]}
-    assert seeded(model, out=str(path), **words) == path
+    kwargs = {"batch_size": 16, "n_samples": 2, "gene_list": ["gene5", "gene1"]}
+    assert seeded(model, out=str(path), **kwargs) == path
     written = read(path)
-    pd.testing.assert_frame_equal(written.to_df(), seeded(model, **words), check_names=False)
+    pd.testing.assert_frame_equal(written.to_df(), seeded(model, **kwargs), check_names=False)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     with pytest.raises(InvalidOptionError, match="does not exist yet"):
         model.get_normalized_expression(out=path)
@@ -207,7 +207,7 @@ def test_an_interrupted_file_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("kwargs", "error", "message"),
     [
         ({"gene_list": ["gene1", "gene11"]}, UnknownKeyError, "1 other: 'gene11'. Did you mean"),
         ({"gene_list": []}, InvalidOptionError, "at least one gene"),
@@ -239,7 +239,7 @@ def test_an_interrupted_file_leaves_nothing(
     ],
 )
 def test_what_cannot_be_is_refused_before_the_pass(
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     error: type[Exception],
     message: str,
     trained: Callable[..., SCVI],
@@ -248,7 +248,7 @@ def test_what_cannot_be_is_refused_before_the_pass(
     model = trained()
     monkeypatch.setattr(type(model.module), "encode", None)
     with pytest.raises(error, match=message):
-        model.get_normalized_expression(**words)
+        model.get_normalized_expression(**kwargs)
 
 
 def test_a_model_must_be_trained(trained: Callable[..., SCVI]) -> None:

@@ -18,11 +18,11 @@ from cellvae.inference.likelihood.importance_weights import truncate_log_weights
 from cellvae.model import SCVI
 
 
-def asked(model: Any, qz: Normal, zs: torch.Tensor, **words: Any) -> np.ndarray:
+def asked(model: Any, qz: Normal, zs: torch.Tensor, **kwargs: Any) -> np.ndarray:
     """Weights of codes with the counts that they stand for."""
     px = model.module.decode(CountLatent(qz, zs, zs), None)["rna"]
     return get_importance_weights(
-        model, None, None, qz, px, zs, n_mc_samples=3, n_mc_samples_per_pass=2, **words
+        model, None, None, qz, px, zs, n_mc_samples=3, n_mc_samples_per_pass=2, **kwargs
     )
 
 

@@ -62,10 +62,10 @@ def test_zeros_are_as_frequent_as_the_likelihood_says(trained: Callable[..., SCV
     assert np.abs((zeros - expected) / errors).max() < 5.5
 
 
-def drawn(model: SCVI, **words: Any) -> Any:
+def drawn(model: SCVI, **kwargs: Any) -> Any:
     """Draws with the same random numbers every time."""
     torch.manual_seed(0)
-    return model.posterior_predictive_sample(**words)
+    return model.posterior_predictive_sample(**kwargs)
 
 
 def test_genes_and_cells_come_in_the_order_asked(trained: Callable[..., SCVI]) -> None:
@@ -90,11 +90,11 @@ def test_samples_differ_and_follow_the_seed(trained: Callable[..., SCVI]) -> Non
 
 def test_other_batches_are_decoded_and_several_averaged(trained: Callable[..., SCVI]) -> None:
     model = trained(gene_likelihood="poisson")
-    words: dict[str, Any] = {"n_samples": 600, "indices": range(9)}
+    kwargs: dict[str, Any] = {"n_samples": 600, "indices": range(9)}
     expected = model.get_normalized_expression(
-        library_size="latent", transform_batch=["b1", "b2"], return_numpy=True, **words
+        library_size="latent", transform_batch=["b1", "b2"], return_numpy=True, **kwargs
     )
-    draws = drawn(model, transform_batch=["b1", "b2"], **words)
+    draws = drawn(model, transform_batch=["b1", "b2"], **kwargs)
     mean = np.mean([s.toarray() for s in draws], axis=0)
     assert np.abs((mean - expected) / np.sqrt(expected / 1200)).max() < 5.5
     # Means of two counts are halves.

@@ -76,16 +76,16 @@ def ask_others() -> dict[str, Any]:
     regions.X = (regions.X > 0).astype(np.float32)
     peakvi = make_model("PEAKVI", regions)
     totalvi = make_model("TOTALVI", setup={"protein_expression_obsm_key": "protein_expression"})
-    words = {"batch_size": 32}
-    kept = peakvi.get_normalized_accessibility(threshold=0.45, return_numpy=True, **words)
+    kwargs = {"batch_size": 32}
+    kept = peakvi.get_normalized_accessibility(threshold=0.45, return_numpy=True, **kwargs)
     return {
-        "labels": scanvi.predict(indices=ORDER, **words),
-        "probabilities": scanvi.predict(soft=True, use_posterior_mean=False, **words),
-        "regions": peakvi.get_normalized_accessibility(use_z_mean=False, indices=ORDER, **words),
+        "labels": scanvi.predict(indices=ORDER, **kwargs),
+        "probabilities": scanvi.predict(soft=True, use_posterior_mean=False, **kwargs),
+        "regions": peakvi.get_normalized_accessibility(use_z_mean=False, indices=ORDER, **kwargs),
         "sparse regions": (kept.data, kept.indices, kept.indptr),
-        "depth": peakvi.get_library_size_factors(**words),
-        "joint": totalvi.get_normalized_expression(n_samples=2, **words),
-        "foreground": totalvi.get_protein_foreground_probability(n_samples=2, **words),
+        "depth": peakvi.get_library_size_factors(**kwargs),
+        "joint": totalvi.get_normalized_expression(n_samples=2, **kwargs),
+        "foreground": totalvi.get_protein_foreground_probability(n_samples=2, **kwargs),
     }
 
 
@@ -98,27 +98,27 @@ def ask_files(folder: Path, out: Path) -> dict[str, Any]:
         read.append(cells)
         return load_rows(rows, cells, stopped)
 
-    def note_piece(*arguments: Any, **words: Any) -> Any:
-        taken = transfer(*arguments, **words)
+    def note_piece(*arguments: Any, **kwargs: Any) -> Any:
+        taken = transfer(*arguments, **kwargs)
         pieces.extend([] if taken is None else [taken.positions])
         return taken
 
     model = make_model("SCVI", open_cells(folder / "part*.h5ad"))
     read_ahead.load_rows = note  # type: ignore[assignment]
-    words = {"batch_size": 32, "indices": np.arange(20, N_CELLS)}
-    found: dict[str, Any] = {"latent": model.get_latent_representation(**words)}
+    kwargs = {"batch_size": 32, "indices": np.arange(20, N_CELLS)}
+    found: dict[str, Any] = {"latent": model.get_latent_representation(**kwargs)}
     n_read = len(torch.cat(read))
     for suffix in ("h5ad", "zarr") if has_zarr() else ("h5ad",):
         path = out / f"expression.{suffix}"
         pieces.clear()
         process_rounds.transfer = note_piece
-        assert model.get_normalized_expression(n_samples=2, out=path, **words) == path
+        assert model.get_normalized_expression(n_samples=2, out=path, **kwargs) == path
         process_rounds.transfer = transfer
         # When one process has its answer, the file of the first is complete.
         written = anndata.read_h5ad(path) if suffix == "h5ad" else anndata.read_zarr(path)
         found[suffix] = written.to_df()
-        assert model.get_elbo(out=out / f"elbo.{suffix}", **words).exists()
-    found["in memory"] = model.get_normalized_expression(n_samples=2, **words)
+        assert model.get_elbo(out=out / f"elbo.{suffix}", **kwargs).exists()
+    found["in memory"] = model.get_normalized_expression(n_samples=2, **kwargs)
     sizes = [positions.stop - positions.start for positions in pieces]
     return {"found": found, "n_read": n_read, "pieces": sizes}
 
@@ -138,10 +138,10 @@ def fail(rank: int, out: Path) -> dict[str, str]:
         # Another process may be waited for, but not until gloo gives up.
         assert time.monotonic() - begin < 600
 
-    def latent(**words: Any) -> Any:
-        return model.get_latent_representation(batch_size=32, **words)
+    def latent(**kwargs: Any) -> Any:
+        return model.get_latent_representation(batch_size=32, **kwargs)
 
-    def latent_with(in_batch: Callable[[], Any], **words: Any) -> Any:
+    def latent_with(in_batch: Callable[[], Any], **kwargs: Any) -> Any:
         def of_batch(batch: Any) -> Any:
             if rank == 1:
                 in_batch()
@@ -149,7 +149,7 @@ def fail(rank: int, out: Path) -> dict[str, str]:
 
         model.module.encode = of_batch
         try:
-            return latent(**words)
+            return latent(**kwargs)
         finally:
             del model.module.encode
 

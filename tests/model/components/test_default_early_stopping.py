@@ -21,8 +21,8 @@ def model() -> PEAKVI:
     return PEAKVI(adata, n_hidden=4, n_latent=2)
 
 
-def train(model: PEAKVI, **words: Any) -> None:
-    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False, seed=0, **words)
+def train(model: PEAKVI, **kwargs: Any) -> None:
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False, seed=0, **kwargs)
 
 
 def test_training_is_watched_by_default(model: PEAKVI) -> None:
@@ -34,8 +34,8 @@ def test_training_is_watched_by_default(model: PEAKVI) -> None:
 def test_it_stops_after_fifty_checks_without_improvement(model: PEAKVI) -> None:
     from cellvae.train import EarlyStopping
 
-    words = {"early_stopping_min_delta": 1e9}
-    model.train(max_epochs=60, batch_size=64, enable_progress_bar=False, seed=0, **words)
+    kwargs = {"early_stopping_min_delta": 1e9}
+    model.train(max_epochs=60, batch_size=64, enable_progress_bar=False, seed=0, **kwargs)
     assert model.training_report.status == "stopped_early"
     # The first epoch is the best, and fifty are not better.
     assert model.training_report.epochs == 51
@@ -43,7 +43,7 @@ def test_it_stops_after_fifty_checks_without_improvement(model: PEAKVI) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "kwargs",
     [
         {"train_size": 1.0},
         {"train_size": 0.8, "validation_size": 0.0},
@@ -52,10 +52,10 @@ def test_it_stops_after_fifty_checks_without_improvement(model: PEAKVI) -> None:
     ],
 )
 def test_without_validation_cells_one_warning_says_that_it_is_off(
-    model: PEAKVI, words: dict[str, Any]
+    model: PEAKVI, kwargs: dict[str, Any]
 ) -> None:
     with pytest.warns(TrainingWarning, match="will not stop early") as told:
-        train(model, **words)
+        train(model, **kwargs)
     assert len(told) == 1
     assert model.training_report.monitor is None
 
@@ -101,7 +101,7 @@ def test_searches_try_the_optimizer_that_training_would_have(
 
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
-        learning_rate_search, "find_learning_rate", lambda *args, **words: seen.update(words)
+        learning_rate_search, "find_learning_rate", lambda *args, **kwargs: seen.update(kwargs)
     )
     model.lr_find()
     assert (seen["optimizer"].optimizer, seen["optimizer"].weight_decay) == ("AdamW", 1e-3)

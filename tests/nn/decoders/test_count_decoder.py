@@ -15,9 +15,9 @@ from cellvae.nn import DecoderSCVI
 SIZES = (3, 1, 2)
 
 
-def decoder(**words: object) -> DecoderSCVI:
+def decoder(**kwargs: object) -> DecoderSCVI:
     torch.manual_seed(0)
-    return DecoderSCVI(2, 6, SIZES, n_hidden=5, n_layers=2, **words)
+    return DecoderSCVI(2, 6, SIZES, n_hidden=5, n_layers=2, **kwargs)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "softplus"])

@@ -38,9 +38,9 @@ class Producer(pl.Callback):
             pl_module.log(name, float(trainer.current_epoch), batch_size=1)
 
 
-def train(module: Any, rows: Any, split: Split, **words: Any) -> RunResult:
+def train(module: Any, rows: Any, split: Split, **kwargs: Any) -> RunResult:
     parsed = parse_train_kwargs(
-        {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **words}
+        {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 16, **kwargs}
     )
     return fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
 
@@ -67,7 +67,7 @@ def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("words", "mine", "name"),
+    ("kwargs", "mine", "name"),
     [
         ({}, NaNGuard("raise"), "nan_guard"),
         ({"enable_progress_bar": True}, TQDMProgressBar(), "progress"),
@@ -78,9 +78,9 @@ def test_the_order_is_that_of_the_groups_and_within_one_that_of_the_user(tmp_pat
     ],
 )
 def test_an_instance_replaces_the_default_of_its_kind(
-    words: dict[str, Any], mine: pl.Callback, name: str
+    kwargs: dict[str, Any], mine: pl.Callback, name: str
 ) -> None:
-    options = parse_train_kwargs(words).options
+    options = parse_train_kwargs(kwargs).options
     assert name in default_callbacks(options)
     assert name not in default_callbacks(options, [mine])
 
@@ -91,7 +91,7 @@ def test_early_stopping_of_another_metric_replaces_nothing() -> None:
 
 
 def test_every_word_of_early_stopping_reaches_the_callback() -> None:
-    words = {
+    kwargs = {
         "monitor": ["elbo_validation", "train_loss"],
         "patience": 7,
         "min_delta": 0.5,
@@ -108,11 +108,11 @@ def test_every_word_of_early_stopping_reaches_the_callback() -> None:
         "verbose": True,
     }
     options = parse_train_kwargs(
-        {f"early_stopping_{name}": value for name, value in words.items()}
+        {f"early_stopping_{name}": value for name, value in kwargs.items()}
     ).options
     made = default_callbacks(options)["early_stopping"]
     kept = vars(made) | {"mode": "min"}
-    for name, value in words.items():
+    for name, value in kwargs.items():
         assert kept[name] == value or [*kept[name]] == [value] * 2, name
 
 
@@ -132,13 +132,13 @@ def test_every_word_of_early_stopping_reaches_the_callback() -> None:
 def test_validation_is_switched_on_by_whatever_needs_it(
     module: SCVIModule, rows: ColumnRows, split: Split, callback: pl.Callback, tmp_path: Any
 ) -> None:
-    words = {"default_root_dir": tmp_path}
-    assert "elbo_validation" not in train(module, rows, split, **words).history
-    history = train(module, rows, split, callbacks=callback, **words).history
+    kwargs = {"default_root_dir": tmp_path}
+    assert "elbo_validation" not in train(module, rows, split, **kwargs).history
+    history = train(module, rows, split, callbacks=callback, **kwargs).history
     assert len(history["elbo_validation"]) >= 1  # nothing can be saved without a model
     no_validation = Split(train=split.train, validation=split.test, test=split.test)
     with pytest.raises(InvalidOptionError, match="no validation cells"):
-        train(module, rows, no_validation, callbacks=callback, **words)
+        train(module, rows, no_validation, callbacks=callback, **kwargs)
 
 
 @pytest.mark.trains
@@ -185,8 +185,8 @@ def test_a_metric_that_is_promised_can_be_followed_and_a_misspelt_one_cannot(
 def test_accumulation_and_schedules_have_words_of_their_own(
     module: SCVIModule, rows: ColumnRows, split: Split
 ) -> None:
-    words: dict[str, Any] = {"lr_schedule": "cosine", "accumulate": {0: 2}, "max_epochs": 4}
-    outcome = train(module, rows, split, **words)
+    kwargs: dict[str, Any] = {"lr_schedule": "cosine", "accumulate": {0: 2}, "max_epochs": 4}
+    outcome = train(module, rows, split, **kwargs)
     rates = outcome.history["lr-Adam"]["lr-Adam"].to_numpy()
     expected = 1e-3 * (1 + np.cos(np.pi * np.arange(4) / 4)) / 2
     assert rates == pytest.approx(expected)

@@ -79,11 +79,11 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 
 
 def run(
-    data: tuple[Any, Any, Split], *callbacks: pl.Callback, max_epochs: int, **words: Any
+    data: tuple[Any, Any, Split], *callbacks: pl.Callback, max_epochs: int, **kwargs: Any
 ) -> RunResult:
     module, rows, split = data
-    words |= {"max_epochs": max_epochs, "enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse_train_kwargs(words)
+    kwargs |= {"max_epochs": max_epochs, "enable_progress_bar": False, "callbacks": list(callbacks)}
+    parsed = parse_train_kwargs(kwargs)
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -166,14 +166,14 @@ def test_a_metric_that_a_callback_promises_is_waited_for_and_others_are_not(data
 
 
 def test_validation_in_some_epochs_is_checked_in_those(data: Any) -> None:
-    words = {"max_epochs": 20, "check_val_every_n_epoch": 3}
+    kwargs = {"max_epochs": 20, "check_val_every_n_epoch": 3}
     early = EarlyStopping("elbo_validation", min_delta=1e9, patience=2)
-    assert run(data, early, **words).report.epochs == 9
+    assert run(data, early, **kwargs).report.epochs == 9
     early = EarlyStopping("elbo_validation", min_delta=1e9, patience_epochs=6)
-    assert run(data, early, **words).report.epochs == 9
+    assert run(data, early, **kwargs).report.epochs == 9
     # Six epochs are two checks; the first that counts is that of epoch 8.
     early = EarlyStopping("elbo_validation", min_delta=1e9, patience=2, warmup_epochs=6)
-    assert run(data, early, **words).report.epochs == 15
+    assert run(data, early, **kwargs).report.epochs == 15
 
 
 def test_a_metric_of_training_is_checked_in_every_epoch_whatever_validation_does(data: Any) -> None:
@@ -284,7 +284,7 @@ def test_a_metric_is_found_under_the_other_spelling_of_its_split(data: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"monitor": []}, "different metrics to monitor"),
         ({"monitor": ["elbo_train", "elbo_train"]}, "different metrics to monitor"),
@@ -302,9 +302,9 @@ def test_a_metric_is_found_under_the_other_spelling_of_its_split(data: Any) -> N
         ),
     ],
 )
-def test_choices_that_make_no_sense_are_refused(words: dict[str, Any], message: str) -> None:
+def test_choices_that_make_no_sense_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        EarlyStopping(**words)
+        EarlyStopping(**kwargs)
 
 
 def test_it_knows_its_place_and_what_it_follows_and_keeps_its_arguments() -> None:
@@ -340,7 +340,7 @@ class Line(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer_of(folder: Path, *callbacks: pl.Callback, **words: Any) -> pl.Trainer:
+def trainer_of(folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
     return pl.Trainer(
         max_epochs=5,
         callbacks=list(callbacks),
@@ -351,7 +351,7 @@ def trainer_of(folder: Path, *callbacks: pl.Callback, **words: Any) -> pl.Traine
         accelerator="cpu",
         default_root_dir=folder,
         log_every_n_steps=1,
-        **words,
+        **kwargs,
     )
 
 
@@ -415,7 +415,7 @@ def test_all_ways_to_ask_for_it_stop_at_the_same_epoch_on_real_cells(cells: Any)
         {"callbacks": [pl.callbacks.EarlyStopping("elbo_validation", min_delta=1.0, patience=2)]},
     ]
     epochs, values = [], []
-    for words in asked:
+    for kwargs in asked:
         torch.manual_seed(0)
         model = SCVI(cells, n_hidden=16, n_latent=4)
         model.train(
@@ -425,7 +425,7 @@ def test_all_ways_to_ask_for_it_stop_at_the_same_epoch_on_real_cells(cells: Any)
             train_size=0.8,
             plan_kwargs={"lr": 0.05},
             enable_progress_bar=False,
-            **words,
+            **kwargs,
         )
         epochs.append(model.training_report.epochs)
         values.append(np.asarray(model.history["elbo_validation"]).ravel())

@@ -78,9 +78,9 @@ def made(adata: AnnData) -> SCVI:
     return SCVI(adata, n_hidden=8, n_latent=2, dropout_rate=0.1)
 
 
-def trained(adata: AnnData, *callbacks: pl.Callback, epochs: int = 4, **words: Any) -> SCVI:
+def trained(adata: AnnData, *callbacks: pl.Callback, epochs: int = 4, **kwargs: Any) -> SCVI:
     model = made(adata)
-    model.train(epochs, callbacks=list(callbacks), **WORDS, **words)
+    model.train(epochs, callbacks=list(callbacks), **WORDS, **kwargs)
     return model
 
 
@@ -134,9 +134,9 @@ def test_training_goes_on_to_the_last_bit(
     adata: AnnData, evaluate: bool, validate: int | None
 ) -> None:
     plain, watch = Watch(), Watch()
-    words = {"check_val_every_n_epoch": validate}
-    one = trained(adata, plain, **words)
-    two = trained(adata, EMA(0.9, evaluate=evaluate, swap_on_end=False), watch, **words)
+    kwargs = {"check_val_every_n_epoch": validate}
+    one = trained(adata, plain, **kwargs)
+    two = trained(adata, EMA(0.9, evaluate=evaluate, swap_on_end=False), watch, **kwargs)
     assert all(same(a, b) for a, b in zip(plain.steps, watch.steps, strict=True))
     assert all(same(a, b) for a, b in zip(plain.starts, watch.starts, strict=True))
     assert same(copied(one.module), copied(two.module))
@@ -148,9 +148,9 @@ def test_training_goes_on_to_the_last_bit(
 
 def test_validation_within_epochs_does_not_disturb_it(adata: AnnData) -> None:
     plain, watch = Watch(), Watch()
-    words = {"check_val_every_n_epoch": 1, "val_check_interval": 1}
-    trained(adata, plain, **words)
-    trained(adata, EMA(0.9), watch, **words)
+    kwargs = {"check_val_every_n_epoch": 1, "val_check_interval": 1}
+    trained(adata, plain, **kwargs)
+    trained(adata, EMA(0.9), watch, **kwargs)
     assert all(same(a, b) for a, b in zip(plain.steps, watch.steps, strict=True))
     assert len(watch.validated) == 12
     assert not same(watch.validated[4], plain.validated[4])
@@ -183,8 +183,8 @@ def test_blocks_of_steps_have_the_average_of_single_steps(
 
 def test_sanity_checking_and_accumulation_do_not_disturb_it(adata: AnnData) -> None:
     watch, ema = Watch(), EMA(0.7)
-    words = {"check_val_every_n_epoch": 1, "num_sanity_val_steps": 2}
-    model = trained(adata, ema, watch, accumulate_grad_batches=2, **words)
+    kwargs = {"check_val_every_n_epoch": 1, "num_sanity_val_steps": 2}
+    model = trained(adata, ema, watch, accumulate_grad_batches=2, **kwargs)
     changed = [
         value
         for before, value in zip([watch.starts[0], *watch.steps], watch.steps, strict=False)
@@ -210,9 +210,9 @@ def score(plan: TrainingPlan, model: SCVI) -> float:
     return float(found["elbo_validation"])
 
 
-def check_best(adata: AnnData, tmp_path: Path, epochs: int, **words: Any) -> None:
+def check_best(adata: AnnData, tmp_path: Path, epochs: int, **kwargs: Any) -> None:
     watch, saver = Watch(), SaveCheckpoint(tmp_path, "{epoch}")
-    model = trained(adata, EMA(0.8), watch, saver, epochs=epochs, **words)
+    model = trained(adata, EMA(0.8), watch, saver, epochs=epochs, **kwargs)
     assert saver.best_path is not None and saver.best_epoch is not None
     assert watch.plan is not None
     loaded = SCVI.load(saver.best_path, adata)
@@ -258,9 +258,9 @@ def test_a_run_that_goes_on_ends_as_one_that_did_not(
     def run(root: Path, fail_in: int | None) -> tuple[SCVI, Watch]:
         model, watch = made(adata), Watch(fail_in)
         ema = EMA(0.8, every, start_epoch=1, swap_on_end=swap_on_end)
-        words: dict[str, Any] = {"run_dir": root, "resume": "auto", "check_val_every_n_epoch": 1}
+        kwargs: dict[str, Any] = {"run_dir": root, "resume": "auto", "check_val_every_n_epoch": 1}
         try:
-            model.train(5, callbacks=[ema, watch], **words, **WORDS)
+            model.train(5, callbacks=[ema, watch], **kwargs, **WORDS)
         except OSError as error:
             assert str(error) == "disk full"
         return model, watch
@@ -356,13 +356,13 @@ def test_a_plain_trainer_and_a_plain_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "match"),
+    ("kwargs", "match"),
     [
         ({"decay": 1.0}, "decay to be at least 0 and below 1; got 1.0"),
         ({"every": "batch"}, "'step' or 'epoch'; got 'batch'"),
         ({"start_epoch": -1}, "start_epoch"),
     ],
 )
-def test_arguments_out_of_range_are_refused(words: dict[str, Any], match: str) -> None:
+def test_arguments_out_of_range_are_refused(kwargs: dict[str, Any], match: str) -> None:
     with pytest.raises(InvalidOptionError, match=match):
-        EMA(**words)
+        EMA(**kwargs)

@@ -48,9 +48,9 @@ class Watch(pl.Callback):
         return {k for k in before if not torch.equal(before[k], after[k])}
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any) -> RunResult:
     given = {"max_epochs": 4, "enable_progress_bar": False, "batch_size": 16, "accelerator": "cpu"}
-    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **kwargs})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -209,12 +209,12 @@ def test_the_encoder_of_real_cells_is_kept(shared_data: Path) -> None:
     adata = adata[:300, np.asarray(adata.X.sum(0)).ravel().argsort()[-200:]].copy()
     SCVI.setup_anndata(adata)
     model = SCVI(adata, n_hidden=16, n_latent=4)
-    words = {"accelerator": "cpu", "enable_progress_bar": False, "seed": 0}
-    model.train(max_epochs=2, **words)
+    kwargs = {"accelerator": "cpu", "enable_progress_bar": False, "seed": 0}
+    model.train(max_epochs=2, **kwargs)
     before = model.get_latent_representation()
-    model.train(max_epochs=2, callbacks=Freeze("z_encoder"), **words)
+    model.train(max_epochs=2, callbacks=Freeze("z_encoder"), **kwargs)
     assert np.array_equal(before, model.get_latent_representation())
-    model.train(max_epochs=2, **words)
+    model.train(max_epochs=2, **kwargs)
     assert not np.array_equal(before, model.get_latent_representation())
 
 
@@ -224,8 +224,8 @@ def test_saving_models_on_the_way_does_not_set_a_part_free(tmp_path: Path) -> No
     SCVI.setup_anndata(adata)
     model, watch = SCVI(adata, n_hidden=8, n_latent=2), Watch()
     saver = SaveCheckpoint(tmp_path, monitor="elbo_train", save_top_k=-1)
-    words = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 4}
-    model.train(callbacks=[Freeze("z_encoder"), saver, watch], batch_size=16, **words)
+    kwargs = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 4}
+    model.train(callbacks=[Freeze("z_encoder"), saver, watch], batch_size=16, **kwargs)
     assert len(saver.best_k_models) == 4
     assert not any(watch.moved(i) & within(model.module, "z_encoder") for i in range(4))
 
@@ -260,13 +260,13 @@ def test_a_run_that_was_cut_off_goes_on_bit_by_bit(tmp_path: Path, epoch: int) -
         torch.manual_seed(0)
         return SCVI(adata, n_hidden=8, n_latent=2)
 
-    words: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 5}
-    words |= {"batch_size": 16, "seed": 3}
+    kwargs: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 5}
+    kwargs |= {"batch_size": 16, "seed": 3}
     whole, broken, again = made(), made(), made()
-    whole.train(callbacks=Freeze("z_encoder", until_epoch=2), **words)
-    words |= {"resume": "auto", "run_dir": tmp_path}
+    whole.train(callbacks=Freeze("z_encoder", until_epoch=2), **kwargs)
+    kwargs |= {"resume": "auto", "run_dir": tmp_path}
     with pytest.raises(OSError, match="disk full"):
-        broken.train(callbacks=[Freeze("z_encoder", until_epoch=2), Crash(epoch)], **words)
-    again.train(callbacks=Freeze("z_encoder", until_epoch=2), **words)
+        broken.train(callbacks=[Freeze("z_encoder", until_epoch=2), Crash(epoch)], **kwargs)
+    again.train(callbacks=Freeze("z_encoder", until_epoch=2), **kwargs)
     state = again.module.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in whole.module.state_dict().items())

@@ -64,10 +64,10 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()]).double()
 
 
-def train(model: SCVI, *callbacks: pl.Callback, **words: Any) -> pd.DataFrame:
+def train(model: SCVI, *callbacks: pl.Callback, **kwargs: Any) -> pd.DataFrame:
     given = {"max_epochs": 4, "batch_size": 16, "accelerator": "cpu", "seed": 0}
     given |= {"enable_progress_bar": False}
-    model.train(callbacks=list(callbacks), **{**given, **words})
+    model.train(callbacks=list(callbacks), **{**given, **kwargs})
     assert model.training_report is not None
     return model.history.table
 
@@ -183,8 +183,8 @@ def test_a_lambda_logs_a_metric(model: SCVI) -> None:
 def test_what_a_lambda_logs_can_be_followed(model: SCVI) -> None:
     values = iter([3.0, 1.0, 2.0, 2.0, 2.0])
     logs = LambdaCallback(on_train_epoch_end=lambda trainer, plan: plan.log("mine", next(values)))
-    words = {"early_stopping": "mine", "early_stopping_patience": 2, "early_stopping_mode": "min"}
-    table = train(model, logs, **words, max_epochs=5)
+    kwargs = {"early_stopping": "mine", "early_stopping_patience": 2, "early_stopping_mode": "min"}
+    table = train(model, logs, **kwargs, max_epochs=5)
     assert table["mine"].tolist() == [3, 1, 2, 2]
     assert model.training_report is not None
     assert model.training_report.best_epoch == 1

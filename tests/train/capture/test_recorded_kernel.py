@@ -35,7 +35,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_use, "compared", set())
 
 
-def train(case: Any, **words: Any) -> Any:
+def train(case: Any, **kwargs: Any) -> Any:
     """Model after a run of two epochs of three full batches and one of the other cells."""
     model = case.made()
     model.train(
@@ -46,7 +46,7 @@ def train(case: Any, **words: Any) -> Any:
         enable_progress_bar=False,
         accelerator="cpu",
         early_stopping=False,
-        **words,
+        **kwargs,
     )
     return model
 

@@ -31,12 +31,12 @@ EPOCHS, N_FULL = 4, 5
 """Epochs, and full batches of an epoch: 86 training cells are 5 batches of 16 and one of 6."""
 
 
-def train(case: Any, **words: Any) -> Any:
+def train(case: Any, **kwargs: Any) -> Any:
     """Model after a run of four epochs."""
-    return train_model(case.made(), **words)
+    return train_model(case.made(), **kwargs)
 
 
-def train_model(model: Any, **words: Any) -> Any:
+def train_model(model: Any, **kwargs: Any) -> Any:
     given: dict[str, Any] = {
         "max_epochs": EPOCHS,
         "batch_size": 16,
@@ -44,7 +44,7 @@ def train_model(model: Any, **words: Any) -> Any:
         "check_val_every_n_epoch": 1,
     }
     given |= {"enable_progress_bar": False, "accelerator": "cpu", "early_stopping": False}
-    model.train(**given | words)
+    model.train(**given | kwargs)
     return model
 
 
@@ -57,13 +57,13 @@ def differing(first: Any, second: Any) -> list[str]:
 
 
 def assert_same_run(
-    case: Any, recorded: list[Recorder], n_recorded: int = 1, **words: Any
+    case: Any, recorded: list[Recorder], n_recorded: int = 1, **kwargs: Any
 ) -> tuple[Any, Recorder]:
     """Train plain and recorded; the recorded model and its recorder."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=TrainingWarning)
-        plain = train(case, capture_steps=False, **words)
-        model = train(case, capture_steps=True, **words)
+        plain = train(case, capture_steps=False, **kwargs)
+        model = train(case, capture_steps=True, **kwargs)
     assert plain.training_report.placement == "device"
     assert differing(plain, model) == []
     (recorder,) = recorded
@@ -179,9 +179,9 @@ class Cut(pl.Callback):
 
 def test_a_run_that_was_cut_goes_on(recorded: list[Recorder], tmp_path: Path) -> None:
     whole = train(SCVI, capture_steps=False, resume="auto", run_dir=tmp_path / "whole")
-    words: dict[str, Any] = {"capture_steps": True, "resume": "auto", "run_dir": tmp_path / "cut"}
-    train(SCVI, **words, callbacks=[Cut()])
-    again = train(SCVI, **words)
+    kwargs: dict[str, Any] = {"capture_steps": True, "resume": "auto", "run_dir": tmp_path / "cut"}
+    train(SCVI, **kwargs, callbacks=[Cut()])
+    again = train(SCVI, **kwargs)
     assert differing(whole, again) == []
     assert [recorder.n_recorded for recorder in recorded] == [1, 1]
 
@@ -222,13 +222,13 @@ def test_what_is_not_finite_is_left_out(
     monkeypatch.setattr(SCVIModule, "loss", spoiled)
     reports = []
     for capture in (False, True):
-        words: dict[str, Any] = {"on_nan": on_nan, "adversarial_classifier": adversarial}
-        words["n_epochs_kl_warmup"] = 3
+        kwargs: dict[str, Any] = {"on_nan": on_nan, "adversarial_classifier": adversarial}
+        kwargs["n_epochs_kl_warmup"] = 3
         model = SCVI.made()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=TrainingWarning)
             try:
-                train_model(model, capture_steps=capture, **words)
+                train_model(model, capture_steps=capture, **kwargs)
             except TrainingError as failure:
                 assert on_nan == "raise" and "loss was not finite" in str(failure)
         reports.append((model, model.training_report if model.is_trained else None))
@@ -261,11 +261,11 @@ def test_an_average_of_every_step_is_part_of_the_step(
 
 
 def test_a_run_with_an_average_goes_on(recorded: list[Recorder], tmp_path: Path) -> None:
-    words: dict[str, Any] = {"ema_decay": 0.9, "resume": "auto"}
-    whole = train(SCVI, capture_steps=False, run_dir=tmp_path / "whole", **words)
-    words |= {"capture_steps": True, "run_dir": tmp_path / "cut"}
-    train(SCVI, **words, callbacks=[Cut()])
-    again = train(SCVI, **words)
+    kwargs: dict[str, Any] = {"ema_decay": 0.9, "resume": "auto"}
+    whole = train(SCVI, capture_steps=False, run_dir=tmp_path / "whole", **kwargs)
+    kwargs |= {"capture_steps": True, "run_dir": tmp_path / "cut"}
+    train(SCVI, **kwargs, callbacks=[Cut()])
+    again = train(SCVI, **kwargs)
     assert differing(whole, again) == []
 
 

@@ -206,7 +206,7 @@ class Interrupts(pl.Callback):
 
 @pytest.mark.parametrize(("first", "second"), [(1, "auto"), (5, 1), ("auto", 7)])
 @pytest.mark.parametrize(
-    "words",
+    "train_kwargs",
     [
         {},
         {"plan_kwargs": PLATEAU},
@@ -216,11 +216,11 @@ class Interrupts(pl.Callback):
     ids=str,
 )
 def test_a_run_is_resumed_with_other_blocks_bit_by_bit(
-    made: Callable[..., Any], tmp_path: Path, first: Any, second: Any, words: dict[str, Any]
+    made: Callable[..., Any], tmp_path: Path, first: Any, second: Any, train_kwargs: dict[str, Any]
 ) -> None:
-    kwargs = {**QUICK, **words, "max_epochs": 4, "resume": "auto"}
+    kwargs = {**QUICK, **train_kwargs, "max_epochs": 4, "resume": "auto"}
     warmup = {"n_steps_kl_warmup": 40, "n_epochs_kl_warmup": None}
-    kwargs["plan_kwargs"] = warmup | words.get("plan_kwargs", {})
+    kwargs["plan_kwargs"] = warmup | train_kwargs.get("plan_kwargs", {})
     whole, cut, again = made(), made(), made()
     whole.train(**kwargs, run_dir=tmp_path / "whole")
     cut.train(**kwargs, run_dir=tmp_path / "cut", steps_per_block=first, callbacks=[Interrupts()])

@@ -28,7 +28,7 @@ def test_nothing_said_gives_the_defaults_of_scvi_tools() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "wrong", "right"),
+    ("given_kwargs", "wrong", "right"),
     [
         ({"early_stoping": True}, "early_stoping", "early_stopping"),
         ({"early_stopping_patince": 3}, "early_stopping_patince", "early_stopping_patience"),
@@ -39,14 +39,14 @@ def test_nothing_said_gives_the_defaults_of_scvi_tools() -> None:
         ({"plan_config": {"lr_fctor": 0.1}}, "lr_fctor", "lr_factor"),
     ],
 )
-def test_a_typo_names_the_right_word(words: dict, wrong: str, right: str) -> None:
+def test_a_typo_names_the_right_word(given_kwargs: dict, wrong: str, right: str) -> None:
     with pytest.raises(UnknownOptionError, match=f"'{wrong}'.* Did you mean '{right}'") as info:
-        parse_train_kwargs(words)
+        parse_train_kwargs(given_kwargs)
     assert isinstance(info.value, TypeError)
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("given_kwargs", "text"),
     [
         ({"max_epochs": 0}, "max_epochs to be at least 1; got 0"),
         ({"max_epochs": 2.5}, "max_epochs to be a whole number or None; got 2.5"),
@@ -82,10 +82,10 @@ def test_a_typo_names_the_right_word(words: dict, wrong: str, right: str) -> Non
     ],
 )
 def test_a_value_that_cannot_be_taken_is_refused_with_those_that_can(
-    words: dict, text: str
+    given_kwargs: dict, text: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=text):
-        parse_train_kwargs(words)
+        parse_train_kwargs(given_kwargs)
 
 
 def test_words_go_where_they_belong() -> None:
@@ -137,7 +137,7 @@ def test_a_plateau_needs_to_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "monitor", "patience"),
+    ("given_kwargs", "monitor", "patience"),
     [
         ({"early_stopping": True}, "elbo_validation", 45),
         ({"early_stopping": "elbo_train"}, "elbo_train", 45),
@@ -146,9 +146,9 @@ def test_a_plateau_needs_to_be_asked_for() -> None:
     ],
 )
 def test_early_stopping_is_asked_for_in_several_ways(
-    words: dict, monitor: str, patience: int
+    given_kwargs: dict, monitor: str, patience: int
 ) -> None:
-    stop = parse_train_kwargs(words).options.early_stopping
+    stop = parse_train_kwargs(given_kwargs).options.early_stopping
     assert stop is not None
     assert (stop.monitor, stop.patience) == (monitor, patience)
 

@@ -52,7 +52,7 @@ def sizes() -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "words", "wanted", "tried"),
+    ("limit", "kwargs", "wanted", "tried"),
     [
         (10**9, {"start": 4}, 50, [4, 8, 16, 32, 50]),
         (10**9, {"start": 4, "max_val": 20}, 20, [4, 8, 16, 20]),
@@ -70,12 +70,12 @@ def test_what_fits_is_found(
     rows: Any,
     split: Split,
     limit: int,
-    words: dict[str, Any],
+    kwargs: dict[str, Any],
     wanted: int,
     tried: list[int],
 ) -> None:
     limited.limit = limit
-    assert find_batch_size(limited, rows, split.train, seed=0, **words) == wanted
+    assert find_batch_size(limited, rows, split.train, seed=0, **kwargs) == wanted
     assert sizes() == tried
 
 
@@ -122,7 +122,7 @@ def test_a_model_that_never_fits_is_told(limited: Limited, rows: Any, split: Spl
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"mode": "pover"}, "Did you mean 'power'"),
         ({"start": 0}, "start to be at least 3; got 0"),
@@ -133,10 +133,10 @@ def test_a_model_that_never_fits_is_told(limited: Limited, rows: Any, split: Spl
     ],
 )
 def test_numbers_out_of_range_are_told(
-    limited: Limited, rows: Any, split: Split, words: dict[str, Any], message: str
+    limited: Limited, rows: Any, split: Split, kwargs: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        find_batch_size(limited, rows, split.train, seed=0, **words)
+        find_batch_size(limited, rows, split.train, seed=0, **kwargs)
 
 
 def test_too_few_cells_are_told(limited: Limited, rows: Any) -> None:

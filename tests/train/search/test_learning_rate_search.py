@@ -59,9 +59,9 @@ class Parabola(Module[Numbers]):
         return Loss(value, {"error": cells}, {"kl_local": torch.zeros_like(cells)}, torch.zeros(()))
 
 
-def search(module: Module[Any], **words: Any) -> Any:
+def search(module: Module[Any], **kwargs: Any) -> Any:
     cells = np.arange(40, dtype=np.int64)
-    return find_learning_rate(module, NumberRows(), cells, **{"seed": 0, "batch_size": 8} | words)
+    return find_learning_rate(module, NumberRows(), cells, **{"seed": 0, "batch_size": 8} | kwargs)
 
 
 @pytest.mark.parametrize("curvature", [0.5, 10.0, 300.0])
@@ -130,7 +130,7 @@ def test_a_search_with_too_little_to_see_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"min_lr": 1.0, "max_lr": 0.1}, "0 < min_lr < max_lr; got min_lr=1 and max_lr=0.1"),
         ({"num_steps": 5}, "num_steps to be at least 10; got 5"),
@@ -138,9 +138,9 @@ def test_a_search_with_too_little_to_see_says_what_to_do() -> None:
         ({"early_stop_threshold": 0.5}, "early_stop_threshold to be above 1, or None; got 0.5"),
     ],
 )
-def test_numbers_out_of_range_are_told(words: dict[str, Any], message: str) -> None:
+def test_numbers_out_of_range_are_told(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        search(Parabola(1.0), **words)
+        search(Parabola(1.0), **kwargs)
 
 
 def test_the_figure_shows_curve_and_suggestion(tmp_path: Path) -> None:

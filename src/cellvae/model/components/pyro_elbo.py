@@ -76,8 +76,8 @@ def traced_elbo() -> Any:
 
         traces: tuple[Trace, Trace]
 
-        def _get_trace(self, *words: Any) -> tuple[Trace, Trace]:
-            self.traces = super()._get_trace(*words)
+        def _get_trace(self, *args: Any) -> tuple[Trace, Trace]:
+            self.traces = super()._get_trace(*args)
             return self.traces
 
     return RecordedBound

@@ -507,9 +507,9 @@ def test_a_run_that_goes_on_keeps_the_same_models(
         script = Script(values if crash is None else [*values[:crash], OSError("power cut")])
         state = TrainingCheckpoint(every_n_epochs=every)
         state.dirpath = root / "run" / "state"
-        words: dict[str, Any] = {"run_dir": root / "run", "resume": "auto", "seed": 0}
+        kwargs: dict[str, Any] = {"run_dir": root / "run", "resume": "auto", "seed": 0}
         try:
-            one.train(7, callbacks=[script, saver, state], enable_progress_bar=False, **words)
+            one.train(7, callbacks=[script, saver, state], enable_progress_bar=False, **kwargs)
         except OSError as error:
             assert str(error) == "power cut"
         return one, saver
@@ -551,7 +551,7 @@ def test_the_state_is_plain_and_tells_settings_apart(model: SCVI, tmp_path: Path
         *({"mode": "max"}, {"save_top_k": 3}, {"epochs": [1]}, {"epochs": [2]}),
         *({"every_n_epochs": 2}, {"save_last": True}, {"filename": "{epoch}"}),
     ]
-    keys = {SaveCheckpoint(monitor="script_loss", **words).state_key for words in different}
+    keys = {SaveCheckpoint(monitor="script_loss", **kwargs).state_key for kwargs in different}
     assert len(keys) == len(different)
 
 
@@ -623,7 +623,7 @@ def test_words_of_lightning_are_taken_or_refused_with_advice() -> None:
         save_on_train_epoch_end=True,
     )
     assert saver.trigger.every_n_minutes == 3
-    for words, match in (
+    for kwargs, match in (
         ({"save_weights_only": False}, "TrainingCheckpoint"),
         (
             {"every_n_minutes": 1, "train_time_interval": datetime.timedelta(1)},
@@ -635,7 +635,7 @@ def test_words_of_lightning_are_taken_or_refused_with_advice() -> None:
         ({"every_n_minutes": -1}, "every_n_minutes"),
     ):
         with pytest.raises(InvalidOptionError, match=match):
-            SaveCheckpoint(**words)  # type: ignore[arg-type]
+            SaveCheckpoint(**kwargs)  # type: ignore[arg-type]
 
 
 def test_the_best_of_real_cells(shared_data: Path, tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def run(
 ) -> tuple[RunResult, Script, EarlyStopping]:
     script = Script(values)
     early = EarlyStopping("script_loss", **stop)
-    words = {"max_epochs": len(values), "enable_progress_bar": False, "callbacks": [script, early]}
-    parsed = parse_train_kwargs(words)
+    kwargs = {"max_epochs": len(values), "enable_progress_bar": False, "callbacks": [script, early]}
+    parsed = parse_train_kwargs(kwargs)
     return (
         fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks),
         script,
@@ -223,10 +223,10 @@ def test_it_works_in_any_lightning_trainer(tmp_path: Any) -> None:
 def test_a_metric_that_nobody_logs_is_an_error_unless_told_otherwise(
     module: Any, rows: Any, split: Split
 ) -> None:
-    words = {"max_epochs": 2, "enable_progress_bar": False}
+    kwargs = {"max_epochs": 2, "enable_progress_bar": False}
     for strict in (True, False):
         early = EarlyStopping("wombats", mode="min", strict=strict)
-        parsed = parse_train_kwargs({**words, "callbacks": [Script([1.0, 2.0]), early]})
+        parsed = parse_train_kwargs({**kwargs, "callbacks": [Script([1.0, 2.0]), early]})
         outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
         assert (outcome.error is None) is not strict
     assert outcome.report.epochs == 2

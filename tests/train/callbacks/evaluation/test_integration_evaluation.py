@@ -53,8 +53,8 @@ def model_of(cells: AnnData) -> Any:
     return SCVI(cells, n_hidden=8, n_latent=3, dropout_rate=0.2)
 
 
-def train(model: Any, *callbacks: pl.Callback, **words: Any) -> None:
-    given = {"max_epochs": 4, "batch_size": 32, "accelerator": "cpu", "seed": 1} | words
+def train(model: Any, *callbacks: pl.Callback, **kwargs: Any) -> None:
+    given = {"max_epochs": 4, "batch_size": 32, "accelerator": "cpu", "seed": 1} | kwargs
     model.train(callbacks=list(callbacks), enable_progress_bar=False, **given)
 
 

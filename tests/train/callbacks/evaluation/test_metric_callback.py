@@ -26,8 +26,10 @@ from cellvae.train.run.fit import fit
 pytestmark = pytest.mark.trains
 
 
-def train(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
-    given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16} | words
+def train(
+    module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any
+) -> RunResult:
+    given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 16} | kwargs
     parsed = parse_train_kwargs({**given, "callbacks": list(callbacks)})
     outcome = fit(module, rows, split, parsed.options, seed=1, callbacks=parsed.callbacks)
     if outcome.error is not None:
@@ -155,8 +157,8 @@ def test_real_cells_are_rebuilt_better_after_training(shared_data: Path) -> None
     torch.manual_seed(0)
     model = SCVI(adata, n_hidden=32)
     callback = MetricCallback({"pearson": PearsonCorrCoef()}, prediction=rebuilt)
-    words = {"max_epochs": 6, "seed": 0, "accelerator": "cpu", "enable_progress_bar": False}
-    model.train(callbacks=callback, plan_kwargs={"lr": 5e-3}, **words)
+    kwargs = {"max_epochs": 6, "seed": 0, "accelerator": "cpu", "enable_progress_bar": False}
+    model.train(callbacks=callback, plan_kwargs={"lr": 5e-3}, **kwargs)
     values = model.history["pearson_validation"]["pearson_validation"].to_numpy()
     assert values[-1] > max(values[0], 0.5)
     assert values[-1] < 1

@@ -27,10 +27,10 @@ ALL = ("kl", "latent", "latent_variance", "reconstruction_loss")
 
 
 def outcome_of(
-    module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any
+    module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any
 ) -> RunResult:
     given = {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 8, "accelerator": "cpu"}
-    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **kwargs})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 

@@ -47,8 +47,8 @@ def model_of(cells: AnnData) -> Any:
     return SCVI(cells, n_hidden=8, n_latent=3, dropout_rate=0.2)
 
 
-def train(model: Any, *callbacks: pl.Callback, **words: Any) -> None:
-    given = {"max_epochs": 3, "batch_size": 32, "accelerator": "cpu", "seed": 1} | words
+def train(model: Any, *callbacks: pl.Callback, **kwargs: Any) -> None:
+    given = {"max_epochs": 3, "batch_size": 32, "accelerator": "cpu", "seed": 1} | kwargs
     model.train(callbacks=list(callbacks), enable_progress_bar=False, **given)
 
 
@@ -180,12 +180,12 @@ class Crash(pl.Callback):
 def test_a_run_that_crashed_has_the_scores_of_one_that_did_not(
     cells: AnnData, tmp_path: Path
 ) -> None:
-    def run(epoch: int | None, **words: Any) -> tuple[Any, list[Any]]:
+    def run(epoch: int | None, **kwargs: Any) -> tuple[Any, list[Any]]:
         model = model_of(cells)
         integration = IntegrationEvaluation("batch", "kind", every_n_epochs=2)
         retrieval = RetrievalEvaluation(label_key="kind")
         try:
-            train(model, Crash(epoch), integration, retrieval, max_epochs=5, **words)
+            train(model, Crash(epoch), integration, retrieval, max_epochs=5, **kwargs)
         except OSError as error:
             assert str(error) == "disk full"
         return model, [integration.state_dict(), retrieval.state_dict()]

@@ -155,7 +155,7 @@ def test_scores_of_scib_metrics_itself_are_named_with_its_version(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"package": "scib"}, "'cellvae' or 'scib-metrics'; got 'scib'"),
         ({"bio_conservation_metrics": ["clisi"]}, "Did you mean 'clisi_knn'"),
@@ -173,6 +173,6 @@ def test_scores_of_scib_metrics_itself_are_named_with_its_version(
         ({"num_rows_to_select": 0}, "num_rows_to_select to be at least 1"),
     ],
 )
-def test_what_it_cannot_score_is_refused(words: Any, message: str) -> None:
+def test_what_it_cannot_score_is_refused(kwargs: Any, message: str) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        ScibCallback(**words)
+        ScibCallback(**kwargs)

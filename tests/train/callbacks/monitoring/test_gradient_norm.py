@@ -45,9 +45,9 @@ class Gradients(pl.Callback):
         return [math.sqrt(sum((g**2).sum() for g in s.values())) for s in self.kept[epoch]]
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any) -> RunResult:
     given = {"max_epochs": 2, "enable_progress_bar": False, "batch_size": 8, "accelerator": "cpu"}
-    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **kwargs})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.error is None
     return outcome
@@ -104,9 +104,9 @@ def test_frozen_parameters_have_no_length(module: Any, rows: Any, split: Split) 
 
 def test_it_changes_nothing_and_can_be_followed(module: Any, rows: Any, split: Split) -> None:
     state = {k: v.clone() for k, v in module.state_dict().items()}
-    words = {"early_stopping": "grad_norm_total", "early_stopping_mode": "min"}
-    words |= {"early_stopping_restore_best": False}
-    run(module, rows, split, GradNormMonitor(True, every_n_steps=1), **words)
+    kwargs = {"early_stopping": "grad_norm_total", "early_stopping_mode": "min"}
+    kwargs |= {"early_stopping_restore_best": False}
+    run(module, rows, split, GradNormMonitor(True, every_n_steps=1), **kwargs)
     watched = {k: v.clone() for k, v in module.state_dict().items()}
     module.load_state_dict(state)
     run(module, rows, split)

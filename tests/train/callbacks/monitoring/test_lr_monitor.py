@@ -22,9 +22,9 @@ from cellvae.train.run.fit import fit
 pytestmark = pytest.mark.trains
 
 
-def history(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> Any:
+def history(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any) -> Any:
     given = {"max_epochs": 3, "enable_progress_bar": False, "accelerator": "cpu"}
-    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **kwargs})
     outcome = fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
     assert outcome.error is None
     return outcome.history

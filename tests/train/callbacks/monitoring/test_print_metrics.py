@@ -19,9 +19,9 @@ from cellvae.train.run.fit import fit
 pytestmark = pytest.mark.trains
 
 
-def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **words: Any) -> RunResult:
+def train(module: Any, rows: Any, split: Any, callback: pl.Callback, **kwargs: Any) -> RunResult:
     parsed = parse_train_kwargs(
-        {"max_epochs": 5, "enable_progress_bar": False, "batch_size": 16, **words}
+        {"max_epochs": 5, "enable_progress_bar": False, "batch_size": 16, **kwargs}
     )
     return fit(module, rows, split, parsed.options, seed=1, callbacks=[callback])
 
@@ -84,7 +84,7 @@ def test_a_misspelt_name_is_refused_and_one_name_is_no_list_of_letters(
         train(module, rows, split, PrintMetrics(metrics="elbo_trian"))
 
 
-@pytest.mark.parametrize("words", [{"every_n_epochs": 0}, {"format": "nonsense"}])
-def test_wrong_words_are_refused(words: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOptionError, match=next(iter(words)).split("_")[0]):
-        PrintMetrics(**words)
+@pytest.mark.parametrize("kwargs", [{"every_n_epochs": 0}, {"format": "nonsense"}])
+def test_wrong_words_are_refused(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptionError, match=next(iter(kwargs)).split("_")[0]):
+        PrintMetrics(**kwargs)

@@ -26,8 +26,8 @@ from cellvae.train.run.fit import fit
 pytestmark = pytest.mark.trains
 
 
-def run(module: Any, rows: Any, split: Split, **words: Any) -> None:
-    parsed = parse_train_kwargs({"max_epochs": 3, "check_val_every_n_epoch": 1, **words})
+def run(module: Any, rows: Any, split: Split, **kwargs: Any) -> None:
+    parsed = parse_train_kwargs({"max_epochs": 3, "check_val_every_n_epoch": 1, **kwargs})
     assert (
         fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks).error is None
     )
@@ -46,11 +46,11 @@ def test_a_terminal_sees_epochs_and_elbo(
     assert re.search(r"Epoch 3/3 100%.*ELBO train \d+\.\d\d, validation \d+\.\d\d", shown)
 
 
-@pytest.mark.parametrize("words", [{}, {"enable_progress_bar": False}])
+@pytest.mark.parametrize("kwargs", [{}, {"enable_progress_bar": False}])
 def test_a_file_stays_quiet(
-    module: Any, rows: Any, split: Split, capsys: pytest.CaptureFixture[str], words: dict[str, Any]
+    module: Any, rows: Any, split: Split, capsys: pytest.CaptureFixture[str], kwargs: dict[str, Any]
 ) -> None:
-    run(module, rows, split, **words)
+    run(module, rows, split, **kwargs)
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out == ""
@@ -107,11 +107,11 @@ def test_metrics_are_shown_every_n_epochs(
 @pytest.mark.usefixtures("terminal")
 def test_the_bar_moves_within_training_and_validation(module: Any, rows: Any, split: Split) -> None:
     bar = Shown()
-    words: dict[str, Any] = {"max_epochs": 4, "batch_size": 5, "check_val_every_n_epoch": 2}
-    words["steps_per_block"] = 1
+    kwargs: dict[str, Any] = {"max_epochs": 4, "batch_size": 5, "check_val_every_n_epoch": 2}
+    kwargs["steps_per_block"] = 1
     # Batches that are counted are as small as those of training.
-    words["limit_val_batches"] = 1.0
-    run(module, rows, split, callbacks=[bar], **words)
+    kwargs["limit_val_batches"] = 1.0
+    run(module, rows, split, callbacks=[bar], **kwargs)
     # 10 batches of training, and in every second epoch 2 of validation. How many there are is not
     # known in the first epoch that has some: the bar waits for them, and never goes back.
     tenths, twelfths = [i / 10 for i in range(1, 11)], [i / 12 for i in range(1, 13)]
@@ -120,7 +120,7 @@ def test_the_bar_moves_within_training_and_validation(module: Any, rows: Any, sp
     assert bar.places == pytest.approx([*first, *second, *third, *fourth])
     assert "Epoch 4/4 100%" in bar.texts[-1]
     bar = Shown()
-    run(module, rows, split, callbacks=[bar], **words | {"steps_per_block": 4})
+    run(module, rows, split, callbacks=[bar], **kwargs | {"steps_per_block": 4})
     tenths, twelfths = [0.4, 0.8, 1], [4 / 12, 8 / 12, 10 / 12, 11 / 12, 1]
     first, second = tenths, [1 + i for i in (*tenths, 1, 1)]
     third, fourth = [2 + i for i in tenths], [3 + i for i in twelfths]
@@ -216,8 +216,8 @@ def test_a_run_that_goes_on_begins_where_it_was(
     def trained(*callbacks: pl.Callback) -> None:
         torch.manual_seed(0)
         model = SCVI(adata, n_hidden=8)
-        words: dict[str, Any] = {"run_dir": tmp_path, "resume": "auto", "accelerator": "cpu"}
-        model.train(max_epochs=4, callbacks=list(callbacks), **words)
+        kwargs: dict[str, Any] = {"run_dir": tmp_path, "resume": "auto", "accelerator": "cpu"}
+        model.train(max_epochs=4, callbacks=list(callbacks), **kwargs)
 
     trained(Broken())
     capsys.readouterr()

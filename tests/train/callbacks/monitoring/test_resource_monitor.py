@@ -34,10 +34,10 @@ pytestmark = pytest.mark.trains
 
 
 def outcome_of(
-    module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any
+    module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any
 ) -> RunResult:
     given = {"max_epochs": 3, "enable_progress_bar": False, "batch_size": 10, "accelerator": "cpu"}
-    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **words})
+    parsed = parse_train_kwargs({**given, "callbacks": list(callbacks), **kwargs})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -189,8 +189,8 @@ def test_the_run_is_the_same_with_it(module: Any, rows: Any, split: Split) -> No
 
 
 def test_the_shortest_run_has_its_numbers(module: Any, rows: Any, split: Split) -> None:
-    words: dict[str, Any] = {"max_epochs": 1, "batch_size": 64, "log_every_n_steps": 10}
-    history = outcome_of(module, rows, split, ResourceMonitor(), **words).history.table
+    kwargs: dict[str, Any] = {"max_epochs": 1, "batch_size": 64, "log_every_n_steps": 10}
+    history = outcome_of(module, rows, split, ResourceMonitor(), **kwargs).history.table
     assert all(history[name][0] >= 0 for name in RESOURCE_METRICS)
     assert history["resources/cells_per_second"][0] > 0
 
@@ -324,13 +324,13 @@ def test_real_cells_and_a_run_that_goes_on(
     def trained(monitor: ResourceMonitor, *more: pl.Callback) -> SCVI:
         torch.manual_seed(0)
         model = SCVI(adata, n_hidden=16)
-        words: dict[str, Any] = {"run_dir": tmp_path / "run", "resume": "auto"}
+        kwargs: dict[str, Any] = {"run_dir": tmp_path / "run", "resume": "auto"}
         model.train(
             max_epochs=4,
             accelerator="cpu",
             enable_progress_bar=False,
             callbacks=[monitor, *more],
-            **words,
+            **kwargs,
         )
         return model
 

@@ -68,10 +68,10 @@ def test_a_bad_cell_ends_the_run_and_is_named(model: SCVI) -> None:
     poison(model, 7, 30)
     model.module.double()  # counts of any type; the guard looks at what comes out
     model.module.float()
-    words = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
+    kwargs = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
     before = flat(model)
     with pytest.raises(TrainingError, match=r"loss was not finite in epoch 0") as info:
-        model.train(3, seed=0, **words)
+        model.train(3, seed=0, **kwargs)
     report = model.training_report
     assert report is not None and report.nan is not None
     assert report.status == "not_finite"
@@ -85,8 +85,8 @@ def test_a_bad_cell_ends_the_run_and_is_named(model: SCVI) -> None:
 
 def test_skipped_batches_leave_no_trace(model: SCVI) -> None:
     poison(model, 7)
-    words = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
-    model.train(4, seed=0, on_nan="skip_batch", check_val_every_n_epoch=1, **words)
+    kwargs = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
+    model.train(4, seed=0, on_nan="skip_batch", check_val_every_n_epoch=1, **kwargs)
     report = model.training_report
     assert report is not None and report.nan is not None
     assert report.status == "completed"
@@ -203,10 +203,10 @@ def test_the_guard_changes_no_bit_of_a_healthy_run(model: SCVI) -> None:
     assert all(results[0][1].equals(table) for _, table in results)
 
 
-@pytest.mark.parametrize("words", [{"on_nan": "skip_bach"}, {"max_skipped": 0.0}])
-def test_wrong_words_are_refused(words: dict[str, Any]) -> None:
-    with pytest.raises(InvalidOptionError, match=next(iter(words))):
-        NaNGuard(**words)
+@pytest.mark.parametrize("kwargs", [{"on_nan": "skip_bach"}, {"max_skipped": 0.0}])
+def test_wrong_words_are_refused(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptionError, match=next(iter(kwargs))):
+        NaNGuard(**kwargs)
 
 
 class AsOnGPU(NaNGuard):
@@ -239,10 +239,10 @@ def test_without_a_look_a_skipped_step_changes_nothing_either(model: SCVI, optim
 
 def test_without_a_look_the_rest_of_the_epoch_is_left_out_and_the_run_ends(model: SCVI) -> None:
     poison(model, 7)
-    words = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
+    kwargs = {**WORDS, "datasplitter_kwargs": {"external_indexing": [range(50), range(50, 60)]}}
     guard, seen = AsOnGPU(), BadGradient()
     with pytest.raises(TrainingError, match=r"loss was not finite in epoch 0.*'cell7'"):
-        model.train(3, seed=0, callbacks=[guard, seen], **words)
+        model.train(3, seed=0, callbacks=[guard, seen], **kwargs)
     assert guard.event is not None
     first = guard.event.batch
     after = [seen.after[0, i] for i in range(first, 3)]
@@ -256,12 +256,12 @@ def test_on_a_gpu_the_step_is_left_out_without_a_look_at_it(model: SCVI, word: s
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     bad = BadGradient((1, 1))
-    words = {**WORDS, "accelerator": "cuda"}
+    kwargs = {**WORDS, "accelerator": "cuda"}
     if word == "stop_restore":
         with pytest.warns(TrainingWarning, match="not finite"):
-            model.train(4, seed=0, on_nan=word, callbacks=bad, **words)
+            model.train(4, seed=0, on_nan=word, callbacks=bad, **kwargs)
     else:
-        model.train(4, seed=0, on_nan=word, callbacks=bad, **words)
+        model.train(4, seed=0, on_nan=word, callbacks=bad, **kwargs)
     assert torch.equal(bad.after[1, 0], bad.after[1, 1])
     assert bool(torch.isfinite(flat(model)).all())
 

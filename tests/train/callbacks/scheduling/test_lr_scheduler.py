@@ -60,10 +60,10 @@ class Script(pl.Callback):
         pl_module.log("script_loss", self.values[trainer.current_epoch])
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any) -> RunResult:
     given = {"max_epochs": 10, "batch_size": 25, "plan_kwargs": {"lr": LR}, "accelerator": "cpu"}
     given |= {"enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse_train_kwargs({**given, **words})
+    parsed = parse_train_kwargs({**given, **kwargs})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -149,9 +149,9 @@ def test_plateau_is_that_of_lightning(module: Any, rows: Any, split: Split, moni
         ours,
     )
     module.load_state_dict(state)
-    words = {"lr": LR, "reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1.0}
-    words["lr_scheduler_metric"] = monitor
-    run(module, rows, split, theirs, plan_kwargs=words)
+    kwargs = {"lr": LR, "reduce_lr_on_plateau": True, "lr_patience": 0, "lr_threshold": 1.0}
+    kwargs["lr_scheduler_metric"] = monitor
+    run(module, rows, split, theirs, plan_kwargs=kwargs)
     assert ours.by_epoch == theirs.by_epoch
     assert len(set(ours.by_epoch)) > 1
 
@@ -203,9 +203,9 @@ def test_the_plateau_steps_in_epochs_that_measure_its_metric(
 
     plan = {"lr": LR, **PLATEAU, "lr_scheduler_metric": metric}
     state = {k: v.clone() for k, v in module.state_dict().items()}
-    words: dict[str, Any] = {"check_val_every_n_epoch": every, "max_epochs": 7}
+    kwargs: dict[str, Any] = {"check_val_every_n_epoch": every, "max_epochs": 7}
     plateau, callback = Steps(), Steps()
-    run(module, rows, split, Sometimes(), plateau, plan_kwargs=plan, **words)
+    run(module, rows, split, Sometimes(), plateau, plan_kwargs=plan, **kwargs)
     assert plateau.by_epoch == pytest.approx(halvings(measured, 7))
     module.load_state_dict(state)
     schedule = LRSchedulerCallback(
@@ -213,17 +213,19 @@ def test_the_plateau_steps_in_epochs_that_measure_its_metric(
         monitor=metric,
         arguments={"factor": 0.5, "patience": 0, "threshold": 1e9, "threshold_mode": "abs"},
     )
-    run(module, rows, split, Sometimes(), schedule, callback, **words)
+    run(module, rows, split, Sometimes(), schedule, callback, **kwargs)
     assert callback.by_epoch == plateau.by_epoch
 
 
 def test_a_schedule_whose_metric_never_came_says_so(module: Any, rows: Any, split: Split) -> None:
-    words: dict[str, Any] = {"check_val_every_n_epoch": 5, "max_epochs": 3}
+    kwargs: dict[str, Any] = {"check_val_every_n_epoch": 5, "max_epochs": 3}
     expected = "never stepped: 'elbo_validation' was not measured"
     with pytest.warns(TrainingWarning, match=expected):
-        run(module, rows, split, plan_kwargs=PLATEAU, **words)
+        run(module, rows, split, plan_kwargs=PLATEAU, **kwargs)
     with pytest.warns(TrainingWarning, match=expected):
-        run(module, rows, split, LRSchedulerCallback("plateau", monitor="elbo_validation"), **words)
+        run(
+            module, rows, split, LRSchedulerCallback("plateau", monitor="elbo_validation"), **kwargs
+        )
 
 
 def test_validation_is_switched_on_for_the_metric(module: Any, rows: Any, split: Split) -> None:
@@ -250,10 +252,10 @@ def small_model() -> SCVI:
     return SCVI(adata, n_hidden=8, n_latent=2)
 
 
-def train(model: SCVI, *callbacks: pl.Callback, **words: Any) -> None:
+def train(model: SCVI, *callbacks: pl.Callback, **kwargs: Any) -> None:
     given = {"max_epochs": 6, "batch_size": 16, "accelerator": "cpu", "seed": 3}
     given |= {"enable_progress_bar": False, "plan_kwargs": {"lr": LR}}
-    model.train(callbacks=list(callbacks), **{**given, **words})
+    model.train(callbacks=list(callbacks), **{**given, **kwargs})
 
 
 class Crash(pl.Callback):
@@ -280,21 +282,21 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("words", SCHEDULES.values(), ids=SCHEDULES.keys())
-def test_a_run_that_was_cut_off_goes_on_bit_by_bit(tmp_path: Path, words: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kwargs", SCHEDULES.values(), ids=SCHEDULES.keys())
+def test_a_run_that_was_cut_off_goes_on_bit_by_bit(tmp_path: Path, kwargs: dict[str, Any]) -> None:
     whole, broken, again = small_model(), small_model(), small_model()
     steps, rest = Steps(), Steps()
-    train(whole, LRSchedulerCallback(**words), steps)
+    train(whole, LRSchedulerCallback(**kwargs), steps)
     with pytest.raises(OSError, match="disk full"):
-        train(broken, LRSchedulerCallback(**words), Crash(), resume="auto", run_dir=tmp_path)
-    train(again, LRSchedulerCallback(**words), rest, resume="auto", run_dir=tmp_path)
+        train(broken, LRSchedulerCallback(**kwargs), Crash(), resume="auto", run_dir=tmp_path)
+    train(again, LRSchedulerCallback(**kwargs), rest, resume="auto", run_dir=tmp_path)
     assert torch.equal(weights(whole), weights(again))
     assert rest.by_step == [r for e in (3, 4, 5) for r in steps.rates[e]]
     assert len(set(steps.by_step)) > 1
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("kwargs", "message"),
     [
         ({"scheduler": "cosin"}, "got 'cosin'. Did you mean 'cosine'"),
         ({"scheduler": "plateau"}, "monitor to be the name of a metric"),
@@ -310,9 +312,9 @@ def test_a_run_that_was_cut_off_goes_on_bit_by_bit(tmp_path: Path, words: dict[s
         ({"scheduler": 3}, "got int"),
     ],
 )
-def test_what_cannot_be_is_told(words: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_told(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOptionError) as caught:
-        LRSchedulerCallback(**words)
+        LRSchedulerCallback(**kwargs)
     assert message in str(caught.value)
 
 

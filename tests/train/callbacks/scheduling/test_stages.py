@@ -46,10 +46,10 @@ class Watch(pl.Callback):
         return [not torch.equal(a, b) for a, b in pairs]
 
 
-def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **words: Any) -> RunResult:
+def run(module: Any, rows: Any, split: Split, *callbacks: pl.Callback, **kwargs: Any) -> RunResult:
     given = {"max_epochs": 6, "batch_size": 25, "plan_kwargs": {"lr": LR}, "accelerator": "cpu"}
     given |= {"enable_progress_bar": False, "callbacks": list(callbacks)}
-    parsed = parse_train_kwargs({**given, **words})
+    parsed = parse_train_kwargs({**given, **kwargs})
     return fit(module, rows, split, parsed.options, seed=0, callbacks=parsed.callbacks)
 
 
@@ -94,8 +94,8 @@ def test_the_kl_weight_of_a_stage_replaces_the_warm_up(
 ) -> None:
     stages = [Stage(epochs=2, kl_weight=0.25), Stage(epochs=2), Stage(kl_weight=0.0)]
     watch = Watch()
-    words = {"plan_kwargs": {"n_epochs_kl_warmup": 10}, "max_epochs": 10}
-    outcome = run(module, rows, split, Stages(stages), watch, **words)
+    kwargs = {"plan_kwargs": {"n_epochs_kl_warmup": 10}, "max_epochs": 10}
+    outcome = run(module, rows, split, Stages(stages), watch, **kwargs)
     wanted = [0.25, 0.25, 0.2, 0.3, *[0.0] * 6]
     assert watch.kl == pytest.approx(wanted)
     assert outcome.history["kl_weight"].iloc[:, 0].tolist() == pytest.approx(wanted)
@@ -144,10 +144,10 @@ def small_model() -> SCVI:
     return SCVI(adata, n_hidden=8, n_latent=2)
 
 
-def train(model: SCVI, *callbacks: pl.Callback, **words: Any) -> None:
+def train(model: SCVI, *callbacks: pl.Callback, **kwargs: Any) -> None:
     given = {"max_epochs": 7, "batch_size": 16, "accelerator": "cpu", "seed": 3}
     given |= {"enable_progress_bar": False, "plan_kwargs": {"lr": LR, "n_epochs_kl_warmup": 5}}
-    model.train(callbacks=list(callbacks), **{**given, **words})
+    model.train(callbacks=list(callbacks), **{**given, **kwargs})
 
 
 def weights(model: SCVI) -> torch.Tensor:

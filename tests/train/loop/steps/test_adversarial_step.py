@@ -255,12 +255,15 @@ class Cut(pl.Callback):
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("words", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("train_kwargs", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_run_is_resumed_bit_by_bit(
-    made: Callable[..., Any], tmp_path: Path, words: dict[str, Any], steps: list[AdversarialStep]
+    made: Callable[..., Any],
+    tmp_path: Path,
+    train_kwargs: dict[str, Any],
+    steps: list[AdversarialStep],
 ) -> None:
-    callbacks = words.get("callbacks", [])
-    kwargs = {**QUICK, "plan_kwargs": CONSTANT, **words, "resume": "auto"}
+    callbacks = train_kwargs.get("callbacks", [])
+    kwargs = {**QUICK, "plan_kwargs": CONSTANT, **train_kwargs, "resume": "auto"}
     whole, cut, again = made(), made(), made()
     whole.train(**kwargs, run_dir=tmp_path / "whole")
     cut.train(**{**kwargs, "callbacks": [*callbacks, Cut()]}, run_dir=tmp_path / "cut")
@@ -349,8 +352,8 @@ def test_a_step_that_is_left_out_changes_nothing_of_the_classifier(
         return found._replace(loss=found.loss * torch.nan) if len(calls) == 5 else found
 
     monkeypatch.setattr(model.module, "loss", spoilt)
-    words = QUICK | {"max_epochs": 1, "check_val_every_n_epoch": None}
-    model.train(**words, on_nan="skip_batch")
+    train_kwargs = QUICK | {"max_epochs": 1, "check_val_every_n_epoch": None}
+    model.train(**train_kwargs, on_nan="skip_batch")
     # The sixth call finds the cells of the fifth; the seventh is the next step.
     before, after = states[4]["classifier"], states[6]["classifier"]
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -425,7 +428,7 @@ def test_a_classifier_without_anything_to_tell_apart_is_refused(cells: AnnData) 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("train_kwargs", "message"),
     [
         ({"adversarial_classifier": "yes"}, "adversarial_classifier to be"),
         ({"plan_kwargs": {"scale_adversarial_loss": -1.0}}, "scale_adversarial_loss to be"),
@@ -434,10 +437,10 @@ def test_a_classifier_without_anything_to_tell_apart_is_refused(cells: AnnData) 
     ids=str,
 )
 def test_options_that_cannot_be_are_refused(
-    made: Callable[..., Any], words: dict[str, Any], message: str
+    made: Callable[..., Any], train_kwargs: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidOptionError, match=message):
-        made().train(**QUICK | words)
+        made().train(**QUICK | train_kwargs)
 
 
 @pytest.mark.trains
@@ -460,8 +463,8 @@ def test_lightnings_search_of_a_rate_puts_the_classifier_back(
 def test_a_state_from_before_there_were_steps_is_read(
     made: Callable[..., Any], tmp_path: Path
 ) -> None:
-    words = QUICK | {"adversarial_classifier": "auto"}
-    made().train(**words, callbacks=[Cut()], resume="auto", run_dir=tmp_path)
+    train_kwargs = QUICK | {"adversarial_classifier": "auto"}
+    made().train(**train_kwargs, callbacks=[Cut()], resume="auto", run_dir=tmp_path)
     (path, *_) = states_to_try(tmp_path)
     values = read_state(path)
     assert values.pop("step") == {}
