@@ -218,7 +218,7 @@ CASES = (
     ),
     Case(
         name="AmortizedLDA",
-        setup={"layer": "kwargs"},
+        setup={"layer": "words"},
         config={"n_hidden": 8, "n_topics": 3},
     ),
 )
@@ -227,7 +227,7 @@ CASES += (
     replace(CASES[0], training={"adversarial_classifier": True}),
     Case(
         name="SOLO",
-        setup={"labels_key": "class", "layer": "kwargs"},
+        setup={"labels_key": "class", "layer": "words"},
         config={"n_hidden": 8, "n_layers": 2},
     ),
 )
@@ -253,7 +253,7 @@ def synthetic() -> AnnData:
     # Genes and regions take turns, so that order matters.
     var["feature_types"] = ["Gene Expression", "Peaks"] * (N_GENES // 2)
     adata = AnnData(random.poisson(means[kind]).astype(np.float32), obs=obs, var=var)
-    adata.layers["kwargs"] = adata.X.copy()
+    adata.layers["words"] = adata.X.copy()
     proteins = random.poisson(random.gamma(2.0, 8.0, (2, N_PROTEINS))[kind])
     names = [f"protein{i}" for i in range(N_PROTEINS)]
     adata.obsm["all_proteins"] = pd.DataFrame(proteins, index=obs.index, columns=names)
