@@ -40,7 +40,7 @@ class ProcessGroup:
         self.group = dist.new_group(backend="gloo", timeout=TIMEOUT)
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
-        self.told: BaseException | None = None  # the error that all processes know
+        self.shared_error: BaseException | None = None  # the error that all processes know
 
     def exchange(
         self, what: str, value: Any = None, error: BaseException | None = None
@@ -76,7 +76,7 @@ class ProcessGroup:
                 + ", ".join(other for other, _, _ in answers)
                 + ". Ask the same questions in all of them, in the same order."
             )
-        self.told = error
+        self.shared_error = error
         raise error
 
     def broadcast(self, values: Tensor, source: int) -> None:
@@ -109,19 +109,19 @@ class ProcessGroup:
             yield
         except BaseException as error:
             self.close()
-            self.told = error
+            self.shared_error = error
             if not isinstance(error, RuntimeError):
                 raise
-            self.told = ProcessError(
+            self.shared_error = ProcessError(
                 f"Process {self.rank} of {self.size} got no answer: another process has ended, or "
                 "cannot be reached. Its own output says why. All processes must ask the same "
                 "questions."
             )
-            raise self.told from error
+            raise self.shared_error from error
 
     @contextmanager
     def step(self, *, agree: bool) -> Iterator[None]:
-        """Context of something that all processes do; they are told if it fails in one.
+        """Context of something that all processes do; a failure in one is raised in all.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class ProcessGroup:
         try:
             yield
         except BaseException as error:
-            if error is not self.told and self.group is not None:
+            if error is not self.shared_error and self.group is not None:
                 self.exchange("an error", error=error)
             raise
         else:

@@ -102,7 +102,7 @@ def exchange_results(
             try:
                 store(*taken)
             except BaseException as failure:
-                # The others are told in the next round, after they have got this one's pieces.
+                # The others learn of it in the next round, after they have this one's pieces.
                 error = failure
 
 
