@@ -27,7 +27,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Train once in processes of its own; history and seconds."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(job.get("threads", 1))}
         load = os.getloadavg()[0]
         subprocess.run(
             [sys.executable, WORKER, json.dumps({**job, "out": str(out)})],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellvae.plotting.training_curves import label_epochs
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -35,7 +37,7 @@ def search_curves(
         label = f"best: {trial}" if is_best else None
         ax.plot(rows["epoch"], rows[metric], linewidth=1.8 if is_best else 1, label=label, **style)
         ax.plot(rows["epoch"].iloc[-1], rows[metric].iloc[-1], "o", markersize=3, **style)
-    ax.set_xlabel("Epoch")
+    label_epochs(ax)
     ax.set_ylabel(metric)
     ax.spines[["top", "right"]].set_visible(False)
     if best_trial is not None:

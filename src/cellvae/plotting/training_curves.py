@@ -53,10 +53,18 @@ def training_curve(table: pd.DataFrame, part: str, ax: Axes, best_epoch: int | N
         ax.axvline(
             best_epoch, color="0.5", linewidth=0.8, linestyle="--", label=f"best epoch {best_epoch}"
         )
-    ax.set_xlabel("Epoch")
+    label_epochs(ax)
     ax.set_title(PANELS.get(part, part), fontsize=10, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def label_epochs(ax: Axes) -> None:
+    """Label the x axis, with ticks at whole epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("Epoch")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def training_curves(table: pd.DataFrame, best_epoch: int | None = None) -> Figure:
@@ -123,7 +131,7 @@ def metric_curves(
         if best_epoch is not None:
             ax.axvline(best_epoch, color="0.5", linewidth=0.8, linestyle="--")
         ax.set_title(name, fontsize=10, loc="left")
-        ax.set_xlabel("Epoch")
+        label_epochs(ax)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(metrics) :]:
         ax.set_axis_off()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pickle  # noqa: TID251 - a call and its result, in a private folder of this process
@@ -121,9 +122,11 @@ def can_pickle(value: Any) -> bool:
 def show_output(process: subprocess.Popen[bytes]) -> None:
     """Write the output of a process to that of this one, until it ends."""
     assert isinstance(process.stdout, io.BufferedReader)
+    # A character may be divided between two chunks.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     with process.stdout as output:
         while chunk := output.read1(CHUNK):
-            sys.stdout.write(chunk.decode(errors="replace"))
+            sys.stdout.write(decoder.decode(chunk))
             sys.stdout.flush()
 
 
