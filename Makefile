@@ -40,10 +40,11 @@ test-lowest: $(LOWEST)/.test  ## Run the tests of data and models with the oldes
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -m "not slow" \
 	  -o filterwarnings=default --disable-warnings $(wildcard tests/data tests/estimator tests/model) $(ARGS)
 
-# Tests of what touches pandas, AnnData, scanpy, zarr and numpy. There are no pins.
+# Tests of what touches pandas, AnnData, scanpy, zarr and numpy, and of every model once. There are
+# no pins.
 test-newest: $(NEWEST)/.test  ## Run the tests that touch other packages with the newest of these, on the newest Python found
 	$(NEWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider -m "not slow" \
-	  $(addprefix tests/,cli data estimator evaluation inference model persistence plotting report) $(ARGS)
+	  $(addprefix tests/,cli contract/test_models.py data evaluation inference persistence plotting report) $(ARGS)
 
 check: lint types imports test  ## Everything that must hold: lint, types, imports, tests
 

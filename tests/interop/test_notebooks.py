@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.trains
 
 NOTEBOOKS = Path(__file__).with_name("notebooks")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 B_GENES, MONOCYTE_GENES = ["CD74", "CD37", "CD83"], ["TYROBP", "FCER1G", "TIMP1"]
 WORDS = {
     "basics": {
@@ -146,18 +148,23 @@ NUMBERS = {
 """Figures of both packages, and by how much they may differ in so few epochs."""
 
 
-def told(name: str, python: str, package: str, data: Path, folder: Path) -> dict[str, Any]:
-    """What a notebook says with a package."""
+def write_script(name: str, package: str, folder: Path) -> Path:
+    """Notebook with one import line for a package."""
     code = (NOTEBOOKS / f"{name}.py").read_text()
     assert code.count("import scvi\n") == 1
     script = folder / f"{name}.py"
     script.write_text(code.replace("import scvi\n", f"import {package}\n"))
+    return script
+
+
+def run_peer(name: str, python: str, data: Path, folder: Path) -> dict[str, Any]:
+    """What a notebook prints with scvi-tools."""
     done = subprocess.run(
-        [python, script, data, folder],
+        [python, write_script(name, "scvi", folder), data, folder],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -165,17 +172,29 @@ def told(name: str, python: str, package: str, data: Path, folder: Path) -> dict
 
 
 @pytest.fixture(scope="module")
-def own(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What notebooks say with this package, each run once."""
+def own(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """What notebooks print with this package, each run once."""
     found: dict[str, dict[str, Any]] = {}
 
     def run(name: str) -> dict[str, Any]:
         if name not in found:
             folder = tmp_path_factory.mktemp(name)
-            found[name] = told(name, sys.executable, "cellvae as scvi", shared_data, folder)
+            script, output = write_script(name, "cellvae as scvi", folder), folder / "output"
+            assert process.stdin is not None and process.stdout is not None
+            print(json.dumps([*map(str, (script, output, shared_data, folder))]),
+                  file=process.stdin, flush=True)  # fmt: skip
+            code = process.stdout.readline()
+            assert code == "0\n", output.read_text()[-3000:]
+            found[name] = json.loads(output.read_text().splitlines()[-1])
         return found[name]
 
-    return run
+    command = [sys.executable, str(Path(__file__).with_name("fork_scripts.py"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        yield run
 
 
 def check(name: str, found: dict[str, Any]) -> None:
@@ -214,7 +233,7 @@ def test_scvi_tools_says_the_same(name: str, own: Any, shared_data: Path, tmp_pa
     peer = os.environ.get("CELLVAE_PEER_PYTHON")
     if peer is None:
         pytest.skip("CELLVAE_PEER_PYTHON does not name a Python with scvi-tools")
-    theirs = told(name, peer, "scvi", shared_data, tmp_path)
+    theirs = run_peer(name, peer, shared_data, tmp_path)
     check(name, theirs)
     assert own(name).keys() == theirs.keys()
     for word, tolerance in NUMBERS[name].items():

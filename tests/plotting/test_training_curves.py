@@ -11,7 +11,7 @@ from cellvae.plotting.search_curves import search_curves
 from cellvae.plotting.training_curves import metric_curves
 
 
-@pytest.mark.parametrize("n_epochs", [1, 2, 4, 400])
+@pytest.mark.parametrize("n_epochs", [2, 4, 400])
 def test_ticks_are_at_whole_epochs(n_epochs: int) -> None:
     epochs = np.arange(n_epochs)
     table = pd.DataFrame({"elbo_train": 1.0 / (1 + epochs), "elbo_validation": 2.0}, index=epochs)

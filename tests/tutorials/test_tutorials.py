@@ -15,18 +15,19 @@ SHORTER = {
     "01-first-model.ipynb": {"max_epochs=400": "max_epochs=60"},
     "02-callbacks.ipynb": {'"max_epochs": 400': '"max_epochs": 65'},
     "05-rna-and-proteins.ipynb": {
-        "model.train(max_epochs=60": "model.train(max_epochs=20",
+        "model.train(max_epochs=60": "model.train(max_epochs=8",
         "missing.train(max_epochs=120": "missing.train(max_epochs=20",
     },
     "06-rna-and-chromatin.ipynb": {"max_epochs=200": "max_epochs=30"},
     "04-labels-topics-chromatin.ipynb": {
-        "base.train(max_epochs=40": "base.train(max_epochs=15",
+        "base.train(max_epochs=40": "base.train(max_epochs=6",
+        "max_epochs=25": "max_epochs=8",
         "topics.train(max_epochs=160": "topics.train(max_epochs=20",
         "peaks.train(max_epochs=60": "peaks.train(max_epochs=10",
     },
     "07-doublets.ipynb": {
-        "vae.train(max_epochs=60": "vae.train(max_epochs=20",
-        "solo.train()": "solo.train(max_epochs=30)",
+        "vae.train(max_epochs=60": "vae.train(max_epochs=8",
+        "solo.train()": "solo.train(max_epochs=15)",
         "second_model.train(max_epochs=60": "second_model.train(max_epochs=5",
     },
 }

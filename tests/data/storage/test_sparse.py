@@ -55,10 +55,7 @@ def test_chosen_genes_are_those_of_the_model(matrix: sparse.csr_matrix) -> None:
     genes = np.array([5, 3, 20, 11])
     rows = rows_of(matrix, genes)
     entries = with_csr_column(rows)
-    if entries is None:
-        # Genes in another order than in the matrix, put in order by scipy or not.
-        assert not rows.columns["counts"].is_canonical  # type: ignore[attr-defined]
-        return
+    assert entries is not None
     cells = torch.arange(30)
     assert torch.equal(entries.take(cells).counts.to_dense(), rows.take(cells).counts)
 
@@ -73,12 +70,28 @@ def test_there_are_none_of_counts_that_are_mostly_not_zero(more: float) -> None:
     assert (with_csr_column(rows_of(matrix)) is None) == (more > 0)
 
 
-def test_there_are_none_of_genes_that_come_twice_or_in_no_order() -> None:
-    twice = sparse.csr_matrix((np.ones(2), np.array([1, 1]), np.array([0, 2])), shape=(1, 20))
-    unsorted = sparse.csr_matrix((np.ones(2), np.array([3, 1]), np.array([0, 2])), shape=(1, 20))
-    assert with_csr_column(rows_of(twice)) is None
-    assert with_csr_column(rows_of(unsorted)) is None
-    assert rows_of(twice).take(torch.tensor([0])).counts[0, 1] == 2
+@pytest.mark.parametrize("genes", [[1, 1, 4, 0, 2], [3, 1, 4, 2, 0]])
+def test_genes_that_come_twice_or_in_no_order_are_put_in_order(
+    genes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.arange(1.0, 6.0, dtype=np.float32)
+    matrix = sparse.csr_matrix((values, np.array(genes), np.array([0, 3, 5])), shape=(2, 20))
+    rows = rows_of(matrix)
+    with caplog.at_level("INFO", "cellvae"):
+        entries = [with_csr_column(rows) for _ in range(2)]
+    assert len(caplog.messages) == 1 and "adata.X.sum_duplicates()" in caplog.messages[0]
+    assert matrix.indices.tolist() == genes  # The matrix is the user's.
+    for found in entries:
+        assert found is not None
+        batch = found.take(torch.arange(2)).counts
+        assert torch.equal(batch.to_dense(), rows.take(torch.arange(2)).counts)
+        for first, last in batch.indptr.unfold(0, 2, 1).tolist():
+            assert (batch.indices[first:last].diff() > 0).all()
+
+
+def test_counts_in_order_are_not_copied(matrix: sparse.csr_matrix) -> None:
+    column = rows_of(matrix).columns["counts"]
+    assert column.canonical is column  # type: ignore[attr-defined]
 
 
 def test_cells_that_are_not_there_are_refused(matrix: sparse.csr_matrix) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from scipy import sparse
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.data.storage.sparse import sparse_rows_for
-from cellvae.model import PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
+from cellvae.model import MULTIVI, PEAKVI, POISSONVI, SCANVI, SCVI, LinearSCVI
 from cellvae.model.scvi import SCVIModule
 from cellvae.nn.layers import SparseInputLinear
 from cellvae.settings import settings
@@ -232,3 +233,63 @@ def test_the_counts_of_a_batch_are_sparse(made: Any, monkeypatch: pytest.MonkeyP
     seen.clear()
     model.train(**QUICK, precision="bf16-mixed")
     assert not any(seen)
+
+
+@pytest.fixture
+def multiome() -> Callable[..., MULTIVI]:
+    """Genes of which half of the counts are zero, and regions of which most are."""
+
+    def make(n_genes: int, form: Callable[[np.ndarray], Any]) -> MULTIVI:
+        rng = np.random.default_rng(0)
+        counts = np.hstack([rng.poisson(0.7, (120, n_genes)), rng.random((120, 50)) < 0.06])
+        counts[:, -1] = 1
+        adata = AnnData(form(counts.astype(np.float32)))
+        adata.var["feature_types"] = n_genes * ["Gene Expression"] + 50 * ["Peaks"]
+        MULTIVI.setup_anndata(adata)
+        torch.manual_seed(0)
+        return MULTIVI(adata, n_hidden=9, n_latent=3)
+
+    return make
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("n_genes", [0, 12])
+def test_regions_are_sparse_where_genes_are_not(
+    multiome: Callable[..., MULTIVI], n_genes: int
+) -> None:
+    seen = []
+
+    class Note(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, plan: Any, batch: Any, index: int) -> None:
+            first = batch.rows.take(torch.arange(2))
+            seen.append((type(first.counts), type(first.regions)))
+
+    kwargs = QUICK | {"early_stopping": False}
+    dense, found = multiome(n_genes, np.asarray), multiome(n_genes, sparse.csr_matrix)
+    dense.train(**kwargs)
+    found.train(callbacks=Note(), **kwargs)
+    assert set(seen) == {(torch.Tensor if n_genes else type(None), CSRBatch)}
+    for name in ("elbo_train", "elbo_validation"):
+        expected = dense.history.table[name].to_numpy()
+        np.testing.assert_allclose(found.history.table[name], expected, rtol=1e-4)
+
+
+@pytest.mark.trains
+def test_genes_in_no_order_train_as_those_in_order(made: Callable[..., Any]) -> None:
+    models = []
+    for shuffle in (False, True):
+        model = made()
+        if shuffle:
+            matrix = model.adata.X
+            for first, last in itertools.pairwise(matrix.indptr):
+                order = np.random.default_rng(first).permutation(last - first)
+                matrix.indices[first:last] = matrix.indices[first:last][order]
+                matrix.data[first:last] = matrix.data[first:last][order]
+            matrix.has_sorted_indices = False
+            SCVI.setup_anndata(model.adata, batch_key="batch")
+            torch.manual_seed(0)
+            model = SCVI(model.adata, n_hidden=9, n_latent=3)
+        model.train(**QUICK)
+        models.append(model)
+    for one, other in zip(*(each.module.parameters() for each in models), strict=True):
+        assert torch.equal(one, other)

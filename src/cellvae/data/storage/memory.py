@@ -105,6 +105,23 @@ class SparseColumn:
         """Whether the gene indices of every cell are sorted and without duplicates."""
         return has_canonical_format(self.indices, self.indptr)
 
+    @cached_property
+    def canonical(self) -> SparseColumn:
+        """These counts with sorted gene indices and without duplicates; a copy unless they are."""
+        if self.is_canonical:
+            return self
+        from scipy import sparse
+
+        arrays = (self.data.copy(), self.indices.copy(), self.indptr.copy())
+        matrix = sparse.csr_matrix(arrays, shape=(len(self), self.n_genes))
+        matrix.sum_duplicates()
+        logger.info(
+            "Copied the counts to sort the genes of each cell (%s). Sort them once to save this "
+            "time and memory: adata.X.sum_duplicates().",
+            format_megabytes(matrix.data.nbytes + matrix.indices.nbytes),
+        )
+        return SparseColumn(matrix)
+
     def take(self, cells: CellNumbers) -> Counts:
         """Counts of the cells with these indices, [cells, genes]."""
         rows = check_indices(cells, len(self))

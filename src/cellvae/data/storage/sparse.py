@@ -64,9 +64,7 @@ def with_csr_column(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     n_entries = int(column.indptr[-1] - column.indptr[0])
     if n_entries > MAX_DENSITY * len(column) * column.n_genes:
         return None
-    if not column.is_canonical:
-        return None
-    columns: dict[str, Any] = {**rows.columns, name: CSRColumn(column)}
+    columns: dict[str, Any] = {**rows.columns, name: CSRColumn(column.canonical)}
     return ColumnRows(columns, rows.batch_type)
 
 

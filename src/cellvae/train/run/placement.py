@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from cellvae.contracts import Module, Rows
+from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.platform.device_kind import is_cpu
 from cellvae.data.batches.read_ahead import keep_rows
 from cellvae.data.storage.disk.loaded_rows import load_rows, stored_reader
@@ -100,8 +101,9 @@ def choose_sparse_rows(
         return None
     sparse = sparse_rows_for(module, rows)
     if sparse is not None:
-        n_genes = sparse.take(torch.zeros(1, dtype=torch.int64)).counts.n_genes
+        first_cell = sparse.take(torch.zeros(1, dtype=torch.int64))
+        n_features = min(each.n_genes for each in first_cell if isinstance(each, CSRBatch))
         for part in module.modules():
-            if isinstance(part, SparseInputLinear) and part.in_features >= n_genes:
+            if isinstance(part, SparseInputLinear) and part.in_features >= n_features:
                 part.to_column_major()
     return sparse
