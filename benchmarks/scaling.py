@@ -24,7 +24,7 @@ from ranks import run
 from simulated import simulated
 
 N_GENES, DENSITY = 2_000, 0.1
-EPOCHS = {10_000: 30, 100_000: 8, 1_000_000: 3}
+EPOCHS = {10_000: 10, 100_000: 3, 1_000_000: 2}
 """Epochs by the number of cells; others have as many as make 300,000 cells, at least two."""
 
 
