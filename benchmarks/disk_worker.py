@@ -47,7 +47,8 @@ def prepare(task: dict[str, Any], in_memory: bool) -> tuple[Any, dict[str, float
     cells: Any = cellvae.data.open_cells(task["path"])
     opened = time.perf_counter()
     if in_memory:
-        cells = anndata.read_h5ad(task["path"]) if task["path"].endswith("h5ad") else None
+        read = anndata.read_h5ad if task["path"].endswith("h5ad") else anndata.read_zarr
+        cells = read(task["path"])
     cellvae.model.SCVI.setup_anndata(cells, batch_key="sample")
     model = cellvae.model.SCVI(cells)
     end = time.perf_counter()
