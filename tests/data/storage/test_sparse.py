@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,9 +91,16 @@ def test_genes_that_come_twice_or_in_no_order_are_put_in_order(
             assert (batch.indices[first:last].diff() > 0).all()
 
 
-def test_counts_in_order_are_not_copied(matrix: sparse.csr_matrix) -> None:
-    column = rows_of(matrix).columns["counts"]
-    assert column.canonical is column  # type: ignore[attr-defined]
+def test_counts_in_order_are_neither_copied_nor_kept(matrix: sparse.csr_matrix) -> None:
+    column: Any = rows_of(matrix).columns["counts"]
+    assert column.canonical is column
+    reference = weakref.ref(column)
+    gc.disable()
+    try:
+        del column
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_cells_that_are_not_there_are_refused(matrix: sparse.csr_matrix) -> None:

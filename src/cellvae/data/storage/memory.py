@@ -105,11 +105,15 @@ class SparseColumn:
         """Whether the gene indices of every cell are sorted and without duplicates."""
         return has_canonical_format(self.indices, self.indptr)
 
-    @cached_property
+    @property
     def canonical(self) -> SparseColumn:
         """These counts with sorted gene indices and without duplicates; a copy unless they are."""
-        if self.is_canonical:
-            return self
+        # Not cached: a column that refers to itself would stay until garbage is collected.
+        return self if self.is_canonical else self.sorted_copy
+
+    @cached_property
+    def sorted_copy(self) -> SparseColumn:
+        """Copy with sorted gene indices, in which counts of one gene of a cell are added up."""
         from scipy import sparse
 
         arrays = (self.data.copy(), self.indices.copy(), self.indptr.copy())
