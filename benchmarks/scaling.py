@@ -133,7 +133,7 @@ def main() -> None:
         found["runs"].append(run(job))
         found["machine"] = {"processor": processor(), "cores": os.cpu_count()}
         arguments.out.write_text(json.dumps(found))
-    print(summary(found["runs"]).round(2).to_markdown(index=False))
+    print(summary(found["runs"]).round(2).to_string(index=False))
     if arguments.chart:
         draw(found["runs"], arguments.chart)
 
