@@ -54,7 +54,7 @@ def with_csr_column(rows: Rows[B], name: str = "counts") -> Rows[B] | None:
     rows
         Cells in memory.
     name
-        Column; the gene indices of every cell must be sorted and without duplicates.
+        Column; where gene indices are not sorted or not unique, a copy of it is.
     """
     if not isinstance(rows, ColumnRows):
         return None
