@@ -46,6 +46,8 @@ class DoubletNames(NamedTuple):
 
 DOUBLET_NAMES = DoubletNames()
 SINGLET, DOUBLET = "singlet", "doublet"
+COMPONENTS_KEY = "X_pca"
+"""Key in `obsm` of the principal components of cells and simulated doublets."""
 
 
 def draw_parents(
@@ -196,6 +198,7 @@ def join_features(
     names: pd.Index,
     batch: pd.Series,
     parents: Parents,
+    components: NDArray[np.float32],
 ) -> AnnData:
     """AnnData of the features of cells and of simulated doublets, for a classifier of both.
 
@@ -209,6 +212,8 @@ def join_features(
         Batch of each cell.
     parents
         Positions of the two cells of each doublet among the cells, [doublets, 2].
+    components
+        Principal components of cells and doublets, for `obsm`, [cells and doublets, components].
     """
     from anndata import AnnData
 
@@ -227,4 +232,5 @@ def join_features(
     )
     features = AnnData(np.concatenate([cells, doublets]), obs=obs)
     features.var_names = [str(i) for i in range(cells.shape[1])]
+    features.obsm[COMPONENTS_KEY] = components
     return features

@@ -39,6 +39,7 @@ from cellvae.errors import (
 from cellvae.estimator.model import Model
 from cellvae.inference import call_doublets, get_doublet_rate, predict_doublets
 from cellvae.inference.doublets.doublet_features import encode_features
+from cellvae.inference.doublets.expression_components import ExpressionComponents
 from cellvae.model.components.default_early_stopping import has_validation_cells
 from cellvae.model.count_model import CountModel
 from cellvae.model.linear_scvi import LinearSCVI
@@ -185,7 +186,8 @@ class SOLO(Model):
     -----
     The model's AnnData holds the features, not the counts: :meth:`save` with `save_anndata=True`
     writes all that :meth:`predict` and :meth:`call_doublets` need. It has columns in `obs` for the
-    class, for the batch, and for the positions of the two cells of each simulated doublet.
+    class, for the batch, and for the positions of the two cells of each simulated doublet, and in
+    `obsm["X_pca"]` principal components of the counts, which :meth:`call_doublets` reads.
 
     Examples
     --------
@@ -276,12 +278,17 @@ class SOLO(Model):
         parents = draw_parents(batch.to_numpy(dtype=object), cells, doublet_ratio, seed)
         doublets = DoubletRows(rows, parents)
         encoder: Any = scvi_model
+        simulated = np.arange(len(doublets))
+        components = ExpressionComponents.fit(rows, cells)
         features = join_features(
             encode_features(encoder, rows, cells),
-            encode_features(encoder, doublets, np.arange(len(doublets))),
+            encode_features(encoder, doublets, simulated),
             cells_of.obs_names[cells],
             batch.iloc[cells],
             np.searchsorted(cells, parents),
+            np.concatenate(
+                [components.transform(rows, cells), components.transform(doublets, simulated)]
+            ),
         )
         cls.setup_anndata(features, labels_key=DOUBLET_NAMES.simulated)
         return cls(features, **config)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cellvae.core.options import check_arguments
-from cellvae.data.doublets import DOUBLET, DOUBLET_NAMES, SINGLET
+from cellvae.data.doublets import COMPONENTS_KEY, DOUBLET, DOUBLET_NAMES, SINGLET
 from cellvae.errors import DataMismatchError, InvalidOptionError
 from cellvae.inference.cell_pass import plan_pass
 from cellvae.inference.cell_results import collect_matrix
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from cellvae.data.setup.registration import Registration
 
 CLASSES = (DOUBLET, SINGLET)
+N_RATE_COMPONENTS = 10
+"""Principal components that rates are estimated from; with more, trees recognise single cells."""
 CHECKED = ("soft", "include_simulated_doublets", "return_logits", "seed")
 
 
@@ -98,7 +100,8 @@ def call_doublets(
 
     In each batch the cells with the highest scores are called, as many as the rate says. The score
     is that of the mean of the log odds of the network, which was trained on all cells, and of
-    gradient-boosted trees that were not fitted to the cell: both together rank better than either.
+    gradient-boosted trees on principal components of the counts, which were not fitted to the cell:
+    both together rank better than either.
     Of fewer than 30 cells or simulated doublets it is that of the network. The
     probability is that of Bayes' rule: the ratio of the density of doublets to that of cells, which
     the odds of the classifier are up to the numbers of both, times the rate (Elkan and Noto 2008).
@@ -171,9 +174,9 @@ def get_doublet_rate(model: DoubletModel, seed: int = 0) -> pd.Series[float]:
 
     Cells are a mixture of single cells and doublets. The weight of the doublets is the lowest ratio
     of the fractions of cells and of simulated doublets that score above a threshold (Garg et al.
-    2021, Mixture proportion estimation and PU learning, NeurIPS); scores are those of trees that
-    were not fitted to the cell, and simulated doublets of cells that are doublets themselves are
-    left out. Batches of fewer than 500 cells share one rate.
+    2021, Mixture proportion estimation and PU learning, NeurIPS); scores are those of trees on ten
+    principal components of the counts that were not fitted to the cell, and simulated doublets of
+    cells that are doublets themselves are left out. Batches of fewer than 500 cells share one rate.
 
     Doublets of two cells of one type are counted as far as simulated doublets of one type resemble
     them.
@@ -200,12 +203,16 @@ def get_doublet_rate(model: DoubletModel, seed: int = 0) -> pd.Series[float]:
     """
     model.check_trained()
     codes, batches = pd.factorize(batch_of_cells(model), sort=True)
-    rates = estimate_from_features(model, codes, None, seed).rates
+    rates = estimate_from_features(model, codes, None, seed, ranked=False).rates
     return pd.Series(rates, index=pd.Index(batches, name="batch"), name="doublet_rate")
 
 
 def estimate_from_features(
-    model: DoubletModel, codes: NDArray[Any], given: NDArray[np.float64] | None, seed: int
+    model: DoubletModel,
+    codes: NDArray[Any],
+    given: NDArray[np.float64] | None,
+    seed: int,
+    ranked: bool = True,
 ) -> DoubletEstimate:
     """Rates and log odds from the features of a model.
 
@@ -219,23 +226,55 @@ def estimate_from_features(
         Rates of the batches that are known; None to estimate them.
     seed
         Seed of the trees.
+    ranked
+        Whether the log odds are to rank cells; the rates need fewer features.
     """
     simulated = is_simulated(model)
-    rows: Any = model.rows_for(None)
-    features = rows.take(torch.arange(len(rows))).features.numpy()
+    coarse, fine = tree_features(model)
     assert model.adata is not None
     obs, names = model.adata.obs, DOUBLET_NAMES
     parents = np.full((int(simulated.sum()), 2), -1, dtype=np.int64)
     if {names.first, names.second} <= {*obs}:
         parents = obs.loc[simulated, [names.first, names.second]].to_numpy(dtype=np.int64)
-    return estimate_rates(
-        features[~simulated],
-        features[simulated],
-        parents,
-        codes.astype(np.int64),
-        given=given,
-        seed=seed,
-    )
+
+    def estimate(features: NDArray[np.float32], rates: NDArray[Any] | None) -> DoubletEstimate:
+        return estimate_rates(
+            features[~simulated],
+            features[simulated],
+            parents,
+            codes.astype(np.int64),
+            given=rates,
+            seed=seed,
+        )
+
+    if given is None:
+        found = estimate(coarse, None)
+        if fine is coarse or not ranked:
+            return found
+        given = found.rates
+    return estimate(fine, given)
+
+
+def tree_features(model: DoubletModel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features from which trees estimate rates, and those by which they rank cells.
+
+    Principal components of the counts and the log library size, of which a few estimate the rate.
+    By the latent, simulated doublets differ from those among the cells, which the encoder was
+    trained on; it is taken where there are no components, as in files of scvi-tools.
+
+    Returns
+    -------
+    Both [cells and doublets, features]; the same array without components.
+    """
+    rows: Any = model.rows_for(None)
+    latent = rows.take(torch.arange(len(rows))).features.numpy()
+    assert model.adata is not None
+    components = model.adata.obsm.get(COMPONENTS_KEY)
+    if components is None or not np.shape(components)[1]:
+        return latent, latent
+    library = latent[:, -1:]
+    coarse = components[:, :N_RATE_COMPONENTS]
+    return np.hstack([coarse, library]), np.hstack([components, library])
 
 
 def all_logits(model: DoubletModel) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ FIRST_CALLED = 0.4
 N_FIRST_UPDATES, TOLERANCE = 30, 5e-4
 FIRST_TAIL, TAIL = 0.6, 0.5
 """Smallest fraction of simulated doublets above a threshold in the first and the later rounds."""
+MAX_FITTED = 60_000
+"""Cells and doublets that trees of a fold are fitted to, drawn at random from more."""
 MIN_CELLS = 30
 MIN_CELLS_OF_GROUP = 500
 """Cells from which a group has a rate of its own; smaller groups share one."""
@@ -224,7 +226,9 @@ def out_of_fold_scores(
     )
     scores = np.zeros(len(values))
     for fold in range(N_FOLDS):
-        others, here = (folds != fold) & fitted, folds == fold
+        others, here = np.flatnonzero((folds != fold) & fitted), folds == fold
+        if len(others) > MAX_FITTED:
+            others = random.choice(others, MAX_FITTED, replace=False)
         trees = HistGradientBoostingClassifier(
             learning_rate=0.08,
             max_iter=100,
