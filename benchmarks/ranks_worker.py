@@ -68,6 +68,7 @@ def main() -> None:
         check_val_every_n_epoch=1,
         enable_progress_bar=False,
         sync_batchnorm=job["batch_norm"] == "all",
+        batch_size=job.get("batch_size", 128),
         callbacks=[clock],
     )
     seconds = time.perf_counter() - begin
