@@ -215,8 +215,8 @@ def test_trees_read_components_of_the_counts_where_there_are_such(solo: SOLO) ->
     assert components.shape == (1500, 20)
     rate, calls = solo.get_doublet_rate(), solo.call_doublets(0.15)
     random = np.random.default_rng(0)
-    # The rate reads the first ten, the ranks all of them.
-    adata.obsm["X_pca"] = np.hstack([components[:, :10], random.normal(size=(1500, 10))])
+    # The rate reads the first twelve, the ranks all of them.
+    adata.obsm["X_pca"] = np.hstack([components[:, :12], random.normal(size=(1500, 8))])
     pd.testing.assert_series_equal(solo.get_doublet_rate(), rate)
     assert not solo.call_doublets(0.15).equals(calls)
     # A model of scvi-tools has the latent alone.

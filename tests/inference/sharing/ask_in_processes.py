@@ -200,16 +200,31 @@ def main(folder: Path) -> None:
             if child:
                 children.append(child)
                 continue
-            os.environ.update(
-                TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size),
-            )  # fmt: skip
+            started_by = as_slurm if name == "three" else as_torchrun
+            os.environ.update(MASTER_PORT=str(port), **started_by(rank, size))
             run(folder, name, rank)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(codes), codes
+
+
+def as_torchrun(rank: int, size: int) -> dict[str, str]:
+    """Environment of a process that torchrun has started."""
+    return {
+        "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+    }  # fmt: skip
+
+
+def as_slurm(rank: int, size: int) -> dict[str, str]:
+    """Environment of a task of a job step of SLURM on one node."""
+    return {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "test", "SLURM_STEP_ID": "0",
+        "SLURM_NNODES": "1", "SLURM_NTASKS": str(size),
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
+    }  # fmt: skip
 
 
 def run(folder: Path, name: str, rank: int) -> None:

@@ -75,16 +75,18 @@ def estimate_rates(
     cells = Mixture(features, doublets, parents, pooled)
     used = np.ones(len(doublets), dtype=bool)
     rates = np.zeros(cells.groups.max() + 1) if given is None else given
-    log_odds, later_rates = [], []
+    log_odds, later_scores = [], []
     for n_round in range(N_ROUNDS):
         scores = out_of_fold_scores(features, doublets, used, seed + n_round)
         log_odds.append(scores[0] + np.log(len(doublets) / used.sum()))
         if given is None and n_round == 0 and cells.has_known_parents.any():
             rates = first_rates(cells, scores)
         elif given is None:
-            # A single fit has an error of a point or more, which the next round would start from.
-            later_rates.append(tail_rates(cells, scores, used, TAIL))
-            rates = np.mean(later_rates, axis=0)
+            # By the scores of one fit a rate has an error of a point or more.
+            later_scores.append(scores)
+            of_cells, of_doublets = map(np.array, zip(*later_scores, strict=True))
+            scores = of_cells.mean(axis=0), of_doublets.mean(axis=0)
+            rates = tail_rates(cells, scores, used, TAIL)
         clean = cells.without_called(scores[0], rates)
         if clean.sum() < MIN_CELLS or not cells.has_known_parents.any():
             break
