@@ -16,7 +16,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
 
 def estimated_rate(counts: sparse.csr_matrix) -> float:
-    """Rate of doublets among cells; it depends on the counts alone, so that networks may be poor."""
+    """Rate of doublets among cells; it depends on the counts alone, so networks may be poor."""
     adata = anndata.AnnData(counts)
     SCVI.setup_anndata(adata)
     vae = SCVI(adata, n_latent=2, n_hidden=8)
