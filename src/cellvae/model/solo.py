@@ -278,17 +278,18 @@ class SOLO(Model):
         parents = draw_parents(batch.to_numpy(dtype=object), cells, doublet_ratio, seed)
         doublets = DoubletRows(rows, parents)
         encoder: Any = scvi_model
-        simulated = np.arange(len(doublets))
-        components = ExpressionComponents.fit(rows, cells)
+        axes = ExpressionComponents.fit(rows, cells)
+        of_cells, components = encode_features(encoder, rows, cells, axes)
+        simulated, their_components = encode_features(
+            encoder, doublets, np.arange(len(doublets)), axes
+        )
         features = join_features(
-            encode_features(encoder, rows, cells),
-            encode_features(encoder, doublets, simulated),
+            of_cells,
+            simulated,
             cells_of.obs_names[cells],
             batch.iloc[cells],
             np.searchsorted(cells, parents),
-            np.concatenate(
-                [components.transform(rows, cells), components.transform(doublets, simulated)]
-            ),
+            np.concatenate([components, their_components]),
         )
         cls.setup_anndata(features, labels_key=DOUBLET_NAMES.simulated)
         return cls(features, **config)

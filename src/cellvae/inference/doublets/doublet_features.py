@@ -1,4 +1,4 @@
-"""Features by which doublets are detected: the latent of a cell, and its log library size."""
+"""Features by which doublets are detected: latent, log library size, principal components."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from cellvae.contracts import Rows, to_device
 from cellvae.data.batches.batching import map_batches
 from cellvae.inference.cell_pass import ENCODER_BATCH_SIZE, inference_mode
+from cellvae.inference.doublets.expression_components import ExpressionComponents
 from cellvae.inference.latent.latent_representation import posterior_mean
 from cellvae.inference.protocols import EncoderModel
 
@@ -20,9 +21,12 @@ MC_SAMPLES = 5_000
 
 
 def encode_features(
-    model: EncoderModel, rows: Rows[Any], cells: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Posterior mean of the latent, and log of the mean library size, [cells, latent + 1].
+    model: EncoderModel,
+    rows: Rows[Any],
+    cells: NDArray[np.int64],
+    components: ExpressionComponents,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features of a network and principal components, in one pass over the counts.
 
     Parameters
     ----------
@@ -32,15 +36,24 @@ def encode_features(
         Rows of cells, or of simulated doublets.
     cells
         Indices of the rows.
+    components
+        Axes of the components.
+
+    Returns
+    -------
+    Posterior mean of the latent and log of the mean library size, [cells, latent + 1], and the
+    components, [cells, components].
     """
 
-    def encode(batch: Any) -> Tensor:
+    def encode(batch: Any) -> tuple[Tensor, Tensor]:
         latent: Any = model.module.encode(to_device(batch, model.device))
         mean = posterior_mean(model.module, latent.posterior, MC_SAMPLES)
         log_library, library = latent.log_library, latent.log_library_posterior
         if library is not None:
             log_library = library.loc + library.variance / 2
-        return torch.cat([mean, log_library], dim=-1).float().cpu()
+        features = torch.cat([mean, log_library], dim=-1).float().cpu()
+        return features, components.project(batch.counts)
 
     with inference_mode(model):
-        return map_batches(encode, rows, cells, ENCODER_BATCH_SIZE).numpy()
+        features, projected = map_batches(encode, rows, cells, ENCODER_BATCH_SIZE)
+    return features.numpy(), projected.numpy()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cellvae.contracts import Rows
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.data.batches.batching import iter_batches, map_batches
+from cellvae.data.batches.batching import iter_batches
 from cellvae.inference.cell_pass import ENCODER_BATCH_SIZE
 
 N_COMPONENTS = 20
@@ -54,22 +54,10 @@ class ExpressionComponents(NamedTuple):
         axes, mean = principal_axes(sparse.vstack(parts, format="csr"), N_COMPONENTS)
         return cls(axes.astype(np.float32), mean.astype(np.float32))
 
-    def transform(self, rows: Rows[Any], cells: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Components of cells or simulated doublets, [cells, components].
-
-        Parameters
-        ----------
-        rows
-            Rows with counts of the same genes.
-        cells
-            Indices of the rows.
-        """
+    def project(self, counts: Tensor | CSRBatch) -> Tensor:
+        """Components of cells with these counts [cells, genes], [cells, components]."""
         axes, mean = torch.from_numpy(self.axes), torch.from_numpy(self.mean)
-
-        def project(batch: Any) -> Tensor:
-            return (log_normalize(batch.counts) - mean) @ axes
-
-        return map_batches(project, rows, cells, ENCODER_BATCH_SIZE).numpy()
+        return (log_normalize(counts) - mean) @ axes
 
 
 def log_normalize(counts: Tensor | CSRBatch) -> Tensor:
