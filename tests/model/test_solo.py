@@ -209,22 +209,24 @@ def test_a_saved_model_needs_its_features_and_no_counts(solo: SOLO, tmp_path: Pa
     pd.testing.assert_frame_equal(bare.predict(), solo.predict())  # type: ignore[arg-type]
 
 
-def test_trees_read_components_of_the_counts_where_there_are_such(solo: SOLO) -> None:
-    adata: Any = solo.adata
-    components = adata.obsm["X_pca"]
+def test_trees_read_components_of_the_counts_where_there_are_such(
+    solo: SOLO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: Any = solo.adata.obsm  # type: ignore[union-attr]
+    components = stored["X_pca"]
     assert components.shape == (1500, 20)
     rate, calls = solo.get_doublet_rate(), solo.call_doublets(0.15)
     random = np.random.default_rng(0)
     # The rate reads the first twelve, the ranks all of them.
-    adata.obsm["X_pca"] = np.hstack([components[:, :12], random.normal(size=(1500, 8))])
+    others = np.hstack([components[:, :12], random.normal(size=(1500, 8))])
+    monkeypatch.setitem(stored, "X_pca", others)
     pd.testing.assert_series_equal(solo.get_doublet_rate(), rate)
     assert not solo.call_doublets(0.15).equals(calls)
     # A model of scvi-tools has the latent alone.
-    del adata.obsm["X_pca"]
+    monkeypatch.delitem(stored, "X_pca")
     latent_alone = solo.call_doublets(0.15)
     assert not latent_alone.equals(calls)
     assert (latent_alone["doublet_call"] == "doublet").sum() == 75
-    adata.obsm["X_pca"] = components
 
 
 def test_training_stops_early_by_default_as_in_scvi_tools(solo: SOLO) -> None:

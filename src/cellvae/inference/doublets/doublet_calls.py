@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -101,10 +101,10 @@ def call_doublets(
     In each batch the cells with the highest scores are called, as many as the rate says. The score
     is that of the mean of the log odds of the network, which was trained on all cells, and of
     gradient-boosted trees on principal components of the counts, which were not fitted to the cell:
-    both together rank better than either.
-    Of fewer than 30 cells or simulated doublets it is that of the network. The
-    probability is that of Bayes' rule: the ratio of the density of doublets to that of cells, which
-    the odds of the classifier are up to the numbers of both, times the rate (Elkan and Noto 2008).
+    both together rank better than either. Of fewer than 30 cells or simulated doublets it is that
+    of the network. The probability is that of Bayes' rule: the ratio of the density of doublets to
+    that of cells, which the odds of the classifier are up to the numbers of both, times the rate
+    (Elkan and Noto 2008).
 
     Parameters
     ----------
@@ -138,15 +138,14 @@ def call_doublets(
     batches = batch_of_cells(model)
     codes, names = pd.factorize(batches, sort=True)
     log_odds = (logits[:, 0] - logits[:, 1])[~simulated].astype(np.float64)
-    given = None
-    if expected_rate is not None:
-        given = check_rates(expected_rate, names).to_numpy()
-    if given is None or min(len(log_odds), simulated.sum()) >= MIN_CELLS:
-        found = estimate_from_features(model, codes, given, seed)
-        rates = pd.Series(found.rates, index=names)
-        log_odds = (log_odds + found.log_odds) / 2
+    features = TreeFeatures.of_model(model)
+    if expected_rate is None:
+        rates = pd.Series(features.estimate_rates(codes, seed), index=names)
     else:
-        rates = pd.Series(given, index=names)
+        rates = check_rates(expected_rate, names)
+    if min(len(log_odds), simulated.sum()) >= MIN_CELLS:
+        trees = features.estimate_log_odds(codes, rates.to_numpy(), seed)
+        log_odds = (log_odds + trees) / 2
     probability = np.empty(len(log_odds))
     called = np.zeros(len(log_odds), dtype=bool)
     ratio = max(1, simulated.sum()) / len(log_odds)
@@ -204,78 +203,69 @@ def get_doublet_rate(model: DoubletModel, seed: int = 0) -> pd.Series[float]:
     """
     model.check_trained()
     codes, batches = pd.factorize(batch_of_cells(model), sort=True)
-    rates = estimate_from_features(model, codes, None, seed, ranked=False).rates
+    rates = TreeFeatures.of_model(model).estimate_rates(codes, seed)
     return pd.Series(rates, index=pd.Index(batches, name="batch"), name="doublet_rate")
 
 
-def estimate_from_features(
-    model: DoubletModel,
-    codes: NDArray[Any],
-    given: NDArray[np.float64] | None,
-    seed: int,
-    ranked: bool = True,
-) -> DoubletEstimate:
-    """Rates and log odds from the features of a model.
+class TreeFeatures(NamedTuple):
+    """What gradient-boosted trees read of cells and simulated doublets."""
 
-    Parameters
-    ----------
-    model
-        Trained model.
-    codes
-        Code of the batch of each cell, [cells].
-    given
-        Rates of the batches that are known; None to estimate them.
-    seed
-        Seed of the trees.
-    ranked
-        Whether the log odds are to rank cells; the rates need fewer features.
-    """
-    simulated = is_simulated(model)
-    coarse, fine = tree_features(model)
-    assert model.adata is not None
-    obs, names = model.adata.obs, DOUBLET_NAMES
-    parents = np.full((int(simulated.sum()), 2), -1, dtype=np.int64)
-    if {names.first, names.second} <= {*obs}:
-        parents = obs.loc[simulated, [names.first, names.second]].to_numpy(dtype=np.int64)
+    for_rates: NDArray[np.float32]
+    """Features from which rates are estimated, [cells and doublets, features]."""
+    for_ranks: NDArray[np.float32]
+    """Features by which cells are ranked, [cells and doublets, features]."""
+    is_simulated: NDArray[np.bool_]
+    parents: NDArray[np.int64]
+    """Indices of the two cells of each simulated doublet, -1 where not known, [doublets, 2]."""
 
-    def estimate(features: NDArray[np.float32], rates: NDArray[Any] | None) -> DoubletEstimate:
+    @classmethod
+    def of_model(cls, model: DoubletModel) -> Self:
+        """Principal components of the counts, of which a few estimate rates, and log library size.
+
+        By the latent, simulated doublets differ from those among the cells, which the encoder was
+        trained on; it is taken where there are no components, as in files of scvi-tools.
+        """
+        simulated = is_simulated(model)
+        assert model.adata is not None
+        obs, names = model.adata.obs, DOUBLET_NAMES
+        parents = np.full((int(simulated.sum()), 2), -1, dtype=np.int64)
+        if {names.first, names.second} <= {*obs}:
+            parents = obs.loc[simulated, [names.first, names.second]].to_numpy(dtype=np.int64)
+        rows: Any = model.rows_for(None)
+        latent = rows.take(torch.arange(len(rows))).features.numpy()
+        components = model.adata.obsm.get(COMPONENTS_KEY)
+        if components is None or not np.shape(components)[1]:
+            return cls(latent, latent, simulated, parents)
+        library = latent[:, -1:]
+        few = np.hstack([components[:, :N_RATE_COMPONENTS], library])
+        return cls(few, np.hstack([components, library]), simulated, parents)
+
+    def estimate_rates(self, codes: NDArray[Any], seed: int) -> NDArray[np.float64]:
+        """Rate of each batch, from the code of the batch of each cell."""
+        return self.estimate(self.for_rates, codes, None, seed).rates
+
+    def estimate_log_odds(
+        self, codes: NDArray[Any], rates: NDArray[np.float64], seed: int
+    ) -> NDArray[np.float64]:
+        """Log odds of each cell to be a simulated doublet, with these rates of the batches."""
+        return self.estimate(self.for_ranks, codes, rates, seed).log_odds
+
+    def estimate(
+        self,
+        features: NDArray[np.float32],
+        codes: NDArray[Any],
+        given: NDArray[np.float64] | None,
+        seed: int,
+    ) -> DoubletEstimate:
+        """Rates and log odds from these features."""
         return estimate_rates(
-            features[~simulated],
-            features[simulated],
-            parents,
+            features[~self.is_simulated],
+            features[self.is_simulated],
+            self.parents,
             codes.astype(np.int64),
-            given=rates,
+            given=given,
             seed=seed,
         )
-
-    if given is None:
-        found = estimate(coarse, None)
-        if fine is coarse or not ranked:
-            return found
-        given = found.rates
-    return estimate(fine, given)
-
-
-def tree_features(model: DoubletModel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features from which trees estimate rates, and those by which they rank cells.
-
-    Principal components of the counts and the log library size, of which a few estimate the rate.
-    By the latent, simulated doublets differ from those among the cells, which the encoder was
-    trained on; it is taken where there are no components, as in files of scvi-tools.
-
-    Returns
-    -------
-    Both [cells and doublets, features]; the same array without components.
-    """
-    rows: Any = model.rows_for(None)
-    latent = rows.take(torch.arange(len(rows))).features.numpy()
-    assert model.adata is not None
-    components = model.adata.obsm.get(COMPONENTS_KEY)
-    if components is None or not np.shape(components)[1]:
-        return latent, latent
-    library = latent[:, -1:]
-    coarse = components[:, :N_RATE_COMPONENTS]
-    return np.hstack([coarse, library]), np.hstack([components, library])
 
 
 def all_logits(model: DoubletModel) -> NDArray[np.float32]:
