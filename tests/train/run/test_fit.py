@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import signal
 import sys
@@ -174,6 +176,34 @@ def test_an_exception_in_the_first_epoch_leaves_the_weights_as_they_were(
     assert torch.equal(before, weights(module))
     assert outcome.report.status == "failed"
     assert "disk full" in outcome.report.reason
+
+
+def test_an_exception_in_validation_does_not_change_the_random_numbers_of_a_later_run(
+    module: SCVIModule, rows: ColumnRows, split: Split
+) -> None:
+    class FailInValidation(pl.Callback):
+        def on_validation_batch_end(self, *_: Any) -> None:
+            raise OSError("disk full")
+
+    class CollectGarbage(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            gc.collect()
+
+    start = copy.deepcopy(module)
+    train(module, rows, split)
+    failed = copy.deepcopy(start)
+    gc.disable()
+    try:
+        outcome = train(
+            failed, rows, split, callbacks=[FailInValidation()], check_val_every_n_epoch=1
+        )
+        assert isinstance(outcome.error, OSError)
+        del failed, outcome
+        # What the failed run has left is freed between two steps of this one.
+        train(start, rows, split, callbacks=[CollectGarbage()])
+    finally:
+        gc.enable()
+    assert torch.equal(weights(start), weights(module))
 
 
 def test_an_exception_later_keeps_what_was_learned(

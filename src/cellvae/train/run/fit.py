@@ -140,6 +140,7 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         sigint,
         shared_batch_norm(run),
         isolated_rng(plan.seed, "training"),
+        plan.validation_noise,
     ):
         try:
             # A resizable plan has its blocks requested by Lightning.
