@@ -9,6 +9,11 @@ Real cells have doublets of their own, so that the cells of each batch that scor
 scrublet are taken out first (`--purge`). What is still called where nothing was mixed in (the rate
 0) is reported, and the rate that is expected of a mixture: that of what was mixed in, and of the
 others the fraction that was called before.
+
+Without purging, the fraction of doublets among the cells may be known from the experiment
+(`--own-rate`). Where the cells of several donors were pooled and doublets of two donors taken out
+by their genotypes, those of one donor remain: `--pooled-rate` is the fraction of all doublets in
+the pool, and the remaining fraction follows from the share of each donor.
 """
 
 from __future__ import annotations
@@ -51,22 +56,31 @@ def mix(adata: anndata.AnnData, rate: float, seed: int) -> anndata.AnnData:
     counts = sparse.vstack([adata.X[single], adata.X[first] + adata.X[second]]).tocsr()
     truth = np.repeat([False, True], [len(single), len(first)])
     obs = pd.DataFrame({"batch": batch[np.concatenate([single, first])], "doublet": truth})
+    own_rate = adata.obs["own_rate"].to_numpy()[single]
+    obs["expected"] = np.concatenate([own_rate, np.ones(len(first))])
     obs.index = [f"cell{i}" for i in range(len(obs))]
     return anndata.AnnData(counts, obs=obs, var=adata.var[[]])
 
 
-def read(path: Path, donors: int, genes: int) -> anndata.AnnData:
-    """Cells of the first donors, with the genes that vary most."""
-    adata = anndata.read_h5ad(path)
+def read(arguments: argparse.Namespace) -> anndata.AnnData:
+    """Cells of the chosen donors with the genes that vary most, and in `obs` their own rate."""
+    adata = anndata.read_h5ad(arguments.data)
     if "batch" not in adata.obs:
         adata.obs["batch"] = "all"
-    names = np.unique(adata.obs["batch"].astype(str))[:donors]
-    adata = adata[np.isin(adata.obs["batch"].astype(str), names)]
+    batch = adata.obs["batch"].astype(str)
+    adata.obs["own_rate"] = np.nan
+    if arguments.own_rate is not None:
+        adata.obs["own_rate"] = arguments.own_rate
+    if arguments.pooled_rate is not None:
+        same = batch.map(batch.value_counts(normalize=True)).to_numpy() * arguments.pooled_rate
+        adata.obs["own_rate"] = same / (same + 1 - arguments.pooled_rate)
+    names = arguments.batches or np.unique(batch)[: arguments.donors]
+    adata = adata[np.isin(batch, names)]
     logs = adata.X.astype(np.float64).tocsr()
     logs.data = np.log1p(logs.data)
     mean = np.asarray(logs.mean(axis=0)).ravel()
     variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
-    return adata[:, np.sort(np.argsort(-variance)[:genes])].copy()
+    return adata[:, np.sort(np.argsort(-variance)[: arguments.genes])].copy()
 
 
 def purge(adata: anndata.AnnData, fraction: float) -> anndata.AnnData:
@@ -96,9 +110,9 @@ def scrublet_scores(cells: anndata.AnnData, rate: float, seed: int) -> np.ndarra
 
 
 def one_run(
-    adata: anndata.AnnData, rate: float, seed: int, epochs: int, peer: str
+    adata: anndata.AnnData, rate: float, seed: int, epochs: int, peer: str | None
 ) -> dict[str, Any]:
-    """Figures of one mixture."""
+    """Figures of one mixture; those of the rate alone if there is no peer."""
     cells = mix(adata, rate, seed)
     truth = cells.obs["doublet"].to_numpy()
     cellvae.settings.seed = seed
@@ -107,7 +121,8 @@ def one_run(
     vae.train(max_epochs=epochs, **QUIET)
     solo = cellvae.model.SOLO.from_scvi_model(vae)
     figures = {"rate": rate, "cells": len(cells), "true": float(truth.mean()), "seed": seed}
-    if not truth.any():
+    figures["expected"] = float(cells.obs["expected"].mean())
+    if peer is None or not truth.any():
         solo.train(max_epochs=1, **QUIET)
         rates = solo.get_doublet_rate()
         called = sum(
@@ -147,7 +162,8 @@ def with_expected(table: pd.DataFrame) -> pd.DataFrame:
     """Mixtures alone, with the rate that is expected of each as `expected`."""
     before = table[table["rate"] == 0].groupby("data")["called"].mean()
     mixtures = table[table["rate"] > 0].copy()
-    mixtures["expected"] = mixtures["true"] + (1 - mixtures["true"]) * mixtures["data"].map(before)
+    called = mixtures["true"] + (1 - mixtures["true"]) * mixtures["data"].map(before)
+    mixtures["expected"] = mixtures["expected"].fillna(called)
     return mixtures
 
 
@@ -156,12 +172,14 @@ def summary(table: pd.DataFrame) -> str:
     lines = []
     mixtures = with_expected(table)
     for data, runs in [*mixtures.groupby("data"), ("all", mixtures)]:
-        difference = runs["AP cellvae"] - runs["AP scvi-tools"]
-        line = (
-            f"{data}: AP of cellvae less that of scvi-tools {difference.mean():+.4f}, standard "
-            f"error {difference.sem():.4f}, above 0 in {(difference > 0).sum()} of {len(runs)} "
-            "mixtures; called"
-        )
+        line = f"{data}, {len(runs)} mixtures: "
+        if "AP scvi-tools" in runs:
+            difference = runs["AP cellvae"] - runs["AP scvi-tools"]
+            line += (
+                f"AP of cellvae less that of scvi-tools {difference.mean():+.4f}, standard error "
+                f"{difference.sem():.4f}, above 0 in {(difference > 0).sum()}; "
+            )
+        line += "called"
         for column in ("true", "expected"):
             error = runs["called"] - runs[column]
             line += (
@@ -209,12 +227,19 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--peer-python", default=os.environ.get("CELLVAE_PEER_PYTHON"))
+    parser.add_argument(
+        "--peer-python",
+        default=os.environ.get("CELLVAE_PEER_PYTHON"),
+        help="Python with scvi-tools; without it only rates are estimated",
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file")
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 0.05, 0.1, 0.15, 0.2, 0.25])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=60, help="of SCVI")
-    parser.add_argument("--donors", type=int, default=3)
+    parser.add_argument("--donors", type=int, default=3, help="number of batches, the first ones")
+    parser.add_argument("--batches", nargs="+", help="names of the batches, in place of --donors")
+    parser.add_argument("--own-rate", type=float, help="fraction of doublets among the cells")
+    parser.add_argument("--pooled-rate", type=float, help="fraction of all doublets in a pool")
     parser.add_argument("--genes", type=int, default=1_500)
     parser.add_argument(
         "--purge", type=float, default=0.06, help="fraction of the cells that is taken out first"
@@ -222,7 +247,10 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="file for a chart (.svg)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    adata = purge(read(arguments.data, arguments.donors, arguments.genes), arguments.purge)
+    known = arguments.own_rate is not None or arguments.pooled_rate is not None
+    if known and arguments.purge:
+        parser.error("the fraction of doublets is that of all cells: give --purge 0 too")
+    adata = purge(read(arguments), arguments.purge)
     runs = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     name = arguments.data.stem
     done = {(run["data"], run["rate"], run["seed"]) for run in runs}

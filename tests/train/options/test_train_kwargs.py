@@ -176,6 +176,13 @@ def test_callbacks_come_alone_or_in_a_sequence_that_stays_as_it_was(wrap: object
     assert len(given) == 1
 
 
+@pytest.mark.parametrize("hook", ["on_step_start", "on_step_end"])
+def test_a_callback_has_both_hooks_of_a_step_or_neither(hook: str) -> None:
+    callback = type("Half", (pl.Callback,), {hook: lambda *_: None})()
+    with pytest.raises(InvalidOptionError, match=f"or neither; Half has {hook} alone"):
+        parse_train_kwargs({"callbacks": callback})
+
+
 def test_what_train_was_told_goes_before_the_config() -> None:
     @dataclass
     class TrainerConfig:

@@ -16,6 +16,8 @@ DEFAULT_CALLBACK_NAMES = (
     "training_checkpoint",
     "run_logger",
 )
+BLOCK_HOOKS = ("on_step_start", "on_step_end")
+"""Hooks that run at every step of a block; a callback has both or neither."""
 
 
 def callbacks_from_mapping(callbacks: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
@@ -45,7 +47,7 @@ def as_callbacks(callbacks: Any) -> tuple[Any, ...]:
     Raises
     ------
     InvalidOptionError
-        If one of them is no callback.
+        If one of them is no callback, or has one of two hooks that belong together.
     """
     import lightning.pytorch as pl
 
@@ -57,5 +59,12 @@ def as_callbacks(callbacks: Any) -> tuple[Any, ...]:
             made = f" Did you mean {callback.__name__}()?" if isinstance(callback, type) else ""
             raise InvalidOptionError(
                 f"Expected callbacks to be Lightning callbacks; got {callback!r}.{made}"
+            )
+        defined = [name for name in BLOCK_HOOKS if hasattr(callback, name)]
+        if len(defined) == 1:
+            raise InvalidOptionError(
+                f"Expected a callback to have both on_step_start(step) and on_step_end(), or "
+                f"neither; {type(callback).__name__} has {defined[0]} alone. The other one may do "
+                "nothing."
             )
     return found
