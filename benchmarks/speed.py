@@ -1,10 +1,11 @@
-"""How fast both packages train SCVI and ask it, case by case, in one interleaved run.
+"""How fast cellvae and scvi-tools train SCVI and ask it, case by case, in one interleaved run.
 
 The cases: a (10,000 x 2,000, 15 % of counts not zero), b (4,000 x 10,000, 6 %), c (Kang, eight
 donors), d (pbmc3k, all genes), e (200,000 x 2,000), each for zinb and nb; further ones for batches
 of 1,024 cells, for validation and early stopping, for other numbers of cells and genes. Each run is
-a process of its own and the packages take turns. Both have the same cells, split, seed, batch size
+a process of its own and the packages take turns. All have the same cells, split, seed, batch size
 and KL weights, and every time comes with the held-out negative ELBO that was reached.
+`--peer-python` may name several environments: versions of scvi-tools that are compared at once.
 """
 
 from __future__ import annotations
@@ -97,12 +98,11 @@ def data_of(case: str, folder: Path, real: Path) -> Path | None:
     return path
 
 
-def measured(run: Run, side: str, seed: int, data: Path, arguments: Any) -> dict[str, Any]:
+def measured(run: Run, python: str, seed: int, data: Path, arguments: Any) -> dict[str, Any]:
     """Figures of one process."""
     variables = os.environ | dict.fromkeys(THREADS, str(run.threads))
-    python = arguments.own_python
+    side = OURS if python == arguments.own_python else PEER
     if side == PEER:
-        python = arguments.peer_python
         variables.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.json"
@@ -135,6 +135,17 @@ def middle(runs: list[dict[str, Any]], key: str) -> float | None:
     return median(values) if values else None
 
 
+def sides(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Runs of each package: those of scvi-tools, and of cellvae at the end."""
+    return [*result[PEER], result[OURS]]
+
+
+def ratios(result: dict[str, Any]) -> list[float]:
+    """How many times as long an epoch takes with each scvi-tools."""
+    *theirs, ours = (median(run["epoch"] for run in runs) for runs in sides(result))
+    return [epoch / ours for epoch in theirs]
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """All comparisons, scvi-tools / cellvae, with the ratio of the epochs."""
     shown = [c for c in COLUMNS if any(middle(r[OURS], c[0]) is not None for r in results)]
@@ -143,13 +154,13 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         cells = []
         for key, _, digits in shown:
-            pair = [middle(result[side], key) for side in (PEER, OURS)]
-            known = all(value is not None for value in pair)
-            cells.append(" / ".join(f"{value:,.{digits}f}" for value in pair) if known else "")
-        theirs, ours = (middle(result[side], "epoch") for side in (PEER, OURS))
-        assert theirs is not None and ours is not None
-        lines.append(f"| {result['title']} | {' | '.join(cells)} | {theirs / ours:.2f} |")
-    return "\n".join(lines) + "\n"
+            values = [middle(runs, key) for runs in sides(result)]
+            known = all(value is not None for value in values)
+            cells.append(" / ".join(f"{value:,.{digits}f}" for value in values) if known else "")
+        faster = " / ".join(f"{ratio:.2f}" for ratio in ratios(result))
+        lines.append(f"| {result['title']} | {' | '.join(cells)} | {faster} |")
+    versions = [runs[0]["version"] for runs in sides(results[0])]
+    return f"scvi-tools {' / '.join(versions[:-1])} / cellvae\n\n" + "\n".join(lines) + "\n"
 
 
 def chart(results: list[dict[str, Any]], path: Path) -> None:
@@ -157,13 +168,14 @@ def chart(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     titles = [result["title"] for result in results]
-    ratios = [middle(r[PEER], "epoch") / middle(r[OURS], "epoch") for r in results]  # type: ignore[operator]
+    first = [ratios(result)[0] for result in results]
     figure, axes = plt.subplots(figsize=(7, 0.6 + 0.3 * len(titles)), layout="constrained")
-    axes.barh(titles, ratios, color="#4477aa")
+    axes.barh(titles, first, color="#4477aa")
     axes.axvline(1, color="0.3", linewidth=1)
     axes.invert_yaxis()
-    axes.set_xlabel("training throughput, times that of scvi-tools 1.4.2")
-    for place, ratio in enumerate(ratios):
+    version = results[0][PEER][0][0]["version"]
+    axes.set_xlabel(f"training throughput, times that of scvi-tools {version}")
+    for place, ratio in enumerate(first):
         axes.text(ratio + 0.03, place, f"{ratio:.1f}", va="center", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
@@ -175,7 +187,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--groups", nargs="+", choices=groups, default=groups)
-    add("--peer-python", default=os.environ.get("CELLVAE_PEER_PYTHON"))
+    peer = os.environ.get("CELLVAE_PEER_PYTHON")
+    add("--peer-python", nargs="+", default=[peer] if peer else [], help="Pythons with scvi-tools")
+    add("--likelihoods", nargs="+", choices=["zinb", "nb"], default=["zinb", "nb"])
     add("--own-python", default=sys.executable, help="Python with cellvae")
     add("--real", type=Path, default=HERE.parent / "../shared/data", help="folder of real cells")
     add("--folder", type=Path, help="where simulated cells are kept; by default they are not")
@@ -185,7 +199,7 @@ def parsed() -> argparse.Namespace:
     add("--out", type=Path, default=Path("speed.json"))
     add("--chart", type=Path, help="file for a chart (.svg)")
     arguments = parser.parse_args()
-    if arguments.peer_python is None or shutil.which(arguments.peer_python) is None:
+    if not arguments.peer_python or not all(map(shutil.which, arguments.peer_python)):
         parser.error("name the Python that has scvi-tools: --peer-python or CELLVAE_PEER_PYTHON")
     return arguments
 
@@ -197,18 +211,24 @@ def main() -> None:
         folder = arguments.folder or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
         for run in plan(arguments.groups):
+            if run.likelihood not in arguments.likelihoods:
+                continue
             if "x" in run.case and int(run.case.split("x")[0]) > arguments.most_cells:
                 continue
             data = data_of(run.case, folder, arguments.real)
             if data is None:
                 print(f"{run.title}: left out, the cells are not there", file=sys.stderr)
                 continue
-            result: dict[str, Any] = {"title": run.title, "run": asdict(run), PEER: [], OURS: []}
+            pythons = [*arguments.peer_python, arguments.own_python]
+            found: list[list[dict[str, Any]]] = [[] for _ in pythons]
+            result: dict[str, Any] = {"title": run.title, "run": asdict(run)}
+            result |= {PEER: found[:-1], OURS: found[-1]}
             n_cells, n_genes = anndata.read_h5ad(data, backed="r").shape
             result |= {"n_cells": n_cells, "n_genes": n_genes}
             for number in range(arguments.repeat):
-                for side in (PEER, OURS) if number % 2 == 0 else (OURS, PEER):
-                    result[side].append(measured(run, side, number, data, arguments))
+                turns = list(zip(pythons, found, strict=True))
+                for python, runs in turns if number % 2 == 0 else turns[::-1]:
+                    runs.append(measured(run, python, number, data, arguments))
             results.append(result)
             print(table([result]).splitlines()[-1], file=sys.stderr, flush=True)
             arguments.out.write_text(json.dumps(results, indent=1) + "\n")

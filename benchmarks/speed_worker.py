@@ -71,6 +71,7 @@ def main() -> None:
     print(
         json.dumps(
             {
+                "version": package.__version__,
                 "epoch": float(np.median(epochs)),
                 "first_epoch": clock.train[0],
                 "validation": float(np.median(clock.validation)) if clock.validation else None,
