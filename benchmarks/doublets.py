@@ -250,6 +250,8 @@ def main() -> None:
     known = arguments.own_rate is not None or arguments.pooled_rate is not None
     if known and arguments.purge:
         parser.error("the fraction of doublets is that of all cells: give --purge 0 too")
+    if arguments.chart is not None and arguments.peer_python is None:
+        parser.error("the chart shows average precision too: name the Python that has scvi-tools")
     adata = purge(read(arguments), arguments.purge)
     runs = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     name = arguments.data.stem
