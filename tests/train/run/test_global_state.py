@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from cellvae.data import synthetic_iid
 from cellvae.errors import TrainingWarning
 from cellvae.model import SCVI
 
@@ -87,14 +86,6 @@ def process_state() -> dict[str, Any]:
         ],
         "environment": dict(os.environ),
     }
-
-
-@pytest.fixture
-def model() -> SCVI:
-    adata = synthetic_iid(batch_size=40, n_genes=12, n_proteins=0, n_regions=0)
-    SCVI.setup_anndata(adata)
-    torch.manual_seed(0)
-    return SCVI(adata, n_hidden=8, n_latent=2)
 
 
 def train(model: SCVI, *callbacks: pl.Callback) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-import torch
 
-from cellvae.data import synthetic_iid
 from cellvae.model import SCVI
 
 pytestmark = pytest.mark.trains
@@ -51,14 +49,6 @@ def recorder(without: set[str]) -> tuple[pl.Callback, list[str]]:
     names = documented_hooks().keys() - without
     cls = type("Recorder", (pl.Callback,), {name: hook(name) for name in names})
     return cls(), called
-
-
-@pytest.fixture
-def model() -> SCVI:
-    adata = synthetic_iid(batch_size=40, n_genes=12, n_proteins=0, n_regions=0)
-    SCVI.setup_anndata(adata)
-    torch.manual_seed(0)
-    return SCVI(adata, n_hidden=8, n_latent=2)
 
 
 @pytest.mark.parametrize("without", [STEP_HOOKS, BLOCK_HOOKS], ids=["blocks", "single steps"])

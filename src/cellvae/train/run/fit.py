@@ -140,7 +140,7 @@ def run_epochs(run: PreparedRun) -> BaseException | None:
         sigint,
         shared_batch_norm(run),
         isolated_rng(plan.seed, "training"),
-        plan.validation_noise,
+        plan.validation_noise,  # still open if validation fails
     ):
         try:
             # A resizable plan has its blocks requested by Lightning.
