@@ -202,7 +202,7 @@ def test_no_derivatives_are_computed_where_there_is_no_backward_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The package has a function of the name of the module.
-    module = import_module("cellvae.kernels.count_log_prob")
+    module = import_module("cellvae.kernels.likelihoods.count_log_prob")
     need_grad = []
     compute = module.compute_count_log_prob
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cellvae.distributions import NegativeBinomialMixture
 from cellvae.kernels import ProteinElbo, ProteinInputs, protein_elbo
-from cellvae.kernels.protein_elbo import N_CONSTANTS
+from cellvae.kernels.likelihoods.protein_elbo import N_CONSTANTS
 
 N_CELLS, N_PROTEINS, N_BATCHES, N_PANELS = 37, 11, 3, 2
 PENALTY = 0.3

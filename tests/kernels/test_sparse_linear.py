@@ -13,7 +13,7 @@ from torch import Tensor
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.kernels import sparse_linear, to_gene_major
 from cellvae.kernels.compiled.sparse_linear_numba import BYTES_PER_TILE, N_GENE_RANGES
-from cellvae.kernels.sparse_linear import latest_transpose
+from cellvae.kernels.layers.sparse_linear import latest_transpose
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
 SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_GENE_RANGES, 1)]

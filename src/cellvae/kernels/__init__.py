@@ -6,10 +6,11 @@ in `cellvae.kernels.compiled.x_numba`; what Triton compiles for CUDA devices is 
 disk; numba is not imported before.
 """
 
+from cellvae.kernels.adam_step import AdamWeights, adam_step, has_adam_kernel
 from cellvae.kernels.all_finite import all_finite
-from cellvae.kernels.batch_norm_relu_dropout import batch_norm_relu_dropout
-from cellvae.kernels.bernoulli_log_prob import bernoulli_log_prob
-from cellvae.kernels.count_log_prob import count_log_prob
+from cellvae.kernels.layers.batch_norm_relu_dropout import batch_norm_relu_dropout
+from cellvae.kernels.likelihoods.bernoulli_log_prob import bernoulli_log_prob
+from cellvae.kernels.likelihoods.count_log_prob import count_log_prob
 from cellvae.kernels.dispatch import (
     Kernel,
     Kernels,
@@ -17,25 +18,28 @@ from cellvae.kernels.dispatch import (
     has_count_kernel,
     use_compiled,
 )
-from cellvae.kernels.layer_norm_activation_dropout import layer_norm_activation_dropout
-from cellvae.kernels.lazy_linear import LazyLinear, lazy_linear, materialize
+from cellvae.kernels.layers.layer_norm_activation_dropout import layer_norm_activation_dropout
+from cellvae.kernels.layers.lazy_linear import LazyLinear, lazy_linear, materialize
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
-from cellvae.kernels.mixture_log_prob import mixture_log_prob
-from cellvae.kernels.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
-from cellvae.kernels.sparse_linear import sparse_linear, to_gene_major
+from cellvae.kernels.likelihoods.mixture_log_prob import mixture_log_prob
+from cellvae.kernels.likelihoods.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
+from cellvae.kernels.layers.sparse_linear import sparse_linear, to_gene_major
 
 __all__ = [
+    "AdamWeights",
     "Kernel",
     "Kernels",
     "LazyLinear",
     "LogFoldChangeSummary",
     "ProteinElbo",
     "ProteinInputs",
+    "adam_step",
     "all_finite",
     "batch_norm_relu_dropout",
     "bernoulli_log_prob",
     "can_fuse_layers",
     "count_log_prob",
+    "has_adam_kernel",
     "has_count_kernel",
     "layer_norm_activation_dropout",
     "lazy_linear",

@@ -21,6 +21,7 @@ from cellvae.settings import settings
 Kernels = Literal["auto", "compiled", "torch"]
 """Values of `settings.kernels`."""
 Kernel = Literal[
+    "adam_step",
     "all_finite",
     "batch_norm_relu_dropout",
     "bernoulli_log_prob",

@@ -46,3 +46,8 @@ def has_hooks(layer: nn.Module) -> bool:
 def count_changes(tensor: Tensor) -> int:
     """Number of times that the values of a tensor were changed in place."""
     return tensor._version
+
+
+def note_changes(tensors: Sequence[Tensor]) -> None:
+    """Count a change of each tensor that was made behind the back of torch, for autograd."""
+    torch.autograd.graph.increment_version(tensors)

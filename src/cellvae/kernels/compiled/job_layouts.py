@@ -262,6 +262,44 @@ class LogFoldChangeRows(NamedTuple):
     max: int
 
 
+class AdamStepJob(NamedTuple):
+    """Job of the kernel of `adam_step`."""
+
+    next_chunk: int
+    """Number of chunks handed out, counted through all tensors."""
+    n_done: int
+    """Number of chunks that were updated, counted by the kernel."""
+    n_tensors: int
+    is_decoupled: int
+    """1 if the weight decay is no part of the gradient (AdamW), else 0."""
+    constants: int
+    """Float64, an entry for each of :class:`AdamConstants`."""
+    tensors: int
+    """Int64, [tensors, fields]: a row for each tensor, an :class:`AdamTensor`."""
+
+
+class AdamConstants(NamedTuple):
+    """Constants of `adam_step`."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+
+
+class AdamTensor(NamedTuple):
+    """Number of elements of a tensor of weights, and addresses of it and of its state."""
+
+    n_elements: int
+    parameter: int
+    gradient: int
+    exp_avg: int
+    exp_avg_sq: int
+    step: int
+    """[1], increased by one."""
+
+
 class AllFiniteJob(NamedTuple):
     """Job of the kernel of `all_finite`."""
 
@@ -350,6 +388,9 @@ PROTEIN_ELBO = field_positions(ProteinElboJob)
 SPARSE_LINEAR = field_positions(SparseLinearJob)
 LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)
+ADAM_STEP = field_positions(AdamStepJob)
+ADAM_CONSTANTS = AdamConstants(*range(5))
+ADAM_TENSOR = field_positions(AdamTensor)
 ALL_FINITE = field_positions(AllFiniteJob)
 BATCH_NORM_RELU_DROPOUT = field_positions(BatchNormReluDropoutJob)
 LAYER_NORM_ACTIVATION_DROPOUT = field_positions(LayerNormActivationDropoutJob)

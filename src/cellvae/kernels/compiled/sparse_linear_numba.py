@@ -6,30 +6,17 @@ import numpy as np
 from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, f32, i32, i64, u64
+from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
+from cellvae.kernels.compiled.functions.vector_math_numba import f32, i32, i64, u64
 from cellvae.kernels.compiled.job_layouts import SPARSE_LINEAR
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 CELLS_PER_TURN = 4
 """Cells that a thread multiplies at a time, if the whole weight fits into its cache."""
-BYTES_PER_TILE = 1 << 20
+BYTES_PER_TILE = 1 << 18
 """Bytes of the weight that stay in the processor's cache while several cells read them."""
 N_GENE_RANGES = 8
 """Ranges that the genes are split into for the gradient of the weight."""
-
-
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def axpy_four(out, a, b, c, d, row_a, row_b, row_c, row_d):
-    """Add four rows, each times a scalar, to `out`."""
-    for j in range(out.shape[0]):
-        out[j] += (a * row_a[j] + b * row_b[j]) + (c * row_c[j] + d * row_d[j])
-
-
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def axpy_one(out, a, row):
-    """Add a row times a scalar to `out`."""
-    for j in range(out.shape[0]):
-        out[j] += a * row[j]
 
 
 @njit(error_model="numpy")
@@ -69,23 +56,12 @@ def csr_matmul(start, end, values, indices, indptr, weight, bias, out):
         done[c - start] = indptr[c]
     for first in range(0, n_genes, tile_width):
         for c in range(start, end):
-            row = out[c]
             i = done[c - start]
             last = indptr[c + 1]
             if first + tile_width < n_genes:
                 last = lower_bound(indices, i, min(last, i + tile_width), first + tile_width)
             done[c - start] = last
-            while i + 4 <= last:
-                axpy_four(
-                    row,
-                    values[i], values[i + 1], values[i + 2], values[i + 3],
-                    weight[indices[i]], weight[indices[i + 1]],
-                    weight[indices[i + 2]], weight[indices[i + 3]],
-                )  # fmt: skip
-                i += 4
-            while i < last:
-                axpy_one(row, values[i], weight[indices[i]])
-                i += 1
+            add_sparse_row(out[c], values, indices, i, last, weight)
 
 
 @njit(error_model="numpy")
@@ -136,19 +112,7 @@ def csc_matmul(first, end, starts, cells, csc_values, grad_output, out):
     for j in range(end - first):
         row = out[first + j]
         row[:] = f32(0.0)
-        i = starts[j]
-        last = starts[j + 1]
-        while i + 4 <= last:
-            axpy_four(
-                row,
-                csc_values[i], csc_values[i + 1], csc_values[i + 2], csc_values[i + 3],
-                grad_output[cells[i]], grad_output[cells[i + 1]],
-                grad_output[cells[i + 2]], grad_output[cells[i + 3]],
-            )  # fmt: skip
-            i += 4
-        while i < last:
-            axpy_one(row, csc_values[i], grad_output[cells[i]])
-            i += 1
+        add_sparse_row(row, csc_values, cells, starts[j], starts[j + 1], grad_output)
 
 
 @compile_kernel

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from cellvae.kernels.lazy_linear import LazyLinear
+from cellvae.kernels.layers.lazy_linear import LazyLinear
 
 
 def device_count_log_prob(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cellvae.core.log import logger, warn
 from cellvae.errors import TrainingWarning
-from cellvae.kernels.lazy_linear import LazyLinear, materialize
+from cellvae.kernels.layers.lazy_linear import LazyLinear, materialize
 from cellvae.kernels.triton.device_log_prob import device_count_log_prob
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError
+from cellvae.kernels import AdamWeights, adam_step, has_adam_kernel
+from cellvae.kernels.dispatch import can_compile
+from cellvae.settings import settings
 from cellvae.train.options.metric_names import metric_mode
 from cellvae.train.options.optimizer_options import (
     OptimizerOptions,
@@ -16,12 +20,66 @@ from cellvae.train.options.optimizer_options import (
 )
 
 
+MIN_KERNEL_SIZE = 1 << 16
+"""Number of weights below which loading the kernel of the step does not pay."""
+
+
 class ColumnMajorOptimizer(torch.optim.Optimizer):
     """Optimizer whose fused kernel reads weights and gradients in the weights' memory order.
 
-    Torch's fused CPU kernels assume that all tensors have the same strides (results are wrong
-    otherwise), and copy the gradients of transposed weights at every step.
+    On the CPU a step is one compiled kernel (:func:`~cellvae.kernels.adam_step`), from the second
+    one on. Otherwise it is torch's; torch's fused CPU kernels assume that all tensors have the same
+    strides (results are wrong otherwise), and copy the gradients of transposed weights at every
+    step.
     """
+
+    is_decoupled = False
+    """Whether weight decay is decoupled from the gradient."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Make one step; the loss, if a closure computes it."""
+        groups = None if closure is not None else self.find_kernel_weights()
+        if groups is None:
+            # Hooks of the optimizer, which wrap every `step`, run once.
+            return inspect.unwrap(super().step)(self, closure)  # type: ignore[call-arg]
+        for group, weights in zip(self.param_groups, groups, strict=True):
+            adam_step(
+                weights,
+                lr=group["lr"],
+                betas=group["betas"],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                is_decoupled=self.is_decoupled,
+            )
+        return None
+
+    def find_kernel_weights(self) -> list[list[AdamWeights]] | None:
+        """Weights with a gradient in each group; None if the kernel does not support the step."""
+        if settings.kernels == "torch" or hasattr(self, "grad_scale") or hasattr(self, "found_inf"):
+            return None
+        groups, n_weights = [], 0
+        for group in self.param_groups:
+            unsupported = any(group[name] for name in ("amsgrad", "maximize", "capturable"))
+            if unsupported or group["differentiable"] or not group["fused"]:
+                return None
+            if isinstance(group["lr"], Tensor):
+                return None
+            groups.append([])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state.get(parameter)
+                if not state:
+                    return None
+                weights = AdamWeights(
+                    parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
+                )
+                if not has_adam_kernel(weights):
+                    return None
+                n_weights += parameter.numel()
+                groups[-1].append(weights)
+        return groups if n_weights >= MIN_KERNEL_SIZE and can_compile("adam_step") else None
 
     def _init_group(
         self, group: Any, parameters: list[Tensor], gradients: list[Tensor], *others: Any
@@ -54,6 +112,8 @@ class Adam(ColumnMajorOptimizer, torch.optim.Adam):
 
 class AdamW(ColumnMajorOptimizer, torch.optim.AdamW):
     """AdamW for weights of any memory layout."""
+
+    is_decoupled = True
 
 
 def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:

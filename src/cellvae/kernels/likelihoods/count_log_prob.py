@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.platform.device_kind import is_cuda
 from cellvae.kernels.compiled.job_layouts import CountLogProbJob
-from cellvae.kernels.lazy_linear import (
+from cellvae.kernels.layers.lazy_linear import (
     LazyLinear,
     empty_grad,
     lazy_linear_backward,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellvae.kernels.compiled.job_layouts import MixtureLogProbJob
-from cellvae.kernels.count_log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
+from cellvae.kernels.likelihoods.count_log_prob import MAX_INVERSE_DISPERSION, MIN_MEAN
 from cellvae.kernels.openmp import choose_n_threads, run_parallel
 
 

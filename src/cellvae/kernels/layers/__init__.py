@@ -1,0 +1,1 @@
+"""Kernels of layers: linear maps, normalisation, activation and dropout."""

@@ -1,0 +1,1 @@
+"""Kernels of log-probabilities, with their gradients."""
