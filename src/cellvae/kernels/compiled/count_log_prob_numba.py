@@ -9,30 +9,21 @@ from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.functions.negative_binomial_numba import (
-    COUNT,
-    GRAD_MU,
-    GRAD_THETA,
-    LOG_FACTORIAL,
-    LOG_PROB,
-    MEAN,
-    MIN_MEAN,
-    N_WORK_ROWS,
-    THETA,
-    add_into,
     axpy,
+    copy_axpy,
     exp_shifted,
+    is_small,
     log_factorial,
     max_sum,
-    multiply_inplace,
+    multiply_sum,
     negative_binomial_counts,
+    negative_binomial_small_counts,
     negative_binomial_zeros,
     poisson_counts,
     poisson_zeros,
     reciprocal,
-    scale_clamp_,
+    scale_clamp,
     softmax_backward,
-    softplus_sigmoid,
-    zero_inflated_zeros,
 )
 from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
@@ -41,14 +32,20 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     i32,
     sum_unordered,
 )
+from cellvae.kernels.compiled.functions.zero_inflation_numba import (
+    zero_inflated_counts,
+    zero_inflated_zeros,
+)
 from cellvae.kernels.compiled.job_layouts import COUNT_LOG_PROB
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 GENES_PER_TILE = 1024
 """Genes that are computed at a time, so that intermediate results stay in the processor's cache."""
-DROPOUT, SOFTPLUS, SIGMOID = range(3)
-"""Rows of the work array for the dropout logits of the nonzero counts."""
-TILE_LOG_PROB, TILE_DROPOUT, TILE_GRAD_THETA, TILE_GRAD_DROPOUT = range(4)
+COUNT, MEAN, THETA, LOG_FACTORIAL = range(4)
+"""Rows of the work array for the nonzero counts of a cell, in double precision."""
+LOG_PROB, GRAD_MU, GRAD_THETA, DROPOUT, GRAD_DROPOUT = range(5)
+"""Rows of the array of their log-probabilities and derivatives, and of their dropout logits."""
+TILE_LOG_PROB, TILE_GRAD_THETA, TILE_GRAD_DROPOUT, TILE_ODDS, TILE_PROBABILITY = range(5)
 """Rows of the work array for the genes of a tile."""
 
 
@@ -100,103 +97,129 @@ def count_log_prob_rows(
     mu = np.empty(n_genes, f32)
     inverse_theta = np.empty(n_genes, f32)
     nonzero = np.empty(n_genes + 1, i32)
-    work = np.empty((N_WORK_ROWS, n_genes), f64)
-    odds = np.empty((3, n_genes), f32)
-    tile = np.empty((4, GENES_PER_TILE), f32)
+    larger = np.empty(n_genes + 1, i32)
+    work = np.empty((4, n_genes + 1), f64)
+    found = np.empty((5, n_genes), f32)
+    tile = np.empty((5, GENES_PER_TILE), f32)
     grad_gene[:] = f32(0.0)
     for c in range(start, end):
         row = c if need_grad else 0
-        exp_shifted(logits[c], logits_bias, max_sum(logits[c], logits_bias), mu)
+        total = exp_shifted(logits[c], logits_bias, max_sum(logits[c], logits_bias), mu)
         library = f32(math.exp(log_library[c]))
-        factor = library / sum_unordered(mu)
+        factor = library / total
         t = theta[c if per_cell else 0] if dispersed else mu
         if dispersed and (per_cell or c == start):
             reciprocal(t, inverse_theta)
 
-        # The nonzero counts of the cell, all at once.
-        n = 0
+        # The nonzero counts of the cell, all at once: those up to four, then the larger ones (for
+        # Poisson distributions all as one). Without branches, which would be mispredicted.
+        n_small = 0
+        n_larger = 0
         if sparse:
             for i in range(indptr[c], indptr[c + 1]):
-                nonzero[n] = indices[i]
-                work[COUNT, n] = values[i]
-                n += values[i] != f32(0.0)
+                nonzero[n_small] = indices[i]
+                work[COUNT, n_small] = values[i]
+                larger[n_larger] = i
+                early = is_small(values[i]) | (not dispersed)
+                n_small += early & (values[i] != f32(0.0))
+                n_larger += (not early) & (values[i] != f32(0.0))
+            for k in range(n_larger):
+                nonzero[n_small + k] = indices[larger[k]]
+                work[COUNT, n_small + k] = values[larger[k]]
         else:
             x = counts[c]
             for j in range(n_genes):
-                # Without a branch, which a processor would mispredict for every other count.
-                nonzero[n] = j
-                n += x[j] != f32(0.0)
-            for i in range(n):
-                work[COUNT, i] = x[nonzero[i]]
+                nonzero[n_small] = j
+                work[COUNT, n_small] = x[j]
+                larger[n_larger] = j
+                early = is_small(x[j]) | (not dispersed)
+                n_small += early & (x[j] != f32(0.0))
+                n_larger += (not early) & (x[j] != f32(0.0))
+            for k in range(n_larger):
+                nonzero[n_small + k] = larger[k]
+                work[COUNT, n_small + k] = x[larger[k]]
+        n = n_small + n_larger
         for i in range(n):
             j = nonzero[i]
-            count = f32(work[COUNT, i])
-            m = mu[j] * factor
-            work[MEAN, i] = MIN_MEAN if m < MIN_MEAN else m
+            work[MEAN, i] = scale_clamp(mu[j], factor)
             work[THETA, i] = t[j]
+            work[LOG_FACTORIAL, i] = log_factorial(f32(work[COUNT, i]))
             if inflated:
-                odds[DROPOUT, i] = dropout[c, j] + dropout_bias[j]
-            work[LOG_FACTORIAL, i] = log_factorial(count)
+                found[DROPOUT, i] = dropout[c, j] + dropout_bias[j]
         if dispersed:
+            k = n_small
+            negative_binomial_small_counts(
+                work[COUNT, :k], work[MEAN, :k], work[THETA, :k], work[LOG_FACTORIAL, :k],
+                found[LOG_PROB, :k], found[GRAD_MU, :k], found[GRAD_THETA, :k],
+            )  # fmt: skip
             negative_binomial_counts(
-                work[COUNT, :n], work[MEAN, :n], work[THETA, :n], work[LOG_FACTORIAL, :n],
-                work[LOG_PROB, :n], work[GRAD_MU, :n], work[GRAD_THETA, :n],
+                work[COUNT, k:n], work[MEAN, k:n], work[THETA, k:n], work[LOG_FACTORIAL, k:n],
+                found[LOG_PROB, k:n], found[GRAD_MU, k:n], found[GRAD_THETA, k:n],
             )  # fmt: skip
         else:
             poisson_counts(
                 work[COUNT, :n], work[MEAN, :n], work[LOG_FACTORIAL, :n],
-                work[LOG_PROB, :n], work[GRAD_MU, :n],
+                found[LOG_PROB, :n], found[GRAD_MU, :n],
             )  # fmt: skip
         if inflated:
-            softplus_sigmoid(odds[DROPOUT, :n], odds[SOFTPLUS, :n], odds[SIGMOID, :n])
+            zero_inflated_counts(found[DROPOUT, :n], found[LOG_PROB, :n], found[GRAD_DROPOUT, :n])
 
         # All genes as if their counts were zero, tile by tile, with the nonzero counts put in.
         cell_log_prob = f32(0.0)
         grad_library = f32(0.0)
-        done = 0
+        n_small_done = 0
+        n_done = n_small
         for first in range(0, n_genes, GENES_PER_TILE):
             last = min(first + GENES_PER_TILE, n_genes)
             m = mu[first:last]
             tile_log_prob = tile[TILE_LOG_PROB][: last - first]
-            p = tile[TILE_DROPOUT][: last - first]
             grad_mu = grad_logits[row][first:last]
             grad_p = tile[TILE_GRAD_DROPOUT][: last - first]
             grad_t = tile[TILE_GRAD_THETA][: last - first]
             if per_cell:
                 grad_t = grad_theta[row][first:last]
-            scale_clamp_(m, factor, MIN_MEAN)
             if dispersed:
                 negative_binomial_zeros(
-                    m, t[first:last], inverse_theta[first:last], tile_log_prob, grad_mu, grad_t
-                )
+                    m, factor, t[first:last], inverse_theta[first:last],
+                    tile_log_prob, grad_mu, grad_t,
+                )  # fmt: skip
             else:
-                poisson_zeros(m, tile_log_prob, grad_mu)
+                poisson_zeros(m, factor, tile_log_prob, grad_mu)
             if inflated:
-                add_into(dropout[c][first:last], dropout_bias[first:last], p)
-                zero_inflated_zeros(p, tile_log_prob, grad_mu, grad_t, grad_p)
-            while done < n and nonzero[done] < last:
-                j = nonzero[done] - first
-                tile_log_prob[j] = work[LOG_PROB, done]
-                grad_mu[j] = work[GRAD_MU, done]
-                if dispersed:
-                    grad_t[j] = work[GRAD_THETA, done]
-                if inflated:
-                    tile_log_prob[j] -= odds[SOFTPLUS, done]
-                    grad_p[j] = -odds[SIGMOID, done]
-                done += 1
+                zero_inflated_zeros(
+                    dropout[c][first:last], dropout_bias[first:last],
+                    tile[TILE_ODDS][: last - first], tile[TILE_PROBABILITY][: last - first],
+                    tile_log_prob, grad_mu, grad_t, grad_p,
+                )  # fmt: skip
+            for group in range(2):
+                done, end_of_group = (n_small_done, n_small) if group == 0 else (n_done, n)
+                while done < end_of_group and nonzero[done] < last:
+                    j = nonzero[done] - first
+                    tile_log_prob[j] = found[LOG_PROB, done]
+                    grad_mu[j] = found[GRAD_MU, done]
+                    if dispersed:
+                        grad_t[j] = found[GRAD_THETA, done]
+                    if inflated:
+                        grad_p[j] = found[GRAD_DROPOUT, done]
+                    done += 1
+                if group == 0:
+                    n_small_done = done
+                else:
+                    n_done = done
             cell_log_prob += sum_unordered(tile_log_prob)
-            multiply_inplace(grad_mu, m)
-            grad_library += sum_unordered(grad_mu)
+            grad_library += multiply_sum(grad_mu, m)
             if need_grad and dispersed and not per_cell:
                 axpy(grad_gene[1][first:last], cell_weight[c], grad_t)
             if need_grad and inflated:
-                grad_dropout[row][first:last] = grad_p
-                axpy(grad_gene[2][first:last], cell_weight[c], grad_p)
+                copy_axpy(
+                    grad_p, grad_dropout[row][first:last], grad_gene[2][first:last], cell_weight[c]
+                )
         log_prob[c] = cell_log_prob
         grad_log_library[c] = grad_library
         if need_grad:
-            softmax_backward(grad_logits[row], mu, grad_library / library)
-            axpy(grad_gene[0], cell_weight[c], grad_logits[row])
+            softmax_backward(
+                grad_logits[row], mu, grad_library / library, grad_gene[0], cell_weight[c]
+            )
 
 
 @compile_kernel

@@ -16,6 +16,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     ABS_MASK,
     FASTMATH_FLAGS,
     ONE,
+    SUM_FLAGS,
     exp32,
     f32,
     f64,
@@ -37,6 +38,12 @@ N_WORK_ROWS = 7
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def add(x, y):
+    """Sum of two numbers, which is not combined with others."""
+    return x + y
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def max_sum(x, y):
     """Maximum of the elementwise sum of two arrays; if a sum is NaN, any of the sums or NaN.
 
@@ -51,11 +58,14 @@ def max_sum(x, y):
     return float32_from_bits(i32(largest ^ ((largest >> i32(31)) & ABS_MASK)))
 
 
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+@njit(error_model="numpy", fastmath=SUM_FLAGS)
 def exp_shifted(logits, bias, shift, out):
-    """Exponentials of logits plus bias minus a shift, their maximum."""
+    """Exponentials of logits plus bias minus a shift, their maximum; the sum of all of them."""
+    total = f32(0.0)
     for j in range(out.shape[0]):
-        out[j] = exp32((logits[j] + bias[j]) - shift)
+        out[j] = exp32(add(add(logits[j], bias[j]), -shift))
+        total += out[j]
+    return total
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -73,11 +83,18 @@ def axpy(out, factor, x):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def scale_clamp_(x, factor, lower):
-    """Multiply by a scalar and clamp from below, in place; NaN stays NaN."""
+def copy_axpy(x, copy, out, factor):
+    """Write an array to `copy`, and add it times a scalar to `out`."""
     for j in range(x.shape[0]):
-        value = x[j] * factor
-        x[j] = lower if value < lower else value
+        copy[j] = x[j]
+        out[j] += factor * x[j]
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def scale_clamp(value, factor):
+    """Mean: a value times a scalar, clamped from below; NaN stays NaN."""
+    mean = value * factor
+    return MIN_MEAN if mean < MIN_MEAN else mean
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -88,10 +105,14 @@ def reciprocal(x, out):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def negative_binomial_zeros(mu, theta, inverse_theta, log_prob, grad_mu, grad_theta):
-    """Log-probability of zero under negative binomials, and its derivatives."""
+def negative_binomial_zeros(mu, factor, theta, inverse_theta, log_prob, grad_mu, grad_theta):
+    """Log-probability of zero under negative binomials, and its derivatives.
+
+    The means are `mu` times `factor`, clamped, and written to `mu`.
+    """
     for j in range(mu.shape[0]):
-        m = mu[j]
+        m = scale_clamp(mu[j], factor)
+        mu[j] = m
         t = theta[j]
         # log(1 + x), accurate for small x too, without another division.
         x = m * inverse_theta[j]
@@ -104,43 +125,15 @@ def negative_binomial_zeros(mu, theta, inverse_theta, log_prob, grad_mu, grad_th
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def zero_inflated_zeros(dropout, log_prob, grad_mu, grad_theta, grad_dropout):
-    """Add zero inflation to the log-probability of zero and its derivatives, in place."""
-    for j in range(dropout.shape[0]):
-        p = dropout[j]
-        plain = log_prob[j]
-        small = exp32(-abs(p))
-        excess = p - plain
-        smaller = exp32(-abs(excess))
-        inverse_odds = ONE / (ONE + small)
-        inverse = ONE / (ONE + smaller)
-        larger = p if excess > f32(0.0) else plain
-        positive = p if p > f32(0.0) else f32(0.0)
-        log_prob[j] = larger - positive + log32((ONE + smaller) * inverse_odds)
-        # Posterior probabilities of a structural and of a sampled zero.
-        structural = (ONE if excess > f32(0.0) else smaller) * inverse
-        sampled = (smaller if excess > f32(0.0) else ONE) * inverse
-        grad_dropout[j] = structural - (ONE if p > f32(0.0) else small) * inverse_odds
-        grad_mu[j] *= sampled
-        grad_theta[j] *= sampled
+def poisson_zeros(mu, factor, log_prob, grad_mu):
+    """Log-probability of zero under Poisson distributions, and its derivative.
 
-
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def softplus_sigmoid(x, softplus, sigmoid):
-    """Write softplus, log(1 + exp(x)), and its derivative, the sigmoid, to the last two arrays."""
-    for i in range(x.shape[0]):
-        value = x[i]
-        small = exp32(-abs(value))
-        positive = value if value > f32(0.0) else f32(0.0)
-        softplus[i] = positive + log32(ONE + small)
-        sigmoid[i] = (ONE if value > f32(0.0) else small) / (ONE + small)
-
-
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def poisson_zeros(mu, log_prob, grad_mu):
-    """Log-probability of zero under Poisson distributions, and its derivative."""
+    The means are `mu` times `factor`, clamped, and written to `mu`.
+    """
     for j in range(mu.shape[0]):
-        log_prob[j] = -mu[j]
+        m = scale_clamp(mu[j], factor)
+        mu[j] = m
+        log_prob[j] = -m
         grad_mu[j] = -ONE
 
 
@@ -229,6 +222,51 @@ def negative_binomial_counts(x, mu, theta, log_factorial, log_prob, grad_mu, gra
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def negative_binomial_small_counts(x, mu, theta, log_factorial, log_prob, grad_mu, grad_theta):
+    """As :func:`negative_binomial_counts`, for counts of 1, 2, 3 and 4 (:func:`is_small`).
+
+    The quotient of the gamma functions is a product of as many factors as the count.
+    """
+    for i in range(x.shape[0]):
+        n = x[i]
+        m = mu[i]
+        t = theta[i]
+        both = t + m
+        # Factors of the product beside the first, theta, and their derivatives.
+        second = t + 1.0 if n > 1.5 else 1.0
+        third = t + 2.0 if n > 2.5 else 1.0
+        fourth = t + 3.0 if n > 3.5 else 1.0
+        slope_second = 1.0 if n > 1.5 else 0.0
+        slope_third = 1.0 if n > 2.5 else 0.0
+        slope_fourth = 1.0 if n > 3.5 else 0.0
+        product = second * third
+        slope = (slope_second * third + second * slope_third) * fourth + product * slope_fourth
+        product *= fourth
+        # A division takes as long as ten products: one serves several quotients.
+        t_m = t * m
+        t_m_both = t_m * both
+        shared = 1.0 / (t_m_both * product)
+        over_product = shared * t_m_both
+        shared *= product
+        over_both = shared * t_m
+        over_t = shared * m * both
+        over_m = shared * t * both
+        odds = m * over_both
+        power = odds * (odds if n > 1.5 else 1.0)
+        power *= (odds if n > 2.5 else 1.0) * (odds if n > 3.5 else 1.0)
+        log_mean_ratio = log1p64(m * over_t, t * over_both)
+        log_prob[i] = log64(t * product * power) - t * log_mean_ratio - log_factorial[i]
+        grad_mu[i] = (n - m) * over_m * (t * over_both)
+        grad_theta[i] = over_t + slope * over_product - log_mean_ratio + (m - n) * over_both
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def is_small(count):
+    """Whether a count is 1, 2, 3 or 4."""
+    return (count == ONE) | (count == f32(2.0)) | (count == f32(3.0)) | (count == f32(4.0))
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def poisson_counts(x, mu, log_factorial, log_prob, grad_mu):
     """Log-probability of counts above zero under Poisson distributions, and its derivative."""
     for i in range(x.shape[0]):
@@ -237,18 +275,30 @@ def poisson_counts(x, mu, log_factorial, log_prob, grad_mu):
         grad_mu[i] = (x[i] - m) / m
 
 
-@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def multiply_inplace(x, y):
-    """Multiply the first array by the second, elementwise and in place."""
+@njit(error_model="numpy", fastmath=SUM_FLAGS)
+def multiply_sum(x, y):
+    """Multiply the first array by the second, elementwise and in place; the sum of the result."""
+    total = f32(0.0)
     for j in range(y.shape[0]):
         x[j] *= y[j]
+        total += x[j]
+    return total
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
-def softmax_backward(grad_log_mu, mu, mean):
+def softmax_backward(grad_log_mu, mu, mean, out, factor):
     """Turn derivatives by the log-means into those by the logits of the softmax, in place.
 
-    `mean` is the sum of the derivatives by the log-means divided by the library size.
+    Parameters
+    ----------
+    grad_log_mu
+        Derivatives, of means `mu`.
+    mean
+        Sum of the derivatives by the log-means divided by the library size.
+    out
+        Array to which the results are added, times `factor`.
     """
     for j in range(mu.shape[0]):
-        grad_log_mu[j] -= mu[j] * mean
+        grad = grad_log_mu[j] - mu[j] * mean
+        grad_log_mu[j] = grad
+        out[j] += factor * grad

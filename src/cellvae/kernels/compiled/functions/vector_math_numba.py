@@ -15,6 +15,8 @@ from numba.extending import intrinsic
 
 FASTMATH_FLAGS = {"contract", "nsz"}
 """Permissions for LLVM: fused multiply-add, and ignoring the sign of zero."""
+SUM_FLAGS = {*FASTMATH_FLAGS, "reassoc"}
+"""Permission to add numbers in any order beside; for functions that do nothing but sum."""
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 u32, u64 = np.uint32, np.uint64
@@ -89,8 +91,9 @@ def exp32(x):
     n = i32(i32(y * LOG2_E + f32(256.5)) - i32(256))
     k = f32(n)
     r = (y - k * LN2_HIGH) - k * LN2_LOW
-    p = (((E4 * r + E3) * r + E2) * r + E1) * r + E0
-    p = p * r * r + r + ONE + (x - x)
+    square = r * r
+    p = (E4 * square + (E3 * r + E2)) * square + (E1 * r + E0)
+    p = (p * square + r) + (ONE + (x - x))
     return p * float32_from_bits(i32((n + i32(127)) << i32(23)))
 
 
@@ -100,8 +103,9 @@ def log32(y):
     i = i32(float32_bits(y) + SHIFT_32)
     e = f32((i >> i32(23)) - i32(127))
     f = float32_from_bits(i32((i & MANTISSA_32) + ROOT_32)) - ONE
-    q = ((((((L7 * f + L6) * f + L5) * f + L4) * f + L3) * f + L2) * f + L1) * f + L0
     square = f * f
+    high = (L7 * f + L6) * square + (L5 * f + L4)
+    q = high * (square * square) + ((L3 * f + L2) * square + (L1 * f + L0))
     return e * LN2_HIGH + (f + (square * f * q - HALF * square + e * LN2_LOW)) + (y - y)
 
 
@@ -116,8 +120,10 @@ def log64(y):
     m = float64_from_bits((i & MANTISSA_64) + ROOT_64)
     s = (m - 1.0) / (m + 1.0)
     q = s * s
-    p = ((((O19 * q + O17) * q + O15) * q + O13) * q + O11) * q + O9
-    p = (((p * q + O7) * q + O5) * q + O3) * q + 1.0
+    square = q * q
+    high = (O19 * q + O17) * square + (O15 * q + O13)
+    middle = (O11 * q + O9) * square + (O7 * q + O5)
+    p = (high * (square * square) + middle) * square + (O3 * q + 1.0)
     return e * 0.6931471805599453 + 2.0 * s * p + (y - y)
 
 
