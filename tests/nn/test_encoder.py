@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.nn import Encoder
-from cellvae.nn.encoder import bounded_exp
+from cellvae.nn.posterior import bounded_exp
 
 SIZES = (3, 1, 2)
 

@@ -19,7 +19,7 @@ from cellvae.kernels.dispatch import (
     use_compiled,
 )
 from cellvae.kernels.layers.layer_norm_activation_dropout import layer_norm_activation_dropout
-from cellvae.kernels.layers.lazy_linear import LazyLinear, lazy_linear, materialize
+from cellvae.kernels.layers.lazy_linear import LazyLinear, lazy_linear, materialize, stack_weights
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 from cellvae.kernels.likelihoods.mixture_log_prob import mixture_log_prob
 from cellvae.kernels.likelihoods.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
@@ -48,6 +48,7 @@ __all__ = [
     "mixture_log_prob",
     "protein_elbo",
     "sparse_linear",
+    "stack_weights",
     "to_gene_major",
     "use_compiled",
 ]

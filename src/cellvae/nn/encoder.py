@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -13,21 +13,9 @@ from torch.nn import functional
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.nn.fc_layers import Activation, FCLayers
+from cellvae.nn.posterior import VAR_EPS, normal_posterior
 
 VarActivation = Literal["exp", "softplus"]
-MAX_LOG_VARIANCE = 40.0
-"""Largest log-variance: the square of its exponential is finite in float32."""
-
-
-def bounded_exp(log_variance: Tensor) -> Tensor:
-    """Exponential of a log-variance; it and its square stay finite for cells with huge counts."""
-    return log_variance.clamp(max=MAX_LOG_VARIANCE).exp()
-
-
-VARIANCE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": bounded_exp,
-    "softplus": functional.softplus,
-}
 
 
 class Encoder(nn.Module):
@@ -68,7 +56,7 @@ class Encoder(nn.Module):
         n_hidden: int = 128,
         dropout_rate: float = 0.1,
         distribution: Literal["normal", "ln"] = "normal",
-        var_eps: float = 1e-4,
+        var_eps: float = VAR_EPS,
         var_activation: VarActivation = "exp",
         use_batch_norm: bool = True,
         use_layer_norm: bool = False,
@@ -101,9 +89,9 @@ class Encoder(nn.Module):
     ) -> Normal:
         """Posterior of each cell, [cells, latent], before :meth:`transform`."""
         hidden = self.encoder(features, codes)
-        variance = (
-            VARIANCE_ACTIVATIONS[self.var_activation](self.var_encoder(hidden)) + self.var_eps
-        )
+        if self.var_activation == "exp":
+            return normal_posterior(hidden, self.mean_encoder, self.var_encoder, self.var_eps)
+        variance = functional.softplus(self.var_encoder(hidden)) + self.var_eps
         return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
 
     def transform(

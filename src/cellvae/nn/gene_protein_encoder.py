@@ -13,11 +13,8 @@ from torch.nn import functional
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.nn.covariates import one_hot_covariates
-from cellvae.nn.encoder import bounded_exp
 from cellvae.nn.fc_layers import FCLayers
-
-VAR_EPS = 1e-4
-"""Added to variances, for numerical stability."""
+from cellvae.nn.posterior import normal_posterior
 
 
 class EncoderTOTALVI(nn.Module):
@@ -103,13 +100,13 @@ class EncoderTOTALVI(nn.Module):
         """
         columns = one_hot_covariates(codes, self.encoder.n_cat_list)
         hidden = self.encoder.forward_columns(genes, columns, others)
-        posterior = normal_of(self.z_mean_encoder(hidden), self.z_var_encoder(hidden))
+        posterior = normal_posterior(hidden, self.z_mean_encoder, self.z_var_encoder)
         if self.l_gene_encoder is None:
             return posterior, None
         assert self.l_gene_mean_encoder is not None and self.l_gene_var_encoder is not None
         hidden = self.l_gene_encoder.forward_columns(genes, columns, others)
-        return posterior, normal_of(
-            self.l_gene_mean_encoder(hidden), self.l_gene_var_encoder(hidden)
+        return posterior, normal_posterior(
+            hidden, self.l_gene_mean_encoder, self.l_gene_var_encoder
         )
 
     def transform(
@@ -117,9 +114,3 @@ class EncoderTOTALVI(nn.Module):
     ) -> Float[Tensor, "*samples cells latent"]:
         """Latent representation that a decoder reads, from a sample of the posterior."""
         return functional.softmax(z, dim=-1) if self.distribution == "ln" else z
-
-
-def normal_of(mean: Tensor, log_variance: Tensor) -> Normal:
-    """Normal distribution with this mean and, nearly, this variance."""
-    scale = (bounded_exp(log_variance) + VAR_EPS).sqrt()
-    return Normal(mean, scale, validate_args=False)

@@ -12,6 +12,11 @@ from torch.nn import functional
 
 from cellvae.core.platform.torch_adapter import has_hooks
 
+MAX_BATCHED_THREADS = 2
+"""Threads up to which the products of two layers with the same features are one batched product.
+
+MKL gives each product of a batch to one thread, so that further threads would wait."""
+
 
 class LazyLinear(NamedTuple):
     """Output of a linear layer, not computed yet: its input, weight and bias.
@@ -88,6 +93,30 @@ def lazy_linear_backward(
         grad_output.t() @ (features * cell_weight) if needs_grad[1] else None,
         grad_bias if needs_grad[2] else None,
     )
+
+
+def stack_weights(first: nn.Linear, second: nn.Linear) -> None:
+    """Store the weights of two layers of one shape one after the other, for :func:`find_stack`.
+
+    Their values do not change.
+    """
+    if first.weight.shape == second.weight.shape and find_stack(first.weight, second.weight) is None:
+        both = torch.stack([first.weight.data, second.weight.data])
+        first.weight.data, second.weight.data = both[0], both[1]
+
+
+def find_stack(
+    first: Float[Tensor, "*shape"] | None, second: Float[Tensor, "*shape"] | None
+) -> Float[Tensor, "2 *shape"] | None:
+    """Two tensors as one, if they are adjacent in memory; otherwise None."""
+    if first is None or second is None or first.shape != second.shape:
+        return None
+    if second.data_ptr() != first.data_ptr() + first.numel() * first.element_size():
+        return None
+    same = first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+    if not (same and first.is_contiguous() and second.is_contiguous()):
+        return None
+    return first.as_strided((2, *first.shape), (first.numel(), *first.stride()))
 
 
 def weighted_sums(

@@ -13,8 +13,10 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.platform.device_kind import is_cuda
 from cellvae.kernels.compiled.job_layouts import CountLogProbJob
 from cellvae.kernels.layers.lazy_linear import (
+    MAX_BATCHED_THREADS,
     LazyLinear,
     empty_grad,
+    find_stack,
     lazy_linear_backward,
     matmul_without_bias,
     unpack_lazy_linear,
@@ -127,14 +129,21 @@ class CountLogProb(torch.autograd.Function):
             lambda weight: compute_count_log_prob(inputs, weight, need_grad=True).grad_gene,
         )
         weight = grad_output.unsqueeze(-1)
-        grad_logits = lazy_linear_backward(
-            results.grad_logits,
-            inputs.logits,
-            inputs.logits_weight,
-            weight,
-            grad_gene[0],
-            needs_grad=needs_grad[4:7],
-        )
+        stacked = None
+        if all(needs_grad[4:7]) and all(needs_grad[9:12]):
+            stacked = stacked_head_gradients(inputs, results, weight)
+        grad_logits: tuple[Tensor | None, ...]
+        if stacked is not None:
+            grad_logits = (*stacked[:2], grad_gene[0])
+        else:
+            grad_logits = lazy_linear_backward(
+                results.grad_logits,
+                inputs.logits,
+                inputs.logits_weight,
+                weight,
+                grad_gene[0],
+                needs_grad=needs_grad[4:7],
+            )
         grad_log_library = None
         if needs_grad.log_library:
             grad_log_library = results.grad_log_library.unsqueeze(-1) * weight
@@ -145,7 +154,10 @@ class CountLogProb(torch.autograd.Function):
                 results.grad_theta * weight if per_cell else grad_gene[1].view_as(inputs.theta)
             )
         grad_dropout: tuple[Tensor | None, ...] = (None, None, None)
-        if inputs.dropout is not None:
+        if stacked is not None:
+            # The gradient of the features is that of both heads.
+            grad_dropout = (None, stacked[2], grad_gene[2])
+        elif inputs.dropout is not None:
             grad_dropout = lazy_linear_backward(
                 results.grad_dropout,
                 inputs.dropout,
@@ -196,14 +208,12 @@ def compute_count_log_prob(
 def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, Tensor]:
     """Contiguous arrays that the kernel reads, by field of the job; those without use are empty."""
     n_cells = len(inputs.log_library)
-    logits = matmul_without_bias(inputs.logits, inputs.logits_weight)
+    logits, dropout = head_outputs(inputs)
     n_genes = logits.shape[1]
     zeros = logits.new_zeros(n_genes)
-    theta = dropout = None
+    theta = None
     if inputs.theta is not None:
         theta = inputs.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
-    if inputs.dropout is not None:
-        dropout = matmul_without_bias(inputs.dropout, inputs.dropout_weight)
     arrays = {
         "counts": inputs.counts,
         "values": inputs.values,
@@ -219,6 +229,51 @@ def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, T
     }
     empty = logits.new_empty((0, 0))
     return {k: empty if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+
+
+def head_outputs(inputs: CountInputs) -> tuple[Tensor, Tensor | None]:
+    """Logits and dropout logits, [cells, genes] each, without bias; None without zero inflation."""
+    weights = stacked_head_weights(inputs)
+    if weights is not None:
+        features = inputs.logits.expand(2, *inputs.logits.shape)
+        logits, dropout = torch.bmm(features, weights.transpose(1, 2)).unbind(0)
+        return logits, dropout
+    logits = matmul_without_bias(inputs.logits, inputs.logits_weight)
+    if inputs.dropout is None:
+        return logits, None
+    return logits, matmul_without_bias(inputs.dropout, inputs.dropout_weight)
+
+
+def stacked_head_weights(inputs: CountInputs) -> Tensor | None:
+    """Weights of both heads, [2, genes, features], if their products may be one batched product.
+
+    They may where both layers read the same features and their weights are adjacent in memory.
+    """
+    logits, dropout = inputs.logits, inputs.dropout
+    if inputs.logits_weight is None or inputs.dropout_weight is None or dropout is None:
+        return None
+    if logits.data_ptr() != dropout.data_ptr() or torch.get_num_threads() > MAX_BATCHED_THREADS:
+        return None
+    return find_stack(inputs.logits_weight, inputs.dropout_weight)
+
+
+def stacked_head_gradients(
+    inputs: CountInputs, results: CountResults, cell_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Gradients of the features and of the weights of both heads, by batched products.
+
+    None where these are not possible; see :func:`stacked_head_weights`.
+    """
+    weights = stacked_head_weights(inputs)
+    grads = find_stack(results.grad_logits, results.grad_dropout)
+    if weights is None or grads is None:
+        return None
+    features = inputs.logits * cell_weight
+    grad_logits_weight, grad_dropout_weight = torch.bmm(
+        grads.transpose(1, 2), features.expand(2, *features.shape)
+    ).unbind(0)
+    grad_features = torch.bmm(grads, weights).sum(dim=0).mul_(cell_weight)
+    return grad_features, grad_logits_weight, grad_dropout_weight
 
 
 def allocate_count_results(

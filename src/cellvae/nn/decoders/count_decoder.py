@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cellvae.kernels import LazyLinear, lazy_linear, materialize
+from cellvae.kernels import LazyLinear, lazy_linear, materialize, stack_weights
 from cellvae.nn.fc_layers import Activation, FCLayers
 
 
@@ -102,6 +102,15 @@ class DecoderSCVI(nn.Module):
         self.px_scale_decoder = nn.Sequential(nn.Linear(n_hidden, n_output), activation_layer)
         self.px_r_decoder = nn.Linear(n_hidden, n_output) if dispersion_per_cell else None
         self.px_dropout_decoder = nn.Linear(n_hidden, n_output) if zero_inflation else None
+
+    def stack_heads(self) -> None:
+        """Store the weights of logits and dropout adjacently: their products are one on the CPU.
+
+        Their values do not change.
+        """
+        logits = self.px_scale_decoder[0]
+        if type(logits) is nn.Linear and type(self.px_dropout_decoder) is nn.Linear:
+            stack_weights(logits, self.px_dropout_decoder)
 
     def forward(
         self,

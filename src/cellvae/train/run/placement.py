@@ -17,6 +17,7 @@ from cellvae.data.storage.disk.loaded_rows import load_rows, stored_reader
 from cellvae.data.storage.placement import choose_placement
 from cellvae.data.storage.row_wrappers import ToDevice
 from cellvae.data.storage.sparse import sparse_rows_for, with_csr_columns
+from cellvae.nn import DecoderSCVI
 from cellvae.nn.layers import SparseInputLinear
 from cellvae.train.loop.cuda_graph import CUDAGraphCapturer, choose_capture
 from cellvae.train.loop.steps_per_block import SINGLE_PRECISION
@@ -43,6 +44,10 @@ def place_cells(
     """
     loop, device = plan.step_loop, trainer.strategy.root_device
     placed: Rows[Any] = rows
+    if is_cpu(device):
+        for part in plan.module.modules():
+            if isinstance(part, DecoderSCVI):
+                part.stack_heads()
     if stored_reader(rows) is not None:
         loop.set_placement("memory", "the cells are read from files, a buffer at a time")
         place = place_buffers(plan.module, rows, options, device)
