@@ -20,9 +20,9 @@ KERNELS = get_args(Kernel)
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_has_one_name_on_both_sides(name: str) -> None:
-    torch_side = import_module(f"cellvae.kernels.{name}")
+    torch_side = import_module(getattr(cellvae.kernels, name).__module__)
     compiled_side = import_module(f"cellvae.kernels.compiled.{name}_numba")
-    assert getattr(cellvae.kernels, name) is getattr(torch_side, name)
+    assert torch_side.__name__.rpartition(".")[2] == name
     assert getattr(compiled_side, f"{name}_kernel").address
     assert isinstance(getattr(job_layouts, name.upper()), tuple)
     job = "".join(part.title() for part in name.split("_")) + "Job"

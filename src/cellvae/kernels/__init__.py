@@ -1,16 +1,14 @@
 """Compiled kernels: computations in one pass over memory that take torch many.
 
-A kernel `x` has its torch side, with the gradients, in `cellvae.kernels.x`, and what numba compiles
-in `cellvae.kernels.compiled.x_numba`; what Triton compiles for CUDA devices is in
+The function of a kernel `x`, with its gradients, is in a module `x`, those of layers in
+`cellvae.kernels.layers` and those of log-probabilities in `cellvae.kernels.likelihoods`. What numba
+compiles is in `cellvae.kernels.compiled.x_numba`, what Triton compiles for CUDA devices in
 `cellvae.kernels.triton`. A kernel is compiled when it is first used and cached on
 disk; numba is not imported before.
 """
 
 from cellvae.kernels.adam_step import AdamWeights, adam_step, has_adam_kernel
 from cellvae.kernels.all_finite import all_finite
-from cellvae.kernels.layers.batch_norm_relu_dropout import batch_norm_relu_dropout
-from cellvae.kernels.likelihoods.bernoulli_log_prob import bernoulli_log_prob
-from cellvae.kernels.likelihoods.count_log_prob import count_log_prob
 from cellvae.kernels.dispatch import (
     Kernel,
     Kernels,
@@ -18,12 +16,15 @@ from cellvae.kernels.dispatch import (
     has_count_kernel,
     use_compiled,
 )
+from cellvae.kernels.layers.batch_norm_relu_dropout import batch_norm_relu_dropout
 from cellvae.kernels.layers.layer_norm_activation_dropout import layer_norm_activation_dropout
 from cellvae.kernels.layers.lazy_linear import LazyLinear, lazy_linear, materialize, stack_weights
-from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
+from cellvae.kernels.layers.sparse_linear import sparse_linear, to_gene_major
+from cellvae.kernels.likelihoods.bernoulli_log_prob import bernoulli_log_prob
+from cellvae.kernels.likelihoods.count_log_prob import count_log_prob
 from cellvae.kernels.likelihoods.mixture_log_prob import mixture_log_prob
 from cellvae.kernels.likelihoods.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
-from cellvae.kernels.layers.sparse_linear import sparse_linear, to_gene_major
+from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 
 __all__ = [
     "AdamWeights",

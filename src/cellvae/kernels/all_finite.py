@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cellvae.core.platform.device_kind import is_cpu
@@ -21,31 +22,40 @@ MIN_SIZE = 1 << 16
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no element of the tensors is NaN or infinite; waits for the GPU that they are on."""
-    is_large = sum(tensor.numel() for tensor in tensors) >= MIN_SIZE
-    if (
-        is_large
-        and settings.kernels != "torch"
-        and all(map(is_contiguous_float32, tensors))
-        and can_compile("all_finite")
-    ):
-        return scan_tensors(tensors)
+    if settings.kernels != "torch":
+        table = tensor_table(tensors)
+        if table is not None and table[:, 1].sum() >= MIN_SIZE and can_compile("all_finite"):
+            return scan_tensors(table)
     return bool(torch.isfinite(norms(tensors)).all())
 
 
-def is_contiguous_float32(tensor: Tensor) -> bool:
-    """Whether a tensor is float32, on the CPU, and without gaps in memory."""
-    if tensor.dtype != torch.float32 or not is_cpu(tensor.device):
-        return False
-    return tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())
+def tensor_table(tensors: Sequence[Tensor]) -> NDArray[np.int64] | None:
+    """Address and number of elements of each tensor; None if the kernel does not support one.
+
+    It supports tensors of float32 on the CPU, without gaps in memory.
+    """
+    rows = []
+    for tensor in tensors:
+        if tensor.dtype is not torch.float32 or not is_cpu(tensor.device):
+            return None
+        if not (tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())):
+            return None
+        rows.append((tensor.data_ptr(), tensor.numel()))
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 
-def scan_tensors(tensors: Sequence[Tensor]) -> bool:
-    """Whether all elements of contiguous float32 tensors are finite, by the compiled kernel."""
+def scan_tensors(table: NDArray[np.int64]) -> bool:
+    """Whether all elements of contiguous float32 tensors are finite, by the compiled kernel.
+
+    Parameters
+    ----------
+    table
+        Address and number of elements of each tensor, [tensors, 2].
+    """
     from cellvae.kernels.compiled.all_finite_numba import all_finite_kernel
 
-    pairs = np.array([(t.data_ptr(), t.numel()) for t in tensors], dtype=np.int64)
     job = AllFiniteJob(
-        next_chunk=0, n_not_finite=0, n_tensors=len(tensors), tensors=pairs.ctypes.data
+        next_chunk=0, n_not_finite=0, n_tensors=len(table), tensors=table.ctypes.data
     )
     fields = run_parallel(all_finite_kernel, job, torch.get_num_threads())
     return bool(fields[ALL_FINITE.n_not_finite] == 0)

@@ -148,6 +148,10 @@ def apply_layer(
     layer: nn.Module, features: Float[Tensor, "*samples cells features"]
 ) -> Float[Tensor, "*samples cells out"]:
     """Output of a layer; normalization over the batch sees samples of a cell as further cells."""
-    samples = features.shape[:-2]
-    output: Tensor = layer(features.flatten(0, -2)).unflatten(0, (*samples, -1))
+    output: Tensor
+    if features.ndim == 2:
+        output = layer(features)
+    else:
+        samples = features.shape[:-2]
+        output = layer(features.flatten(0, -2)).unflatten(0, (*samples, -1))
     return output

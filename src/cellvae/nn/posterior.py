@@ -63,7 +63,8 @@ def can_fuse_heads(hidden: Tensor, *layers: nn.Module) -> bool:
     """
     if hidden.ndim != 2 or torch.compiler.is_compiling():
         return False
-    if torch.is_autocast_enabled(hidden.device.type):
+    device = hidden.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return False
     return all(
         type(layer) is nn.Linear and layer.bias is not None and not has_hooks(layer)
@@ -103,9 +104,7 @@ class NormalPosterior(torch.autograd.Function):
         needs = ctx.needs_input_grad
         grad_hidden = None
         if needs[0]:
-            grad_hidden = torch.addmm(
-                grad_loc @ mean_weight, grad_log_variance, variance_weight
-            )
+            grad_hidden = torch.addmm(grad_loc @ mean_weight, grad_log_variance, variance_weight)
         return (
             grad_hidden,
             grad_loc.t() @ hidden if needs[1] else None,

@@ -15,7 +15,6 @@ from cellvae.kernels.compiled.functions.negative_binomial_numba import (
     LOG_FACTORIAL,
     LOG_PROB,
     MEAN,
-    MIN_MEAN,
     N_WORK_ROWS,
     THETA,
     log_factorial,
@@ -99,11 +98,9 @@ def component_log_prob(
         Log-probability; derivatives by the mean and by the inverse dispersion.
     """
     n_features = x.shape[0]
-    for j in range(n_features):
-        m = mu[j]
-        clamped_mu[j] = MIN_MEAN if m < MIN_MEAN else m
+    clamped_mu[:] = mu
     reciprocal(theta, inverse_theta)
-    negative_binomial_zeros(clamped_mu, theta, inverse_theta, log_prob, grad_mu, grad_theta)
+    negative_binomial_zeros(clamped_mu, ONE, theta, inverse_theta, log_prob, grad_mu, grad_theta)
     n = 0
     for j in range(n_features):
         nonzero[n] = j

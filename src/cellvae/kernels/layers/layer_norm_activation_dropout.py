@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.kernels.layers.batch_norm_relu_dropout import choose_layer_threads
 from cellvae.kernels.compiled.job_layouts import LayerNormActivationDropoutJob
+from cellvae.kernels.layers.batch_norm_relu_dropout import choose_layer_threads
 from cellvae.kernels.openmp import run_parallel
 
 CELLS_OF_A_COUNTER = 4

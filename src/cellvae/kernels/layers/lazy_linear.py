@@ -100,14 +100,17 @@ def stack_weights(first: nn.Linear, second: nn.Linear) -> None:
 
     Their values do not change.
     """
-    if first.weight.shape == second.weight.shape and find_stack(first.weight, second.weight) is None:
+    if (
+        first.weight.shape == second.weight.shape
+        and find_stack(first.weight, second.weight) is None
+    ):
         both = torch.stack([first.weight.data, second.weight.data])
         first.weight.data, second.weight.data = both[0], both[1]
 
 
 def find_stack(
     first: Float[Tensor, "*shape"] | None, second: Float[Tensor, "*shape"] | None
-) -> Float[Tensor, "2 *shape"] | None:
+) -> Float[Tensor, "2 ..."] | None:
     """Two tensors as one, if they are adjacent in memory; otherwise None."""
     if first is None or second is None or first.shape != second.shape:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parall
 from cellvae.kernels.triton.first_use import checked_count_log_prob
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
+EMPTY = torch.empty(0, 0)
+"""Array in place of one that a kernel does not read or write."""
 
 
 def count_log_prob(
@@ -210,7 +213,6 @@ def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, T
     n_cells = len(inputs.log_library)
     logits, dropout = head_outputs(inputs)
     n_genes = logits.shape[1]
-    zeros = logits.new_zeros(n_genes)
     theta = None
     if inputs.theta is not None:
         theta = inputs.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
@@ -220,15 +222,26 @@ def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, T
         "indices": inputs.indices,
         "indptr": inputs.indptr,
         "logits": logits,
-        "logits_bias": zeros if inputs.logits_bias is None else inputs.logits_bias,
+        "logits_bias": zeros(n_genes) if inputs.logits_bias is None else inputs.logits_bias,
         "log_library": inputs.log_library.reshape(n_cells),
         "theta": theta,
         "dropout": dropout,
-        "dropout_bias": zeros if inputs.dropout_bias is None else inputs.dropout_bias,
-        "cell_weight": logits.new_ones(n_cells) if cell_weight is None else cell_weight,
+        "dropout_bias": zeros(n_genes) if inputs.dropout_bias is None else inputs.dropout_bias,
+        "cell_weight": ones(n_cells) if cell_weight is None else cell_weight,
     }
-    empty = logits.new_empty((0, 0))
-    return {k: empty if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+    return {k: EMPTY if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+
+
+@lru_cache(maxsize=8)
+def zeros(size: int) -> Float[Tensor, " size"]:
+    """Vector of zeros, which nobody writes to."""
+    return torch.zeros(size)
+
+
+@lru_cache(maxsize=8)
+def ones(size: int) -> Float[Tensor, " size"]:
+    """Vector of ones, which nobody writes to."""
+    return torch.ones(size)
 
 
 def head_outputs(inputs: CountInputs) -> tuple[Tensor, Tensor | None]:
@@ -282,13 +295,12 @@ def allocate_count_results(
     """Memory for the results of the kernel, `grad_gene` for each range of cells by itself."""
     logits, theta, dropout = arrays["logits"], arrays["theta"], arrays["dropout"]
     n_cells, n_genes = logits.shape
-    empty = logits.new_empty((0, 0))
     shape_of_sums = (-(-n_cells // range_size), 3, n_genes)
     return CountResults(
         log_prob=logits.new_empty(n_cells),
         grad_log_library=logits.new_empty(n_cells),
-        grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else empty,
-        grad_theta=torch.empty_like(theta) if need_grad and len(theta) > 1 else empty,
-        grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else empty,
-        grad_gene=logits.new_empty(shape_of_sums) if need_grad else empty,
+        grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else EMPTY,
+        grad_theta=torch.empty_like(theta) if need_grad and len(theta) > 1 else EMPTY,
+        grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else EMPTY,
+        grad_gene=logits.new_empty(shape_of_sums) if need_grad else EMPTY,
     )

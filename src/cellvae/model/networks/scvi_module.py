@@ -330,11 +330,14 @@ class SCVIModule(GenerativeModule[CountBatch]):
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
         kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
-        kl_library = self.kl_library(latent, batch)
+        loss, kl_local = reconstruction + kl_weight * kl_latent, kl_latent
+        if latent.log_library_posterior is not None:
+            kl_library = self.kl_library(latent, batch)
+            loss, kl_local = loss + kl_library, kl_latent + kl_library
         return Loss(
-            loss=(reconstruction + kl_weight * kl_latent + kl_library).mean(),
+            loss=loss.mean(),
             reconstruction={"reconstruction_loss": reconstruction},
-            kl_local={"kl_local": kl_latent + kl_library},
+            kl_local={"kl_local": kl_local},
             kl_global=reconstruction.new_zeros(()),
             latent=latent.sample,
         )

@@ -9,9 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.contracts import Loss
+from cellvae.core.platform.device_kind import is_cpu
 from cellvae.core.platform.torch_adapter import is_not_finite
 from cellvae.train.options.metric_names import Split
 
+MAX_PENDING = 25
+"""Batches that are added up together."""
 MetricsFromSums = Callable[[tuple[Tensor, ...]], dict[str, Tensor]]
 
 
@@ -43,10 +46,24 @@ class LossSums:
         self.metrics_from_sums = metrics_from_sums
         self.n_cells = 0
         self.n_batches = 0
-        self.sums: Float[Tensor, " parts"] | None = None
+        self.total: Float[Tensor, " parts"] | None = None
         self.extra_sums: tuple[Tensor, ...] = ()
         self.only_finite = False
         """Whether only batches with a finite loss are added."""
+        self.pending: list[tuple[Tensor, ...]] = []
+        """Parts of the latest batches, which are added up together."""
+        self.adds_each_step = False
+        """Whether each batch is added at once, as in a step that a CUDA graph captures."""
+
+    @property
+    def sums(self) -> Float[Tensor, " parts"] | None:
+        """Sums of all batches so far; None before the first one."""
+        self.add_pending()
+        return self.total
+
+    @sums.setter
+    def sums(self, value: Float[Tensor, " parts"] | None) -> None:
+        self.total = value
 
     def add(self, loss: Loss) -> None:
         """Add a batch; nothing is read from the device."""
@@ -59,25 +76,46 @@ class LossSums:
         self.n_batches += 1
 
     def accumulate(self, loss: Loss) -> None:
-        """Add the sums of a batch on its device, in place from the second batch on."""
-        n = loss.n_cells
-        parts = torch.stack(
-            [
-                loss.loss.detach() * n,
-                loss.total_reconstruction.detach().sum(),
-                loss.total_kl.detach().sum(),
-                loss.kl_global.detach(),
-                torch.full_like(loss.loss, n, requires_grad=False),
-                torch.ones_like(loss.loss, requires_grad=False),
-                *(part.detach().sum() for part in self.named_parts(loss)),
-            ]
-        ).double()
-        extra = [part.detach().double() for part in loss.extra_metrics]
+        """Add the sums of a batch on its device, in place from the second batch on.
+
+        On the CPU, where each of the many small operations takes longer than its work, the batches
+        of several steps are added together.
+        """
+        parts = tuple(
+            part.detach()
+            for part in (
+                loss.loss,
+                loss.kl_global,
+                loss.total_reconstruction,
+                loss.total_kl,
+                *self.named_parts(loss),
+            )
+        )
+        if self.pending and self.pending[0][2].shape != parts[2].shape:
+            self.add_pending()
+        self.pending.append(parts)
+        at_once = self.adds_each_step or loss.extra_metrics or not is_cpu(loss.loss.device)
+        if at_once or len(self.pending) == MAX_PENDING:
+            self.add_pending(loss.extra_metrics)
+
+    def add_pending(self, extra_metrics: tuple[Tensor, ...] = ()) -> None:
+        """Add the pending batches, with the further sums of the only one of them if it has any."""
+        if not self.pending:
+            return
+        losses, globals_, *by_cell = (torch.stack(part) for part in zip(*self.pending, strict=True))
+        self.pending.clear()
+        n = by_cell[0].shape[1]
+        reconstruction, kl, *named = (part.sum(dim=1) for part in by_cell)
+        ones = torch.ones_like(losses)
+        rows = (losses * n, reconstruction, kl, globals_, ones * n, ones, *named)
+        parts = torch.stack(rows).double()
+        extra = [part.detach().double() for part in extra_metrics]
         if self.only_finite:
-            bad = is_not_finite(parts).any()
+            bad = is_not_finite(parts).any(dim=0)
             parts = parts.masked_fill(bad, 0.0)
-            extra = [part.masked_fill(bad, 0.0) for part in extra]
-        self.sums = parts if self.sums is None else self.sums.add_(parts)
+            extra = [part.masked_fill(bad[0], 0.0) for part in extra]
+        added = parts.sum(dim=1)
+        self.total = added if self.total is None else self.total.add_(added)
         if extra:
             before = self.extra_sums or tuple(torch.zeros_like(part) for part in extra)
             self.extra_sums = tuple(old.add_(new) for old, new in zip(before, extra, strict=True))
@@ -92,10 +130,11 @@ class LossSums:
 
         As in scvi-tools `elbo_*` is the negative evidence lower bound: lower is better.
         """
-        assert self.sums is not None
-        n_cells, n_batches = self.sums[4:6]
-        loss, reconstruction, kl = self.sums[:3] / n_cells
-        kl_global = self.sums[3] / n_batches
+        sums = self.sums
+        assert sums is not None
+        n_cells, n_batches = sums[4:6]
+        loss, reconstruction, kl = sums[:3] / n_cells
+        kl_global = sums[3] / n_batches
         n_train = n_cells if self.n_train is None else self.n_train
         means = {
             f"{self.split}_loss": loss,
@@ -104,7 +143,7 @@ class LossSums:
             f"kl_local_{self.split}": kl,
             f"kl_global_{self.split}": kl_global,
         }
-        for name, total in zip(self.loss_parts, self.sums[6:], strict=True):
+        for name, total in zip(self.loss_parts, sums[6:], strict=True):
             means[f"{name}_{self.split}"] = total / n_cells
         if not self.extra_sums or self.metrics_from_sums is None:
             return means
@@ -114,5 +153,6 @@ class LossSums:
     def clear(self) -> None:
         """Set the sums to zero, in place, since a CUDA graph adds to the same tensors."""
         self.n_cells = self.n_batches = 0
-        for part in self.extra_sums if self.sums is None else (self.sums, *self.extra_sums):
+        self.pending.clear()
+        for part in self.extra_sums if self.total is None else (self.total, *self.extra_sums):
             part.zero_()

@@ -19,7 +19,6 @@ from cellvae.train.options.optimizer_options import (
     PlateauOptions,
 )
 
-
 MIN_KERNEL_SIZE = 1 << 16
 """Number of weights below which loading the kernel of the step does not pay."""
 
@@ -42,7 +41,7 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         groups = None if closure is not None else self.find_kernel_weights()
         if groups is None:
             # Hooks of the optimizer, which wrap every `step`, run once.
-            return inspect.unwrap(super().step)(self, closure)  # type: ignore[call-arg]
+            return inspect.unwrap(super().step)(self, closure)
         for group, weights in zip(self.param_groups, groups, strict=True):
             adam_step(
                 weights,
@@ -58,7 +57,8 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         """Weights with a gradient in each group; None if the kernel does not support the step."""
         if settings.kernels == "torch" or hasattr(self, "grad_scale") or hasattr(self, "found_inf"):
             return None
-        groups, n_weights = [], 0
+        groups: list[list[AdamWeights]] = []
+        n_weights = 0
         for group in self.param_groups:
             unsupported = any(group[name] for name in ("amsgrad", "maximize", "capturable"))
             if unsupported or group["differentiable"] or not group["fused"]:

@@ -161,13 +161,13 @@ class NaNGuard(pl.Callback):
         # In half precision the gradient scaler skips steps with infinite gradients itself.
         if self.on_nan == "ignore" or str(trainer.precision) == "16-mixed":
             return
-        with_grad = [(n, p) for n, p in self.parameters if p.grad is not None]
-        gradients = [p.grad for _, p in with_grad if p.grad is not None]
-        if not with_grad:
+        gradients = [grad for _, p in self.parameters if (grad := p.grad) is not None]
+        if not gradients:
             return
         at_once = self.checks_every_step(gradients[0].device)
         if at_once and not bool(self.bad_loss) and all_finite(gradients):
             return
+        with_grad = [(n, p) for n, p in self.parameters if p.grad is not None]
         bad_gradients = is_not_finite(norms(gradients))
         bad_loss = self.bad_loss if self.bad_loss is not None else bad_gradients.new_zeros(())
         flags = torch.cat([bad_loss.reshape(1), bad_gradients])
