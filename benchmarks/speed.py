@@ -190,6 +190,7 @@ def parsed() -> argparse.Namespace:
     peer = os.environ.get("CELLVAE_PEER_PYTHON")
     add("--peer-python", nargs="+", default=[peer] if peer else [], help="Pythons with scvi-tools")
     add("--likelihoods", nargs="+", choices=["zinb", "nb"], default=["zinb", "nb"])
+    add("--cases", nargs="+", default=None, help="names of cases, such as a and c; all by default")
     add("--own-python", default=sys.executable, help="Python with cellvae")
     add("--real", type=Path, default=HERE.parent / "../shared/data", help="folder of real cells")
     add("--folder", type=Path, help="where simulated cells are kept; by default they are not")
@@ -212,6 +213,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for run in plan(arguments.groups):
             if run.likelihood not in arguments.likelihoods:
+                continue
+            if arguments.cases is not None and run.case not in arguments.cases:
                 continue
             if "x" in run.case and int(run.case.split("x")[0]) > arguments.most_cells:
                 continue

@@ -12,11 +12,19 @@ import pytest
 import torch
 from count_inputs import LIKELIHOODS, N_CELLS, N_GENES, exact, inputs
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellvae.core.csr_batch import CSRBatch
-from cellvae.kernels import LazyLinear, count_log_prob, dispatch, use_compiled
+from cellvae.kernels import (
+    LazyLinear,
+    count_log_prob,
+    dispatch,
+    lazy_linear,
+    stack_weights,
+    use_compiled,
+)
 from cellvae.kernels.dispatch import can_compile
+from cellvae.kernels.layers.lazy_linear import find_stack
 from cellvae.settings import settings
 
 
@@ -100,6 +108,55 @@ def test_dispersions_far_from_one_are_as_exact(theta: float) -> None:
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("theta", [1e-8, 0.3, 50.0, 1e4])
+def test_counts_on_both_sides_of_four_are_as_exact(likelihood: str, theta: float) -> None:
+    given = inputs(likelihood)
+    values = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0])
+    given["counts"] = values.repeat(N_CELLS * N_GENES // len(values) + 1)[: N_CELLS * N_GENES].view(
+        N_CELLS, N_GENES
+    )
+    given["log_library"] = given["counts"].sum(-1, keepdim=True).log() + 0.5
+    if likelihood != "poisson":
+        given["theta"] = torch.full((N_GENES,), theta)
+    narrow = {
+        k: None if v is None else v.clone().requires_grad_(k != "counts") for k, v in given.items()
+    }
+    value = count_log_prob(**narrow)
+    value.sum().backward()
+    expected, gradients = exact(given, torch.ones(N_CELLS).double())
+    torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=1e-4)
+    for name, gradient in gradients.items():
+        largest = gradient.abs().max().item()
+        torch.testing.assert_close(
+            narrow[name].grad.double(), gradient, rtol=1e-4, atol=1e-6 * largest
+        )
+
+
+@pytest.mark.parametrize("dropout", [-1e4, -200.0, -70.0, -59.0, -20.0, 39.0, 41.0, 90.0, 1e4])
+@pytest.mark.parametrize("log_library", [-3.0, 8.0, 14.0])
+def test_zero_inflation_is_exact_however_small_both_probabilities_are(
+    dropout: float, log_library: float
+) -> None:
+    # With the larger libraries zeros have probabilities down to e^-20000.
+    given = inputs("zinb")
+    given["counts"] = torch.zeros(N_CELLS, N_GENES)
+    given["counts"][:, 3] = 2.0
+    given["theta"] = torch.full((N_GENES,), 1e3)
+    given["log_library"] = torch.full((N_CELLS, 1), log_library)
+    given["dropout"] = dropout + torch.randn(N_CELLS, N_GENES)
+    narrow = {k: v.clone().requires_grad_(k != "counts") for k, v in given.items()}
+    value = count_log_prob(**narrow)
+    value.sum().backward()
+    expected, gradients = exact(given, torch.ones(N_CELLS).double())
+    torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=1e-4)
+    for name, gradient in gradients.items():
+        largest = gradient.abs().max().item()
+        torch.testing.assert_close(
+            narrow[name].grad.double(), gradient, rtol=1e-3, atol=3e-6 * max(largest, 1e-3)
+        )
+
+
 def test_a_cell_with_one_count_by_hand() -> None:
     counts = torch.tensor([[2.0, 0.0]])
 
@@ -180,6 +237,74 @@ def test_layers_left_to_the_kernel_give_what_they_give_by_themselves(
     for name, expected in computed.items():
         largest = expected.abs().max().item()
         torch.testing.assert_close(left[name], expected, rtol=1e-4, atol=3e-6 * largest, msg=name)
+
+
+@pytest.fixture
+def two_heads() -> Iterator[tuple[nn.Linear, nn.Linear]]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(1)
+    yield nn.Linear(7, N_GENES), nn.Linear(7, N_GENES)
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_heads_with_adjacent_weights_are_one_product(
+    two_heads: tuple[nn.Linear, nn.Linear], weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, hidden = inputs("zinb"), torch.randn(N_CELLS, 7)
+    weight = torch.rand(N_CELLS) if weighted else torch.full((N_CELLS,), 0.3)
+    products: list[tuple[int, ...]] = []
+    bmm = torch.bmm
+
+    def counted(first: Tensor, second: Tensor) -> Tensor:
+        products.append(tuple(first.shape))
+        return bmm(first, second)
+
+    monkeypatch.setattr(torch, "bmm", counted)
+
+    def results() -> list[Tensor]:
+        features = hidden.clone().requires_grad_()
+        given["logits"], given["dropout"] = (lazy_linear(head, features) for head in two_heads)
+        value = count_log_prob(**given)
+        (value * weight).sum().backward()
+        parameters = [p for head in two_heads for p in head.parameters()]
+        found = [value.detach(), features.grad, *(p.grad for p in parameters)]
+        for parameter in parameters:
+            parameter.grad = None
+        return found
+
+    apart = results()
+    assert not products
+    before = [head.weight.clone() for head in two_heads]
+    stack_weights(*two_heads)
+    assert all(map(torch.equal, before, (head.weight for head in two_heads)))
+    together = results()
+    # With other weights of the cells their sums are computed once more.
+    forward = (1 + weighted) * [(2, N_CELLS, 7)]
+    assert products == [*forward, (2, N_GENES, N_CELLS), (2, N_CELLS, N_GENES)]
+    for mine, expected in zip(together, apart, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6 * expected.abs().max())
+    # Frozen parts get no gradient, and further threads their part of each product.
+    products.clear()
+    two_heads[1].weight.requires_grad_(requires_grad=False)
+    frozen = results()
+    assert frozen[4] is None and products == forward
+    torch.testing.assert_close(frozen[1], apart[1], rtol=1e-4, atol=1e-6 * apart[1].abs().max())
+    torch.set_num_threads(3)
+    results()
+    assert products == forward
+
+
+def test_weights_are_a_stack_only_where_they_are_adjacent() -> None:
+    both = torch.arange(24.0).view(2, 3, 4)
+    stack = find_stack(both[0], both[1])
+    assert stack is not None and torch.equal(stack, both)
+    assert find_stack(both[1], both[0]) is None
+    assert find_stack(both[0], both[1].clone()) is None
+    assert find_stack(both[0], both[1, :2]) is None
+    assert find_stack(both[0].t(), both[1].t()) is None
+    assert find_stack(None, both[1]) is None
 
 
 @pytest.mark.parametrize("frozen", ["features", "weight", "bias"])

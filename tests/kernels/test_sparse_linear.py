@@ -12,11 +12,14 @@ from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.kernels import sparse_linear, to_gene_major
+from cellvae.kernels.compiled.functions.sparse_rows_numba import NARROW
+from cellvae.kernels.compiled.functions.sparse_rows_numba import WIDE as WIDE_COLUMNS
 from cellvae.kernels.compiled.sparse_linear_numba import BYTES_PER_TILE, N_GENE_RANGES
 from cellvae.kernels.layers.sparse_linear import latest_transpose
 
 # Fewer genes than ranges, numbers that no group of four divides, widths beside those of vectors.
 SHAPES = [(1, 5, 3), (37, 61, 9), (64, 3, 16), (33, 500, 33), (20, N_GENE_RANGES, 1)]
+SHAPES += [(11, 70, WIDE_COLUMNS + 2 * NARROW + 5)]
 # Weights that are read a few genes at a time.
 WIDE = 1024
 FEW_GENES = BYTES_PER_TILE // (4 * WIDE)

@@ -24,6 +24,7 @@ from cellvae.kernels.likelihoods.bernoulli_log_prob import bernoulli_log_prob
 from cellvae.kernels.likelihoods.count_log_prob import count_log_prob
 from cellvae.kernels.likelihoods.mixture_log_prob import mixture_log_prob
 from cellvae.kernels.likelihoods.protein_elbo import ProteinElbo, ProteinInputs, protein_elbo
+from cellvae.kernels.log1p_totals import log1p_totals
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "has_count_kernel",
     "layer_norm_activation_dropout",
     "lazy_linear",
+    "log1p_totals",
     "log_fold_change_summary",
     "materialize",
     "mixture_log_prob",

@@ -27,6 +27,7 @@ Kernel = Literal[
     "bernoulli_log_prob",
     "count_log_prob",
     "layer_norm_activation_dropout",
+    "log1p_totals",
     "log_fold_change_summary",
     "mixture_log_prob",
     "sparse_linear",

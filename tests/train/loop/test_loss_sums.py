@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cellvae.contracts import Loss
-from cellvae.train.loop.loss_sums import LossSums
+from cellvae.train.loop.loss_sums import MAX_PENDING, LossSums
 
 
 def single_part_loss(loss: float, reconstruction: torch.Tensor, kl: torch.Tensor) -> Loss:
@@ -64,3 +64,30 @@ def test_cleared_sums_are_zero() -> None:
     tally.clear()
     tally.add(single_part_loss(3.0, torch.full((1,), 3.0), torch.zeros(1)))
     assert float(tally.means()["elbo_train"]) == 3.0
+
+
+@pytest.mark.parametrize("only_finite", [True, False])
+def test_batches_added_together_have_the_sums_of_one_after_the_other(only_finite: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # More batches than are added at once; the last one of an epoch is smaller.
+    sizes = [32] * (2 * MAX_PENDING + 3) + [5]
+    losses = []
+    for i, size in enumerate(sizes):
+        reconstruction, kl = torch.rand(2, size, generator=generator) * 100
+        wrong = only_finite and i in (7, len(sizes) - 2)
+        loss = float("nan") if wrong else float(reconstruction.mean())
+        losses.append(single_part_loss(loss, reconstruction, kl))
+    together, each = LossSums("train"), LossSums("train")
+    each.adds_each_step = True
+    for tally in (together, each):
+        tally.only_finite = only_finite
+        for _ in range(2):
+            tally.clear()
+            for loss in losses:
+                tally.add(loss)
+            assert bool(tally.pending) == (tally is together)
+    expected = sum(n for i, n in enumerate(sizes) if not (only_finite and i in (7, len(sizes) - 2)))
+    assert together.sums is not None and float(together.sums[4]) == expected
+    assert not together.pending
+    torch.testing.assert_close(together.sums, each.sums, rtol=1e-14, atol=0)
+    assert together.means().keys() == each.means().keys()

@@ -233,6 +233,23 @@ class SparseLinearJob(NamedTuple):
     """[cells, out] forward, derivatives by the weights, [genes, out], backward; written."""
 
 
+class Log1PTotalsJob(NamedTuple):
+    """Job of the kernel of `log1p_totals`; arrays are of float32 unless a type is named."""
+
+    next_cell: int
+    """Number of cells handed out."""
+    n_cells: int
+    n_nonzero: int
+    values: int
+    """[nonzero]."""
+    indptr: int
+    """[cells + 1], int64."""
+    logarithms: int
+    """[nonzero], written."""
+    totals: int
+    """[cells], written."""
+
+
 class LogFoldChangeSummaryJob(NamedTuple):
     """Job of the kernel of `log_fold_change_summary`."""
 
@@ -386,6 +403,7 @@ BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
 MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
 PROTEIN_ELBO = field_positions(ProteinElboJob)
 SPARSE_LINEAR = field_positions(SparseLinearJob)
+LOG1P_TOTALS = field_positions(Log1PTotalsJob)
 LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)
 ADAM_STEP = field_positions(AdamStepJob)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.kernels import log1p_totals, use_compiled
 
 Where = Literal["encoder", "decoder", "none", "both"]
 """Networks in which a layer is used."""
@@ -25,3 +26,12 @@ def total_counts(counts: Tensor | CSRBatch) -> Float[Tensor, "cells 1"]:
     return (
         counts.sum_by_cell() if isinstance(counts, CSRBatch) else counts.sum(dim=-1, keepdim=True)
     )
+
+
+def log1p_and_totals(
+    counts: Tensor | CSRBatch,
+) -> tuple[Tensor | CSRBatch, Float[Tensor, "cells 1"]]:
+    """Logarithm of 1 + counts, and the sum of the counts of each cell."""
+    if isinstance(counts, CSRBatch) and use_compiled(counts, "log1p_totals"):
+        return log1p_totals(counts)
+    return log1p(counts), total_counts(counts)

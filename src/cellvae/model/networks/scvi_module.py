@@ -26,7 +26,7 @@ from cellvae.distributions import Normal as NormalOfCounts
 from cellvae.errors import InvalidOptionError
 from cellvae.kernels import count_log_prob, has_count_kernel
 from cellvae.model.components.count_batch import CountBatch
-from cellvae.model.components.count_features import Where, log1p, total_counts
+from cellvae.model.components.count_features import Where, log1p_and_totals, total_counts
 from cellvae.model.components.minified_posterior import stored_posterior
 from cellvae.nn import DecoderSCVI, Encoder, LinearDecoder
 from cellvae.nn.covariates import concat_covariates, one_hot
@@ -265,7 +265,9 @@ class SCVIModule(GenerativeModule[CountBatch]):
         stored = stored_posterior(batch, self.transform)
         if stored is not None:
             return stored
-        features = log1p(batch.counts) if self.config.log_variational else batch.counts
+        features, totals = batch.counts, None
+        if self.config.log_variational:
+            features, totals = log1p_and_totals(batch.counts)
         codes: Sequence[Tensor] = ()
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
@@ -274,8 +276,8 @@ class SCVIModule(GenerativeModule[CountBatch]):
         posterior = self.z_encoder(features, codes)
         sample = self.transform(posterior.rsample())
         if self.l_encoder is None:
-            library_size = total_counts(batch.counts).clamp(min=MIN_LIBRARY_SIZE)
-            return CountLatent(posterior, sample, library_size.log())
+            library_size = total_counts(batch.counts) if totals is None else totals
+            return CountLatent(posterior, sample, library_size.clamp(min=MIN_LIBRARY_SIZE).log())
         library_posterior = self.l_encoder(features, codes)
         return CountLatent(posterior, sample, library_posterior.rsample(), library_posterior)
 

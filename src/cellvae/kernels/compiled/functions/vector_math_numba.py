@@ -110,6 +110,14 @@ def log32(y):
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def log1p32(x):
+    """Natural logarithm of 1 + x in single precision, accurate for small x too; NaN below -1."""
+    y = ONE + x
+    logarithm = log32(y) + (x - (y - ONE)) / y
+    return logarithm if y > f32(0.0) else f32(np.nan)
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def log64(y):
     """Natural logarithm in double precision of a positive normal number.
 
