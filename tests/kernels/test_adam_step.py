@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from cellvae.kernels import AdamWeights, adam_step, has_adam_kernel
-from cellvae.kernels.compiled.adam_step_numba import CHUNK_SIZE
+from cellvae.kernels.compiled.adam_step_numba import WEIGHTS_PER_CHUNK
 from cellvae.settings import settings
 from cellvae.train.loop import optimizers
 from cellvae.train.loop.optimizers import MIN_KERNEL_SIZE, Adam, AdamW
 
 # A matrix of several chunks, one of a part of a chunk, and vectors shorter than a vector register.
-SHAPES = ((3, CHUNK_SIZE), (7, 11), (5,), (1,), ())
+SHAPES = ((3, WEIGHTS_PER_CHUNK), (7, 11), (5,), (1,), ())
 KWARGS: dict[str, Any] = {"lr": 0.02, "eps": 0.01, "weight_decay": 0.1}
 
 

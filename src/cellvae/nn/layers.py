@@ -121,7 +121,7 @@ class FCLayer(nn.Sequential):
         self, hidden: Float[Tensor, "cells out"], kernel: Kernel
     ) -> Float[Tensor, "cells out"]:
         """Output of the modules that follow the linear map, by the kernel of this name."""
-        norm, layer_norm, activation, dropout = self[1], self[2], self[3], self[4]
+        _, norm, layer_norm, activation, dropout = self
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         if kernel == "layer_norm_activation_dropout":
             assert isinstance(layer_norm, nn.LayerNorm)

@@ -78,7 +78,7 @@ def test_batches_added_together_have_the_sums_of_one_after_the_other(only_finite
         loss = float("nan") if wrong else float(reconstruction.mean())
         losses.append(single_part_loss(loss, reconstruction, kl))
     together, each = LossSums("train"), LossSums("train")
-    each.adds_each_step = True
+    each.add_at_once(enabled=True)
     for tally in (together, each):
         tally.only_finite = only_finite
         for _ in range(2):

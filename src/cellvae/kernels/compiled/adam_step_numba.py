@@ -11,7 +11,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS,
 from cellvae.kernels.compiled.job_layouts import ADAM_CONSTANTS, ADAM_STEP, ADAM_TENSOR
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
-CHUNK_SIZE = 32_768
+WEIGHTS_PER_CHUNK = 32_768
 """Weights that a thread updates at a time."""
 
 
@@ -69,7 +69,7 @@ def adam_step_kernel(job):
     first = 0
     for i in range(n_tensors):
         length = tensors[i, of.n_elements]
-        n_chunks = (length + CHUNK_SIZE - 1) // CHUNK_SIZE
+        n_chunks = (length + WEIGHTS_PER_CHUNK - 1) // WEIGHTS_PER_CHUNK
         if chunk < first + n_chunks:
             weights = carray(pointer_at(tensors[i, of.parameter]), length, f32)
             gradients = carray(pointer_at(tensors[i, of.gradient]), length, f32)
@@ -79,8 +79,8 @@ def adam_step_kernel(job):
             step_size = f32(lr / (1.0 - beta1**step))
             inverse_root = f32(1.0 / math.sqrt(1.0 - beta2**step))
             while chunk < first + n_chunks:
-                start = (chunk - first) * CHUNK_SIZE
-                end = min(start + CHUNK_SIZE, length)
+                start = (chunk - first) * WEIGHTS_PER_CHUNK
+                end = min(start + WEIGHTS_PER_CHUNK, length)
                 update_weights(
                     weights[start:end], gradients[start:end],
                     exp_avg[start:end], exp_avg_sq[start:end],

@@ -9,7 +9,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import SUM_FLAGS, f32,
 from cellvae.kernels.compiled.job_layouts import LOG1P_TOTALS
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
-CELLS_PER_TURN = 16
+CELLS_AT_ONCE = 16
 """Cells that a thread computes at a time."""
 
 
@@ -34,9 +34,9 @@ def log1p_totals_kernel(job):
     logarithms = carray(pointer_at(fields[at.logarithms]), n_nonzero, f32)
     totals = carray(pointer_at(fields[at.totals]), n_cells, f32)
     while True:
-        start = atomic_fetch_add(job, at.next_cell, CELLS_PER_TURN)
+        start = atomic_fetch_add(job, at.next_cell, CELLS_AT_ONCE)
         if start >= n_cells:
             break
-        for c in range(start, min(start + CELLS_PER_TURN, n_cells)):
+        for c in range(start, min(start + CELLS_AT_ONCE, n_cells)):
             first, last = indptr[c], indptr[c + 1]
             totals[c] = log1p_sum(values[first:last], logarithms[first:last])

@@ -53,7 +53,6 @@ class LossSums:
         self.pending: list[tuple[Tensor, ...]] = []
         """Parts of the latest batches, which are added up together."""
         self.adds_each_step = False
-        """Whether each batch is added at once, as in a step that a CUDA graph captures."""
 
     @property
     def sums(self) -> Float[Tensor, " parts"] | None:
@@ -64,6 +63,10 @@ class LossSums:
     @sums.setter
     def sums(self, value: Float[Tensor, " parts"] | None) -> None:
         self.total = value
+
+    def add_at_once(self, *, enabled: bool) -> None:
+        """Whether each batch is added at once, as a step that a CUDA graph captures has to."""
+        self.adds_each_step = enabled
 
     def add(self, loss: Loss) -> None:
         """Add a batch; nothing is read from the device."""

@@ -128,7 +128,7 @@ class StepLoop:
             Whether the first replayed steps are compared with plain ones.
         """
         self.capture = decision
-        self.plan.train_loss_sums.adds_each_step = capturer is not None
+        self.plan.train_loss_sums.add_at_once(enabled=capturer is not None)
         if capturer is not None:
             self.cuda_graph_step = CUDAGraphStep(
                 self.run_step,
