@@ -50,6 +50,98 @@ TILE_LOG_PROB, TILE_GRAD_THETA, TILE_GRAD_DROPOUT, TILE_ODDS, TILE_PROBABILITY =
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def sort_entries(values, indices, by_size, genes, counts, larger):
+    """Nonzero counts of a cell: those up to four in the order of the genes, then the larger ones.
+
+    Without branches, which a processor would mispredict for every other count.
+
+    Parameters
+    ----------
+    values, indices
+        Counts of the cell and their genes.
+    by_size
+        Whether counts are sorted by size; otherwise all of them count as small.
+    genes, counts
+        Gene and value of each count, written; with room for one more than there are genes.
+    larger
+        Work array of the same length.
+
+    Returns
+    -------
+    Number of small counts, and of all.
+    """
+    n_small = 0
+    n_larger = 0
+    for i in range(values.shape[0]):
+        genes[n_small] = indices[i]
+        counts[n_small] = values[i]
+        larger[n_larger] = i
+        small = is_small(values[i]) | (not by_size)
+        n_small += small & (values[i] != f32(0.0))
+        n_larger += (not small) & (values[i] != f32(0.0))
+    for k in range(n_larger):
+        genes[n_small + k] = indices[larger[k]]
+        counts[n_small + k] = values[larger[k]]
+    return n_small, n_small + n_larger
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def sort_dense_counts(values, by_size, genes, counts, larger):
+    """As :func:`sort_entries`, with a value for every gene."""
+    n_small = 0
+    n_larger = 0
+    for j in range(values.shape[0]):
+        genes[n_small] = j
+        counts[n_small] = values[j]
+        larger[n_larger] = j
+        small = is_small(values[j]) | (not by_size)
+        n_small += small & (values[j] != f32(0.0))
+        n_larger += (not small) & (values[j] != f32(0.0))
+    for k in range(n_larger):
+        genes[n_small + k] = larger[k]
+        counts[n_small + k] = values[larger[k]]
+    return n_small, n_small + n_larger
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def put_counts(
+    done, end, genes, first, last, found,
+    log_prob, grad_mu, grad_theta, grad_dropout, dispersed, inflated,
+):  # fmt: skip
+    """Write the results of nonzero counts to the tile of their genes.
+
+    Parameters
+    ----------
+    done, end
+        First count that has not been written, and the end of the counts in the order of genes.
+    genes
+        Gene of each count.
+    first, last
+        Range of the genes of the tile.
+    found
+        Results of the counts, a row for each.
+    log_prob, grad_mu, grad_theta, grad_dropout
+        Results of the genes of the tile, written.
+    dispersed, inflated
+        Whether the last two are needed.
+
+    Returns
+    -------
+    First count that belongs to a later tile.
+    """
+    while done < end and genes[done] < last:
+        j = genes[done] - first
+        log_prob[j] = found[LOG_PROB, done]
+        grad_mu[j] = found[GRAD_MU, done]
+        if dispersed:
+            grad_theta[j] = found[GRAD_THETA, done]
+        if inflated:
+            grad_dropout[j] = found[GRAD_DROPOUT, done]
+        done += 1
+    return done
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def count_log_prob_rows(
     start, end, counts, values, indices, indptr,
     logits, logits_bias, log_library, theta, dropout, dropout_bias, cell_weight,
@@ -100,7 +192,8 @@ def count_log_prob_rows(
     larger = np.empty(n_genes + 1, i32)
     work = np.empty((4, n_genes + 1), f64)
     found = np.empty((5, n_genes), f32)
-    tile = np.empty((5, GENES_PER_TILE), f32)
+    # Rows of 4 KiB would share lines of the processor's first cache.
+    tile = np.empty((5, GENES_PER_TILE + 16), f32)
     grad_gene[:] = f32(0.0)
     for c in range(start, end):
         row = c if need_grad else 0
@@ -111,34 +204,14 @@ def count_log_prob_rows(
         if dispersed and (per_cell or c == start):
             reciprocal(t, inverse_theta)
 
-        # The nonzero counts of the cell, all at once: those up to four, then the larger ones (for
-        # Poisson distributions all as one). Without branches, which would be mispredicted.
-        n_small = 0
-        n_larger = 0
+        # The nonzero counts of the cell, all at once.
         if sparse:
-            for i in range(indptr[c], indptr[c + 1]):
-                nonzero[n_small] = indices[i]
-                work[COUNT, n_small] = values[i]
-                larger[n_larger] = i
-                early = is_small(values[i]) | (not dispersed)
-                n_small += early & (values[i] != f32(0.0))
-                n_larger += (not early) & (values[i] != f32(0.0))
-            for k in range(n_larger):
-                nonzero[n_small + k] = indices[larger[k]]
-                work[COUNT, n_small + k] = values[larger[k]]
+            i, k = indptr[c], indptr[c + 1]
+            n_small, n = sort_entries(
+                values[i:k], indices[i:k], dispersed, nonzero, work[COUNT], larger
+            )
         else:
-            x = counts[c]
-            for j in range(n_genes):
-                nonzero[n_small] = j
-                work[COUNT, n_small] = x[j]
-                larger[n_larger] = j
-                early = is_small(x[j]) | (not dispersed)
-                n_small += early & (x[j] != f32(0.0))
-                n_larger += (not early) & (x[j] != f32(0.0))
-            for k in range(n_larger):
-                nonzero[n_small + k] = larger[k]
-                work[COUNT, n_small + k] = x[larger[k]]
-        n = n_small + n_larger
+            n_small, n = sort_dense_counts(counts[c], dispersed, nonzero, work[COUNT], larger)
         for i in range(n):
             j = nonzero[i]
             work[MEAN, i] = scale_clamp(mu[j], factor)
@@ -191,21 +264,14 @@ def count_log_prob_rows(
                     tile[TILE_ODDS][: last - first], tile[TILE_PROBABILITY][: last - first],
                     tile_log_prob, grad_mu, grad_t, grad_p,
                 )  # fmt: skip
-            for group in range(2):
-                done, end_of_group = (n_small_done, n_small) if group == 0 else (n_done, n)
-                while done < end_of_group and nonzero[done] < last:
-                    j = nonzero[done] - first
-                    tile_log_prob[j] = found[LOG_PROB, done]
-                    grad_mu[j] = found[GRAD_MU, done]
-                    if dispersed:
-                        grad_t[j] = found[GRAD_THETA, done]
-                    if inflated:
-                        grad_p[j] = found[GRAD_DROPOUT, done]
-                    done += 1
-                if group == 0:
-                    n_small_done = done
-                else:
-                    n_done = done
+            n_small_done = put_counts(
+                n_small_done, n_small, nonzero, first, last, found,
+                tile_log_prob, grad_mu, grad_t, grad_p, dispersed, inflated,
+            )  # fmt: skip
+            n_done = put_counts(
+                n_done, n, nonzero, first, last, found,
+                tile_log_prob, grad_mu, grad_t, grad_p, dispersed, inflated,
+            )  # fmt: skip
             cell_log_prob += sum_unordered(tile_log_prob)
             grad_library += multiply_sum(grad_mu, m)
             if need_grad and dispersed and not per_cell:
