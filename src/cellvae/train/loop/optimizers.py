@@ -38,10 +38,15 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Make one step; the loss, if a closure computes it."""
-        groups = None if closure is not None else self.find_kernel_weights()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.find_kernel_weights()
         if groups is None:
             # Hooks of the optimizer, which wrap every `step`, run once.
-            return inspect.unwrap(super().step)(self, closure)
+            inspect.unwrap(super().step)(self)
+            return loss
         for group, weights in zip(self.param_groups, groups, strict=True):
             adam_step(
                 weights,
@@ -51,7 +56,7 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
                 weight_decay=group["weight_decay"],
                 is_decoupled=self.is_decoupled,
             )
-        return None
+        return loss
 
     def find_kernel_weights(self) -> list[list[AdamWeights]] | None:
         """Weights with a gradient in each group; None if the kernel does not support the step."""
