@@ -18,7 +18,7 @@ from cellvae.kernels import use_compiled
 if TYPE_CHECKING:
     from cellvae.core.shapes import CellNumbers
 
-MAX_DENSITY = 0.4
+MAX_DENSITY = 0.2
 """Fraction of nonzero values above which dense matrix products are faster."""
 
 
