@@ -91,3 +91,19 @@ def test_batches_added_together_have_the_sums_of_one_after_the_other(only_finite
     assert not together.pending
     torch.testing.assert_close(together.sums, each.sums, rtol=1e-14, atol=0)
     assert together.means().keys() == each.means().keys()
+
+
+def test_further_sums_are_left_out_with_their_own_batch() -> None:
+    values = torch.ones(4)
+    bad = single_part_loss(float("nan"), values, values)
+    good = single_part_loss(1.0, values, values)._replace(extra_metrics=(torch.tensor(3.0),))
+    tally = LossSums("train", lambda sums: {"accuracy": sums[0]})
+    tally.only_finite = True
+    # The first batch, which has none, is not finite; both are added together.
+    for loss in (bad, good):
+        tally.add(loss)
+    assert float(tally.means()["train_accuracy"]) == 3.0
+    worse = bad._replace(extra_metrics=(torch.tensor(5.0),))
+    for loss in (good._replace(extra_metrics=()), worse):
+        tally.add(loss)
+    assert float(tally.means()["train_accuracy"]) == 3.0

@@ -49,5 +49,5 @@ def count_changes(tensor: Tensor) -> int:
 
 
 def note_changes(tensors: Sequence[Tensor]) -> None:
-    """Count a change of each tensor that was made behind the back of torch, for autograd."""
+    """Tell autograd that the values of tensors were changed in place by code outside torch."""
     torch.autograd.graph.increment_version(tensors)

@@ -102,7 +102,7 @@ class LossSums:
             self.add_pending(loss.extra_metrics)
 
     def add_pending(self, extra_metrics: tuple[Tensor, ...] = ()) -> None:
-        """Add the pending batches, with the further sums of the only one of them if it has any."""
+        """Add the pending batches, with the further sums of the last of them, if it has any."""
         if not self.pending:
             return
         losses, globals_, *by_cell = (torch.stack(part) for part in zip(*self.pending, strict=True))
@@ -116,7 +116,7 @@ class LossSums:
         if self.only_finite:
             bad = is_not_finite(parts).any(dim=0)
             parts = parts.masked_fill(bad, 0.0)
-            extra = [part.masked_fill(bad[0], 0.0) for part in extra]
+            extra = [part.masked_fill(bad[-1], 0.0) for part in extra]
         added = parts.sum(dim=1)
         self.total = added if self.total is None else self.total.add_(added)
         if extra:

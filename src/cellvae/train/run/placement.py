@@ -37,6 +37,8 @@ def place_cells(
 ) -> None:
     """Store the cells of a run where its steps read them, and capture the steps if possible.
 
+    On the CPU, weights that are multiplied together are stored adjacently.
+
     Raises
     ------
     InvalidOptionError
