@@ -1,7 +1,14 @@
 """Types shared by all folders: rows of cells, step blocks, latent, loss, and base networks."""
 
 from cellvae.contracts.generative_module import GenerativeModule
-from cellvae.contracts.latent import MIN_LIBRARY_SIZE, CountLatent, Latent, map_latent, map_samples
+from cellvae.contracts.latent import (
+    MIN_LIBRARY_SIZE,
+    CountLatent,
+    Latent,
+    SampledNormal,
+    map_latent,
+    map_samples,
+)
 from cellvae.contracts.loss import Loss, sum_parts
 from cellvae.contracts.module import Module
 from cellvae.contracts.rows import B, B_co, Rows, StepBlock, to_device
@@ -16,6 +23,7 @@ __all__ = [
     "MIN_LIBRARY_SIZE",
     "Module",
     "Rows",
+    "SampledNormal",
     "StepBlock",
     "map_latent",
     "map_samples",

@@ -31,6 +31,27 @@ class Latent(Protocol):
         ...
 
 
+class SampledNormal(Normal):
+    """Normal posterior of cells whose divergence was computed together with a sample.
+
+    Parameters
+    ----------
+    loc, scale
+        Mean and standard deviation.
+    kl
+        KL divergence from the standard normal distribution, in nats, summed over dimensions.
+    """
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "cells latent"],
+        scale: Float[Tensor, "cells latent"],
+        kl: Float[Tensor, " cells"],
+    ) -> None:
+        super().__init__(loc, scale, validate_args=False)
+        self.kl = kl
+
+
 class CountLatent(NamedTuple):
     """Posterior of the latent variables of a batch of cells and of their library sizes."""
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
+from cellvae.contracts import SampledNormal
 from cellvae.distributions.protocol import pick_mean
 
 
@@ -56,6 +57,16 @@ class Normal(torch.distributions.Normal):
     def get_normalized(self, key: str) -> Float[Tensor, "*batch"]:
         """Mean for "mu", normalized mean (not the standard deviation) for "scale"."""
         return pick_mean(key, self.loc, self.normal_mu)
+
+
+def kl_of_cells(posterior: torch.distributions.Normal) -> Float[Tensor, "*cells"]:
+    """KL divergence of posteriors from the standard normal, in nats, summed over dimensions.
+
+    It is not computed again if it was together with a sample.
+    """
+    if isinstance(posterior, SampledNormal):
+        return posterior.kl
+    return kl_to_standard_normal(posterior).sum(dim=-1)
 
 
 def kl_to_standard_normal(posterior: torch.distributions.Normal) -> Float[Tensor, "*cells latent"]:

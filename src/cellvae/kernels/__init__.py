@@ -19,6 +19,7 @@ from cellvae.kernels.dispatch import (
 from cellvae.kernels.layers.batch_norm_relu_dropout import batch_norm_relu_dropout
 from cellvae.kernels.layers.layer_norm_activation_dropout import layer_norm_activation_dropout
 from cellvae.kernels.layers.lazy_linear import LazyLinear, lazy_linear, materialize, stack_weights
+from cellvae.kernels.layers.sample_posterior import PosteriorSample, sample_posterior
 from cellvae.kernels.layers.sparse_linear import sparse_linear, to_gene_major
 from cellvae.kernels.likelihoods.bernoulli_log_prob import bernoulli_log_prob
 from cellvae.kernels.likelihoods.count_log_prob import count_log_prob
@@ -33,6 +34,7 @@ __all__ = [
     "Kernels",
     "LazyLinear",
     "LogFoldChangeSummary",
+    "PosteriorSample",
     "ProteinElbo",
     "ProteinInputs",
     "adam_step",
@@ -50,6 +52,7 @@ __all__ = [
     "materialize",
     "mixture_log_prob",
     "protein_elbo",
+    "sample_posterior",
     "sparse_linear",
     "stack_weights",
     "to_gene_major",

@@ -30,6 +30,7 @@ Kernel = Literal[
     "log1p_totals",
     "log_fold_change_summary",
     "mixture_log_prob",
+    "sample_posterior",
     "sparse_linear",
 ]
 """Names of the kernels: `x` is the function `cellvae.kernels.x`, compiled in `compiled.x_numba`."""

@@ -21,8 +21,8 @@ from cellvae.data import Registration
 from cellvae.data.setup.fields import Categories, Category, Counts, Field, Numbers
 from cellvae.data.setup.keys import Keys
 from cellvae.data.setup.minified import MinifiedType
-from cellvae.distributions import kl_to_standard_normal
 from cellvae.distributions.detection import Detection
+from cellvae.distributions.normal import kl_of_cells
 from cellvae.errors import InvalidOptionError
 from cellvae.estimator.model import Model
 from cellvae.estimator.reference_mapping import ReferenceMappingMixin
@@ -196,11 +196,11 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
         if self.config.encode_covariates:
             assert isinstance(features, Tensor)
             features, codes = concat_covariates(features, batch.continuous), covariate_codes(batch)
-        posterior = self.z_encoder(features, codes)
+        posterior, sample = self.z_encoder.sample(features, codes)
         depth = posterior.loc.new_zeros((len(posterior.loc), 1))
         if self.d_encoder is not None:
             depth = functional.logsigmoid(self.d_encoder(features, codes))
-        return CountLatent(posterior, self.transform(posterior.rsample()), depth)
+        return CountLatent(posterior, self.transform(sample), depth)
 
     def decode(self, latent: CountLatent, batch: CountBatch) -> dict[str, Distribution]:
         """Distribution of the detection of regions, [*samples, cells, regions], by its name."""
@@ -244,7 +244,7 @@ class PEAKVIModule(GenerativeModule[CountBatch]):
         """Negative ELBO, its KL weighted."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
-        kl = kl_to_standard_normal(latent.posterior).sum(dim=-1)
+        kl = kl_of_cells(latent.posterior)
         return Loss(
             loss=(reconstruction + kl_weight * kl).mean(),
             reconstruction={"reconstruction_loss": reconstruction},

@@ -12,8 +12,9 @@ from torch.distributions import Normal
 from torch.nn import functional
 
 from cellvae.core.csr_batch import CSRBatch
+from cellvae.core.platform.torch_adapter import has_hooks
 from cellvae.nn.fc_layers import Activation, FCLayers
-from cellvae.nn.posterior import VAR_EPS, normal_posterior
+from cellvae.nn.posterior import VAR_EPS, normal_posterior, sampled_normal_posterior
 
 VarActivation = Literal["exp", "softplus"]
 
@@ -93,6 +94,23 @@ class Encoder(nn.Module):
             return normal_posterior(hidden, self.mean_encoder, self.var_encoder, self.var_eps)
         variance = functional.softplus(self.var_encoder(hidden)) + self.var_eps
         return Normal(self.mean_encoder(hidden), variance.sqrt(), validate_args=False)
+
+    def sample(
+        self,
+        features: Float[Tensor, "cells features"] | CSRBatch,
+        codes: Sequence[Int[Tensor, "cells 1"]] = (),
+    ) -> tuple[Normal, Float[Tensor, "cells latent"]]:
+        """Posterior of each cell and a sample from it, [cells, latent], before :meth:`transform`.
+
+        The same as `rsample` of the output of the encoder.
+        """
+        if self.var_activation != "exp" or has_hooks(self):
+            posterior: Normal = self(features, codes)
+            return posterior, posterior.rsample()
+        hidden = self.encoder(features, codes)
+        return sampled_normal_posterior(
+            hidden, self.mean_encoder, self.var_encoder, self.var_eps
+        )
 
     def transform(
         self, z: Float[Tensor, "*samples cells latent"]

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Normal
 
+from cellvae.contracts import SampledNormal
 from cellvae.core.platform.torch_adapter import has_hooks
+from cellvae.kernels import can_fuse_layers, sample_posterior
+from cellvae.kernels.dispatch import can_compile
 
 MAX_LOG_VARIANCE = 40.0
 """Largest log-variance: the square of its exponential is finite in float32."""
@@ -22,6 +25,36 @@ VAR_EPS = 1e-4
 def bounded_exp(log_variance: Tensor) -> Tensor:
     """Exponential of a log-variance; it and its square stay finite for cells with huge counts."""
     return log_variance.clamp(max=MAX_LOG_VARIANCE).exp()
+
+
+def sampled_normal_posterior(
+    hidden: Float[Tensor, "cells hidden"],
+    mean_layer: nn.Module,
+    log_variance_layer: nn.Module,
+    var_eps: float = VAR_EPS,
+) -> tuple[Normal, Float[Tensor, "cells latent"]]:
+    """Distribution of :func:`normal_posterior`, and a sample from it.
+
+    In training on the CPU both and the divergence are one kernel
+    (:func:`~cellvae.kernels.sample_posterior`).
+    """
+    if (
+        torch.is_grad_enabled()
+        and can_fuse_layers(hidden)
+        and can_fuse_heads(hidden, mean_layer, log_variance_layer)
+        and can_compile("sample_posterior")
+    ):
+        assert isinstance(mean_layer, nn.Linear) and isinstance(log_variance_layer, nn.Linear)
+        loc, scale, sample, kl = sample_posterior(
+            hidden,
+            mean_layer,
+            log_variance_layer,
+            var_eps=var_eps,
+            max_log_variance=MAX_LOG_VARIANCE,
+        )
+        return SampledNormal(loc, scale, kl), sample
+    posterior = normal_posterior(hidden, mean_layer, log_variance_layer, var_eps)
+    return posterior, posterior.rsample()
 
 
 def normal_posterior(

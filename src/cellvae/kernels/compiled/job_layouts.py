@@ -233,6 +233,52 @@ class SparseLinearJob(NamedTuple):
     """[cells, out] forward, derivatives by the weights, [genes, out], backward; written."""
 
 
+class SamplePosteriorJob(NamedTuple):
+    """Job of both kernels of `sample_posterior`; arrays are of float32 unless a type is named."""
+
+    next_item: int
+    """Number of cells (forward) or of cells and rows of the weights (backward) handed out."""
+    n_cells: int
+    n_hidden: int
+    n_latent: int
+    constants: int
+    """[2], float64: what is added to the variance, and the largest log-variance."""
+    hidden: int
+    """[cells, hidden]."""
+    mean_weight: int
+    """[latent, hidden]."""
+    mean_bias: int
+    """[latent]."""
+    variance_weight: int
+    """[latent, hidden]."""
+    variance_bias: int
+    """[latent]."""
+    noise: int
+    """[cells, latent]."""
+    loc: int
+    """[cells, latent], written forward, as the three that follow."""
+    scale: int
+    """[cells, latent]."""
+    sample: int
+    """[cells, latent]."""
+    kl: int
+    """[cells]."""
+    slopes: int
+    """[2, cells, latent]: derivatives of the standard deviation and of the divergence by the
+    log-variance; written forward, read backward."""
+    grad_loc: int
+    """Derivatives by `loc` in its shape, read backward; 0 if there are none, as the next three."""
+    grad_scale: int
+    grad_sample: int
+    grad_kl: int
+    grad_hidden: int
+    """Written backward in the shape of `hidden`, as are all that follow in theirs."""
+    grad_mean_weight: int
+    grad_mean_bias: int
+    grad_variance_weight: int
+    grad_variance_bias: int
+
+
 class Log1PTotalsJob(NamedTuple):
     """Job of the kernel of `log1p_totals`; arrays are of float32 unless a type is named."""
 
@@ -403,6 +449,7 @@ BERNOULLI_LOG_PROB = field_positions(BernoulliLogProbJob)
 MIXTURE_LOG_PROB = field_positions(MixtureLogProbJob)
 PROTEIN_ELBO = field_positions(ProteinElboJob)
 SPARSE_LINEAR = field_positions(SparseLinearJob)
+SAMPLE_POSTERIOR = field_positions(SamplePosteriorJob)
 LOG1P_TOTALS = field_positions(Log1PTotalsJob)
 LOG_FOLD_CHANGE_SUMMARY = field_positions(LogFoldChangeSummaryJob)
 LOG_FOLD_CHANGE_ROWS = field_positions(LogFoldChangeRows)

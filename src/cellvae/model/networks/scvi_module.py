@@ -16,13 +16,9 @@ from cellvae.contracts import MIN_LIBRARY_SIZE, CountLatent, GenerativeModule, L
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.options import Options, check_kwargs, check_value, option
 from cellvae.data import Registration
-from cellvae.distributions import (
-    NegativeBinomial,
-    Poisson,
-    ZeroInflatedNegativeBinomial,
-    kl_to_standard_normal,
-)
+from cellvae.distributions import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from cellvae.distributions import Normal as NormalOfCounts
+from cellvae.distributions.normal import kl_of_cells
 from cellvae.errors import InvalidOptionError
 from cellvae.kernels import count_log_prob, has_count_kernel
 from cellvae.model.components.count_batch import CountBatch
@@ -273,8 +269,8 @@ class SCVIModule(GenerativeModule[CountBatch]):
             assert isinstance(features, Tensor)
             features = concat_covariates(features, self.dense_covariates(batch))
             codes = self.covariate_codes(batch)
-        posterior = self.z_encoder(features, codes)
-        sample = self.transform(posterior.rsample())
+        posterior, sample = self.z_encoder.sample(features, codes)
+        sample = self.transform(sample)
         if self.l_encoder is None:
             library_size = total_counts(batch.counts) if totals is None else totals
             return CountLatent(posterior, sample, library_size.clamp(min=MIN_LIBRARY_SIZE).log())
@@ -331,7 +327,7 @@ class SCVIModule(GenerativeModule[CountBatch]):
         """Negative ELBO; the KL of the latent is weighted, that of the library size is not."""
         latent = self.encode(batch)
         reconstruction = -self.log_likelihood(latent, batch)
-        kl_latent = kl_to_standard_normal(latent.posterior).sum(dim=-1)
+        kl_latent = kl_of_cells(latent.posterior)
         loss, kl_local = reconstruction + kl_weight * kl_latent, kl_latent
         if latent.log_library_posterior is not None:
             kl_library = self.kl_library(latent, batch)
