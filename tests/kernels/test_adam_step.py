@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cellvae.kernels import AdamWeights, adam_step, has_adam_kernel
+from cellvae.kernels import AdamTable, AdamWeights, adam_step, has_adam_kernel
 from cellvae.kernels.compiled.adam_step_numba import WEIGHTS_PER_CHUNK
 from cellvae.settings import settings
 from cellvae.train.loop import optimizers
-from cellvae.train.loop.optimizers import MIN_KERNEL_SIZE, Adam, AdamW
+from cellvae.train.loop.optimizers import MIN_KERNEL_SIZE, Adam, AdamW, make_table
 
 # A matrix of several chunks, one of a part of a chunk, and vectors shorter than a vector register.
 SHAPES = ((3, WEIGHTS_PER_CHUNK), (7, 11), (5,), (1,), ())
@@ -73,9 +73,9 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Number of tensors in each call of the kernel by an optimizer."""
     calls: list[int] = []
 
-    def counted(weights: list[AdamWeights], **kwargs: Any) -> None:
-        calls.append(len(weights))
-        adam_step(weights, **kwargs)
+    def counted(table: AdamTable, gradients: list[Tensor], **kwargs: Any) -> None:
+        calls.append(len(gradients))
+        adam_step(table, gradients, **kwargs)
 
     monkeypatch.setattr(optimizers, "adam_step", counted)
     return calls
@@ -156,15 +156,80 @@ def test_other_steps_are_left_to_torch(case: str, monkeypatch: pytest.MonkeyPatc
     assert not torch.equal(weight.detach(), torch.ones_like(weight))
 
 
-@pytest.mark.parametrize("wrong", ["gradient", "exp_avg"])
+@pytest.mark.parametrize("wrong", ["exp_avg", "exp_avg_sq"])
 def test_tensors_of_other_layouts_are_not_supported(wrong: str) -> None:
-    parts: dict[str, Tensor] = {
-        name: torch.zeros(4, 6) for name in ("parameter", "gradient", "exp_avg", "exp_avg_sq")
-    }
+    names = ("parameter", "exp_avg", "exp_avg_sq")
+    parts: dict[str, Tensor] = {name: torch.zeros(4, 6) for name in names}
     assert has_adam_kernel(AdamWeights(**parts, step=torch.tensor(1.0)))
     parts[wrong] = torch.zeros(6, 4).t()
     assert not has_adam_kernel(AdamWeights(**parts, step=torch.tensor(1.0)))
-    parts[wrong] = torch.zeros(4, 6).to_sparse()
+    parts[wrong] = torch.zeros(4, 6, dtype=torch.float64)
     assert not has_adam_kernel(AdamWeights(**parts, step=torch.tensor(1.0)))
-    gaps = AdamWeights(*(torch.zeros(4, 12)[:, ::2] for _ in range(4)), torch.tensor(1.0))
+    gaps = AdamWeights(*(torch.zeros(4, 12)[:, ::2] for _ in range(3)), torch.tensor(1.0))
     assert not has_adam_kernel(gaps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "nothing", "gradient", "values", "state", "moment", "count", "order", "fewer", "more",
+        "memory order", "precision", "sparse",
+    ],
+)  # fmt: skip
+def test_a_table_is_made_anew_when_a_tensor_was_replaced(change: str) -> None:
+    weights = [nn.Parameter(torch.zeros(4, 6)) for _ in range(2)]
+    optimizer = Adam(weights, fused=True)
+    for weight in weights:
+        weight.grad = torch.zeros(4, 6)
+    optimizer.step()
+    table = make_table(weights, optimizer.state)
+    assert table is not None and table.n_elements == 48
+    last, state = weights[1], optimizer.state[weights[1]]
+    parameters = list(weights)
+    if change == "gradient":
+        last.grad = torch.ones(4, 6)
+    if change == "values":
+        last.data = torch.zeros(4, 6)
+    if change == "state":
+        optimizer.state[last] = {key: value.clone() for key, value in state.items()}
+    if change in ("moment", "count"):
+        name = {"moment": "exp_avg_sq", "count": "step"}[change]
+        state[name] = state[name].clone()
+    if change == "order":
+        parameters.reverse()
+    if change == "fewer":
+        last.grad = None
+    if change == "more":
+        parameters.append(nn.Parameter(torch.zeros(2)))
+        parameters[2].grad = torch.zeros(2)
+    if change == "memory order":
+        last.grad = torch.zeros(6, 4).t()
+    if change == "sparse":
+        last.grad = torch.zeros(4, 6).to_sparse()
+    if change == "precision":
+        last.data, last.grad = last.data.double(), torch.zeros(4, 6, dtype=torch.float64)
+    gradients = table.read_gradients(parameters, optimizer.state)
+    if change in ("nothing", "gradient"):
+        assert gradients is not None
+        assert all(g is weight.grad for g, weight in zip(gradients, weights, strict=True))
+    else:
+        assert gradients is None
+
+
+def test_frozen_and_thawed_weights_and_a_loaded_state_take_the_right_tensors() -> None:
+    # Each is a table of its own; a table that was not made anew would change other memory.
+    one, other = parameters(), parameters()
+    kernel = Adam(one, fused=True, **KWARGS)
+    usual = torch.optim.Adam(other, foreach=False, **KWARGS)
+    for step in range(12):
+        if step == 6:
+            kernel.load_state_dict(copy.deepcopy(kernel.state_dict()))
+        if step == 8:
+            one[1].data = one[1].data.clone()
+        frozen = {3: 0, 4: 0, 9: 4}.get(step)
+        set_gradients(one, step, frozen)
+        set_gradients(other, step, frozen)
+        kernel.step()
+        usual.step()
+    for weight, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(weight, expected, rtol=2e-5, atol=2e-6)

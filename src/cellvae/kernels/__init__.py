@@ -7,7 +7,7 @@ compiles is in `cellvae.kernels.compiled.x_numba`, what Triton compiles for CUDA
 disk; numba is not imported before.
 """
 
-from cellvae.kernels.adam_step import AdamWeights, adam_step, has_adam_kernel
+from cellvae.kernels.adam_step import AdamTable, AdamWeights, adam_step, has_adam_kernel
 from cellvae.kernels.all_finite import all_finite
 from cellvae.kernels.dispatch import (
     Kernel,
@@ -29,6 +29,7 @@ from cellvae.kernels.log1p_totals import log1p_totals
 from cellvae.kernels.log_fold_change_summary import LogFoldChangeSummary, log_fold_change_summary
 
 __all__ = [
+    "AdamTable",
     "AdamWeights",
     "Kernel",
     "Kernels",

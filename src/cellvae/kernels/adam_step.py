@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cellvae.core.platform.device_kind import is_cpu
 from cellvae.core.platform.torch_adapter import note_changes
-from cellvae.kernels.compiled.job_layouts import AdamConstants, AdamStepJob, AdamTensor
+from cellvae.kernels.compiled.job_layouts import ADAM_TENSOR, AdamStepJob, AdamTensor
 from cellvae.kernels.openmp import run_parallel
 
 MIN_SIZE_PER_THREAD = 1 << 14
@@ -19,10 +19,9 @@ MIN_SIZE_PER_THREAD = 1 << 14
 
 
 class AdamWeights(NamedTuple):
-    """A tensor of weights with its gradient and the state of the optimizer, all of its shape."""
+    """A tensor of weights with the state that the optimizer has of it, all of its shape."""
 
     parameter: Tensor
-    gradient: Tensor
     exp_avg: Tensor
     """Moving mean of the gradients."""
     exp_avg_sq: Tensor
@@ -31,8 +30,82 @@ class AdamWeights(NamedTuple):
     """Number of steps so far, []."""
 
 
+class AdamTable:
+    """Addresses of tensors of weights and of their state, which are used in many steps.
+
+    Parameters
+    ----------
+    weights
+        Tensors of weights that :func:`has_adam_kernel` accepts.
+
+    Attributes
+    ----------
+    n_elements
+        Number of weights.
+    """
+
+    def __init__(self, weights: Sequence[AdamWeights]) -> None:
+        self.weights = tuple(weights)
+        self.layouts = [(w.parameter.data_ptr(), w.parameter.stride()) for w in weights]
+        rows = [
+            AdamTensor(
+                w.parameter.numel(),
+                w.parameter.data_ptr(),
+                0,
+                w.exp_avg.data_ptr(),
+                w.exp_avg_sq.data_ptr(),
+                w.step.data_ptr(),
+            )
+            for w in weights
+        ]
+        self.rows = np.array(rows, dtype=np.int64).reshape(-1, len(ADAM_TENSOR))
+        self.n_elements = int(self.rows[:, ADAM_TENSOR.n_elements].sum())
+
+    def read_gradients(
+        self, parameters: Iterable[Tensor], state: Mapping[Tensor, Mapping[str, Tensor]]
+    ) -> list[Tensor] | None:
+        """Gradients of the parameters that have one; None if the table is not of these.
+
+        It is not if a tensor or its state was replaced since the table was made, or a gradient is
+        not supported.
+
+        Parameters
+        ----------
+        parameters
+            Parameters of a group.
+        state
+            State of the optimizer.
+        """
+        gradients: list[Tensor] = []
+        n_weights, float32, strided = len(self.weights), torch.float32, torch.strided
+        # Written out: it runs for every tensor in every step.
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            i = len(gradients)
+            if i == n_weights:
+                return None
+            known, exp_avg, exp_avg_sq, step = self.weights[i]
+            entry = state.get(parameter)
+            if (
+                known is not parameter
+                or not entry
+                or entry["exp_avg"] is not exp_avg
+                or entry["exp_avg_sq"] is not exp_avg_sq
+                or entry["step"] is not step
+                or gradient.layout is not strided
+                or gradient.dtype is not float32
+                or self.layouts[i] != (parameter.data_ptr(), gradient.stride())
+            ):
+                return None
+            gradients.append(gradient)
+        return gradients if len(gradients) == n_weights else None
+
+
 def adam_step(
-    weights: Sequence[AdamWeights],
+    table: AdamTable,
+    gradients: Sequence[Tensor],
     *,
     lr: float,
     betas: tuple[float, float],
@@ -42,13 +115,14 @@ def adam_step(
 ) -> None:
     """Make one step, in place: weights, moments and the number of steps.
 
-    Equal to torch's `Adam` and `AdamW` up to rounding. For tensors that :func:`has_adam_kernel`
-    accepts.
+    Equal to torch's `Adam` and `AdamW` up to rounding.
 
     Parameters
     ----------
-    weights
-        Tensors of weights, each with its state.
+    table
+        Tensors of weights with their state.
+    gradients
+        Gradient of each tensor, as :meth:`AdamTable.read_gradients` returns them.
     lr
         Learning rate.
     betas
@@ -62,32 +136,19 @@ def adam_step(
     """
     from cellvae.kernels.compiled.adam_step_numba import adam_step_kernel
 
-    tensors = np.array(
-        [
-            AdamTensor(
-                w.parameter.numel(),
-                w.parameter.data_ptr(),
-                w.gradient.data_ptr(),
-                w.exp_avg.data_ptr(),
-                w.exp_avg_sq.data_ptr(),
-                w.step.data_ptr(),
-            )
-            for w in weights
-        ],
-        dtype=np.int64,
-    )
-    constants = np.array(AdamConstants(lr, *betas, eps, weight_decay))
+    table.rows[:, ADAM_TENSOR.gradient] = [gradient.data_ptr() for gradient in gradients]
+    constants = np.array((lr, *betas, eps, weight_decay))
     job = AdamStepJob(
         next_chunk=0,
         n_done=0,
-        n_tensors=len(weights),
+        n_tensors=len(gradients),
         is_decoupled=int(is_decoupled),
         constants=constants.ctypes.data,
-        tensors=tensors.ctypes.data,
+        tensors=table.rows.ctypes.data,
     )
-    n_threads = min(torch.get_num_threads(), int(tensors[:, 0].sum()) // MIN_SIZE_PER_THREAD)
+    n_threads = min(torch.get_num_threads(), table.n_elements // MIN_SIZE_PER_THREAD)
     run_parallel(adam_step_kernel, job, max(n_threads, 1))
-    note_changes([w.parameter for w in weights])
+    note_changes([weights.parameter for weights in table.weights])
 
 
 def has_adam_kernel(weights: AdamWeights) -> bool:
@@ -96,19 +157,12 @@ def has_adam_kernel(weights: AdamWeights) -> bool:
     That is float32 on the CPU, with all values adjacent in memory and in the same order in all
     tensors.
     """
-    parameter, gradient, exp_avg, exp_avg_sq, step = weights
-    float32, stride = torch.float32, parameter.stride()
-    # Written out: it runs for every tensor in every step.
+    parameter, exp_avg, exp_avg_sq, step = weights
+    layouts = [(t.layout, t.dtype, t.stride()) for t in (parameter, exp_avg, exp_avg_sq)]
+    dense = parameter.is_contiguous() or (parameter.ndim == 2 and parameter.t().is_contiguous())
     return (
-        gradient.layout is torch.strided
-        and parameter.dtype is float32
-        and gradient.dtype is float32
-        and exp_avg.dtype is float32
-        and exp_avg_sq.dtype is float32
-        and step.dtype is float32
-        and gradient.stride() == stride
-        and exp_avg.stride() == stride
-        and exp_avg_sq.stride() == stride
-        and is_cpu(parameter.device)
-        and (parameter.is_contiguous() or (len(stride) == 2 and parameter.t().is_contiguous()))
+        is_cpu(parameter.device)
+        and dense
+        and parameter.dtype is step.dtype is torch.float32
+        and all(layout == layouts[0] for layout in layouts)
     )

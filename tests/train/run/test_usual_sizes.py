@@ -64,9 +64,9 @@ def test_blocks_single_steps_and_resumed_runs_give_the_same_bits(
 ) -> None:
     calls: list[int] = []
 
-    def counted(weights: Any, **kwargs: Any) -> None:
-        calls.append(len(weights))
-        adam_step(weights, **kwargs)
+    def counted(table: Any, gradients: Any, **kwargs: Any) -> None:
+        calls.append(len(gradients))
+        adam_step(table, gradients, **kwargs)
 
     monkeypatch.setattr(optimizers, "adam_step", counted)
     whole = new_model(adata)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cellvae.errors import InvalidOptionError
-from cellvae.kernels import AdamWeights, adam_step, has_adam_kernel
+from cellvae.kernels import AdamTable, AdamWeights, adam_step, has_adam_kernel
 from cellvae.kernels.dispatch import can_compile
 from cellvae.settings import settings
 from cellvae.train.options.metric_names import metric_mode
@@ -34,6 +35,8 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
 
     is_decoupled = False
     """Whether weight decay is decoupled from the gradient."""
+    tables: tuple[AdamTable, ...] = ()
+    """Weights of each group in the latest step by the kernel, of which a copy has none."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -42,14 +45,15 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self.find_kernel_weights()
+        groups = self.find_tables()
         if groups is None:
             # Hooks of the optimizer, which wrap every `step`, run once.
             inspect.unwrap(super().step)(self)
             return loss
-        for group, weights in zip(self.param_groups, groups, strict=True):
+        for group, (table, gradients) in zip(self.param_groups, groups, strict=True):
             adam_step(
-                weights,
+                table,
+                gradients,
                 lr=group["lr"],
                 betas=group["betas"],
                 eps=group["eps"],
@@ -58,33 +62,25 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
             )
         return loss
 
-    def find_kernel_weights(self) -> list[list[AdamWeights]] | None:
-        """Weights with a gradient in each group; None if the kernel does not support the step."""
+    def find_tables(self) -> list[tuple[AdamTable, list[Tensor]]] | None:
+        """Weights with their gradients in each group; None if the kernel cannot make the step."""
         if settings.kernels == "torch" or hasattr(self, "grad_scale") or hasattr(self, "found_inf"):
             return None
-        groups: list[list[AdamWeights]] = []
-        n_weights = 0
-        for group in self.param_groups:
-            unsupported = any(group[name] for name in ("amsgrad", "maximize", "capturable"))
-            if unsupported or group["differentiable"] or not group["fused"]:
-                return None
-            if isinstance(group["lr"], Tensor):
-                return None
-            groups.append([])
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state.get(parameter)
-                if not state:
+        if any(map(is_unsupported, self.param_groups)):
+            return None
+        found: list[tuple[AdamTable, list[Tensor]]] = []
+        for i, group in enumerate(self.param_groups):
+            table = self.tables[i] if i < len(self.tables) else None
+            gradients = table and table.read_gradients(group["params"], self.state)
+            if table is None or gradients is None:
+                table = make_table(group["params"], self.state)
+                gradients = table and table.read_gradients(group["params"], self.state)
+                if table is None or gradients is None:
                     return None
-                weights = AdamWeights(
-                    parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
-                )
-                if not has_adam_kernel(weights):
-                    return None
-                n_weights += parameter.numel()
-                groups[-1].append(weights)
-        return groups if n_weights >= MIN_KERNEL_SIZE and can_compile("adam_step") else None
+            found.append((table, gradients))
+        self.tables = tuple(table for table, _ in found)
+        n_weights = sum(table.n_elements for table in self.tables)
+        return found if n_weights >= MIN_KERNEL_SIZE and can_compile("adam_step") else None
 
     def _init_group(
         self, group: Any, parameters: list[Tensor], gradients: list[Tensor], *others: Any
@@ -119,6 +115,29 @@ class AdamW(ColumnMajorOptimizer, torch.optim.AdamW):
     """AdamW for weights of any memory layout."""
 
     is_decoupled = True
+
+
+def is_unsupported(group: Mapping[str, Any]) -> bool:
+    """Whether a group of parameters has options that :func:`~cellvae.kernels.adam_step` lacks."""
+    unsupported = group["amsgrad"] or group["maximize"] or group["capturable"]
+    return unsupported or group["differentiable"] or not group["fused"] or is_tensor(group["lr"])
+
+
+def make_table(
+    parameters: Sequence[Tensor], state: Mapping[Tensor, Mapping[str, Tensor]]
+) -> AdamTable | None:
+    """Table of the parameters with a gradient; None if the kernel does not support one of them."""
+    weights: list[AdamWeights] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        entry = state.get(parameter)
+        if not entry:
+            return None
+        weights.append(
+            AdamWeights(parameter, entry["exp_avg"], entry["exp_avg_sq"], entry["step"])
+        )
+    return AdamTable(weights) if all(map(has_adam_kernel, weights)) else None
 
 
 def make_optimizer(module: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
