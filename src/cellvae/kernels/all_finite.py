@@ -34,13 +34,15 @@ def tensor_table(tensors: Sequence[Tensor]) -> NDArray[np.int64] | None:
 
     It supports tensors of float32 on the CPU, without gaps in memory.
     """
-    rows = []
+    if tensors and not is_cpu(tensors[0].device):
+        return None
+    rows: list[int] = []
     for tensor in tensors:
-        if tensor.dtype is not torch.float32 or not is_cpu(tensor.device):
+        if tensor.dtype is not torch.float32 or not tensor.is_cpu:
             return None
         if not (tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())):
             return None
-        rows.append((tensor.data_ptr(), tensor.numel()))
+        rows += (tensor.data_ptr(), tensor.numel())
     return np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 

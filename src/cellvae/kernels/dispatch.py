@@ -76,17 +76,17 @@ def use_triton(counts: Tensor | CSRBatch) -> bool:
     return is_available(counts.device)
 
 
-def can_fuse_layers(hidden: Tensor) -> bool:
-    """Whether the layers that follow a linear map, given its output, may run as one kernel.
+def can_fuse_layers(inputs: Tensor, n_columns: int) -> bool:
+    """Whether the layers on features of cells may run as one kernel, if there are so many outputs.
 
     As :func:`use_compiled`, where `"auto"` is a matter of the size of the output. The statistics of
     one cell are left to torch.
     """
-    if hidden.ndim != 2 or len(hidden) < 2:
+    if inputs.ndim != 2 or inputs.shape[0] < 2:
         return False
-    if settings.kernels == "auto" and hidden.numel() < MIN_LAYER_SIZE:
+    if settings.kernels == "auto" and inputs.shape[0] * n_columns < MIN_LAYER_SIZE:
         return False
-    return is_supported(hidden)
+    return is_supported(inputs)
 
 
 def is_supported(values: Tensor) -> bool:

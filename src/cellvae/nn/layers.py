@@ -10,6 +10,7 @@ from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.platform.torch_adapter import has_hooks
 from cellvae.kernels import (
     Kernel,
+    LazyLinear,
     batch_norm_relu_dropout,
     can_fuse_layers,
     layer_norm_activation_dropout,
@@ -58,8 +59,28 @@ class SparseInputLinear(nn.Linear):
         self.weight.data = to_gene_major(self.weight.data)
 
 
+MAX_LAZY_INPUTS = 64
+"""Inputs of a linear layer up to which a kernel computes it together with what follows."""
 N_MODULES = 5
 """Number of modules of a fully connected layer."""
+
+
+def lazy_output(
+    layer: nn.Module, features: Float[Tensor, "cells features"] | CSRBatch
+) -> LazyLinear | None:
+    """Output of a layer with few inputs, which a kernel computes together with what follows.
+
+    None if the layer has many inputs, or a kernel does not support it here.
+    """
+    if not isinstance(features, Tensor) or features.shape[-1] > MAX_LAZY_INPUTS:
+        return None
+    if type(layer) not in (nn.Linear, SparseInputLinear) or has_hooks(layer):
+        return None
+    if layer.bias is None or layer.weight.dtype != features.dtype:
+        return None
+    if not can_fuse_layers(features, layer.out_features):
+        return None
+    return LazyLinear(features, layer.weight, layer.bias)
 
 
 class FCLayer(nn.Sequential):
@@ -79,17 +100,25 @@ class FCLayer(nn.Sequential):
     ) -> Float[Tensor, "cells out"]:
         """Output of the layer; `columns` are dense features that follow sparse ones."""
         linear, *following = self
+        lazy = lazy_output(linear, input) if self.training and columns is None else None
+        if lazy is not None:
+            kernel = self.find_kernel(lazy.bias.shape)
+            if kernel == "batch_norm_relu_dropout" and can_compile(kernel):
+                return self.run_kernel(lazy, kernel)
         hidden: Tensor = linear(input) if columns is None else linear(input, columns)
-        fusible = self.training and can_fuse_layers(hidden)
-        kernel = self.find_kernel(hidden) if fusible else None
+        fusible = self.training and can_fuse_layers(hidden, hidden.shape[-1])
+        kernel = self.find_kernel(hidden.shape[1:]) if fusible else None
         if kernel is not None and can_compile(kernel):
             return self.run_kernel(hidden, kernel)
         for module in following:
             hidden = module(hidden)
         return hidden
 
-    def find_kernel(self, hidden: Float[Tensor, "cells out"]) -> Kernel | None:
-        """Name of the kernel that computes the same as the modules after the linear map, if any."""
+    def find_kernel(self, shape: tuple[int, ...]) -> Kernel | None:
+        """Name of the kernel that computes the same as the modules after the linear map, if any.
+
+        `shape` is that of the output of one cell.
+        """
         if len(self) != N_MODULES:
             return None
         _, norm, layer_norm, activation, dropout = self
@@ -111,20 +140,20 @@ class FCLayer(nn.Sequential):
             type(norm) is nn.Identity
             and type(layer_norm) is nn.LayerNorm
             and not layer_norm.elementwise_affine
-            and layer_norm.normalized_shape == hidden.shape[1:]
+            and layer_norm.normalized_shape == shape
             and type(activation) in (nn.ReLU, nn.LeakyReLU, nn.Identity)
         ):
             return "layer_norm_activation_dropout"
         return None
 
     def run_kernel(
-        self, hidden: Float[Tensor, "cells out"], kernel: Kernel
+        self, hidden: Float[Tensor, "cells out"] | LazyLinear, kernel: Kernel
     ) -> Float[Tensor, "cells out"]:
         """Output of the modules that follow the linear map, by the kernel of this name."""
         _, norm, layer_norm, activation, dropout = self
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         if kernel == "layer_norm_activation_dropout":
-            assert isinstance(layer_norm, nn.LayerNorm)
+            assert isinstance(layer_norm, nn.LayerNorm) and isinstance(hidden, Tensor)
             slope = 1.0 if isinstance(activation, nn.Identity) else 0.0
             if isinstance(activation, nn.LeakyReLU):
                 slope = activation.negative_slope
@@ -145,3 +174,4 @@ class FCLayer(nn.Sequential):
             eps=norm.eps,
             dropout_rate=rate,
         )
+

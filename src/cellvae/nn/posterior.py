@@ -40,7 +40,7 @@ def sampled_normal_posterior(
     """
     if (
         torch.is_grad_enabled()
-        and can_fuse_layers(hidden)
+        and can_fuse_layers(hidden, hidden.shape[-1])
         and can_fuse_heads(hidden, mean_layer, log_variance_layer)
         and can_compile("sample_posterior")
     ):

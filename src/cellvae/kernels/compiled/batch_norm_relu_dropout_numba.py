@@ -1,5 +1,7 @@
 """Kernels of `batch_norm_relu_dropout`: the three layers in one pass over memory, and back.
 
+A linear layer with few inputs before them is computed range by range too.
+
 Each thread works on ranges of columns, so that sums over cells do not depend on the number of
 threads. Which features are dropped comes from a counter-based generator: it depends on the seed,
 the cell and the column alone.
@@ -13,8 +15,20 @@ import numpy as np
 from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, f32, f64, u32, u64
-from cellvae.kernels.compiled.job_layouts import BATCH_NORM_RELU_DROPOUT
+from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
+from cellvae.kernels.compiled.functions.vector_math_numba import (
+    FASTMATH_FLAGS,
+    dot,
+    f32,
+    f64,
+    i32,
+    u32,
+    u64,
+)
+from cellvae.kernels.compiled.job_layouts import (
+    BATCH_NORM_RELU_DROPOUT,
+    COLUMNS_OF_A_CACHE_LINE,
+)
 from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 N_ROUNDS = 7
@@ -52,6 +66,67 @@ def draw_words(seed, group, first, words):
         words[1, j] = u32(b)
         words[2, j] = u32(c)
         words[3, j] = u32(d)
+
+
+@njit(error_model="numpy")
+def weight_by_input(weight):
+    """Transposed copy of a weight, [inputs, columns]."""
+    by_input = np.empty((weight.shape[1], weight.shape[0]), f32)
+    for j in range(weight.shape[0]):
+        for k in range(weight.shape[1]):
+            by_input[k, j] = weight[j, k]
+    return by_input
+
+
+@njit(error_model="numpy")
+def linear_range(inputs, weight, bias, out):
+    """Output of a linear layer for a range of columns: rows of its weight, and its bias."""
+    n_cells, n_inputs = inputs.shape
+    by_input, order = weight_by_input(weight), np.arange(n_inputs).astype(i32)
+    for c in range(n_cells):
+        row = out[c]
+        row[:] = bias
+        add_sparse_row(row, inputs[c], order, 0, n_inputs, by_input)
+
+
+@njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
+def linear_grad_range(grads, inputs, weight, grad_inputs, grad_weight, grad_bias):
+    """Gradients of a linear layer for a range of columns.
+
+    Parameters
+    ----------
+    grads
+        Derivatives by the output, [cells, columns of the range].
+    inputs, weight
+        Inputs, [cells, inputs], and weight, [columns of the range, inputs].
+    grad_inputs
+        Sums over the columns of each cache line, [cache lines of the range, cells, inputs],
+        written; without cache lines if they are not needed.
+    grad_weight, grad_bias
+        Gradients of the range, written.
+    """
+    n_cells, n_inputs = inputs.shape
+    width = weight.shape[0]
+    sums, values, order = np.zeros(width, f32), np.empty(n_cells, f32), np.arange(n_cells)
+    cells = order.astype(i32)
+    for k in range(n_inputs):
+        for c in range(n_cells):
+            values[c] = inputs[c, k]
+        sums[:] = f32(0.0)
+        add_sparse_row(sums, values, cells, 0, n_cells, grads)
+        for j in range(width):
+            grad_weight[j, k] = sums[j]
+    values[:] = f32(1.0)
+    grad_bias[:] = f32(0.0)
+    add_sparse_row(grad_bias, values, cells, 0, n_cells, grads)
+    by_input = weight_by_input(weight)
+    for line in range(grad_inputs.shape[0]):
+        first = line * COLUMNS_OF_A_CACHE_LINE
+        end = min(first + COLUMNS_OF_A_CACHE_LINE, width)
+        for c in range(n_cells):
+            row = grads[c][first:end]
+            for k in range(n_inputs):
+                grad_inputs[line, c, k] = dot(row, by_input[k][first:end])
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
@@ -142,10 +217,14 @@ def batch_norm_relu_dropout_kernel(job):
     """Compute ranges of columns of a `BatchNormReluDropoutJob` until none are left."""
     at = BATCH_NORM_RELU_DROPOUT
     fields = carray(job, len(at), types.int64)
-    n_cells, n_columns, step = (
-        fields[at.n_cells], fields[at.n_columns], fields[at.columns_per_range],
+    n_cells, n_columns, n_inputs, step = (
+        fields[at.n_cells], fields[at.n_columns], fields[at.n_inputs],
+        fields[at.columns_per_range],
     )  # fmt: skip
     shape = (n_cells, n_columns)
+    inputs = carray(pointer_at(fields[at.inputs]), (n_cells, n_inputs), f32)
+    linear_weight = carray(pointer_at(fields[at.linear_weight]), (n_columns, n_inputs), f32)
+    linear_bias = carray(pointer_at(fields[at.linear_bias]), n_columns, f32)
     features = carray(pointer_at(fields[at.features]), shape, f32)
     out = carray(pointer_at(fields[at.output]), shape, f32)
     weight = carray(pointer_at(fields[at.weight]), n_columns, f32)
@@ -162,6 +241,10 @@ def batch_norm_relu_dropout_kernel(job):
         if first >= n_columns:
             break
         end = min(first + step, n_columns)
+        if n_inputs > 0:
+            linear_range(
+                inputs, linear_weight[first:end], linear_bias[first:end], features[:, first:end]
+            )
         column_moments(first, end, features, means[: end - first], variances[: end - first])
         for j in range(first, end):
             m, v = means[j - first], variances[j - first]
@@ -180,15 +263,28 @@ def batch_norm_relu_dropout_grad_kernel(job):
     """Compute the gradients of ranges of columns of a job until none are left."""
     at = BATCH_NORM_RELU_DROPOUT
     fields = carray(job, len(at), types.int64)
-    n_cells, n_columns, step = (
-        fields[at.n_cells], fields[at.n_columns], fields[at.columns_per_range],
+    n_cells, n_columns, n_inputs, step = (
+        fields[at.n_cells], fields[at.n_columns], fields[at.n_inputs],
+        fields[at.columns_per_range],
     )  # fmt: skip
     shape = (n_cells, n_columns)
+    inputs = carray(pointer_at(fields[at.inputs]), (n_cells, n_inputs), f32)
+    linear_weight = carray(pointer_at(fields[at.linear_weight]), (n_columns, n_inputs), f32)
     features = carray(pointer_at(fields[at.features]), shape, f32)
     out = carray(pointer_at(fields[at.output]), shape, f32)
     grad_output = carray(pointer_at(fields[at.grad_output]), shape, f32)
     grad_features = carray(pointer_at(fields[at.grad_features]), shape, f32)
     weight = carray(pointer_at(fields[at.weight]), n_columns, f32)
+    n_lines = (n_columns + COLUMNS_OF_A_CACHE_LINE - 1) // COLUMNS_OF_A_CACHE_LINE
+    grad_inputs = carray(
+        pointer_at(fields[at.grad_inputs]),
+        (n_lines if fields[at.grad_inputs] != 0 else 0, n_cells, n_inputs),
+        f32,
+    )
+    grad_linear_weight = carray(
+        pointer_at(fields[at.grad_linear_weight]), (n_columns, n_inputs), f32
+    )
+    grad_linear_bias = carray(pointer_at(fields[at.grad_linear_bias]), n_columns, f32)
     mean = carray(pointer_at(fields[at.mean]), n_columns, f32)
     inverse_std = carray(pointer_at(fields[at.inverse_std]), n_columns, f32)
     grad_weight = carray(pointer_at(fields[at.grad_weight]), n_columns, f32)
@@ -220,4 +316,12 @@ def batch_norm_relu_dropout_grad_kernel(job):
                 features[c][first:end], out[c][first:end], grad_output[c][first:end],
                 mean[first:end], inverse_std[first:end], factor, scale,
                 mean_grad, mean_product, grad_features[c][first:end],
+            )  # fmt: skip
+        if n_inputs > 0:
+            first_line = first // COLUMNS_OF_A_CACHE_LINE
+            end_line = (end + COLUMNS_OF_A_CACHE_LINE - 1) // COLUMNS_OF_A_CACHE_LINE
+            linear_grad_range(
+                grad_features[:, first:end], inputs, linear_weight[first:end],
+                grad_inputs[first_line:end_line],
+                grad_linear_weight[first:end], grad_linear_bias[first:end],
             )  # fmt: skip

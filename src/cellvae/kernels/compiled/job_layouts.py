@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeVar
 
+COLUMNS_OF_A_CACHE_LINE = 16
+"""Numbers of float32 that a processor reads and writes together."""
 Layout = TypeVar("Layout", bound=tuple[int, ...])
 
 
@@ -382,6 +384,8 @@ class BatchNormReluDropoutJob(NamedTuple):
     """Number of columns handed out."""
     n_cells: int
     n_columns: int
+    n_inputs: int
+    """Inputs of the linear layer whose output is normalised; 0 if the features are given."""
     columns_per_range: int
     seed: int
     """Key of the generator of the dropout masks."""
@@ -389,8 +393,14 @@ class BatchNormReluDropoutJob(NamedTuple):
     """Values below this one are dropped, of 32 random bits; 0 for no dropout."""
     constants: int
     """[3], float64: eps, momentum, and the scale of what is not dropped."""
+    inputs: int
+    """[cells, inputs]."""
+    linear_weight: int
+    """[columns, inputs]."""
+    linear_bias: int
+    """[columns]."""
     features: int
-    """[cells, columns]."""
+    """[cells, columns]; written by the forward kernel if there are inputs."""
     weight: int
     """[columns]."""
     bias: int
@@ -413,6 +423,13 @@ class BatchNormReluDropoutJob(NamedTuple):
     """[columns], written by the backward kernel."""
     grad_bias: int
     """[columns], written by the backward kernel."""
+    grad_inputs: int
+    """[cache lines of columns, cells, inputs], written by the backward kernel: sums over the
+    columns of each cache line; 0 if they are not needed."""
+    grad_linear_weight: int
+    """[columns, inputs], written by the backward kernel if there are inputs."""
+    grad_linear_bias: int
+    """[columns], written by the backward kernel if there are inputs."""
 
 
 class LayerNormActivationDropoutJob(NamedTuple):

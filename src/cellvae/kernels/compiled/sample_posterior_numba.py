@@ -15,7 +15,7 @@ from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, p
 from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
 from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
-    SUM_FLAGS,
+    dot,
     exp32,
     f32,
     i32,
@@ -26,15 +26,6 @@ from cellvae.kernels.compiled.kernel_cache import compile_kernel
 
 CELLS_AT_ONCE = 8
 """Cells that a thread computes at a time."""
-
-
-@njit(error_model="numpy", fastmath=SUM_FLAGS)
-def dot(first, second):
-    """Dot product of two vectors."""
-    total = f32(0.0)
-    for i in range(first.shape[0]):
-        total += first[i] * second[i]
-    return total
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)

@@ -10,16 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cellvae.kernels.compiled.job_layouts import BatchNormReluDropoutJob
+from cellvae.kernels.compiled.job_layouts import (
+    COLUMNS_OF_A_CACHE_LINE,
+    BatchNormReluDropoutJob,
+)
+from cellvae.kernels.layers.lazy_linear import LazyLinear, unpack_lazy_linear
 from cellvae.kernels.openmp import run_parallel
 
-COLUMNS_OF_A_CACHE_LINE = 16
 MIN_SIZE_PER_THREAD = 1 << 14
 """Number of elements below which a further thread does not pay."""
 
 
 def batch_norm_relu_dropout(
-    features: Float[Tensor, "cells columns"],
+    features: Float[Tensor, "cells columns"] | LazyLinear,
     weight: Float[Tensor, " columns"],
     bias: Float[Tensor, " columns"],
     running_mean: Float[Tensor, " columns"],
@@ -38,7 +41,7 @@ def batch_norm_relu_dropout(
     Parameters
     ----------
     features
-        Features of the cells.
+        Features of the cells; a lazy output of a layer with few inputs is computed by the kernel.
     weight, bias
         Parameters of the batch normalisation.
     running_mean, running_var
@@ -54,7 +57,7 @@ def batch_norm_relu_dropout(
     seed = 0 if dropout_rate == 0 else int(torch.empty((), dtype=torch.int64).random_())
     options = (momentum, eps, dropout_rate, seed)
     output: Tensor = BatchNormReluDropout.apply(
-        features, weight, bias, running_mean, running_var, options
+        *unpack_lazy_linear(features), weight, bias, running_mean, running_var, options
     )
     return output
 
@@ -69,7 +72,9 @@ class BatchNormReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        features: Tensor,
+        inputs: Tensor,
+        linear_weight: Tensor | None,
+        linear_bias: Tensor | None,
         weight: Tensor,
         bias: Tensor,
         running_mean: Tensor,
@@ -82,19 +87,27 @@ class BatchNormReluDropout(torch.autograd.Function):
         )
 
         momentum, eps, dropout_rate, seed = options
-        features = features.contiguous()
-        n_columns = features.shape[1]
+        features = inputs = inputs.contiguous()
+        (n_cells, n_inputs), n_columns = inputs.shape, weight.shape[0]
+        linear: tuple[Tensor, ...] = ()
+        if linear_weight is not None and linear_bias is not None:
+            linear = (linear_weight.contiguous(), linear_bias.contiguous())
+            features = inputs.new_empty(n_cells, n_columns)
         output, statistics = torch.empty_like(features), features.new_empty((2, n_columns))
         n_threads = choose_layer_threads(features)
         constants = np.array([eps, momentum, 1 / (1 - dropout_rate)])
         job = BatchNormReluDropoutJob(
             next_column=0,
-            n_cells=len(features),
+            n_cells=n_cells,
             n_columns=n_columns,
+            n_inputs=n_inputs if linear else 0,
             columns_per_range=columns_per_range(n_columns, n_threads),
             seed=seed,
             threshold=round(dropout_rate * 2**32),
             constants=constants.ctypes.data,
+            inputs=inputs.data_ptr(),
+            linear_weight=linear[0].data_ptr() if linear else 0,
+            linear_bias=linear[1].data_ptr() if linear else 0,
             features=features.data_ptr(),
             weight=weight.data_ptr(),
             bias=bias.data_ptr(),
@@ -107,21 +120,25 @@ class BatchNormReluDropout(torch.autograd.Function):
             grad_features=0,
             grad_weight=0,
             grad_bias=0,
+            grad_inputs=0,
+            grad_linear_weight=0,
+            grad_linear_bias=0,
         )
         run_parallel(batch_norm_relu_dropout_kernel, job, n_threads)
-        ctx.save_for_backward(features, output, weight, statistics)
+        ctx.save_for_backward(features, output, weight, statistics, *(linear and (inputs, *linear)))
         ctx.job, ctx.constants, ctx.n_threads = job, constants, n_threads
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the features, the weight and the bias."""
+        """Gradients of the features, or of the inputs, and of all weights and biases."""
         from cellvae.kernels.compiled.batch_norm_relu_dropout_numba import (
             batch_norm_relu_dropout_grad_kernel,
         )
 
-        features, output, weight, statistics = ctx.saved_tensors
+        features, output, weight, statistics, *linear = ctx.saved_tensors
+        needs = ctx.needs_input_grad
         grad_output = grad_output.contiguous()
         grad_features = torch.empty_like(features)
         grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
@@ -136,16 +153,25 @@ class BatchNormReluDropout(torch.autograd.Function):
             grad_weight=grad_weight.data_ptr(),
             grad_bias=grad_bias.data_ptr(),
         )
+        grads: list[Tensor | None] = [grad_features, None, None]
+        if linear:
+            inputs, linear_weight, linear_bias = linear
+            n_lines = -(-features.shape[1] // COLUMNS_OF_A_CACHE_LINE)
+            sums = inputs.new_empty(n_lines, *inputs.shape)
+            grads[1:] = torch.empty_like(linear_weight), torch.empty_like(linear_bias)
+            job = job._replace(
+                inputs=inputs.data_ptr(),
+                linear_weight=linear_weight.data_ptr(),
+                grad_inputs=sums.data_ptr() if needs[0] else 0,
+                grad_linear_weight=grads[1].data_ptr(),
+                grad_linear_bias=grads[2].data_ptr(),
+            )
         run_parallel(batch_norm_relu_dropout_grad_kernel, job, ctx.n_threads)
-        needs = ctx.needs_input_grad
-        return (
-            grad_features if needs[0] else None,
-            grad_weight if needs[1] else None,
-            grad_bias if needs[2] else None,
-            None,
-            None,
-            None,
-        )
+        if linear and needs[0]:
+            grads[0] = sums.sum(dim=0)
+        grads += [grad_weight, grad_bias]
+        needed = zip(grads, needs, strict=False)
+        return (*(grad if need else None for grad, need in needed), None, None, None)
 
 
 def choose_layer_threads(features: Tensor) -> int:

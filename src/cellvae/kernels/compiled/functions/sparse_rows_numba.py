@@ -89,22 +89,22 @@ def add_sparse_row(out, values, indices, begin, end, matrix):
     begin, end
         Range of them that is read.
     matrix
-        Matrix, [rows, columns], contiguous.
+        Matrix, [rows, columns], whose rows are contiguous.
     """
-    n_columns = matrix.shape[1]
+    n_columns, stride = matrix.shape[1], matrix.strides[0] // 4
     column = 0
     out_address, matrix_address = out.ctypes.data, matrix.ctypes.data
     values_address, indices_address = values.ctypes.data, indices.ctypes.data
     while column + WIDE <= n_columns:
         add_wide_rows(
             out_address + 4 * column, values_address, indices_address, begin, end,
-            matrix_address + 4 * column, n_columns,
+            matrix_address + 4 * column, stride,
         )  # fmt: skip
         column += WIDE
     while column + NARROW <= n_columns:
         add_narrow_rows(
             out_address + 4 * column, values_address, indices_address, begin, end,
-            matrix_address + 4 * column, n_columns,
+            matrix_address + 4 * column, stride,
         )  # fmt: skip
         column += NARROW
     if column < n_columns:

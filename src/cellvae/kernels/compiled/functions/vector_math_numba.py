@@ -152,3 +152,12 @@ def sum_unordered(x):
     for j in range(x.shape[0]):
         total += x[j]
     return total
+
+
+@njit(error_model="numpy", fastmath=SUM_FLAGS)
+def dot(first, second):
+    """Dot product of two vectors."""
+    total = f32(0.0)
+    for i in range(first.shape[0]):
+        total += first[i] * second[i]
+    return total
