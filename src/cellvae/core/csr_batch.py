@@ -26,7 +26,7 @@ class CSRBatch(NamedTuple):
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        return len(self.indptr) - 1
+        return self.indptr.shape[0] - 1
 
     def sum_by_cell(self) -> Float[Tensor, "cells 1"]:
         """Sum of the values of each cell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -137,13 +138,13 @@ def adam_step(
     from cellvae.kernels.compiled.adam_step_numba import adam_step_kernel
 
     table.rows[:, ADAM_TENSOR.gradient] = [gradient.data_ptr() for gradient in gradients]
-    constants = np.array((lr, *betas, eps, weight_decay))
+    constants = array("d", (lr, *betas, eps, weight_decay))
     job = AdamStepJob(
         next_chunk=0,
         n_done=0,
         n_tensors=len(gradients),
         is_decoupled=int(is_decoupled),
-        constants=constants.ctypes.data,
+        constants=constants.buffer_info()[0],
         tensors=table.rows.ctypes.data,
     )
     n_threads = min(torch.get_num_threads(), table.n_elements // MIN_SIZE_PER_THREAD)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellvae.core.platform.device_kind import is_cpu
+from cellvae.core.platform.device_kind import is_on_cpu
 from cellvae.core.platform.torch_adapter import norms
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE, AllFiniteJob
 from cellvae.kernels.dispatch import can_compile
@@ -34,11 +34,9 @@ def tensor_table(tensors: Sequence[Tensor]) -> NDArray[np.int64] | None:
 
     It supports tensors of float32 on the CPU, without gaps in memory.
     """
-    if tensors and not is_cpu(tensors[0].device):
-        return None
     rows: list[int] = []
     for tensor in tensors:
-        if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+        if tensor.dtype is not torch.float32 or not is_on_cpu(tensor):
             return None
         if not (tensor.is_contiguous() or (tensor.ndim == 2 and tensor.t().is_contiguous())):
             return None

@@ -14,7 +14,7 @@ from torch import Tensor
 from cellvae.core.cpu_threads import count_processors
 from cellvae.core.csr_batch import CSRBatch
 from cellvae.core.log import logger
-from cellvae.core.platform.device_kind import is_cpu, is_cuda
+from cellvae.core.platform.device_kind import is_cuda, is_on_cpu
 from cellvae.kernels.triton.first_use import is_available
 from cellvae.settings import settings
 
@@ -91,7 +91,7 @@ def can_fuse_layers(inputs: Tensor, n_columns: int) -> bool:
 
 def is_supported(values: Tensor) -> bool:
     """Whether compiled kernels may be used and support a tensor, here and now."""
-    if settings.kernels == "torch" or not is_cpu(values.device) or values.dtype != torch.float32:
+    if settings.kernels == "torch" or not is_on_cpu(values) or values.dtype != torch.float32:
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
 

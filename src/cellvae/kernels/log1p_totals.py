@@ -25,7 +25,7 @@ def log1p_totals(counts: CSRBatch) -> tuple[CSRBatch, Float[Tensor, "cells 1"]]:
     job = Log1PTotalsJob(
         next_cell=0,
         n_cells=counts.n_cells,
-        n_nonzero=len(values),
+        n_nonzero=values.shape[0],
         values=values.data_ptr(),
         indptr=indptr.data_ptr(),
         logarithms=logarithms.data_ptr(),

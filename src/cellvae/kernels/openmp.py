@@ -9,13 +9,12 @@ interface of libgomp, which the libraries of LLVM and Intel implement too.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from functools import cache
+from array import array
+from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cellvae.core.platform.fork import fork, openmp_libraries
 
@@ -40,7 +39,7 @@ def choose_n_threads(n_cells: int) -> int:
     return max(1, min(torch.get_num_threads(), n_cells // MIN_CELLS_PER_THREAD))
 
 
-def run_parallel(kernel: Any, job: tuple[int, ...], n_threads: int) -> NDArray[np.int64]:
+def run_parallel(kernel: Any, job: Iterable[int], n_threads: int) -> array[int]:
     """Run a kernel on several threads, all of which work on the same job.
 
     Parameters
@@ -55,16 +54,23 @@ def run_parallel(kernel: Any, job: tuple[int, ...], n_threads: int) -> NDArray[n
 
     Returns
     -------
-    NDArray
+    array
         Fields of the job after the run.
     """
-    fields = np.array(job, dtype=np.int64)
+    fields = array("q", job)
+    address, _ = fields.buffer_info()
     parallel = find_gomp_parallel() if n_threads > 1 and not fork.single_thread_in_child else None
     if parallel is None:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(kernel.address)(fields.ctypes.data)
+        function_at(kernel.address)(address)
     else:
-        parallel(kernel.address, fields.ctypes.data, n_threads, 0)
+        parallel(kernel.address, address, n_threads, 0)
     return fields
+
+
+@lru_cache(maxsize=64)
+def function_at(address: int) -> Callable[[int], None]:
+    """Function of one pointer, given the address of its code."""
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 @cache

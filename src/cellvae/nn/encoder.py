@@ -108,9 +108,7 @@ class Encoder(nn.Module):
             posterior: Normal = self(features, codes)
             return posterior, posterior.rsample()
         hidden = self.encoder(features, codes)
-        return sampled_normal_posterior(
-            hidden, self.mean_encoder, self.var_encoder, self.var_eps
-        )
+        return sampled_normal_posterior(hidden, self.mean_encoder, self.var_encoder, self.var_eps)
 
     def transform(
         self, z: Float[Tensor, "*samples cells latent"]

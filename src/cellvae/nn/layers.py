@@ -174,4 +174,3 @@ class FCLayer(nn.Sequential):
             eps=norm.eps,
             dropout_rate=rate,
         )
-

@@ -16,6 +16,11 @@ def is_cpu(device: torch.device) -> bool:
     return device.type == "cpu" and not n_emulations
 
 
+def is_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor gets what is made for the CPU; faster than a question for its device."""
+    return tensor.is_cpu and not n_emulations
+
+
 def is_cuda(device: torch.device) -> bool:
     """Whether tensors of a device get what is made for CUDA: nothing is read within an epoch."""
     return device.type == "cuda" or (device.type == "cpu" and n_emulations > 0)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +17,7 @@ from cellvae.kernels.compiled.job_layouts import (
 from cellvae.kernels.layers.lazy_linear import LazyLinear, unpack_lazy_linear
 from cellvae.kernels.openmp import run_parallel
 
-MIN_SIZE_PER_THREAD = 1 << 14
+MIN_SIZE_PER_THREAD = 1 << 13
 """Number of elements below which a further thread does not pay."""
 
 
@@ -95,7 +95,7 @@ class BatchNormReluDropout(torch.autograd.Function):
             features = inputs.new_empty(n_cells, n_columns)
         output, statistics = torch.empty_like(features), features.new_empty((2, n_columns))
         n_threads = choose_layer_threads(features)
-        constants = np.array([eps, momentum, 1 / (1 - dropout_rate)])
+        constants = array("d", (eps, momentum, 1 / (1 - dropout_rate)))
         job = BatchNormReluDropoutJob(
             next_column=0,
             n_cells=n_cells,
@@ -104,7 +104,7 @@ class BatchNormReluDropout(torch.autograd.Function):
             columns_per_range=columns_per_range(n_columns, n_threads),
             seed=seed,
             threshold=round(dropout_rate * 2**32),
-            constants=constants.ctypes.data,
+            constants=constants.buffer_info()[0],
             inputs=inputs.data_ptr(),
             linear_weight=linear[0].data_ptr() if linear else 0,
             linear_bias=linear[1].data_ptr() if linear else 0,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -68,7 +68,7 @@ class LayerNormActivationDropout(torch.autograd.Function):
         n_cells, n_columns = features.shape
         output, statistics = torch.empty_like(features), features.new_empty((2, n_cells))
         n_threads = choose_layer_threads(features)
-        constants = np.array([eps, negative_slope, 1 / (1 - dropout_rate)])
+        constants = array("d", (eps, negative_slope, 1 / (1 - dropout_rate)))
         job = LayerNormActivationDropoutJob(
             next_cell=0,
             n_cells=n_cells,
@@ -76,7 +76,7 @@ class LayerNormActivationDropout(torch.autograd.Function):
             cells_per_range=CELLS_OF_A_COUNTER * -(-n_cells // (CELLS_OF_A_COUNTER * n_threads)),
             seed=seed,
             threshold=round(dropout_rate * 2**32),
-            constants=constants.ctypes.data,
+            constants=constants.buffer_info()[0],
             features=features.data_ptr(),
             mean=statistics[0].data_ptr(),
             inverse_std=statistics[1].data_ptr(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def sample_posterior(
     max_log_variance
         Largest log-variance; larger ones are clamped.
     """
-    noise = hidden.new_empty(len(hidden), mean_layer.out_features).normal_()
+    noise = hidden.new_empty(hidden.shape[0], mean_layer.out_features).normal_()
     results = SamplePosterior.apply(
         hidden,
         mean_layer.weight,
@@ -88,12 +88,12 @@ class SamplePosterior(torch.autograd.Function):
             for tensor in (hidden, mean_weight, mean_bias, variance_weight, variance_bias)
         )
         loc, scale, sample = (torch.empty_like(noise) for _ in range(3))
-        kl, slopes = noise.new_empty(len(noise)), noise.new_empty(2, *noise.shape)
-        constants = np.array(options)
+        kl, slopes = noise.new_empty(noise.shape[0]), noise.new_empty(2, *noise.shape)
+        constants = array("d", options)
         n_cells, n_latent = noise.shape
         addresses = (t.data_ptr() for t in (*inputs, noise, loc, scale, sample, kl, slopes))
         job = SamplePosteriorJob(
-            0, n_cells, hidden.shape[1], n_latent, constants.ctypes.data, *addresses, *(0,) * 9
+            0, n_cells, hidden.shape[1], n_latent, constants.buffer_info()[0], *addresses, *(0,) * 9
         )
         n_threads = choose_n_threads(n_cells)
         run_parallel(sample_posterior_kernel, job, n_threads)
@@ -113,9 +113,7 @@ class SamplePosterior(torch.autograd.Function):
         read = (t.data_ptr() for t in (*inputs, noise, loc))
         given = (0 if grad is None else grad.data_ptr() for grad in known)
         written = (t.data_ptr() for t in results)
-        job = SamplePosteriorJob(
-            *ctx.job[:5], *read, 0, 0, 0, slopes.data_ptr(), *given, *written
-        )
+        job = SamplePosteriorJob(*ctx.job[:5], *read, 0, 0, 0, slopes.data_ptr(), *given, *written)
         run_parallel(sample_posterior_grad_kernel, job, ctx.n_threads)
         needed = zip(results, ctx.needs_input_grad, strict=False)
         return (*(result if needs else None for result, needs in needed), None, None)

@@ -62,7 +62,7 @@ class SparseLinear(torch.autograd.Function):
         """Output of the layer, [cells, out]."""
         from cellvae.kernels.compiled.sparse_linear_numba import sparse_linear_kernel
 
-        n_out, n_cells = weight.shape[0], len(indptr) - 1
+        n_out, n_cells = weight.shape[0], indptr.shape[0] - 1
         bias = weight.new_zeros(n_out) if bias is None else bias.contiguous()
         output = weight.new_empty(n_cells, n_out)
         batch = CSRBatch(values, indices, indptr, n_genes)
@@ -129,7 +129,7 @@ def run_sparse_linear(
         n_cells=batch.n_cells,
         n_genes=batch.n_genes,
         n_out=result.shape[1],
-        n_nonzero=len(batch.values),
+        n_nonzero=batch.values.shape[0],
         n_threads=n_threads,
         is_transposed=int(is_transposed),
         gene_indptr=0 if by_gene is None else by_gene.indptr.data_ptr(),

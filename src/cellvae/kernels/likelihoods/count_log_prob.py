@@ -197,9 +197,9 @@ def compute_count_log_prob(
         next_cell=0,
         n_cells=n_cells,
         n_genes=n_genes,
-        n_theta_rows=len(arrays["theta"]),
-        n_dropout_rows=len(arrays["dropout"]),
-        n_nonzero=-1 if inputs.values is None else len(inputs.values),
+        n_theta_rows=arrays["theta"].shape[0],
+        n_dropout_rows=arrays["dropout"].shape[0],
+        n_nonzero=-1 if inputs.values is None else inputs.values.shape[0],
         need_grad=int(need_grad),
         cells_per_range=range_size,
         **addresses,
@@ -210,7 +210,7 @@ def compute_count_log_prob(
 
 def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, Tensor]:
     """Contiguous arrays that the kernel reads, by field of the job; those without use are empty."""
-    n_cells = len(inputs.log_library)
+    n_cells = inputs.log_library.shape[0]
     logits, dropout = head_outputs(inputs)
     n_genes = logits.shape[1]
     theta = None

@@ -134,9 +134,7 @@ def make_table(
         entry = state.get(parameter)
         if not entry:
             return None
-        weights.append(
-            AdamWeights(parameter, entry["exp_avg"], entry["exp_avg_sq"], entry["step"])
-        )
+        weights.append(AdamWeights(parameter, entry["exp_avg"], entry["exp_avg_sq"], entry["step"]))
     return AdamTable(weights) if all(map(has_adam_kernel, weights)) else None
 
 
