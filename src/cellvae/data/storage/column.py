@@ -58,8 +58,9 @@ def check_indices(cells: CellNumbers, n_cells: int) -> NDArray[np.int64]:
     IndexError
         If an index is below 0 or not below the number of cells.
     """
-    indices = cells.cpu().numpy()
-    if indices.size and (indices.min() < 0 or indices.max() >= n_cells):
+    indices = cells.cpu().numpy().astype(np.int64, copy=False)
+    # Negative numbers are the largest of all without a sign.
+    if indices.size and np.maximum.reduce(indices.view(np.uint64)) >= n_cells:
         raise IndexError(
             f"Expected cell indices from 0 to {n_cells - 1:,}; "
             f"got {indices.min():,} to {indices.max():,}."

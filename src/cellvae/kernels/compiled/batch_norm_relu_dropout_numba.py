@@ -18,7 +18,6 @@ from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, p
 from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
 from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
-    dot,
     f32,
     f64,
     i32,
@@ -119,14 +118,18 @@ def linear_grad_range(grads, inputs, weight, grad_inputs, grad_weight, grad_bias
     values[:] = f32(1.0)
     grad_bias[:] = f32(0.0)
     add_sparse_row(grad_bias, values, cells, 0, n_cells, grads)
-    by_input = weight_by_input(weight)
+    # Rows as long as a multiple of a vector register.
+    n_padded = -(-n_inputs // COLUMNS_OF_A_CACHE_LINE) * COLUMNS_OF_A_CACHE_LINE
+    padded, row = np.zeros((width, n_padded), f32), np.empty(n_padded, f32)
+    padded[:, :n_inputs] = weight
+    columns = np.arange(width).astype(i32)
     for line in range(grad_inputs.shape[0]):
         first = line * COLUMNS_OF_A_CACHE_LINE
         end = min(first + COLUMNS_OF_A_CACHE_LINE, width)
         for c in range(n_cells):
-            row = grads[c][first:end]
-            for k in range(n_inputs):
-                grad_inputs[line, c, k] = dot(row, by_input[k][first:end])
+            row[:] = f32(0.0)
+            add_sparse_row(row, grads[c], columns, first, end, padded)
+            grad_inputs[line, c] = row[:n_inputs]
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)

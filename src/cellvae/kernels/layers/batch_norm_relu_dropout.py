@@ -17,7 +17,7 @@ from cellvae.kernels.compiled.job_layouts import (
 from cellvae.kernels.layers.lazy_linear import LazyLinear, unpack_lazy_linear
 from cellvae.kernels.openmp import run_parallel
 
-MIN_SIZE_PER_THREAD = 1 << 13
+MIN_SIZE_PER_THREAD = 1 << 14
 """Number of elements below which a further thread does not pay."""
 
 

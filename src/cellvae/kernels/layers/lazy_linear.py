@@ -136,7 +136,8 @@ def weighted_sums(
     recompute
         Computes the sums for given weights; called only if these differ between cells.
     """
-    equal = bool((cell_weight == cell_weight[0]).all())
+    weights = cell_weight.numpy()
+    equal = bool((weights == weights[0]).all())
     return sums * cell_weight[0] if equal else recompute(cell_weight.contiguous())
 
 

@@ -189,47 +189,62 @@ def compute_count_log_prob(
     from cellvae.kernels.compiled.count_log_prob_numba import count_log_prob_kernel
 
     arrays = count_arrays(inputs, cell_weight)
-    n_cells, n_genes = arrays["logits"].shape
+    n_cells, n_genes = arrays.logits.shape
     range_size = cells_per_range(n_cells)
     results = allocate_count_results(inputs, arrays, need_grad=need_grad, range_size=range_size)
-    addresses = {k: t.data_ptr() for k, t in {**arrays, **results._asdict()}.items()}
     job = CountLogProbJob(
-        next_cell=0,
-        n_cells=n_cells,
-        n_genes=n_genes,
-        n_theta_rows=arrays["theta"].shape[0],
-        n_dropout_rows=arrays["dropout"].shape[0],
-        n_nonzero=-1 if inputs.values is None else inputs.values.shape[0],
-        need_grad=int(need_grad),
-        cells_per_range=range_size,
-        **addresses,
+        0,
+        n_cells,
+        n_genes,
+        arrays.theta.shape[0],
+        arrays.dropout.shape[0],
+        -1 if inputs.values is None else inputs.values.shape[0],
+        int(need_grad),
+        range_size,
+        *(tensor.data_ptr() for tensor in (*arrays, *results)),
     )
     run_parallel(count_log_prob_kernel, job, choose_n_threads(n_cells))
     return results._replace(grad_gene=results.grad_gene.sum(0)) if need_grad else results
 
 
-def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> dict[str, Tensor]:
-    """Contiguous arrays that the kernel reads, by field of the job; those without use are empty."""
+class CountArrays(NamedTuple):
+    """Contiguous arrays that the kernel reads, in the order of its job."""
+
+    counts: Tensor
+    values: Tensor
+    indices: Tensor
+    indptr: Tensor
+    logits: Tensor
+    logits_bias: Tensor
+    log_library: Tensor
+    theta: Tensor
+    dropout: Tensor
+    dropout_bias: Tensor
+    cell_weight: Tensor
+
+
+def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> CountArrays:
+    """Contiguous arrays that the kernel reads; those without use are empty."""
     n_cells = inputs.log_library.shape[0]
     logits, dropout = head_outputs(inputs)
     n_genes = logits.shape[1]
     theta = None
     if inputs.theta is not None:
         theta = inputs.theta.clamp(MIN_MEAN, MAX_INVERSE_DISPERSION).view(-1, n_genes)
-    arrays = {
-        "counts": inputs.counts,
-        "values": inputs.values,
-        "indices": inputs.indices,
-        "indptr": inputs.indptr,
-        "logits": logits,
-        "logits_bias": zeros(n_genes) if inputs.logits_bias is None else inputs.logits_bias,
-        "log_library": inputs.log_library.reshape(n_cells),
-        "theta": theta,
-        "dropout": dropout,
-        "dropout_bias": zeros(n_genes) if inputs.dropout_bias is None else inputs.dropout_bias,
-        "cell_weight": ones(n_cells) if cell_weight is None else cell_weight,
-    }
-    return {k: EMPTY if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+    arrays = (
+        inputs.counts,
+        inputs.values,
+        inputs.indices,
+        inputs.indptr,
+        logits,
+        zeros(n_genes) if inputs.logits_bias is None else inputs.logits_bias,
+        inputs.log_library.reshape(n_cells),
+        theta,
+        dropout,
+        zeros(n_genes) if inputs.dropout_bias is None else inputs.dropout_bias,
+        ones(n_cells) if cell_weight is None else cell_weight,
+    )
+    return CountArrays(*(EMPTY if array is None else array.contiguous() for array in arrays))
 
 
 @lru_cache(maxsize=8)
@@ -285,22 +300,23 @@ def stacked_head_gradients(
     grad_logits_weight, grad_dropout_weight = torch.bmm(
         grads.transpose(1, 2), features.expand(2, *features.shape)
     ).unbind(0)
-    grad_features = torch.bmm(grads, weights).sum(dim=0).mul_(cell_weight)
+    first, second = torch.bmm(grads, weights).unbind(0)
+    grad_features = torch.add(first, second).mul_(cell_weight)
     return grad_features, grad_logits_weight, grad_dropout_weight
 
 
 def allocate_count_results(
-    inputs: CountInputs, arrays: dict[str, Tensor], *, need_grad: bool, range_size: int
+    inputs: CountInputs, arrays: CountArrays, *, need_grad: bool, range_size: int
 ) -> CountResults:
     """Memory for the results of the kernel, `grad_gene` for each range of cells by itself."""
-    logits, theta, dropout = arrays["logits"], arrays["theta"], arrays["dropout"]
+    logits, theta, dropout = arrays.logits, arrays.theta, arrays.dropout
     n_cells, n_genes = logits.shape
     shape_of_sums = (-(-n_cells // range_size), 3, n_genes)
     return CountResults(
         log_prob=logits.new_empty(n_cells),
         grad_log_library=logits.new_empty(n_cells),
         grad_logits=empty_grad(logits, inputs.logits_weight) if need_grad else EMPTY,
-        grad_theta=torch.empty_like(theta) if need_grad and len(theta) > 1 else EMPTY,
+        grad_theta=torch.empty_like(theta) if need_grad and theta.shape[0] > 1 else EMPTY,
         grad_dropout=empty_grad(dropout, inputs.dropout_weight) if need_grad else EMPTY,
         grad_gene=logits.new_empty(shape_of_sums) if need_grad else EMPTY,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -150,7 +151,10 @@ class NaNGuard(pl.Callback):
         """Check the loss."""
         if self.on_nan == "ignore":
             return
-        bad = is_not_finite(loss.detach()).reshape(())
+        if self.checks_every_step(loss.device):
+            bad = torch.tensor(not math.isfinite(loss.item()))
+        else:
+            bad = is_not_finite(loss.detach()).reshape(())
         self.bad_loss = bad if self.bad_loss is None else self.bad_loss | bad
         self.bad = self.bad_loss
 
