@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellvae.kernels import batch_norm_relu_dropout
+from cellvae.kernels import LazyLinear, batch_norm_relu_dropout
 from cellvae.kernels.dispatch import can_compile
 
 MOMENTUM, EPS = 0.01, 0.001
@@ -163,3 +163,88 @@ def test_features_of_any_layout() -> None:
         norm.running_mean, norm.running_var, momentum=MOMENTUM, eps=EPS,
     )  # fmt: skip
     assert torch.equal(output, expected)
+
+
+class LinearCase(Case):
+    """The same after a linear layer with few inputs."""
+
+    def __init__(self, n_cells: int, n_columns: int, n_inputs: int) -> None:
+        super().__init__(n_cells, n_columns)
+        generator = torch.Generator().manual_seed(2)
+        self.features = torch.randn(n_cells, n_inputs, generator=generator)
+        self.layer = (
+            torch.randn(n_columns, n_inputs, generator=generator),
+            torch.randn(n_columns, generator=generator),
+        )
+
+    def inputs(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        tensors = (self.features, *self.layer, self.weight, self.bias)
+        return [t.to(dtype).detach().clone().requires_grad_() for t in tensors]
+
+    def run(self, rate: float) -> tuple[Tensor, list[Tensor], Tensor]:
+        inputs, running = self.inputs(), self.running.clone()
+        output = batch_norm_relu_dropout(
+            LazyLinear(*inputs[:3]), *inputs[3:], running[0], running[1],
+            momentum=MOMENTUM, eps=EPS, dropout_rate=rate,
+        )  # fmt: skip
+        output.backward(self.grad)
+        return output.detach(), [t.grad for t in inputs if t.grad is not None], running
+
+    def by_torch(self, kept: Tensor, rate: float) -> tuple[Tensor, list[Tensor], Tensor]:
+        inputs, running = self.inputs(torch.float64), self.running.double()
+        features = functional.linear(*inputs[:3])
+        normalized = functional.batch_norm(
+            features, running[0], running[1], inputs[3], inputs[4], True, MOMENTUM, EPS
+        )
+        output = normalized.relu() * kept / (1 - rate)
+        output.backward(self.grad.double())
+        return output.detach(), [t.grad for t in inputs if t.grad is not None], running
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(3, 1, 1), (7, 45, 16), (128, 128, 10), (300, 200, 33)])
+def test_a_linear_layer_before_is_that_of_torch(
+    shape: tuple[int, int, int], rate: float, n_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    case = LinearCase(*shape)
+    torch.manual_seed(1)
+    output, gradients, running = case.run(rate)
+    active = case.by_torch(torch.ones(shape[:2]), 0.0)[0] > 1e-5
+    kept = ~(active & (output == 0))
+    expected, expected_gradients, expected_running = case.by_torch(kept.double(), rate)
+    torch.testing.assert_close(output.double(), expected, rtol=1e-4, atol=1e-4)
+    assert len(gradients) == len(expected_gradients) == 5
+    for i, (found, wanted) in enumerate(zip(gradients, expected_gradients, strict=True)):
+        # The bias of the linear layer cancels: its gradient is zero but for rounding.
+        atol = 1e-3 if i == 2 else 2e-5 * max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-4, atol=atol)
+    torch.testing.assert_close(running.double(), expected_running, rtol=1e-6, atol=1e-6)
+
+
+def test_a_linear_layer_does_not_depend_on_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = []
+    for n_threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
+        torch.manual_seed(1)
+        output, gradients, running = LinearCase(1024, 130, 12).run(0.1)
+        results.append([output, *gradients, running])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_inputs_without_gradient_and_frozen_layers() -> None:
+    case = LinearCase(64, 40, 5)
+    inputs = case.inputs()
+    inputs[0], inputs[1] = inputs[0].detach(), inputs[1].detach()
+    running = case.running.clone()
+    output = batch_norm_relu_dropout(
+        LazyLinear(*inputs[:3]), *inputs[3:], running[0], running[1], momentum=MOMENTUM, eps=EPS
+    )
+    output.backward(case.grad)
+    assert [t.grad is None for t in inputs] == [True, True, False, False, False]
+    expected = case.by_torch(torch.ones(64, 40), 0.0)[1]
+    torch.testing.assert_close(inputs[3].grad.double(), expected[3], rtol=1e-4, atol=1e-3)

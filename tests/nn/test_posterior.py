@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cellvae.distributions.normal import kl_of_cells, kl_to_standard_normal
+from cellvae.kernels import PosteriorSample, sample_posterior
+from cellvae.nn import Encoder
+from cellvae.nn import posterior as posterior_module
 from cellvae.nn.posterior import MAX_LOG_VARIANCE, can_fuse_heads, normal_posterior
+from cellvae.settings import settings
 
 
 def heads() -> tuple[nn.Linear, nn.Linear]:
@@ -84,3 +91,56 @@ def test_layers_that_do_more_are_called(which: str) -> None:
         expected = mean(hidden)
     assert not can_fuse_heads(hidden, mean, log_variance)
     torch.testing.assert_close(normal_posterior(hidden, mean, log_variance).loc, expected)
+
+
+class Calls:
+    """Encoder whose heads are large enough for a kernel, and the calls of that kernel."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.manual_seed(0)
+        self.encoder = Encoder(300, 10, n_hidden=128)
+        self.features = torch.rand(128, 300)
+        self.n_calls = 0
+
+        def counted(*args: Any, **kwargs: Any) -> PosteriorSample:
+            self.n_calls += 1
+            return sample_posterior(*args, **kwargs)
+
+        monkeypatch.setattr(posterior_module, "sample_posterior", counted)
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """Sample and divergence of the cells."""
+        torch.manual_seed(1)
+        posterior, sample = self.encoder.sample(self.features)
+        return sample, kl_of_cells(posterior)
+
+
+@pytest.mark.parametrize("case", ["no gradient", "setting", "hook", "hook of a head", "softplus"])
+def test_sample_and_divergence_are_the_same_with_and_without_the_kernel(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    calls.encoder.eval()
+    if case == "softplus":
+        calls.encoder.var_activation = "softplus"
+        sample, kl = calls.run()
+        assert calls.n_calls == 0
+        torch.manual_seed(1)
+        posterior = calls.encoder(calls.features)
+        assert torch.equal(sample, posterior.rsample())
+        assert torch.equal(kl, kl_to_standard_normal(posterior).sum(dim=-1))
+        return
+    sample, kl = calls.run()
+    assert calls.n_calls == 1
+    seen: list[str] = []
+    if case == "hook":
+        calls.encoder.register_forward_hook(lambda *_: seen.append("encoder"))
+    if case == "hook of a head":
+        calls.encoder.mean_encoder.register_forward_hook(lambda *_: seen.append("head"))
+    if case == "setting":
+        monkeypatch.setitem(settings.values, "kernels", "torch")
+    with torch.set_grad_enabled(case != "no gradient"):
+        other, other_kl = calls.run()
+    assert calls.n_calls == 1 and len(seen) == int("hook" in case)
+    torch.testing.assert_close(other, sample, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(other_kl, kl, rtol=1e-5, atol=1e-5)
