@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from numba import carray, config, types
 
-from cellvae.kernels.compiled import kernel_cache
-from cellvae.kernels.compiled.kernel_cache import (
+from cellvae.kernels import kernel_cache
+from cellvae.kernels.dispatch import Kernel, compile_kernels
+from cellvae.kernels.kernel_cache import (
     candidate_folders,
     compile_kernel,
     find_cache_folder,
     hash_sources,
 )
-from cellvae.kernels.dispatch import Kernel, compile_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 

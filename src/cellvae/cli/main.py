@@ -67,7 +67,7 @@ def compile_kernels() -> None:
     when the image is made, on a processor like those that will train.
     """
     from cellvae.kernels import dispatch
-    from cellvae.kernels.compiled.kernel_cache import find_cache_folder
+    from cellvae.kernels.kernel_cache import find_cache_folder
 
     failed = [kernel for kernel, usable in dispatch.compile_kernels().items() if not usable]
     if failed:

@@ -74,9 +74,9 @@ def lazy_output(
     """
     if not isinstance(features, Tensor) or features.shape[-1] > MAX_LAZY_INPUTS:
         return None
-    if type(layer) not in (nn.Linear, SparseInputLinear) or has_hooks(layer):
+    if type(layer) is not nn.Linear and type(layer) is not SparseInputLinear:
         return None
-    if layer.bias is None or layer.weight.dtype != features.dtype:
+    if has_hooks(layer) or layer.bias is None or layer.weight.dtype != features.dtype:
         return None
     if not can_fuse_layers(features, layer.out_features):
         return None
@@ -86,7 +86,8 @@ def lazy_output(
 class FCLayer(nn.Sequential):
     """One fully connected layer: linear, batch norm, layer norm, activation, dropout.
 
-    What follows the linear map runs as one kernel in training, where that is one of the usual
+    What follows the linear map, and a linear map with few inputs itself, runs as one kernel in
+    training, where that is one of the usual
     sequences: batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`), or
     layer norm, any activation of :class:`FCLayers`, and dropout
     (:func:`~cellvae.kernels.layer_norm_activation_dropout`). Other modules, modules with hooks, and

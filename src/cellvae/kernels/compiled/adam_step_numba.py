@@ -9,7 +9,7 @@ from numba import carray, njit, types
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, ONE, f32
 from cellvae.kernels.compiled.job_layouts import ADAM_CONSTANTS, ADAM_STEP, ADAM_TENSOR
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 WEIGHTS_PER_CHUNK = 32_768
 """Weights that a thread updates at a time."""

@@ -7,7 +7,7 @@ from numba import carray, njit, types
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.functions.vector_math_numba import ABS_MASK, INF_BITS, i32
 from cellvae.kernels.compiled.job_layouts import ALL_FINITE
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 CHUNK_SIZE = 65_536
 """Elements that a thread checks at a time."""

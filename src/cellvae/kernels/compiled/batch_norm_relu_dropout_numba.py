@@ -28,7 +28,7 @@ from cellvae.kernels.compiled.job_layouts import (
     BATCH_NORM_RELU_DROPOUT,
     COLUMNS_OF_A_CACHE_LINE,
 )
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 N_ROUNDS = 7
 """Rounds of Philox 4x32; with 7 it passes all tests of BigCrush (Salmon et al. 2011, table 2)."""

@@ -17,7 +17,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     sum_unordered,
 )
 from cellvae.kernels.compiled.job_layouts import BERNOULLI_LOG_PROB
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 MIN_PROBABILITY = f32(1.1754944e-38)
 """Smallest probability of not being detected."""

@@ -37,7 +37,7 @@ from cellvae.kernels.compiled.functions.zero_inflation_numba import (
     zero_inflated_zeros,
 )
 from cellvae.kernels.compiled.job_layouts import COUNT_LOG_PROB
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 GENES_PER_TILE = 1024
 """Genes that are computed at a time, so that intermediate results stay in the processor's cache."""

@@ -15,7 +15,7 @@ from cellvae.kernels.compiled.batch_norm_relu_dropout_numba import WORDS, draw_w
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, f32, f64, u32, u64
 from cellvae.kernels.compiled.job_layouts import LAYER_NORM_ACTIVATION_DROPOUT
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 SUM_FLAGS = FASTMATH_FLAGS | {"reassoc"}
 """Sums over the columns of a cell are vectorized: their order depends on the processor."""

@@ -7,7 +7,7 @@ from numba import carray, njit, types
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
 from cellvae.kernels.compiled.functions.vector_math_numba import SUM_FLAGS, f32, log1p32
 from cellvae.kernels.compiled.job_layouts import LOG1P_TOTALS
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 CELLS_AT_ONCE = 16
 """Cells that a thread computes at a time."""

@@ -14,7 +14,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     log32,
 )
 from cellvae.kernels.compiled.job_layouts import LOG_FOLD_CHANGE_ROWS, LOG_FOLD_CHANGE_SUMMARY
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 GENES_PER_CACHE_LINE = 16
 """Genes that a thread computes at a time: the number of float32 in a cache line."""

@@ -34,7 +34,7 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     sum_unordered,
 )
 from cellvae.kernels.compiled.job_layouts import MIXTURE_LOG_PROB, PROTEIN_ELBO
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 CELLS_PER_STEP = 4
 """Cells that a thread computes at a time."""

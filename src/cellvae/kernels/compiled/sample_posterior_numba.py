@@ -22,9 +22,9 @@ from cellvae.kernels.compiled.functions.vector_math_numba import (
     log32,
 )
 from cellvae.kernels.compiled.job_layouts import SAMPLE_POSTERIOR
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
-CELLS_AT_ONCE = 8
+CELLS_PER_ITEM = 8
 """Cells that a thread computes at a time."""
 
 
@@ -153,10 +153,10 @@ def sample_posterior_kernel(job):
         carray(pointer_at(fields[at.kl]), n_cells, f32),
     )
     while True:
-        start = atomic_fetch_add(job, at.next_item, CELLS_AT_ONCE)
+        start = atomic_fetch_add(job, at.next_item, CELLS_PER_ITEM)
         if start >= n_cells:
             break
-        for c in range(start, min(start + CELLS_AT_ONCE, n_cells)):
+        for c in range(start, min(start + CELLS_PER_ITEM, n_cells)):
             sample_cell(c, hidden[c], layers, noise, results, var_eps, max_log_variance)
 
 
@@ -186,14 +186,14 @@ def sample_posterior_grad_kernel(job):
     by_mean, by_variance = np.empty(shape, f32), np.empty(shape, f32)
     head_gradients(loc, slopes, noise, grads, by_mean, by_variance)
     values, order = np.empty(n_cells, f32), np.arange(max(n_cells, n_latent)).astype(i32)
-    n_items = (n_cells + CELLS_AT_ONCE - 1) // CELLS_AT_ONCE
+    n_items = (n_cells + CELLS_PER_ITEM - 1) // CELLS_PER_ITEM
     while True:
         item = atomic_fetch_add(job, at.next_item, 1)
         if item >= n_items + n_latent:
             break
         if item < n_items:
-            start = item * CELLS_AT_ONCE
-            for c in range(start, min(start + CELLS_AT_ONCE, n_cells)):
+            start = item * CELLS_PER_ITEM
+            for c in range(start, min(start + CELLS_PER_ITEM, n_cells)):
                 grad_hidden[c][:] = f32(0.0)
                 add_sparse_row(grad_hidden[c], by_mean[c], order, 0, n_latent, layers[0])
                 add_sparse_row(grad_hidden[c], by_variance[c], order, 0, n_latent, layers[2])

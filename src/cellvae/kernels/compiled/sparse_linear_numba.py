@@ -9,7 +9,7 @@ from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, p
 from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
 from cellvae.kernels.compiled.functions.vector_math_numba import f32, i32, i64, u64
 from cellvae.kernels.compiled.job_layouts import SPARSE_LINEAR
-from cellvae.kernels.compiled.kernel_cache import compile_kernel
+from cellvae.kernels.kernel_cache import compile_kernel
 
 CELLS_PER_TURN = 4
 """Cells that a thread multiplies at a time, if the whole weight fits into its cache."""

@@ -153,24 +153,24 @@ class BatchNormReluDropout(torch.autograd.Function):
             grad_weight=grad_weight.data_ptr(),
             grad_bias=grad_bias.data_ptr(),
         )
-        grads: list[Tensor | None] = [grad_features, None, None]
-        if linear:
-            inputs, linear_weight, linear_bias = linear
+        grads: tuple[Tensor | None, ...] = (grad_features, None, None)
+        if not linear:
+            run_parallel(batch_norm_relu_dropout_grad_kernel, job, ctx.n_threads)
+        else:
+            inputs, linear_weight, _ = linear
             n_lines = -(-features.shape[1] // COLUMNS_OF_A_CACHE_LINE)
             sums = inputs.new_empty(n_lines, *inputs.shape)
-            grads[1:] = torch.empty_like(linear_weight), torch.empty_like(linear_bias)
+            grad_linear = torch.empty_like(linear_weight), torch.empty_like(weight)
             job = job._replace(
                 inputs=inputs.data_ptr(),
                 linear_weight=linear_weight.data_ptr(),
                 grad_inputs=sums.data_ptr() if needs[0] else 0,
-                grad_linear_weight=grads[1].data_ptr(),
-                grad_linear_bias=grads[2].data_ptr(),
+                grad_linear_weight=grad_linear[0].data_ptr(),
+                grad_linear_bias=grad_linear[1].data_ptr(),
             )
-        run_parallel(batch_norm_relu_dropout_grad_kernel, job, ctx.n_threads)
-        if linear and needs[0]:
-            grads[0] = sums.sum(dim=0)
-        grads += [grad_weight, grad_bias]
-        needed = zip(grads, needs, strict=False)
+            run_parallel(batch_norm_relu_dropout_grad_kernel, job, ctx.n_threads)
+            grads = (sums.sum(dim=0) if needs[0] else None, *grad_linear)
+        needed = zip((*grads, grad_weight, grad_bias), needs, strict=False)
         return (*(grad if need else None for grad, need in needed), None, None, None)
 
 

@@ -83,7 +83,7 @@ class SamplePosterior(torch.autograd.Function):
         from cellvae.kernels.compiled.sample_posterior_numba import sample_posterior_kernel
 
         ctx.set_materialize_grads(False)
-        inputs = tuple(
+        hidden, mean_weight, mean_bias, variance_weight, variance_bias = inputs = tuple(
             tensor.contiguous()
             for tensor in (hidden, mean_weight, mean_bias, variance_weight, variance_bias)
         )
@@ -91,9 +91,32 @@ class SamplePosterior(torch.autograd.Function):
         kl, slopes = noise.new_empty(noise.shape[0]), noise.new_empty(2, *noise.shape)
         constants = array("d", options)
         n_cells, n_latent = noise.shape
-        addresses = (t.data_ptr() for t in (*inputs, noise, loc, scale, sample, kl, slopes))
         job = SamplePosteriorJob(
-            0, n_cells, hidden.shape[1], n_latent, constants.buffer_info()[0], *addresses, *(0,) * 9
+            next_item=0,
+            n_cells=n_cells,
+            n_hidden=hidden.shape[1],
+            n_latent=n_latent,
+            constants=constants.buffer_info()[0],
+            hidden=hidden.data_ptr(),
+            mean_weight=mean_weight.data_ptr(),
+            mean_bias=mean_bias.data_ptr(),
+            variance_weight=variance_weight.data_ptr(),
+            variance_bias=variance_bias.data_ptr(),
+            noise=noise.data_ptr(),
+            loc=loc.data_ptr(),
+            scale=scale.data_ptr(),
+            sample=sample.data_ptr(),
+            kl=kl.data_ptr(),
+            slopes=slopes.data_ptr(),
+            grad_loc=0,
+            grad_scale=0,
+            grad_sample=0,
+            grad_kl=0,
+            grad_hidden=0,
+            grad_mean_weight=0,
+            grad_mean_bias=0,
+            grad_variance_weight=0,
+            grad_variance_bias=0,
         )
         n_threads = choose_n_threads(n_cells)
         run_parallel(sample_posterior_kernel, job, n_threads)
@@ -109,11 +132,25 @@ class SamplePosterior(torch.autograd.Function):
 
         *inputs, noise, loc, slopes = ctx.saved_tensors
         known = [None if grad is None else grad.contiguous() for grad in grads]
+        by_loc, by_scale, by_sample, by_kl = (0 if g is None else g.data_ptr() for g in known)
         results = [torch.empty_like(tensor) for tensor in inputs]
-        read = (t.data_ptr() for t in (*inputs, noise, loc))
-        given = (0 if grad is None else grad.data_ptr() for grad in known)
-        written = (t.data_ptr() for t in results)
-        job = SamplePosteriorJob(*ctx.job[:5], *read, 0, 0, 0, slopes.data_ptr(), *given, *written)
+        job = ctx.job._replace(
+            hidden=inputs[0].data_ptr(),
+            mean_weight=inputs[1].data_ptr(),
+            variance_weight=inputs[3].data_ptr(),
+            noise=noise.data_ptr(),
+            loc=loc.data_ptr(),
+            slopes=slopes.data_ptr(),
+            grad_loc=by_loc,
+            grad_scale=by_scale,
+            grad_sample=by_sample,
+            grad_kl=by_kl,
+            grad_hidden=results[0].data_ptr(),
+            grad_mean_weight=results[1].data_ptr(),
+            grad_mean_bias=results[2].data_ptr(),
+            grad_variance_weight=results[3].data_ptr(),
+            grad_variance_bias=results[4].data_ptr(),
+        )
         run_parallel(sample_posterior_grad_kernel, job, ctx.n_threads)
         needed = zip(results, ctx.needs_input_grad, strict=False)
         return (*(result if needs else None for result, needs in needed), None, None)

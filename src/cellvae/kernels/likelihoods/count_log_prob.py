@@ -193,22 +193,38 @@ def compute_count_log_prob(
     range_size = cells_per_range(n_cells)
     results = allocate_count_results(inputs, arrays, need_grad=need_grad, range_size=range_size)
     job = CountLogProbJob(
-        0,
-        n_cells,
-        n_genes,
-        arrays.theta.shape[0],
-        arrays.dropout.shape[0],
-        -1 if inputs.values is None else inputs.values.shape[0],
-        int(need_grad),
-        range_size,
-        *(tensor.data_ptr() for tensor in (*arrays, *results)),
+        next_cell=0,
+        n_cells=n_cells,
+        n_genes=n_genes,
+        n_theta_rows=arrays.theta.shape[0],
+        n_dropout_rows=arrays.dropout.shape[0],
+        n_nonzero=-1 if inputs.values is None else inputs.values.shape[0],
+        need_grad=int(need_grad),
+        cells_per_range=range_size,
+        counts=arrays.counts.data_ptr(),
+        values=arrays.values.data_ptr(),
+        indices=arrays.indices.data_ptr(),
+        indptr=arrays.indptr.data_ptr(),
+        logits=arrays.logits.data_ptr(),
+        logits_bias=arrays.logits_bias.data_ptr(),
+        log_library=arrays.log_library.data_ptr(),
+        theta=arrays.theta.data_ptr(),
+        dropout=arrays.dropout.data_ptr(),
+        dropout_bias=arrays.dropout_bias.data_ptr(),
+        cell_weight=arrays.cell_weight.data_ptr(),
+        log_prob=results.log_prob.data_ptr(),
+        grad_log_library=results.grad_log_library.data_ptr(),
+        grad_logits=results.grad_logits.data_ptr(),
+        grad_theta=results.grad_theta.data_ptr(),
+        grad_dropout=results.grad_dropout.data_ptr(),
+        grad_gene=results.grad_gene.data_ptr(),
     )
     run_parallel(count_log_prob_kernel, job, choose_n_threads(n_cells))
     return results._replace(grad_gene=results.grad_gene.sum(0)) if need_grad else results
 
 
 class CountArrays(NamedTuple):
-    """Contiguous arrays that the kernel reads, in the order of its job."""
+    """Contiguous arrays that the kernel reads; those without use are empty."""
 
     counts: Tensor
     values: Tensor
@@ -224,7 +240,7 @@ class CountArrays(NamedTuple):
 
 
 def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> CountArrays:
-    """Contiguous arrays that the kernel reads; those without use are empty."""
+    """Arrays that the kernel reads, contiguous."""
     n_cells = inputs.log_library.shape[0]
     logits, dropout = head_outputs(inputs)
     n_genes = logits.shape[1]

@@ -71,12 +71,14 @@ class ColumnMajorOptimizer(torch.optim.Optimizer):
         found: list[tuple[AdamTable, list[Tensor]]] = []
         for i, group in enumerate(self.param_groups):
             table = self.tables[i] if i < len(self.tables) else None
-            gradients = table and table.read_gradients(group["params"], self.state)
+            gradients = None if table is None else table.read_gradients(group["params"], self.state)
             if table is None or gradients is None:
                 table = make_table(group["params"], self.state)
-                gradients = table and table.read_gradients(group["params"], self.state)
-                if table is None or gradients is None:
+                if table is None:
                     return None
+                gradients = table.read_gradients(group["params"], self.state)
+            if gradients is None:
+                return None
             found.append((table, gradients))
         self.tables = tuple(table for table, _ in found)
         n_weights = sum(table.n_elements for table in self.tables)

@@ -2,7 +2,7 @@
 
 With `cache=True` numba compares only the file of the cached function with what was compiled; a
 change to a function that is inlined from another file is not noticed, and the old machine code
-runs on. Here every source file of this folder is part of the key.
+runs on. Here every source file of `cellvae.kernels.compiled` is part of the key.
 
 numba has no public interface for this. What it calls private is used in this module alone; where a
 version of numba does not have it, importing the module fails and torch is used instead of kernels.
@@ -27,7 +27,7 @@ from numba.misc.appdirs import AppDirs
 from cellvae.core.log import logger
 from cellvae.core.progress import is_interactive
 
-SOURCE_FOLDER = Path(__file__).resolve().parent
+SOURCE_FOLDER = Path(__file__).resolve().parent / "compiled"
 PREFIX = "kernels-"
 """Beginning of the names of the folders of compiled code."""
 
