@@ -59,9 +59,9 @@ def gradients(results: list[Tensor], leaves: list[Tensor], used: list[int]) -> l
     for i in used:
         weights = torch.sin(1 + torch.arange(results[i].numel(), dtype=total.dtype))
         total = total + (results[i] * weights.view_as(results[i])).sum()
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(
-        leaves, torch.autograd.grad(total, leaves, allow_unused=True), strict=True
-    )]  # fmt: skip
+    found = torch.autograd.grad(total, leaves, allow_unused=True)
+    pairs = zip(leaves, found, strict=True)
+    return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in pairs]
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

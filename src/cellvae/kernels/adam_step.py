@@ -47,7 +47,16 @@ class AdamTable:
 
     def __init__(self, weights: Sequence[AdamWeights]) -> None:
         self.weights = tuple(weights)
-        self.layouts = [(w.parameter.data_ptr(), w.parameter.stride()) for w in weights]
+        self.layouts = [
+            (
+                w.parameter.data_ptr(),
+                w.exp_avg.data_ptr(),
+                w.exp_avg_sq.data_ptr(),
+                w.parameter.stride(),
+                w.parameter.shape,
+            )
+            for w in weights
+        ]
         rows = [
             AdamTensor(
                 w.parameter.numel(),
@@ -67,8 +76,8 @@ class AdamTable:
     ) -> list[Tensor] | None:
         """Gradients of the parameters that have one; None if the table is not of these.
 
-        It is not if a tensor or its state was replaced since the table was made, or a gradient is
-        not supported.
+        It is not if a tensor, its state or their memory were replaced since the table was made, or
+        a gradient is not supported.
 
         Parameters
         ----------
@@ -97,7 +106,14 @@ class AdamTable:
                 or entry["step"] is not step
                 or gradient.layout is not strided
                 or gradient.dtype is not float32
-                or self.layouts[i] != (parameter.data_ptr(), gradient.stride())
+                or self.layouts[i]
+                != (
+                    parameter.data_ptr(),
+                    exp_avg.data_ptr(),
+                    exp_avg_sq.data_ptr(),
+                    gradient.stride(),
+                    gradient.shape,
+                )
             ):
                 return None
             gradients.append(gradient)

@@ -86,12 +86,11 @@ def lazy_output(
 class FCLayer(nn.Sequential):
     """One fully connected layer: linear, batch norm, layer norm, activation, dropout.
 
-    What follows the linear map, and a linear map with few inputs itself, runs as one kernel in
-    training, where that is one of the usual
-    sequences: batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`), or
-    layer norm, any activation of :class:`FCLayers`, and dropout
-    (:func:`~cellvae.kernels.layer_norm_activation_dropout`). Other modules, modules with hooks, and
-    frozen statistics are called one after the other.
+    What follows the linear map runs as one kernel in training, where that is one of the usual
+    sequences: batch norm, ReLU and dropout (:func:`~cellvae.kernels.batch_norm_relu_dropout`, which
+    computes a linear map with few inputs too), or layer norm, any activation of :class:`FCLayers`,
+    and dropout (:func:`~cellvae.kernels.layer_norm_activation_dropout`). Other modules, modules
+    with hooks, and frozen statistics are called one after the other.
     """
 
     def forward(

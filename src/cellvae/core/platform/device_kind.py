@@ -17,7 +17,7 @@ def is_cpu(device: torch.device) -> bool:
 
 
 def is_on_cpu(tensor: torch.Tensor) -> bool:
-    """Whether a tensor gets what is made for the CPU; faster than a question for its device."""
+    """Whether a tensor gets what is made for the CPU, as :func:`is_cpu` of its device; faster."""
     return tensor.is_cpu and not n_emulations
 
 

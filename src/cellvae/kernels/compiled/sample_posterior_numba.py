@@ -30,7 +30,24 @@ CELLS_PER_ITEM = 8
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)
 def sample_cell(c, features, layers, noise, results, var_eps, max_log_variance):
-    """Mean, standard deviation, sample and divergence of one cell, from its hidden features."""
+    """Compute one cell from its hidden features.
+
+    Parameters
+    ----------
+    c
+        Number of the cell.
+    features
+        Hidden features of the cell, [hidden].
+    layers
+        Weight and bias of the mean, and of the log-variance.
+    noise
+        Standard normal numbers, [cells, latent].
+    results
+        Mean, standard deviation, sample, [cells, latent], slopes for the gradients,
+        [2, cells, latent], and divergence, [cells]; written.
+    var_eps, max_log_variance
+        Added to the variance, and the largest log-variance.
+    """
     mean_weight, mean_bias, variance_weight, variance_bias = layers
     loc, scale, sample, slopes, kl = results
     total = f32(0.0)
