@@ -15,12 +15,15 @@ import numpy as np
 from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
+from cellvae.kernels.compiled.functions.sparse_rows_numba import (
+    add_sparse_row,
+    copy_values,
+    count_up,
+)
 from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
     f32,
     f64,
-    i32,
     u32,
     u64,
 )
@@ -81,10 +84,10 @@ def weight_by_input(weight):
 def linear_range(inputs, weight, bias, out):
     """Output of a linear layer for a range of columns: rows of its weight, and its bias."""
     n_cells, n_inputs = inputs.shape
-    by_input, order = weight_by_input(weight), np.arange(n_inputs).astype(i32)
+    by_input, order = weight_by_input(weight), count_up(n_inputs)
     for c in range(n_cells):
         row = out[c]
-        row[:] = bias
+        copy_values(bias, row)
         add_sparse_row(row, inputs[c], order, 0, n_inputs, by_input)
 
 
@@ -106,8 +109,7 @@ def linear_grad_range(grads, inputs, weight, grad_inputs, grad_weight, grad_bias
     """
     n_cells, n_inputs = inputs.shape
     width = weight.shape[0]
-    sums, values, order = np.zeros(width, f32), np.empty(n_cells, f32), np.arange(n_cells)
-    cells = order.astype(i32)
+    sums, values, cells = np.zeros(width, f32), np.empty(n_cells, f32), count_up(n_cells)
     for k in range(n_inputs):
         for c in range(n_cells):
             values[c] = inputs[c, k]
@@ -121,15 +123,16 @@ def linear_grad_range(grads, inputs, weight, grad_inputs, grad_weight, grad_bias
     # Rows as long as a multiple of a vector register.
     n_padded = -(-n_inputs // COLUMNS_OF_A_CACHE_LINE) * COLUMNS_OF_A_CACHE_LINE
     padded, row = np.zeros((width, n_padded), f32), np.empty(n_padded, f32)
-    padded[:, :n_inputs] = weight
-    columns = np.arange(width).astype(i32)
+    for j in range(width):
+        copy_values(weight[j], padded[j])
+    columns = count_up(width)
     for line in range(grad_inputs.shape[0]):
         first = line * COLUMNS_OF_A_CACHE_LINE
         end = min(first + COLUMNS_OF_A_CACHE_LINE, width)
         for c in range(n_cells):
             row[:] = f32(0.0)
             add_sparse_row(row, grads[c], columns, first, end, padded)
-            grad_inputs[line, c] = row[:n_inputs]
+            copy_values(row[:n_inputs], grad_inputs[line, c])
 
 
 @njit(error_model="numpy", fastmath=FASTMATH_FLAGS)

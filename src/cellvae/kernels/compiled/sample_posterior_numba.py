@@ -12,13 +12,12 @@ import numpy as np
 from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
+from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row, count_up
 from cellvae.kernels.compiled.functions.vector_math_numba import (
     FASTMATH_FLAGS,
     dot,
     exp32,
     f32,
-    i32,
     log32,
 )
 from cellvae.kernels.compiled.job_layouts import SAMPLE_POSTERIOR
@@ -202,7 +201,7 @@ def sample_posterior_grad_kernel(job):
     # Every thread computes these few derivatives itself: to wait for another one takes longer.
     by_mean, by_variance = np.empty(shape, f32), np.empty(shape, f32)
     head_gradients(loc, slopes, noise, grads, by_mean, by_variance)
-    values, order = np.empty(n_cells, f32), np.arange(max(n_cells, n_latent)).astype(i32)
+    values, order = np.empty(n_cells, f32), count_up(max(n_cells, n_latent))
     n_items = (n_cells + CELLS_PER_ITEM - 1) // CELLS_PER_ITEM
     while True:
         item = atomic_fetch_add(job, at.next_item, 1)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray, njit, types
 
 from cellvae.kernels.compiled.functions.atomics_numba import atomic_fetch_add, pointer_at
-from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row
+from cellvae.kernels.compiled.functions.sparse_rows_numba import add_sparse_row, copy_values
 from cellvae.kernels.compiled.functions.vector_math_numba import f32, i32, i64, u64
 from cellvae.kernels.compiled.job_layouts import SPARSE_LINEAR
 from cellvae.kernels.kernel_cache import compile_kernel
@@ -52,7 +52,7 @@ def csr_matmul(start, end, values, indices, indptr, weight, bias, out):
     tile_width = max(BYTES_PER_TILE // (4 * n_out), 1)
     done = np.empty(end - start, i64)
     for c in range(start, end):
-        out[c][:] = bias
+        copy_values(bias, out[c])
         done[c - start] = indptr[c]
     for first in range(0, n_genes, tile_width):
         for c in range(start, end):
@@ -168,9 +168,9 @@ def sparse_linear_grad_weight_kernel(job):
             csr_to_csc(
                 first, end, values, indices, indptr, starts[: end - first + 2], cells, csc_values
             )
-            gene_indptr[first:end] = starts[: end - first]
+            copy_values(starts[: end - first], gene_indptr[first:end])
             if end == n_genes:
                 gene_indptr[n_genes] = n_nonzero
         else:
-            starts[: end - first + 1] = gene_indptr[first : end + 1]
+            copy_values(gene_indptr[first : end + 1], starts)
         csc_matmul(first, end, starts, cells, csc_values, grad_output, out)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS
+from cellvae.kernels.compiled.functions.vector_math_numba import FASTMATH_FLAGS, i32
 
 WIDE, NARROW = 64, 16
 """Columns whose sums stay in registers while all rows are added."""
@@ -112,3 +113,19 @@ def add_sparse_row(out, values, indices, begin, end, matrix):
             row = matrix[indices[i]]
             for j in range(column, n_columns):
                 out[j] += values[i] * row[j]
+
+
+@njit(error_model="numpy")
+def count_up(n):
+    """Numbers from 0 to before `n`, int32: the indices of all rows of a matrix."""
+    numbers = np.empty(n, i32)
+    for i in range(n):
+        numbers[i] = i
+    return numbers
+
+
+@njit(error_model="numpy")
+def copy_values(values, out):
+    """Copy a vector; numba compiles the assignment of a slice for seconds."""
+    for i in range(values.shape[0]):
+        out[i] = values[i]
