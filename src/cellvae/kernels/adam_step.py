@@ -12,7 +12,12 @@ from torch import Tensor
 
 from cellvae.core.platform.device_kind import is_cpu
 from cellvae.core.platform.torch_adapter import note_changes
-from cellvae.kernels.compiled.job_layouts import ADAM_TENSOR, AdamStepJob, AdamTensor
+from cellvae.kernels.compiled.job_layouts import (
+    ADAM_TENSOR,
+    AdamConstants,
+    AdamStepJob,
+    AdamTensor,
+)
 from cellvae.kernels.openmp import run_parallel
 
 MIN_SIZE_PER_THREAD = 1 << 14
@@ -154,7 +159,7 @@ def adam_step(
     from cellvae.kernels.compiled.adam_step_numba import adam_step_kernel
 
     table.rows[:, ADAM_TENSOR.gradient] = [gradient.data_ptr() for gradient in gradients]
-    constants = array("d", (lr, *betas, eps, weight_decay))
+    constants = array("d", AdamConstants(lr, *betas, eps, weight_decay))
     job = AdamStepJob(
         next_chunk=0,
         n_done=0,
