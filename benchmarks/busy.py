@@ -30,6 +30,8 @@ VARIANTS = {
     "scvi-tools": (PEER, {}),
 }
 
+PYTHONS = {OURS: "own_python", PEER: "peer_python"}
+
 
 @contextmanager
 def other_programs(number: int) -> Iterator[None]:
@@ -91,11 +93,12 @@ def main() -> None:
                 for threads in arguments.threads:
                     run = Run(case="busy", threads=threads, epochs=arguments.epochs)
                     for name, (side, variables) in VARIANTS.items():
-                        if side == PEER and not arguments.peer_python:
+                        python = getattr(arguments, PYTHONS[side])
+                        if not python:
                             continue
                         title = f"{name}, {threads} threads, {busy} other programs"
                         with environment(variables), other_programs(busy):
-                            found = measured(run, side, seed, data, arguments)
+                            found = measured(run, python, seed, data, arguments)
                         results.setdefault(title, []).append(found)
                         print(title, f"{found['epoch']:.2f}", file=sys.stderr, flush=True)
                         arguments.out.write_text(

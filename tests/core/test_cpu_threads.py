@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,11 +78,14 @@ print(json.dumps([os.environ.get("GOMP_SPINCOUNT"), cpu_threads.spin_is_short]))
 """
 
 
+SPIN_COUNT = str(module.choose_spin_count())
+
+
 @pytest.mark.parametrize(
     ("first", "environment", "expected"),
     [
-        ("", {}, ["10000", True]),
-        ("sys.modules['torch'] = None", {}, ["10000", False]),
+        ("", {}, [SPIN_COUNT, True]),
+        ("sys.modules['torch'] = None", {}, [SPIN_COUNT, False]),
         ("", {"OMP_WAIT_POLICY": "active"}, [None, True]),
         ("", {"GOMP_SPINCOUNT": "7"}, ["7", True]),
     ],
@@ -99,3 +103,20 @@ def test_waiting_threads_sleep_early(
         check=True,
     )
     assert json.loads(done.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu_info", "expected"),
+    [
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\n", 20_000),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n", 10_000),
+        (None, 10_000),
+    ],
+    ids=["AMD", "Intel", "not Linux"],
+)
+def test_threads_spin_as_long_as_was_measured_for_the_maker(
+    tmp_path: Path, cpu_info: str | None, expected: int
+) -> None:
+    if cpu_info is not None:
+        (tmp_path / "cpuinfo").write_text(cpu_info)
+    assert module.choose_spin_count(tmp_path / "cpuinfo") == expected

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cellvae.core.cpu_threads import cpu_threads
+from cellvae.core.cpu_threads import choose_spin_count, cpu_threads
 from cellvae.train.callbacks.monitoring import thread_contention
 from cellvae.train.callbacks.monitoring.thread_contention import (
     ThreadContention,
@@ -44,7 +44,7 @@ def messages_of_epochs(
 
 @pytest.mark.parametrize(
     ("short", "what_to_set"),
-    [(True, "cellvae.settings.num_threads = 1"), (False, "GOMP_SPINCOUNT=10000")],
+    [(True, "cellvae.settings.num_threads = 1"), (False, f"GOMP_SPINCOUNT={choose_spin_count()}")],
 )
 def test_waiting_is_reported_once(
     monkeypatch: pytest.MonkeyPatch,

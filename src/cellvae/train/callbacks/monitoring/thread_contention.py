@@ -9,7 +9,7 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from cellvae.core.cpu_threads import SPIN_COUNT, cpu_threads
+from cellvae.core.cpu_threads import choose_spin_count, cpu_threads
 from cellvae.core.log import logger
 from cellvae.train.callbacks.protocols import Group
 
@@ -78,8 +78,9 @@ def describe_contention(spent: ThreadTimes, n_threads: int, spin_is_short: bool)
     )
     if not spin_is_short:
         return text + (
-            f"Import cellvae before torch, or set GOMP_SPINCOUNT={SPIN_COUNT} before Python starts,"
-            " so that threads that wait leave their processor to others."
+            "Import cellvae before torch, or set "
+            f"GOMP_SPINCOUNT={choose_spin_count()} before Python starts, "
+            "so that threads that wait leave their processor to others."
         )
     fewer = min(n_threads - 1, max(1, int(spent.processor / spent.wall)))
     return text + f"Use fewer: cellvae.settings.num_threads = {fewer}."
