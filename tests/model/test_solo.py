@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def solo(vae: SCVI) -> SOLO:
     model = SOLO.from_scvi_model(vae, n_hidden=32)
     model.train(max_epochs=60, **QUICK)
     return model
+
+
+def test_progress_shows_the_loss_since_there_is_no_elbo(
+    vae: SCVI, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    model = SOLO.from_scvi_model(vae, n_hidden=8)
+    model.train(max_epochs=2, accelerator="cpu", seed=0, check_val_every_n_epoch=1)
+    shown = capsys.readouterr().err
+    losses = [model.history[name].iloc[-1, 0] for name in ("train_loss", "validation_loss")]
+    assert "Epoch 2/2 100%" in shown
+    assert "loss train {:.2f}, validation {:.2f}".format(*losses) in shown
+    assert "ELBO" not in shown
 
 
 def covered(model: SOLO, vae: Any) -> None:

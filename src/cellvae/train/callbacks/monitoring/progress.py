@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from cellvae.contracts import GenerativeModule
 from cellvae.core.log import logger
 from cellvae.core.options import check_arguments
 from cellvae.errors import InvalidOptionError
@@ -28,6 +29,7 @@ LINE_SECONDS = 30.0
 class EpochBar(ProgressBar):
     """Bar over the epochs of a run with train and validation ELBO; within long epochs it moves too.
 
+    A classifier, which has no ELBO, has train and validation loss there.
     Other metrics that end the run are shown beside them. In a file or a pipe the bar becomes a
     plain message every half minute.
 
@@ -195,9 +197,9 @@ def n_validation_batches(trainer: pl.Trainer) -> float:
 
 
 def metrics_shown(trainer: pl.Trainer) -> str:
-    """Train and validation ELBO, and what else may end the run, for one line."""
+    """Train and validation ELBO or loss, and what else may end the run, for one line."""
     metrics = trainer.callback_metrics
-    names = {"elbo_train": "ELBO train", "elbo_validation": "validation"}
+    names = metric_labels(trainer.lightning_module)
     lines = [
         f"{text} {float(metrics[name]):.2f}" for name, text in names.items() if name in metrics
     ]
@@ -208,6 +210,16 @@ def metrics_shown(trainer: pl.Trainer) -> str:
         if name in metrics and name not in names
     ]
     return ", ".join(lines)
+
+
+def metric_labels(plan: pl.LightningModule) -> dict[str, str]:
+    """Text before the train and the validation metric of a network, by the name of the metric.
+
+    They are the loss where the network is no generative model and has no ELBO.
+    """
+    if isinstance(plan, TrainingPlan) and not isinstance(plan.module, GenerativeModule):
+        return {"train_loss": "loss train", "validation_loss": "validation"}
+    return {"elbo_train": "ELBO train", "elbo_validation": "validation"}
 
 
 def ending_metrics(trainer: pl.Trainer) -> list[str]:
