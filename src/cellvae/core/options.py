@@ -50,12 +50,18 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = field_annotations(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = check_value(
                 field.name, getattr(self, field.name), hints[field.name], field.metadata
             )
             object.__setattr__(self, field.name, value)
+
+
+@functools.lru_cache(maxsize=256)
+def field_annotations(cls: type[Options]) -> Mapping[str, Any]:
+    """Annotations of the fields of an options class, by their names."""
+    return types.MappingProxyType(typing.get_type_hints(cls))
 
 
 def from_kwargs(cls: type[T], kwargs: Mapping[str, Any], caller: str) -> T:

@@ -27,8 +27,10 @@ from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parall
 from cellvae.kernels.triton.first_use import checked_count_log_prob
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
-EMPTY = torch.empty(0, 0)
-"""Array in place of one that a kernel does not read or write."""
+# The backward pass saves it, which is not possible for a tensor of inference mode.
+with torch.inference_mode(False):
+    EMPTY = torch.empty(0, 0)
+    """Array in place of one that a kernel does not read or write."""
 
 
 def count_log_prob(
