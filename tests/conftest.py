@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +40,19 @@ def pytest_configure(config: pytest.Config) -> None:
         raise AssertionError("This test trains a model. Mark it: @pytest.mark.trains")
 
     pl.Trainer.fit = fit  # type: ignore[method-assign]
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lives for the whole session out of the way of garbage collection and Lightning.
+
+    A full collection of everything that thousands of tests and their imports made takes a second;
+    each of Lightning's trainers reads the metadata of all installed packages.
+    """
+    from lightning.fabric.utilities import registry
+
+    registry.entry_points = functools.cache(registry.entry_points)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

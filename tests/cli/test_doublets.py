@@ -38,6 +38,7 @@ def test_scores_and_calls_are_written_and_can_be_filtered(
     assert json.loads((tmp_path / "job.json").read_text())["options"]["model"] == "SOLO"
 
 
+@pytest.mark.slow
 def test_the_same_command_writes_what_is_missing_without_training(
     program: Callable[..., Any],
     counts: Path,
@@ -54,6 +55,7 @@ def test_the_same_command_writes_what_is_missing_without_training(
     assert times == [(tmp_path / f / "model.json").stat().st_mtime_ns for f in ("model", "scvi")]
 
 
+@pytest.mark.slow
 def test_as_many_are_called_as_the_flag_says(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:
@@ -94,6 +96,7 @@ def test_the_scvi_has_epochs_of_its_own(
     assert (len(vae.history.epochs), len(solo.history.epochs)) == (3, 2)
 
 
+@pytest.mark.slow
 def test_each_batch_may_have_a_rate(
     program: Callable[..., Any], counts: Path, tmp_path: Path, quick: tuple[str, ...]
 ) -> None:

@@ -39,6 +39,7 @@ print(before - start, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux counts it")
 def test_memory_does_not_grow_with_the_groups() -> None:
     done = subprocess.run(

@@ -69,6 +69,7 @@ def assert_same(found: Any, expected: Any, where: str) -> None:
         assert np.asarray(found).dtype == np.asarray(expected).dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "process", [("devices", 0), ("two", 0), ("two", 1), ("three", 0), ("three", 1), ("three", 2)]
 )
@@ -79,11 +80,13 @@ def test_answers_are_those_of_one_process(seen: Any, process: tuple[str, int]) -
     assert_same(found, expected, str(process))
 
 
+@pytest.mark.slow
 def test_samples_of_one_context_differ(seen: Any) -> None:
     found = seen["alone", 0]["scvi"]
     assert (found["drawn"] != found["drawn again"]).all()
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_stretch_of_the_files(seen: Any) -> None:
     # 280 cells in nine batches of 32, the last of 24.
     assert seen["alone", 0]["files"]["n_read"] == 280
@@ -91,11 +94,13 @@ def test_each_process_reads_its_stretch_of_the_files(seen: Any) -> None:
     assert [seen["three", rank]["files"]["n_read"] for rank in range(3)] == [96, 96, 64 + 24]
 
 
+@pytest.mark.slow
 def test_the_first_process_writes_pieces_of_all_and_the_others_get_none(seen: Any) -> None:
     pieces = [seen["three", rank]["files"]["pieces"] for rank in range(3)]
     assert pieces == [[32] * 8 + [24], [], []]
 
 
+@pytest.mark.slow
 def test_an_error_is_raised_in_all_processes(seen: Any) -> None:
     first, second = seen["fail", 0], seen["fail", 1]
     assert second["in a batch"] == "ValueError: no such luck"
@@ -107,6 +112,7 @@ def test_an_error_is_raised_in_all_processes(seen: Any) -> None:
     assert second["full disk"] == "ProcessError: Process 0 of 2 failed: OutputError: full"
 
 
+@pytest.mark.slow
 def test_processes_that_ask_different_things_are_told(seen: Any) -> None:
     first, second = seen["fail", 0], seen["fail", 1]
     assert first["other cells"] == second["other cells"]
@@ -118,6 +124,7 @@ def test_processes_that_ask_different_things_are_told(seen: Any) -> None:
     assert "same steps in all processes; they are at: a question, the end" in second["the end"]
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_ends_the_wait_of_the_others(seen: Any) -> None:
     assert "another process has ended" in seen["fail", 0]["killed"]
     assert "killed" not in seen["fail", 1]

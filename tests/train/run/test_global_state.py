@@ -50,6 +50,13 @@ CALLED_ONCE = ("setup", "on_fit_start", "on_train_start", "on_train_end", "on_fi
 LOGGERS = ("cellvae", "lightning", "lightning.pytorch", "lightning.fabric", "lightning_utilities")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def only_new_garbage() -> None:
+    """Let the collections of these tests pass over what earlier tests have left."""
+    gc.collect()
+    gc.freeze()
+
+
 def failing(hook: str, error: type[BaseException]) -> pl.Callback:
     """Callback that fails the second time that a hook is called, or the only time."""
     calls: list[None] = []
