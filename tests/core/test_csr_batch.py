@@ -20,12 +20,20 @@ def matrix() -> sparse.csr_matrix:
 
 
 def entries_of(matrix: sparse.csr_matrix) -> CSRBatch:
-    return CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        matrix.shape[1],
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
+
+
+def test_arrays_are_shared_where_their_types_fit(matrix: sparse.csr_matrix) -> None:
+    indptr = matrix.indptr.astype(np.int64)
+    shared = CSRBatch.from_numpy(matrix.data, matrix.indices, indptr, matrix.shape[1])
+    assert shared.values.data_ptr() == matrix.data.ctypes.data
+    assert shared.indices.data_ptr() == matrix.indices.ctypes.data
+    assert shared.indptr.data_ptr() == indptr.ctypes.data
+    wide = CSRBatch.from_numpy(
+        matrix.data.astype(np.float64), matrix.indices.astype(np.int64), matrix.indptr, 11
     )
+    for part, expected in zip(wide, shared, strict=True):
+        np.testing.assert_array_equal(part, expected, strict=True)
 
 
 def test_all_values_and_sums(matrix: sparse.csr_matrix) -> None:

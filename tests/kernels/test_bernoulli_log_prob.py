@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from scipy import sparse
@@ -32,12 +31,7 @@ def given() -> dict[str, Tensor]:
 
 def entries_of(counts: Tensor) -> CSRBatch:
     matrix = sparse.csr_matrix(counts.numpy())
-    return CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        counts.shape[1],
-    )
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, counts.shape[1])
 
 
 @pytest.mark.parametrize("by_entries", [True, False])

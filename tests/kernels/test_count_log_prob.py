@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from count_inputs import LIKELIHOODS, N_CELLS, N_GENES, exact, inputs
@@ -74,12 +73,7 @@ def entries_of(counts: Tensor) -> CSRBatch:
     # A count that is stored though it is zero.
     matrix.data[4] = 0
     counts[tuple(torch.tensor(axis[4]) for axis in counts.numpy().nonzero())] = 0
-    return CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        counts.shape[1],
-    )
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, counts.shape[1])
 
 
 @pytest.mark.parametrize("per_cell", [False, True])

@@ -16,12 +16,7 @@ from cellvae.settings import settings
 
 
 def batch(matrix: sparse.csr_matrix) -> CSRBatch:
-    return CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        matrix.shape[1],
-    )
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
 
 
 @pytest.mark.parametrize("kind", ["counts", "fractions", "huge"])

@@ -40,12 +40,7 @@ def made(n_cells: int, n_genes: int, density: float = 0.3) -> tuple[CSRBatch, Te
     whole = matrix.toarray()
     whole[n_cells // 2] = 0
     matrix = sparse.csr_matrix(whole)
-    entries = CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        n_genes,
-    )
+    entries = CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, n_genes)
     return entries, torch.from_numpy(whole).double()
 
 

@@ -210,9 +210,8 @@ def test_sparse_genes_and_regions_give_the_same_loss_and_gradients(
 
 def to_csr(values: Tensor) -> CSRBatch:
     """Values in CSR layout."""
-    sparse = csr_matrix(values.numpy())
-    arrays = (sparse.data, sparse.indices, sparse.indptr.astype(np.int64))
-    return CSRBatch(*map(torch.from_numpy, arrays), values.shape[1])
+    matrix = csr_matrix(values.numpy())
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, values.shape[1])
 
 
 @pytest.mark.trains

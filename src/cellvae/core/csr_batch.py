@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,6 +24,26 @@ class CSRBatch(NamedTuple):
     indptr: Int[Tensor, " cells_and_one"]
     """Start of each cell in `values`, and the end of the last one, int64."""
     n_genes: int
+
+    @classmethod
+    def from_numpy(
+        cls, data: NDArray[Any], indices: NDArray[Any], indptr: NDArray[Any], n_genes: int
+    ) -> CSRBatch:
+        """Counts in the arrays of a CSR matrix; an array is copied if its type is another.
+
+        Parameters
+        ----------
+        data, indices, indptr
+            Arrays of a `scipy.sparse.csr_matrix`, whose indices are sorted and unique.
+        n_genes
+            Number of genes.
+        """
+        return cls(
+            torch.from_numpy(data.astype(np.float32, copy=False)),
+            torch.from_numpy(indices.astype(np.int32, copy=False)),
+            torch.from_numpy(indptr.astype(np.int64, copy=False)),
+            n_genes,
+        )
 
     @property
     def n_cells(self) -> int:

@@ -389,11 +389,11 @@ class SOLO(Model):
 
     def will_validate(self, kwargs: Mapping[str, Any]) -> bool:
         """Whether a run has validation cells, by its arguments or else the split of the last."""
-        asked = {*kwargs} & {"train_size", "validation_size", "external_indexing", "reset"}
+        split_kwargs = {*kwargs} & {"train_size", "validation_size", "external_indexing", "reset"}
         split = kwargs.get("datasplitter_kwargs") or {}
         # Defaults are also asked for before there is a model, for flags of the command line.
         known = vars(self).get("split")
-        if known is None or asked or {*split} & {"external_indexing"}:
+        if known is None or split_kwargs or {*split} & {"external_indexing"}:
             return has_validation_cells(kwargs)
         return bool(len(known.validation))
 

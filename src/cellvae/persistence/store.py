@@ -209,10 +209,10 @@ def record_text(record: Record, files: Mapping[str, FileRecord]) -> str:
 
 def check_not_existing(place: ModelPaths, names: list[str], overwrite: bool) -> None:
     """Refuse to replace files without `overwrite`."""
-    taken = [] if overwrite else place.existing_names(names)
-    if taken:
+    existing = [] if overwrite else place.existing_names(names)
+    if existing:
         raise InvalidOptionError(
-            f"Expected no saved model in '{place.folder}'; got {quote_names(taken)}. "
+            f"Expected no saved model in '{place.folder}'; got {quote_names(existing)}. "
             "Give `overwrite=True` to replace it, or another folder or `prefix`."
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy import sparse
@@ -33,12 +32,7 @@ def make_counts(*, is_sparse: bool) -> Tensor | CSRBatch:
     if not is_sparse:
         return dense
     matrix = sparse.csr_matrix(dense.numpy())
-    return CSRBatch(
-        torch.from_numpy(matrix.data),
-        torch.from_numpy(matrix.indices.astype(np.int32)),
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        N_FEATURES,
-    )
+    return CSRBatch.from_numpy(matrix.data, matrix.indices, matrix.indptr, N_FEATURES)
 
 
 def make_arguments(kernel: str, *, is_sparse: bool) -> tuple[list[Any], list[Tensor]]:

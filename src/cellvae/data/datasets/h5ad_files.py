@@ -122,12 +122,12 @@ def purified_pbmc_dataset(
                 f"{quote_names(PURIFIED, len(PURIFIED))}."
             )
     adata = load_h5ad("PurifiedPBMCDataset.h5ad", save_path)
-    kept = np.flatnonzero((adata.obs["batch"].astype(str) != DUPLICATED_BATCH).to_numpy())
+    indices = np.flatnonzero((adata.obs["batch"].astype(str) != DUPLICATED_BATCH).to_numpy())
     if subset_datasets is not None:
-        types = adata.obs["cell_types"].to_numpy()[kept]
-        parts = [kept[types == cell_type] for cell_type in subset_datasets]
-        kept = np.concatenate(parts) if parts else kept[:0]
-    return adata[kept].copy()
+        types = adata.obs["cell_types"].to_numpy()[indices]
+        parts = [indices[types == cell_type] for cell_type in subset_datasets]
+        indices = np.concatenate(parts) if parts else indices[:0]
+    return adata[indices].copy()
 
 
 def retina(save_path: str | Path | None = None) -> AnnData:

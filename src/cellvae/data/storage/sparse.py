@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
 import torch
 
 from cellvae.contracts import B, Module, Rows
@@ -38,12 +37,7 @@ class CSRColumn:
         column = self.column
         rows = check_indices(cells, len(column))
         data, genes, indptr = csr_take(column.data, column.indices, column.indptr, rows)
-        return CSRBatch(
-            torch.from_numpy(data.astype(np.float32, copy=False)),
-            torch.from_numpy(genes.astype(np.int32, copy=False)),
-            torch.from_numpy(indptr.astype(np.int64, copy=False)),
-            column.n_genes,
-        )
+        return CSRBatch.from_numpy(data, genes, indptr, column.n_genes)
 
 
 def with_csr_column(rows: Rows[B], name: str = "counts") -> Rows[B] | None:

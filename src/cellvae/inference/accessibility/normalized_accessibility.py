@@ -195,8 +195,8 @@ def threshold_to_csr(
     def store(positions: slice, values: Mapping[str, Tensor]) -> None:
         """Keep the rows of some cells."""
         part = values["X"]
-        kept = torch.where(part >= threshold, part, 0.0).cpu().numpy()
-        matrices[positions.start] = sparse.csr_matrix(kept)
+        accessible = torch.where(part >= threshold, part, 0.0).cpu().numpy()
+        matrices[positions.start] = sparse.csr_matrix(accessible)
 
     compute_batches(model, cell_pass, named_matrix(matrix_of), store)
     return sparse.vstack([matrices[start] for start in sorted(matrices)], format="csr")

@@ -123,16 +123,16 @@ def keep_measured(model: DecoderModel, cell_pass: CellPass, output: str) -> Cell
     """
     sparse = sparse_rows_for(model.module, cell_pass.rows)
     quick = cell_pass._replace(rows=cell_pass.rows if sparse is None else sparse, silent=True)
-    kept = torch.ones(len(cell_pass.cells), dtype=torch.bool)
+    is_measured = torch.ones(len(cell_pass.cells), dtype=torch.bool)
     with inference_mode(model):
         for positions, batch in quick.iter_batches():
             mask = model.module.measurement_masks(batch).get(output)
             if mask is None:
                 return cell_pass
-            kept[positions] = mask.any(dim=-1).cpu()
-    if not kept.any():
+            is_measured[positions] = mask.any(dim=-1).cpu()
+    if not is_measured.any():
         raise InvalidOptionError(
             f"Expected cells in which the output '{output}' was measured; got "
-            f"{len(kept):,} without. Give other indices or another output."
+            f"{len(is_measured):,} without. Give other indices or another output."
         )
-    return cell_pass._replace(cells=cell_pass.cells[kept])
+    return cell_pass._replace(cells=cell_pass.cells[is_measured])

@@ -96,11 +96,11 @@ def exchange_results(
         for rank, layout in enumerate(layouts):
             if layout is None:
                 continue
-            taken = transfer(processes, rank, layout, piece, first_only=first_only)
-            if taken is None or error is not None:
+            received = transfer(processes, rank, layout, piece, first_only=first_only)
+            if received is None or error is not None:
                 continue
             try:
-                store(*taken)
+                store(*received)
             except BaseException as failure:
                 # The others learn of it in the next round, after they have this one's pieces.
                 error = failure

@@ -141,9 +141,13 @@ class StepLoop:
     def changed_tensors(self) -> list[tuple[Tensor, ...]]:
         """Sums of the loss, and what else a step changes beside module and optimizers."""
         sums = self.plan.train_loss_sums
-        kept = [t for c in self.step_callbacks() for t in getattr(c, "changed_tensors", list)()]
+        callback_tensors = [
+            tensor
+            for callback in self.step_callbacks()
+            for tensor in getattr(callback, "changed_tensors", list)()
+        ]
         summed = () if sums.sums is None else (sums.sums, *sums.extra_sums)
-        return [summed, (*self.step.changed_tensors(), *kept)]
+        return [summed, (*self.step.changed_tensors(), *callback_tensors)]
 
     @property
     def capture_reason(self) -> str:

@@ -37,11 +37,11 @@ def run_hyperparameters(
 
 def without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that are set and short, in nested dictionaries too."""
-    kept: dict[str, Any] = {}
+    short_values: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             if inner := without_unset(value):
-                kept[name] = inner
+                short_values[name] = inner
         elif value is not None and len(str(value)) <= MAX_LENGTH:
-            kept[name] = value
-    return kept
+            short_values[name] = value
+    return short_values

@@ -32,8 +32,8 @@ class CSRRows(NamedTuple):
         longest = int(np.diff(self.indptr).max(initial=0)) * len(rows)
         indptr = self.indptr if longest >= MAX_INT32 else self.small_indptr
         indices = self.indices.astype(indptr.dtype, copy=False)
-        data, taken, pointers = csr_take(self.data, indices, indptr, rows)
-        return CSRRows(data, taken.astype(np.int32, copy=False), pointers.astype(np.int64))
+        data, columns, pointers = csr_take(self.data, indices, indptr, rows)
+        return CSRRows(data, columns.astype(np.int32, copy=False), pointers.astype(np.int64))
 
     @property
     def small_indptr(self) -> NDArray[Any]:
@@ -44,10 +44,10 @@ class CSRRows(NamedTuple):
     def rename_genes(self, new_index: NDArray[np.int32]) -> CSRRows:
         """Cells whose genes have other indices, -1 for genes that are left out; indices sorted."""
         indices = new_index[self.indices]
-        kept = indices >= 0
-        if not kept.all():
-            before = np.concatenate([[0], np.cumsum(kept)])
-            rows = CSRRows(self.data[kept], indices[kept], before[self.indptr])
+        is_known = indices >= 0
+        if not is_known.all():
+            before = np.concatenate([[0], np.cumsum(is_known)])
+            rows = CSRRows(self.data[is_known], indices[is_known], before[self.indptr])
         else:
             rows = CSRRows(self.data, indices, self.indptr)
         return rows.with_sorted_genes()

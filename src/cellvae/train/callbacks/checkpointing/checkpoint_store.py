@@ -115,9 +115,9 @@ class CheckpointStore:
         if not models:
             return
         self.write_index(self.saved)
-        kept = {model.path for model in self.saved}
+        saved_paths = {model.path for model in self.saved}
         for model in models:
-            if model.path not in kept:
+            if model.path not in saved_paths:
                 shutil.rmtree(model.path, ignore_errors=True)
 
     def write_index(self, models: Sequence[CheckpointRecord]) -> None:

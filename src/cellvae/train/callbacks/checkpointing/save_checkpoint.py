@@ -191,9 +191,9 @@ class SaveCheckpoint(CheckpointWriter):
         if folder is not None:
             others = [c for c in trainer.callbacks if isinstance(c, SaveCheckpoint)]  # type: ignore[attr-defined]
             before = others[: others.index(self)] if self in others else []
-            taken = {c.folder for c in before}
+            used = {c.folder for c in before}
             beside = (folder.with_name(f"{folder.name}_{i}") for i in range(2, 1000))
-            folder = next(path for path in (folder, *beside) if path not in taken)
+            folder = next(path for path in (folder, *beside) if path not in used)
         self.models.begin(
             pl_module.run.run_id or secrets.token_hex(6),
             folder,

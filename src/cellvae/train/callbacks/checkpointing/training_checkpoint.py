@@ -144,13 +144,13 @@ class TrainingCheckpoint(pl.Callback):
                 part.unlink(missing_ok=True)
         first = self.last_saved is None and not pl_module.run.is_continuation
         self.last_saved, self.last_epoch = time.monotonic(), n_epochs
-        kept = states_in(self.folder)
+        states = states_in(self.folder)
         # Later ones are of a run that was resumed from an earlier state.
-        for later in kept[kept.index(path) + 1 :]:
+        for later in states[states.index(path) + 1 :]:
             later.unlink(missing_ok=True)
-        kept = kept[: kept.index(path) + 1]
+        states = states[: states.index(path) + 1]
         # A new run begins in this folder: what an older one left is of no use any more.
-        old = [p for p in kept if p != path] if first else kept[: -self.keep_last]
+        old = [p for p in states if p != path] if first else states[: -self.keep_last]
         for each in old:
             each.unlink(missing_ok=True)
 

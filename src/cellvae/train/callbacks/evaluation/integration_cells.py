@@ -65,19 +65,19 @@ def integration_cells(
         if key is not None
     }
     complete = np.flatnonzero(~np.any([pd.isna(c) for c in columns.values()], axis=0))
-    kept = subsample(complete, n_cells, seed)
-    if len(kept) <= k:
+    sampled = subsample(complete, n_cells, seed)
+    if len(sampled) <= k:
         raise InvalidDataError(
             f"Expected more than k={k} cells with batch and label to evaluate; got "
-            f"{len(kept):,} of {len(cells.indices):,}. Choose others, or a smaller k."
+            f"{len(sampled):,} of {len(cells.indices):,}. Choose others, or a smaller k."
         )
-    columns = {what: column[kept] for what, column in columns.items()}
-    codes = {what: category_codes(column, len(kept), what) for what, column in columns.items()}
+    columns = {what: column[sampled] for what, column in columns.items()}
+    codes = {what: category_codes(column, len(sampled), what) for what, column in columns.items()}
     for what, of_what in codes.items():
         if any(what in REQUIRED_COLUMNS[name] for name in keys.metrics):
             check_several(of_what, what)
     check_overlap(codes, keys)
-    chosen = cells.select(kept)
+    chosen = cells.select(sampled)
     train, test = transfer_parts(plan, chosen, columns.get("batch"), keys, k)
     return IntegrationCells(
         cells=chosen, batch=codes.get("batch"), labels=codes.get("labels"), train=train, test=test

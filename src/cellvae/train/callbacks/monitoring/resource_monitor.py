@@ -139,10 +139,10 @@ class ResourceMonitor(pl.Callback):
         """End the training step; cells that were taken within it were waited for."""
         self.switch_phase("backward")
         if self.row is not None:
-            taken = data_loading_seconds(pl_module) - self.data_mark
-            self.row["forward"] -= taken
-            self.row["waiting"] += taken
-            self.data_mark += taken
+            loading_seconds = data_loading_seconds(pl_module) - self.data_mark
+            self.row["forward"] -= loading_seconds
+            self.row["waiting"] += loading_seconds
+            self.data_mark += loading_seconds
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the backward pass."""

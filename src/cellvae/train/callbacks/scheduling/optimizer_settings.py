@@ -30,10 +30,10 @@ class ParamGroupSettings:
 
     def restore(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimizer these settings; those that came later are taken away."""
-        for group, kept in zip(optimizer.param_groups, self.values, strict=True):
-            for name in [n for n in group if n not in NON_SETTING_KEYS and n not in kept]:
+        for group, settings in zip(optimizer.param_groups, self.values, strict=True):
+            for name in [n for n in group if n not in NON_SETTING_KEYS and n not in settings]:
                 del group[name]
-            for name, value in group_settings(kept).items():
+            for name, value in group_settings(settings).items():
                 if isinstance(group.get(name), Tensor) and isinstance(value, Tensor):
                     group[name].copy_(value)
                 else:
@@ -42,15 +42,15 @@ class ParamGroupSettings:
 
 def group_settings(group: dict[str, Any]) -> dict[str, Any]:
     """Settings of a parameter group, copied so that nobody changes them."""
-    kept: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in group.items():
         if name in NON_SETTING_KEYS:
             continue
         if isinstance(value, Tensor):
-            kept[name] = value.detach().clone()
+            settings[name] = value.detach().clone()
         else:
-            kept[name] = tuple(value) if isinstance(value, list | tuple) else value
-    return kept
+            settings[name] = tuple(value) if isinstance(value, list | tuple) else value
+    return settings
 
 
 def set_learning_rate(group: dict[str, Any], rate: float) -> None:
