@@ -19,6 +19,7 @@ from cellvae.kernels.layers.lazy_linear import (
     unpack_lazy_linear,
     weighted_sums,
 )
+from cellvae.kernels.likelihoods.count_inputs import EMPTY, ones, unpack_counts, zeros
 from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
 
 
@@ -43,11 +44,12 @@ def bernoulli_log_prob(
         Logarithm of the probability that an accessible region is detected: the factor of the cell
         and that of the region.
     """
-    inputs: tuple[Tensor | None, ...] = (None, *counts[:3])
-    if not isinstance(counts, CSRBatch):
-        inputs = (counts, None, None, None)
     log_prob: Tensor = BernoulliLogProb.apply(
-        torch.is_grad_enabled(), *inputs, *unpack_lazy_linear(logits), log_depth, log_factor
+        torch.is_grad_enabled(),
+        *unpack_counts(counts),
+        *unpack_lazy_linear(logits),
+        log_depth,
+        log_factor,
     )
     return log_prob
 
@@ -136,13 +138,12 @@ def compute_bernoulli_log_prob(
     logits = arrays["logits"]
     n_cells, n_regions = logits.shape
     range_size = cells_per_range(n_cells)
-    empty = logits.new_empty((0, 0))
     shape_of_sums = (-(-n_cells // range_size), 2, n_regions)
     results = BernoulliResults(
         log_prob=logits.new_empty(n_cells),
         grad_log_depth=logits.new_empty(n_cells),
-        grad_logits=empty_grad(logits, inputs.weight) if need_grad else empty,
-        grad_region=logits.new_empty(shape_of_sums) if need_grad else empty,
+        grad_logits=empty_grad(logits, inputs.weight) if need_grad else EMPTY,
+        grad_region=logits.new_empty(shape_of_sums) if need_grad else EMPTY,
     )
     addresses = {k: t.data_ptr() for k, t in {**arrays, **results._asdict()}.items()}
     job = BernoulliLogProbJob(
@@ -169,7 +170,7 @@ def bernoulli_arrays(inputs: BernoulliInputs, cell_weight: Tensor | None) -> dic
         "indices": inputs.indices,
         "indptr": inputs.indptr,
         "logits": logits,
-        "logits_bias": logits.new_zeros(n_regions) if inputs.bias is None else inputs.bias,
+        "logits_bias": zeros(n_regions) if inputs.bias is None else inputs.bias,
         "log_depth": log_depth,
         "depth": log_depth.exp(),
         # 1 - depth would lose its digits where the depth is close to one.
@@ -177,7 +178,6 @@ def bernoulli_arrays(inputs: BernoulliInputs, cell_weight: Tensor | None) -> dic
         "log_factor": inputs.log_factor,
         "factor": inputs.log_factor.exp(),
         "factor_complement": -inputs.log_factor.expm1(),
-        "cell_weight": logits.new_ones(n_cells) if cell_weight is None else cell_weight,
+        "cell_weight": ones(n_cells) if cell_weight is None else cell_weight,
     }
-    empty = logits.new_empty((0, 0))
-    return {k: empty if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}
+    return {k: EMPTY if tensor is None else tensor.contiguous() for k, tensor in arrays.items()}

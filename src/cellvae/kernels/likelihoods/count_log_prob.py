@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -23,14 +22,11 @@ from cellvae.kernels.layers.lazy_linear import (
     unpack_lazy_linear,
     weighted_sums,
 )
+from cellvae.kernels.likelihoods.count_inputs import EMPTY, ones, unpack_counts, zeros
 from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
 from cellvae.kernels.triton.first_use import checked_count_log_prob
 
 MIN_MEAN, MAX_INVERSE_DISPERSION = 1e-20, 1e15
-# The backward pass saves it, which is not possible for a tensor of inference mode.
-with torch.inference_mode(False):
-    EMPTY = torch.empty(0, 0)
-    """Array in place of one that a kernel does not read or write."""
 
 
 def count_log_prob(
@@ -61,12 +57,9 @@ def count_log_prob(
     """
     if isinstance(counts, Tensor) and is_cuda(counts.device):
         return checked_count_log_prob(counts, logits, log_library, theta, dropout)
-    inputs: tuple[Tensor | None, ...] = (None, *counts[:3])
-    if not isinstance(counts, CSRBatch):
-        inputs = (counts, None, None, None)
     log_prob: Tensor = CountLogProb.apply(
         torch.is_grad_enabled(),
-        *inputs,
+        *unpack_counts(counts),
         *unpack_lazy_linear(logits),
         log_library,
         theta,
@@ -263,18 +256,6 @@ def count_arrays(inputs: CountInputs, cell_weight: Tensor | None) -> CountArrays
         ones(n_cells) if cell_weight is None else cell_weight,
     )
     return CountArrays(*(EMPTY if array is None else array.contiguous() for array in arrays))
-
-
-@lru_cache(maxsize=8)
-def zeros(size: int) -> Float[Tensor, " size"]:
-    """Vector of zeros, which nobody writes to."""
-    return torch.zeros(size)
-
-
-@lru_cache(maxsize=8)
-def ones(size: int) -> Float[Tensor, " size"]:
-    """Vector of ones, which nobody writes to."""
-    return torch.ones(size)
 
 
 def head_outputs(inputs: CountInputs) -> tuple[Tensor, Tensor | None]:
