@@ -39,7 +39,11 @@ background does; the level of that foreground is low."""
 
 @pytest.fixture(scope="module")
 def readouts(shared_data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean probability and mean level of the foreground, [cell types, proteins]."""
+    """Mean probability and median level of the foreground, [cell types, proteins].
+
+    The level is a median, since one in fifteen of the cells that are CD4 T cells by their genes has
+    hundreds of counts of CD8a.
+    """
     blood = anndata.read_h5ad(shared_data / "pbmc_cite_10k_5k.h5ad")
     blood = blood[(blood.obs["batch"] == "PBMC10k") & (blood.obs["cell_type"] != "Unknown")]
     detected = np.asarray((blood.X > 0).sum(axis=0)).ravel()
@@ -53,7 +57,7 @@ def readouts(shared_data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     probability = model.get_protein_foreground_probability(n_samples=5, silent=True)
     _, level = model.get_normalized_expression(n_samples=5, return_mean=True, silent=True)
     types = blood.obs["cell_type"].astype(str).to_numpy()
-    return probability.groupby(types).mean(), level.groupby(types).mean()
+    return probability.groupby(types).mean(), level.groupby(types).median()
 
 
 @pytest.fixture(scope="module")
@@ -81,4 +85,4 @@ def test_the_level_of_a_protein_is_low_in_the_cells_that_lack_it(
     readouts: tuple[pd.DataFrame, pd.DataFrame], protein: str
 ) -> None:
     level = readouts[1][protein]
-    assert level[LACK[protein]].max() < 0.2 * level[HAVE[protein]].min()
+    assert level[LACK[protein]].max() < 0.15 * level[HAVE[protein]].min()
