@@ -27,7 +27,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
 OF_COUNTS = [
-    case for case in CASES if case.name in ("SCVI", "SCANVI", "TOTALVI", "TOTALANVI", "MULTIVI")
+    case
+    for case in CASES
+    if case.name in ("SCVI", "SCANVI", "POISSONVI", "TOTALVI", "TOTALANVI", "MULTIVI")
 ]
 EPOCHS = 3
 """Where an adversarial classifier stops to count, the step is recorded again in the second."""
