@@ -30,7 +30,10 @@ def test_arrays_are_shared_where_their_types_fit(matrix: sparse.csr_matrix) -> N
     assert shared.indices.data_ptr() == matrix.indices.ctypes.data
     assert shared.indptr.data_ptr() == indptr.ctypes.data
     wide = CSRBatch.from_numpy(
-        matrix.data.astype(np.float64), matrix.indices.astype(np.int64), matrix.indptr, 11
+        matrix.data.astype(np.float64),
+        matrix.indices.astype(np.int64),
+        matrix.indptr,
+        shared.n_genes,
     )
     for part, expected in zip(wide, shared, strict=True):
         np.testing.assert_array_equal(part, expected, strict=True)

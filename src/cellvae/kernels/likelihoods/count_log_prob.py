@@ -22,7 +22,7 @@ from cellvae.kernels.layers.lazy_linear import (
     unpack_lazy_linear,
     weighted_sums,
 )
-from cellvae.kernels.likelihoods.count_inputs import EMPTY, ones, unpack_counts, zeros
+from cellvae.kernels.likelihoods.kernel_arrays import EMPTY, ones, unpack_counts, zeros
 from cellvae.kernels.openmp import cells_per_range, choose_n_threads, run_parallel
 from cellvae.kernels.triton.first_use import checked_count_log_prob
 

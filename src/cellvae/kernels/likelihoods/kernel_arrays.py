@@ -1,4 +1,4 @@
-"""What the kernels of likelihoods of counts read: counts of either layout, and constant arrays."""
+"""Arrays that the kernels of likelihoods of counts read: counts of either layout, and constants."""
 
 from __future__ import annotations
 
